@@ -1,0 +1,48 @@
+"""The errors of auditdb: each says what happened, to which object, and what to do."""
+
+from __future__ import annotations
+
+import psycopg
+
+
+class AuditError(Exception):
+    """Base of every error that auditdb raises.
+
+    Where PostgreSQL refused something, the psycopg error is the `__cause__`.
+    """
+
+
+class ConnectionFailed(AuditError):
+    """The server could not be reached, or refused the login."""
+
+
+class Refused(AuditError):
+    """The server was reached and refused the request: a privilege, a name, a mapping."""
+
+
+class InvalidInput(AuditError, ValueError):
+    """A value that was given cannot be meant: a malformed key, cursor, time or file."""
+
+
+def describe(error: psycopg.Error) -> str:
+    """Return one line for a PostgreSQL error: its message, and its hint if it has one.
+
+    >>> describe(psycopg.OperationalError("connection failed:\\n  no such host"))
+    'connection failed: no such host'
+    """
+    diag = error.diag
+    text = diag.message_primary or " ".join(str(error).split()) or type(error).__name__
+    detail = f" ({diag.message_detail})" if diag.message_detail else ""
+    hint = f" {diag.message_hint}" if diag.message_hint else ""
+    return f"{text}{detail}.{hint}" if hint or detail else text
+
+
+def from_psycopg(error: psycopg.Error) -> AuditError:
+    """Return the AuditError for a psycopg error, to be raised `from` it.
+
+    A lost or refused connection becomes `ConnectionFailed`, everything else `Refused`.
+    """
+    lost = isinstance(error, psycopg.OperationalError) and (
+        error.sqlstate is None or error.sqlstate[:2] in {"08", "28", "57"}
+    )
+    return ConnectionFailed(describe(error)) if lost else Refused(describe(error))

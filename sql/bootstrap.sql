@@ -1,0 +1,136 @@
+-- What must exist before the first migration: the roles, the schema and yoyo's bookkeeping tables.
+-- Safe to run any number of times, by a superuser or by a role with CREATEROLE; creates only what is absent.
+
+set lock_timeout = '5s';
+
+do $$
+declare
+    _role text;
+    _purpose text;
+begin
+    if current_setting('server_version_num')::int < 150000 then
+        raise exception 'auditdb needs PostgreSQL 15 or later, this server is %',
+                current_setting('server_version')
+            using errcode = 'feature_not_supported',
+                hint = 'Upgrade the server.';
+    end if;
+
+    if exists (
+        select from pg_catalog.pg_namespace
+        where nspname = 'audit' and nspowner::regrole::text <> 'audit_owner'
+    ) then
+        raise exception 'schema "audit" exists already and is not auditdb''s'
+            using errcode = 'duplicate_schema',
+                hint = 'Rename it (alter schema audit rename to ...); auditdb needs this name.';
+    end if;
+
+    for _role, _purpose in values
+        ('audit_owner', 'auditdb: owns the audit schema; nobody logs in as it or is a member of it'),
+        ('audit_mapper', 'auditdb: runs the mapping expressions; can read mapped columns, nothing else'),
+        ('audit_operator', 'auditdb: attaches tables, manages keys, keeps partitions'),
+        ('audit_writer', 'auditdb: sets the context and records events'),
+        ('audit_reader', 'auditdb: reads through row-level security'),
+        ('audit_auditor', 'auditdb: reads everything')
+    loop
+        if pg_catalog.to_regrole(_role) is null then
+            begin
+                execute pg_catalog.format('create role %I nologin', _role);
+                execute pg_catalog.format('comment on role %I is %L', _role, _purpose);
+            exception when duplicate_object or unique_violation then
+                null;  -- another database of this cluster was installed at the same moment
+            end;
+        end if;
+    end loop;
+end
+$$;
+
+-- The installing role acts as audit_owner until install ends; it stays an operator.
+do $$
+declare
+    _me text := current_user;
+    _with text := case when current_setting('server_version_num')::int >= 160000
+        then ' with set true, inherit true' else '' end;
+begin
+    if not pg_catalog.pg_has_role(_me, 'audit_owner', 'member')
+        or current_setting('server_version_num')::int >= 160000
+            and not pg_catalog.pg_has_role(_me, 'audit_owner', 'usage')
+    then
+        execute pg_catalog.format('grant audit_owner to %I%s', _me, _with);
+    end if;
+    if not exists (
+        select from pg_catalog.pg_auth_members
+        where roleid = 'audit_mapper'::regrole and member = 'audit_owner'::regrole
+    ) then
+        grant audit_mapper to audit_owner;
+    end if;
+    if not exists (
+        select from pg_catalog.pg_auth_members
+        where roleid = 'audit_operator'::regrole and member = _me::regrole
+    ) and not (select rolsuper from pg_catalog.pg_roles where rolname = _me) then
+        execute pg_catalog.format('grant audit_operator to %I', _me);
+    end if;
+exception when insufficient_privilege then
+    raise exception 'role "%" may not grant the roles of auditdb: %', _me, sqlerrm
+        using errcode = 'insufficient_privilege',
+            hint = 'Install as a superuser, or as a role with CREATEROLE that holds '
+                'audit_owner, audit_mapper and audit_operator with admin option.';
+end
+$$;
+
+do $$
+begin
+    if pg_catalog.to_regnamespace('audit') is null then
+        create schema audit authorization audit_owner;
+    end if;
+exception when insufficient_privilege then
+    raise exception 'role "%" may not create a schema in database "%"',
+            current_user, current_database()
+        using errcode = 'insufficient_privilege',
+            hint = pg_catalog.format('Have its owner run: grant create on database %I to %I',
+                current_database(), current_user);
+end
+$$;
+
+set role audit_owner;
+
+revoke all on schema audit from public;
+comment on schema audit is 'auditdb: an append-only log of who did what, read through row-level security';
+
+create table if not exists audit.migration (
+    migration_hash varchar(64) primary key,
+    migration_id varchar(255),
+    applied_at_utc timestamp
+);
+comment on table audit.migration is 'Migrations that were applied (kept by yoyo-migrations)';
+
+create table if not exists audit.migration_log (
+    id varchar(36) primary key,
+    migration_hash varchar(64),
+    migration_id varchar(255),
+    operation varchar(10),
+    username varchar(255),
+    hostname varchar(255),
+    comment varchar(255),
+    created_at_utc timestamp
+);
+comment on table audit.migration_log is 'When each migration ran, and as whom (kept by yoyo-migrations)';
+
+create table if not exists audit.migration_version (
+    version int primary key,
+    installed_at_utc timestamp
+);
+comment on table audit.migration_version is 'Layout of the bookkeeping tables (kept by yoyo-migrations)';
+
+insert into audit.migration_version
+values (1, now() at time zone 'utc'), (2, now() at time zone 'utc')
+on conflict do nothing;
+
+create table if not exists audit.migration_lock (
+    locked int default 1 primary key,
+    ctime timestamp,
+    pid int not null
+);
+comment on table audit.migration_lock is 'Unused: install holds an advisory lock (kept by yoyo-migrations)';
+
+reset role;
+reset lock_timeout;

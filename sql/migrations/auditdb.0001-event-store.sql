@@ -1,0 +1,126 @@
+-- The tables: events by month, the known actions, the attached tables, the signing keys.
+-- Every statement may meet its own result: yoyo commits a migration and its mark apart.
+
+create sequence if not exists audit.event_id_seq as bigint;
+comment on sequence audit.event_id_seq is 'Source of audit.event.id';
+
+-- Nothing here may refuse an event: no foreign key, no check, nothing unique beyond the id.
+create table if not exists audit.event (
+    id bigint not null default nextval('audit.event_id_seq'),
+    occurred_at timestamptz not null default clock_timestamp(),
+    transaction_id xid8 not null default pg_current_xact_id(),
+    action text not null,
+    result text not null,
+    actor_id text,
+    actor_type text not null,
+    impersonator_id text,
+    db_user text not null default session_user,
+    organization_id text,
+    target_type text,
+    target_id text,
+    subject_id text,
+    source text not null,
+    captured_from text,
+    old_values jsonb,
+    new_values jsonb,
+    details jsonb,
+    primary key (occurred_at, id)
+) partition by range (occurred_at);
+
+create table if not exists audit.event_default partition of audit.event default;
+
+create index if not exists event_organization_id_occurred_at_id_idx
+    on audit.event (organization_id, occurred_at desc, id desc);
+
+comment on table audit.event is
+    'The log: one row for each event, append-only, by month, guarded by row-level security';
+comment on column audit.event.id is
+    'Ascending in the order in which events were written, with gaps where transactions rolled back';
+comment on column audit.event.occurred_at is 'Clock of the server when the event was written';
+comment on column audit.event.transaction_id is
+    'Transaction that made the change; events of one transaction belong together';
+comment on column audit.event.action is 'What was done, as category.verb; see audit.action';
+comment on column audit.event.result is 'success, failure or denied';
+comment on column audit.event.actor_id is
+    'Who did it, as claimed by the context; the database role where no context was set';
+comment on column audit.event.actor_type is
+    'user, api_key, system; database where no context was set';
+comment on column audit.event.impersonator_id is 'The administrator who acted as the actor, if any';
+comment on column audit.event.db_user is
+    'session_user: the role that logged in to the database. No client can claim it';
+comment on column audit.event.organization_id is
+    'Organisation (tenant) that it belongs to; its admins and owners may read it';
+comment on column audit.event.target_type is 'Kind of object it was done to: membership, api_key, ...';
+comment on column audit.event.target_id is 'Identifier of that object';
+comment on column audit.event.subject_id is 'The user it is about: the member, the owner of the key';
+comment on column audit.event.source is
+    'Way in: web, api, saml, oauth, scim, cli, system, ...; sql where no context was set';
+comment on column audit.event.captured_from is
+    'Table whose trigger captured it; null for an event that was recorded by a call';
+comment on column audit.event.old_values is
+    'Values before: of changed columns for an update, of the whole row for a delete';
+comment on column audit.event.new_values is
+    'Values after: of changed columns for an update, of the whole row for an insert';
+comment on column audit.event.details is
+    'What else is known: ip, user_agent, request_id, reason, ...; degraded where detail was lost';
+comment on table audit.event_default is 'Events that no monthly partition covers; normally empty';
+
+create table if not exists audit.action (
+    name text primary key
+        constraint name_is_category_dot_verb check (name ~ '^[a-z][a-z0-9_]*[.][a-z][a-z0-9_]*$'),
+    category text not null generated always as (split_part(name, '.', 1)) stored,
+    description text not null
+);
+comment on table audit.action is 'Known actions: what audit.event.action may say, and what it means';
+comment on column audit.action.name is 'category.verb';
+comment on column audit.action.category is 'Part before the dot';
+comment on column audit.action.description is 'One sentence for the reader of a log';
+
+create table if not exists audit.attachment (
+    id int generated always as identity primary key,
+    target regclass not null,
+    kind text not null,
+    mapping jsonb not null,
+    attached_at timestamptz not null default now(),
+    attached_by text not null default session_user,
+    constraint a_table_is_attached_once unique (target)
+);
+comment on table audit.attachment is 'Tables whose changes are captured, and how their rows map to events';
+comment on column audit.attachment.id is 'Suffix of its functions: audit.capture_<id>, audit.image_<id>, ...';
+comment on column audit.attachment.target is 'The table';
+comment on column audit.attachment.kind is 'Prefix of its actions: membership, api_key, workflow, ...';
+comment on column audit.attachment.mapping is
+    'Options as given to audit.attach under "given"; the expressions in force beside it';
+comment on column audit.attachment.attached_at is 'When it was last attached or re-mapped';
+comment on column audit.attachment.attached_by is 'session_user of that moment';
+
+create table if not exists audit.signing_key (
+    id text primary key,
+    secret text not null,
+    created_at timestamptz not null default now(),
+    created_by text not null default session_user,
+    retires_at timestamptz
+);
+comment on table audit.signing_key is 'Keys that sign viewer tokens; readable by no login role';
+comment on column audit.signing_key.id is 'Public name of the key, part of each token';
+comment on column audit.signing_key.secret is 'Key of HMAC-SHA-256, as text';
+comment on column audit.signing_key.created_at is 'When it was made';
+comment on column audit.signing_key.created_by is 'session_user of that moment';
+comment on column audit.signing_key.retires_at is 'From then on its tokens are void; null while current';
+
+do $$
+begin
+    if pg_catalog.to_regtype('audit.image') is null then
+        create type audit.image as (
+            action text,
+            organization_id text,
+            target_id text,
+            subject_id text,
+            old_values jsonb,
+            new_values jsonb,
+            details jsonb
+        );
+    end if;
+end
+$$;
+comment on type audit.image is 'What a captured row says: an event but for who, when and from where';

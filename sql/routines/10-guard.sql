@@ -1,0 +1,53 @@
+-- The guard: nothing in the log is ever changed or taken away, not even by its owner.
+-- Row triggers on audit.event are cloned to every partition; TRUNCATE needs one on each.
+
+create or replace function audit.refuse_change() returns trigger
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception '% on %.% is refused: the audit log is append-only',
+            tg_op, tg_table_schema, tg_table_name
+        using errcode = 'insufficient_privilege',
+            hint = 'Expired months are dropped by audit.maintain(keep => ...), and nothing else is.';
+end
+$$;
+comment on function audit.refuse_change() is 'Trigger function: refuses to change or remove events';
+
+create or replace function audit.guard(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute format('alter table %s enable row level security', guard.target);
+    execute format('alter table %s force row level security', guard.target);
+    if not exists (
+        select from pg_trigger where tgrelid = guard.target and tgname = 'refuse_truncate'
+    ) then
+        execute format('create trigger refuse_truncate before truncate on %s '
+            'for each statement execute function audit.refuse_change()', guard.target);
+    end if;
+    execute format('alter table %s enable always trigger refuse_truncate', guard.target);
+end
+$$;
+comment on function audit.guard(regclass) is
+    'Puts row-level security and the guard against TRUNCATE on the log or on one of its partitions';
+
+do $$
+declare
+    _partition regclass;
+begin
+    if not exists (
+        select from pg_catalog.pg_trigger
+        where tgrelid = 'audit.event'::regclass and tgname = 'refuse_change'
+    ) then
+        create trigger refuse_change before update or delete on audit.event
+            for each row execute function audit.refuse_change();
+    end if;
+    for _partition in
+        select relid from pg_catalog.pg_partition_tree('audit.event')
+    loop
+        perform audit.guard(_partition);
+        -- ENABLE ALWAYS on the parent did not reach clones before PostgreSQL 15.
+        execute pg_catalog.format('alter table %s enable always trigger refuse_change', _partition);
+    end loop;
+end
+$$;

@@ -1,0 +1,340 @@
+-- Mapping: from the options of audit.attach, and the shape of the table where they are silent,
+-- to one SQL expression over the row r for each thing that an event says.
+
+create or replace function audit.column_like(target regclass, variadic patterns text[]) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select attname
+    from unnest(column_like.patterns) with ordinality as p (pattern, rank),
+        pg_attribute
+    where attrelid = column_like.target and attnum > 0 and not attisdropped
+        and lower(replace(attname, '_', '')) ~ ('^(' || pattern || ')$')
+    order by rank, attnum
+    limit 1
+);
+comment on function audit.column_like(regclass, text[]) is
+    'First column whose name, in lower case without underscores, matches a pattern; patterns rank';
+
+create or replace function audit.over_row(target regclass, expression text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select coalesce(
+        (
+            select 'r.' || quote_ident(attname)
+            from pg_attribute
+            where attrelid = over_row.target and attnum > 0 and not attisdropped
+                and (attname = btrim(over_row.expression)
+                    or quote_ident(attname) = btrim(over_row.expression)
+                    or '"' || attname || '"' = btrim(over_row.expression))
+        ),
+        nullif(btrim(over_row.expression), '')
+    )
+);
+comment on function audit.over_row(regclass, text) is
+    'An option as an expression over the row r: a column name becomes r.<column>';
+
+create or replace function audit.key_of(target regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select case count(*)
+        when 0 then null
+        when 1 then min('r.' || quote_ident(attname))
+        else 'concat_ws('','', ' || string_agg('r.' || quote_ident(attname), ', ' order by n) || ')'
+    end
+    from (
+        select indrelid, indkey, indnkeyatts
+        from pg_index
+        where indrelid = key_of.target and indisunique and indisvalid
+            and indpred is null and indexprs is null
+            and (indisprimary or not exists (
+                select from pg_attribute
+                where attrelid = indrelid and attnum = any(indkey) and not attnotnull))
+        order by indisprimary desc, indexrelid
+        limit 1
+    ) as best
+        cross join unnest(best.indkey) with ordinality as k (attnum, n)
+        join pg_attribute as a on a.attrelid = key_of.target and a.attnum = k.attnum
+    where n <= indnkeyatts
+);
+comment on function audit.key_of(regclass) is
+    'Expression for the primary key, else the first unique key without nulls, else null';
+
+create or replace function audit.verbs_of(kind text) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return case kind
+    when 'membership' then '{"born": "membership.added", "died": "membership.removed",
+        "changed": "membership.updated", "role_changed": "membership.role_changed"}'
+    when 'api_key' then '{"born": "api_key.created", "died": "api_key.revoked",
+        "changed": "api_key.updated"}'
+    when 'workflow' then '{"born": "workflow.created", "died": "workflow.deleted",
+        "changed": "workflow.modified"}'
+    when 'password' then '{"born": "auth.password_changed", "died": "password.deleted",
+        "changed": "auth.password_changed"}'
+    when 'two_factor' then '{"born": "auth.two_factor_enabled",
+        "died": "auth.two_factor_disabled", "changed": "two_factor.updated"}'
+    else jsonb_build_object('born', kind || '.created', 'died', kind || '.deleted',
+        'changed', kind || '.updated')
+end;
+comment on function audit.verbs_of(text) is
+    'The actions of a kind: when a row is born, dies, changes, or changes its role';
+
+create or replace function audit.options_of(kind text) returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp
+return case kind
+    when 'membership' then
+        '{organization,target_id,subject,role,alive,admin,ignore,redact}'
+    when 'user' then
+        '{organization,target_id,subject,alive,email,password,two_factor,ignore,redact}'
+    when 'admin' then '{organization,subject}'
+    when 'password' then '{organization,target_id,subject,ignore,redact}'
+    when 'two_factor' then '{organization,target_id,subject,alive,ignore,redact}'
+    else '{organization,target_id,subject,alive,parent,ignore,redact}'
+end::text[];
+comment on function audit.options_of(text) is 'The options that a kind understands';
+
+create or replace function audit.check_options(target regclass, kind text, given jsonb) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _option text;
+    _column text;
+begin
+    if check_options.kind is null or check_options.kind !~ '^[a-z][a-z0-9_]{0,39}$'
+        or check_options.kind in ('audit', 'auth')
+    then
+        raise exception '"%" is not a kind', check_options.kind
+            using errcode = 'invalid_parameter_value',
+                hint = 'Use membership, api_key, workflow, user, password, two_factor or a word of '
+                    'your own: lower case, digits and underscores, at most 40 characters.';
+    end if;
+    for _option in select jsonb_object_keys(check_options.given) loop
+        if _option <> all (audit.options_of(check_options.kind)) then
+            raise exception 'kind "%" has no option "%"', check_options.kind, _option
+                using errcode = 'invalid_parameter_value',
+                    hint = format('Its options are %s.',
+                        array_to_string(audit.options_of(check_options.kind), ', '));
+        end if;
+        continue when _option not in ('ignore', 'redact');
+        for _column in select jsonb_array_elements_text(check_options.given -> _option) loop
+            if not exists (
+                select from pg_attribute
+                where attrelid = check_options.target and attname = _column
+                    and attnum > 0 and not attisdropped
+            ) then
+                raise exception 'option "%" names column "%", which % does not have',
+                        _option, _column, check_options.target
+                    using errcode = 'undefined_column',
+                        hint = 'Name a column of the table, without quotes.';
+            end if;
+        end loop;
+    end loop;
+end
+$$;
+comment on function audit.check_options(regclass, text, jsonb) is
+    'Refuses a kind or an option that cannot be meant';
+
+create or replace function audit.facts_of(target regclass, given jsonb) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _email text := coalesce(facts_of.given ->> 'email',
+        audit.column_like(facts_of.target, 'email', '(primary|user|login)?email(address)?'));
+    _password text := coalesce(facts_of.given ->> 'password', audit.column_like(facts_of.target,
+        '(hashed|encrypted)?password(hash|digest|encrypted)?', '.*passw.*hash.*', 'passwd'));
+    _two_factor text := facts_of.given ->> 'two_factor';
+    _facts jsonb := '[]';
+    _name text;
+    _column text;
+begin
+    if _two_factor is null then
+        select attname into _two_factor
+        from pg_attribute
+        where attrelid = facts_of.target and attnum > 0 and not attisdropped
+            and lower(replace(attname, '_', '')) ~ '(twofactor|2fa|mfa|totp|otp|twostep)'
+            and (atttypid = 'boolean'::regtype
+                or atttypid in ('timestamptz'::regtype, 'timestamp'::regtype)
+                    and attname ~* '(enabled|confirmed|activated|verified)')
+        order by atttypid = 'boolean'::regtype desc, attname ~* '(enabled|active)' desc, attnum
+        limit 1;
+    end if;
+    foreach _name in array array['email', 'password', 'two_factor'] loop
+        _column := case _name when 'email' then _email when 'password' then _password
+            else _two_factor end;
+        continue when _column is null;
+        select attname into strict _column
+        from pg_attribute
+        where attrelid = facts_of.target and attnum > 0 and not attisdropped
+            and _column in (attname, quote_ident(attname), '"' || attname || '"');
+        _facts := _facts || jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+            'column', _column,
+            'action', case _name when 'email' then 'auth.email_changed'
+                when 'password' then 'auth.password_changed' end,
+            'columns', case when _name <> 'two_factor' then jsonb_build_array(_column) else (
+                -- The secret and the backup codes come and go with the flag.
+                select jsonb_agg(attname order by attnum)
+                from pg_attribute
+                where attrelid = facts_of.target and attnum > 0 and not attisdropped
+                    and (attname = _column or lower(replace(attname, '_', ''))
+                        ~ '(twofactor|2fa|mfa|totp|otp|twostep|(backup|recovery|scratch)codes?)')
+            ) end
+        )));
+    end loop;
+    return _facts;
+exception when no_data_found then
+    raise exception 'option "%" names column "%", which % does not have',
+            _name, facts_of.given ->> _name, facts_of.target
+        using errcode = 'undefined_column',
+            hint = 'email, password and two_factor each take the name of a column.';
+end
+$$;
+comment on function audit.facts_of(regclass, jsonb) is
+    'The facts in a user''s row that have events of their own: e-mail, password, two-factor';
+
+create or replace function audit.default_alive(target regclass) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _column text;
+begin
+    _column := audit.column_like(default_alive.target,
+        '(deleted|removed|revoked|discarded|archived|deactivated)(at|on|date)');
+    if _column is not null then
+        return format('r.%I is null', _column);
+    end if;
+    select attname into _column
+    from pg_attribute
+    where attrelid = default_alive.target and attnum > 0 and not attisdropped
+        and atttypid = 'boolean'::regtype
+        and lower(replace(attname, '_', '')) ~ '^(is)?(deleted|removed|revoked|discarded)$'
+    order by attnum limit 1;
+    if _column is not null then
+        return format('r.%I is not true', _column);
+    end if;
+    return null;
+end
+$$;
+comment on function audit.default_alive(regclass) is
+    'Expression for rows that a soft delete has not ended, or null where rows are deleted for real';
+
+create or replace function audit.parent_organization(target regclass, kind text, parent text)
+returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _parents record;
+begin
+    -- The attached table of the same kind that the column references, else the only one of that kind.
+    for _parents in
+        select a.target, a.mapping ->> 'organization' as organization, a.mapping ->> 'target_id' as key
+        from audit.attachment as a
+        where a.kind = parent_organization.kind and a.target <> parent_organization.target
+            and not a.mapping ? 'parent'
+        order by exists (
+            select from pg_constraint as c
+            where c.contype = 'f' and c.conrelid = parent_organization.target
+                and c.confrelid = a.target
+        ) desc, a.id
+        limit 1
+    loop
+        return format('(select p.organization from (select %s as key, (%s) as organization from %s as r)'
+            ' as p where p.key = %s)', _parents.key,
+            coalesce(_parents.organization, 'null::text'), _parents.target, parent_organization.parent);
+    end loop;
+    return null;
+end
+$$;
+comment on function audit.parent_organization(regclass, text, text) is
+    'Expression for the organisation of a child row, taken from the mapping of its parent''s table';
+
+create or replace function audit.resolve_mapping(target regclass, kind text, given jsonb)
+returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _mapping jsonb := '{}';
+    _organization text := audit.over_row(target, given ->> 'organization');
+    _subject text := audit.over_row(target, given ->> 'subject');
+    _role text := audit.over_row(target, given ->> 'role');
+    _alive text := coalesce(audit.over_row(target, given ->> 'alive'), audit.default_alive(target));
+    _parent text := audit.over_row(target, given ->> 'parent');
+    _key text := audit.key_of(target);
+begin
+    perform audit.check_options(target, kind, given);
+
+    _organization := coalesce(_organization, 'r.' || quote_ident(audit.column_like(target,
+        '(organi[sz]ation|org)id', '(tenant|workspace|company|account|customer|team)id')));
+    if _organization is null and _parent is not null then
+        _organization := audit.parent_organization(target, kind, _parent);
+    end if;
+    if kind <> 'user' then
+        _subject := coalesce(_subject, 'r.' || quote_ident(audit.column_like(target,
+            '(user|owner|ownerusr|owneruser)id', '(member|person|profile|account)id',
+            'created(by|byid|byuserid)')));
+    end if;
+    if kind = 'membership' then
+        _role := coalesce(_role, 'r.' || quote_ident(audit.column_like(target,
+            'role', '(membership|member|organi[sz]ation|org|team|user)role(name)?', 'role(name|id)')));
+    end if;
+
+    _mapping := jsonb_build_object(
+        'given', given,
+        'verbs', audit.verbs_of(kind),
+        'target_type', case when kind in ('password', 'two_factor') then 'user' else kind end,
+        'organization', _organization,
+        'target_id', coalesce(
+            audit.over_row(target, given ->> 'target_id'),
+            _parent,
+            case when kind in ('password', 'two_factor') then _subject end,
+            _key),
+        'row_id', case when _parent is not null then _key end,
+        'subject', case
+            when kind = 'user' then coalesce(_subject, audit.over_row(target, given ->> 'target_id'),
+                _key)
+            when kind in ('membership', 'api_key', 'password', 'two_factor', 'admin')
+                or given ? 'subject' then _subject end,
+        'role', _role,
+        'alive', _alive,
+        'parent', _parent,
+        'ignore', coalesce(given -> 'ignore', (
+            select jsonb_agg(attname order by attnum)
+            from pg_attribute
+            where attrelid = target and attnum > 0 and not attisdropped
+                and lower(replace(attname, '_', '')) ~
+                    '^((updated|modified)(at|on)|last(used|seen|active|login|signin|signedin)(at|on)?)$'
+        )),
+        'redact', (
+            select jsonb_agg(attname order by attnum)
+            from pg_attribute
+            where attrelid = target and attnum > 0 and not attisdropped
+                and (audit.is_secret(attname) or given -> 'redact' ? attname
+                    or kind = 'api_key'
+                        and lower(replace(attname, '_', '')) ~ '^(key|value|secret|digest)$'
+                    or kind = 'password' and lower(attname) ~ '(hash|digest|passw|^value$)')
+                and (atttypid <> 'boolean'::regtype or given -> 'redact' ? attname)
+        ),
+        'facts', case when kind = 'user' then audit.facts_of(target, given) end,
+        'columns', (
+            select jsonb_agg(attname order by attnum)
+            from pg_attribute
+            where attrelid = target and attnum > 0 and not attisdropped
+        )
+    );
+    if kind = 'membership' then
+        _mapping := _mapping || jsonb_build_object('admin', coalesce(
+            audit.over_row(target, given ->> 'admin'),
+            'lower(' || _role || '::text) in (''admin'', ''owner'')'));
+    elsif kind = 'admin' then
+        _mapping := _mapping || '{"admin": "true"}';
+    end if;
+    if kind in ('membership', 'admin') and (_organization is null or _subject is null) then
+        raise exception '% has no column that tells the % of a %', target,
+                case when _organization is null then 'organisation' else 'user' end, kind
+            using errcode = 'invalid_parameter_value',
+                hint = format('Say it: %s => ''a column or an expression over the row r''.',
+                    case when _organization is null then 'organization' else 'subject' end);
+    end if;
+    return jsonb_strip_nulls(_mapping);
+end
+$$;
+comment on function audit.resolve_mapping(regclass, text, jsonb) is
+    'The mapping in force for a table: what was given, completed from its columns and keys';

@@ -1,0 +1,356 @@
+-- Attach and detach: which tables are captured, and how their rows map to events.
+-- Run by the table's owner, who creates the triggers; the rest happens as audit_owner.
+
+create or replace function audit.refuse_target(target regclass, kind text) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _class pg_class;
+    _problem text;
+    _hint text;
+begin
+    select * into _class from pg_class where oid = refuse_target.target;
+    if not found then
+        raise exception 'there is no table with oid %', refuse_target.target::oid
+            using errcode = 'undefined_table';
+    end if;
+    if _class.relnamespace in ('audit'::regnamespace, 'pg_catalog'::regnamespace) then
+        _problem := 'a table of the log or of the system';
+        _hint := 'Attach the tables of your application.';
+    elsif refuse_target.kind = 'admin' then
+        if _class.relkind not in ('r', 'p', 'v', 'm') then
+            _problem := 'neither a table nor a view';
+        end if;
+    elsif _class.relkind in ('v', 'm') then
+        _problem := 'a view, and a view has no rows of its own';
+        _hint := 'Attach the tables beneath it.';
+    elsif _class.relkind = 'f' then
+        _problem := 'a foreign table, whose changes on the other server no trigger here can see';
+        _hint := 'Attach the table on its own server.';
+    elsif _class.relkind not in ('r', 'p') then
+        _problem := 'not a table';
+    elsif _class.relpersistence = 't' then
+        _problem := 'a temporary table';
+    elsif _class.relispartition then
+        _problem := 'a partition';
+        _hint := 'Attach the partitioned table; its partitions are captured with it.';
+    elsif exists (
+        select from pg_inherits join pg_class as c on c.oid = inhrelid
+        where inhparent = refuse_target.target and not c.relispartition
+            and not exists (select from audit.attachment as a where a.target = c.oid)
+    ) then
+        _problem := 'inherited by tables whose rows its triggers would not see';
+        _hint := 'Attach the tables that inherit from it first.';
+    end if;
+    if _problem is not null then
+        raise exception '% is %', refuse_target.target, _problem
+            using errcode = 'wrong_object_type', hint = coalesce(_hint, 'Attach a table.');
+    end if;
+    if not pg_has_role(_class.relowner, 'usage') then
+        raise exception 'only its owner, %, may attach %', _class.relowner::regrole,
+                refuse_target.target
+            using errcode = 'insufficient_privilege',
+                hint = format('Attach as %s, with: grant audit_operator to %1$s.',
+                    _class.relowner::regrole);
+    end if;
+end
+$$;
+comment on function audit.refuse_target(regclass, text) is
+    'Raises if the object cannot be captured, or is not the caller''s to attach';
+
+-- A view made and thrown away checks the expression under the path that it will run under, and
+-- names each column that it reads.
+create or replace function audit.columns_read(target regclass, name text, expression text)
+returns table (relation regclass, columns text[])
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _relations regclass[] := '{}';
+    _columns jsonb[] := '{}';
+    _i int;
+begin
+    begin
+        execute format(E'create temp view auditdb_probe as select (%s\n)::%s as x from %s as r',
+            columns_read.expression,
+            case when columns_read.name in ('alive', 'admin') then 'boolean' else 'text' end,
+            columns_read.target);
+        select array_agg(d.relation), array_agg(d.columns) into _relations, _columns
+        from (
+            select refobjid::regclass as relation,
+                jsonb_agg(distinct a.attname) filter (where refobjsubid > 0) as columns
+            from pg_rewrite as w
+                join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+                    and d.refclassid = 'pg_class'::regclass
+                left join pg_attribute as a on a.attrelid = refobjid and a.attnum = refobjsubid
+            where w.ev_class = to_regclass('pg_temp.auditdb_probe')
+                and refobjid <> to_regclass('pg_temp.auditdb_probe')
+            group by refobjid
+        ) as d;
+        raise exception using errcode = 'AU001';
+    exception
+        when sqlstate 'AU001' then
+            null;
+        when others then
+            if sqlerrm like '%permission denied%temporary%' then
+                raise;
+            end if;
+            raise exception 'option "%" of % does not work: %', columns_read.name,
+                    columns_read.target, sqlerrm
+                using errcode = sqlstate,
+                    hint = format('It reads: %s. It is SQL over the row r, with every table and function '
+                        'named with its schema.', columns_read.expression);
+    end;
+    for _i in 1 .. coalesce(cardinality(_relations), 0) loop
+        relation := _relations[_i];
+        columns := array(select jsonb_array_elements_text(_columns[_i]));
+        return next;
+    end loop;
+end
+$$;
+comment on function audit.columns_read(regclass, text, text) is
+    'Checks a mapping expression and returns the columns of each table that it reads';
+
+-- audit_mapper gets the columns that lookups read, no others, past row-level security of the host.
+create or replace function audit.open_lookups(target regclass, mapping jsonb) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _name text;
+    _expression text;
+    _read record;
+begin
+    for _name, _expression in
+        select key, value from jsonb_each_text(open_lookups.mapping)
+        where key in ('organization', 'target_id', 'subject', 'role', 'alive', 'admin', 'parent')
+    loop
+        for _read in
+            select * from audit.columns_read(open_lookups.target, _name, _expression)
+        loop
+            -- The row itself is handed over; only the check for admins selects from the table.
+            continue when _read.relation = open_lookups.target
+                and not open_lookups.mapping ? 'admin'
+                and audit.is_column(_expression);
+            perform audit.open_lookup(_read.relation, _read.columns);
+        end loop;
+    end loop;
+end
+$$;
+comment on function audit.open_lookups(regclass, jsonb) is
+    'Checks every expression of a mapping and lets audit_mapper read what they need';
+
+create or replace function audit.open_lookup(relation regclass, columns text[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _schema regnamespace := (select relnamespace from pg_class where oid = open_lookup.relation);
+    _column text;
+begin
+    if not has_schema_privilege('audit_mapper', _schema::oid, 'usage') then
+        execute format('grant usage on schema %s to audit_mapper', _schema);
+    end if;
+    if not has_table_privilege('audit_mapper', open_lookup.relation, 'select') then
+        foreach _column in array open_lookup.columns loop
+            if not has_column_privilege('audit_mapper', open_lookup.relation, _column, 'select') then
+                execute format('grant select (%I) on %s to audit_mapper', _column, open_lookup.relation);
+            end if;
+        end loop;
+    end if;
+    if (select relrowsecurity from pg_class where oid = open_lookup.relation) and not exists (
+        select from pg_policy
+        where polrelid = open_lookup.relation and polname = 'auditdb_mapper'
+    ) then
+        execute format('create policy auditdb_mapper on %s for select to audit_mapper using (true)',
+            open_lookup.relation);
+    end if;
+    -- GRANT by a role that may not only warns.
+    if not has_schema_privilege('audit_mapper', _schema::oid, 'usage')
+        or not has_any_column_privilege('audit_mapper', open_lookup.relation, 'select')
+    then
+        raise exception 'the mapping reads %, and % may not let audit_mapper read it',
+                open_lookup.relation, current_user
+            using errcode = 'insufficient_privilege',
+                hint = format('Have its owner run: grant usage on schema %s to audit_mapper; '
+                    'grant select on %s to audit_mapper;', _schema, open_lookup.relation);
+    end if;
+exception when insufficient_privilege then
+    raise exception 'the mapping reads %, and % may not let audit_mapper read it',
+            open_lookup.relation, current_user
+        using errcode = 'insufficient_privilege',
+            hint = format('Have its owner run: grant usage on schema %s to audit_mapper; '
+                'grant select on %s to audit_mapper;', _schema, open_lookup.relation);
+end
+$$;
+comment on function audit.open_lookup(regclass, text[]) is 'Lets audit_mapper read columns of a table';
+
+create or replace function audit.save_mapping(target regclass, kind text, mapping jsonb) returns int
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _before audit.attachment;
+    _id int;
+    _verb text;
+begin
+    select * into _before from audit.attachment as a where a.target = save_mapping.target;
+    insert into audit.attachment as a (target, kind, mapping)
+    values (save_mapping.target, save_mapping.kind, save_mapping.mapping)
+    on conflict on constraint a_table_is_attached_once do update
+        set kind = excluded.kind, mapping = excluded.mapping,
+            attached_at = default, attached_by = default
+        where (a.kind, a.mapping) is distinct from (excluded.kind, excluded.mapping)
+    returning a.id into _id;
+    _verb := case when _id is null then null when _before.id is null then 'attached' else 'remapped' end;
+    _id := coalesce(_id, _before.id);
+
+    insert into audit.action (name, description)
+    select value, format('%s: %s', save_mapping.kind, key)
+    from jsonb_each_text(save_mapping.mapping -> 'verbs')
+    union all
+    select save_mapping.kind || '.truncated', format('All rows of a table of %s removed', save_mapping.kind)
+    on conflict do nothing;
+
+    if _verb = 'remapped' and _before.mapping ? 'admin' and not save_mapping.mapping ? 'admin' then
+        execute format('drop function if exists audit.admin_%s', _id);
+    end if;
+    perform audit.generate(_id);
+    if save_mapping.kind <> 'admin' then
+        execute format('grant execute on function audit.capture_%s to audit_operator', _id);
+    end if;
+    if _verb is not null then
+        perform audit.record_own(_verb, save_mapping.target::text,
+            case when _before.id is not null then
+                jsonb_build_object('kind', _before.kind, 'mapping', _before.mapping -> 'given') end,
+            jsonb_build_object('kind', save_mapping.kind, 'mapping', save_mapping.mapping -> 'given'));
+    end if;
+    return _id;
+end
+$$;
+-- Definer: writes to the log's own tables, which the caller cannot.
+comment on function audit.save_mapping(regclass, text, jsonb) is
+    'Stores a mapping and writes its functions; the part of attach that runs as audit_owner';
+
+create or replace function audit.close_capture(id int) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute format('revoke execute on function audit.capture_%s from audit_operator', close_capture.id);
+end
+$$;
+-- Definer: once the triggers stand, nobody may put the function on a table of their own.
+comment on function audit.close_capture(int) is
+    'Takes back the right to use a capture function in a trigger';
+
+create or replace function audit.create_triggers(target regclass, id int) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _op text;
+    _name text;
+    _trigger pg_trigger;
+begin
+    foreach _op in array array['insert', 'update', 'delete', 'truncate'] loop
+        _name := 'auditdb_' || _op;
+        select * into _trigger from pg_trigger
+        where tgrelid = create_triggers.target and tgname = _name;
+        if found and _trigger.tgfoid <> format('audit.capture_%s()', id)::regprocedure then
+            execute format('drop trigger %I on %s', _name, target);
+            _trigger := null;
+        end if;
+        if _trigger.oid is null then
+            execute format('create trigger %I after %s on %s for each %s execute function audit.capture_%s()',
+                _name, _op, target, case _op when 'truncate' then 'statement' else 'row' end, id);
+        end if;
+        if _trigger.tgenabled is distinct from 'A' then
+            execute format('alter table %s enable always trigger %I', target, _name);
+        end if;
+    end loop;
+end
+$$;
+comment on function audit.create_triggers(regclass, int) is
+    'Creates the capture triggers of a table, or those of them that are absent or not ENABLE ALWAYS';
+
+create or replace function audit.attach(
+    target regclass,
+    kind text,
+    organization text default null,
+    target_id text default null,
+    subject text default null,
+    role text default null,
+    alive text default null,
+    admin text default null,
+    parent text default null,
+    ignore text[] default null,
+    redact text[] default null,
+    email text default null,
+    password text default null,
+    two_factor text default null
+) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
+as $$
+declare
+    _mapping jsonb;
+    _id int;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
+    perform audit.refuse_target(attach.target, attach.kind);
+    _mapping := audit.resolve_mapping(attach.target, attach.kind, jsonb_strip_nulls(jsonb_build_object(
+        'organization', attach.organization, 'target_id', attach.target_id, 'subject', attach.subject,
+        'role', attach.role, 'alive', attach.alive, 'admin', attach.admin, 'parent', attach.parent,
+        'ignore', to_jsonb(attach.ignore), 'redact', to_jsonb(attach.redact),
+        'email', attach.email, 'password', attach.password, 'two_factor', attach.two_factor
+    )));
+    perform audit.open_lookups(attach.target, _mapping);
+    _id := audit.save_mapping(attach.target, attach.kind, _mapping);
+    if attach.kind <> 'admin' then
+        perform audit.create_triggers(attach.target, _id);
+        perform audit.close_capture(_id);
+    end if;
+end
+$$;
+comment on function audit.attach(regclass, text, text, text, text, text, text, text, text, text[],
+    text[], text, text, text) is
+    'Captures every change of a table from now on, or changes how its rows map to events. Each option '
+    'is a column or an SQL expression over the row r; ignore and redact are names of columns. '
+    'Kind admin, on a view or table, captures nothing: its rows name who may read which organisation';
+
+create or replace function audit.forget(target regclass) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _a audit.attachment;
+    _prefix text;
+begin
+    delete from audit.attachment as a where a.target = forget.target returning a.* into _a;
+    if not found then
+        raise exception '% is not attached', forget.target
+            using errcode = 'undefined_object', hint = 'auditdb status lists what is.';
+    end if;
+    foreach _prefix in array array['capture', 'image', 'organization', 'admin'] loop
+        execute format('drop function if exists audit.%I', _prefix || '_' || _a.id);
+    end loop;
+    perform audit.record_own('detached', forget.target::text,
+        jsonb_build_object('kind', _a.kind, 'mapping', _a.mapping -> 'given'), null);
+end
+$$;
+-- Definer: removes what audit_owner owns. Fails while triggers stand, so it cannot silence a table.
+comment on function audit.forget(regclass) is
+    'Removes the mapping and the functions of a table; the part of detach that runs as audit_owner';
+
+create or replace function audit.detach(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
+as $$
+declare
+    _trigger name;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
+    for _trigger in
+        select tgname from pg_trigger
+        where tgrelid = detach.target and not tgisinternal and tgparentid = 0
+            and tgname in ('auditdb_insert', 'auditdb_update', 'auditdb_delete', 'auditdb_truncate')
+    loop
+        execute format('drop trigger %I on %s', _trigger, detach.target);
+    end loop;
+    perform audit.forget(detach.target);
+end
+$$;
+comment on function audit.detach(regclass) is
+    'Ends the capture of a table. What was captured stays; that it ended is itself an event';

@@ -1,0 +1,79 @@
+-- Grants: the one place that opens anything. Everything is closed to PUBLIC first.
+
+do $$
+begin
+    -- Code of the application meets this one function: it may not run as audit_owner.
+    grant create on schema audit to audit_mapper;
+    alter function audit.rescue(text, anyelement, anyelement, jsonb, text) owner to audit_mapper;
+    revoke create on schema audit from audit_mapper;
+end
+$$;
+
+alter default privileges for role audit_owner revoke execute on functions from public;
+revoke all on all tables in schema audit from public;
+revoke all on all sequences in schema audit from public;
+revoke all on all functions in schema audit from public;
+revoke usage on type audit.image from public;
+
+grant usage on schema audit to audit_mapper, audit_operator, audit_writer, audit_reader, audit_auditor;
+
+-- audit_mapper: what the second step of the ladder is made of.
+grant usage on type audit.image to audit_mapper;
+grant execute on function
+    audit.rescue(text, anyelement, anyelement, jsonb, text) to audit_owner;
+grant execute on function
+    audit.read_row(anyelement),
+    audit.evaluate(text, anyelement),
+    audit.redact(jsonb, text[]),
+    audit.is_secret(text),
+    audit.action_of(jsonb, text, boolean, boolean, text, text)
+    to audit_mapper;
+
+grant execute on function
+    audit.set_context(text, text, text, text, text, jsonb),
+    audit.clear_context(),
+    audit.current_context(),
+    audit.record_event(text, text, text, text, text, text, text, text, text, text, jsonb, jsonb, jsonb),
+    audit.version()
+    to audit_writer;
+
+grant select on
+    audit.event, audit.action,
+    audit.log, audit.auth_log, audit.membership_log, audit.api_key_log, audit.workflow_log,
+    audit.role_change, audit.impersonation, audit.api_key_lifecycle, audit.login_activity
+    to audit_reader, audit_auditor;
+grant execute on function audit.viewer_organization(), audit.version() to audit_reader;
+grant execute on function audit.version() to audit_auditor;
+grant select on audit.attachment to audit_auditor;
+
+-- audit_operator: attach and detach run as the table's owner and call these on the way.
+grant select on audit.attachment, audit.action, audit.migration to audit_operator;
+grant execute on function
+    audit.attach(regclass, text, text, text, text, text, text, text, text, text[], text[], text, text, text),
+    audit.detach(regclass),
+    audit.refuse_target(regclass, text),
+    audit.resolve_mapping(regclass, text, jsonb),
+    audit.check_options(regclass, text, jsonb),
+    audit.options_of(text),
+    audit.verbs_of(text),
+    audit.facts_of(regclass, jsonb),
+    audit.column_like(regclass, text[]),
+    audit.over_row(regclass, text),
+    audit.key_of(regclass),
+    audit.default_alive(regclass),
+    audit.parent_organization(regclass, text, text),
+    audit.is_secret(text),
+    audit.is_column(text),
+    audit.columns_read(regclass, text, text),
+    audit.open_lookups(regclass, jsonb),
+    audit.open_lookup(regclass, text[]),
+    audit.save_mapping(regclass, text, jsonb),
+    audit.create_triggers(regclass, int),
+    audit.close_capture(int),
+    audit.forget(regclass),
+    audit.define_action(text, text),
+    audit.create_key(interval),
+    audit.list_keys(),
+    audit.create_months(int),
+    audit.version()
+    to audit_operator;
