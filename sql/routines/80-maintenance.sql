@@ -91,3 +91,15 @@ create or replace function audit.version() returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return '0.1.0';
 comment on function audit.version() is 'Version of auditdb that was last installed';
+
+create or replace function audit.finish_install() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform audit.create_months();
+    perform audit.regenerate();
+    perform audit.record_own('installed', audit.version(), null, null);
+end
+$$;
+comment on function audit.finish_install() is
+    'Last step of install: partitions, capture functions, and the event that says so';

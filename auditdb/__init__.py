@@ -1,0 +1,48 @@
+"""An audit log for multi-tenant products on PostgreSQL."""
+
+from auditdb import auth
+from auditdb._attach import attach, detach
+from auditdb._context import context, context_async
+from auditdb._reader import AsyncReader, Event, Page, Reader, reader, reader_async
+from auditdb._record import attempt, attempt_async, record, record_async
+from auditdb.errors import AuditError, ConnectionFailed, InvalidInput, Refused
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncReader",
+    "AuditError",
+    "ConnectionFailed",
+    "Event",
+    "InvalidInput",
+    "Page",
+    "Reader",
+    "Refused",
+    "attach",
+    "attempt",
+    "attempt_async",
+    "auth",
+    "context",
+    "context_async",
+    "detach",
+    "install",
+    "reader",
+    "reader_async",
+    "record",
+    "record_async",
+    "script",
+]
+
+
+def install(conninfo: str = "") -> str:
+    """Install auditdb in a database; see `auditdb._schema.install`."""
+    from auditdb import _schema
+
+    return _schema.install(conninfo)
+
+
+def script() -> str:
+    """Return all of auditdb as one SQL script; see `auditdb._schema.script`."""
+    from auditdb import _schema
+
+    return _schema.script()

