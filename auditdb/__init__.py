@@ -3,7 +3,8 @@
 from auditdb import auth
 from auditdb._attach import attach, detach
 from auditdb._context import context, context_async
-from auditdb._reader import AsyncReader, Event, Page, Reader, reader, reader_async
+from auditdb._query import Event, Page
+from auditdb._reader import AsyncReader, Reader, reader, reader_async
 from auditdb._record import attempt, attempt_async, record, record_async
 from auditdb.errors import AuditError, ConnectionFailed, InvalidInput, Refused
 

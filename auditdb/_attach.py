@@ -17,7 +17,7 @@ def attach(
     """Capture every change of a table from now on, or change how its rows map to events.
 
     Args:
-        conn: a connection of the table's owner, who holds `audit_operator`. Part of its transaction.
+        conn: a connection of the table's owner, who holds `audit_operator`; its transaction.
         target: the table as PostgreSQL writes it, such as `public."Membership"`.
         kind: `membership`, `api_key`, `workflow`, `user`, `password`, `two_factor`, or a word of
             your own such as `invoice`, which gives `invoice.created`, `.updated` and `.deleted`.
@@ -48,7 +48,7 @@ def detach(conn: psycopg.Connection[Any], target: str) -> None:
     """End the capture of a table; what was captured stays.
 
     Args:
-        conn: a connection of the table's owner, who holds `audit_operator`. Part of its transaction.
+        conn: a connection of the table's owner, who holds `audit_operator`; its transaction.
         target: the table as PostgreSQL writes it.
 
     Raises:
@@ -64,7 +64,9 @@ def _plain(value: str | Sequence[str] | None) -> str | list[str] | None:
     return value if value is None or isinstance(value, str) else list(value)
 
 
-def _run(conn: psycopg.Connection[Any], query: sql.Composable, values: dict[str, Any]) -> None:
+def _run(
+    conn: psycopg.Connection[Any], query: sql.SQL | sql.Composed, values: dict[str, Any]
+) -> None:
     try:
         with conn.transaction():
             conn.execute(query, values)

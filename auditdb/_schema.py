@@ -63,7 +63,8 @@ def script() -> str:
         mark = hashlib.sha256(identity.encode()).hexdigest()
         parts.append(
             "do $migration$\nbegin\n"
-            f"    if not exists (select from audit.migration where migration_hash = '{mark}') then\n"
+            "    if not exists (\n"
+            f"        select from audit.migration where migration_hash = '{mark}'\n    ) then\n"
             f"        execute $statements$\n{text}$statements$;\n"
             "        insert into audit.migration\n"
             f"        values ('{mark}', '{identity}', now() at time zone 'utc');\n"

@@ -42,7 +42,14 @@ def from_psycopg(error: psycopg.Error) -> AuditError:
 
     A lost or refused connection becomes `ConnectionFailed`, everything else `Refused`.
     """
+    text = describe(error)
+    if error.sqlstate in {"3F000", "42883", "42P01"} and "audit" in text:
+        text += ". Is auditdb installed in this database? Run: auditdb install"
+    elif error.sqlstate == "42501" and "schema audit" in text:
+        text += (
+            ". Have an administrator grant the role audit_writer, audit_reader or audit_operator"
+        )
     lost = isinstance(error, psycopg.OperationalError) and (
         error.sqlstate is None or error.sqlstate[:2] in {"08", "28", "57"}
     )
-    return ConnectionFailed(describe(error)) if lost else Refused(describe(error))
+    return ConnectionFailed(text) if lost else Refused(text)

@@ -1,4 +1,4 @@
-"""A server for the session, a template with auditdb installed, and the roles of a real deployment."""
+"""A server for the session, a template with auditdb, and the roles of a real deployment."""
 
 from __future__ import annotations
 
@@ -121,7 +121,9 @@ class Database:
     def events(self, where: str = "true") -> list[dict[str, Any]]:
         """Return events as a superuser sees them, oldest first, without those of the log itself."""
         with psycopg.connect(self.dsn, row_factory=dict_row) as conn:
-            query = f"select * from audit.event where action !~ '^audit[.]' and ({where}) order by id"
+            query = (
+                f"select * from audit.event where action !~ '^audit[.]' and ({where}) order by id"
+            )
             return conn.execute(query.encode()).fetchall()
 
     def actions(self, where: str = "true") -> list[str]:
@@ -165,7 +167,9 @@ def pytest_unconfigure() -> None:
     _starting.close()
 
 
-def load_auditdb(host: str, port: int, user: str, dbname: str, password: str | None) -> None:
+def load_auditdb(
+    host: str, port: int, user: str, dbname: str, password: str | None, **_: object
+) -> None:
     """Install auditdb into the template that every test's database is copied from."""
     dsn = make_conninfo("", host=host, port=port, user=user, dbname=dbname, password=password or "")
     auditdb.install(dsn)

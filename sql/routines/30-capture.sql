@@ -115,8 +115,8 @@ create or replace function audit.redact(image jsonb, redacted text[]) returns js
 language sql stable set search_path = pg_catalog, pg_temp
 return case when redact.image is not null then (
     select coalesce(jsonb_object_agg(key, case
-        when jsonb_typeof(value) not in ('null', 'boolean')
-            and (key = any(redact.redacted) or audit.is_secret(key))
+        when value <> 'null' and key = any(redact.redacted)
+            or jsonb_typeof(value) not in ('null', 'boolean') and audit.is_secret(key)
         then '"[redacted]"' else value end), '{}')
     from jsonb_each(redact.image)
 ) end;
@@ -137,7 +137,7 @@ declare
     _value jsonb;
 begin
     image := to_jsonb(read_row.source);
-exception when others then
+exception when assert_failure or others then
     image := '{}';
     for _column in
         select attname from pg_attribute
@@ -147,12 +147,12 @@ exception when others then
     loop
         begin
             execute format('select to_jsonb(($1).%I)', _column) into _value using read_row.source;
-        exception when others then
+        exception when assert_failure or others then
             begin
                 execute format('select to_jsonb(($1).%I::text)', _column)
                     into _value using read_row.source;
                 as_text := as_text || _column;
-            exception when others then
+            exception when assert_failure or others then
                 _value := to_jsonb(format('[unreadable: %s]', sqlstate));
                 lost := lost || _column;
             end;
@@ -217,6 +217,10 @@ begin
         if _image.new_values = '{}' and _lost = '{}' then
             return null;
         end if;
+        if rescue.mapping ? 'whole' then
+            _image.old_values := _before.image;
+            _image.new_values := _after.image;
+        end if;
     elsif rescue.op = 'INSERT' then
         _image.new_values := _after.image;
     else
@@ -239,7 +243,7 @@ begin
                     -- Cut short, an organisation could be mistaken for another.
                     _value := case when _name <> 'organization' then left(_value, 200) end;
                 end if;
-            exception when others then
+            exception when assert_failure or others then
                 _lost := _lost || _name;
                 if _name = 'alive' then
                     _value := 'true';

@@ -287,6 +287,8 @@ begin
             case when kind in ('password', 'two_factor') then _subject end,
             _key),
         'row_id', case when _parent is not null then _key end,
+        -- Nothing tells its rows apart, so that each event carries all of the row.
+        'whole', case when _key is null and kind <> 'user' and not given ? 'target_id' then true end,
         'subject', case
             when kind = 'user' then coalesce(_subject, audit.over_row(target, given ->> 'target_id'),
                 _key)

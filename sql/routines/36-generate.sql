@@ -35,11 +35,15 @@ comment on function audit.column_diff(regclass, jsonb, int2) is
 create or replace function audit.whole_image(mapping jsonb, side text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select format('to_jsonb(%s)', whole_image.side) || coalesce(
-        ' || jsonb_build_object(' || string_agg(format(
-            '%1$L, case when not %2$s.%3$I is null then ''[redacted]'' end',
-            name, whole_image.side, name), ', ') || ')', '')
-    from jsonb_array_elements_text(whole_image.mapping -> 'redact') as name
+    select format('to_jsonb(%s)', whole_image.side)
+        || coalesce(string_agg(' || jsonb_build_object(' || pairs || ')', ''), '')
+    from (
+        -- A function takes 100 arguments.
+        select string_agg(format('%1$L, case when not %2$s.%1$I is null then ''[redacted]'' end',
+            name, whole_image.side), ', ') as pairs
+        from jsonb_array_elements_text(whole_image.mapping -> 'redact') with ordinality as t (name, n)
+        group by n / 50
+    ) as p
 );
 comment on function audit.whole_image(jsonb, text) is
     'Generated expression for all of a row, secrets redacted';
@@ -65,7 +69,7 @@ declare
 begin
     select string_agg(audit.column_diff(image_code.target, image_code.mapping, attnum), ''
             order by attnum) filter (where not coalesce(image_code.mapping -> 'ignore' ? attname, false)),
-        string_agg(format('%%1$s.%I', attname), ', ' order by attnum)
+        string_agg('%1$s.' || replace(quote_ident(attname), '%', '%%'), ', ' order by attnum)
     into _diff, _shape
     from pg_attribute
     where attrelid = image_code.target and attnum > 0 and not attisdropped;
@@ -86,7 +90,10 @@ begin
             _code := _code || coalesce(_diff, '') || $sql$
         if _new = '{}' then
             return null;
-        end if;$sql$;
+        end if;$sql$ || case when image_code.mapping ? 'whole' then format($sql$
+        _old := %s;
+        _new := %s;$sql$, audit.whole_image(image_code.mapping, 'old'),
+                audit.whole_image(image_code.mapping, 'new')) else '' end;
         elsif _op = 'INSERT' then
             _code := _code || format($sql$
         _old := null;
@@ -194,13 +201,16 @@ begin
     else
         begin
             _context := nullif(current_setting('auditdb.context', true), '')::jsonb;
+            if jsonb_typeof(_context) <> 'object' then
+                raise exception using errcode = 'invalid_parameter_value';
+            end if;
             _image := audit.image_%2$s(tg_op, old, new);%3$s
-        exception when others then
+        exception when assert_failure or others then
             _reason := sqlstate;
             _context := audit.current_context();
             begin
                 _image := audit.rescue(tg_op, old, new, %4$L, _reason);
-            exception when others then
+            exception when assert_failure or others then
                 _image := row(%5$L, null, null, null, null, null, jsonb_build_object('degraded',
                     jsonb_build_object('sqlstate', sqlstate, 'lost', '{"row"}'::text[], 'op', tg_op)));
             end;
@@ -248,8 +258,9 @@ begin
     from pg_attribute
     where attrelid = admin_code.target and audit.over_row(admin_code.target, attname) = _subject
         and attnum > 0 and not attisdropped;
-    return format(E'\nbegin\n    return exists (\n        select from %s as r\n'
-        '        where (%s\n) = (viewer)%s and ((%s\n)::text) = organization\n'
+    -- $1 and $2: by name they would be ambiguous beside columns called organization and viewer.
+    return format(E'\n#variable_conflict use_column\nbegin\n    return exists (\n'
+        '        select from %s as r\n        where (%s\n) = ($2)%s and ((%s\n)::text) = $1\n'
         '            and (%s\n) and (%s\n)\n    );\nend',
         admin_code.target,
         case when _type is null then '(' || _subject || E'\n)::text' else _subject end,

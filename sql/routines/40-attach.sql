@@ -304,6 +304,7 @@ begin
         perform audit.create_triggers(attach.target, _id);
         perform audit.close_capture(_id);
     end if;
+    perform audit.attest(attach.target);
 end
 $$;
 comment on function audit.attach(regclass, text, text, text, text, text, text, text, text, text[],
@@ -350,6 +351,7 @@ begin
         execute format('drop trigger %I on %s', _trigger, detach.target);
     end loop;
     perform audit.forget(detach.target);
+    perform audit.attest(detach.target);
 end
 $$;
 comment on function audit.detach(regclass) is

@@ -1,73 +1,203 @@
 -- Maintenance: a partition for each month, always some months ahead.
 -- A partition is made apart and guarded before it is attached, which locks out no writer.
 
-create or replace function audit.create_month(month date) returns regclass
+create or replace function audit.month_bounds(month date, out starts timestamptz, out ends timestamptz)
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+    select date_trunc('month', month_bounds.month::timestamp) at time zone 'UTC',
+        (date_trunc('month', month_bounds.month::timestamp) + interval '1 month') at time zone 'UTC';
+$$;
+comment on function audit.month_bounds(date) is 'First instant of a month (UTC), and of the next';
+
+create or replace function audit.prepare_month(month date) returns regclass
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _first timestamptz := date_trunc('month', create_month.month::timestamp) at time zone 'UTC';
-    _next timestamptz := (date_trunc('month', create_month.month::timestamp) + interval '1 month')
-        at time zone 'UTC';
-    _name text := 'event_' || to_char(create_month.month, 'YYYY_MM');
+    _name text := 'event_' || to_char(prepare_month.month, 'YYYY_MM');
     _partition regclass := to_regclass(format('audit.%I', _name));
 begin
-    if exists (
-        select from pg_inherits where inhrelid = _partition and inhparent = 'audit.event'::regclass
-    ) then
-        return null;
+    if _partition is not null then
+        return _partition;
     end if;
-    if exists (
-        select from audit.event where occurred_at >= _first and occurred_at < _next
-    ) then
-        -- Already in DEFAULT: moving them is audit.maintain's work.
-        return null;
-    end if;
-    if _partition is null then
-        execute format('create table audit.%I (like audit.event including defaults including comments)',
-            _name);
-        _partition := format('audit.%I', _name)::regclass;
-        execute format('comment on table %s is %L', _partition,
-            format('Events of %s (UTC)', to_char(create_month.month, 'YYYY-MM')));
-    end if;
+    execute format('create table audit.%I (like audit.event including defaults including comments '
+        'including indexes)', _name);
+    _partition := format('audit.%I', _name)::regclass;
+    execute format('comment on table %s is %L', _partition,
+        format('Events of %s (UTC)', to_char(prepare_month.month, 'YYYY-MM')));
     perform audit.guard(_partition);
     execute format('revoke all on %s from public', _partition);
-    execute format('alter table audit.event attach partition %s for values from (%L) to (%L)',
-        _partition, _first, _next);
-    execute format('alter table %s enable always trigger refuse_change', _partition);
     return _partition;
 end
 $$;
-comment on function audit.create_month(date) is
-    'Makes the partition of one month (UTC), guarded, and attaches it; null if it is there already';
+comment on function audit.prepare_month(date) is
+    'Makes the table of one month, guarded, apart from the log';
 
-create or replace function audit.create_months(ahead int default 3) returns int
+create or replace function audit.attach_month(month date) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _partition regclass := audit.prepare_month(attach_month.month);
+    _bounds record;
+begin
+    _bounds := audit.month_bounds(attach_month.month);
+    execute format('alter table audit.event attach partition %s for values from (%L) to (%L)',
+        _partition, _bounds.starts, _bounds.ends);
+    execute format('alter table %s enable always trigger refuse_change', _partition);
+    perform audit.record_attestation('month', 'audit.event', '{trigger}', renew => false);
+end
+$$;
+comment on function audit.attach_month(date) is 'Makes the table of one month part of the log';
+
+create or replace function audit.months_attached() returns date[]
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select coalesce(array_agg(to_date(substr(relname, 7), 'YYYY_MM') order by relname), '{}')
+    from pg_inherits join pg_class on pg_class.oid = inhrelid
+    where inhparent = 'audit.event'::regclass and relname ~ '^event_[0-9]{4,}_[0-9]{2}$'
+);
+comment on function audit.months_attached() is 'The months that have a partition';
+
+create or replace function audit.months_in_default() returns date[]
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(array_agg(distinct date_trunc('month', occurred_at at time zone 'UTC')::date), '{}')
+    from audit.event
+    where tableoid = 'audit.event_default'::regclass;
+$$;
+comment on function audit.months_in_default() is 'The months of events that no partition covers yet';
+
+create or replace function audit.create_months(ahead int default 3) returns date[]
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
 declare
+    _this date := date_trunc('month', now() at time zone 'UTC');
+    _missing date[];
     _month date;
-    _made int := 0;
 begin
     if create_months.ahead is null or create_months.ahead not between 1 and 120 then
         raise exception 'cannot keep % months ahead', create_months.ahead
             using errcode = 'invalid_parameter_value', hint = 'Give a number from 1 to 120.';
     end if;
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
-    for _month in
-        select generate_series(date_trunc('month', now() at time zone 'UTC'),
-            date_trunc('month', now() at time zone 'UTC') + make_interval(months => ahead),
-            interval '1 month')::date
-    loop
-        if audit.create_month(_month) is not null then
-            _made := _made + 1;
-        end if;
+    _missing := array(
+        select m::date
+        from generate_series(_this, _this + make_interval(months => ahead), interval '1 month') as m
+        where m::date <> all (audit.months_attached())
+            -- Those of which DEFAULT holds events are drain's to make.
+            and m::date <> all (audit.months_in_default())
+    );
+    foreach _month in array _missing loop
+        perform audit.attach_month(_month);
     end loop;
-    return _made;
+    return _missing;
 end
 $$;
 -- Definer: partitions belong to audit_owner.
 comment on function audit.create_months(int) is
     'Makes the partitions of this month and of the given number of months after it, where absent';
+
+-- Writers wait from the lock to the commit: some milliseconds for the few events that DEFAULT holds
+-- where maintenance runs, about a second for each 100,000 where it was forgotten.
+create or replace function audit.drain() returns bigint
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _months date[];
+    _month date;
+    _moved bigint;
+begin
+    if audit.months_in_default() = '{}' then
+        return 0;
+    end if;
+    lock table audit.event in access exclusive mode;
+    _months := audit.months_in_default();
+    alter table audit.event detach partition audit.event_default;
+    alter table audit.event_default rename to event_drained;
+    alter table audit.event_drained no force row level security;
+    alter index audit.event_default_pkey rename to event_drained_pkey;
+    create table audit.event_default (like audit.event including defaults including comments);
+    comment on table audit.event_default is 'Events that no monthly partition covers; normally empty';
+    perform audit.guard('audit.event_default');
+    alter table audit.event attach partition audit.event_default default;
+    alter table audit.event_default enable always trigger refuse_change;
+    foreach _month in array _months loop
+        perform audit.attach_month(_month);
+    end loop;
+    insert into audit.event select * from audit.event_drained;
+    get diagnostics _moved = row_count;
+    perform audit.close_attestation('audit.event_drained', 'drain');
+    drop table audit.event_drained;
+    return _moved;
+end
+$$;
+comment on function audit.drain() is
+    'Moves events out of DEFAULT into partitions of their months, and returns how many';
+
+create or replace function audit.drop_months(keep interval) returns setof text
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- Neither this month nor the last full one, whatever is asked.
+    _until date := least(
+        date_trunc('month', (now() - drop_months.keep) at time zone 'UTC'),
+        date_trunc('month', now() at time zone 'UTC') - interval '1 month');
+    _month date;
+    _bounds record;
+    _events bigint;
+begin
+    if drop_months.keep < interval '2 months' then
+        raise exception 'retention of % would drop the present', drop_months.keep
+            using errcode = 'invalid_parameter_value', hint = 'Keep at least 2 months.';
+    end if;
+    foreach _month in array audit.months_attached() loop
+        continue when _month >= _until;
+        _bounds := audit.month_bounds(_month);
+        select count(*) into _events from audit.event
+        where occurred_at >= _bounds.starts and occurred_at < _bounds.ends;
+        perform audit.close_attestation(
+            format('audit.%I', 'event_' || to_char(_month, 'YYYY_MM'))::regclass, 'retention');
+        execute format('drop table audit.%I', 'event_' || to_char(_month, 'YYYY_MM'));
+        perform audit.record_own('month_dropped', to_char(_month, 'YYYY-MM'), null, null,
+            jsonb_build_object('from', _bounds.starts, 'to', _bounds.ends, 'events', _events,
+                'keep', drop_months.keep));
+        return next format('dropped %s: %s events', to_char(_month, 'YYYY-MM'), _events);
+    end loop;
+end
+$$;
+comment on function audit.drop_months(interval) is
+    'Drops the months that lie wholly before the retention, each as an event of its own';
+
+create or replace function audit.maintain(keep interval default null, ahead int default 3)
+returns setof text
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
+as $$
+declare
+    _month date;
+    _moved bigint;
+begin
+    -- The lock of install and attach: whoever comes second has nothing left to do.
+    if not pg_try_advisory_xact_lock(hashtextextended('auditdb', 0)) then
+        return next 'nothing done: install, attach or another maintenance is running';
+        return;
+    end if;
+    _moved := audit.drain();
+    if _moved > 0 then
+        return next format('moved %s events out of DEFAULT', _moved);
+    end if;
+    foreach _month in array audit.create_months(maintain.ahead) loop
+        return next format('created the partition of %s', to_char(_month, 'YYYY-MM'));
+    end loop;
+    if maintain.keep is not null then
+        return query select * from audit.drop_months(maintain.keep);
+    end if;
+end
+$$;
+-- Definer: partitions belong to audit_owner.
+comment on function audit.maintain(interval, int) is
+    'Keeps the log healthy, for cron: partitions ahead, DEFAULT empty, months beyond the retention '
+    'dropped. Returns what it did. Gives up after 100 ms of waiting for a lock; run it again then';
 
 create or replace function audit.regenerate() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -98,6 +228,9 @@ as $$
 begin
     perform audit.create_months();
     perform audit.regenerate();
+    perform audit.record_attestation('install', 'audit.event', '{function,policy,relation,grant,schema}');
+    perform audit.record_attestation('install', kinds => '{function}');
+    perform audit.record_attestation('install', renew => false);
     perform audit.record_own('installed', audit.version(), null, null);
 end
 $$;

@@ -43,7 +43,9 @@ grant select on
     audit.role_change, audit.impersonation, audit.api_key_lifecycle, audit.login_activity
     to audit_reader, audit_auditor;
 grant execute on function audit.viewer_organization(), audit.version() to audit_reader;
-grant execute on function audit.version() to audit_auditor;
+grant execute on function
+    audit.list_tables(), audit.list_partitions(), audit.list_members(), audit.version()
+    to audit_auditor;
 grant select on audit.attachment to audit_auditor;
 
 -- audit_operator: attach and detach run as the table's owner and call these on the way.
@@ -75,5 +77,9 @@ grant execute on function
     audit.create_key(interval),
     audit.list_keys(),
     audit.create_months(int),
+    audit.maintain(interval, int),
+    audit.list_tables(),
+    audit.list_partitions(),
+    audit.list_members(),
     audit.version()
     to audit_operator;

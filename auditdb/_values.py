@@ -1,0 +1,63 @@
+"""What callers give, turned into what PostgreSQL can hold: identifiers as text, details as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from auditdb.errors import InvalidInput
+
+Id: TypeAlias = str | int | UUID
+
+
+def as_text(name: str, value: Id | None) -> str | None:
+    """Return an identifier as text.
+
+    Raises:
+        InvalidInput: it is no string, integer or UUID, or not text that PostgreSQL can store.
+
+    >>> as_text("target_id", 42)
+    '42'
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
+        raise InvalidInput(
+            f"{name} is a {type(value).__name__}; give a string, an integer or a UUID"
+        )
+    text = str.__str__(value) if isinstance(value, str) else str(value)
+    if not _storable(text):
+        raise InvalidInput(f"{name} holds a NUL or half a surrogate pair, which is not text")
+    return text
+
+
+def as_json(value: Mapping[str, Any] | None) -> Jsonb | None:
+    r"""Return a mapping as jsonb, whatever it holds: what comes from a request may be anything.
+
+    What JSON has no word for becomes its `str()`; a NUL or half a surrogate pair becomes U+FFFD.
+
+    >>> as_json({"path": "/a\x00b", "took": float("nan")}).obj
+    {'path': '/a�b', 'took': 'nan'}
+    """
+    return None if value is None else Jsonb(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, Mapping):
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    text = str.__str__(value) if isinstance(value, str) else str(value)
+    return text if _storable(text) else "".join(c if _storable(c) else "\ufffd" for c in text)
+
+
+def _storable(text: str) -> bool:
+    return not any(c == "\x00" or "\ud800" <= c <= "\udfff" for c in text)

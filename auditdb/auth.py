@@ -1,0 +1,335 @@
+"""Authentication events, which no table of the application shows.
+
+Each function records one event about a user in the connection's transaction and returns its id, as
+`auditdb.record` does and with its errors. The user is target and subject, and the actor as well
+unless `actor_id` or the context in force names another. `result` is `success`, `failure` or
+`denied`; what else is given, such as `ip`, `method` or `reason`, becomes part of `details`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from psycopg import AsyncConnection, Connection
+
+from auditdb._record import run, run_async, statement
+from auditdb._session import Statement
+from auditdb._values import Id
+
+
+def login(
+    conn: Connection[Any],
+    user_id: Id | None,
+    *,
+    organization_id: Id | None = None,
+    result: str = "success",
+    actor_id: Id | None = None,
+    source: str | None = None,
+    **details: Any,
+) -> int:
+    """Record that a user signed in, or tried to.
+
+    `user_id` is None where no user is known by what was entered; say in `details` what that was.
+
+    Example:
+        >>> login(conn, 7, organization_id=1, source="saml")  # doctest: +SKIP
+        1042
+    """
+    about = _about("login", user_id, organization_id, result, actor_id, source, details)
+    return run(conn, about)
+
+
+async def login_async(
+    conn: AsyncConnection[Any],
+    user_id: Id | None,
+    *,
+    organization_id: Id | None = None,
+    result: str = "success",
+    actor_id: Id | None = None,
+    source: str | None = None,
+    **details: Any,
+) -> int:
+    """Record as `login` does."""
+    about = _about("login", user_id, organization_id, result, actor_id, source, details)
+    return await run_async(conn, about)
+
+
+def password_changed(
+    conn: Connection[Any],
+    user_id: Id,
+    *,
+    organization_id: Id | None = None,
+    result: str = "success",
+    actor_id: Id | None = None,
+    source: str | None = None,
+    **details: Any,
+) -> int:
+    """Record that a user's password was set or changed.
+
+    Example:
+        >>> password_changed(conn, 7, organization_id=1, reason="reset")  # doctest: +SKIP
+        1042
+    """
+    about = _about("password_changed", user_id, organization_id, result, actor_id, source, details)
+    return run(conn, about)
+
+
+async def password_changed_async(
+    conn: AsyncConnection[Any],
+    user_id: Id,
+    *,
+    organization_id: Id | None = None,
+    result: str = "success",
+    actor_id: Id | None = None,
+    source: str | None = None,
+    **details: Any,
+) -> int:
+    """Record as `password_changed` does."""
+    about = _about("password_changed", user_id, organization_id, result, actor_id, source, details)
+    return await run_async(conn, about)
+
+
+def two_factor_enabled(
+    conn: Connection[Any],
+    user_id: Id,
+    *,
+    organization_id: Id | None = None,
+    result: str = "success",
+    actor_id: Id | None = None,
+    source: str | None = None,
+    **details: Any,
+) -> int:
+    """Record that a user switched two-factor authentication on.
+
+    Example:
+        >>> two_factor_enabled(conn, 7, organization_id=1, method="totp")  # doctest: +SKIP
+        1042
+    """
+    about = _about(
+        "two_factor_enabled", user_id, organization_id, result, actor_id, source, details
+    )
+    return run(conn, about)
+
+
+async def two_factor_enabled_async(
+    conn: AsyncConnection[Any],
+    user_id: Id,
+    *,
+    organization_id: Id | None = None,
+    result: str = "success",
+    actor_id: Id | None = None,
+    source: str | None = None,
+    **details: Any,
+) -> int:
+    """Record as `two_factor_enabled` does."""
+    about = _about(
+        "two_factor_enabled", user_id, organization_id, result, actor_id, source, details
+    )
+    return await run_async(conn, about)
+
+
+def two_factor_disabled(
+    conn: Connection[Any],
+    user_id: Id,
+    *,
+    organization_id: Id | None = None,
+    result: str = "success",
+    actor_id: Id | None = None,
+    source: str | None = None,
+    **details: Any,
+) -> int:
+    """Record that two-factor authentication of a user was switched off.
+
+    Example:
+        >>> two_factor_disabled(conn, 7, organization_id=1, actor_id=1)  # doctest: +SKIP
+        1042
+    """
+    about = _about(
+        "two_factor_disabled", user_id, organization_id, result, actor_id, source, details
+    )
+    return run(conn, about)
+
+
+async def two_factor_disabled_async(
+    conn: AsyncConnection[Any],
+    user_id: Id,
+    *,
+    organization_id: Id | None = None,
+    result: str = "success",
+    actor_id: Id | None = None,
+    source: str | None = None,
+    **details: Any,
+) -> int:
+    """Record as `two_factor_disabled` does."""
+    about = _about(
+        "two_factor_disabled", user_id, organization_id, result, actor_id, source, details
+    )
+    return await run_async(conn, about)
+
+
+def impersonation_started(
+    conn: Connection[Any],
+    admin_id: Id,
+    user_id: Id,
+    *,
+    organization_id: Id | None = None,
+    result: str = "success",
+    source: str | None = None,
+    **details: Any,
+) -> int:
+    """Record that an administrator begins to act as a user; give the `reason` if there is one.
+
+    Then set the context of each request with the user as `actor_id` and the administrator as
+    `impersonator_id`.
+
+    Example:
+        >>> impersonation_started(conn, 1, 7, organization_id=1, reason="#81")  # doctest: +SKIP
+        1042
+    """
+    about = _impersonation("started", admin_id, user_id, organization_id, result, source, details)
+    return run(conn, about)
+
+
+async def impersonation_started_async(
+    conn: AsyncConnection[Any],
+    admin_id: Id,
+    user_id: Id,
+    *,
+    organization_id: Id | None = None,
+    result: str = "success",
+    source: str | None = None,
+    **details: Any,
+) -> int:
+    """Record as `impersonation_started` does."""
+    about = _impersonation("started", admin_id, user_id, organization_id, result, source, details)
+    return await run_async(conn, about)
+
+
+def impersonation_stopped(
+    conn: Connection[Any],
+    admin_id: Id,
+    user_id: Id,
+    *,
+    organization_id: Id | None = None,
+    result: str = "success",
+    source: str | None = None,
+    **details: Any,
+) -> int:
+    """Record that an administrator ceases to act as a user.
+
+    Example:
+        >>> impersonation_stopped(conn, 1, 7, organization_id=1, source="web")  # doctest: +SKIP
+        1042
+    """
+    about = _impersonation("stopped", admin_id, user_id, organization_id, result, source, details)
+    return run(conn, about)
+
+
+async def impersonation_stopped_async(
+    conn: AsyncConnection[Any],
+    admin_id: Id,
+    user_id: Id,
+    *,
+    organization_id: Id | None = None,
+    result: str = "success",
+    source: str | None = None,
+    **details: Any,
+) -> int:
+    """Record as `impersonation_stopped` does."""
+    about = _impersonation("stopped", admin_id, user_id, organization_id, result, source, details)
+    return await run_async(conn, about)
+
+
+def email_changed(
+    conn: Connection[Any],
+    user_id: Id,
+    *,
+    old: str | None = None,
+    new: str | None = None,
+    organization_id: Id | None = None,
+    result: str = "success",
+    actor_id: Id | None = None,
+    source: str | None = None,
+    **details: Any,
+) -> int:
+    """Record that the e-mail address of a user changed, from `old` to `new`.
+
+    Example:
+        >>> email_changed(conn, 7, organization_id=1, new="b@acme.test")  # doctest: +SKIP
+        1042
+    """
+    about = _about(
+        "email_changed", user_id, organization_id, result, actor_id, source, details, old, new
+    )
+    return run(conn, about)
+
+
+async def email_changed_async(
+    conn: AsyncConnection[Any],
+    user_id: Id,
+    *,
+    old: str | None = None,
+    new: str | None = None,
+    organization_id: Id | None = None,
+    result: str = "success",
+    actor_id: Id | None = None,
+    source: str | None = None,
+    **details: Any,
+) -> int:
+    """Record as `email_changed` does."""
+    about = _about(
+        "email_changed", user_id, organization_id, result, actor_id, source, details, old, new
+    )
+    return await run_async(conn, about)
+
+
+def _about(
+    verb: str,
+    user_id: Id | None,
+    organization_id: Id | None,
+    result: str,
+    actor_id: Id | None,
+    source: str | None,
+    details: Mapping[str, Any],
+    old_email: str | None = None,
+    new_email: str | None = None,
+) -> Statement:
+    return statement(
+        f"auth.{verb}",
+        result,
+        default_actor=user_id,
+        default_type="user",
+        organization_id=organization_id,
+        target_type="user",
+        target_id=user_id,
+        subject_id=user_id,
+        actor_id=actor_id,
+        source=source,
+        old_values=None if old_email is None else {"email": old_email},
+        new_values=None if new_email is None else {"email": new_email},
+        details=details or None,
+    )
+
+
+def _impersonation(
+    verb: str,
+    admin_id: Id,
+    user_id: Id,
+    organization_id: Id | None,
+    result: str,
+    source: str | None,
+    details: Mapping[str, Any],
+) -> Statement:
+    return statement(
+        f"auth.impersonation_{verb}",
+        result,
+        organization_id=organization_id,
+        target_type="user",
+        target_id=user_id,
+        subject_id=user_id,
+        actor_id=admin_id,
+        impersonator_id=admin_id,
+        source=source,
+        details=details or None,
+    )

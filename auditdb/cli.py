@@ -1,0 +1,216 @@
+"""The command line: parses, calls, prints."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import psycopg
+
+import auditdb
+from auditdb.errors import AuditError, InvalidInput, from_psycopg
+
+
+class Failure(click.ClickException):
+    """One line on standard error, and an exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+class Cli(click.Group):
+    """Turns every error into one line, and suggests the command that was meant."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; exit 1 for a refusal, 2 for what could not be meant."""
+        try:
+            return super().invoke(ctx)
+        except InvalidInput as error:
+            self._fail(error, 2)
+        except AuditError as error:
+            self._fail(error, 1)
+        except psycopg.Error as error:
+            self._fail(from_psycopg(error), 1)
+        except BrokenPipeError:
+            # The reader of a pipe left, as head does; nothing is to be said to nobody.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+
+    @staticmethod
+    def _fail(error: Exception, code: int) -> NoReturn:
+        raise Failure(" ".join(str(error).split()), code)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one may have been meant."""
+        near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+        if args[0] not in self.commands and near:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(auditdb.__version__, prog_name="auditdb")
+@click.option(
+    "--dsn",
+    envvar="AUDITDB_DSN",
+    default="",
+    metavar="CONNINFO",
+    help="The database: a URI or key=value pairs. Default: AUDITDB_DSN, else the PG* variables.",
+)
+@click.pass_context
+def main(ctx: click.Context, dsn: str) -> None:
+    """Keep an audit log of who did what in a multi-tenant product on PostgreSQL."""
+    ctx.obj = dsn
+
+
+@contextmanager
+def connection(ctx: click.Context) -> Iterator[psycopg.Connection[Any]]:
+    """Connect to the database of the command line; commit at the end."""
+    with psycopg.connect(ctx.obj, application_name="auditdb") as conn:
+        yield conn
+
+
+def as_json(value: object) -> str:
+    """Return indented JSON; times as ISO 8601."""
+    return json.dumps(value, indent=2, default=str, ensure_ascii=False)
+
+
+@main.command()
+@click.pass_context
+def install(ctx: click.Context) -> None:
+    """Install auditdb in a database, or bring it up to date."""
+    click.echo(f"auditdb {auditdb.install(ctx.obj)} is installed")
+
+
+@main.command("sql")
+def print_sql() -> None:
+    """Print everything as one SQL script, for psql and other migration tools."""
+    click.echo(auditdb.script(), nl=False)
+
+
+@main.command()
+@click.option("--schema", "schemas", multiple=True, help="Look only there; may be repeated.")
+@click.pass_context
+def detect(ctx: click.Context, schemas: tuple[str, ...]) -> None:
+    """Propose an auditdb.toml for an existing database, without writing to it."""
+    from auditdb._detect import detect as propose
+
+    with connection(ctx) as conn:
+        click.echo(propose(conn, list(schemas) or None).to_toml(), nl=False)
+
+
+@main.command()
+@click.argument("target", default="auditdb.toml", metavar="[FILE|TABLE]")
+@click.argument("kind", required=False)
+@click.option(
+    "--organization", metavar="SQL", help="Organisation of a row: a column or expression."
+)
+@click.option("--target-id", metavar="SQL", help="Identifier of a row. Default: its primary key.")
+@click.option("--subject", metavar="SQL", help="The user a row is about.")
+@click.option("--role", metavar="SQL", help="The role that a membership gives.")
+@click.option("--alive", metavar="SQL", help="A row counts as existing only while this is true.")
+@click.option("--admin", metavar="SQL", help="Memberships whose user may read the log.")
+@click.option("--parent", metavar="SQL", help="Rows are changes of the row with this identifier.")
+@click.option("--email", metavar="COLUMN", help="Of users: the e-mail address.")
+@click.option("--password", metavar="COLUMN", help="Of users: the password hash.")
+@click.option("--two-factor", metavar="COLUMN", help="Of users: the two-factor flag.")
+@click.option("--ignore", multiple=True, metavar="COLUMN", help="Its change alone is no event.")
+@click.option("--redact", multiple=True, metavar="COLUMN", help="Recorded without its values.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.pass_context
+def attach(
+    ctx: click.Context, /, target: str, kind: str | None, dry_run: bool, **options: Any
+) -> None:
+    """Capture tables: those of a mapping FILE (- for standard input), or one TABLE as KIND.
+
+    KIND is membership, api_key, workflow, user, password, two_factor, or a word of your own.
+    """
+    from auditdb._mapping_file import TableMapping, apply, load, plan
+
+    given = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items() if v}
+    if kind is not None:
+        mappings = [TableMapping(name=target, kind=kind, options=given)]
+    elif given:
+        raise click.UsageError("options describe one table: auditdb attach TABLE KIND [OPTIONS]")
+    else:
+        mappings = load(_read(target), source=target)
+    with connection(ctx) as conn:
+        changes = plan(conn, mappings) if dry_run else apply(conn, mappings)
+    for line in changes:
+        click.echo(line)
+
+
+def _read(name: str) -> str:
+    if name == "-":
+        return sys.stdin.read()
+    try:
+        return Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(
+            f"cannot read the mapping file {name}: {getattr(error, 'strerror', None) or error}. "
+            "Make one with: auditdb detect > auditdb.toml, or attach one table: "
+            "auditdb attach TABLE KIND"
+        ) from error
+
+
+@main.command()
+@click.argument("table")
+@click.pass_context
+def detach(ctx: click.Context, table: str) -> None:
+    """End the capture of TABLE; what was captured stays."""
+    with connection(ctx) as conn:
+        auditdb.detach(conn, table)
+    click.echo(f"{table} is no longer captured")
+
+
+@main.command()
+@click.argument("action")
+@click.option("--organization", "organization_id", help="Organisation it belongs to.")
+@click.option("--target-type", help="Kind of object it was done to.")
+@click.option("--target-id", help="Identifier of that object.")
+@click.option("--subject", "subject_id", help="The user it is about.")
+@click.option("--result", type=click.Choice(["success", "failure", "denied"]), default="success")
+@click.option("--actor", "actor_id", help="Who did it. Default: the database role.")
+@click.option("--actor-type", type=click.Choice(["user", "api_key", "system", "database"]))
+@click.option("--source", default="cli", show_default=True, help="Way in.")
+@click.option("--detail", "details", multiple=True, metavar="NAME=VALUE", help="May be repeated.")
+@click.pass_context
+def record(ctx: click.Context, /, action: str, details: tuple[str, ...], **fields: Any) -> None:
+    """Record an event, ACTION being category.verb, and print its id."""
+    pairs = [detail.partition("=") for detail in details]
+    if bad := next((name for name, equals, _ in pairs if not (name and equals)), None):
+        raise click.UsageError(f"--detail takes NAME=VALUE, not '{bad}'")
+    with connection(ctx) as conn:
+        given = {name: value for name, _, value in pairs} or None
+        click.echo(auditdb.record(conn, action, details=given, **fields))
+
+
+@main.command()
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+@click.pass_context
+def status(ctx: click.Context, json_: bool) -> None:
+    """Show version, attached tables, partitions with event counts, and members of the roles."""
+    from auditdb._status import status as read_status
+
+    with connection(ctx) as conn:
+        found = read_status(conn)
+    if json_:
+        click.echo(as_json(asdict(found)))
+    else:
+        from auditdb._render import print_status
+
+        print_status(found)
+
+
+from auditdb import _cli_operate, _cli_read  # noqa: E402, F401  (they add their commands to main)

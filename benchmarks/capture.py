@@ -1,0 +1,120 @@
+"""Measures what capture costs: in the server, and as an application sees it.
+
+    python -m benchmarks.capture            # an embedded server, everything, docs/capture.*
+    python -m benchmarks.capture --dsn ...  # any server; databases bench_* are made and dropped
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+import auditdb.embedded
+from benchmarks import clients, inserver, packages, report
+from benchmarks.contenders import CONTENDERS
+from benchmarks.workloads import workloads
+
+# The same for every contender, and only on a server that the benchmark started itself. Without
+# fsync the log's own cost is not hidden behind the disk's.
+SETTINGS = {
+    "fsync": "off",
+    "autovacuum": "off",
+    "checkpoint_timeout": "1h",
+    "max_wal_size": "8GB",
+    "jit": "off",
+}
+
+
+@contextlib.contextmanager
+def address(dsn: str | None) -> Iterator[str]:
+    """Yield the address to measure on: the given one, or that of an embedded server."""
+    if dsn is not None:
+        yield dsn
+        return
+    with auditdb.embedded.server() as own:
+        with psycopg.connect(own, autocommit=True) as conn:
+            for name, value in SETTINGS.items():
+                conn.execute(sql.SQL("alter system set {} = {}").format(sql.Identifier(name), value))
+            conn.execute("select pg_reload_conf()")
+        yield own
+
+
+@contextlib.contextmanager
+def databases(dsn: str) -> Iterator[dict[str, str]]:
+    """Yield the address of each contender's database, prepared; drop them all at the end."""
+    drop = sql.SQL("drop database if exists {} with (force)")
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        addresses = {}
+        try:
+            for contender in CONTENDERS:
+                name = sql.Identifier(contender.database)
+                conn.execute(drop.format(name))
+                conn.execute(sql.SQL("create database {} template template0").format(name))
+                addresses[contender.name] = make_conninfo(dsn, dbname=contender.database)
+                contender.prepare(addresses[contender.name])
+            yield addresses
+        finally:
+            for contender in CONTENDERS:
+                conn.execute(drop.format(sql.Identifier(contender.database)))
+
+
+def environment(dsn: str) -> dict[str, Any]:
+    """Return what the numbers depend on."""
+    with psycopg.connect(dsn) as conn:
+        version = conn.execute("select version()").fetchone()
+        settings = conn.execute(
+            "select name, setting from pg_settings where source not in ('default', 'override') "
+            "and name !~ '(directory|file|host|lc_|log|timezone|TimeZone|DateStyle|path)' order by name"
+        ).fetchall()
+    assert version is not None
+    return {
+        "server": version[0],
+        "settings": dict(settings),
+        "packages": {"auditdb": auditdb.__version__, **packages.versions()},
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.capture", description=__doc__)
+    parser.add_argument("--dsn", help="a superuser's address; an embedded server by default")
+    parser.add_argument("--rounds", type=int, default=9, help="at least 7 (default %(default)s)")
+    parser.add_argument("--rows", type=int, default=2000, help="rows of a loop (%(default)s)")
+    parser.add_argument("--transactions", type=int, default=400, help="of a client (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for JSON and SVG")
+    parser.add_argument("--only", choices=["server", "application"], help="one level alone")
+    options = parser.parse_args()
+
+    with address(options.dsn) as dsn, databases(dsn) as dsns:
+        result: dict[str, Any] = {
+            "environment": environment(dsn),
+            "rounds": options.rounds,
+            "in_server": {},
+            "as_application": {},
+        }
+        if options.only != "application":
+            samples = inserver.run(dsns, rounds=options.rounds, rows=options.rows)
+            result["in_server"] = {
+                w.name: {"title": w.title, "rows": w.rows, "contenders": inserver.summarise(samples[w.name])}
+                for w in workloads(options.rows)
+            }
+        if options.only != "server":
+            result["as_application"] = clients.run(
+                dsns, rounds=options.rounds, transactions=options.transactions
+            )
+    print(report.text(result))
+    report.write(result, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Runs the workloads in the server: interleaved rounds over all contenders."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from benchmarks.contenders import IN_SERVER, Contender
+from benchmarks.workloads import Workload, workloads
+
+
+@dataclass
+class Samples:
+    """What was measured of one contender in one workload: a value for each round, by row."""
+
+    micros: list[float] = field(default_factory=list)
+    wal_bytes: list[float] = field(default_factory=list)
+    log_bytes: float = 0.0
+
+    def of(self, statistic: str) -> float:
+        """Return the microseconds for each row, by "median" or "min"."""
+        return min(self.micros) if statistic == "min" else statistics.median(self.micros)
+
+
+_LOG_SIZE = """
+select coalesce(sum(pg_total_relation_size(leaf.relid)), 0)
+from unnest(%s::regclass[]) as root, pg_partition_tree(root) as leaf
+"""
+_LOG_SIZE_PLAIN = """
+select coalesce(sum(pg_total_relation_size(t)), 0)
+from unnest(%s::regclass[]) as t join pg_class as c on c.oid = t where c.relkind = 'r'
+    and not c.relispartition
+"""
+
+
+def _log_size(conn: psycopg.Connection[Any], contender: Contender) -> float:
+    total = 0.0
+    for query in (_LOG_SIZE, _LOG_SIZE_PLAIN):
+        row = conn.execute(query, [list(contender.log)]).fetchone()
+        assert row is not None
+        total += float(row[0])
+    return total
+
+
+def _wal(conn: psycopg.Connection[Any]) -> int:
+    row = conn.execute("select pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _measure(
+    conn: psycopg.Connection[Any],
+    contender: Contender,
+    workload: Workload,
+    samples: Samples,
+    round_number: int,
+) -> None:
+    conn.execute("vacuum member, wide")
+    conn.execute("checkpoint")
+    block = workload.block(
+        round_number=round_number, context=contender.context, floor=contender.floor
+    )
+    size, wal = _log_size(conn, contender), _wal(conn)
+    conn.execute(block.encode())
+    wal = _wal(conn) - wal
+    row = conn.execute("select current_setting('bench.elapsed')::float8").fetchone()
+    assert row is not None
+    if round_number > 0:
+        samples.micros.append(row[0] * 1e6 / workload.rows)
+        samples.wal_bytes.append(wal / workload.rows)
+        samples.log_bytes = (_log_size(conn, contender) - size) / workload.rows
+
+
+def run(dsns: dict[str, str], *, rounds: int, rows: int) -> dict[str, dict[str, Samples]]:
+    """Return the samples by workload and contender; the first round warms up and does not count.
+
+    Args:
+        dsns: address of each contender's database, by its name.
+        rounds: how often everything is measured.
+        rows: rows of a loop of single-row statements.
+    """
+    results: dict[str, dict[str, Samples]] = defaultdict(lambda: defaultdict(Samples))
+    conns = {c.name: psycopg.connect(dsns[c.name], autocommit=True) for c in IN_SERVER}
+    try:
+        for round_number in range(rounds + 1):
+            # Each round starts with another contender, so that none always follows the same one.
+            first = round_number % len(IN_SERVER)
+            for contender in IN_SERVER[first:] + IN_SERVER[:first]:
+                for workload in workloads(rows):
+                    samples = results[workload.name][contender.name]
+                    _measure(conns[contender.name], contender, workload, samples, round_number)
+    finally:
+        for conn in conns.values():
+            conn.close()
+    return {name: dict(by_contender) for name, by_contender in results.items()}
+
+
+def summarise(samples: dict[str, Samples]) -> list[dict[str, Any]]:
+    """Return one row for each contender: what it adds to the change itself, and the ratios."""
+    base = samples["no audit"]
+    base_wal = statistics.median(base.wal_bytes)
+
+    def added(name: str, statistic: str) -> float:
+        return samples[name].of(statistic) - base.of(statistic)
+
+    return [
+        {
+            "contender": name,
+            "added_us_median": round(added(name, "median"), 2),
+            "added_us_min": round(added(name, "min"), 2),
+            "times_floor_median": _ratio(added(name, "median"), added("floor", "median")),
+            "times_floor_min": _ratio(added(name, "min"), added("floor", "min")),
+            "wal_bytes": round(statistics.median(s.wal_bytes) - base_wal),
+            "wal_bytes_with_change": round(statistics.median(s.wal_bytes)),
+            "log_bytes": round(s.log_bytes),
+            "total_us_median": round(s.of("median"), 2),
+        }
+        for name, s in samples.items()
+    ]
+
+
+def _ratio(value: float, base: float) -> float | None:
+    return round(value / base, 2) if base > 0 else None

@@ -1,0 +1,25 @@
+"""Installs django-pghistory in the database given as first argument."""
+
+import sys
+
+import django
+from django.conf import settings
+from django.core.management import call_command
+from psycopg.conninfo import conninfo_to_dict
+
+address = conninfo_to_dict(sys.argv[1])
+settings.configure(
+    DATABASES={
+        "default": {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": address.pop("dbname"),
+            "OPTIONS": address,
+        }
+    },
+    INSTALLED_APPS=["pgtrigger", "pghistory", "benchmarks.packages.pghistory_app"],
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+    USE_TZ=True,
+)
+django.setup()
+call_command("migrate", run_syncdb=True, verbosity=0)
+call_command("pgtrigger", "install", verbosity=0)

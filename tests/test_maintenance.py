@@ -1,0 +1,144 @@
+"""Maintenance: partitions ahead, DEFAULT drained, retention; never in a writer's way."""
+
+from __future__ import annotations
+
+import threading
+
+import psycopg
+import pytest
+
+import auditdb
+from auditdb._maintain import maintain
+from tests.conftest import Database
+
+
+def default_count(db: Database) -> int:
+    row = db.connect().execute("select count(*) from audit.event_default").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def fill(db: Database, month: str, events: int = 3) -> None:
+    """Write events of another month, as only a superuser who becomes the owner can."""
+    with psycopg.connect(db.dsn) as conn:
+        conn.execute("set role audit_owner")
+        conn.execute(
+            "insert into audit.event (occurred_at, action, result, actor_type, source) "
+            "select %s::timestamptz, 'test.old', 'success', 'system', 'test' "
+            "from generate_series(1, %s)",
+            [f"{month}-15 12:00+00", events],
+        )
+
+
+def test_second_run_has_nothing_to_do(empty_db: Database) -> None:
+    conn = empty_db.connect("app_owner")
+    maintain(conn)
+    assert maintain(conn) == []
+
+
+def test_partitions_are_made_as_far_ahead_as_asked(empty_db: Database) -> None:
+    conn = empty_db.connect("app_owner")
+    made = maintain(conn, ahead=14)
+    assert len(made) == 11  # Install made this month and three more.
+    assert all(line.startswith("created the partition of ") for line in made)
+
+
+def test_events_in_default_move_to_partitions_of_their_months(empty_db: Database) -> None:
+    fill(empty_db, "2020-03", 5)
+    fill(empty_db, "2020-04", 2)
+    assert default_count(empty_db) == 7
+    before = empty_db.events()
+    assert maintain(empty_db.connect("app_owner")) == ["moved 7 events out of DEFAULT"]
+    assert default_count(empty_db) == 0
+    assert empty_db.events() == before
+    owner = empty_db.connect()
+    (found,) = owner.execute("select count(*) from audit.event_2020_03").fetchone() or (None,)
+    assert found == 5
+
+
+def test_a_drained_log_is_as_guarded_as_before(empty_db: Database) -> None:
+    fill(empty_db, "2020-03")
+    maintain(empty_db.connect("app_owner"))
+    superuser = empty_db.connect()
+    for table in ("event_default", "event_2020_03"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
+            superuser.execute(f"truncate audit.{table}".encode())
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
+        superuser.execute("delete from audit.event_2020_03")
+
+
+def test_retention_drops_whole_months_and_records_each(empty_db: Database) -> None:
+    fill(empty_db, "2020-03", 4)
+    fill(empty_db, "2020-04", 1)
+    owner = empty_db.connect("app_owner")
+    maintain(owner)
+    assert maintain(owner, keep="24months") == [
+        "dropped 2020-03: 4 events",
+        "dropped 2020-04: 1 events",
+    ]
+    assert empty_db.events("action = 'test.old'") == []
+    with psycopg.connect(empty_db.dsn) as conn:
+        rows = conn.execute(
+            "select target_id, details ->> 'events', db_user from audit.event "
+            "where action = 'audit.month_dropped' order by id"
+        ).fetchall()
+    assert rows == [("2020-03", "4", "app_owner"), ("2020-04", "1", "app_owner")]
+
+
+def test_retention_never_touches_the_last_full_month(empty_db: Database) -> None:
+    owner = empty_db.connect("app_owner")
+    with pytest.raises(auditdb.Refused, match=r"would drop the present.*Keep at least 2 months"):
+        maintain(owner, keep="1 month")
+    with pytest.raises(auditdb.Refused, match="would drop the present"):
+        maintain(owner, keep="-1 year")
+
+
+@pytest.mark.parametrize("role", ["app", "app_reader", "app_auditor", "stranger"])
+def test_only_operators_maintain(empty_db: Database, role: str) -> None:
+    with pytest.raises(auditdb.Refused, match="permission denied"):
+        maintain(empty_db.connect(role))
+
+
+def test_two_at_once_are_safe(empty_db: Database) -> None:
+    fill(empty_db, "2020-03", 50)
+    done: list[list[str]] = []
+    conns = [empty_db.connect("app_owner") for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda c=conn: done.append(maintain(c, ahead=6)))  # type: ignore[misc]
+        for conn in conns
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = [line for part in done for line in part if not line.startswith("nothing done")]
+    assert sorted(lines) == sorted(set(lines)) and len(done) == 4
+    assert len(empty_db.events("action = 'test.old'")) == 50
+
+
+def test_writers_go_on_while_maintenance_runs(db: Database) -> None:
+    fill(db, "2020-03", 2000)
+    stop = threading.Event()
+    failures: list[Exception] = []
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        with psycopg.connect(db.conninfo("app"), autocommit=True) as conn:
+            while not stop.is_set():
+                try:
+                    conn.execute("update workflow set name = name || 'x' where id = 1")
+                    written += 1
+                except psycopg.Error as error:
+                    failures.append(error)
+                    return
+
+    db.connect("app").execute("insert into workflow (organization_id, name) values (1, 'w')")
+    writer = threading.Thread(target=write)
+    writer.start()
+    done = maintain(db.connect("app_owner"), ahead=12)
+    stop.set()
+    writer.join()
+    assert failures == []
+    assert "moved 2000 events out of DEFAULT" in done
+    assert len(db.events("action = 'workflow.modified'")) == written
