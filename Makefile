@@ -35,8 +35,11 @@ bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other p
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.capture
 
+reference: $(BIN)/auditdb ## Write docs/cli.md from the commands' own help
+	$(BIN)/python -m tests.reference > docs/cli.md
+
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check attacks fuzz bench clean
+.PHONY: help demo test check attacks fuzz bench reference clean

@@ -26,11 +26,9 @@ class Column:
     default: str | None
     labels: tuple[str, ...]  # of the enum, else the literals of check constraints
 
-    @property
-    def default_label(self) -> str | None:
-        """The text that the default is, if it is a literal."""
-        found = re.match(r"'((?:[^']|'')*)'(::|$)", self.default or "")
-        return found[1].replace("''", "'") if found else None
+    def is_like(self, other: Column) -> bool:
+        """Whether the two could hold the same identifiers."""
+        return self.type == other.type or self.category == other.category != "U"
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,10 @@ class Table:
     sql: str
     owned: bool
     inherited: bool
+    has_primary_key: bool
     columns: tuple[Column, ...]
     keys: tuple[tuple[str, ...], ...]
-    has_primary_key: bool
+    partial_keys: tuple[tuple[str, ...], ...]
 
     @cached_property
     def words(self) -> tuple[str, ...]:
@@ -83,7 +82,16 @@ class Table:
 
     def is_unique(self, *names: str) -> bool:
         """Return whether some unique key consists of exactly these columns."""
-        return any(set(key) == set(names) for key in self.keys)
+        return any(set(key) == set(names) for key in self.keys + self.partial_keys)
+
+    @property
+    def identity(self) -> tuple[Column, ...]:
+        """The columns that tell its rows apart: the primary key, or a unique key without nulls."""
+        for n, key in enumerate(self.keys):
+            columns = tuple(self.named[name] for name in key)
+            if (n == 0 and self.has_primary_key) or all(c.not_null for c in columns):
+                return columns
+        return ()
 
 
 @dataclass(frozen=True)
@@ -102,14 +110,6 @@ class Catalog:
             for link in links
             if link.target == table.oid and link.source != table.oid
         )
-
-    def column(self, table: Table, *wanted: str) -> Column | None:
-        """Return the first column whose words, put together, are one of these; they rank."""
-        for name in wanted:
-            for column in table.columns:
-                if "".join(words(column.name)) == name:
-                    return column
-        return None
 
 
 _TABLES = """
@@ -142,7 +142,7 @@ where a.attrelid = any (%s) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum
 """
 _KEYS = """
-select i.indrelid::int8, i.indisprimary,
+select i.indrelid::int8, i.indisprimary, i.indpred is not null,
     (select array_agg(a.attname::text order by k.n)
     from unnest(i.indkey::int2[]) with ordinality as k (attnum, n)
         join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
@@ -183,7 +183,7 @@ def _undeclared(table: Table, tables: dict[int, Table], taken: set[str]) -> list
             for other in tables.values()
             if (other.oid != table.oid or said[0] == "parent")
             and (key := other.key) is not None
-            and key.type == column.type
+            and key.is_like(column)
             and other.words[-len(said) + 1 :] == said[:-1]
         ]
         if found:
@@ -198,23 +198,25 @@ def read(conn: psycopg.Connection[Any]) -> Catalog:
     """Return the application's part of the catalog, in a read-only transaction."""
     with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute("set transaction read only")
-        cursor.execute("set local search_path = pg_catalog, pg_temp")
         heads = cursor.execute(_TABLES).fetchall()
         oids = [head[0] for head in heads]
         columns: dict[int, list[Column]] = defaultdict(list)
         for oid, *fixed, labels, checks in cursor.execute(_COLUMNS, (oids,)):
-            columns[oid].append(Column(*fixed, labels=tuple(labels) or _literals(checks)))
+            columns[oid].append(Column(*fixed, tuple(labels) or _literals(checks)))
         keys: dict[int, list[tuple[str, ...]]] = defaultdict(list)
+        partial: dict[int, list[tuple[str, ...]]] = defaultdict(list)
         primary = set()
-        for oid, is_primary, names in cursor.execute(_KEYS, (oids,)):
-            keys[oid].append(tuple(names))
+        for oid, is_primary, is_partial, names in cursor.execute(_KEYS, (oids,)):
+            (partial if is_partial else keys)[oid].append(tuple(names))
             if is_primary:
                 primary.add(oid)
         foreign = cursor.execute(_FOREIGN_KEYS, (oids, oids)).fetchall()
         schemas = cursor.execute("select nspname from pg_catalog.pg_namespace").fetchall()
     tables = {
-        head[0]: Table(*head, tuple(columns[head[0]]), tuple(keys[head[0]]), head[0] in primary)
-        for head in heads
+        oid: Table(
+            oid, *head, oid in primary, tuple(columns[oid]), tuple(keys[oid]), tuple(partial[oid])
+        )
+        for oid, *head in heads
     }
     links: dict[int, list[Link]] = defaultdict(list)
     for source, target, on_delete, names, referenced in foreign:

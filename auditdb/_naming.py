@@ -132,10 +132,11 @@ def is_sensitive(column: str, kind: str) -> bool:
     return (
         is_secret(column)
         or (words(column)[-1:] or ("",))[0] in _SENSITIVE
-        or kind == "api_key"
-        and re.fullmatch(r"(full|raw|plain)?(key|value|digest|pat)", flat(column)) is not None
-        or kind == "password"
-        and flat(column) in {"value", "password", "digest"}
+        or (
+            kind == "api_key"
+            and re.fullmatch(r"(full|raw|plain)?(key|value|digest|pat)", flat(column)) is not None
+        )
+        or (kind == "password" and flat(column) in {"value", "password", "digest"})
     )
 
 

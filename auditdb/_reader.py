@@ -12,6 +12,8 @@ from auditdb._session import Statement, block, block_async
 from auditdb._token import mint
 from auditdb._values import Id
 
+__all__ = ["AsyncReader", "Event", "Page", "Reader", "reader", "reader_async"]
+
 # As audit_reader, no right of the login counts, not even that of a superuser to pass by row-level
 # security. All three end with the transaction.
 _BECOME: LiteralString = """

@@ -25,9 +25,10 @@ def quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def any_of(labels: Iterable[str]) -> str:
-    """Return a list of SQL literals, in parentheses."""
-    return "(" + ", ".join(map(quote, labels)) + ")"
+def one_of(value: str, labels: Iterable[str]) -> str:
+    """Return the condition that a value is one of the labels."""
+    quoted = [quote(label) for label in labels]
+    return f"{value} = {quoted[0]}" if len(quoted) == 1 else f"{value} in ({', '.join(quoted)})"
 
 
 def both(*conditions: str | None) -> str:
@@ -104,7 +105,7 @@ def _role_of(column: Column, group: Sequence[str]) -> Role:
     if admins:
         return Role(
             value,
-            f"{value} in {any_of(admins)}",
+            one_of(value, admins),
             f"{column.name} holds one of {', '.join(column.labels)}.",
         )
     if column.labels:
@@ -123,7 +124,7 @@ def _role_of(column: Column, group: Sequence[str]) -> Role:
         )
     return Role(
         value,
-        f"lower({value}) in {any_of(USUAL_ADMINS)}",
+        one_of(f"lower({value})", USUAL_ADMINS),
         f"{column.name} is text.",
         f"The catalog does not list the values of {column.name}: are these all that make an admin?",
     )
@@ -160,7 +161,7 @@ def role_name(table: Table) -> Role | None:
                 value = "{row}." + column.sql
                 return Role(
                     value,
-                    f"lower({value}::text) in {any_of(USUAL_ADMINS)}",
+                    one_of(f"lower({value}::text)", USUAL_ADMINS),
                     f"{column.name} of {table.name} names the role.",
                     f"Roles are rows of {table.name}: are these the names of all that make an admin?",
                 )
@@ -235,18 +236,18 @@ def _living_status(column: Column, kind: str) -> State | None:
     if kind == "two_factor":
         good = [label for label in column.labels if among(label, _VERIFIED)]
         if good:
-            return State(f"{sql} in {any_of(good)}", f"{column.name} becomes {' or '.join(good)}.")
+            return State(one_of(sql, good), f"{column.name} becomes {' or '.join(good)}.")
         return None
     if column.labels:
         dead = [label for label in column.labels if among(label, DEAD_LABELS)]
         if not dead:
             return None
         return State(
-            f"({sql} in {any_of(dead)}) is not true",
+            f"({one_of(sql, dead)}) is not true",
             f"{column.name} ends it at {' or '.join(dead)}; what is pending counts.",
         )
     return State(
-        f"(lower({sql}) in {any_of(sorted(DEAD_LABELS))}) is not true",
+        f"({one_of(f'lower({sql})', sorted(DEAD_LABELS))}) is not true",
         f"{column.name} is text.",
         f"The catalog does not list the values of {column.name}: do these end it, and no others?",
     )
@@ -300,7 +301,7 @@ def accepted(table: Table) -> State | None:
             for label in status.labels
             if label not in pending and not among(label, DEAD_LABELS)
         ]
-        return State(f"{sql} in {any_of(living)}", why) if pending and living else None
+        return State(one_of(sql, living), why) if pending and living else None
     return State(
         f"lower({sql}) in ('active', 'accepted', 'approved', 'confirmed', 'enabled', 'joined')",
         why,

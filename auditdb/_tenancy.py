@@ -53,7 +53,7 @@ class Membership:
 def _rank_user_column(column: Column, users: Table | None, linked: bool) -> int | None:
     """Return how well a column names the user that a row is about: 0 best, 3 its maker."""
     said = tuple(w for w in words(column.name) if w not in {"id", "uuid", "fk", "ref", "guid"})
-    if users is not None and said in {users.words, users.words[-1:]} or said == ("user",):
+    if (users is not None and said in {users.words, users.words[-1:]}) or said == ("user",):
         return 0
     if linked and said in {("member",), ("person",), ("profile",), ("account",), ("customer",)}:
         return 0
@@ -128,9 +128,10 @@ class Tenancy:
             for column, name in zip(link.columns, link.referenced, strict=True):
                 linked[column.name] = linked.get(column.name, False) or self._is_user(link, name)
         for n, column in enumerate(table.columns):
-            if linked.get(column.name) is False or table is self.users and column is table.key:
+            if linked.get(column.name) is False or (table is self.users and column is table.key):
                 continue
-            if self.users is not None and self.users.key and column.type != self.users.key.type:
+            key = self.users.key if self.users is not None else None
+            if column.name not in linked and key is not None and not key.is_like(column):
                 continue
             rank = _rank_user_column(column, self.users, linked.get(column.name, False))
             if rank is not None:
@@ -166,7 +167,7 @@ class Tenancy:
             if target.words[-1] in _MEMBER_WORDS | {"profile", "person", "employee", "user"}:
                 chosen = column[0].sql
                 return Found(
-                    self._lookup(link, row, lambda t, c=chosen: f"{t}.{c}"),  # type: ignore[misc]
+                    self.lookup(link, row, lambda t, c=chosen: f"{t}.{c}"),  # type: ignore[misc]
                     f"The user of the {' '.join(target.words)}.",
                 )
         if direct is not None:
@@ -208,10 +209,8 @@ class Tenancy:
             else:
                 key = member
             score = 0
-            if (
-                said & _MEMBER_WORDS
-                or "user" in said
-                and (group.words[-1] in said or said & set(GROUP_WORDS))
+            if said & _MEMBER_WORDS or (
+                "user" in said and (group.words[-1] in said or said & set(GROUP_WORDS))
             ):
                 score += 3
             score += 3 * (role_column(table) is not None)
@@ -227,7 +226,7 @@ class Tenancy:
             t.oid
             for t in self.catalog.tables.values()
             if t is not self.users
-            and (t.words[-1:] and t.words[-1] in GROUP_WORDS or t.oid in peopled)
+            and ((t.words[-1:] and t.words[-1] in GROUP_WORDS) or t.oid in peopled)
         }
         user_links = self.catalog.links[self.users.oid] if self.users else ()
 
@@ -284,21 +283,30 @@ class Tenancy:
         key = f"{row}.{table.key.sql}"
         return f"coalesce({row}.{self.parent.sql}, {key})" if self.parent else key
 
-    def _lookup(self, link: Link, row: str, inner: Callable[[str], str]) -> str:
-        """Return a scalar subquery over the row that a link leads to."""
+    def exists(self, link: Link, row: str, condition: Callable[[str], str]) -> str:
+        """Return the condition that a link leads to a row for which another one holds."""
         target = self.catalog.tables[link.target]
-        alias = _alias(target, row)
-        joined = " and ".join(
+        alias = alias_of(target, row)
+        return (
+            f"exists (select from {target.sql} as {alias} where {self._joined(link, row, alias)}"
+            f" and {condition(alias)})"
+        )
+
+    def _joined(self, link: Link, row: str, alias: str) -> str:
+        target = self.catalog.tables[link.target]
+        return " and ".join(
             f"{alias}.{target.named[name].sql} = {row}.{column.sql}"
             for column, name in zip(link.columns, link.referenced, strict=True)
         )
-        wanted = inner(alias)
-        gap = "\n    " if "select" in wanted else " "
-        return f"(select {wanted}{gap}from {target.sql} as {alias}{gap}where {joined})"
 
     def lookup(self, link: Link, row: str, inner: Callable[[str], str]) -> str:
         """Return a scalar subquery over the row that a link leads to."""
-        return self._lookup(link, row, inner)
+        target = self.catalog.tables[link.target]
+        alias = alias_of(target, row)
+        joined = self._joined(link, row, alias)
+        wanted = inner(alias)
+        gap = "\n    " if "select" in wanted else " "
+        return f"(select {wanted}{gap}from {target.sql} as {alias}{gap}where {joined})"
 
     def _direct(self, table: Table, row: str) -> Found | None:
         """The organisation by a column of the row."""
@@ -326,8 +334,7 @@ class Tenancy:
         for column, name in zip(link.columns, link.referenced, strict=True):
             if name == org.key.name and (
                 not self.parent
-                or has(column.name, "organization")
-                and org.words[-1] != "organization"
+                or (has(column.name, "organization") and org.words[-1] != "organization")
             ):
                 why = f"{column.name} references {org.name}."
                 return Found(f"{row}.{column.sql}", why, None, column.not_null, column.type)
@@ -335,7 +342,7 @@ class Tenancy:
             f": its {self.parent.name} where it has one, else itself." if self.parent else "."
         )
         return Found(
-            self._lookup(link, row, self._own), why, None, link.not_null, org.key.type, steps=1
+            self.lookup(link, row, self._own), why, None, link.not_null, org.key.type, steps=1
         )
 
     def _by_name(self, table: Table, row: str) -> Found | None:
@@ -350,10 +357,8 @@ class Tenancy:
         ):
             for column in table.columns:
                 if words(column.name) in {(wanted, "id"), (wanted, "uuid"), (wanted,)}:
-                    if (
-                        column.category in "BDA"
-                        or len(words(column.name)) == 1
-                        and column.category == "E"
+                    if column.category in "BDA" or (
+                        len(words(column.name)) == 1 and column.category == "E"
                     ):
                         continue
                     why = (
@@ -367,18 +372,18 @@ class Tenancy:
         ways = []
         for link in self.catalog.links[table.oid]:
             target = self.catalog.tables[link.target]
-            if target is self.users or target.oid in seen or len(seen) > 4:
+            if target in (self.users, self.organization) or target.oid in seen or len(seen) > 4:
                 continue
             grouped = target.words[-1] in GROUP_WORDS
             if not link.not_null and not grouped and link.on_delete != "c":
                 continue
             inner = self.organization_of(
-                target, _alias(target, row), seen | {table.oid}, user=False
+                target, alias_of(target, row), seen | {table.oid}, user=False
             )
             if inner is None:
                 continue
             found = Found(
-                self._lookup(link, row, lambda _, sql=inner.sql: sql),  # type: ignore[misc]
+                self.lookup(link, row, lambda _, sql=inner.sql: sql),  # type: ignore[misc]
                 f"Through {link.columns[0].name} to {target.name}. {inner.why}",
                 inner.question,
                 link.not_null and inner.not_null,
@@ -408,19 +413,19 @@ class Tenancy:
         if table is self.users:
             key = table.key
             user = f"{row}.{key.sql}" if key else None
-            ways = []
+            ways: list[Found] = []
         else:
             column = self.user_column(table)
             if column is None or self.users is None or self.users.key is None:
                 return []
             user = f"{row}.{column[0].sql}"
             link = Link(table.oid, (column[0],), self.users.oid, (self.users.key.name,))
-            own = self._direct(self.users, _alias(self.users, row))
+            own = self._direct(self.users, alias_of(self.users, row))
             ways = []
             if own is not None:
                 ways.append(
                     Found(
-                        self._lookup(link, row, lambda _: own.sql),
+                        self.lookup(link, row, lambda _: own.sql),
                         f"Of the user in {column[0].name}: {own.why}",
                         None,
                         own.not_null and column[0].not_null,
@@ -432,14 +437,10 @@ class Tenancy:
         membership = self.primary
         if membership is None or user is None:
             return ways
-        if self._is_one_to_one(table, membership):
+        if table is membership.table:
             return ways
         picked = self._pick(membership, user, row)
         return [*ways, picked] if picked else ways
-
-    @staticmethod
-    def _is_one_to_one(table: Table, membership: Membership) -> bool:
-        return table is membership.table
 
     @property
     def primary(self) -> Membership | None:
@@ -450,7 +451,7 @@ class Tenancy:
     def _pick(self, membership: Membership, user: str, row: str) -> Found | None:
         """One membership of a user, the same one every time."""
         table = membership.table
-        alias = _alias(table, row)
+        alias = alias_of(table, row)
         column = self.user_column(table)
         organization = self._direct(table, alias)
         if column is None or organization is None:
@@ -477,11 +478,11 @@ class Tenancy:
         )
 
 
-def _alias(table: Table, row: str) -> str:
+def alias_of(table: Table, row: str) -> str:
     """Return a name for a row of the table that does not hide the row it is reached from."""
     letter = (table.words[-1] if table.words else table.name)[0].lower()
     letter = letter if letter.isascii() and letter.isalpha() and letter != "r" else "x"
-    depth = 1 if row == "r" else int(row[1:] or 1) + 1
+    depth = 1 if row in {"r", "{row}"} else int(row[1:] or 1) + 1
     return f"{letter}{depth}" if depth > 1 else letter
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 
 
@@ -25,16 +27,15 @@ class InvalidInput(AuditError, ValueError):
 
 
 def describe(error: psycopg.Error) -> str:
-    """Return one line for a PostgreSQL error: its message, and its hint if it has one.
+    r"""Return one line for a PostgreSQL error: its message, and its hint if it has one.
 
-    >>> describe(psycopg.OperationalError("connection failed:\\n  no such host"))
+    >>> describe(psycopg.OperationalError("connection failed:\n  no such host"))
     'connection failed: no such host'
     """
     diag = error.diag
     text = diag.message_primary or " ".join(str(error).split()) or type(error).__name__
-    detail = f" ({diag.message_detail})" if diag.message_detail else ""
-    hint = f" {diag.message_hint}" if diag.message_hint else ""
-    return f"{text}{detail}.{hint}" if hint or detail else text
+    parts = [text, diag.message_detail, diag.message_hint]
+    return ". ".join(part.rstrip(".") for part in parts if part)
 
 
 def from_psycopg(error: psycopg.Error) -> AuditError:
@@ -43,11 +44,13 @@ def from_psycopg(error: psycopg.Error) -> AuditError:
     A lost or refused connection becomes `ConnectionFailed`, everything else `Refused`.
     """
     text = describe(error)
-    if error.sqlstate in {"3F000", "42883", "42P01"} and "audit" in text:
-        text += ". Is auditdb installed in this database? Run: auditdb install"
-    elif error.sqlstate == "42501" and "schema audit" in text:
-        text += (
-            ". Have an administrator grant the role audit_writer, audit_reader or audit_operator"
+    message = error.diag.message_primary or ""
+    if error.sqlstate in {"3F000", "42883", "42P01"} and re.search(r'\baudit\.|"audit"', message):
+        text = f"{message}. Is auditdb installed in this database? Run: auditdb install"
+    elif error.sqlstate == "42501" and "schema audit" in message:
+        text = (
+            f"{message}. Have an administrator grant audit_writer, audit_reader, audit_auditor or "
+            "audit_operator, whichever the work needs"
         )
     lost = isinstance(error, psycopg.OperationalError) and (
         error.sqlstate is None or error.sqlstate[:2] in {"08", "28", "57"}

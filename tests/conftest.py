@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from pytest_postgresql import factories
 
@@ -179,6 +179,16 @@ def load_auditdb(
         conn.execute("grant usage on schema public to public")
 
 
+def load_application(
+    host: str, port: int, user: str, dbname: str, password: str | None, **_: object
+) -> None:
+    """Create and attach the small application's tables."""
+    dsn = make_conninfo("", host=host, port=port, user="app_owner", dbname=dbname)
+    with psycopg.connect(dsn, password="secret") as conn:
+        conn.execute(APPLICATION.encode())
+        conn.execute(ATTACH.encode())
+
+
 address = {
     "host": _server.host,
     "port": _server.port,
@@ -187,6 +197,10 @@ address = {
 }
 template = factories.postgresql_noproc(**address, dbname="auditdb_test", load=[load_auditdb])
 installed = factories.postgresql("template")
+attached_template = factories.postgresql_noproc(
+    **address, dbname="auditdb_app", load=[load_auditdb, load_application]
+)
+attached = factories.postgresql("attached_template")
 
 
 @pytest.fixture(scope="session")
@@ -195,20 +209,21 @@ def server() -> Server:
     return _server
 
 
-@pytest.fixture
-def empty_db(installed: psycopg.Connection[Any]) -> Iterator[Database]:
-    """A database with auditdb installed and no application."""
-    dsn = make_conninfo(installed.info.dsn, password=_server.password)
-    database = Database(make_conninfo("", **{**conninfo_to_dict(dsn)}))
-    installed.close()
+def _database(opened: psycopg.Connection[Any]) -> Iterator[Database]:
+    dsn = make_conninfo(opened.info.dsn, password=_server.password)
+    opened.close()
+    database = Database(dsn)
     yield database
     database.close()
 
 
 @pytest.fixture
-def db(empty_db: Database) -> Database:
+def empty_db(installed: psycopg.Connection[Any]) -> Iterator[Database]:
+    """A database with auditdb installed and no application."""
+    yield from _database(installed)
+
+
+@pytest.fixture
+def db(attached: psycopg.Connection[Any]) -> Iterator[Database]:
     """A database with auditdb attached to a small application's tables."""
-    with psycopg.connect(empty_db.conninfo("app_owner")) as conn:
-        conn.execute(APPLICATION.encode())
-        conn.execute(ATTACH.encode())
-    return empty_db
+    yield from _database(attached)

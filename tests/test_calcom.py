@@ -42,14 +42,17 @@ grant select, insert, update, delete on all tables in schema public to app;
 # A team belongs to the organisation above it; a key without a team to that of its user.
 ATTACH = """
 select audit.attach('public."Membership"', 'membership',
-    organization => 'select coalesce(t."parentId", t.id) from public."Team" t where t.id = r."teamId"',
+    organization => 'select coalesce(t."parentId", t.id)
+        from public."Team" t where t.id = r."teamId"',
     ignore => '{updatedAt}',
     admin => $$r.role in ('ADMIN', 'OWNER') and r.accepted
-        and exists (select from public."Team" t where t.id = r."teamId" and t."parentId" is null)$$);
+        and exists (select from public."Team" t
+            where t.id = r."teamId" and t."parentId" is null)$$);
 select audit.attach(target, kind, organization =>
     'coalesce((select coalesce(t."parentId", t.id) from public."Team" t where t.id = r."teamId"),
         (select u."organizationId" from public.users u where u.id = r."userId"))')
-from (values ('public."ApiKey"'::regclass, 'api_key'), ('public."Workflow"', 'workflow')) as t (target, kind);
+from (values ('public."ApiKey"'::regclass, 'api_key'),
+    ('public."Workflow"', 'workflow')) as t (target, kind);
 select audit.attach('public."WorkflowStep"', 'workflow', parent => '"workflowId"');
 select audit.attach('public.users', 'user');
 select audit.attach('public."UserPassword"', 'password',
@@ -390,10 +393,13 @@ def test_cascade_from_a_deleted_user_carries_the_organization(calcom: Database) 
 def test_team_and_its_owner_made_in_one_statement_have_their_organization(
     calcom: Database,
 ) -> None:
-    play(calcom, """with t as (insert into "Team" (id, name, "parentId")
+    play(
+        calcom,
+        """with t as (insert into "Team" (id, name, "parentId")
         values (30, 'Acme Labs', 1) returning id)
         insert into "Membership" (id, "teamId", "userId", role)
-        select 30, id, 5, 'OWNER' from t""")
+        select 30, id, 5, 'OWNER' from t""",
+    )
     assert [(e["action"], e["organization_id"]) for e in calcom.events()] == [
         ("membership.added", "1")
     ]

@@ -129,7 +129,7 @@ comment on column audit.attestation.attested_at is 'When it was found so';
 comment on column audit.attestation.attested_by is 'session_user of that moment';
 comment on column audit.attestation.occasion is 'install, attach, detach, month, mend or review';
 comment on column audit.attestation.scope is 'The attached table it serves; audit.event for the log itself';
-comment on column audit.attestation.kind is 'trigger, function, table, relation, policy, grant or schema';
+comment on column audit.attestation.kind is 'trigger, function, table, relation, policy or grant';
 comment on column audit.attestation.relation is 'The table it is on, for instance a partition; else the scope';
 comment on column audit.attestation.name is 'Its name there';
 comment on column audit.attestation.fact is

@@ -31,23 +31,32 @@ $$;
 comment on function audit.guard(regclass) is
     'Puts row-level security and the guard against TRUNCATE on the log or on one of its partitions';
 
-do $$
+create or replace function audit.guard_log() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
 declare
-    _partition regclass;
+    _table regclass;
 begin
-    if not exists (
-        select from pg_catalog.pg_trigger
-        where tgrelid = 'audit.event'::regclass and tgname = 'refuse_change'
-    ) then
-        create trigger refuse_change before update or delete on audit.event
-            for each row execute function audit.refuse_change();
-    end if;
-    for _partition in
-        select relid from pg_catalog.pg_partition_tree('audit.event')
+    foreach _table in array '{audit.event,audit.attestation}'::regclass[] loop
+        if not exists (
+            select from pg_trigger where tgrelid = _table and tgname = 'refuse_change'
+        ) then
+            execute format('create trigger refuse_change before update or delete on %s '
+                'for each row execute function audit.refuse_change()', _table);
+        end if;
+    end loop;
+    for _table in
+        select relid from pg_partition_tree('audit.event')
+        union all
+        select 'audit.attestation'::regclass
     loop
-        perform audit.guard(_partition);
+        perform audit.guard(_table);
         -- ENABLE ALWAYS on the parent did not reach clones before PostgreSQL 15.
-        execute pg_catalog.format('alter table %s enable always trigger refuse_change', _partition);
+        execute format('alter table %s enable always trigger refuse_change', _table);
     end loop;
 end
 $$;
+comment on function audit.guard_log() is
+    'Puts the guards on the log, on each of its partitions, and on the attestation';
+
+do $$ begin perform audit.guard_log(); end $$;

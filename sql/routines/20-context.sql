@@ -57,8 +57,9 @@ create or replace function audit.current_context() returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _context jsonb := nullif(current_setting('auditdb.context', true), '')::jsonb;
+    _context jsonb;
 begin
+    _context := nullif(current_setting('auditdb.context', true), '')::jsonb;
     return case when jsonb_typeof(_context) = 'object' then _context end;
 exception when others then
     return null;

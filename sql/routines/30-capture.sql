@@ -35,8 +35,9 @@ begin
                 'application_name', nullif(current_setting('application_name'), ''),
                 'client_addr', host(inet_client_addr())
             )) || coalesce(append.image.details, '{}')
-            when append.image.details is null then append.context -> 'details'
-            else coalesce(append.context -> 'details', '{}') || append.image.details
+            when jsonb_typeof(append.context -> 'details') = 'object'
+            then append.context -> 'details' || coalesce(append.image.details, '{}')
+            else append.image.details
         end
     );
     return true;

@@ -215,7 +215,9 @@ begin
                     jsonb_build_object('sqlstate', sqlstate, 'lost', '{"row"}'::text[], 'op', tg_op)));
             end;
             if _context is null and nullif(current_setting('auditdb.context', true), '') is not null then
-                _image.details := coalesce(_image.details, '{}') || '{"degraded": {"lost": ["context"]}}';
+                _image.details := coalesce(_image.details, '{}') || jsonb_build_object('degraded',
+                    coalesce(_image.details -> 'degraded', '{}') || jsonb_build_object('lost',
+                        coalesce(_image.details #> '{degraded,lost}', '[]') || '["context"]'));
             end if;
         end;
         if _image.action is null then

@@ -68,12 +68,20 @@ declare
     _relations regclass[] := '{}';
     _columns jsonb[] := '{}';
     _i int;
+    -- An expression that closes the parenthesis cannot name a view or a column that it cannot guess.
+    _probe text := 'auditdb_probe_' || replace(gen_random_uuid()::text, '-', '');
 begin
     begin
-        execute format(E'create temp view auditdb_probe as select (%s\n)::%s as x from %s as r',
+        execute format(E'create temp view %1$I as select (%2$s\n)::%3$s as %1$I from %4$s as r', _probe,
             columns_read.expression,
             case when columns_read.name in ('alive', 'admin') then 'boolean' else 'text' end,
             columns_read.target);
+        if not exists (
+            select from pg_attribute
+            where attrelid = to_regclass('pg_temp.' || _probe) and attname = _probe and attnum = 1
+        ) then
+            raise exception 'it is more than one expression' using errcode = 'syntax_error';
+        end if;
         select array_agg(d.relation), array_agg(d.columns) into _relations, _columns
         from (
             select refobjid::regclass as relation,
@@ -82,8 +90,8 @@ begin
                 join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
                     and d.refclassid = 'pg_class'::regclass
                 left join pg_attribute as a on a.attrelid = refobjid and a.attnum = refobjsubid
-            where w.ev_class = to_regclass('pg_temp.auditdb_probe')
-                and refobjid <> to_regclass('pg_temp.auditdb_probe')
+            where w.ev_class = to_regclass('pg_temp.' || _probe)
+                and refobjid <> to_regclass('pg_temp.' || _probe)
             group by refobjid
         ) as d;
         raise exception using errcode = 'AU001';

@@ -228,7 +228,7 @@ as $$
 begin
     perform audit.create_months();
     perform audit.regenerate();
-    perform audit.record_attestation('install', 'audit.event', '{function,policy,relation,grant,schema}');
+    perform audit.record_attestation('install', 'audit.event', '{function,policy,relation,grant}');
     perform audit.record_attestation('install', kinds => '{function}');
     perform audit.record_attestation('install', renew => false);
     perform audit.record_own('installed', audit.version(), null, null);

@@ -3,15 +3,6 @@
 
 do $$
 begin
-    perform audit.guard('audit.attestation');
-    if not exists (
-        select from pg_catalog.pg_trigger
-        where tgrelid = 'audit.attestation'::regclass and tgname = 'refuse_change'
-    ) then
-        create trigger refuse_change before update or delete on audit.attestation
-            for each row execute function audit.refuse_change();
-    end if;
-    alter table audit.attestation enable always trigger refuse_change;
     if not exists (
         select from pg_catalog.pg_policy
         where polrelid = 'audit.attestation'::regclass and polname = 'the_owner_attests'
@@ -44,9 +35,9 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select coalesce(a.target, 'audit.event'), 'function', coalesce(a.target, 'audit.event'),
         p.oid::regprocedure::text,
-        jsonb_build_object('oid', p.oid::bigint, 'xmin', p.xmin::text, 'sha256', audit.fingerprint(
-            p.proowner::regrole::text,
-            case when p.prokind in ('f', 'p') then pg_get_functiondef(p.oid) end))
+        jsonb_build_object('catalog', p.pronamespace::bigint, 'oid', p.oid::bigint,
+            'xmin', p.xmin::text, 'sha256', audit.fingerprint(p.proowner::regrole::text,
+                case when p.prokind in ('f', 'p') then pg_get_functiondef(p.oid) end))
     from pg_proc as p
         left join audit.attachment as a
             on a.id::text = substring(p.proname from '^(?:capture|image|organization|admin)_([0-9]+)$')
@@ -58,14 +49,14 @@ create or replace function audit.trigger_facts() returns setof audit.fact
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select s.scope, 'trigger', s.relation, t.tgname::text, jsonb_build_object(
-        'oid', t.oid::bigint, 'xmin', t.xmin::text, 'enabled', t.tgenabled,
-        'on', s.relation::text, 'sha256', audit.fingerprint(
+        'catalog', 'audit'::regnamespace::bigint, 'oid', t.oid::bigint, 'xmin', t.xmin::text,
+        'enabled', t.tgenabled, 'on', s.relation::text, 'sha256', audit.fingerprint(
             t.tgtype::text, t.tgfoid::regprocedure::text, t.tgattr::text, t.tgqual::text,
             t.tgdeferrable::text))
     from (
         select target as scope, relation from audit.captured_tables()
         union all
-        select 'audit.event', oid from pg_class
+        select 'audit.event'::regclass, oid from pg_class
         where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p')
     ) as s
         join pg_trigger as t on t.tgrelid = s.relation
@@ -93,11 +84,12 @@ comment on function audit.policy_facts() is 'The policies of row-level security 
 create or replace function audit.relation_facts() returns setof audit.fact
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select case when c.relnamespace = 'audit'::regnamespace then 'audit.event' else c.oid end::regclass,
+    select case when c.relnamespace = 'audit'::regnamespace then 'audit.event'::regclass else c.oid end::regclass,
         case when c.relnamespace = 'audit'::regnamespace then 'relation' else 'table' end,
-        case when c.relnamespace = 'audit'::regnamespace then 'audit.event' else c.oid end::regclass,
+        case when c.relnamespace = 'audit'::regnamespace then 'audit.event'::regclass else c.oid end::regclass,
         case when c.relnamespace = 'audit'::regnamespace then c.oid::regclass::text else '' end,
-        jsonb_build_object('oid', c.oid::bigint, 'on', c.oid::regclass::text,
+        jsonb_build_object('catalog', 'audit'::regnamespace::bigint, 'oid', c.oid::bigint,
+            'on', c.oid::regclass::text,
             'owner', c.relowner::regrole::text,
             'columns', (
                 select jsonb_object_agg(attname, format_type(atttypid, atttypmod)) from pg_attribute
@@ -110,10 +102,7 @@ as $$
     from pg_class as c
     where c.relnamespace = 'audit'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')
             and not c.relispartition
-        or c.oid in (select target from audit.attachment)
-    union all
-    select 'audit.event', 'schema', 'audit.event', 'audit', jsonb_build_object('oid', oid::bigint)
-    from pg_namespace where nspname = 'audit';
+        or c.oid in (select target from audit.attachment);
 $$;
 comment on function audit.relation_facts() is
     'The attached tables; the tables and views of the log, its partitions apart';
@@ -210,15 +199,6 @@ as $$
 $$;
 comment on function audit.attested() is 'The attestation in force';
 
-create or replace function audit.is_restored() returns boolean
-language sql stable set search_path = pg_catalog, pg_temp
-return exists (
-    select from audit.attested()
-    where kind = 'schema' and fact ->> 'oid' <> 'audit'::regnamespace::oid::text
-);
-comment on function audit.is_restored() is
-    'Whether the catalogs are other than those attested: after pg_restore or pg_upgrade';
-
 create or replace function audit.compare_facts()
 returns table (
     scope regclass, kind text, relation regclass, name text, was jsonb, stands jsonb,
@@ -226,16 +206,15 @@ returns table (
 )
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    with varying as (
-        -- A name may change. After a restore every catalog row is new, and says nothing.
-        select case when audit.is_restored() then '{on,oid,xmin}' else '{on}' end::text[] as keys
-    )
     select scope, kind, relation, name, w.fact, s.fact, w.attested_at, w.attested_by
     from audit.attested() as w
         full join audit.current_facts() as s using (scope, kind, relation, name)
-        cross join varying as v
-    where kind = 'schema' and w.fact <> s.fact
-        or (w.fact - v.keys) is distinct from (s.fact - v.keys);
+        cross join lateral (
+            -- A name may change. After a restore every row of the catalogs is new, which says nothing.
+            select case when w.fact -> 'catalog' <> s.fact -> 'catalog' then '{on,catalog,oid,xmin}'
+                else '{on}' end::text[] as keys
+        ) as v
+    where (w.fact - v.keys) is distinct from (s.fact - v.keys);
 $$;
 comment on function audit.compare_facts() is 'What stands otherwise than attested';
 

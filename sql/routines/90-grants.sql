@@ -5,6 +5,7 @@ begin
     -- Code of the application meets this one function: it may not run as audit_owner.
     grant create on schema audit to audit_mapper;
     alter function audit.rescue(text, anyelement, anyelement, jsonb, text) owner to audit_mapper;
+    alter function audit.try_expression(regclass, text, text) owner to audit_mapper;
     revoke create on schema audit from audit_mapper;
 end
 $$;
@@ -13,14 +14,21 @@ alter default privileges for role audit_owner revoke execute on functions from p
 revoke all on all tables in schema audit from public;
 revoke all on all sequences in schema audit from public;
 revoke all on all functions in schema audit from public;
-revoke usage on type audit.image from public;
+revoke usage on type audit.image, audit.fact, audit.finding from public;
+-- What somebody granted by hand does not outlive an upgrade.
+revoke all on all tables in schema audit
+    from audit_operator, audit_writer, audit_reader, audit_auditor;
+revoke all on all functions in schema audit
+    from audit_operator, audit_writer, audit_reader, audit_auditor;
 
 grant usage on schema audit to audit_mapper, audit_operator, audit_writer, audit_reader, audit_auditor;
 
 -- audit_mapper: what the second step of the ladder is made of.
 grant usage on type audit.image to audit_mapper;
 grant execute on function
-    audit.rescue(text, anyelement, anyelement, jsonb, text) to audit_owner;
+    audit.rescue(text, anyelement, anyelement, jsonb, text),
+    audit.try_expression(regclass, text, text)
+    to audit_owner;
 grant execute on function
     audit.read_row(anyelement),
     audit.evaluate(text, anyelement),
@@ -82,4 +90,15 @@ grant execute on function
     audit.list_partitions(),
     audit.list_members(),
     audit.version()
+    to audit_operator;
+
+-- The attestation says what was set up, and no secret.
+grant select on audit.attestation to audit_operator, audit_auditor;
+grant usage on type audit.finding to audit_operator, audit_auditor;
+grant execute on function audit.doctor() to audit_operator, audit_auditor;
+grant execute on function
+    audit.attest(regclass),
+    audit.reattach(regclass),
+    audit.attach_command(text, text, jsonb),
+    audit.mend_guards()
     to audit_operator;

@@ -1,0 +1,5 @@
+"""Run the command line with python -m auditdb."""
+
+from auditdb.cli import main
+
+main()

@@ -1,0 +1,284 @@
+"""The mapping file, auditdb.toml: read, checked, compared with the database, applied to it."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import psycopg
+from psycopg.rows import tuple_row
+from psycopg.types.json import Jsonb
+
+from auditdb._attach import attach
+from auditdb.errors import AuditError, InvalidInput, Refused, from_psycopg
+
+EXPRESSIONS = ("organization", "target_id", "subject", "role", "alive", "admin", "parent")
+COLUMNS = ("email", "password", "two_factor")
+LISTS = ("ignore", "redact")
+OPTIONS = EXPRESSIONS + COLUMNS + LISTS
+
+
+@dataclass(frozen=True)
+class TableMapping:
+    """One table of a mapping file: its name as PostgreSQL writes it, kind, options of attach."""
+
+    name: str
+    kind: str
+    options: Mapping[str, str | list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What applying a mapping does, or would do, to one table.
+
+    `verb` is `attach`, `remap`, `mend` (a trigger is absent or switched off), `unchanged`, or
+    `unlisted` for a table that is attached but not in the file: it is left alone. `options` has,
+    for each option that differs, its value before and after.
+    """
+
+    name: str
+    kind: str
+    verb: Literal["attach", "remap", "mend", "unchanged", "unlisted"]
+    options: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Return a line for people, and one for each option that differs."""
+        note = " (attached, not in the file: left alone)" if self.verb == "unlisted" else ""
+        lines = [f"{self.verb:9} {self.name} as {self.kind}{note}"]
+        if self.verb == "remap":
+            lines += [
+                f"            {name}: {_shown(old)} -> {_shown(new)}"
+                for name, (old, new) in self.options.items()
+            ]
+        return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "(default)"
+    return " ".join((", ".join(value) if isinstance(value, list) else str(value)).split())
+
+
+def load(text: str, source: str = "auditdb.toml") -> list[TableMapping]:
+    """Read a mapping file.
+
+    Args:
+        text: the file, in TOML.
+        source: its name, for error messages.
+
+    Raises:
+        InvalidInput: not TOML; a key that is not known, absent or of the wrong type; a table twice.
+
+    Example:
+        >>> load("[[table]]\\nname = 'public.invoice'\\nkind = 'invoice'\\nignore = ['seen_at']")
+        [TableMapping(name='public.invoice', kind='invoice', options={'ignore': ['seen_at']})]
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{source} is not TOML: {error}") from error
+    for key in document:
+        if key != "table":
+            raise InvalidInput(f"{source}: unknown key '{key}'; a file is made of [[table]]s")
+    tables = document.get("table", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise InvalidInput(f"{source}: write [[table]], with two brackets, above each table")
+    mappings: list[TableMapping] = []
+    for number, table in enumerate(tables, 1):
+        mapping = _mapping(table, source, number)
+        if any(mapping.name == other.name for other in mappings):
+            raise InvalidInput(f"{source}: {mapping.name} is there twice; keep one [[table]] of it")
+        mappings.append(mapping)
+    return mappings
+
+
+def _mapping(table: dict[str, Any], source: str, number: int) -> TableMapping:
+    """Return one [[table]], checked."""
+    named = table.get("name")
+    where = f"{source}, {named if isinstance(named, str) and named else f'table {number}'}"
+    for key in table:
+        if key not in {"name", "kind", *OPTIONS}:
+            close = difflib.get_close_matches(key, ["name", "kind", *OPTIONS], 1, 0.5)
+            hint = f"did you mean '{close[0]}'?" if close else f"the keys are {', '.join(OPTIONS)}"
+            raise InvalidInput(f"{where}: unknown key '{key}'; {hint}")
+    for key in ("name", "kind"):
+        if key not in table:
+            raise InvalidInput(f"{where}: '{key}' is missing")
+    for key, value in table.items():
+        if key in LISTS:
+            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+                raise InvalidInput(f"{where}: '{key}' must be a list of column names")
+        elif not isinstance(value, str) or not value.strip():
+            raise InvalidInput(f"{where}: '{key}' must be text that is not empty")
+    options = {
+        key: [str(item) for item in value] if key in LISTS else str(value).strip()
+        for key, value in table.items()
+        if key not in {"name", "kind"}
+    }
+    return TableMapping(table["name"].strip(), table["kind"].strip(), options)
+
+
+def value(given: str | Sequence[str]) -> str:
+    r"""Return a text, or a list of texts, in TOML, as readable as SQL in it can be.
+
+    >>> print(value('r."teamId"'), value("r.role = 'x'"), value(["a", "b"]))
+    'r."teamId"' "r.role = 'x'" ["a", "b"]
+    """
+    if not isinstance(given, str):
+        return "[" + ", ".join(_basic(item) for item in given) + "]"
+    if "'''" in given or any(not (c.isprintable() or c in "\n\t") for c in given):
+        return _basic(given)
+    if "\n" in given or ("'" in given and ('"' in given or "\\" in given)):
+        return f"'''\n{given}\n'''"
+    return f"'{given}'" if '"' in given or "\\" in given else f'"{given}"'
+
+
+def _basic(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04X}" for c in escaped) + '"'
+
+
+_ATTACHED = """
+select a.target::oid::int8,
+    format('%I.%I', n.nspname, c.relname), a.kind, a.mapping -> 'given',
+    a.kind = 'admin' or 4 = (select count(*) from pg_trigger as t
+        where t.tgrelid = a.target and t.tgenabled = 'A' and t.tgname in
+            ('auditdb_insert', 'auditdb_update', 'auditdb_delete', 'auditdb_truncate')),
+    a.mapping
+from audit.attachment as a
+    join pg_class as c on c.oid = a.target join pg_namespace as n on n.oid = c.relnamespace
+order by 2
+"""
+
+
+def plan(conn: psycopg.Connection[Any], mappings: Sequence[TableMapping]) -> list[Change]:
+    """Compare a mapping file with what is attached, and change nothing.
+
+    Args:
+        conn: a connection that holds `audit_operator`.
+        mappings: what `load` returned.
+
+    Returns:
+        A change for each table of the file, in the order in which `apply` takes them, then one
+        for each attached table that the file does not name.
+
+    Raises:
+        Refused: no such table, kind, option or column; no privilege.
+        InvalidInput: two names for one table.
+    """
+    changes: list[Change] = []
+    seen: dict[int, str] = {}
+    try:
+        with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
+            cursor.execute("set transaction read only")
+            attached = {row[0]: row[1:] for row in cursor.execute(_ATTACHED)}
+            for mapping in _in_order(mappings):
+                oid = _oid(cursor, mapping)
+                if oid in seen:
+                    raise InvalidInput(f"{seen[oid]} and {mapping.name} are the same table")
+                seen[oid] = mapping.name
+                changes.append(_change(cursor, mapping, oid, attached.get(oid)))
+    except psycopg.Error as error:
+        raise from_psycopg(error) from error
+    changes += [
+        Change(row[0], row[1], "unlisted") for oid, row in attached.items() if oid not in seen
+    ]
+    return changes
+
+
+def _change(
+    cursor: psycopg.Cursor[Any], mapping: TableMapping, oid: int, row: tuple[Any, ...] | None
+) -> Change:
+    """Return what one mapping changes, given the attachment of its table, if any."""
+    given = dict(mapping.options)
+    try:
+        # Also what was not given: a column added since may be one that the defaults redact.
+        cursor.execute(
+            "select audit.resolve_mapping(%s::oid::regclass, %s, %s)",
+            (oid, mapping.kind, Jsonb(given)),
+        )
+    except psycopg.Error as error:
+        raise _naming(error, mapping) from error
+    found = cursor.fetchone()
+    if row is None:
+        options = {name: (None, new) for name, new in given.items()}
+        return Change(mapping.name, mapping.kind, "attach", options)
+    _, kind, before, enabled, stored = row
+    options = {
+        name: (before.get(name), given.get(name))
+        for name in OPTIONS
+        if before.get(name) != given.get(name)
+    }
+    same = kind == mapping.kind and found is not None and stored == found[0]
+    verb: Literal["remap", "mend", "unchanged"] = (
+        "remap" if not same else "unchanged" if enabled else "mend"
+    )
+    return Change(mapping.name, mapping.kind, verb, options)
+
+
+def _oid(cursor: psycopg.Cursor[Any], mapping: TableMapping) -> int:
+    """Return the oid of a mapping's table; a name that is none gets the nearest one."""
+    try:
+        row = cursor.execute("select to_regclass(%s)::oid::int8", (mapping.name,)).fetchone()
+    except psycopg.Error as error:
+        raise _naming(error, mapping) from error
+    if row is not None and row[0] is not None:
+        return int(row[0])
+    names = [
+        str(name)
+        for (name,) in cursor.execute(
+            "select format('%I.%I', table_schema, table_name) from information_schema.tables "
+            "where table_schema not in ('pg_catalog', 'information_schema', 'audit')"
+        )
+    ]
+    plain = {name.replace('"', "").lower(): name for name in names}
+    wanted = mapping.name.replace('"', "").lower()
+    close = difflib.get_close_matches(wanted, plain, 1)
+    hint = f"; did you mean {plain[close[0]]}?" if close else ""
+    raise Refused(f"there is no table {mapping.name}{hint}")
+
+
+def _naming(error: psycopg.Error, mapping: TableMapping) -> AuditError:
+    """Return the error of a statement about a mapping, with the name of its table."""
+    plain = from_psycopg(error)
+    return type(plain)(f"{mapping.name}: {plain}")
+
+
+def _in_order(mappings: Sequence[TableMapping]) -> list[TableMapping]:
+    """Return parents before children: a child takes what it does not say from its parent."""
+    return sorted(mappings, key=lambda mapping: "parent" in mapping.options)
+
+
+def apply(conn: psycopg.Connection[Any], mappings: Sequence[TableMapping]) -> list[Change]:
+    """Attach every table of a mapping file, in one transaction: all of them, or none.
+
+    Applying a file again changes nothing that has not changed, and mends what went stale. Tables
+    that are attached and not in the file stay attached.
+
+    Args:
+        conn: a connection of the tables' owner, who holds `audit_operator`.
+        mappings: what `load` returned.
+
+    Returns:
+        What was done, as `plan` would have said before.
+
+    Raises:
+        Refused: no such table, kind, option or column; an expression that fails; no privilege.
+        InvalidInput: two names for one table.
+    """
+    try:
+        with conn.transaction():
+            changes = plan(conn, mappings)
+            for mapping in _in_order(mappings):
+                try:
+                    attach(conn, mapping.name, mapping.kind, **mapping.options)
+                except AuditError as error:
+                    if mapping.name in str(error):
+                        raise
+                    raise type(error)(f"{mapping.name}: {error}") from error.__cause__
+    except psycopg.Error as error:
+        raise from_psycopg(error) from error
+    return changes

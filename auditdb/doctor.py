@@ -1,0 +1,96 @@
+"""Finds what lets events be lost, forged or read by others, and mends what is safe to mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+from auditdb.errors import describe, from_psycopg
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that is not as it should be.
+
+    Attributes:
+        check_name: what was looked at: triggers, grants, partitions, …
+        severity: `critical` (events are lost, or may have been), `warning` (weaker than designed)
+            or `notice` (worth knowing).
+        object: the table, function, role or key that it is about.
+        problem: what is wrong with it, to be read after the object.
+        why: why that matters.
+        mend: the SQL or the shell command that mends it; after `--` what a person has to do.
+        fixable: whether `fix` runs that command.
+    """
+
+    check_name: str
+    severity: str
+    object: str
+    problem: str
+    why: str
+    mend: str
+    fixable: bool
+
+
+def diagnose(conn: psycopg.Connection[Any]) -> list[Finding]:
+    """Return what is wrong, the worst first; an empty list for a healthy log.
+
+    Args:
+        conn: a connection of a member of `audit_operator` or `audit_auditor`. Nothing is written,
+            so that it may be one to a standby.
+
+    Raises:
+        Refused: auditdb is not installed, or the role holds neither.
+
+    Example:
+        >>> diagnose(conn)  # doctest: +SKIP
+        []
+    """
+    try:
+        with conn.transaction(), conn.cursor(row_factory=class_row(Finding)) as cursor:
+            return cursor.execute("select * from audit.doctor()").fetchall()
+    except psycopg.Error as error:
+        raise from_psycopg(error) from error
+
+
+def fix(conn: psycopg.Connection[Any], findings: Iterable[Finding]) -> list[str]:
+    """Run the commands of those findings that are safe to mend, and return what became of each.
+
+    Triggers are created and enabled again, mappings are resolved anew from what was given, guards
+    are put back, partitions made. Each is an event of the log. One that is refused, for instance
+    because only the table's owner may create its triggers, stops none of the others.
+
+    Args:
+        conn: a connection of a member of `audit_operator` who owns the attached tables.
+        findings: what `diagnose` returned.
+
+    Example:
+        >>> fix(conn, diagnose(conn))  # doctest: +SKIP
+        ["select audit.reattach('membership')"]
+    """
+    done = []
+    for command in dict.fromkeys(f.mend for f in findings if f.fixable):
+        try:
+            with conn.transaction():
+                conn.execute(command.encode())
+            done.append(command)
+        except psycopg.Error as error:
+            if conn.closed:
+                raise from_psycopg(error) from error
+            done.append(f"{command} -- refused: {describe(error)}")
+    return done
+
+
+def render(findings: Iterable[Finding]) -> str:
+    """Return findings as plain text, a paragraph each.
+
+    >>> render([])
+    'healthy: nothing found'
+    """
+    return "\n\n".join(
+        f"{f.severity}: {f.object} {f.problem}\n    {f.why}\n    {f.mend}" for f in findings
+    ) or ("healthy: nothing found")

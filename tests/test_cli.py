@@ -1,0 +1,256 @@
+"""The command line as its users type it: what it prints, how it exits, what it says of mistakes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+
+from auditdb.cli import main
+from tests.conftest import Database
+from tests.reference import commands, reference
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def run(db: Database, *args: str, role: str | None = None, **env: str) -> Result:
+    return CliRunner().invoke(main, ["--dsn", db.conninfo(role), *args], env=env)
+
+
+def good(db: Database, *args: str, role: str | None = None, **env: str) -> str:
+    result = run(db, *args, role=role, **env)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def error_of(result: Result, code: int = 1) -> str:
+    """Return the one line of an error; no traceback, nothing on standard output."""
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("Error: ")
+    return line
+
+
+def log(db: Database, viewer: str, organization: str, *args: str) -> str:
+    return good(
+        db, "log", "--viewer", viewer, "--organization", organization, *args,
+        role="app_reader", AUDITDB_KEY=db.key,
+    )  # fmt: skip
+
+
+def test_every_command_has_help_and_is_in_the_reference() -> None:
+    text = (DOCS / "cli.md").read_text("utf-8")
+    for path, command in commands(main):
+        assert command.help and command.help.strip().splitlines()[0].endswith("."), path
+        assert f"## {path}\n" in text
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert parameter.opts[0] in text, (path, parameter.name)
+
+
+def test_the_reference_is_current() -> None:
+    assert (DOCS / "cli.md").read_text("utf-8") == reference(), "run: make reference"
+
+
+def test_install_says_which_version(empty_db: Database) -> None:
+    assert good(empty_db, "install") == "auditdb 0.1.0 is installed\n"
+
+
+def test_sql_prints_a_script(empty_db: Database) -> None:
+    assert "create or replace function audit.attach(" in good(empty_db, "sql")
+
+
+def test_attach_and_detach_one_table(empty_db: Database) -> None:
+    owner = empty_db.connect("app_owner")
+    owner.execute("create table public.invoice (id int primary key, total int, note text)")
+    good(empty_db, "attach", "public.invoice", "invoice", "--ignore", "note", role="app_owner")
+    owner.execute("insert into invoice values (1, 5, 'x')")
+    owner.execute("update invoice set note = 'y'")
+    owner.execute("update invoice set total = 6")
+    assert empty_db.actions() == ["invoice.created", "invoice.updated"]
+    out = good(empty_db, "detach", "public.invoice", role="app_owner")
+    assert out == "public.invoice is no longer captured\n"
+    owner.execute("update invoice set total = 7")
+    assert len(empty_db.actions()) == 2
+
+
+def test_dry_run_changes_nothing(empty_db: Database) -> None:
+    owner = empty_db.connect("app_owner")
+    owner.execute("create table public.invoice (id int primary key)")
+    out = good(empty_db, "attach", "public.invoice", "invoice", "--dry-run", role="app_owner")
+    assert "public.invoice" in out
+    owner.execute("insert into invoice values (1)")
+    assert empty_db.actions() == []
+
+
+def test_detect_feeds_attach(db: Database) -> None:
+    found = good(db, "detect", role="app_owner")
+    result = CliRunner().invoke(
+        main, ["--dsn", db.conninfo("app_owner"), "attach", "-"], input=found
+    )
+    assert result.exit_code == 0, result.output
+    with psycopg.connect(db.conninfo("app")) as conn:
+        conn.execute("update membership set role = 'ADMIN' where user_id = 2")
+    assert db.actions() == ["membership.role_changed"]
+
+
+def test_record_prints_the_id(db: Database) -> None:
+    out = good(
+        db, "record", "auth.login", "--subject", "2", "--organization", "1", "--actor", "2",
+        "--result", "failure", "--detail", "ip=203.0.113.9", "--detail", "note=a=b", role="app",
+    )  # fmt: skip
+    (event,) = db.events()
+    assert out == f"{event['id']}\n"
+    assert (event["source"], event["result"], event["subject_id"]) == ("cli", "failure", "2")
+    assert event["details"] == {"ip": "203.0.113.9", "note": "a=b"}
+
+
+def test_log_shows_a_role_change_to_an_admin_only(db: Database) -> None:
+    with psycopg.connect(db.conninfo("app")) as conn:
+        conn.execute("update membership set role = 'ADMIN' where user_id = 2")
+    assert "MEMBER → ADMIN" in log(db, "1", "1")
+    assert log(db, "4", "2") == ""
+    assert log(db, "3", "1") == ""
+
+
+def test_log_as_json_lines_and_csv_hold_every_column(db: Database) -> None:
+    with psycopg.connect(db.conninfo("app")) as conn:
+        conn.execute("update membership set role = 'ADMIN' where user_id = 2")
+    (event,) = (json.loads(line) for line in log(db, "1", "1", "--format", "jsonl").splitlines())
+    (row,) = csv.DictReader(io.StringIO(log(db, "1", "1", "--format", "csv")))
+    assert event["old_values"] == {"role": "MEMBER"}
+    assert json.loads(row["new_values"]) == {"role": "ADMIN"}
+    assert set(event) == set(row) == set(db.events()[0])
+
+
+def test_log_limits_and_filters(db: Database) -> None:
+    with psycopg.connect(db.conninfo("app"), autocommit=True) as conn:
+        for i in range(60):
+            conn.execute("update app_user set email = %s where id = 2", [f"{i}@acme.test"])
+    assert len(log(db, "1", "1", "--format", "jsonl").splitlines()) == 50
+    assert len(log(db, "1", "1", "--format", "jsonl", "--all").splitlines()) == 60
+    assert log(db, "1", "1", "--action", "auth.login") == ""
+    assert log(db, "1", "1", "--category", "auth", "--limit", "1").count("auth.email_changed") == 1
+    assert log(db, "1", "1", "--until", "2020-01-01T00:00Z") == ""
+
+
+def test_terminal_escapes_in_values_are_shown_not_sent(db: Database) -> None:
+    with psycopg.connect(db.conninfo("app")) as conn:
+        conn.execute("update app_user set email = %s where id = 2", ["\x1b[2J\x1b]0;owned\x07"])
+    out = log(db, "1", "1")
+    assert "\x1b" not in out and "\x07" not in out and "\\x1b[2J" in out
+
+
+def test_keys_are_created_rotated_and_listed_without_secrets(db: Database) -> None:
+    first = good(db, "key", "create", role="app_owner").strip()
+    second = good(db, "key", "rotate", "--grace", "5 minutes", role="app_owner").strip()
+    out = good(db, "key", "list", role="app_owner")
+    assert first.split(".")[0] in out and second.split(".")[0] in out
+    assert first.split(".")[1] not in out and second.split(".")[1] not in out
+    ends = {k["id"]: k["retires_at"] for k in json.loads(good(db, "key", "list", "--json"))}
+    assert ends[second.split(".")[0]] is None and ends[first.split(".")[0]] is not None
+
+
+def test_a_retired_key_reads_nothing(db: Database) -> None:
+    old = db.key
+    good(db, "key", "rotate", "--grace", "0", role="app_owner")
+    with psycopg.connect(db.conninfo("app")) as conn:
+        conn.execute("update membership set role = 'ADMIN' where user_id = 2")
+    args = ("log", "--viewer", "1", "--organization", "1")
+    assert good(db, *args, role="app_reader", AUDITDB_KEY=old) == ""
+
+
+def test_a_key_comes_from_a_file(db: Database, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(db.key + "\n")
+    args = ("log", "--viewer", "1", "--organization", "1", "--key-file", str(tmp_path / "key"))
+    assert run(db, *args, role="app_reader").exit_code == 0
+
+
+def test_status_lists_what_there_is(db: Database) -> None:
+    out = good(db, "status", role="app_owner")
+    assert "auditdb 0.1.0" in out and "membership" in out and "audit_writer: app" in out
+    found = json.loads(good(db, "status", "--json", role="app_auditor"))
+    assert {t["target"] for t in found["tables"]} >= {"public.membership", "public.app_user"}
+    assert sum(p["events"] for p in found["partitions"]) > 0
+
+
+def test_status_names_a_stale_mapping(db: Database) -> None:
+    db.connect("app_owner").execute("alter table membership rename role to position")
+    assert "its columns changed since it was attached" in good(db, "status", role="app_owner")
+
+
+MISTAKES = {
+    "a misspelt command": (("instal",), 2, "No such command 'instal'. Did you mean 'install'?"),
+    "a misspelt option": (("log", "--vewer", "1"), 2, "No such option"),
+    "an unknown table": (("attach", "public.nope", "membership"), 1, "public.nope"),
+    "an unknown kind": (("attach", "public.membership", "Gruppe"), 1, '"Gruppe" is not a kind'),
+    "an option of another kind": (
+        ("attach", "public.workflow", "workflow", "--role", "name"), 1, 'no option "role"'),
+    "an unknown column": (
+        ("attach", "public.membership", "membership", "--organization", "nope"), 1, "nope"),
+    "a failing expression": (
+        ("attach", "public.membership", "membership", "--admin", "r.role = 1"), 1, "operator"),
+    "an unknown action": (("record", "login"), 1, 'action is "login"'),
+    "a detail without a value": (("record", "auth.login", "--detail", "x"), 2, "NAME=VALUE"),
+    "no key": (("log", "--viewer", "1", "--organization", "1"), 2, "auditdb key create"),
+    "a missing mapping file": (("attach", "nope.toml"), 2, "nope.toml: No such file"),
+    "a table that is not attached": (("detach", "public.organization"), 1, "is not attached"),
+    "a retention that is none": (("maintain", "--keep", "banana"), 1, "banana"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("args", "code", "says"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_gets_one_clear_line(
+    db: Database, args: tuple[str, ...], code: int, says: str
+) -> None:
+    role = "app" if args[0] == "record" else "app_owner"
+    line = error_of(run(db, *args, role=role, AUDITDB_KEY=""), code)
+    assert says in line
+
+
+@pytest.mark.parametrize("key", ["garbage", "a.b.c", "."])
+def test_a_malformed_key_is_named(db: Database, key: str) -> None:
+    args = ("log", "--viewer", "1", "--organization", "1")
+    line = error_of(run(db, *args, role="app_reader", AUDITDB_KEY=key), 2)
+    assert "key_id.secret" in line
+
+
+@pytest.mark.parametrize("when", ["yesterday", "2026-13-01", "12:00"])
+def test_a_malformed_time_is_named(db: Database, when: str) -> None:
+    args = ("log", "--viewer", "1", "--organization", "1", "--since", when)
+    assert when in error_of(run(db, *args, role="app_reader", AUDITDB_KEY=db.key), 2)
+
+
+def test_an_unreachable_server_gets_one_line() -> None:
+    result = CliRunner().invoke(main, ["--dsn", "host=127.0.0.1 port=1", "status"])
+    assert "127.0.0.1" in error_of(result)
+
+
+def test_a_role_without_privileges_is_told_what_to_ask_for(db: Database) -> None:
+    line = error_of(run(db, "status", role="stranger"))
+    assert "permission denied" in line and "audit_operator" in line
+
+
+def test_a_database_without_auditdb_says_how_to_install(server: object, db: Database) -> None:
+    dsn = db.conninfo()
+    result = CliRunner().invoke(main, ["--dsn", dsn + " dbname=postgres", "status"])
+    assert "auditdb install" in error_of(result)
+
+
+def test_a_closed_pipe_is_no_error(db: Database) -> None:
+    script = f"{sys.executable} -m auditdb sql | head -1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {script}"], capture_output=True, text=True, check=False,
+        env={**os.environ, "AUDITDB_DSN": db.dsn},
+    )  # fmt: skip
+    assert done.stderr == ""

@@ -1,0 +1,150 @@
+"""Recorded events: what no table shows, as the application tells it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from auditdb import ConnectionFailed, InvalidInput, Refused, context, record, record_async
+from tests.conftest import Database
+
+
+def test_an_event_holds_all_that_was_given_and_its_id_is_returned(db: Database) -> None:
+    event_id = record(
+        db.connect("app"),
+        "report.exported",
+        organization_id=1,
+        target_type="report",
+        target_id=UUID(int=5),
+        subject_id=2,
+        result="denied",
+        actor_id=7,
+        actor_type="api_key",
+        impersonator_id=1,
+        source="api",
+        old_values={"rows": 1},
+        new_values={"rows": 2},
+        details={"ip": "192.0.2.1"},
+    )
+    (event,) = db.events()
+    given = {
+        "id": event_id,
+        "action": "report.exported",
+        "organization_id": "1",
+        "target_type": "report",
+        "target_id": str(UUID(int=5)),
+        "subject_id": "2",
+        "result": "denied",
+        "actor_id": "7",
+        "actor_type": "api_key",
+        "impersonator_id": "1",
+        "source": "api",
+        "old_values": {"rows": 1},
+        "new_values": {"rows": 2},
+        "details": {"ip": "192.0.2.1"},
+        "db_user": "app",
+        "captured_from": None,
+    }
+    assert {name: event[name] for name in given} == given
+
+
+def test_what_is_not_given_comes_from_the_context(db: Database) -> None:
+    conn = db.connect("app")
+    with context(conn, actor_id=7, source="api", organization_id=1, ip="192.0.2.1"):
+        record(conn, "report.exported", details={"rows": 2})
+    (event,) = db.events()
+    assert (event["actor_id"], event["source"], event["organization_id"]) == ("7", "api", "1")
+    assert event["details"] == {"ip": "192.0.2.1", "rows": 2}
+
+
+def test_a_given_actor_is_a_user_whatever_the_type_of_the_context(db: Database) -> None:
+    conn = db.connect("app")
+    with context(conn, actor_type="system", source="system"):
+        record(conn, "report.exported", actor_id=7)
+        record(conn, "report.exported")
+    who = [(event["actor_id"], event["actor_type"]) for event in db.events()]
+    assert who == [("7", "user"), (None, "system")]
+
+
+def test_without_context_and_actor_it_is_the_database_role(db: Database) -> None:
+    record(db.connect("app"), "report.exported")
+    (event,) = db.events()
+    assert (event["actor_id"], event["actor_type"], event["source"]) == ("app", "database", "sql")
+
+
+def test_an_event_is_rolled_back_with_its_transaction(db: Database) -> None:
+    conn = db.connect("app", autocommit=False)
+    record(conn, "report.exported")
+    conn.rollback()
+    record(conn, "report.imported")
+    conn.commit()
+    assert db.actions() == ["report.imported"]
+
+
+@pytest.mark.parametrize(
+    ("action", "result", "says"),
+    [
+        ("Login", "success", "category.verb"),
+        ("audit.installed", "success", "kept for the log itself"),
+        ("report.exported", "ok", "success, failure or denied"),
+        ("report." + "x" * 300, "success", "category.verb"),
+    ],
+)
+def test_what_the_server_refuses_is_one_line_with_the_psycopg_error_as_cause(
+    db: Database, action: str, result: str, says: str
+) -> None:
+    with pytest.raises(Refused, match=says) as caught:
+        record(db.connect("app"), action, result=result)
+    assert isinstance(caught.value.__cause__, psycopg.errors.InvalidParameterValue)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_login_that_may_not_record_is_told_the_command_that_mends_it(db: Database) -> None:
+    with pytest.raises(Refused, match='run: grant audit_writer to "stranger"'):
+        record(db.connect("stranger"), "report.exported")
+
+
+def test_a_lost_connection_is_a_failed_connection(db: Database) -> None:
+    conn = db.connect("app")
+    db.connect().execute("select pg_terminate_backend(%s)", (conn.info.backend_pid,))
+    with pytest.raises(ConnectionFailed):
+        record(conn, "report.exported")
+
+
+@pytest.mark.parametrize("value", [b"5", True, 5.0, "a\x00b"])
+def test_an_identifier_that_cannot_be_meant_is_named(db: Database, value: Any) -> None:
+    with pytest.raises(InvalidInput, match="target_id"):
+        record(db.connect("app"), "report.exported", target_id=value)
+
+
+def test_values_that_no_json_can_hold_do_not_break_the_record(db: Database) -> None:
+    record(db.connect("app"), "report.exported", new_values={"a\x00": ["\ud800", float("nan")]})
+    assert db.events()[0]["new_values"] == {"a\ufffd": ["\ufffd", "nan"]}
+
+
+def test_row_and_cursor_factories_of_the_caller_do_not_matter(db: Database) -> None:
+    conn = db.connect("app", row_factory=psycopg.rows.dict_row, cursor_factory=psycopg.RawCursor)
+    assert record(conn, "report.exported") == db.events()[0]["id"]
+
+
+def test_the_asynchronous_form_records_the_same(db: Database) -> None:
+    async def work() -> int:
+        async with await psycopg.AsyncConnection.connect(db.conninfo("app")) as conn:
+            return await record_async(conn, "report.exported", actor_id=7, details={"rows": 2})
+
+    event_id = asyncio.run(work())
+    (event,) = db.events()
+    assert (event["id"], event["actor_id"], event["details"]) == (event_id, "7", {"rows": 2})
+
+
+def test_the_asynchronous_form_raises_the_same(db: Database) -> None:
+    async def work() -> None:
+        async with await psycopg.AsyncConnection.connect(db.conninfo("app")) as conn:
+            with pytest.raises(Refused, match=r"category\.verb"):
+                await record_async(conn, "Login")
+
+    asyncio.run(work())
