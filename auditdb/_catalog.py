@@ -201,8 +201,19 @@ def read(conn: psycopg.Connection[Any]) -> Catalog:
         heads = cursor.execute(_TABLES).fetchall()
         oids = [head[0] for head in heads]
         columns: dict[int, list[Column]] = defaultdict(list)
-        for oid, *fixed, labels, checks in cursor.execute(_COLUMNS, (oids,)):
-            columns[oid].append(Column(*fixed, tuple(labels) or _literals(checks)))
+        for (
+            oid,
+            name,
+            quoted,
+            of_type,
+            category,
+            not_null,
+            default,
+            labels,
+            checks,
+        ) in cursor.execute(_COLUMNS, (oids,)):
+            held = tuple(labels) or _literals(checks)
+            columns[oid].append(Column(name, quoted, of_type, category, not_null, default, held))
         keys: dict[int, list[tuple[str, ...]]] = defaultdict(list)
         partial: dict[int, list[tuple[str, ...]]] = defaultdict(list)
         primary = set()
@@ -214,9 +225,18 @@ def read(conn: psycopg.Connection[Any]) -> Catalog:
         schemas = cursor.execute("select nspname from pg_catalog.pg_namespace").fetchall()
     tables = {
         oid: Table(
-            oid, *head, oid in primary, tuple(columns[oid]), tuple(keys[oid]), tuple(partial[oid])
+            oid=oid,
+            schema=schema,
+            name=name,
+            sql=quoted,
+            owned=owned,
+            inherited=inherited,
+            has_primary_key=oid in primary,
+            columns=tuple(columns[oid]),
+            keys=tuple(keys[oid]),
+            partial_keys=tuple(partial[oid]),
         )
-        for oid, *head in heads
+        for oid, schema, name, quoted, owned, inherited in heads
     }
     links: dict[int, list[Link]] = defaultdict(list)
     for source, target, on_delete, names, referenced in foreign:

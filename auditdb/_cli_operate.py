@@ -87,7 +87,7 @@ def doctor(ctx: click.Context, json_: bool, fix: bool) -> None:
         click.echo(as_json({"mended": mended, "findings": [asdict(f) for f in findings]}))
     else:
         for line in mended:
-            click.echo(f"mended: {line}")
+            click.echo(line if " -- refused: " in line else f"mended: {line}")
         click.echo(examine.render(findings))
-    if findings:
+    if any(finding.severity != "notice" for finding in findings):
         raise click.exceptions.Exit(1)

@@ -9,12 +9,17 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import AsyncConnection, Connection
 
-from auditdb._session import Statement, block, block_async
+from auditdb._session import block, block_async, is_idle
 from auditdb._values import Id, as_json, as_text
 
-# What is not given comes from the context in force, which only the server knows for certain: a
-# savepoint that was rolled back, or SQL of the application, may have changed it.
+# Outside of a transaction no context can be in force.
 _ENTER: LiteralString = """
+select audit.set_context(%(actor_id)s, coalesce(%(actor_type)s, 'user'), %(impersonator_id)s,
+    coalesce(%(source)s, 'web'), %(organization_id)s, nullif(%(details)s, '{}'))
+"""
+# Inside of one, what is not given comes from the context in force, which only the server knows for
+# certain: a savepoint that was rolled back, or SQL of the application, may have changed it.
+_ENTER_INNER: LiteralString = """
 select before, audit.set_context(
     coalesce(%(actor_id)s, c ->> 'actor_id'),
     coalesce(%(actor_type)s, c ->> 'actor_type', 'user'),
@@ -66,7 +71,8 @@ def context(
         >>> with context(conn, actor_id=7, source="api", ip="203.0.113.9"):  # doctest: +SKIP
         ...     conn.execute("update membership set role = 'ADMIN' where user_id = 9")
     """
-    enter = _enter(actor_id, actor_type, impersonator_id, source, organization_id, details)
+    who = _parameters(actor_id, actor_type, impersonator_id, source, organization_id, details)
+    enter = (_ENTER if is_idle(conn) else _ENTER_INNER, who)
     with block(conn, "audit_writer", enter, leave=RESTORE) as (transaction, _):
         yield transaction
 
@@ -88,7 +94,8 @@ async def context_async(
         >>> async with context_async(conn, actor_id=7, source="api"):  # doctest: +SKIP
         ...     await conn.execute("delete from api_key where id = 3")
     """
-    enter = _enter(actor_id, actor_type, impersonator_id, source, organization_id, details)
+    who = _parameters(actor_id, actor_type, impersonator_id, source, organization_id, details)
+    enter = (_ENTER if is_idle(conn) else _ENTER_INNER, who)
     async with block_async(conn, "audit_writer", enter, leave=RESTORE) as (transaction, _):
         yield transaction
 
@@ -98,15 +105,15 @@ def type_of(actor_id: Id | None) -> str | None:
     return None if actor_id is None else "user"
 
 
-def _enter(
+def _parameters(
     actor_id: Id | None,
     actor_type: str | None,
     impersonator_id: Id | None,
     source: str | None,
     organization_id: Id | None,
     details: Mapping[str, Any],
-) -> Statement:
-    return _ENTER, {
+) -> dict[str, Any]:
+    return {
         "actor_id": as_text("actor_id", actor_id),
         "actor_type": as_text("actor_type", actor_type) or type_of(actor_id),
         "impersonator_id": as_text("impersonator_id", impersonator_id),

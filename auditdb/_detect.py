@@ -11,9 +11,12 @@ from typing import Any
 import psycopg
 
 from auditdb import _catalog
-from auditdb._kinds import Suggestion, suggest
+from auditdb._detect_credentials import Credentials
+from auditdb._detect_machines import Machines
+from auditdb._detect_people import People
+from auditdb._detect_rules import Suggestion
 from auditdb._mapping_file import value
-from auditdb._tenancy import Tenancy
+from auditdb._organization import Ways
 from auditdb.errors import InvalidInput, from_psycopg
 
 _HEADER = (
@@ -66,8 +69,19 @@ def detect(conn: psycopg.Connection[Any], schemas: Sequence[str] | None = None) 
             close = difflib.get_close_matches(name, catalog.schemas, 1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
             raise InvalidInput(f"there is no schema '{name}'{hint}")
-    tables, notes = suggest(Tenancy.of(catalog), frozenset(schemas) if schemas else None)
-    return Proposal(tables, notes)
+    tenancy, within = Ways.of(catalog), frozenset(schemas) if schemas else None
+    people = People(tenancy, within)
+    machines = Machines(tenancy, within, people.found, people.notes)
+    credentials = Credentials(tenancy, within, people.found, people.notes)
+    people.memberships()
+    people.users()
+    machines.keys()
+    machines.workflows()
+    credentials.passwords()
+    credentials.factors()
+    credentials.invitations()
+    credentials.left_out()
+    return Proposal(tuple(people.found.values()), tuple(people.notes))
 
 
 def _comment(text: str, prefix: str = "# ") -> str:

@@ -63,7 +63,7 @@ def _shown(value: Any) -> str:
 
 
 def load(text: str, source: str = "auditdb.toml") -> list[TableMapping]:
-    """Read a mapping file.
+    r"""Read a mapping file.
 
     Args:
         text: the file, in TOML.
@@ -73,7 +73,7 @@ def load(text: str, source: str = "auditdb.toml") -> list[TableMapping]:
         InvalidInput: not TOML; a key that is not known, absent or of the wrong type; a table twice.
 
     Example:
-        >>> load("[[table]]\\nname = 'public.invoice'\\nkind = 'invoice'\\nignore = ['seen_at']")
+        >>> load("[[table]]\nname = 'public.invoice'\nkind = 'invoice'\nignore = ['seen_at']")
         [TableMapping(name='public.invoice', kind='invoice', options={'ignore': ['seen_at']})]
     """
     try:
@@ -138,7 +138,7 @@ def value(given: str | Sequence[str]) -> str:
 
 def _basic(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04X}" for c in escaped) + '"'
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
 
 
 _ATTACHED = """
@@ -204,8 +204,8 @@ def _change(
         raise _naming(error, mapping) from error
     found = cursor.fetchone()
     if row is None:
-        options = {name: (None, new) for name, new in given.items()}
-        return Change(mapping.name, mapping.kind, "attach", options)
+        wanted: dict[str, tuple[Any, Any]] = {name: (None, new) for name, new in given.items()}
+        return Change(mapping.name, mapping.kind, "attach", wanted)
     _, kind, before, enabled, stored = row
     options = {
         name: (before.get(name), given.get(name))

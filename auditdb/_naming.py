@@ -20,12 +20,13 @@ _SYNONYMS = {
 }
 # Words that are written together without a sign of where one ends: apikey, organizationuser.
 _VOCABULARY = frozenset(
-    "access account action address admin api app auth automation backup bot code company count"
-    " credential customer device email factor flow group hash id invite key login member membership"
-    " name node order org organisation organization owner passkey password permission personal"
-    " person pipeline profile project recovery role secret service session staff status step team"
-    " tenant token totp trigger two type user username uuid version webauthn workflow"
-    " workspace".split()
+    "access account action address admin api app auth automation backup bot code company"
+    " condition count credential customer device edge email execution factor flow group hash"
+    " history id input instance invite key log login member membership name node order org"
+    " organisation organization output owner passkey password permission person personal"
+    " pipeline profile project recovery role run secret service session staff status step"
+    " table tbl team tenant token totp trigger two type user username uuid version webauthn"
+    " workflow workspace".split()
 )
 _PAIRS = {
     ("two", "factor"): "twofactor",
@@ -85,7 +86,8 @@ def words(name: str) -> tuple[str, ...]:
         size = next((n for n in (3, 2) if tuple(parts[:n]) in _PAIRS), 1)
         joined.append(_PAIRS[tuple(parts[:size])] if size > 1 else parts[0])
         del parts[:size]
-    return tuple(_SYNONYMS.get(w, _SYNONYMS.get(singular(w), singular(w))) for w in joined)
+    said = tuple(_SYNONYMS.get(w, _SYNONYMS.get(singular(w), singular(w))) for w in joined)
+    return said[1:] if said[:1] == ("tbl",) and said[1:] else said or (name,)
 
 
 def has(name: str, *wanted: str) -> bool:
@@ -127,16 +129,19 @@ def is_secret(column: str) -> bool:
 _SENSITIVE = frozenset(("pin", "seed", "cookie", "cvv", "ssn", "digest", "pwd", "passwd"))
 
 
+_SENSITIVE_IN = {
+    "api_key": "(full|raw|plain)?(key|value|digest|pat)",
+    "password": "value|password|digest",
+    "two_factor": "key|value|config",
+}
+
+
 def is_sensitive(column: str, kind: str) -> bool:
     """Return whether values of a column should not be in a log, of a table of this kind."""
     return (
         is_secret(column)
         or (words(column)[-1:] or ("",))[0] in _SENSITIVE
-        or (
-            kind == "api_key"
-            and re.fullmatch(r"(full|raw|plain)?(key|value|digest|pat)", flat(column)) is not None
-        )
-        or (kind == "password" and flat(column) in {"value", "password", "digest"})
+        or re.fullmatch(_SENSITIVE_IN.get(kind, "(?!)"), flat(column)) is not None
     )
 
 
@@ -144,14 +149,14 @@ _TOUCHED = re.compile(
     r"(row)?(updated|modified|changed|touched|synced|refreshed)(at|on|date|time|ts)?"
     r"|(at|date|time)?last(updated|modified|changed|touched)(at|on|date|time)?|updatetime"
     r"|(last|current|previous|next)"
-    r"(used|use|usage|seen|active|activity|access|accessed|login|loggedin|signin|signedin|run|ran"
+    r"(used|use|usage|request|requested|refill|refilled|seen|active|activity|access|accessed|login|loggedin|signin|signedin|run|ran"
     r"|execution|executed|triggered|checked|polled|synced|heartbeat)(at|on|date|time|ts|ip|from)?"
     r"|(lastused|lastlogin|lastseen|lastsignin|lastaccess)(at|on)?(ip|ipaddress|useragent|by)"
     r"|(login|signin|use|usage|used|view|run|execution|request|call|hit|access|failed|failure|error"
     r"|attempt|failedattempt|failedlogin|failedloginattempt|retry|trigger|invalidattempt)s?"
     r"(count|counter|total)"
     r"|(failed|invalid)(login|password|signin|otp)?(attempts|attempt|logins)|loginattempts"
-    r"|(sign|auth)?counter|signcount|lockversion|rowversion|xmin|searchvector|consumedtimestep"
+    r"|(sign|auth)?counter|signcount|lockversion|remaining|rowversion|xmin|searchvector|consumedtimestep"
 )
 
 
@@ -213,3 +218,14 @@ PENDING_LABELS = frozenset(
 def among(label: str, known: frozenset[str]) -> bool:
     """Return whether a label of a status, in whatever case, is one of the known ones."""
     return re.sub(r"[^a-z]", "", label.lower()) in known
+
+
+# Words beside "key" or "token" of tables that hold no API keys.
+OTHER_KEYS = frozenset(
+    "session refresh reset verification verify confirmation email invite csrf oauth oidc magic"
+    " push device fcm apns password remember idempotency encryption license ssh gpg public signing"
+    " jwt jwk blacklist blocklist denylist usage log event request audit rate login totp twofactor"
+    " recovery activation unsubscribe download share webhook cache foreign primary sort"
+    " translation registration authorization webauthn passkey security backup"
+    " impersonation".split()
+)

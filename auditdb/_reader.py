@@ -73,7 +73,7 @@ class Reader(_Viewer):
             return page_of(rows, limit)
 
     def events(self, *, batch: int = 500, **filters: Unpack[Filters]) -> Iterator[Event]:
-        """Return an iterator over all events, newest first, which holds one batch in memory.
+        """Return an iterator over all events, newest first, that holds a batch or two in memory.
 
         Each batch is a read of its own, not a server-side cursor: no transaction stays open and no
         snapshot is held while the caller works, who may use the connection meanwhile; no token has

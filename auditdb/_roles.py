@@ -1,4 +1,4 @@
-"""Of a row that grants something: its role, who is an admin by it, whether it still counts."""
+"""Where a row says its role, and whether it makes an admin by it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 from auditdb._catalog import Column, Table
 from auditdb._naming import (
-    DEAD_LABELS,
-    PENDING_LABELS,
     admin_labels,
-    among,
     flat,
     has,
     looks_like_roles,
@@ -85,9 +82,11 @@ def role_column(table: Table, group: Sequence[str] = ()) -> Role | None:
         (rank, n, c) for n, c in enumerate(table.columns) if (rank := _says_role(c)) is not None
     ]
     flags = _role_flags(table)
-    if not ranked or (flags and min(ranked)[0] > 3):
+    if not ranked:
         return flags
-    column = min(ranked)[2]
+    column = min(ranked, key=lambda found: found[:2])[2]
+    if flags and (column.category == "N" or (column.labels and not admin_labels(column.labels))):
+        return flags
     return _role_of(column, group)
 
 
@@ -120,7 +119,7 @@ def _role_of(column: Column, group: Sequence[str]) -> Role:
             value,
             "false",
             f"{column.name} holds a number that only the application understands.",
-            f"Which numbers in {column.name} make an admin or owner? Until it is said, nobody reads.",
+            f"Which numbers in {column.name} make an admin or owner? Until then nobody reads.",
         )
     return Role(
         value,
@@ -163,147 +162,6 @@ def role_name(table: Table) -> Role | None:
                     value,
                     one_of(f"lower({value}::text)", USUAL_ADMINS),
                     f"{column.name} of {table.name} names the role.",
-                    f"Roles are rows of {table.name}: are these the names of all that make an admin?",
+                    f"Roles are rows of {table.name}: are these the names of all admins?",
                 )
     return None
-
-
-@dataclass(frozen=True)
-class State:
-    """Whether a row counts as existing, or is accepted: a condition over {row}, and why."""
-
-    condition: str
-    why: str
-    question: str | None = None
-
-    def of(self, row: str) -> str:
-        """Return the condition for a row."""
-        return self.condition.replace("{row}", row)
-
-
-_ENDED = {
-    "": ("deleted", "removed", "revoked", "discarded", "archived"),
-    "user": ("deactivated",),
-    "membership": ("deactivated", "disabled", "suspended", "left", "ended", "terminated"),
-    "api_key": ("deactivated", "disabled", "invalidated", "suspended", "terminated", "rotated"),
-    "two_factor": ("deactivated", "disabled"),
-}
-_ON = {
-    "membership": ("active", "enabled"),
-    "api_key": ("active", "enabled", "valid"),
-    "two_factor": ("active", "enabled", "verified", "confirmed", "activated"),
-}
-_VERIFIED = frozenset(("verified", "active", "enabled", "confirmed", "activated"))
-
-
-def _status(table: Table) -> Column | None:
-    for column in table.columns:
-        if words(column.name)[-1:] in {("status",), ("state",)} and column.category in "ES":
-            return column
-    return None
-
-
-def alive(table: Table, kind: str) -> State | None:
-    """Return the condition under which a row of the table counts as existing."""
-    ended = _ENDED[""] + _ENDED.get(kind, ())
-    found: list[tuple[str, str]] = []
-    for column in table.columns:
-        name, sql = flat(column.name).removeprefix("is"), "{row}." + column.sql
-        if column.category == "D" and not column.not_null:
-            verb = next((w for w in ended if name in {f"{w}at", f"{w}on", f"{w}date"}), None)
-            if verb:
-                found.append((f"{sql} is null", f"{column.name} is set when it is {verb}."))
-            elif kind == "two_factor" and name.removesuffix("at") in _VERIFIED:
-                found.append((f"{sql} is not null", f"{column.name} is set when it is verified."))
-        elif column.category == "B":
-            if name in ended:
-                found.append((f"{sql} is not true", f"{column.name} is a soft delete."))
-            elif name in _ON.get(kind, ()):
-                found.append((f"{sql} is true", f"{column.name} tells whether it counts."))
-    status, question = _status(table), None
-    if status is not None and kind in _ON:
-        state = _living_status(status, kind)
-        if state is not None:
-            found.append((state.condition, state.why))
-            question = state.question
-    if not found:
-        return None
-    return State(both(*(c for c, _ in found)), " ".join(why for _, why in found), question)
-
-
-def _living_status(column: Column, kind: str) -> State | None:
-    sql = "{row}." + column.sql
-    if kind == "two_factor":
-        good = [label for label in column.labels if among(label, _VERIFIED)]
-        if good:
-            return State(one_of(sql, good), f"{column.name} becomes {' or '.join(good)}.")
-        return None
-    if column.labels:
-        dead = [label for label in column.labels if among(label, DEAD_LABELS)]
-        if not dead:
-            return None
-        return State(
-            f"({one_of(sql, dead)}) is not true",
-            f"{column.name} ends it at {' or '.join(dead)}; what is pending counts.",
-        )
-    return State(
-        f"({one_of(f'lower({sql})', sorted(DEAD_LABELS))}) is not true",
-        f"{column.name} is text.",
-        f"The catalog does not list the values of {column.name}: do these end it, and no others?",
-    )
-
-
-def accepted(table: Table) -> State | None:
-    """Return the condition under which a membership is more than an invitation."""
-    for column in table.columns:
-        name, sql = flat(column.name).removeprefix("is").removeprefix("has"), "{row}." + column.sql
-        if column.category == "B":
-            if name in {
-                "accepted",
-                "confirmed",
-                "approved",
-                "joined",
-                "verified",
-                "inviteaccepted",
-            }:
-                return State(sql, f"{column.name}: an invited admin reads nothing yet.")
-            if name in {"pending", "invited", "invitepending", "invitationpending"}:
-                return State(
-                    f"{sql} is not true", f"{column.name}: an invited admin reads nothing."
-                )
-        elif column.category == "D" and not column.not_null and column.default is None:
-            if name in {"acceptedat", "joinedat", "confirmedat", "approvedat", "activatedat"}:
-                return State(
-                    f"{sql} is not null", f"{column.name}: an invited admin reads nothing."
-                )
-            if name in {"invitationacceptedat", "inviteacceptedat"}:
-                sent = next(
-                    (
-                        other.sql
-                        for other in table.columns
-                        if flat(other.name) in {"invitationsentat", "invitedat", "invitesentat"}
-                    ),
-                    None,
-                )
-                unsent = f" or {{row}}.{sent} is null" if sent else ""
-                return State(
-                    f"({sql} is not null{unsent})", f"{column.name}: as accepted as it gets."
-                )
-    status = _status(table)
-    if status is None:
-        return None
-    sql = "{row}." + status.sql
-    why = f"{status.name}: an invited admin reads nothing yet."
-    if status.labels:
-        pending = [label for label in status.labels if among(label, PENDING_LABELS)]
-        living = [
-            label
-            for label in status.labels
-            if label not in pending and not among(label, DEAD_LABELS)
-        ]
-        return State(one_of(sql, living), why) if pending and living else None
-    return State(
-        f"lower({sql}) in ('active', 'accepted', 'approved', 'confirmed', 'enabled', 'joined')",
-        why,
-        f"The catalog does not list the values of {status.name}: is this what an accepted one says?",
-    )

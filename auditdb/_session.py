@@ -61,7 +61,7 @@ def block(
     Yields:
         The transaction, and the rows of the last statement.
     """
-    outermost = _is_idle(conn)
+    outermost = is_idle(conn)
     with ExitStack() as stack:
         with explained(conn, needs):
             if outermost and not conn.autocommit:
@@ -93,7 +93,7 @@ async def block_async(
     undo: bool = False,
 ) -> AsyncIterator[tuple[psycopg.AsyncTransaction, list[Row]]]:
     """Open a block as `block` does."""
-    outermost = _is_idle(conn)
+    outermost = is_idle(conn)
     async with AsyncExitStack() as stack:
         with explained(conn, needs):
             if outermost and not conn.autocommit:
@@ -117,7 +117,8 @@ async def block_async(
                 await stack.aclose()
 
 
-def _is_idle(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+def is_idle(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    """Return whether a block on the connection would be the outermost, with none around it."""
     return conn.info.transaction_status == TransactionStatus.IDLE
 
 

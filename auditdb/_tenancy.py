@@ -1,13 +1,15 @@
-"""Whose a row is: the table of users, the table of organisations, and the ways from a row to both."""
+"""Whose a row is: the tables of users and of organisations, and the ways from a row to both."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Self
 
 from auditdb._catalog import Catalog, Column, Link, Table
 from auditdb._naming import flat, has, words
-from auditdb._roles import accepted, alive, role_column
+from auditdb._roles import role_column
+from auditdb._states import accepted
 
 _USER_WORDS = {"user": 4, "person": 3, "account": 2, "member": 2, "login": 2, "identity": 1}
 _USER_WORDS |= {"profile": 1, "customer": 1, "employee": 1, "principal": 2}
@@ -16,8 +18,6 @@ GROUP_WORDS |= {"business": 3, "agency": 3, "enterprise": 3, "institution": 3, "
 GROUP_WORDS |= dict.fromkeys(("customer", "client", "team", "school", "space", "realm"), 2)
 GROUP_WORDS |= dict.fromkeys(("store", "shop", "brand", "merchant", "vendor", "partner"), 2)
 GROUP_WORDS |= dict.fromkeys(("group", "project", "department", "club", "community", "unit"), 1)
-# Groups that nest inside an organisation; an organisation with a parent is still one of its own.
-_NESTED = frozenset(("team", "group", "unit", "space", "workspace", "department"))
 _MEMBER_WORDS = frozenset(
     "member membership participant collaborator seat affiliation enrollment".split()
 )
@@ -80,7 +80,7 @@ class Tenancy:
     memberships: list[Membership] = field(default_factory=list)
 
     @classmethod
-    def of(cls, catalog: Catalog) -> Tenancy:
+    def of(cls, catalog: Catalog) -> Self:
         """Find users first, then groups with members, then which group is the organisation."""
         self = cls(catalog)
         scored = [(self._user_score(t), len(t.words), t.sql, t) for t in catalog.tables.values()]
@@ -90,8 +90,6 @@ class Tenancy:
         self.organization = self._choose_organization(shaped)
         self.memberships = self._settle(shaped)
         return self
-
-    # Users
 
     def _user_score(self, table: Table) -> int:
         said = table.words
@@ -121,7 +119,7 @@ class Tenancy:
         return score
 
     def user_column(self, table: Table) -> tuple[Column, int] | None:
-        """Return the column that tells the user of a row, and how well it does: 0 best, 3 its maker."""
+        """Return the column that tells the user of a row, and how well: 0 best, 3 its maker."""
         ranked: list[tuple[int, bool, int, Column]] = []
         linked: dict[str, bool] = {}
         for link in self.catalog.links[table.oid]:
@@ -142,7 +140,7 @@ class Tenancy:
         return (best[3], best[0]) if best[0] < 9 else None
 
     def _is_user(self, link: Link, name: str) -> bool:
-        """Whether a link's column holds a user's key: it references users, or what is one to one."""
+        """Whether a link's column holds a user's key: of users, or of what is one to one."""
         if self.users is None or self.users.key is None:
             return False
         if link.target == self.users.oid:
@@ -154,7 +152,7 @@ class Tenancy:
         )
 
     def subject_of(self, table: Table, row: str = "r") -> Found | None:
-        """Return the user that a row is about, by a column of its own or of its member or profile."""
+        """Return the user that a row is about, by its own column or by its member or profile."""
         direct = self.user_column(table)
         if direct is not None and direct[1] < 3:
             why = f"{direct[0].name} is the user."
@@ -174,8 +172,6 @@ class Tenancy:
             why = f"{direct[0].name} made it; no column says whose it is."
             return Found(f"{row}.{direct[0].sql}", why, not_null=direct[0].not_null)
         return None
-
-    # Organisations
 
     def _shapes(self, table: Table) -> list[Membership]:
         """Return the groups that a table might put users into, and how much speaks for it."""
@@ -213,6 +209,7 @@ class Tenancy:
                 "user" in said and (group.words[-1] in said or said & set(GROUP_WORDS))
             ):
                 score += 3
+            score += 2 * bool(said & _MEMBER_WORDS and group.words[-1] in said)
             score += 3 * (role_column(table) is not None)
             score += 2 * table.is_unique(key, *names) + (accepted(table) is not None)
             score -= 2 * (len(table.columns) > 25)
@@ -266,22 +263,10 @@ class Tenancy:
         return list(best.values())
 
     @property
-    def parent(self) -> Column | None:
-        """The column of the organisation's table that names the group it belongs to, if any."""
-        table = self.organization
-        if table is None or table.words[-1] not in _NESTED:
-            return None
-        for link in self.catalog.links[table.oid]:
-            if link.target == table.oid and len(link.columns) == 1:
-                return link.columns[0]
-        return None
-
-    def _own(self, row: str) -> str:
-        """The organisation of a row of the organisations' table."""
-        table = self.organization
-        assert table is not None and table.key is not None
-        key = f"{row}.{table.key.sql}"
-        return f"coalesce({row}.{self.parent.sql}, {key})" if self.parent else key
+    def primary(self) -> Membership | None:
+        """The memberships of organisations, as against those of teams inside them."""
+        found = [m for m in self.memberships if m.group is self.organization]
+        return max(found, key=lambda m: (m.score, m.table.sql), default=None)
 
     def exists(self, link: Link, row: str, condition: Callable[[str], str]) -> str:
         """Return the condition that a link leads to a row for which another one holds."""
@@ -308,194 +293,10 @@ class Tenancy:
         gap = "\n    " if "select" in wanted else " "
         return f"(select {wanted}{gap}from {target.sql} as {alias}{gap}where {joined})"
 
-    def _direct(self, table: Table, row: str) -> Found | None:
-        """The organisation by a column of the row."""
-        org = self.organization
-        if org is None or org.key is None:
-            return self._by_name(table, row)
-        links = [
-            link
-            for link in self.catalog.links[table.oid]
-            if link.target == org.oid
-            and (table is not org)
-            and not has(link.columns[0].name, "parent", "source", "invited", "partner", "billing")
-        ]
-        if not links:
-            return None
-        link = min(
-            links,
-            key=lambda k: (
-                not {*org.words[-1:], "organization"} & set(words(k.columns[-1].name)),
-                not k.not_null,
-                len(k.columns),
-                k.columns[0].name,
-            ),
-        )
-        for column, name in zip(link.columns, link.referenced, strict=True):
-            if name == org.key.name and (
-                not self.parent
-                or (has(column.name, "organization") and org.words[-1] != "organization")
-            ):
-                why = f"{column.name} references {org.name}."
-                return Found(f"{row}.{column.sql}", why, None, column.not_null, column.type)
-        why = f"Through {link.columns[0].name} to {org.name}" + (
-            f": its {self.parent.name} where it has one, else itself." if self.parent else "."
-        )
-        return Found(
-            self.lookup(link, row, self._own), why, None, link.not_null, org.key.type, steps=1
-        )
-
-    def _by_name(self, table: Table, row: str) -> Found | None:
-        for wanted in (
-            "organization",
-            "tenant",
-            "workspace",
-            "company",
-            "account",
-            "customer",
-            "team",
-        ):
-            for column in table.columns:
-                if words(column.name) in {(wanted, "id"), (wanted, "uuid"), (wanted,)}:
-                    if column.category in "BDA" or (
-                        len(words(column.name)) == 1 and column.category == "E"
-                    ):
-                        continue
-                    why = (
-                        f"{column.name} names the organisation; no table of organisations is here."
-                    )
-                    return Found(f"{row}.{column.sql}", why, None, column.not_null, column.type)
-        return None
-
-    def _through(self, table: Table, row: str, seen: frozenset[int]) -> list[Found]:
-        """The organisation by way of other tables, the best ways first."""
-        ways = []
-        for link in self.catalog.links[table.oid]:
-            target = self.catalog.tables[link.target]
-            if target in (self.users, self.organization) or target.oid in seen or len(seen) > 4:
-                continue
-            grouped = target.words[-1] in GROUP_WORDS
-            if not link.not_null and not grouped and link.on_delete != "c":
-                continue
-            inner = self.organization_of(
-                target, alias_of(target, row), seen | {table.oid}, user=False
-            )
-            if inner is None:
-                continue
-            found = Found(
-                self.lookup(link, row, lambda _, sql=inner.sql: sql),  # type: ignore[misc]
-                f"Through {link.columns[0].name} to {target.name}. {inner.why}",
-                inner.question,
-                link.not_null and inner.not_null,
-                inner.type,
-                inner.steps + 1,
-            )
-            ways.append(((not found.not_null, found.steps, not grouped, found.sql), found))
-        return [found for _, found in sorted(ways, key=lambda way: way[0])]
-
-    def organization_of(
-        self, table: Table, row: str = "r", seen: frozenset[int] = frozenset(), user: bool = True
-    ) -> Found | None:
-        """Return the organisation of a row: by its column, through groups, through its user."""
-        if table is self.organization and table.key is not None:
-            return Found(self._own(row), "The organisation itself.", None, True, table.key.type)
-        direct = self._direct(table, row)
-        ways = [direct] if direct else []
-        if not (direct and direct.not_null) and table is not self.users:
-            through = self._through(table, row, seen)
-            ways += through[:1] if through and through[0].not_null else through[:2]
-        if user and not any(way.not_null for way in ways):
-            ways += self._through_user(table, row)
-        return _first_of(ways) if ways else None
-
-    def _through_user(self, table: Table, row: str) -> list[Found]:
-        """The organisation of the row's user: by the user's own column, and by a membership."""
-        if table is self.users:
-            key = table.key
-            user = f"{row}.{key.sql}" if key else None
-            ways: list[Found] = []
-        else:
-            column = self.user_column(table)
-            if column is None or self.users is None or self.users.key is None:
-                return []
-            user = f"{row}.{column[0].sql}"
-            link = Link(table.oid, (column[0],), self.users.oid, (self.users.key.name,))
-            own = self._direct(self.users, alias_of(self.users, row))
-            ways = []
-            if own is not None:
-                ways.append(
-                    Found(
-                        self.lookup(link, row, lambda _: own.sql),
-                        f"Of the user in {column[0].name}: {own.why}",
-                        None,
-                        own.not_null and column[0].not_null,
-                        own.type,
-                    )
-                )
-                if ways[0].not_null:
-                    return ways
-        membership = self.primary
-        if membership is None or user is None:
-            return ways
-        if table is membership.table:
-            return ways
-        picked = self._pick(membership, user, row)
-        return [*ways, picked] if picked else ways
-
-    @property
-    def primary(self) -> Membership | None:
-        """The memberships of organisations, as against those of teams inside them."""
-        found = [m for m in self.memberships if m.group is self.organization]
-        return max(found, key=lambda m: (m.score, m.table.sql), default=None)
-
-    def _pick(self, membership: Membership, user: str, row: str) -> Found | None:
-        """One membership of a user, the same one every time."""
-        table = membership.table
-        alias = alias_of(table, row)
-        column = self.user_column(table)
-        organization = self._direct(table, alias)
-        if column is None or organization is None:
-            return None
-        order = [
-            f"({s.of(alias)}) desc" for s in (accepted(table), alive(table, "membership")) if s
-        ]
-        made = next(
-            (c for c in table.columns if flat(c.name) in {"createdat", "created", "joinedat"}), None
-        )
-        order += [f"{alias}.{c.sql}" for c in (made, table.key) if c]
-        if not table.key:
-            order.append(organization.sql)
-        gap = "\n    "
-        return Found(
-            f"(select {organization.sql}{gap}from {table.sql} as {alias}{gap}"
-            f"where {alias}.{column[0].sql} = {user}{gap}order by {', '.join(order)} limit 1)",
-            f"Of the user, through {table.name}: accepted first, then the oldest.",
-            "A user in several organisations: is their first one right here? "
-            "If not, set organization_id in the context and leave this out.",
-            False,
-            organization.type,
-            2,
-        )
-
 
 def alias_of(table: Table, row: str) -> str:
     """Return a name for a row of the table that does not hide the row it is reached from."""
     letter = (table.words[-1] if table.words else table.name)[0].lower()
-    letter = letter if letter.isascii() and letter.isalpha() and letter != "r" else "x"
+    letter = letter if letter.isascii() and letter.isalpha() and letter not in "rx" else "z"
     depth = 1 if row in {"r", "{row}"} else int(row[1:] or 1) + 1
     return f"{letter}{depth}" if depth > 1 else letter
-
-
-def _first_of(ways: list[Found]) -> Found:
-    """Return the first of several ways that leads anywhere."""
-    if len(ways) == 1:
-        return ways[0]
-    cast = "::text" if len({way.type for way in ways}) > 1 else ""
-    return replace(
-        ways[0],
-        sql="coalesce(" + ",\n    ".join(way.sql + cast for way in ways) + ")",
-        why=" Else: ".join(way.why for way in ways),
-        question=next((way.question for way in ways if way.question), None),
-        not_null=any(way.not_null for way in ways),
-        type="text" if cast else ways[0].type,
-    )

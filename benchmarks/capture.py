@@ -1,7 +1,7 @@
 """Measures what capture costs: in the server, and as an application sees it.
 
-    python -m benchmarks.capture            # an embedded server, everything, docs/capture.*
-    python -m benchmarks.capture --dsn ...  # any server; databases bench_* are made and dropped
+python -m benchmarks.capture            # an embedded server, everything, docs/capture.*
+python -m benchmarks.capture --dsn ...  # any server; databases bench_* are made and dropped
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def address(dsn: str | None) -> Iterator[str]:
     with auditdb.embedded.server() as own:
         with psycopg.connect(own, autocommit=True) as conn:
             for name, value in SETTINGS.items():
-                conn.execute(sql.SQL("alter system set {} = {}").format(sql.Identifier(name), value))
+                conn.execute(
+                    sql.SQL("alter system set {} = {}").format(sql.Identifier(name), value)
+                )
             conn.execute("select pg_reload_conf()")
         yield own
 
@@ -72,8 +74,8 @@ def environment(dsn: str) -> dict[str, Any]:
     with psycopg.connect(dsn) as conn:
         version = conn.execute("select version()").fetchone()
         settings = conn.execute(
-            "select name, setting from pg_settings where source not in ('default', 'override') "
-            "and name !~ '(directory|file|host|lc_|log|timezone|TimeZone|DateStyle|path)' order by name"
+            "select name, setting from pg_settings where source not in ('default', 'override') and "
+            "name !~ '(directory|file|host|lc_|log|timezone|TimeZone|DateStyle|path)' order by name"
         ).fetchall()
     assert version is not None
     return {
@@ -105,7 +107,11 @@ def main() -> None:
         if options.only != "application":
             samples = inserver.run(dsns, rounds=options.rounds, rows=options.rows)
             result["in_server"] = {
-                w.name: {"title": w.title, "rows": w.rows, "contenders": inserver.summarise(samples[w.name])}
+                w.name: {
+                    "title": w.title,
+                    "rows": w.rows,
+                    "contenders": inserver.summarise(samples[w.name]),
+                }
                 for w in workloads(options.rows)
             }
         if options.only != "server":

@@ -102,7 +102,10 @@ def workloads(rows: int) -> list[Workload]:
     update_wide = f"update wide set {_CHANGE_WIDE} where id = _i"
     insert = f"insert into member values ({_NEW_MEMBER.format(id='100000 + _i')})"
     delete = "delete from member where id = 100000 + _i"
-    many = f"insert into member select {_NEW_MEMBER.format(id='g')} from generate_series(200001, {200000 + ROWS}) as g"
+    many = (
+        f"insert into member select {_NEW_MEMBER.format(id='g')} "
+        f"from generate_series(200001, {200000 + ROWS}) as g"
+    )
     return [
         Workload(
             name="update", title="UPDATE of one row", rows=rows, body=_loop(rows, f"{update};"),
@@ -120,7 +123,8 @@ def workloads(rows: int) -> list[Workload]:
             name="delete", title="DELETE of one row", rows=rows, body=_loop(rows, f"{delete};"),
             floor=_loop(rows, f"""select * into _old from member where id = 100000 + _i;
                 {delete};
-                {_FLOOR_INSERT} values ({_values("removed", "_old", "to_jsonb(_old)", "null")});"""),
+                {_FLOOR_INSERT} values (
+                    {_values("removed", "_old", "to_jsonb(_old)", "null")});"""),
         ),
         Workload(
             name="update_wide", title="UPDATE of 3 of 40 columns", rows=rows,
@@ -128,7 +132,8 @@ def workloads(rows: int) -> list[Workload]:
             floor=_loop(rows, f"""select * into _old from wide where id = _i;
                 {update_wide} returning * into _new;
                 {_FLOOR_INSERT} values (
-                    {_values("updated", "_new", "to_jsonb(_old)", "to_jsonb(_new)", wide=True)});"""),
+                    {_values("updated", "_new", "to_jsonb(_old)", "to_jsonb(_new)",
+                             wide=True)});"""),
         ),
         Workload(
             name="update_many", title=f"UPDATE of {ROWS:,} rows in one statement", rows=ROWS,

@@ -63,11 +63,9 @@ begin
     ) then
         grant audit_mapper to audit_owner;
     end if;
-    if not exists (
-        select from pg_catalog.pg_auth_members
-        where roleid = 'audit_operator'::regrole and member = _me::regrole
-    ) and not (select rolsuper from pg_catalog.pg_roles where rolname = _me) then
-        execute pg_catalog.format('grant audit_operator to %I', _me);
+    -- Since PostgreSQL 16 the role that created it is a member that inherits nothing.
+    if not pg_catalog.pg_has_role(_me, 'audit_operator', 'usage') then
+        execute pg_catalog.format('grant audit_operator to %I%s', _me, _with);
     end if;
 exception when insufficient_privilege then
     raise exception 'role "%" may not grant the roles of auditdb: %', _me, sqlerrm

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -144,7 +144,7 @@ class Database:
             conn.close()
 
 
-def _start() -> Iterator[Server]:
+def _start() -> Generator[Server, None, None]:
     address = os.environ.get("AUDITDB_TEST_DSN")
     if address:
         with psycopg.connect(address) as conn:
@@ -189,7 +189,7 @@ def load_application(
         conn.execute(ATTACH.encode())
 
 
-address = {
+address: Any = {
     "host": _server.host,
     "port": _server.port,
     "user": _server.user,

@@ -118,7 +118,8 @@ def test_the_connection_is_as_before_in_and_after_the_block(db: Database, autoco
     conn = db.connect("app", autocommit=autocommit)
     with context(conn, actor_id=7):
         assert conn.info.pipeline_status == PipelineStatus.OFF
-        assert conn.info.transaction_status == TransactionStatus.INTRANS
+        inside = conn.info.transaction_status
+    assert inside == TransactionStatus.INTRANS
     assert conn.info.transaction_status == TransactionStatus.IDLE
     assert conn.autocommit is autocommit
     with pytest.raises(ZeroDivisionError), context(conn, actor_id=7):
@@ -241,7 +242,7 @@ def test_a_login_that_may_not_is_refused_with_the_command_that_mends_it(
     db: Database, autocommit: bool
 ) -> None:
     conn = db.connect("stranger", autocommit=autocommit)
-    with pytest.raises(Refused, match="grant audit_writer to \"stranger\"") as caught:
+    with pytest.raises(Refused, match='grant audit_writer to "stranger"') as caught:
         with context(conn, actor_id=7):
             pytest.fail("the block was entered")
     assert isinstance(caught.value.__cause__, psycopg.errors.InsufficientPrivilege)
@@ -277,7 +278,12 @@ def test_an_identifier_that_cannot_be_meant_is_named(db: Database, value: Any) -
 def test_details_that_no_json_can_hold_do_not_break_the_action(workflow: Database) -> None:
     conn = workflow.connect("app")
     when = datetime(2026, 1, 31, tzinfo=UTC)
-    odd = {"user_agent": "a\x00b\ud800", "took": float("inf"), "at": when, "all": {1}}
+    odd: dict[str, Any] = {
+        "user_agent": "a\x00b\ud800",
+        "took": float("inf"),
+        "at": when,
+        "all": {1},
+    }
     with context(conn, actor_id=7, **odd):
         conn.execute(RENAME)
     assert modified(workflow)[0]["details"] == {

@@ -1,6 +1,605 @@
-from tests.conftest import Database
+"""The doctor is silent for a healthy log, and finds exactly what was broken and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+import auditdb
 from auditdb import doctor
-def test_x(db: Database):
-    db.key
-    for f in doctor.diagnose(db.connect("app_owner")): print(f)
-    assert 0
+from auditdb.doctor import Finding
+from tests.conftest import Database
+
+SUPERUSER = None
+OWNER = "app_owner"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing broken, by whom, and the finding that must come of it."""
+
+    sql: str
+    check: str
+    object: str
+    problem: str
+    by: str | None = SUPERUSER
+    severity: str = "critical"
+    # Who runs the command that the finding names; it must leave nothing to be found.
+    mended_by: str | None = SUPERUSER
+
+
+TRIGGERS = {
+    "a_trigger_disabled_by_the_owner": Damage(
+        "alter table membership disable trigger auditdb_update",
+        "triggers", "public.membership", "auditdb_update disabled", by=OWNER, mended_by=OWNER,
+    ),
+    "a_trigger_disabled_and_enabled_in_one_transaction": Damage(
+        "alter table membership disable trigger auditdb_update;"
+        "alter table membership enable always trigger auditdb_update",
+        "triggers", "public.membership", "auditdb_update altered and put back",
+        by=OWNER, mended_by=OWNER,
+    ),
+    "all_triggers_downgraded_as_by_pg_restore": Damage(
+        "alter table membership disable trigger all; alter table membership enable trigger all",
+        "triggers", "public.membership",
+        "auditdb_delete, auditdb_insert, auditdb_truncate, auditdb_update downgraded from",
+        mended_by=OWNER,
+    ),
+    "a_trigger_for_replicas_only": Damage(
+        "alter table api_key enable replica trigger auditdb_insert",
+        "triggers", "public.api_key", "auditdb_insert downgraded to ENABLE REPLICA",
+        by=OWNER, mended_by=OWNER,
+    ),
+    "a_trigger_dropped": Damage(
+        "drop trigger auditdb_delete on api_key",
+        "triggers", "public.api_key", "auditdb_delete missing", by=OWNER, mended_by=OWNER,
+    ),
+    "a_trigger_dropped_and_created_again": Damage(
+        """
+        do $$
+        declare
+            _definition text := (select pg_get_triggerdef(oid) from pg_trigger
+                where tgrelid = 'membership'::regclass and tgname = 'auditdb_delete');
+        begin
+            drop trigger auditdb_delete on membership;
+            execute _definition;
+            alter table membership enable always trigger auditdb_delete;
+        end
+        $$
+        """,
+        "triggers", "public.membership", "auditdb_delete dropped and created again",
+        mended_by=OWNER,
+    ),
+    "a_trigger_narrowed_by_a_condition": Damage(
+        """
+        do $$
+        declare
+            _function text := (select tgfoid::regprocedure::text from pg_trigger
+                where tgrelid = 'membership'::regclass and tgname = 'auditdb_delete');
+        begin
+            execute 'create or replace trigger auditdb_delete after delete on membership
+                for each row when (old.role <> ''OWNER'') execute function ' || _function;
+        end
+        $$
+        """,
+        "triggers", "public.membership", "auditdb_delete calling something else",
+    ),
+}  # fmt: skip
+
+GUARDS = {
+    "a_guard_disabled": Damage(
+        "alter table audit.event_default disable trigger refuse_change",
+        "guards", "audit.event_default", "refuse_change disabled", mended_by=OWNER,
+    ),
+    "a_guard_disabled_and_enabled_on_the_parent": Damage(
+        "alter table only audit.event disable trigger refuse_truncate;"
+        "alter table only audit.event enable always trigger refuse_truncate",
+        "guards", "audit.event", "refuse_truncate altered and put back", mended_by=OWNER,
+    ),
+    "a_guard_dropped": Damage(
+        "drop trigger refuse_truncate on audit.event_default",
+        "guards", "audit.event_default", "refuse_truncate missing", mended_by=OWNER,
+    ),
+    "the_guard_of_the_attestation_disabled": Damage(
+        "alter table audit.attestation disable trigger refuse_change",
+        "guards", "audit.attestation", "refuse_change disabled", mended_by=OWNER,
+    ),
+    "row_level_security_off_on_a_partition": Damage(
+        "alter table audit.event_default disable row level security",
+        "guards", "audit.event_default", "row-level security is off", mended_by=OWNER,
+    ),
+    "row_level_security_off_on_the_keys": Damage(
+        "alter table audit.signing_key disable row level security",
+        "guards", "audit.signing_key", "row-level security is off", mended_by=OWNER,
+    ),
+    "row_level_security_not_forced_on_the_parent": Damage(
+        "alter table audit.event no force row level security",
+        "guards", "audit.event", "row-level security is not forced", mended_by=OWNER,
+    ),
+}  # fmt: skip
+
+LOG = {
+    "a_rule_that_swallows_events": Damage(
+        "create rule swallow as on insert to audit.event_default do instead nothing",
+        "log", "audit.event_default", "has rule swallow",
+    ),
+    "a_foreign_trigger_on_the_log": Damage(
+        "create function public.swallow() returns trigger language plpgsql"
+        " as 'begin return null; end';"
+        "create trigger swallow before insert on audit.event"
+        " for each row execute function public.swallow()",
+        "log", "audit.event", "has trigger swallow",
+    ),
+    "a_constraint_that_refuses_events": Damage(
+        "alter table audit.event add constraint small check (id < 10000000)",
+        "log", "audit.event", "has constraint small",
+    ),
+    "a_unique_index_that_refuses_events": Damage(
+        "create unique index once on audit.event_default (target_id)",
+        "log", "audit.event_default", "has unique index audit.once",
+    ),
+    "a_policy_that_opens_the_log": Damage(
+        "create policy open on audit.event for select to public using (true)",
+        "log", "audit.event", "policy open is none of auditdb's",
+    ),
+    "a_view_without_security_invoker": Damage(
+        "alter view audit.auth_log reset (security_invoker)",
+        "views", "audit.auth_log", "reads the log with its owner's rights",
+    ),
+    "a_view_of_the_application_over_the_log": Damage(
+        "create view public.everything as select * from audit.event",
+        "views", "public.everything", "reads the log with its owner's rights",
+    ),
+    "a_copy_of_the_log": Damage(
+        "create materialized view public.copied as select * from audit.log",
+        "views", "public.copied", "copies the log",
+    ),
+    "a_table_of_the_log_given_away": Damage(
+        "alter table audit.action owner to app_owner",
+        "ownership", "table audit.action", "belongs to app_owner, not to audit_owner",
+    ),
+    "a_function_that_is_none_of_auditdb": Damage(
+        "set role audit_owner;"
+        "create function audit.extra() returns int language sql as 'select 1'; reset role",
+        "functions", "audit.extra()", "is none of auditdb's",
+    ),
+    "a_capture_function_altered_and_put_back": Damage(
+        "do $$ begin execute (select format('alter function %s cost 5;"
+        " alter function %1$s cost 100', tgfoid::regprocedure) from pg_trigger"
+        " where tgrelid = 'api_key'::regclass"
+        " and tgname = 'auditdb_insert'); end $$",
+        "functions", "audit.capture_", "was altered or granted, and put back", severity="warning",
+        mended_by=OWNER,
+    ),
+    "a_capture_function_that_does_nothing": Damage(
+        "do $$ begin execute (select format('create or replace function %s returns trigger language"
+        " plpgsql stable security definer as ''begin return null; end''', tgfoid::regprocedure)"
+        " from pg_trigger where tgrelid = 'api_key'::regclass"
+        " and tgname = 'auditdb_insert'); end $$",
+        "functions", "audit.capture_", "is not as it was installed", mended_by=OWNER,
+    ),
+}  # fmt: skip
+
+GRANTS = {
+    "a_table_opened_to_a_stranger": Damage(
+        "grant select on audit.event to stranger",
+        "grants", "SELECT on table audit.event to stranger", "was not granted by auditdb",
+    ),
+    "a_column_opened": Damage(
+        "grant select (secret) on audit.signing_key to app",
+        "grants", "SELECT (secret) on table audit.signing_key to app", "was not granted by auditdb",
+    ),
+    "a_partition_opened": Damage(
+        "grant insert on audit.event_default to audit_writer",
+        "grants", "INSERT on table audit.event_default to audit_writer", "was not granted",
+    ),
+    "a_function_opened_to_all": Damage(
+        "grant execute on function audit.refuse_change() to public",
+        "grants", "EXECUTE on function audit.refuse_change() to public", "was not granted",
+    ),
+    "objects_to_come_opened": Damage(
+        "alter default privileges for role audit_owner in schema audit"
+        " grant select on tables to app",
+        "grants", "SELECT on future tables of audit_owner to app", "was not granted by auditdb",
+    ),
+    "functions_to_come_opened_to_all": Damage(
+        "alter default privileges for role audit_owner grant execute on functions to public",
+        "grants", "EXECUTE on future functions of audit_owner to public", "was not granted",
+    ),
+    "the_schema_opened": Damage(
+        "grant create on schema audit to app_owner",
+        "grants", "CREATE on schema audit to app_owner", "was not granted by auditdb",
+    ),
+}  # fmt: skip
+
+TABLES = {
+    "a_table_that_inherits": Damage(
+        "create table workflow_archive () inherits (workflow)",
+        "tables", "public.workflow_archive", "inherits from public.workflow and is not captured",
+        by=OWNER, mended_by=OWNER,
+    ),
+    "a_table_in_other_hands": Damage(
+        "alter table workflow owner to postgres",
+        "tables", "public.workflow", "belongs to postgres, and belonged to app_owner",
+        severity="notice",
+    ),
+    "a_column_added": Damage(
+        "alter table membership add note text",
+        "mappings", "public.membership", "column note is new", by=OWNER, severity="warning",
+        mended_by=OWNER,
+    ),
+    "a_column_retyped": Damage(
+        "alter table membership alter role type varchar(20)",
+        "mappings", "public.membership", "column role is character varying(20), was text", by=OWNER,
+        severity="warning", mended_by=OWNER,
+    ),
+    "a_mapped_column_renamed": Damage(
+        "alter table api_key rename user_id to owner_id",
+        "mappings", "public.api_key",
+        "column owner_id is new, column user_id is gone; subject: there is no column user_id",
+        by=OWNER, severity="warning", mended_by=OWNER,
+    ),
+    "a_lookup_that_may_no_longer_be_read": Damage(
+        "revoke select (id, organization_id) on workflow from audit_mapper",
+        "mappings", "public.workflow_step", "organization: permission denied for table workflow",
+        by=OWNER, severity="warning", mended_by=OWNER,
+    ),
+    "a_lookup_hidden_by_row_level_security": Damage(
+        "alter table workflow enable row level security",
+        "mappings", "public.workflow", "no policy lets audit_mapper read it", by=OWNER,
+        severity="warning", mended_by=OWNER,
+    ),
+    "a_rule_for_admins_that_fails": Damage(
+        "revoke select (role) on membership from audit_mapper",
+        "readers", "public.membership", "its rule for admins fails: permission denied", by=OWNER,
+        mended_by=OWNER,
+    ),
+    "events_without_a_month": Damage(
+        "set role audit_owner; insert into audit.event (occurred_at, action, result, actor_type,"
+        " source) values ('2001-01-01', 'a.b', 'success', 'user', 'web'); reset role",
+        "partitions", "audit.event_default", "holds 1 events", severity="warning", mended_by=OWNER,
+    ),
+    "months_running_out": Damage(
+        """
+        do $$
+        declare
+            _month text := 'audit.event_' || to_char(now() at time zone 'UTC' + interval '2 months',
+                'YYYY_MM');
+        begin
+            perform audit.close_attestation(_month::regclass, 'test');
+            execute 'drop table ' || _month;
+        end
+        $$
+        """,
+        "partitions", "audit.event", "has no partition for", severity="warning", mended_by=OWNER,
+    ),
+    "an_old_key": Damage(
+        "update audit.signing_key set created_at = now() - interval '100 days'",
+        "keys", "key ", "is 100 days old", severity="warning", mended_by=OWNER,
+    ),
+    "no_key": Damage(
+        "delete from audit.signing_key", "keys", "audit.signing_key", "there is no signing key",
+        severity="notice", mended_by=OWNER,
+    ),
+}  # fmt: skip
+
+# Roles belong to the whole server: broken and mended in a transaction that is rolled back.
+ROLES = {
+    "a_member_of_the_owner": Damage(
+        "grant audit_owner to stranger", "roles", "stranger", "is a member of audit_owner",
+    ),
+    "a_member_of_the_owner_through_a_group": Damage(
+        "create role crew; grant audit_owner to crew; grant crew to app",
+        "roles", "crew", "is a member of audit_owner",
+    ),
+    "a_member_of_the_mapper": Damage(
+        "grant audit_mapper to app", "roles", "app", "is a member of audit_mapper",
+    ),
+    "a_mapper_with_rights_of_the_application": Damage(
+        "grant app_owner to audit_mapper", "roles", "audit_mapper", "is a member of app_owner",
+    ),
+    "an_owner_that_may_log_in": Damage(
+        "alter role audit_owner login", "roles", "audit_owner", "may log in",
+    ),
+    "a_login_past_row_level_security": Damage(
+        "alter role app bypassrls", "logins", "app", "bypasses row-level security",
+        severity="warning",
+    ),
+    "a_login_that_reads_all_data": Damage(
+        "grant pg_read_all_data to app", "logins", "app", "is a member of pg_read_all_data",
+        severity="warning",
+    ),
+}  # fmt: skip
+
+
+def diagnose(db: Database, role: str | None = SUPERUSER) -> list[Finding]:
+    return doctor.diagnose(db.connect(role))
+
+
+def run(conn: psycopg.Connection[Any], sql: str) -> None:
+    with conn.transaction():
+        conn.execute(sql.encode())
+
+
+def assert_found(findings: list[Finding], damage: Damage) -> Finding:
+    assert [(f.check_name, f.severity) for f in findings] == [(damage.check, damage.severity)]
+    finding = findings[0]
+    assert finding.object.startswith(damage.object)
+    assert damage.problem in finding.problem
+    assert finding.why.endswith(".")
+    return finding
+
+
+@pytest.fixture
+def healthy(db: Database) -> Database:
+    """A database in use, with a key: what the doctor has nothing to say of."""
+    assert db.key
+    return db
+
+
+def test_a_healthy_log_is_silent_for_all_who_may_ask(healthy: Database) -> None:
+    for role in (SUPERUSER, "app_owner", "app_auditor"):
+        assert diagnose(healthy, role) == []
+
+
+def test_a_log_without_any_application_is_silent(empty_db: Database) -> None:
+    assert diagnose(empty_db) == []
+
+
+@pytest.mark.parametrize("role", ["app", "app_reader", "stranger"])
+def test_roles_of_the_application_may_not_ask(healthy: Database, role: str) -> None:
+    with pytest.raises(auditdb.Refused, match="permission denied"):
+        diagnose(healthy, role)
+
+
+@pytest.mark.parametrize("damage", [
+    pytest.param(damage, id=name)
+    for name, damage in (TRIGGERS | GUARDS | LOG | GRANTS | TABLES).items()
+])  # fmt: skip
+def test_exactly_the_damage_is_found_and_mended(healthy: Database, damage: Damage) -> None:
+    run(healthy.connect(damage.by), damage.sql)
+    finding = assert_found(diagnose(healthy, "app_auditor"), damage)
+    run(healthy.connect(damage.mended_by), finding.mend)
+    assert diagnose(healthy) == []
+
+
+@pytest.mark.parametrize("damage", [
+    pytest.param(damage, id=name)
+    for name, damage in (TRIGGERS | GUARDS | LOG | TABLES).items()
+])  # fmt: skip
+def test_fix_mends_what_is_safe_and_nothing_else(healthy: Database, damage: Damage) -> None:
+    run(healthy.connect(damage.by), damage.sql)
+    findings = diagnose(healthy)
+    conn = healthy.connect(damage.mended_by)
+    done = doctor.fix(conn, findings)
+    assert done == [f.mend for f in findings if f.fixable]
+    assert diagnose(healthy) == [f for f in findings if not f.fixable]
+
+
+@pytest.mark.parametrize("damage", [pytest.param(d, id=name) for name, d in ROLES.items()])
+def test_a_dangerous_role_is_found_and_mended(healthy: Database, damage: Damage) -> None:
+    with rolled_back(healthy) as conn:
+        run(conn, damage.sql)
+        finding = assert_found(doctor.diagnose(conn), damage)
+        run(conn, finding.mend)
+        assert doctor.diagnose(conn) == []
+
+
+def test_one_who_reads_all_data_reads_no_key_and_no_event(healthy: Database) -> None:
+    with rolled_back(healthy) as conn:
+        run(conn, "grant pg_read_all_data, pg_write_all_data to app; set role app")
+        for table in ("signing_key", "event"):
+            assert conn.execute(f"select * from audit.{table}".encode()).fetchall() == []
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+            run(conn, "insert into audit.signing_key values ('mine', 'x')")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+            run(
+                conn,
+                "insert into audit.attestation (occasion, scope, kind, relation, name)"
+                " values ('attach', 'audit.event', 'trigger', 'audit.event', 'x')",
+            )
+
+
+@contextmanager
+def rolled_back(db: Database) -> Iterator[psycopg.Connection[Any]]:
+    conn = db.connect()
+    with conn.transaction(force_rollback=True):
+        yield conn
+
+
+def test_a_superuser_of_the_application_is_found_and_one_at_a_console_is_not(
+    healthy: Database,
+) -> None:
+    conn = healthy.connect()
+    conn.execute("update membership set role = 'ADMIN' where user_id = 2")
+    assert diagnose(healthy) == []
+    with auditdb.context(conn, actor="2", source="web"):
+        conn.execute("update membership set role = 'MEMBER' where user_id = 2")
+    [finding] = diagnose(healthy)
+    assert (finding.check_name, finding.object) == ("logins", conn.info.user)
+    assert "superuser" in finding.problem
+
+
+def test_an_application_that_owns_its_tables_is_noticed(healthy: Database) -> None:
+    run(healthy.connect("app_owner"), "set local auditdb.context = '{\"source\": \"web\"}';"
+        "update membership set role = 'ADMIN' where user_id = 2")  # fmt: skip
+    [finding] = diagnose(healthy)
+    assert (finding.severity, finding.object) == ("notice", "app_owner")
+
+
+def test_a_table_dropped_and_created_again_is_found(healthy: Database) -> None:
+    conn = healthy.connect("app_owner")
+    run(conn, "create table copied (like workflow including all);"
+              "drop table workflow cascade; alter table copied rename to workflow")  # fmt: skip
+    findings = diagnose(healthy)
+    assert [(f.check_name, f.object, f.problem) for f in findings if f.severity == "critical"] == [
+        ("tables", "public.workflow", "was dropped and created again")
+    ]
+    # The steps' organisation was looked up in the table that is gone.
+    assert [(f.check_name, f.object) for f in findings if f.severity != "critical"] == [
+        ("mappings", "public.workflow_step")
+    ]
+    for finding in findings:
+        run(conn, finding.mend)
+    assert diagnose(healthy) == []
+
+
+def test_a_table_renamed_and_moved_is_no_finding_unless_readers_are_looked_up_there(
+    healthy: Database,
+) -> None:
+    conn = healthy.connect()
+    run(
+        conn,
+        "create schema product authorization app_owner;"
+        "alter table api_key rename to secret_key; alter table secret_key set schema product",
+    )
+    assert diagnose(healthy) == []
+    run(conn, "alter table membership rename to member")
+    [finding] = diagnose(healthy)
+    assert (finding.check_name, finding.object) == ("readers", "public.member")
+    run(conn, finding.mend)
+    assert diagnose(healthy) == []
+
+
+def test_a_dropped_membership_table_is_found(healthy: Database) -> None:
+    run(healthy.connect("app_owner"), "drop table membership")
+    [finding] = diagnose(healthy)
+    assert (finding.object, finding.problem) == ("public.membership", "was dropped")
+    run(healthy.connect("app_owner"), finding.mend)
+    assert [f.problem for f in diagnose(healthy)] == ["no table says who is admin or owner"]
+
+
+def test_a_month_taken_away_is_found_and_one_dropped_by_retention_is_not(
+    healthy: Database,
+) -> None:
+    conn = healthy.connect()
+    run(conn, "set role audit_owner; select audit.attach_month('2020-01-01');"
+              "select audit.attach_month('2020-02-01'); reset role")  # fmt: skip
+    assert diagnose(healthy) == []
+    run(conn, "drop table audit.event_2020_02")
+    [finding] = diagnose(healthy)
+    assert (finding.object, finding.severity) == ("audit.event_2020_02", "critical")
+    assert "retention did not drop it" in finding.problem
+    run(conn, "select audit.maintain(keep => '1 year')")
+    assert [f.object for f in diagnose(healthy)] == ["audit.event_2020_02"]
+
+
+def test_a_detached_month_is_found(healthy: Database) -> None:
+    conn = healthy.connect()
+    run(conn, "set role audit_owner; select audit.attach_month('2020-01-01'); reset role")
+    run(conn, "alter table audit.event detach partition audit.event_2020_01")
+    assert "is no part of the log any more" in diagnose(healthy)[0].problem
+
+
+def test_a_policy_altered_is_found_and_install_mends_it(healthy: Database) -> None:
+    run(healthy.connect(), "alter policy viewers_read_their_organization on audit.event"
+                           " using (true)")  # fmt: skip
+    [finding] = diagnose(healthy)
+    assert "is not as it was installed" in finding.problem
+    run(healthy.connect(), finding.mend)
+    auditdb.install(healthy.dsn)
+    assert diagnose(healthy) == []
+
+
+@pytest.mark.parametrize("damage", [
+    "create or replace function audit.refuse_change() returns trigger language plpgsql"
+    " as 'begin return null; end'",
+    "revoke select on audit.event from audit_reader",
+    "grant delete on audit.event to audit_writer",
+    "create or replace view audit.auth_log with (security_invoker = true)"
+    " as select * from audit.log where category = 'nothing'",
+])  # fmt: skip
+def test_install_puts_back_what_it_defines(healthy: Database, damage: str) -> None:
+    run(healthy.connect(), damage)
+    assert len(diagnose(healthy)) == 1
+    auditdb.install(healthy.dsn)
+    assert diagnose(healthy) == []
+
+
+def test_degraded_events_are_counted_by_table(healthy: Database) -> None:
+    run(healthy.connect("app_owner"), "alter table workflow drop organization_id cascade")
+    for name in ("a", "b"):
+        run(healthy.connect("app"), f"insert into workflow (name) values ('{name}')")
+    findings = {f.check_name: f for f in diagnose(healthy)}
+    assert findings["events"].problem.startswith("2 events of the last 7 days are degraded")
+
+
+def test_code_of_the_application_behind_a_column_is_noticed(healthy: Database) -> None:
+    run(healthy.connect("app_owner"), "create type pair as (a int, b int);"
+        "create function pair_to_json(pair) returns json language sql as 'select ''1''::json';"
+        "create cast (pair as json) with function pair_to_json(pair);"
+        "alter table workflow add p pair; select audit.reattach('workflow')")  # fmt: skip
+    [finding] = diagnose(healthy)
+    assert (finding.check_name, finding.severity) == ("casts", "notice")
+
+
+def test_an_older_key_that_still_signs_is_found(healthy: Database) -> None:
+    run(healthy.connect(), "update audit.signing_key set created_at = now() - interval '20 days'")
+    run(healthy.connect(), "insert into audit.signing_key values"
+        " ('new', 'x', now() - interval '9 days')")  # fmt: skip
+    [finding] = diagnose(healthy)
+    assert "never retired" in finding.problem
+    run(healthy.connect(), finding.mend)
+    assert diagnose(healthy) == []
+
+
+@pytest.mark.parametrize(("version", "vulnerable"), [
+    (150008, True), (150014, False), (160009, True), (160010, False), (170000, True),
+    (170006, False), (180000, False),
+])  # fmt: skip
+def test_servers_with_holes_in_row_level_security_are_found(
+    empty_db: Database, version: int, vulnerable: bool
+) -> None:
+    rows = empty_db.connect().execute("select * from audit.check_server(%s)", [version]).fetchall()
+    assert (len(rows) == 1) is vulnerable
+
+
+def test_a_clone_disabled_on_one_partition_is_found(healthy: Database) -> None:
+    conn = healthy.connect("app_owner")
+    run(conn, "create table invoice (id int, day date, primary key (id, day))"
+              " partition by range (day);"
+              "create table invoice_1 partition of invoice for values from ('2020-01-01')"
+              " to ('2021-01-01'); select audit.attach('invoice', 'invoice');"
+              "create table invoice_2 partition of invoice for values from ('2021-01-01')"
+              " to ('2022-01-01')")  # fmt: skip
+    [finding] = diagnose(healthy)
+    assert (finding.object, finding.severity) == ("public.invoice_2", "warning")
+    assert finding.problem == "auditdb_truncate missing since it became a partition"
+    run(conn, finding.mend)
+    assert diagnose(healthy) == []
+    run(conn, "alter table invoice_2 disable trigger auditdb_delete")
+    [finding] = diagnose(healthy)
+    assert (finding.object, finding.severity) == ("public.invoice_2", "critical")
+    assert doctor.fix(conn, [finding]) == [finding.mend]
+    assert diagnose(healthy) == []
+    run(conn, "alter table invoice detach partition invoice_1; drop table invoice_1")
+    assert diagnose(healthy) == []
+
+
+def test_a_creator_of_roles_that_installed_is_noticed_and_nothing_else(
+    empty_db: Database,
+) -> None:
+    with rolled_back(empty_db) as conn:
+        run(conn, "create role deployer login createrole")
+        if conn.info.server_version >= 160000:
+            run(conn, "grant audit_owner to deployer with admin true, inherit false, set false")
+        [finding] = doctor.diagnose(conn)
+        assert (finding.severity, finding.object) == ("notice", "deployer")
+
+
+def test_findings_are_printed_with_the_command_that_mends_them() -> None:
+    finding = Finding(
+        check_name="keys", severity="notice", object="audit.signing_key",
+        problem="there is no signing key", why="Nobody can be given a viewer token.",
+        mend="select audit.create_key()", fixable=False,
+    )  # fmt: skip
+    assert doctor.render([finding]) == (
+        "notice: audit.signing_key there is no signing key\n"
+        "    Nobody can be given a viewer token.\n    select audit.create_key()"
+    )
+    assert doctor.render([]) == "healthy: nothing found"

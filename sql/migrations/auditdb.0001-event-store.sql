@@ -1,4 +1,4 @@
--- The tables: events by month, the known actions, the attached tables, the signing keys, the attestation.
+-- The tables: events by month, known actions, attached tables, signing keys, the attestation.
 -- Every statement may meet its own result: yoyo commits a migration and its mark apart.
 
 create sequence if not exists audit.event_id_seq as bigint;
@@ -123,17 +123,21 @@ create index if not exists attestation_scope_kind_relation_name_id_idx
     on audit.attestation (scope, kind, relation, name, id desc);
 
 comment on table audit.attestation is
-    'What stood in the catalogs at install, attach and detach; audit.doctor() compares with it. Append-only';
-comment on column audit.attestation.id is 'The highest of the same scope, kind, relation and name is in force';
+    'What stood in the catalogs at install, attach and detach, for audit.doctor(). Append-only';
+comment on column audit.attestation.id is
+    'The highest of the same scope, kind, relation and name is in force';
 comment on column audit.attestation.attested_at is 'When it was found so';
 comment on column audit.attestation.attested_by is 'session_user of that moment';
-comment on column audit.attestation.occasion is 'install, attach, detach, month, mend or review';
-comment on column audit.attestation.scope is 'The attached table it serves; audit.event for the log itself';
+comment on column audit.attestation.occasion is
+    'install, attach, attest, detach, month, drain, retention or mend';
+comment on column audit.attestation.scope is
+    'The attached table it serves; audit.event for the log itself';
 comment on column audit.attestation.kind is 'trigger, function, table, relation, policy or grant';
-comment on column audit.attestation.relation is 'The table it is on, for instance a partition; else the scope';
+comment on column audit.attestation.relation is
+    'The table it is on, for instance a partition; else the scope';
 comment on column audit.attestation.name is 'Its name there';
 comment on column audit.attestation.fact is
-    'Fingerprint of the definition, oid and xmin of the catalog row, and the like; null once it is gone';
+    'Fingerprint of the definition, oid and xmin of the catalog row, ...; null once it is gone';
 
 do $$
 begin
@@ -178,4 +182,4 @@ end
 $$;
 comment on type audit.fact is 'What an attestation says of one object';
 comment on type audit.finding is
-    'What audit.doctor() found: severity is critical, warning or notice; fixable if auditdb doctor --fix mends it';
+    'What audit.doctor() found: severity is critical, warning or notice; fixable by doctor --fix';

@@ -17,15 +17,23 @@ create or replace function audit.guard(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
-    execute format('alter table %s enable row level security', guard.target);
-    execute format('alter table %s force row level security', guard.target);
+    -- Only where needed: each takes a lock that every writer waits for.
+    if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = guard.target) then
+        execute format('alter table %s enable row level security, force row level security',
+            guard.target);
+    end if;
     if not exists (
         select from pg_trigger where tgrelid = guard.target and tgname = 'refuse_truncate'
     ) then
         execute format('create trigger refuse_truncate before truncate on %s '
             'for each statement execute function audit.refuse_change()', guard.target);
     end if;
-    execute format('alter table %s enable always trigger refuse_truncate', guard.target);
+    if exists (
+        select from pg_trigger
+        where tgrelid = guard.target and tgname = 'refuse_truncate' and tgenabled <> 'A'
+    ) then
+        execute format('alter table %s enable always trigger refuse_truncate', guard.target);
+    end if;
 end
 $$;
 comment on function audit.guard(regclass) is
@@ -52,11 +60,22 @@ begin
     loop
         perform audit.guard(_table);
         -- ENABLE ALWAYS on the parent did not reach clones before PostgreSQL 15.
-        execute format('alter table %s enable always trigger refuse_change', _table);
+        if exists (
+            select from pg_trigger
+            where tgrelid = _table and tgname = 'refuse_change' and tgenabled <> 'A'
+        ) then
+            execute format('alter table %s enable always trigger refuse_change', _table);
+        end if;
+    end loop;
+    -- Or a member of pg_read_all_data could sign tokens, and one of pg_write_all_data map tables anew.
+    foreach _table in array '{audit.signing_key,audit.attachment}'::regclass[] loop
+        if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = _table) then
+            execute format('alter table %s enable row level security, force row level security', _table);
+        end if;
     end loop;
 end
 $$;
 comment on function audit.guard_log() is
-    'Puts the guards on the log, on each of its partitions, and on the attestation';
+    'Puts the guards on the log, on each of its partitions, on the attestation, and on the keys';
 
 do $$ begin perform audit.guard_log(); end $$;

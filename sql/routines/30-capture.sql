@@ -8,7 +8,8 @@ create or replace function audit.append(
     captured_from text,
     context jsonb
 ) returns boolean
-language plpgsql volatile set search_path = pg_catalog, pg_temp
+-- row_security is off in a session that restores a dump, and would turn the INSERT into an error.
+language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
 begin
     insert into audit.event (
@@ -45,6 +46,13 @@ end
 $$;
 comment on function audit.append(audit.image, text, text, jsonb) is
     'Writes a captured event; callable by capture functions only';
+
+create or replace function audit.lose_context(details jsonb) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return coalesce(details, '{}') || jsonb_build_object('degraded',
+    coalesce(details -> 'degraded', '{}') || jsonb_build_object('lost',
+        coalesce(details #> '{degraded,lost}', '[]') || '["context"]'));
+comment on function audit.lose_context(jsonb) is 'Details of an event whose context could not be read';
 
 -- A user's row holds several facts. One changed fact names the event; several make an event each,
 -- and the columns that belong to none of them go with the first.
@@ -105,8 +113,9 @@ comment on function audit.append_facts(audit.image, jsonb, text, jsonb) is
 
 create or replace function audit.is_secret(column_name text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
-return column_name ~* '(passw|passphrase|secret|token|hash|salt$|private_?key|api_?key|access_?key'
-        '|encrypt|cipher|credential|(backup|recovery|scratch)_?codes?|otp|signing_?key)'
+return (column_name ~* '(passw|passphrase|secret|token|hash|salt$|private_?key|api_?key|access_?key'
+        '|encrypt|cipher|credential|(backup|recovery|scratch)_?codes?|totp|(^|_)otp|signing_?key)'
+        or column_name ~ '[a-z]Otp')
     and column_name !~* '(_at|_on|_type|_count|_algorithm|enabled|verified|expires?|expiry|limit)$'
     and column_name !~ '[a-z](At|On|Type|Count|Algorithm)$';
 comment on function audit.is_secret(text) is

@@ -39,7 +39,14 @@ return (
     select case count(*)
         when 0 then null
         when 1 then min('r.' || quote_ident(attname))
-        else 'concat_ws('','', ' || string_agg('r.' || quote_ident(attname), ', ' order by n) || ')'
+        -- Never as the session's settings would have it: they would name the same row differently.
+        else 'concat_ws('','', ' || string_agg(format(case
+            when atttypid in ('date'::regtype, 'timestamp'::regtype)
+                then 'to_jsonb(r.%I) #>> ''{}'''
+            when atttypid = 'timestamptz'::regtype
+                then 'to_jsonb(r.%I at time zone ''UTC'') #>> ''{}'''
+            when atttypid = 'bytea'::regtype then 'encode(r.%I, ''hex'')'
+            else 'r.%I' end, attname), ', ' order by n) || ')'
     end
     from (
         select indrelid, indkey, indnkeyatts
@@ -82,9 +89,9 @@ create or replace function audit.options_of(kind text) returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
 return case kind
     when 'membership' then
-        '{organization,target_id,subject,role,alive,admin,ignore,redact}'
+        '{organization,target_id,subject,role,alive,admin,parent,ignore,redact}'
     when 'user' then
-        '{organization,target_id,subject,alive,email,password,two_factor,ignore,redact}'
+        '{organization,target_id,subject,role,alive,admin,email,password,two_factor,ignore,redact}'
     when 'admin' then '{organization,subject}'
     when 'password' then '{organization,target_id,subject,ignore,redact}'
     when 'two_factor' then '{organization,target_id,subject,alive,ignore,redact}'
@@ -150,7 +157,7 @@ begin
         select attname into _two_factor
         from pg_attribute
         where attrelid = facts_of.target and attnum > 0 and not attisdropped
-            and lower(replace(attname, '_', '')) ~ '(twofactor|2fa|mfa|totp|otp|twostep)'
+            and lower(replace(attname, '_', '')) ~ '(twofactor|2fa|mfa|totp|twostep)|^otp|otp(enabled|required|active)?$'
             and (atttypid = 'boolean'::regtype
                 or atttypid in ('timestamptz'::regtype, 'timestamp'::regtype)
                     and attname ~* '(enabled|confirmed|activated|verified)')
@@ -161,6 +168,12 @@ begin
         _column := case _name when 'email' then _email when 'password' then _password
             else _two_factor end;
         continue when _column is null;
+        if _name = 'two_factor' and facts_of.given -> 'redact' ? _column then
+            raise exception 'option "redact" names column "%", which says whether two-factor is on',
+                    _column
+                using errcode = 'invalid_parameter_value',
+                    hint = 'Leave it readable; secrets and backup codes are redacted by name.';
+        end if;
         select attname into strict _column
         from pg_attribute
         where attrelid = facts_of.target and attnum > 0 and not attisdropped
@@ -175,7 +188,7 @@ begin
                 from pg_attribute
                 where attrelid = facts_of.target and attnum > 0 and not attisdropped
                     and (attname = _column or lower(replace(attname, '_', ''))
-                        ~ '(twofactor|2fa|mfa|totp|otp|twostep|(backup|recovery|scratch)codes?)')
+                        ~ '(twofactor|2fa|mfa|totp|twostep|(backup|recovery|scratch)codes?)|^otp|otp$')
             ) end
         )));
     end loop;
@@ -215,6 +228,29 @@ end
 $$;
 comment on function audit.default_alive(regclass) is
     'Expression for rows that a soft delete has not ended, or null where rows are deleted for real';
+
+create or replace function audit.default_admin(target regclass, role text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select 'lower(' || default_admin.role || '::text) in (''admin'', ''owner'')'
+        || coalesce(string_agg(' and ' || format(case
+            when atttypid = 'boolean'::regtype then case
+                when name ~ '^(is)?(accepted|confirmed|approved|active|enabled)$' then 'r.%I is true'
+                when name ~ '^(is)?(pending|invited|disabled|suspended|blocked|banned)$'
+                    then 'r.%I is not true' end
+            when atttypid in ('timestamptz'::regtype, 'timestamp'::regtype) then case
+                when name ~ '^(invitation|invite)?(accepted|confirmed|joined)(at|on)$'
+                    then 'r.%I is not null'
+                when name ~ '^(disabled|suspended|blocked|banned)(at|on)$' then 'r.%I is null' end
+            when name ~ '^(membership|member|invitation|invite)?(status|state)$'
+                then 'lower(r.%I::text) in (''active'', ''accepted'', ''confirmed'', ''approved'', '
+                    '''enabled'', ''joined'')'
+        end, attname), '' order by attnum), '')
+    from pg_attribute cross join lower(replace(attname, '_', '')) as name
+    where attrelid = default_admin.target and attnum > 0 and not attisdropped
+);
+comment on function audit.default_admin(regclass, text) is
+    'Expression for the admins among members: by their role, not while merely invited or suspended';
 
 create or replace function audit.parent_organization(target regclass, kind text, parent text)
 returns text
@@ -261,11 +297,12 @@ declare
 begin
     perform audit.check_options(target, kind, given);
 
-    _organization := coalesce(_organization, 'r.' || quote_ident(audit.column_like(target,
-        '(organi[sz]ation|org)id', '(tenant|workspace|company|account|customer|team)id')));
+    -- A child belongs where its parent does, whatever its own columns are called.
     if _organization is null and _parent is not null then
         _organization := audit.parent_organization(target, kind, _parent);
     end if;
+    _organization := coalesce(_organization, 'r.' || quote_ident(audit.column_like(target,
+        '(organi[sz]ation|org)id', '(tenant|workspace|company|account|customer|team)id')));
     if kind <> 'user' then
         _subject := coalesce(_subject, 'r.' || quote_ident(audit.column_like(target,
             '(user|owner|ownerusr|owneruser)id', '(member|person|profile|account)id',
@@ -278,7 +315,14 @@ begin
 
     _mapping := jsonb_build_object(
         'given', given,
-        'verbs', audit.verbs_of(kind),
+        'verbs', audit.verbs_of(kind) || case
+            -- A row that gives a member a role: that it comes or goes changes the member's role.
+            when kind = 'membership' and _parent is not null and _role is not null
+                then '{"changed": "membership.role_changed"}'
+            -- A user with a role in the one organisation of their row: the row is the membership.
+            when kind = 'user' and _role is not null
+                then audit.verbs_of('membership') || '{"changed": "user.updated"}'
+            else '{}' end::jsonb,
         'target_type', case when kind in ('password', 'two_factor') then 'user' else kind end,
         'organization', _organization,
         'target_id', coalesce(
@@ -286,7 +330,7 @@ begin
             _parent,
             case when kind in ('password', 'two_factor') then _subject end,
             _key),
-        'row_id', case when _parent is not null then _key end,
+        'row_id', case when _parent is not null and _role is null then _key end,
         -- Nothing tells its rows apart, so that each event carries all of the row.
         'whole', case when _key is null and kind <> 'user' and not given ? 'target_id' then true end,
         'subject', case
@@ -302,7 +346,9 @@ begin
             from pg_attribute
             where attrelid = target and attnum > 0 and not attisdropped
                 and lower(replace(attname, '_', '')) ~
-                    '^((updated|modified)(at|on)|last(used|seen|active|login|signin|signedin)(at|on)?)$'
+                    '^((updated|modified)(at|on)|(last|current)(used|seen|active|activity|login|signin'
+                    '|signedin)(at|on|ip)?|(login|signin|usage|use|used)count|counter|signcount'
+                    '|lockversion)$'
         )),
         'redact', (
             select jsonb_agg(attname order by attnum)
@@ -321,14 +367,14 @@ begin
             where attrelid = target and attnum > 0 and not attisdropped
         )
     );
-    if kind = 'membership' then
+    if kind = 'membership' and _parent is null or given ? 'admin' then
         _mapping := _mapping || jsonb_build_object('admin', coalesce(
             audit.over_row(target, given ->> 'admin'),
-            'lower(' || _role || '::text) in (''admin'', ''owner'')'));
+            audit.default_admin(target, _role)));
     elsif kind = 'admin' then
         _mapping := _mapping || '{"admin": "true"}';
     end if;
-    if kind in ('membership', 'admin') and (_organization is null or _subject is null) then
+    if _mapping ? 'admin' and (_organization is null or _mapping ->> 'subject' is null) then
         raise exception '% has no column that tells the % of a %', target,
                 case when _organization is null then 'organisation' else 'user' end, kind
             using errcode = 'invalid_parameter_value',

@@ -186,6 +186,8 @@ comment on function audit.details_code(jsonb) is 'Generated expression for detai
 
 -- STABLE, so that lookups see the database as the statement found it: the team of a membership that
 -- goes by cascade is gone already when the trigger fires. audit.append is VOLATILE and writes.
+-- A function of the application can change search_path for good, past every pin around it: from the
+-- image on, every name and operator here says its schema.
 create or replace function audit.capture_code(id int, kind text, mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return format($sql$
@@ -193,6 +195,7 @@ declare
     _context jsonb;
     _image audit.image;
     _reason text;
+    _lost boolean;
     _done boolean;
 begin
     if tg_op = 'TRUNCATE' then
@@ -208,23 +211,23 @@ begin
         exception when assert_failure or others then
             _reason := sqlstate;
             _context := audit.current_context();
+            _lost := _context is null and nullif(current_setting('auditdb.context', true), '') is not null;
             begin
                 _image := audit.rescue(tg_op, old, new, %4$L, _reason);
             exception when assert_failure or others then
                 _image := row(%5$L, null, null, null, null, null, jsonb_build_object('degraded',
                     jsonb_build_object('sqlstate', sqlstate, 'lost', '{"row"}'::text[], 'op', tg_op)));
             end;
-            if _context is null and nullif(current_setting('auditdb.context', true), '') is not null then
-                _image.details := coalesce(_image.details, '{}') || jsonb_build_object('degraded',
-                    coalesce(_image.details -> 'degraded', '{}') || jsonb_build_object('lost',
-                        coalesce(_image.details #> '{degraded,lost}', '[]') || '["context"]'));
+            if _lost then
+                _image.details := audit.lose_context(_image.details);
             end if;
         end;
         if _image.action is null then
             return null;
         end if;
     end if;
-    _done := %6$s, tg_table_schema || '.' || tg_table_name, _context);
+    _done := %6$s,
+        tg_table_schema operator(pg_catalog.||) '.' operator(pg_catalog.||) tg_table_name, _context);
     return null;
 end$sql$,
     kind || '.truncated',
@@ -232,7 +235,7 @@ end$sql$,
     case when not audit.is_column(mapping ->> 'organization') then format($sql$
             if _image.organization_id is null and _image.action is not null then
                 -- What this very statement made is visible to a fresh snapshot only.
-                if tg_op = 'DELETE' then
+                if tg_op operator(pg_catalog.=) 'DELETE' then
                     _image.organization_id := audit.organization_%1$s(old);
                 else
                     _image.organization_id := audit.organization_%1$s(new);
@@ -256,7 +259,7 @@ declare
     _type text;
 begin
     -- Compared in the column's own type, so that its index serves.
-    select format_type(atttypid, null) into _type
+    select format_type(atttypid, -1) into _type
     from pg_attribute
     where attrelid = admin_code.target and audit.over_row(admin_code.target, attname) = _subject
         and attnum > 0 and not attisdropped;
@@ -314,6 +317,8 @@ begin
             perform audit.define('organization_' || id, 'r anyelement', 'text', 'volatile',
                 'audit_mapper', format(E'\nbegin\n    return (%s\n);\nend',
                     _a.mapping ->> 'organization'), 'Organisation of a row' || _of);
+        else
+            execute format('drop function if exists audit.organization_%s', id);
         end if;
         perform audit.define('capture_' || id, '', 'trigger', 'stable', 'audit_owner',
             audit.capture_code(id, _a.kind, _a.mapping), 'Captures changes' || _of);

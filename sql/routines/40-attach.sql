@@ -12,7 +12,7 @@ begin
     select * into _class from pg_class where oid = refuse_target.target;
     if not found then
         raise exception 'there is no table with oid %', refuse_target.target::oid
-            using errcode = 'undefined_table';
+            using errcode = 'undefined_table', hint = 'Give its name.';
     end if;
     if _class.relnamespace in ('audit'::regnamespace, 'pg_catalog'::regnamespace) then
         _problem := 'a table of the log or of the system';
@@ -72,9 +72,12 @@ declare
     _probe text := 'auditdb_probe_' || replace(gen_random_uuid()::text, '-', '');
 begin
     begin
-        execute format(E'create temp view %1$I as select (%2$s\n)::%3$s as %1$I from %4$s as r', _probe,
+        execute format(E'create temp view %1$I as select (%2$s\n)%3$s as %1$I from %4$s as r '
+            -- WHERE refuses aggregates, which would hide that an expression is about many rows.
+            'where (%2$s\n) is null', _probe,
             columns_read.expression,
-            case when columns_read.name in ('alive', 'admin') then 'boolean' else 'text' end,
+            -- No cast: PL/pgSQL would not make it either.
+            case when columns_read.name in ('alive', 'admin') then ' is true' else '::text' end,
             columns_read.target);
         if not exists (
             select from pg_attribute
@@ -138,6 +141,8 @@ begin
             continue when _read.relation = open_lookups.target
                 and not open_lookups.mapping ? 'admin'
                 and audit.is_column(_expression);
+            -- A constant reads nothing of the row that it is asked of.
+            continue when _read.relation = open_lookups.target and _read.columns = '{}';
             perform audit.open_lookup(_read.relation, _read.columns);
         end loop;
     end loop;
@@ -190,6 +195,23 @@ end
 $$;
 comment on function audit.open_lookup(regclass, text[]) is 'Lets audit_mapper read columns of a table';
 
+-- What follows runs as audit_owner, to whom every table is open: the login must own this one.
+create or replace function audit.refuse_stranger(target regclass) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not (
+        select pg_has_role(session_user, relowner, 'member')
+        from pg_class where oid = refuse_stranger.target
+    ) then
+        raise exception '% does not own %', session_user, refuse_stranger.target
+            using errcode = 'insufficient_privilege', hint = 'Log in as its owner.';
+    end if;
+end
+$$;
+comment on function audit.refuse_stranger(regclass) is
+    'Raises if the login is no member of the table''s owner; a table that is gone is anyone''s';
+
 create or replace function audit.save_mapping(target regclass, kind text, mapping jsonb) returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -198,7 +220,13 @@ declare
     _id int;
     _verb text;
 begin
+    perform audit.refuse_stranger(save_mapping.target);
     select * into _before from audit.attachment as a where a.target = save_mapping.target;
+    if (_before.kind = 'admin') <> (save_mapping.kind = 'admin') then
+        raise exception '% is attached as %', save_mapping.target, _before.kind
+            using errcode = 'object_in_use',
+                hint = format('Detach it first: select audit.detach(%L);', save_mapping.target);
+    end if;
     insert into audit.attachment as a (target, kind, mapping)
     values (save_mapping.target, save_mapping.kind, save_mapping.mapping)
     on conflict on constraint a_table_is_attached_once do update
@@ -210,10 +238,12 @@ begin
     _id := coalesce(_id, _before.id);
 
     insert into audit.action (name, description)
-    select value, format('%s: %s', save_mapping.kind, key)
+    select value, format('A row of kind %s %s', save_mapping.kind, case key
+        when 'born' then 'came to be' when 'died' then 'ceased to be' else 'changed' end)
     from jsonb_each_text(save_mapping.mapping -> 'verbs')
     union all
-    select save_mapping.kind || '.truncated', format('All rows of a table of %s removed', save_mapping.kind)
+    select save_mapping.kind || '.truncated',
+        format('All rows of a table of kind %s were removed at once', save_mapping.kind)
     on conflict do nothing;
 
     if _verb = 'remapped' and _before.mapping ? 'admin' and not save_mapping.mapping ? 'admin' then
@@ -239,11 +269,21 @@ comment on function audit.save_mapping(regclass, text, jsonb) is
 create or replace function audit.close_capture(id int) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+    _owner regrole := (
+        select relowner from pg_class join audit.attachment as a on a.target = pg_class.oid
+        where a.id = close_capture.id and relkind = 'p'
+    );
 begin
+    perform audit.refuse_stranger(a.target) from audit.attachment as a where a.id = close_capture.id;
     execute format('revoke execute on function audit.capture_%s from audit_operator', close_capture.id);
+    if _owner is not null then
+        -- Every partition to come gets the triggers too, which takes the right to use their function.
+        execute format('grant execute on function audit.capture_%s to %s', close_capture.id, _owner);
+    end if;
 end
 $$;
--- Definer: once the triggers stand, nobody may put the function on a table of their own.
+-- Definer: once the triggers stand, nobody else may put the function on a table of their own.
 comment on function audit.close_capture(int) is
     'Takes back the right to use a capture function in a trigger';
 
@@ -254,6 +294,7 @@ declare
     _op text;
     _name text;
     _trigger pg_trigger;
+    _partition regclass;
 begin
     foreach _op in array array['insert', 'update', 'delete', 'truncate'] loop
         _name := 'auditdb_' || _op;
@@ -267,9 +308,25 @@ begin
             execute format('create trigger %I after %s on %s for each %s execute function audit.capture_%s()',
                 _name, _op, target, case _op when 'truncate' then 'statement' else 'row' end, id);
         end if;
-        if _trigger.tgenabled is distinct from 'A' then
+        if _trigger.tgenabled is distinct from 'A' or exists (
+            select from pg_partition_tree(create_triggers.target) join pg_trigger on tgrelid = relid
+            where tgname = _name and tgenabled <> 'A'
+        ) then
             execute format('alter table %s enable always trigger %I', target, _name);
         end if;
+    end loop;
+    -- TRUNCATE of a partition fires no trigger of its parent.
+    for _partition in
+        select relid from pg_partition_tree(create_triggers.target)
+        where relid <> create_triggers.target and not exists (
+            select from pg_trigger
+            where tgrelid = relid and tgname = 'auditdb_truncate' and tgenabled = 'A'
+                and tgfoid = format('audit.capture_%s()', create_triggers.id)::regprocedure)
+    loop
+        execute format('drop trigger if exists auditdb_truncate on %s', _partition);
+        execute format('create trigger auditdb_truncate after truncate on %s '
+            'for each statement execute function audit.capture_%s()', _partition, create_triggers.id);
+        execute format('alter table %s enable always trigger auditdb_truncate', _partition);
     end loop;
 end
 $$;
@@ -328,6 +385,7 @@ declare
     _a audit.attachment;
     _prefix text;
 begin
+    perform audit.refuse_stranger(forget.target);
     delete from audit.attachment as a where a.target = forget.target returning a.* into _a;
     if not found then
         raise exception '% is not attached', forget.target
@@ -348,15 +406,17 @@ create or replace function audit.detach(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
 as $$
 declare
-    _trigger name;
+    _trigger record;
 begin
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
     for _trigger in
-        select tgname from pg_trigger
-        where tgrelid = detach.target and not tgisinternal and tgparentid = 0
+        select tgname, tgrelid::regclass as relation from pg_trigger
+        where (tgrelid = detach.target
+                or tgrelid in (select relid from pg_partition_tree(detach.target)))
+            and not tgisinternal and tgparentid = 0
             and tgname in ('auditdb_insert', 'auditdb_update', 'auditdb_delete', 'auditdb_truncate')
     loop
-        execute format('drop trigger %I on %s', _trigger, detach.target);
+        execute format('drop trigger %I on %s', _trigger.tgname, _trigger.relation);
     end loop;
     perform audit.forget(detach.target);
     perform audit.attest(detach.target);

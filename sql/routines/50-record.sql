@@ -16,7 +16,8 @@ create or replace function audit.record_event(
     new_values jsonb default null,
     details jsonb default null
 ) returns bigint
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set row_security = on
 as $$
 #variable_conflict use_column
 declare
@@ -63,7 +64,7 @@ begin
         coalesce(record_event.actor_id, left(_context ->> 'actor_id', 200),
             case when _context is null and record_event.actor_type is null then session_user end),
         coalesce(record_event.actor_type,
-            case when record_event.actor_id is not null and _context is null then 'user' end,
+            case when record_event.actor_id is not null then 'user' end,
             left(_context ->> 'actor_type', 200), 'database'),
         coalesce(record_event.impersonator_id, left(_context ->> 'impersonator_id', 200)),
         coalesce(record_event.organization_id, left(_context ->> 'organization_id', 200)),
@@ -86,7 +87,7 @@ comment on function audit.record_event(text, text, text, text, text, text, text,
 create or replace function audit.record_own(
     verb text, target_id text, old_values jsonb, new_values jsonb, details jsonb default null
 ) returns void
-language sql volatile set search_path = pg_catalog, pg_temp
+language sql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
     insert into audit.event (action, result, actor_id, actor_type, source, target_type, target_id,
         old_values, new_values, details)

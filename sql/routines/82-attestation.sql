@@ -28,7 +28,8 @@ as $$
         left join lateral pg_partition_tree(a.target) as t on true
     where a.kind <> 'admin' and exists (select from pg_class as c where c.oid = a.target);
 $$;
-comment on function audit.captured_tables() is 'The attached tables that exist, and their partitions';
+comment on function audit.captured_tables() is
+    'The attached tables that exist, and their partitions';
 
 create or replace function audit.function_facts() returns setof audit.fact
 language sql stable set search_path = pg_catalog, pg_temp
@@ -36,14 +37,17 @@ as $$
     select coalesce(a.target, 'audit.event'), 'function', coalesce(a.target, 'audit.event'),
         p.oid::regprocedure::text,
         jsonb_build_object('catalog', p.pronamespace::bigint, 'oid', p.oid::bigint,
-            'xmin', p.xmin::text, 'sha256', audit.fingerprint(p.proowner::regrole::text,
+            'xmin', p.xmin::text, 'parsed', p.prosqlbody is not null,
+            'sha256', audit.fingerprint(p.proowner::regrole::text,
                 case when p.prokind in ('f', 'p') then pg_get_functiondef(p.oid) end))
     from pg_proc as p
         left join audit.attachment as a
-            on a.id::text = substring(p.proname from '^(?:capture|image|organization|admin)_([0-9]+)$')
+            on a.id::text = substring(p.proname from
+                '^(?:capture|image|organization|admin)_([0-9]+)$')
     where p.pronamespace = 'audit'::regnamespace;
 $$;
-comment on function audit.function_facts() is 'Every function of the log, generated ones under their table';
+comment on function audit.function_facts() is
+    'Every function of the log, generated ones under their table';
 
 create or replace function audit.trigger_facts() returns setof audit.fact
 language sql stable set search_path = pg_catalog, pg_temp
@@ -62,7 +66,7 @@ as $$
         join pg_trigger as t on t.tgrelid = s.relation
     where not t.tgisinternal
         and (s.scope = 'audit.event'::regclass
-            or t.tgname in ('auditdb_insert', 'auditdb_update', 'auditdb_delete', 'auditdb_truncate'));
+            or t.tgname = any ('{auditdb_insert,auditdb_update,auditdb_delete,auditdb_truncate}'));
 $$;
 comment on function audit.trigger_facts() is
     'Our triggers on attached tables and their partitions, and all triggers on the log';
@@ -84,24 +88,26 @@ comment on function audit.policy_facts() is 'The policies of row-level security 
 create or replace function audit.relation_facts() returns setof audit.fact
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select case when c.relnamespace = 'audit'::regnamespace then 'audit.event'::regclass else c.oid end::regclass,
-        case when c.relnamespace = 'audit'::regnamespace then 'relation' else 'table' end,
-        case when c.relnamespace = 'audit'::regnamespace then 'audit.event'::regclass else c.oid end::regclass,
-        case when c.relnamespace = 'audit'::regnamespace then c.oid::regclass::text else '' end,
+    select s.scope, case when s.is_log then 'relation' else 'table' end, s.scope,
+        case when s.is_log then c.oid::regclass::text else '' end,
         jsonb_build_object('catalog', 'audit'::regnamespace::bigint, 'oid', c.oid::bigint,
             'on', c.oid::regclass::text,
             'owner', c.relowner::regrole::text,
             'columns', (
                 select jsonb_object_agg(attname, format_type(atttypid, atttypmod)) from pg_attribute
                 where attrelid = c.oid and attnum > 0 and not attisdropped),
-            -- Defaults and views say what the log says; those of the application are its own affair.
-            'sha256', case when c.relnamespace = 'audit'::regnamespace then audit.fingerprint(
+            -- Defaults and views say what the log says; those of the application are its own.
+            'sha256', case when s.is_log then audit.fingerprint(
                 pg_get_viewdef(c.oid),
                 (select string_agg(format('%s %s', adnum, pg_get_expr(adbin, adrelid)), ', '
                     order by adnum) from pg_attrdef where adrelid = c.oid)) end)
     from pg_class as c
-    where c.relnamespace = 'audit'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')
-            and not c.relispartition
+        cross join lateral (
+            select c.relnamespace = 'audit'::regnamespace as is_log, case c.relnamespace
+                when 'audit'::regnamespace then 'audit.event'::regclass else c.oid::regclass
+                end as scope
+        ) as s
+    where s.is_log and c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition
         or c.oid in (select target from audit.attachment);
 $$;
 comment on function audit.relation_facts() is
@@ -125,7 +131,8 @@ as $$
     where r.rolname in ('audit_owner', 'audit_mapper')
         and (d.defaclrole is not null or r.rolname = 'audit_owner');
 $$;
-comment on function audit.default_privileges() is 'Privileges that objects to come would be born with';
+comment on function audit.default_privileges() is
+    'Privileges that objects to come would be born with';
 
 create or replace function audit.privileges()
 returns table (object text, attname text, function text, owner oid, acl aclitem[], template text)
@@ -139,7 +146,8 @@ as $$
         union all
         select case relkind when 'S' then 'sequence ' else 'table ' end || oid::regclass,
             null, null, relowner, relacl, null
-        from pg_class where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'S')
+        from pg_class
+        where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'S')
         union all
         select 'table ' || attrelid::regclass, attname, null, relowner, attacl, null
         from pg_attribute join pg_class as c on c.oid = attrelid
@@ -162,11 +170,12 @@ comment on function audit.privileges() is 'Privileges on everything in the schem
 create or replace function audit.grant_facts() returns setof audit.fact
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'audit.event', 'grant', 'audit.event',
+    select coalesce(a.target, 'audit.event'), 'grant', coalesce(a.target, 'audit.event'),
         format('%s%s on %s to %s', x.privilege_type, ' (' || g.attname || ')', g.object, r.name),
         jsonb_build_object('revoke', format(g.template, x.privilege_type || coalesce(
             ' (' || g.attname || ')', ''), r.name), 'function', g.function)
     from audit.privileges() as g
+        left join audit.attachment as a on g.function = format('audit.capture_%s()', a.id)
         cross join lateral aclexplode(g.acl) as x
         cross join lateral (
             select case x.grantee when 0 then 'public' else x.grantee::regrole::text end as name
@@ -210,9 +219,13 @@ as $$
     from audit.attested() as w
         full join audit.current_facts() as s using (scope, kind, relation, name)
         cross join lateral (
-            -- A name may change. After a restore every row of the catalogs is new, which says nothing.
-            select case when w.fact -> 'catalog' <> s.fact -> 'catalog' then '{on,catalog,oid,xmin}'
-                else '{on}' end::text[] as keys
+            -- A name may change. After a restore every row of the catalogs is new, which says
+            -- nothing; and a body that is kept parsed is not printed the same way twice.
+            select case
+                when w.fact -> 'catalog' = s.fact -> 'catalog' then '{on}'
+                when (w.fact ->> 'parsed')::boolean then '{on,catalog,oid,xmin,sha256}'
+                else '{on,catalog,oid,xmin}'
+            end::text[] as keys
         ) as v
     where (w.fact - v.keys) is distinct from (s.fact - v.keys);
 $$;
@@ -259,8 +272,16 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
     _changed jsonb := audit.record_attestation(
-        case when exists (select from audit.attachment as a where a.target = attest.scope)
-            or attest.scope = 'audit.event'::regclass then 'attest' else 'detach' end,
+        case
+            when exists (
+                select from audit.attachment as a
+                where a.target = attest.scope and a.attached_at = now()
+            ) then 'attach'
+            when attest.scope = 'audit.event'::regclass or exists (
+                select from audit.attachment as a where a.target = attest.scope
+            ) then 'attest'
+            else 'detach'
+        end,
         attest.scope);
 begin
     if _changed ->> 'was' is not null then

@@ -1,14 +1,17 @@
--- Doctor: finds what cannot be prevented. A check for each concern, which says nothing when all is well.
--- critical: events are lost, or may have been; warning: weaker than designed; notice: worth knowing.
+-- Doctor: finds what cannot be prevented. A check for each concern, silent when all is well.
+-- critical: events are or may be lost; warning: weaker than designed; notice: worth knowing.
 
 create or replace function audit.check_roles() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     -- PostgreSQL 15 has no inherit_option and set_option: a member is a member.
-    select 'roles', case when v.is_usable then 'critical' else 'notice' end, m.member::regrole::text,
-        format(case when v.is_usable then 'is a member of %s' else 'may make itself a member of %s' end,
-            m.roleid::regrole),
-        'It can switch off the guards and rewrite the log.',
+    select 'roles', case when v.is_usable then 'critical' else 'notice' end,
+        m.member::regrole::text,
+        format(case when v.is_usable then 'is a member of %s'
+            else 'may make itself a member of %s' end, m.roleid::regrole),
+        case when m.roleid = 'audit_owner'::regrole
+            then 'It can switch off the guards and rewrite the log.'
+            else 'It can change what the capture records, and read what mappings read.' end,
         format('revoke %s from %s', m.roleid::regrole, m.member::regrole), false
     from pg_auth_members as m
         cross join lateral (
@@ -32,12 +35,13 @@ as $$
     union all
     select 'roles', 'critical', rolname::text, 'may log in, or do more than its part',
         'The roles of auditdb are held, not used to log in.',
-        format('alter role %I nologin nosuperuser nobypassrls nocreaterole nocreatedb noreplication',
-            rolname), false
+        format('alter role %I nologin nosuperuser nobypassrls nocreaterole nocreatedb '
+            'noreplication', rolname), false
     from pg_roles
-    where rolname in ('audit_owner', 'audit_mapper', 'audit_operator', 'audit_writer', 'audit_reader',
-            'audit_auditor')
-        and (rolcanlogin or rolsuper or rolbypassrls or rolcreaterole or rolcreatedb or rolreplication);
+    where rolname in ('audit_owner', 'audit_mapper', 'audit_operator', 'audit_writer',
+            'audit_reader', 'audit_auditor')
+        and (rolcanlogin or rolsuper or rolbypassrls or rolcreaterole or rolcreatedb
+            or rolreplication);
 $$;
 comment on function audit.check_roles() is
     'Who is, or can become, the owner of the log; attributes of the roles of auditdb';
@@ -64,7 +68,8 @@ as $$
     from pg_auth_members as am
         join pg_roles as p on p.oid = am.roleid
         join pg_roles as m on m.oid = am.member
-        join pg_roles as r on r.rolcanlogin and not r.rolsuper and pg_has_role(r.oid, m.oid, 'member')
+        join pg_roles as r on r.rolcanlogin and not r.rolsuper
+            and pg_has_role(r.oid, m.oid, 'member')
     where p.rolname in ('pg_read_all_data', 'pg_write_all_data', 'pg_execute_server_program',
         'pg_read_server_files', 'pg_write_server_files')
     union all
@@ -120,11 +125,10 @@ as $$
         case when c.stands is null then 'auditdb install'
             else concat_ws('; ', c.stands ->> 'revoke',
                 -- A grant changes the catalog row of its function, which is attested.
-                format('select audit.attest(%L)', (
-                    select f.scope from audit.function_facts() as f
-                    where f.name = c.stands ->> 'function'))) end, false
+                case when c.stands ->> 'function' <> ''
+                    then format('select audit.attest(%L)', c.scope) end) end, false
     from audit.compare_facts() as c
-    where c.kind = 'grant';
+    where c.kind = 'grant' and exists (select from pg_class where oid = c.scope);
 $$;
 comment on function audit.check_grants() is
     'Privileges now against those that install left: on objects, columns, and objects to come';
@@ -170,54 +174,66 @@ as $$
     from audit.captured_tables() as t
         cross join unnest('{insert,update,delete,truncate}'::text[]) as op
         left join audit.trigger_facts() as f
-            on f.scope = t.target and f.relation = t.relation and f.name = 'auditdb_' || op
-    -- TRUNCATE triggers are not cloned to partitions.
-    where op <> 'truncate' or t.relation = t.target;
+            on f.scope = t.target and f.relation = t.relation and f.name = 'auditdb_' || op;
 $$;
 comment on function audit.expected_triggers() is
     'The triggers that each attached table should have, and what is there';
 
-create or replace function audit.check_triggers() returns setof audit.finding
+create or replace function audit.trigger_states()
+returns table (target regclass, relation regclass, name text, state text, attested text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'triggers', 'critical', e.relation::text,
-        format('%s %s', string_agg(e.name, ', ' order by e.name), p.problem),
-        p.why, format('select audit.%s(%L)', p.mend, e.target), p.mend = 'reattach'
+    select e.target, e.relation, e.name, case
+        when e.fact is null and w.id is null and e.relation <> e.target
+            then 'missing since it became a partition'
+        when e.fact is null then 'missing'
+        when t.tgfoid::regprocedure::text <> e.function
+            or w.fact -> 'sha256' <> e.fact -> 'sha256' then 'calling something else'
+        when t.tgenabled = 'D' then 'disabled'
+        when t.tgenabled = 'O' then 'downgraded from ENABLE ALWAYS'
+        when t.tgenabled = 'R' then 'downgraded to ENABLE REPLICA'
+        when w.fact -> 'catalog' is distinct from e.fact -> 'catalog' then null
+        when w.fact -> 'oid' <> e.fact -> 'oid' then 'dropped and created again'
+        when w.fact -> 'xmin' <> e.fact -> 'xmin' then 'altered and put back'
+        end,
+        case when w.id is null then ''
+            else format(', since %s by %s', to_char(w.attested_at, 'YYYY-MM-DD HH24:MI'),
+                w.attested_by) end
     from audit.expected_triggers() as e
         left join audit.attested() as w on w.scope = e.target and w.kind = 'trigger'
             and w.relation = e.relation and w.name = e.name
-        left join pg_trigger as t on t.oid::text = e.fact ->> 'oid'
+        left join pg_trigger as t on t.oid::text = e.fact ->> 'oid';
+$$;
+comment on function audit.trigger_states() is
+    'What is wrong with each capture trigger, or null, and when it was last attested';
+
+create or replace function audit.check_triggers() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'triggers', case when t.state like 'missing since%' then 'warning' else 'critical' end,
+        t.relation::text,
+        format('%s %s', string_agg(t.name, ', ' order by t.name), t.state || t.attested),
+        case t.state
+            when 'downgraded from ENABLE ALWAYS' then 'session_replication_role = replica now '
+                'silences it; pg_restore --disable-triggers leaves it so.'
+            when 'dropped and created again' then 'Changes in between were not recorded.'
+            when 'altered and put back' then 'It was disabled, perhaps within one transaction: '
+                'changes in between were not recorded. Look into it, then attest.'
+            when 'missing since it became a partition' then 'PostgreSQL gives a new partition the '
+                'triggers for rows only: TRUNCATE of this partition alone is not recorded.'
+            else 'Changes are not recorded.'
+        end,
+        format('select audit.%s(%L)', m.mend, t.target), m.mend = 'reattach'
+    from audit.trigger_states() as t
         cross join lateral (
-            select case
-                when e.fact is null then 'missing'
-                when t.tgfoid::regprocedure::text <> e.function
-                    or w.fact -> 'sha256' <> e.fact -> 'sha256' then 'calling something else'
-                when t.tgenabled = 'D' then 'disabled'
-                when t.tgenabled = 'O' then 'downgraded from ENABLE ALWAYS'
-                when t.tgenabled = 'R' then 'downgraded to ENABLE REPLICA'
-                when w.fact -> 'catalog' is distinct from e.fact -> 'catalog' then null
-                when w.fact -> 'oid' <> e.fact -> 'oid' then 'dropped and created again'
-                when w.fact -> 'xmin' <> e.fact -> 'xmin' then 'altered and put back'
-            end as state
-        ) as s
-        cross join lateral (
-            select s.state || format(', since %s by %s', to_char(w.attested_at, 'YYYY-MM-DD HH24:MI'),
-                    w.attested_by) as problem,
-                case s.state
-                    when 'downgraded from ENABLE ALWAYS' then 'session_replication_role = replica now '
-                        'silences it; pg_restore --disable-triggers leaves it so.'
-                    when 'dropped and created again' then 'Changes in between were not recorded.'
-                    when 'altered and put back' then 'It was disabled, perhaps within one transaction: '
-                        'changes in between were not recorded. Look into it, then attest.'
-                    else 'Changes are not recorded.' end as why,
-                case when s.state in ('dropped and created again', 'altered and put back')
-                    then 'attest' else 'reattach' end as mend
-        ) as p
-    where s.state is not null
-    group by e.target, e.relation, p.problem, p.why, p.mend;
+            select case when t.state in ('dropped and created again', 'altered and put back')
+                then 'attest' else 'reattach' end as mend
+        ) as m
+    where t.state is not null
+    group by t.target, t.relation, t.state, t.attested, m.mend;
 $$;
 comment on function audit.check_triggers() is
-    'Capture triggers that are missing, disabled, downgraded, created again, or altered and put back';
+    'Capture triggers missing, disabled, downgraded, created again, or altered and put back';
 
 create or replace function audit.attach_command(target text, kind text, given jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -236,10 +252,11 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'tables', 'critical', coalesce(n.name, a.target::text),
         case when again.oid is null then 'was dropped' else 'was dropped and created again' end,
-        case when again.oid is null then 'Its mapping is left over, and may keep others from reading.'
+        case when again.oid is null then 'Its mapping is left over.'
             else 'The new table is not captured.' end,
-        format('select audit.forget(%L)', a.target::oid) || case when again.oid is not null then '; '
-            || audit.attach_command(n.name, a.kind, a.mapping -> 'given') else '' end, false
+        format('select audit.forget(%L)', a.target::oid) || case when again.oid is not null
+            then '; ' || audit.attach_command(n.name, a.kind, a.mapping -> 'given') else '' end,
+        false
     from audit.attachment as a
         left join lateral (
             select w.fact ->> 'on' as name from audit.attested() as w
@@ -261,7 +278,7 @@ as $$
     select 'tables', 'notice', c.relation::text, format('belongs to %s, and belonged to %s',
             c.stands ->> 'owner', c.was ->> 'owner'),
         'The owner of a table can switch its capture off.',
-        format('select audit.attest(%L)', c.scope), false
+        format('select audit.reattach(%L)', c.scope), false
     from audit.compare_facts() as c
     where c.kind = 'table' and c.was -> 'owner' <> c.stands -> 'owner';
 $$;
@@ -292,30 +309,32 @@ as $$
         left join audit.attested() as w on w.scope = 'audit.event'::regclass and w.kind = 'trigger'
             and w.relation = g.relation and w.name = n.name;
 $$;
-comment on function audit.guards() is 'The guards that there should be, and what is wrong with them';
+comment on function audit.guards() is
+    'The guards that there should be, and what is wrong with them';
 
 create or replace function audit.check_guards() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'guards', 'critical', c.oid::regclass::text, 'row-level security is '
             || case when c.relrowsecurity then 'not forced' else 'off' end,
-        'Whoever is granted SELECT reads every organisation; the owner may write past the policies.',
+        'Whoever is granted SELECT, or pg_read_all_data, reads all of it.',
         'select audit.mend_guards()', true
     from pg_class as c
-    where (c.oid = 'audit.attestation'::regclass
+    where (c.oid in ('audit.attestation'::regclass, 'audit.signing_key'::regclass)
             or c.oid in (select relid from pg_partition_tree('audit.event')))
         and not (c.relrowsecurity and c.relforcerowsecurity)
     union all
     select 'guards', 'critical', s.relation::text,
         format('%s %s', string_agg(s.name, ', ' order by s.name), s.state),
         case when s.mend like '%mend_guards%' then 'Events can be changed or removed.'
-            else 'It was disabled for a while: events may have been changed. Look into it, then attest.'
-            end,
+            else 'It was disabled for a while: events may have been changed. '
+                'Look into it, then attest.' end,
         s.mend, s.mend like '%mend_guards%'
     from (
         select g.relation, g.name, g.state, case
             when g.state in ('dropped and created again', 'altered and put back')
-            then 'select audit.attest(''audit.event'')' else 'select audit.mend_guards()' end as mend
+            then 'select audit.attest(''audit.event'')'
+            else 'select audit.mend_guards()' end as mend
         from audit.guards() as g
     ) as s
     where s.state is not null
@@ -327,8 +346,8 @@ comment on function audit.check_guards() is
 create or replace function audit.check_log() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'log', 'critical', t.tgrelid::regclass::text, format('has trigger %I, none of auditdb''s',
-            t.tgname),
+    select 'log', 'critical', t.tgrelid::regclass::text,
+        format('has trigger %I, none of auditdb''s', t.tgname),
         'A trigger on the log can swallow or change events.',
         format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass), false
     from pg_trigger as t join pg_class as c on c.oid = t.tgrelid
@@ -348,23 +367,44 @@ as $$
     where k.contype in ('c', 'f', 'u', 'x') and k.conislocal
         and k.conrelid in (select relid from pg_partition_tree('audit.event'))
     union all
-    select 'log', 'critical', coalesce(c.stands, c.was) ->> 'on', format('policy %I %s', c.name, case
-            when c.was is null then 'is none of auditdb''s' when c.stands is null then 'is missing'
-            else 'is not as it was installed' end),
+    select 'log', 'critical', i.indrelid::regclass::text,
+        format('has unique index %s', i.indexrelid::regclass),
+        'A unique index on the log refuses events, and with them the actions they record.',
+        format('drop index %s', i.indexrelid::regclass), false
+    from pg_index as i
+    where i.indisunique and not i.indisprimary
+        and i.indrelid in (select relid from pg_partition_tree('audit.event'))
+        and not exists (select from pg_constraint where conindid = i.indexrelid);
+$$;
+comment on function audit.check_log() is
+    'Rules, triggers, constraints and unique indexes on the log that auditdb did not make';
+
+create or replace function audit.check_definitions() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'log', 'critical', coalesce(c.stands, c.was) ->> 'on',
+        format('policy %I %s', c.name, case when c.was is null then 'is none of auditdb''s'
+            when c.stands is null then 'is missing' else 'is not as it was installed' end),
         'Policies decide which organisation is read, and by whom.',
         case when c.stands is null then 'auditdb install'
             else format('drop policy %I on %s', c.name, c.relation)
                 || case when c.was is null then '' else '; -- then: auditdb install' end end, false
-    from audit.compare_facts() as c where c.kind = 'policy' and coalesce(c.stands, c.was) is not null
+    from audit.compare_facts() as c
+    where c.kind = 'policy'
     union all
     select 'log', 'critical', c.name, case when c.was is null then 'is none of auditdb''s'
             when c.stands is null then 'is missing' else 'is not as it was installed' end,
         'What the log says may be wrong.', 'auditdb install', false
-    from audit.compare_facts() as c where c.kind = 'relation'
+    from audit.compare_facts() as c
+    where c.kind = 'relation'
+        -- A month that was detached is reported as such.
+        and not (c.was is null and exists (
+            select from audit.attested() as w
+            where w.relation = to_regclass(c.name) and w.name = 'refuse_truncate'))
         and (c.was - '{owner,oid}'::text[]) is distinct from (c.stands - '{owner,oid}'::text[]);
 $$;
-comment on function audit.check_log() is
-    'Rules, triggers, constraints and policies on the log that auditdb did not make; objects altered';
+comment on function audit.check_definitions() is
+    'Policies, tables and views of the log that are foreign, missing or altered';
 
 create or replace function audit.check_partitions() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -379,8 +419,8 @@ as $$
             string_agg(to_char(m, 'YYYY-MM'), ', ' order by m)),
         'Maintenance has not run: events will go to the DEFAULT partition.',
         'select audit.maintain()', true
-    from generate_series(date_trunc('month', now() at time zone 'UTC'),
-        date_trunc('month', now() at time zone 'UTC') + interval '2 months', interval '1 month') as m
+    from date_trunc('month', now() at time zone 'UTC') as this
+        cross join generate_series(this, this + interval '2 months', interval '1 month') as m
     where m::date <> all (audit.months_attached()) and m::date <> all (audit.months_in_default())
     having count(*) > 0
     union all
@@ -388,7 +428,8 @@ as $$
         case when c.oid is null then 'is gone' else 'is no part of the log any more' end
             || ', and retention did not drop it',
         'Its events were taken away.',
-        case when c.oid is null then '-- restore it from a backup, then: select audit.attest(''audit.event'')'
+        case when c.oid is null
+            then '-- restore it from a backup, then: select audit.attest(''audit.event'')'
             else '-- attach it again: alter table audit.event attach partition ' || c.oid::regclass
                 || ' for values ...' end, false
     from audit.attested() as w
@@ -400,19 +441,27 @@ $$;
 comment on function audit.check_partitions() is
     'Events without a month, months that will be missing, months that were taken away';
 
--- Runs as audit_mapper, whose privileges the capture has: what it may not read shows here. Nothing is
--- evaluated: no row is read, and OFFSET keeps the planner from doing so with constants.
-create or replace function audit.try_expression(target regclass, name text, expression text) returns text
+-- Runs as audit_mapper, whose privileges the capture has: what it may not read shows here. Nothing
+-- is evaluated: no row is read, and OFFSET keeps the planner from doing so with constants.
+create or replace function audit.try_expression(target regclass, name text, expression text)
+returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
+    if not try_expression.expression ~* '\mselect\M' and not has_schema_privilege(
+        (select relnamespace from pg_class where oid = try_expression.target), 'usage')
+    then
+        return null;  -- Capture is handed the row, and so need not be able to name its table.
+    end if;
     execute format(E'select (%s\n)::%s from (select (null::%s).* offset 0) as r limit 0',
         try_expression.expression,
         case when try_expression.name = 'alive' then 'boolean' else 'text' end,
         try_expression.target);
-    return null;
-exception when others then
-    return sqlerrm;
+    -- Rolled back, so that nothing which code of the application sets or does outlives the trial.
+    raise exception using errcode = 'AU001';
+exception
+    when sqlstate 'AU001' then return null;
+    when assert_failure or others then return sqlerrm;
 end
 $$;
 comment on function audit.try_expression(regclass, text, text) is
@@ -438,7 +487,8 @@ as $$
     where o.key in ('organization', 'target_id', 'subject', 'role', 'alive', 'row_id')
         and p.problem is not null;
 $$;
-comment on function audit.stale_options(regclass, jsonb) is 'The expressions of a mapping that fail now';
+comment on function audit.stale_options(regclass, jsonb) is
+    'The expressions of a mapping that fail now';
 
 create or replace function audit.column_changes(was jsonb, stands jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -450,13 +500,14 @@ as $$
         full join jsonb_each_text(column_changes.stands) as s using (key)
     where w.value is distinct from s.value;
 $$;
-comment on function audit.column_changes(jsonb, jsonb) is 'Columns added, gone or retyped, in words';
+comment on function audit.column_changes(jsonb, jsonb) is
+    'Columns added, gone or retyped, in words';
 
 create or replace function audit.check_mappings() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'mappings', 'warning', a.target::text, concat_ws('; ', d.changes, s.problems),
-        'Its changes are recorded by a slower path, and without what the mapping cannot tell any more.',
+        'Changes are recorded by a slower path, without what the mapping cannot tell any more.',
         case when s.needs_word
             then audit.attach_command(a.target::text, a.kind, a.mapping -> 'given')
             else format('select audit.reattach(%L)', a.target) end,
@@ -496,7 +547,8 @@ as $$
                 and ('audit_mapper'::regrole = any (polroles) or 0 = any (polroles))
         );
 $$;
-comment on function audit.check_lookups() is 'Tables that mappings read and row-level security hides';
+comment on function audit.check_lookups() is
+    'Tables that mappings read and row-level security hides';
 
 create or replace function audit.try_admin(id int) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -514,7 +566,7 @@ create or replace function audit.check_readers() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'readers', 'critical', a.target::text, 'its rule for admins fails: ' || p.problem,
-        'While it fails, nobody reads through it or through those attached after it.',
+        'While it fails, nobody reads through it.',
         audit.attach_command(a.target::text, a.kind, a.mapping -> 'given'), false
     from audit.attachment as a
         cross join lateral audit.try_admin(a.id) as p (problem)
@@ -541,16 +593,20 @@ as $$
     where not exists (select from key)
         and exists (select from audit.attachment where mapping ? 'admin')
     union all
-    select 'keys', 'warning', 'key ' || id, format('is %s days old', extract(day from now() - created_at)),
+    select 'keys', 'warning', 'key ' || id,
+        format('is %s days old', extract(day from now() - created_at)),
         'The longer a key lives, the more places hold it.',
         'select audit.create_key(retire_others_after => ''1 day'')', false
-    from key where retires_at is null and created_at = newest and created_at < now() - interval '90 days'
+    from key
+    where retires_at is null and created_at = newest and created_at < now() - interval '90 days'
     union all
-    select 'keys', 'warning', 'key ' || id, format('was never retired, though a newer one is %s days old',
+    select 'keys', 'warning', 'key ' || id,
+        format('was never retired, though a newer one is %s days old',
             extract(day from now() - newest)),
         'Whoever still holds it signs tokens.',
         'select audit.create_key(retire_others_after => ''1 day'')', false
-    from key where retires_at is null and created_at < newest and newest < now() - interval '7 days';
+    from key
+    where retires_at is null and created_at < newest and newest < now() - interval '7 days';
 $$;
 comment on function audit.check_keys() is 'Signing keys: none, old, or superseded and still valid';
 
@@ -558,7 +614,8 @@ create or replace function audit.check_views() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select distinct on (v.oid) 'views', 'critical', v.oid::regclass::text,
-        case v.relkind when 'm' then 'copies the log' else 'reads the log with its owner''s rights' end,
+        case v.relkind when 'm' then 'copies the log'
+            else 'reads the log with its owner''s rights' end,
         'Who may read it, reads what row-level security keeps from them.',
         case when v.relkind = 'm' then format('drop materialized view %s', v.oid::regclass)
             else format('alter view %s set (security_invoker = true)', v.oid::regclass) end, false
@@ -580,9 +637,10 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'attestation', 'warning', 'audit.attestation', format(
             'the catalogs are not those attested: %s', string_agg(distinct w.scope::text, ', ')),
-        'After a restore or pg_upgrade, all triggers and functions look created anew. That none was '
+        'After a restore or pg_upgrade, triggers and functions look created anew. That none was '
         'disabled before cannot be told. Confirm that there was a restore, then attest.',
-        'select audit.attest(target) from audit.attachment; select audit.attest(''audit.event'')', false
+        'select audit.attest(target) from audit.attachment; select audit.attest(''audit.event'')',
+        false
     from audit.attested() as w
     where w.fact ->> 'catalog' <> 'audit'::regnamespace::oid::text
     having count(*) > 0
@@ -597,10 +655,11 @@ comment on function audit.check_attestation() is 'Whether the attestation speaks
 create or replace function audit.check_events() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'events', 'warning', captured_from, format('%s events of the last 7 days are degraded: %s',
-            count(*), string_agg(distinct concat_ws(' ', details -> 'degraded' ->> 'sqlstate',
+    select 'events', 'warning', captured_from,
+        format('%s events of the last 7 days are degraded: %s', count(*),
+            string_agg(distinct concat_ws(' ', details -> 'degraded' ->> 'sqlstate',
                 details -> 'degraded' -> 'lost'), ', ')),
-        'A value could not be read or a mapping failed: the change is recorded, some detail is not.',
+        'A value could not be read or a mapping failed: the change is recorded, not all of it.',
         format('select details -> ''degraded'', * from audit.event where captured_from = %L '
             'and details ? ''degraded''', captured_from), false
     from audit.event
@@ -612,8 +671,9 @@ comment on function audit.check_events() is 'Tables whose events lost detail lat
 create or replace function audit.check_casts() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select distinct 'casts', 'notice', a.target::text, format('column %I is converted by %s, of role %s',
-            t.attname, p.oid::regprocedure, p.proowner::regrole),
+    select distinct 'casts', 'notice', a.target::text,
+        format('column %I is converted by %s, of role %s', t.attname, p.oid::regprocedure,
+            p.proowner::regrole),
         'It runs at each change of the table, as audit_mapper, and may show the log another value.',
         '-- see that only the role that owns the table may replace the function', false
     from audit.attachment as a
@@ -624,7 +684,8 @@ as $$
         join pg_roles as r on r.oid = p.proowner
     where a.kind <> 'admin' and not r.rolsuper;
 $$;
-comment on function audit.check_casts() is 'Code of the application that capture runs to read a column';
+comment on function audit.check_casts() is
+    'Code of the application that capture runs to read a column';
 
 create or replace function audit.check_server(
     version int default current_setting('server_version_num')::int
@@ -663,6 +724,7 @@ as $$
         union all select * from audit.check_tables()
         union all select * from audit.check_guards()
         union all select * from audit.check_log()
+        union all select * from audit.check_definitions()
         union all select * from audit.check_partitions()
         union all select * from audit.check_mappings()
         union all select * from audit.check_lookups()
@@ -674,11 +736,12 @@ as $$
         union all select * from audit.check_casts()
         union all select * from audit.check_server()
     ) as f
-    order by array_position('{critical,warning,notice}', f.severity), f.check_name, f.object, f.problem;
+    order by array_position('{critical,warning,notice}', f.severity),
+        f.check_name, f.object, f.problem;
 $$;
 -- Definer: reads the attestation, and counts events and keys, which operators may not read.
 comment on function audit.doctor() is
-    'All that could let events be lost, forged or read by others: what, why it matters, what mends it';
+    'What could let events be lost, forged or read by others; why it matters, and what mends it';
 
 create or replace function audit.reattach(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -713,4 +776,4 @@ end
 $$;
 -- Definer: the log belongs to audit_owner.
 comment on function audit.mend_guards() is
-    'Puts back row-level security and the triggers that refuse changes, where they are missing or off';
+    'Puts back row-level security and the triggers that refuse changes, where missing or off';

@@ -71,6 +71,7 @@ grant execute on function
     audit.over_row(regclass, text),
     audit.key_of(regclass),
     audit.default_alive(regclass),
+    audit.default_admin(regclass, text),
     audit.parent_organization(regclass, text, text),
     audit.is_secret(text),
     audit.is_column(text),

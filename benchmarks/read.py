@@ -1,0 +1,207 @@
+"""Measures what reading the log costs as it grows, through row-level security as an admin reads it.
+
+python -m benchmarks.read                       # an embedded server; 1 and 10 million events
+python -m benchmarks.read --millions 1 10 100   # and a hundred, given disk and time
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+import auditdb
+from auditdb._token import mint
+from benchmarks.capture import address
+from benchmarks.questions import Question, questions
+
+MONTHS = 24
+ORGANIZATIONS = 1000
+DATABASE = "bench_read"
+
+SETUP = f"""
+create table membership (
+    organization_id int not null, user_id int not null, role text not null,
+    primary key (user_id, organization_id)
+);
+insert into membership select g, g, 'OWNER' from generate_series(1, {ORGANIZATIONS}) as g;
+select audit.attach('membership', 'membership');
+create table action_kind (kind int primary key, name text not null, target_type text not null);
+insert into action_kind
+select row_number() over () - 1, name, split_part(name, '.', 1) from (values
+    ('workflow.modified'), ('workflow.modified'), ('workflow.modified'), ('workflow.modified'),
+    ('workflow.created'), ('workflow.deleted'), ('auth.login'), ('auth.login'), ('auth.login'),
+    ('auth.login'), ('auth.login'), ('auth.login'), ('auth.password_changed'),
+    ('auth.email_changed'), ('membership.added'), ('membership.removed'),
+    ('membership.role_changed'), ('membership.updated'), ('api_key.created'), ('api_key.revoked')
+) as k (name);
+"""
+
+# Ids ascend with time, as in a log that grew. A tenth of the organisations has most of the events.
+FILL = f"""
+insert into audit.event (
+    occurred_at, action, result, actor_id, actor_type, db_user, organization_id, target_type,
+    target_id, subject_id, source, captured_from, old_values, new_values, details
+)
+select
+    at, k.name, case when mod(n, 50) = 0 then 'failure' else 'success' end,
+    'u' || o || '_' || (random() * 30)::int, 'user', 'app', o::text, k.target_type,
+    o || '_' || (random() * 200)::int, 'u' || o || '_' || (random() * 30)::int,
+    (array['web', 'api', 'saml', 'cli'])[1 + mod(n, 4)],
+    case when k.target_type <> 'auth' then 'public.' || k.target_type end,
+    jsonb_build_object('name', 'name ' || n), jsonb_build_object('name', 'name ' || n + 1),
+    case when k.name = 'membership.role_changed'
+        then '{{"previous_role": "MEMBER", "new_role": "ADMIN", "ip": "203.0.113.9"}}'::jsonb
+        else '{{"ip": "203.0.113.9", "request_id": "7f3c2f1e-5a0b"}}' end
+from (
+    select n, date_trunc('month', now()) - interval '{MONTHS - 1} months'
+            + (n::float8 / %(total)s) * (now() - date_trunc('month', now())
+                + interval '{MONTHS - 1} months') as at,
+        1 + floor({ORGANIZATIONS} * power(random(), 3))::int as o, (random() * 19)::int as kind
+    from generate_series(%(first)s::bigint, %(last)s::bigint) as n
+) as e join action_kind as k using (kind)
+order by n
+"""
+CHUNK = 500_000
+
+
+def fill(conn: psycopg.Connection[Any], millions: int) -> float:
+    """Fill the log and return the rows that were written in a second."""
+    total = millions * 1_000_000
+    started = time.perf_counter()
+    for first in range(0, total, CHUNK):
+        conn.execute(FILL.encode(), {"total": total, "first": first, "last": first + CHUNK - 1})
+    rate = total / (time.perf_counter() - started)
+    conn.execute("vacuum analyze audit.event")
+    return rate
+
+
+@contextmanager
+def filled(dsn: str, millions: int) -> Iterator[tuple[str, float]]:
+    """Yield the address of a database whose log holds so many events, and the rows per second."""
+    drop = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(DATABASE))
+    target = make_conninfo(dsn, dbname=DATABASE)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(drop)
+        conn.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
+        try:
+            auditdb.install(target)
+            with psycopg.connect(target, autocommit=True) as inside:
+                inside.execute(SETUP.encode())
+                for back in range(1, MONTHS):
+                    month = f"(now() - interval '{back} months')::date"
+                    inside.execute(f"select audit.prepare_month({month})".encode())
+                    inside.execute(f"select audit.attach_month({month})".encode())
+                rate = fill(inside, millions)
+            yield target, rate
+        finally:
+            conn.execute(drop)
+
+
+def become(conn: psycopg.Connection[Any], key: str, organization: int) -> None:
+    """Become the reader of an organisation, as auditdb.reader does, until the transaction ends."""
+    conn.execute(
+        "select set_config('role', 'audit_reader', true), set_config('auditdb.viewer', %s, true)",
+        [mint(key, organization, organization)],
+    )
+
+
+def ask(
+    conn: psycopg.Connection[Any], key: str, organization: int, question: Question, repeats: int
+) -> dict[str, Any]:
+    """Return what one question costs: buffers, partitions and milliseconds, planning apart."""
+    plans = []
+    for _ in range(repeats):
+        with conn.transaction(force_rollback=True):
+            become(conn, key, organization)
+            query, values = question.build(conn, organization)
+            explain = sql.SQL("explain (analyze, buffers, format json) {}").format(query)
+            row = conn.execute(explain, values).fetchone()
+            assert row is not None
+            plans.append(row[0][0])
+    nodes = list(_nodes(plans[-1]["Plan"]))
+    return {
+        "question": question.name,
+        "buffers": _buffers(plans[-1]["Plan"]),
+        "planning_buffers": _buffers(plans[-1].get("Planning", {})),
+        "execution_ms": round(statistics.median(p["Execution Time"] for p in plans), 2),
+        "planning_ms": round(statistics.median(p["Planning Time"] for p in plans), 2),
+        "partitions": len({n["Relation Name"] for n in nodes if _opens(n)}),
+        "indexes": sorted(
+            {_shape(n["Index Name"]) for n in nodes if _opens(n) and "Index Name" in n}
+        ),
+        "scans_whole": sorted(
+            {n["Relation Name"] for n in nodes if n["Node Type"] == "Seq Scan" and _opens(n)}
+        ),
+        "rows": plans[-1]["Plan"]["Actual Rows"],
+    }
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child)
+
+
+def _opens(node: dict[str, Any]) -> bool:
+    """Whether a node reads a partition of the log that holds events."""
+    return str(node.get("Relation Name")).startswith("event_") and int(node["Actual Loops"]) > 0
+
+
+def _shape(index: str) -> str:
+    """Return the name of a partition's index without the partition."""
+    return index.split("_", 3)[3] if index[6:10].isdigit() else index.removeprefix("event_default_")
+
+
+def _buffers(plan: dict[str, Any]) -> int:
+    return int(plan.get("Shared Hit Blocks", 0)) + int(plan.get("Shared Read Blocks", 0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.read", description=__doc__)
+    parser.add_argument("--dsn", help="a superuser's address; an embedded server by default")
+    parser.add_argument("--millions", type=int, nargs="+", default=[1, 10], help="of events")
+    parser.add_argument("--repeats", type=int, default=5, help="of each query (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for read.json")
+    options = parser.parse_args()
+
+    result: dict[str, Any] = {"months": MONTHS, "organizations": ORGANIZATIONS, "sizes": {}}
+    with address(options.dsn) as dsn:
+        for millions in options.millions:
+            with filled(dsn, millions) as (target, rate):
+                with psycopg.connect(target) as conn:
+                    row = conn.execute("select audit.create_key()").fetchone()
+                    conn.commit()
+                    assert row is not None
+                    answers = {
+                        size: [
+                            ask(conn, row[0], organization, q, options.repeats) for q in questions()
+                        ]
+                        # The first has a tenth of all events, the last a handful.
+                        for size, organization in (("largest", 1), ("median", ORGANIZATIONS // 2))
+                    }
+            result["sizes"][millions] = {"rows_per_second": round(rate), **answers}
+            print(f"{millions} million events, filled at {rate:,.0f} rows/s")
+            for size, rows in answers.items():
+                print(f"  {size} organisation")
+                for answer in rows:
+                    print(
+                        f"    {answer['question']:28} {answer['buffers']:8} buffers "
+                        f"{answer['execution_ms']:9.2f} ms (planning {answer['planning_ms']:.2f})"
+                        f" {answer['partitions']:3} partitions {' '.join(answer['indexes'])}"
+                    )
+    options.out.mkdir(exist_ok=True)
+    (options.out / "read.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The result of the capture benchmark as text, JSON and a plot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks import chart
+
+_SERVER = ("contender", "added_us_median", "added_us_min", "times_floor_median", "wal_bytes",
+           "wal_bytes_with_change", "log_bytes")  # fmt: skip
+_APPLICATION = ("contender", "p50_us", "p95_us", "p99_us", "per_second", "added_us",
+                "times_by_hand")  # fmt: skip
+# What the plot shows of each level: in the server by minimum, which a busy machine moves least.
+_PLOTTED = (
+    ("update", "In the server: UPDATE of one row"),
+    ("insert_many", "In the server: INSERT of 5,000 rows at once"),
+    ("typical, 1 client", "As an application sees it: three SELECTs, UPDATE"),
+)
+
+
+def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
+    cells = [list(columns)] + [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return "\n".join(
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    )
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def text(result: dict[str, Any]) -> str:
+    """Return every table of a result."""
+    parts = [
+        f"{workload['title']} (microseconds and bytes for each row, beyond the change itself)\n"
+        + _table(workload["contenders"], _SERVER)
+        for workload in result["in_server"].values()
+    ]
+    parts += [
+        f"{title} (microseconds for each transaction)\n{_table(rows, _APPLICATION)}"
+        for title, rows in result["as_application"].items()
+    ]
+    return "\n\n".join(parts)
+
+
+def write(result: dict[str, Any], folder: Path) -> None:
+    """Write capture.json and capture.svg; a level that was not measured keeps its old numbers."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "capture.json"
+    if path.exists():
+        before = json.loads(path.read_text("utf-8"))
+        for level in ("in_server", "as_application"):
+            result[level] = result[level] or before[level]
+    path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    panels = []
+    for key, title in _PLOTTED:
+        workload = result["in_server"].get(key, {})
+        rows = workload.get("contenders") or result["as_application"].get(key)
+        bars = [
+            (row["contender"], float(row.get("added_us_min", row.get("added_us"))))
+            for row in rows or []
+            if row["contender"] not in ("no audit", "auditdb without context")
+        ]
+        if bars:
+            panels.append((title, bars))
+    (folder / "capture.svg").write_text(chart.bars(panels, unit="µs"), "utf-8")

@@ -1,0 +1,1 @@
+"""Every attack on the log, each with a naive twin that falls; `make attacks` prints the outcomes."""

@@ -1,0 +1,388 @@
+"""Attach and detach: which tables, by which mapping, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import Database
+from tests.viewer import read
+
+ODD = '"weird schema"."Order; drop"'
+LONG = "n" * 63
+
+
+def own(db: Database, *scripts: str) -> None:
+    """Run scripts as the application's owner, each in a transaction."""
+    with psycopg.connect(db.conninfo("app_owner"), autocommit=True) as conn:
+        for script in scripts:
+            with conn.transaction():
+                conn.execute(script.encode())
+
+
+def log(db: Database, where: str = "true") -> list[tuple[Any, ...]]:
+    """Return what happened to the log itself: action, target, old and new values."""
+    with psycopg.connect(db.dsn) as conn:
+        query = f"""select action, target_id, old_values, new_values from audit.event
+            where action in ('audit.attached', 'audit.remapped', 'audit.detached') and ({where})
+            order by id"""
+        return conn.execute(query.encode()).fetchall()
+
+
+def value(db: Database, query: str) -> Any:
+    with psycopg.connect(db.dsn) as conn:
+        row = conn.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def refusal(db: Database, script: str, role: str = "app_owner") -> str:
+    """Run what must be refused, and return message and hint in one line each."""
+    with psycopg.connect(db.conninfo(role)) as conn:
+        with pytest.raises(psycopg.Error) as caught:
+            conn.execute(script.encode())
+    diag = caught.value.diag
+    assert diag.sqlstate is not None and not diag.sqlstate.startswith("XX")
+    assert "\n" not in (diag.message_primary or "\n")
+    return f"{diag.message_primary}\n{diag.message_hint}"
+
+
+def test_tables_shaped_the_usual_way_need_no_options(db: Database) -> None:
+    own(
+        db,
+        """create table team_member (id uuid primary key default gen_random_uuid(),
+            "tenantId" uuid, "memberId" text, "memberRole" text, "deletedAt" timestamptz);
+        select audit.attach('team_member', 'membership');
+        insert into team_member ("tenantId", "memberId", "memberRole")
+            values ('00000000-0000-0000-0000-00000000000a', 'u1', 'viewer');
+        update team_member set "memberRole" = 'editor';
+        update team_member set "deletedAt" = now()""",
+    )
+    events = db.events("captured_from = 'public.team_member'")
+    assert [e["action"] for e in events] == [
+        "membership.added", "membership.role_changed", "membership.removed",
+    ]  # fmt: skip
+    assert {e["organization_id"] for e in events} == {"00000000-0000-0000-0000-00000000000a"}
+    assert {e["subject_id"] for e in events} == {"u1"}
+    assert {e["target_id"] for e in events} == {str(value(db, "select id from team_member"))}
+
+
+def test_attaching_again_with_the_same_options_is_silent_and_changes_nothing(db: Database) -> None:
+    fingerprint = """select string_agg(concat(t.oid, t.xmin, tgenabled, tgfoid), ' ' order by t.oid)
+        from pg_trigger t where tgname like 'auditdb%'"""
+    before, triggers = log(db), value(db, fingerprint)
+    own(db, "select audit.attach('public.membership', 'membership')")
+    assert log(db) == before
+    assert value(db, fingerprint) == triggers
+    own(db, "update membership set role = 'X' where user_id = 2")
+    assert db.actions() == ["membership.role_changed"]
+
+
+def test_attaching_again_with_other_options_replaces_the_mapping_and_is_an_event(
+    db: Database,
+) -> None:
+    own(db, "select audit.attach('public.membership', 'membership', ignore => '{role}')")
+    assert log(db)[-1] == (
+        "audit.remapped",
+        "public.membership",
+        {"kind": "membership", "mapping": {}},
+        {"kind": "membership", "mapping": {"ignore": ["role"]}},
+    )
+    own(db, "update membership set role = 'X' where user_id = 2")
+    assert db.events() == []
+    own(
+        db,
+        "select audit.attach('public.membership', 'seat', organization => '''fixed''')",
+        "update membership set role = 'Y' where user_id = 2",
+    )
+    assert [(e["action"], e["organization_id"]) for e in db.events()] == [("seat.updated", "fixed")]
+
+
+def test_detach_ends_capture_keeps_the_events_and_is_an_event(db: Database) -> None:
+    own(db, "update membership set role = 'X' where user_id = 2")
+    id = value(db, "select id from audit.attachment where target = 'public.membership'::regclass")
+    own(
+        db,
+        "select audit.detach('public.membership')",
+        "update membership set role = 'Y' where user_id = 2",
+    )
+    assert db.actions() == ["membership.role_changed"]
+    assert log(db)[-1][:2] == ("audit.detached", "public.membership")
+    left = f"""select (select count(*) from pg_proc where pronamespace = 'audit'::regnamespace
+        and proname ~ '_{id}$') + (select count(*) from pg_trigger
+        where tgrelid = 'membership'::regclass and not tgisinternal)"""
+    assert value(db, left) == 0
+    assert "is not attached" in refusal(db, "select audit.detach('public.membership')")
+
+
+def test_attach_that_fails_leaves_nothing_half_done(db: Database) -> None:
+    own(db, "create table invoice (id int)")
+    before = log(db)
+    refusal(db, "select audit.attach('invoice', 'invoice', organization => 'no_such_column')")
+    assert log(db) == before
+    assert value(db, "select count(*) from pg_trigger where tgrelid = 'invoice'::regclass") == 0
+    assert value(db, "select count(*) from audit.action where category = 'invoice'") == 0
+
+
+@pytest.mark.parametrize(
+    ("prepare", "target", "message"),
+    [
+        ("create view v as select 1 as id", "v", "public.v is a view"),
+        ("create materialized view m as select 1 as id", "m", "public.m is a view"),
+        ("create sequence s", "s", "public.s is not a table"),
+        ("create temp table t (id int)", "t", "t is a temporary table"),
+        (
+            "create table p (id int) partition by list (id);"
+            " create table p1 partition of p default",
+            "p1",
+            "public.p1 is a partition",
+        ),
+        ("create table a (id int); create table b () inherits (a)", "a", "public.a is inherited"),
+        ("", "audit.event", "audit.event is a table of the log"),
+        ("", "audit.attachment", "audit.attachment is a table of the log"),
+        ("", "pg_catalog.pg_class", "pg_class is a table of the log or of the system"),
+        ("", "123::oid", "there is no table with oid 123"),
+    ],
+)
+def test_target_that_cannot_be_captured_is_refused_by_name(
+    db: Database, prepare: str, target: str, message: str
+) -> None:
+    literal = target if target.endswith("oid") else f"'{target}'"
+    said = refusal(db, f"{prepare}; select audit.attach({literal}, 'thing')")
+    assert said.startswith(message) and said.endswith(".")
+
+
+def test_foreign_table_is_refused(db: Database) -> None:
+    with db.connect() as conn:
+        conn.execute("""create foreign data wrapper nowhere; create server elsewhere
+            foreign data wrapper nowhere; create foreign table f (id int) server elsewhere""")
+    assert "is a foreign table" in refusal(db, "select audit.attach('f', 'thing')", "postgres")
+
+
+def test_only_the_owner_of_a_table_attaches_it(db: Database) -> None:
+    with db.connect() as conn:
+        conn.execute("create table other (id int); grant all on other to app_owner")
+    said = refusal(db, "select audit.attach('other', 'thing')")
+    assert said == (
+        "only its owner, postgres, may attach public.other\n"
+        "Attach as postgres, with: grant audit_operator to postgres."
+    )
+    assert "permission denied" in refusal(db, "select audit.attach('other', 'thing')", "app")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("'workflow', 'Work Flow'", '"Work Flow" is not a kind'),
+        ("'workflow', 'audit'", '"audit" is not a kind'),
+        ("'workflow', ''", '"" is not a kind'),
+        ("'workflow', null", "is not a kind"),
+        ("'workflow', 'workflow', admin => 'true'", 'kind "workflow" has no option "admin"'),
+        ("'workflow', 'workflow', ignore => '{nope}'", 'names column "nope"'),
+        ("'workflow', 'workflow', redact => '{nope}'", 'names column "nope"'),
+        ("'app_user', 'user', email => 'nope'", 'option "email" names column "nope"'),
+        (
+            "'workflow', 'workflow', organization => 'nope'",
+            'option "organization" of public.workflow',
+        ),
+        ("'workflow', 'workflow', organization => 'r.nope'", "column r.nope does not exist"),
+        ("'workflow', 'workflow', alive => 'r.id'", "must be type boolean"),
+        ("'workflow', 'workflow', subject => '1 +'", "syntax error"),
+        ("'workflow', 'workflow', organization => 'select id from organization'", "organization"),
+        ("'organization', 'membership'", "tells the organisation of a membership"),
+    ],
+)
+def test_mapping_that_cannot_be_meant_is_refused_with_its_reason(
+    db: Database, call: str, said: str
+) -> None:
+    message = refusal(db, f"select audit.attach({call})")
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "1); drop table workflow; select (1",
+        "1)::text as x; create table broken_out (); select (1",
+        "1); create table broken_out as select (1",
+        "1)::text as x from workflow as r; delete from organization; select (1",
+        "1); drop view auditdb_probe; create temp view auditdb_probe as select (1",
+        "$$; drop table workflow; $$",
+        "$sql$ || (select 1) || $sql$",
+        "1 -- comment",
+        "1 /* comment",
+        "'); drop table workflow; --",
+        "1; select 2",
+        "r.id\n); return null; --",
+        "%s %I %1$L",
+    ],
+)
+def test_expression_cannot_break_out(db: Database, expression: str) -> None:
+    with psycopg.connect(db.conninfo("app_owner"), autocommit=True) as conn:
+        attached = True
+        try:
+            conn.execute(
+                "select audit.attach('workflow', 'workflow', organization => %s)", [expression]
+            )
+        except psycopg.Error:
+            attached = False
+        conn.execute("insert into workflow (id, organization_id, name) values (5, 1, 'w')")
+        assert conn.execute("select to_regclass('broken_out')").fetchone() == (None,)
+        assert conn.execute("select count(*) from organization").fetchone() == (2,)
+    (event,) = db.events()
+    assert (event["action"], event["target_id"]) == ("workflow.created", "5")
+    # Those that are one expression after all are taken as what they say.
+    assert attached == (expression.startswith("$") or expression == "1 -- comment")
+
+
+def test_lookup_opens_the_columns_that_it_reads_to_audit_mapper_and_to_nobody_else(
+    db: Database,
+) -> None:
+    own(
+        db,
+        """create table unit (id int primary key, org int, secret text);
+        select audit.attach('workflow', 'workflow',
+            organization => 'select u.org from public.unit u where u.id = r.organization_id')""",
+    )
+    acl = "select relacl from pg_class where oid = 'unit'::regclass"
+    assert value(db, acl) is None
+    granted = """select array_agg(attname::text || ' ' || attacl::text order by attnum)
+        from pg_attribute where attrelid = 'unit'::regclass and attacl is not null"""
+    assert value(db, granted) == [
+        "id {audit_mapper=r/app_owner}", "org {audit_mapper=r/app_owner}",
+    ]  # fmt: skip
+
+
+def test_lookup_reads_past_the_row_level_security_of_the_application(db: Database) -> None:
+    own(
+        db,
+        """create table unit (id int primary key, org text);
+        insert into unit values (1, 'acme');
+        alter table unit enable row level security, force row level security;
+        grant select on unit to app;
+        select audit.attach('workflow', 'workflow',
+            organization => 'select u.org from public.unit u where u.id = r.organization_id')""",
+    )
+    conn = db.connect("app")
+    assert conn.execute("select count(*) from unit").fetchone() == (0,)
+    conn.execute("insert into workflow (organization_id, name) values (1, 'w')")
+    assert [e["organization_id"] for e in db.events()] == ["acme"]
+
+
+def test_partitions_are_captured_also_by_direct_changes_and_when_made_later(db: Database) -> None:
+    own(
+        db,
+        """create table sale (id int, organization_id int, region text, primary key (id, region))
+            partition by list (region);
+        create table sale_eu partition of sale for values in ('eu');
+        select audit.attach('sale', 'sale');
+        create table sale_us partition of sale for values in ('us');
+        create table sale_xx (region text not null, junk int, organization_id int, id int not null);
+        alter table sale_xx drop junk;
+        alter table sale attach partition sale_xx default;
+        insert into sale values (1, 1, 'eu'), (2, 1, 'us'), (3, 2, 'jp');
+        update sale_us set organization_id = 2;
+        update sale_xx set organization_id = 1;
+        delete from sale_eu""",
+    )
+    assert [(e["action"], e["captured_from"]) for e in db.events()] == [
+        ("sale.created", "public.sale_eu"), ("sale.created", "public.sale_us"),
+        ("sale.created", "public.sale_xx"), ("sale.updated", "public.sale_us"),
+        ("sale.updated", "public.sale_xx"), ("sale.deleted", "public.sale_eu"),
+    ]  # fmt: skip
+    assert [e["organization_id"] for e in db.events()] == ["1", "1", "2", "2", "1", "1"]
+    assert all("degraded" not in (e["details"] or {}) for e in db.events())
+    enabled = "select string_agg(distinct tgenabled::text, '') from pg_trigger"
+    assert (
+        value(db, f"{enabled} where tgname ~ '^auditdb' and tgrelid::regclass::text ~ 'sale'")
+        == "A"
+    )
+
+
+def test_odd_and_long_names_are_captured_and_detached(db: Database) -> None:
+    with db.connect() as conn:
+        conn.execute('create schema "weird schema" authorization app_owner')
+    own(
+        db,
+        f"""create table {ODD} ("Id%" int primary key, "org's" text, "select" text, "a""b" text,
+            "{LONG}" text, "%s" text, "r" text, "old" text, "op" text);
+        select audit.attach('{ODD}', 'order', organization => 'org''s', subject => '"a""b"',
+            ignore => '{{select}}', redact => '{{{LONG}}}');
+        insert into {ODD} values (1, 'acme', 's', 'ann', 'hidden', 'p', 'r', 'o', 'op');
+        update {ODD} set "%s" = 'q', "{LONG}" = 'hidden too', "r" = 'rr', "old" = 'oo';
+        update {ODD} set "select" = 'ignored'""",
+    )
+    created, updated = db.events()
+    assert (created["organization_id"], created["subject_id"]) == ("acme", "ann")
+    assert (created["target_id"], created["captured_from"]) == ("1", "weird schema.Order; drop")
+    assert updated["new_values"] == {"%s": "q", LONG: "[redacted]", "r": "rr", "old": "oo"}
+    assert "degraded" not in updated["details"]
+    # Renamed and moved, it is the same table.
+    own(
+        db,
+        f"alter table {ODD} rename to plain",
+        'alter table "weird schema".plain set schema public',
+        "delete from plain",
+        "select audit.detach('plain')",
+    )
+    assert [e["captured_from"] for e in db.events()][2:] == ["public.plain"]
+
+
+def test_table_of_sixty_three_byte_name_and_sixty_secrets_is_captured_in_full(
+    db: Database,
+) -> None:
+    columns = ", ".join(f"secret_{n} text default 'hidden'" for n in range(60))
+    own(
+        db,
+        f"create table {LONG} (id int primary key, {columns})",
+        f"select audit.attach('{LONG}', 'vault')",
+        f"insert into {LONG} (id) values (1)",
+    )
+    (event,) = db.events()
+    assert set(event["new_values"].values()) == {1, "[redacted]"}
+    assert event["captured_from"] == f"public.{LONG}"
+    assert "degraded" not in event["details"]
+
+
+@pytest.mark.parametrize("name", ["organization", "viewer", "organization_id"])
+def test_admins_are_found_whatever_the_membership_s_columns_are_called(
+    db: Database, name: str
+) -> None:
+    own(
+        db,
+        f"""select audit.detach('membership');
+        create table staff ("{name}" text, member_id text, role text);
+        insert into staff values ('o1', 'ann', 'Owner'), ('o2', 'bob', 'Owner'),
+            ('o1', 'cat', 'member');
+        select audit.attach('staff', 'membership', organization => '{name}');
+        update staff set role = 'guest' where member_id = 'cat'""",
+    )
+    count = "select count(*) from audit.event"
+    assert read(db, "ann", "o1", count) == [(1,)]
+    assert read(db, "ann", "o2", count) == [(0,)]
+    assert read(db, "bob", "o1", count) == [(0,)]
+    assert read(db, "cat", "o1", count) == [(0,)]
+
+
+def test_view_may_say_who_the_admins_are(db: Database) -> None:
+    own(
+        db,
+        """select audit.detach('membership');
+        create view boss as select organization_id::text as organization_id,
+            user_id::text as user_id from membership where role = 'OWNER';
+        select audit.attach('boss', 'admin');
+        insert into workflow (organization_id, name) values (1, 'w'), (2, 'w')""",
+    )
+    count = "select count(*) from audit.event"
+    assert read(db, "1", "1", count) == [(1,)]
+    assert read(db, "3", "2", count) == [(0,)]
+
+
+def test_attach_and_detach_give_up_on_a_busy_table_before_they_stop_its_writers(
+    db: Database,
+) -> None:
+    unbounded = """select count(*) from pg_proc where pronamespace = 'audit'::regnamespace
+        and proname in ('attach', 'detach') and not proconfig @> '{lock_timeout=5s}'"""
+    assert value(db, unbounded) == 0

@@ -1,0 +1,236 @@
+"""What must hold for every object of schema audit, whoever adds the next one."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import Database
+
+MIGRATIONS = Path(__file__).resolve().parent.parent / "sql" / "migrations"
+
+ROLES = (
+    "audit_owner", "audit_mapper", "audit_operator", "audit_writer", "audit_reader",
+    "audit_auditor",
+)  # fmt: skip
+
+
+def found(db: Database, query: str) -> list[Any]:
+    with psycopg.connect(db.dsn) as conn:
+        return [row[0] for row in conn.execute(query.encode()).fetchall()]
+
+
+@pytest.mark.parametrize(
+    "uncommented",
+    [
+        pytest.param(
+            """select oid::regclass::text from pg_class
+            where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'S', 'f')
+                and obj_description(oid, 'pg_class') is null
+                -- Of a column GENERATED AS IDENTITY, whose comment says it.
+                and not exists (select from pg_depend where classid = 'pg_class'::regclass
+                    and objid = pg_class.oid and deptype = 'i')""",
+            id="tables, views, sequences",
+        ),
+        pytest.param(
+            """select format('%s.%s', attrelid::regclass, attname)
+            from pg_attribute join pg_class as c on c.oid = attrelid
+            where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p') and attnum > 0
+                and not attisdropped and col_description(attrelid, attnum) is null
+                -- The tables of yoyo are described as wholes.
+                and relname !~ '^migration' and not relispartition""",
+            id="columns",
+        ),
+        pytest.param(
+            """select oid::regprocedure::text from pg_proc
+            where pronamespace = 'audit'::regnamespace
+                and obj_description(oid, 'pg_proc') is null""",
+            id="functions",
+        ),
+        pytest.param(
+            """select typname from pg_type as t
+            where typnamespace = 'audit'::regnamespace and typtype in ('c', 'd', 'e', 'r')
+                and obj_description(oid, 'pg_type') is null
+                and not exists (select from pg_class where oid = typrelid and relkind <> 'c')""",
+            id="types",
+        ),
+    ],
+)
+def test_every_object_has_a_comment(db: Database, uncommented: str) -> None:
+    assert found(db, uncommented) == []
+
+
+def test_every_function_pins_its_search_path(db: Database) -> None:
+    assert (
+        found(
+            db,
+            """select oid::regprocedure::text from pg_proc
+        where pronamespace = 'audit'::regnamespace
+            and not coalesce(proconfig @> '{"search_path=pg_catalog, pg_temp"}', false)""",
+        )
+        == []
+    )
+
+
+def test_every_function_of_the_repository_declares_its_volatility() -> None:
+    undeclared = []
+    for path in sorted(MIGRATIONS.parent.rglob("*.sql")):
+        for part in path.read_text().split("\ncreate or replace function ")[1:]:
+            # As written: what is not said is VOLATILE, and nobody knows whether it was meant.
+            head = part.replace("\nreturn ", "\nas ").split("\nas ")[0]
+            if not {"volatile", "stable", "immutable"} & set(head.split()):
+                undeclared.append(f"{path.name}: {head.splitlines()[0]}")
+    assert undeclared == []
+
+
+def test_public_holds_nothing(db: Database) -> None:
+    assert (
+        found(
+            db,
+            """
+        select object from (
+            select oid::regclass::text, coalesce(relacl, acldefault('r', relowner)) from pg_class
+            where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')
+            union all
+            select oid::regclass::text, coalesce(relacl, acldefault('S', relowner)) from pg_class
+            where relnamespace = 'audit'::regnamespace and relkind = 'S'
+            union all
+            select oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner)) from pg_proc
+            where pronamespace = 'audit'::regnamespace
+            union all
+            select typname::text, coalesce(typacl, acldefault('T', typowner)) from pg_type as t
+            where typnamespace = 'audit'::regnamespace and typtype in ('c', 'd', 'e', 'r')
+                and not exists (select from pg_class where oid = typrelid and relkind <> 'c')
+            union all
+            select nspname::text, coalesce(nspacl, acldefault('n', nspowner)) from pg_namespace
+            where nspname = 'audit'
+        ) as o (object, acl), aclexplode(acl) where grantee = 0""",
+        )
+        == []
+    )
+
+
+def test_nobody_but_audit_owner_holds_more_than_select_on_a_table(db: Database) -> None:
+    assert (
+        found(
+            db,
+            """
+        select distinct format('%s: %s to %s', c.oid::regclass, privilege_type, grantee::regrole)
+        from pg_class as c, aclexplode(relacl)
+        where relnamespace = 'audit'::regnamespace and grantee <> relowner
+            and privilege_type <> 'SELECT'""",
+        )
+        == []
+    )
+
+
+def test_no_role_that_logs_in_is_a_member_of_the_owner_or_the_mapper(db: Database) -> None:
+    assert (
+        found(
+            db,
+            """
+        select format('%s is %s', r.rolname, o.rolname) from pg_roles as r, pg_roles as o
+        where o.rolname in ('audit_owner', 'audit_mapper') and r.rolcanlogin and not r.rolsuper
+            and pg_has_role(r.oid, o.oid, 'member')""",
+        )
+        == []
+    )
+    direct = """select member::regrole::text from pg_auth_members
+        where roleid = 'audit_owner'::regrole"""
+    assert found(db, direct) == []
+
+
+def test_roles_cannot_log_in_or_do_anything_by_themselves(db: Database) -> None:
+    powers = "rolcanlogin or rolsuper or rolcreaterole or rolcreatedb or rolreplication"
+    assert (
+        found(
+            db,
+            f"""select rolname from pg_roles where rolname = any('{{{",".join(ROLES)}}}')
+        and ({powers} or rolbypassrls)""",
+        )
+        == []
+    )
+
+
+def test_everything_belongs_to_audit_owner_and_what_runs_expressions_to_audit_mapper(
+    db: Database,
+) -> None:
+    owned = """select owner::regrole || ' ' || name from (
+            select relowner, oid::regclass::text from pg_class
+            where relnamespace = 'audit'::regnamespace
+            union all select proowner, proname from pg_proc
+            where pronamespace = 'audit'::regnamespace
+        ) as o (owner, name) where owner <> 'audit_owner'::regrole"""
+    others = found(db, owned)
+    assert others != []
+    for other in others:
+        owner, name = other.split(" ")
+        assert owner == "audit_mapper"
+        kind = name.rstrip("0123456789")
+        assert kind in {"rescue", "try_expression", "image_", "organization_", "admin_"}, name
+
+
+def test_every_view_asks_with_the_rights_of_its_reader(db: Database) -> None:
+    views = "select oid::regclass::text from pg_class where relnamespace = 'audit'::regnamespace"
+    assert len(found(db, f"{views} and relkind = 'v'")) >= 9
+    assert (
+        found(
+            db,
+            f"""{views} and relkind in ('v', 'm')
+        and not coalesce(reloptions @> '{{security_invoker=true}}', false)""",
+        )
+        == []
+    )
+
+
+UNGUARDED = """
+    select format('%s: %s', p.relid, missing) from pg_partition_tree('audit.event') as p
+        join pg_class as c on c.oid = p.relid
+        cross join lateral (
+            select 'row-level security' where not (relrowsecurity and relforcerowsecurity)
+            union all
+            select t from unnest('{refuse_change,refuse_truncate}'::text[]) as t
+            where not exists (select from pg_trigger
+                where tgrelid = p.relid and tgname = t and tgenabled = 'A')
+        ) as m (missing)"""
+
+
+def test_log_and_each_partition_is_guarded_also_those_made_later(db: Database) -> None:
+    assert found(db, UNGUARDED) == []
+    before = found(db, "select count(*) from pg_partition_tree('audit.event')")
+    with db.connect() as conn:
+        conn.execute("select audit.create_months(9)")
+    after = found(db, "select count(*) from pg_partition_tree('audit.event')")
+    assert after[0] >= before[0] + 6
+    assert found(db, UNGUARDED) == []
+    # The naive way to make a partition is not guarded: the query finds it.
+    with db.connect() as conn:
+        conn.execute("""create table audit.event_2099_01 partition of audit.event
+            for values from ('2099-01-01') to ('2099-02-01')""")
+    assert found(db, UNGUARDED) == [
+        "audit.event_2099_01: row-level security",
+        "audit.event_2099_01: refuse_truncate",
+    ]
+
+
+def test_every_trigger_of_ours_fires_always(db: Database) -> None:
+    mine = "from pg_trigger where tgname ~ '^(auditdb_|refuse_)' and not tgisinternal"
+    assert found(db, f"select count(*) {mine}") != [0]
+    assert found(db, f"select tgname || ' on ' || tgrelid::regclass {mine} and tgenabled <> 'A'"
+        ) == []  # fmt: skip
+
+
+def test_migrations_are_frozen() -> None:
+    recorded = {}
+    for line in (MIGRATIONS / "CHECKSUMS").read_text().splitlines():
+        checksum, name = line.split()
+        recorded[name] = checksum
+    present = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(MIGRATIONS.glob("*.sql"))
+    }
+    assert present == recorded, "a released migration never changes; write another one"

@@ -1,0 +1,278 @@
+"""Install: on any database, by any address, any number of times, with one end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from yoyo import get_backend, read_migrations
+
+import auditdb
+from tests.conftest import Database
+from tests.fingerprint import fingerprint
+from tests.server import Server
+
+Create = Callable[..., str]
+
+
+@pytest.fixture
+def address(server: Server) -> str:
+    return make_conninfo(
+        "", host=server.host, port=server.port, user=server.user, password=server.password
+    )
+
+
+@pytest.fixture
+def create(address: str) -> Iterator[Create]:
+    """Create databases, and a login role to own them, that are gone when the test ends."""
+    made: list[str] = []
+    roles: list[str] = []
+
+    def database(owner: str | None = None, attributes: str = "") -> str:
+        name = f"install_{secrets.token_hex(4)}"
+        with psycopg.connect(address, autocommit=True) as conn:
+            if owner:
+                conn.execute(f"create role {owner} login password 'secret' {attributes}".encode())
+                roles.append(owner)
+            conn.execute(f"create database {name} owner {owner or 'default'}".encode())
+        made.append(name)
+        login = {"user": owner, "password": "secret"} if owner else {}
+        return make_conninfo(address, dbname=name, **login)
+
+    yield database
+    with psycopg.connect(address, autocommit=True) as conn:
+        for name in made:
+            conn.execute(f"drop database {name} with (force)".encode())
+        for role in roles:
+            conn.execute(f"drop role {role}".encode())
+
+
+def run(dsn: str, script: str) -> None:
+    with psycopg.connect(dsn) as conn:
+        conn.execute(script.encode())
+
+
+def is_untouched(dsn: str) -> bool:
+    with psycopg.connect(dsn) as conn:
+        row = conn.execute("select count(*) from pg_namespace where nspname = 'audit'").fetchone()
+    return row == (0,)
+
+
+def test_install_again_changes_nothing(db: Database) -> None:
+    before = fingerprint(db.dsn)
+    for _ in range(2):
+        assert auditdb.install(db.dsn) == auditdb.__version__
+    assert fingerprint(db.dsn) == before
+    db.connect("app").execute("update membership set role = 'X' where user_id = 2")
+    assert db.actions() == ["membership.role_changed"]
+
+
+def test_install_on_a_database_with_tables_and_data_leaves_them_alone(create: Create) -> None:
+    dsn = create()
+    run(
+        dsn,
+        """create table app (id int primary key, note text);
+        insert into app select i, 'n' from generate_series(1, 1000) as i""",
+    )
+    auditdb.install(dsn)
+    with psycopg.connect(dsn) as conn:
+        assert conn.execute("select count(*), sum(id) from app").fetchone() == (1000, 500500)
+        assert conn.execute("select relacl from pg_class where relname = 'app'").fetchone() == (
+            None,
+        )
+
+
+def test_script_and_install_end_in_the_same_schema(create: Create) -> None:
+    by_script, by_install, both = create(), create(), create()
+    auditdb.install(by_install)
+    run(by_script, auditdb.script())
+    auditdb.install(both)
+    run(both, auditdb.script())
+    expected = fingerprint(by_install)
+    assert all(expected.values())
+    for dsn in (by_script, both):
+        found = fingerprint(dsn)
+        for kind, rows in expected.items():
+            assert found[kind] == rows, kind
+
+
+def test_script_runs_twice_and_install_after_it(create: Create) -> None:
+    dsn = create()
+    run(dsn, auditdb.script())
+    once = fingerprint(dsn)
+    run(dsn, auditdb.script())
+    auditdb.install(dsn)
+    assert fingerprint(dsn) == once
+
+
+@pytest.mark.parametrize("way", ["install", "script"])
+def test_role_without_superuser_installs_attaches_and_keeps_no_hold_on_the_log(
+    create: Create, address: str, way: str
+) -> None:
+    role = f"deployer_{secrets.token_hex(4)}"
+    dsn = create(role, "createrole")
+    database = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
+    roles = "audit_owner, audit_mapper, audit_operator"
+    with psycopg.connect(address) as conn:
+        if conn.info.server_version >= 160000:
+            # The roles are there already: stand where the role that created them stands.
+            grant = f"grant {roles} to {role} with admin true, inherit false, set false"
+            conn.execute(grant.encode())
+    try:
+        run(dsn, "create table membership (organization_id int, user_id int, role text)")
+        if way == "install":
+            auditdb.install(dsn)
+            auditdb.install(dsn)
+        else:
+            run(dsn, auditdb.script())
+        run(
+            dsn,
+            """select audit.attach('membership', 'membership');
+            insert into membership values (1, 1, 'OWNER')""",
+        )
+        with psycopg.connect(dsn) as conn:
+            for audit_role, expected in [("audit_operator", True), ("audit_owner", False)]:
+                held = conn.execute("select pg_has_role(%s, %s, 'usage')", [role, audit_role])
+                assert held.fetchone() == (expected,), audit_role
+            for statement in (
+                "select from audit.event",
+                "insert into audit.event (action, result, actor_type, source) "
+                "values ('x.y', 'success', 'user', 'web')",
+                "select secret from audit.signing_key",
+                "drop function audit.capture_1() cascade",
+                "set role audit_owner",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege), conn.transaction():
+                    conn.execute(statement.encode())
+        with psycopg.connect(make_conninfo(address, dbname=database)) as conn:
+            row = conn.execute("select action from audit.event where action !~ '^audit'")
+            assert row.fetchall() == [("membership.added",)]
+    finally:
+        with psycopg.connect(dsn) as conn:
+            conn.execute("drop table if exists membership")
+        with psycopg.connect(address) as conn:
+            conn.execute(f"revoke {roles} from {role} cascade".encode())
+
+
+def test_twenty_installs_at_once_are_fine(create: Create) -> None:
+    dsn, other = create(), create()
+    failures: list[Exception] = []
+
+    def install(target: str) -> None:
+        try:
+            auditdb.install(target)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [
+        threading.Thread(target=install, args=[other if n % 5 == 0 else dsn]) for n in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert fingerprint(dsn) == fingerprint(other)
+
+
+def test_foreign_schema_named_audit_is_refused_and_left_as_it_is(create: Create) -> None:
+    dsn = create()
+    run(dsn, "create schema audit; create table audit.event (mine int)")
+    for attempt in (lambda: auditdb.install(dsn), lambda: run(dsn, auditdb.script())):
+        with pytest.raises((auditdb.Refused, psycopg.Error)) as caught:
+            attempt()
+        assert 'schema "audit" exists already and is not auditdb\'s' in str(caught.value)
+    with psycopg.connect(dsn) as conn:
+        assert conn.execute("select * from audit.event").fetchall() == []
+        objects = "select count(*) from pg_class where relnamespace = 'audit'::regnamespace"
+        assert conn.execute(objects).fetchone() == (1,)
+
+
+def test_host_s_own_yoyo_is_not_disturbed(create: Create, tmp_path: Path) -> None:
+    dsn = create()
+    mine = sorted(Path(auditdb.__file__).parent.parent.glob("sql/migrations/*.sql"))
+    # The host's migration even has the very name of one of ours.
+    (tmp_path / "0001.sql").write_text("create table host_one (id int)")
+    (tmp_path / mine[0].name).write_text("create table host_two (id int)")
+    parts = psycopg.conninfo.conninfo_to_dict(dsn)
+    uri = "postgresql+psycopg://{user}:@{host}:{port}/{dbname}".format(**parts)
+
+    def host_applies() -> int:
+        with get_backend(uri) as backend:
+            todo = backend.to_apply(read_migrations(str(tmp_path)))
+            backend.apply_migrations(todo)
+            return len(todo)
+
+    assert host_applies() == 2
+    auditdb.install(dsn)
+    assert host_applies() == 0
+    with psycopg.connect(dsn) as conn:
+        assert conn.execute("select count(*) from public._yoyo_migration").fetchone() == (2,)
+        assert conn.execute("select count(*) from host_one, host_two").fetchone() == (0,)
+        ours = conn.execute("select count(*) from audit.migration").fetchone()
+        assert ours == (len(mine),)
+        assert conn.execute("select count(*) from audit.event").fetchone() != (0,)
+
+
+def test_address_may_be_a_uri_or_pairs_or_the_environment(
+    create: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for form in ("uri", "pairs", "environment"):
+        dsn = create()
+        parts = psycopg.conninfo.conninfo_to_dict(dsn)
+        if form == "uri":
+            auditdb.install("postgresql://{user}@{host}:{port}/{dbname}".format(**parts))
+        elif form == "pairs":
+            auditdb.install(dsn)
+        else:
+            for name, key in [("HOST", "host"), ("PORT", "port"), ("USER", "user"),
+                ("DATABASE", "dbname"), ("PASSWORD", "password")]:  # fmt: skip
+                monkeypatch.setenv(f"PG{name}", str(parts.get(key) or ""))
+            auditdb.install()
+        assert not is_untouched(dsn)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"port": "1"}, "port 1"),
+        ({"dbname": "no_such_database"}, '"no_such_database" does not exist'),
+        ({"user": "no_such_role"}, '"no_such_role" does not exist'),
+        ({"host": "no-such-host.invalid", "hostaddr": None}, "no-such-host.invalid"),
+    ],
+)
+def test_server_that_cannot_be_reached_is_one_line(
+    address: str, change: dict[str, str | None], says: str
+) -> None:
+    with pytest.raises(auditdb.ConnectionFailed) as caught:
+        auditdb.install(make_conninfo(address, connect_timeout=5, **change))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, psycopg.Error)
+
+
+def test_address_that_is_none_is_one_line() -> None:
+    with pytest.raises(auditdb.AuditError) as caught:
+        auditdb.install("no address at all")
+    assert "\n" not in str(caught.value)
+
+
+def test_role_that_may_not_install_is_told_what_it_lacks(create: Create) -> None:
+    dsn = create(f"nobody_{secrets.token_hex(4)}")
+    with pytest.raises(auditdb.Refused) as caught:
+        auditdb.install(dsn)
+    assert "\n" not in str(caught.value)
+    assert "Install as a superuser, or as a role with CREATEROLE" in str(caught.value)
+    assert is_untouched(dsn)
+
+
+def test_install_leaves_the_environment_alone(create: Create) -> None:
+    before = dict(os.environ)
+    auditdb.install(create())
+    assert dict(os.environ) == before
