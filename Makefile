@@ -17,7 +17,7 @@ demo: $(BIN)/auditdb ## Run the main job on an embedded PostgreSQL
 	$(BIN)/auditdb demo
 
 test: $(BIN)/auditdb ## Run the test suite (AUDITDB_TEST_BIN or AUDITDB_TEST_DSN choose the server)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(if $(AUDITDB_TEST_DSN),,-n 4)
 
 check: $(BIN)/auditdb ## Lint, type-check, and check the SQL
 	$(BIN)/ruff check .
@@ -31,6 +31,9 @@ fuzz: $(BIN)/auditdb ## Run the long fuzz campaigns
 	AUDITDB_FUZZ=100000 AUDITDB_FUZZ_STATEMENTS=10000 AUDITDB_FUZZ_CHURN=500 \
 		$(BIN)/python -m pytest -q tests/fuzz tests/test_token_fuzz.py
 
+crash: $(BIN)/auditdb ## Kill the server 100 times under a million transactions
+	AUDITDB_CRASH_KILLS=100 AUDITDB_CRASH_TRANSACTIONS=1000000 $(BIN)/python -m pytest -q tests/test_crash.py
+
 bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other packages
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.capture
@@ -42,4 +45,4 @@ clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check attacks fuzz bench reference clean
+.PHONY: help demo test check attacks fuzz crash bench reference clean

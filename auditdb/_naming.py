@@ -102,11 +102,13 @@ def flat(name: str) -> str:
 
 _SECRET = re.compile(
     r"passw|passphrase|secret|token|hash|salt$|private_?key|api_?key|access_?key|encrypt|cipher"
-    r"|credential|(backup|recovery|scratch)_?codes?|otp|signing_?key",
+    r"|credential|(backup|recovery|scratch)_?codes?|totp|(^|_)otp|signing_?key",
     re.IGNORECASE,
 )
+_SECRET_CAMEL = re.compile(r"[a-z]Otp")
 _HARMLESS = re.compile(
-    r"(_at|_on|_type|_count|_algorithm|enabled|verified|expires?|expiry|limit)$", re.IGNORECASE
+    r"(_at|_on|_type|_count|_algorithm|enabled|verified|expires?|expiry|limit|key_?id)$",
+    re.IGNORECASE,
 )
 _HARMLESS_CAMEL = re.compile(r"[a-z](At|On|Type|Count|Algorithm)$")
 
@@ -120,7 +122,7 @@ def is_secret(column: str) -> bool:
     (True, False, False)
     """
     return (
-        _SECRET.search(column) is not None
+        (_SECRET.search(column) is not None or _SECRET_CAMEL.search(column) is not None)
         and _HARMLESS.search(column) is None
         and _HARMLESS_CAMEL.search(column) is None
     )

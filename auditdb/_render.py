@@ -132,7 +132,7 @@ def print_status(status: Status) -> None:
             plain(table.target),
             table.kind,
             Text("\n".join(
-                f"{name}: {plain(value)}{'' if name in given else ' (default)'}"
+                f"{name}: {_one_line(value)}{'' if name in given else ' (default)'}"
                 for name, value in shown.items()
             )),
             f"{table.attached_at.astimezone():%Y-%m-%d %H:%M} by {plain(table.attached_by)}",
@@ -151,6 +151,11 @@ def print_status(status: Status) -> None:
     out.print()
     for role in status.roles:
         out.print(Text(f"{role.role_name}: {', '.join(map(plain, role.members)) or '-'}"))
+
+
+def _one_line(value: Any) -> str:
+    text = ", ".join(value) if isinstance(value, list) else str(value)
+    return plain(" ".join(text.split()))
 
 
 # What a mapping says of a row, in the order in which people ask.

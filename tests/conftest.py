@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from pytest_postgresql import factories
 
@@ -144,27 +145,28 @@ class Database:
             conn.close()
 
 
-def _start() -> Generator[Server, None, None]:
-    address = os.environ.get("AUDITDB_TEST_DSN")
-    if address:
-        with psycopg.connect(address) as conn:
-            info = conn.info
-            yield Server(
-                host=info.host, port=info.port, user=info.user, password=info.password or ""
-            )
-    else:
-        with running() as server:
-            yield server
+# pytest-postgresql wants the address when its factories are called, before any server runs.
+_given = conninfo_to_dict(os.environ.get("AUDITDB_TEST_DSN", ""))
+address: Any = {
+    "host": _given.get("host", "127.0.0.1"),
+    "port": int(_given.get("port", 5432)) if _given else 20000 + os.getpid() % 20000,
+    "user": _given.get("user", "postgres"),
+    "password": _given.get("password", ""),
+}
+_running = ExitStack()
+_server = Server(**address)
 
 
-# pytest-postgresql wants the address when its factories are called, which is now.
-_starting = _start()
-_server = next(_starting)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start a server where tests run: not in the process that only hands them out."""
+    global _server
+    if not _given and not getattr(session.config.option, "numprocesses", None):
+        _server = _running.enter_context(running(port=address["port"]))
 
 
 def pytest_unconfigure() -> None:
     """Stop the server, whatever happened."""
-    _starting.close()
+    _running.close()
 
 
 def load_auditdb(
@@ -189,12 +191,6 @@ def load_application(
         conn.execute(ATTACH.encode())
 
 
-address: Any = {
-    "host": _server.host,
-    "port": _server.port,
-    "user": _server.user,
-    "password": _server.password,
-}
 template = factories.postgresql_noproc(**address, dbname="auditdb_test", load=[load_auditdb])
 installed = factories.postgresql("template")
 attached_template = factories.postgresql_noproc(
@@ -210,7 +206,7 @@ def server() -> Server:
 
 
 def _database(opened: psycopg.Connection[Any]) -> Iterator[Database]:
-    dsn = make_conninfo(opened.info.dsn, password=_server.password)
+    dsn = make_conninfo(opened.info.dsn, password=address["password"])
     opened.close()
     database = Database(dsn)
     yield database

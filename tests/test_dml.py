@@ -11,9 +11,15 @@ from tests.conftest import Database
 
 TABLES = """
 create table item (id int primary key, n int not null default 0, boss int references item);
-create table part (id int primary key, item int references item on delete cascade on update cascade);
+create table part (
+    id int primary key,
+    item int references item on delete cascade on update cascade
+);
 create table note (id int primary key, item int default 1 references item on delete set null);
-create table fallback (id int primary key, item int default 1 references item on delete set default);
+create table fallback (
+    id int primary key,
+    item int default 1 references item on delete set default
+);
 insert into item select generate_series(1, 5);
 """
 
@@ -174,7 +180,10 @@ def test_two_phase_commit_brings_the_event_with_the_change(
 
 @pytest.mark.parametrize(
     "change",
-    ["select set_config('session_replication_role', 'replica', true)", "set constraints all deferred"],
+    [
+        "select set_config('session_replication_role', 'replica', true)",
+        "set constraints all deferred",
+    ],
 )
 def test_no_setting_silences_the_capture(
     empty_db: Database, conn: psycopg.Connection[Any], change: str

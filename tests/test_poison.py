@@ -227,7 +227,8 @@ def test_json_nested_as_deep_as_the_server_takes_is_recorded(poisoned: Database)
 
     def insert(table: str, depth: int) -> None:
         conn.execute(
-            f"insert into {table}_{number} values (%s, (repeat('[', %s) || repeat(']', %s))::json, 0)",
+            f"insert into {table}_{number}"
+            " values (%s, (repeat('[', %s) || repeat(']', %s))::json, 0)",
             [depth, depth, depth],
         )
 

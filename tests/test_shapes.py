@@ -89,7 +89,8 @@ def test_a_row_without_a_key_that_cannot_be_read_whole_is_carried_whole(empty_db
 
 
 NAMES = ["select", "Mixed Case", 'qu"ote', "per%cent", "dollar$$", "back\\slash", "apo'strophe",
-         "x" * 63, "ü" * 31, "old", "new", "op", "r", "_action", "tg_op", "a.b", " ", "1", "{}"]  # fmt: skip
+         "x" * 63, "ü" * 31, "old", "new", "op", "r", "_action", "tg_op", "a.b", " ", "1",
+         "{}"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -102,7 +103,7 @@ def test_any_name_of_schema_table_column_and_type_will_do(empty_db: Database, na
         f"create type {quoted}.\"a kind\" as enum ('a', 'b')",
         f"create table {quoted}.{quoted} ("
         f'{quoted} {quoted}."a kind" primary key, token_{len(name)} int)',
-        f"do $do$ begin perform audit.attach({_literal(f'{quoted}.{quoted}')}::regclass, 'place'); end $do$",
+        f"select audit.attach({_literal(f'{quoted}.{quoted}')}::regclass, 'place')",
         f"insert into {quoted}.{quoted} values ('a', 1)",
         f"update {quoted}.{quoted} set {quoted} = 'b'",
         f"delete from {quoted}.{quoted}",
@@ -123,7 +124,8 @@ def _literal(text: str) -> str:
 
 
 PARTITIONED = """
-create table gauge (region text, id int, v int, primary key (region, id)) partition by list (region);
+create table gauge (region text, id int, v int, primary key (region, id))
+    partition by list (region);
 create table gauge_eu (v int, gone int, id int not null, region text not null);
 alter table gauge_eu drop gone;
 alter table gauge attach partition gauge_eu for values in ('eu');
@@ -171,7 +173,7 @@ def test_truncate_of_a_partition_is_an_event(
 def test_both_halves_of_a_move_to_another_partition_belong_together(
     empty_db: Database, gauge: psycopg.Connection[Any]
 ) -> None:
-    """PostgreSQL itself makes two of it; transaction and order tie them, and no other event does."""
+    """PostgreSQL itself makes two of it: transaction and order tie them."""
     gauge.execute("insert into gauge values ('eu', 1, 0), ('eu', 2, 0)")
     gauge.execute("update gauge set region = 'us', v = 5 where region = 'eu'")
     moves = empty_db.events()[2:]
@@ -322,7 +324,8 @@ def test_an_identifier_does_not_depend_on_the_session(empty_db: Database) -> Non
         "create table visit (at timestamptz, day date, noon timestamp, raw bytea, v int,"
         " primary key (at, day, noon, raw))",
         "select audit.attach('visit', 'visit')",
-        r"insert into visit values ('2020-01-31 12:00+00', '2020-01-31', '2020-01-31 12:00', '\x00ff', 0)",
+        "insert into visit values ('2020-01-31 12:00+00', '2020-01-31', '2020-01-31 12:00',"
+        r" '\x00ff', 0)",
         "set datestyle = 'sql, dmy'; set timezone = 'Asia/Tokyo';"
         " set bytea_output = 'escape'; update visit set v = 1",
     )

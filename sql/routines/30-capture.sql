@@ -11,35 +11,52 @@ create or replace function audit.append(
 -- row_security is off in a session that restores a dump, and would turn the INSERT into an error.
 language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
+-- Expressions stand here, not in the INSERT, whose every node is set up anew at each execution.
+declare
+    _action text := append.image.action;
+    _organization_id text := append.image.organization_id;
+    _target_id text := append.image.target_id;
+    _subject_id text := append.image.subject_id;
+    _old_values jsonb := append.image.old_values;
+    _new_values jsonb := append.image.new_values;
+    _details jsonb := append.image.details;
+    _actor_id text;
+    _actor_type text := 'database';
+    _impersonator_id text;
+    _source text := 'sql';
+    _given jsonb;
 begin
+    if append.context is null then
+        _actor_id := session_user;
+        _given := jsonb_strip_nulls(jsonb_build_object(
+            'application_name', nullif(current_setting('application_name'), ''),
+            'client_addr', host(inet_client_addr())
+        ));
+    else
+        _actor_id := left(append.context ->> 'actor_id', 200);
+        _actor_type := coalesce(left(append.context ->> 'actor_type', 200), 'database');
+        _impersonator_id := left(append.context ->> 'impersonator_id', 200);
+        _source := coalesce(left(append.context ->> 'source', 200), 'sql');
+        if _organization_id is null then
+            _organization_id := left(append.context ->> 'organization_id', 200);
+        end if;
+        if jsonb_typeof(append.context -> 'details') = 'object' then
+            _given := append.context -> 'details';
+        end if;
+    end if;
+    if _details is null then
+        _details := _given;
+    elsif _given is not null then
+        _details := _given || _details;
+    end if;
     insert into audit.event (
         action, result, actor_id, actor_type, impersonator_id, organization_id,
         target_type, target_id, subject_id, source, captured_from,
         old_values, new_values, details
     ) values (
-        append.image.action,
-        'success',
-        case when append.context is null then session_user
-            else left(append.context ->> 'actor_id', 200) end,
-        coalesce(left(append.context ->> 'actor_type', 200), 'database'),
-        left(append.context ->> 'impersonator_id', 200),
-        coalesce(append.image.organization_id, left(append.context ->> 'organization_id', 200)),
-        append.target_type,
-        append.image.target_id,
-        append.image.subject_id,
-        coalesce(left(append.context ->> 'source', 200), 'sql'),
-        append.captured_from,
-        append.image.old_values,
-        append.image.new_values,
-        case
-            when append.context is null then jsonb_strip_nulls(jsonb_build_object(
-                'application_name', nullif(current_setting('application_name'), ''),
-                'client_addr', host(inet_client_addr())
-            )) || coalesce(append.image.details, '{}')
-            when jsonb_typeof(append.context -> 'details') = 'object'
-            then append.context -> 'details' || coalesce(append.image.details, '{}')
-            else append.image.details
-        end
+        _action, 'success', _actor_id, _actor_type, _impersonator_id, _organization_id,
+        append.target_type, _target_id, _subject_id, _source, append.captured_from,
+        _old_values, _new_values, _details
     );
     return true;
 end
@@ -116,7 +133,8 @@ language sql immutable set search_path = pg_catalog, pg_temp
 return (column_name ~* '(passw|passphrase|secret|token|hash|salt$|private_?key|api_?key|access_?key'
         '|encrypt|cipher|credential|(backup|recovery|scratch)_?codes?|totp|(^|_)otp|signing_?key)'
         or column_name ~ '[a-z]Otp')
-    and column_name !~* '(_at|_on|_type|_count|_algorithm|enabled|verified|expires?|expiry|limit)$'
+    and column_name !~*
+        '(_at|_on|_type|_count|_algorithm|enabled|verified|expires?|expiry|limit|key_?id)$'
     and column_name !~ '[a-z](At|On|Type|Count|Algorithm)$';
 comment on function audit.is_secret(text) is
     'Whether values of a column of this name are redacted by default';
@@ -217,6 +235,12 @@ begin
     _after := audit.read_row(rescue.new);
     _lost := coalesce(_before.lost, '{}') || coalesce(_after.lost, '{}');
     _as_text := coalesce(_before.as_text, '{}') || coalesce(_after.as_text, '{}');
+    if not coalesce(_after.image, _before.image) ?& _redacted then
+        -- A secret was renamed: it may be in any column that was not there before.
+        _redacted := _redacted || array(
+            select name from jsonb_object_keys(coalesce(_after.image, _before.image)) as name
+            where not rescue.mapping -> 'columns' ? name);
+    end if;
 
     if rescue.op = 'UPDATE' then
         select array_agg(key) into _ignored

@@ -48,6 +48,28 @@ return (
 comment on function audit.whole_image(jsonb, text) is
     'Generated expression for all of a row, secrets redacted';
 
+-- What is secret now: the table may have changed since it was attached.
+create or replace function audit.redacted_columns(target regclass, mapping jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    with present as (
+        select attname::text as name, attnum, atttypid
+        from pg_attribute
+        where attrelid = redacted_columns.target and attnum > 0 and not attisdropped
+    )
+    select coalesce(jsonb_agg(name order by attnum), '[]')
+    from present
+    where redacted_columns.mapping -> 'redact' ? name
+        or not redacted_columns.mapping -> 'columns' ? name
+            and (audit.is_secret(name) and atttypid <> 'boolean'::regtype
+                -- A secret was renamed: it may be in any column that was not there before.
+                or exists (
+                    select from jsonb_array_elements_text(redacted_columns.mapping -> 'redact') as old
+                    where old not in (select name from present)))
+);
+comment on function audit.redacted_columns(regclass, jsonb) is
+    'Names of the columns that an event shows without their values';
+
 create or replace function audit.is_column(expression text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return is_column.expression ~ '^r\.([a-z_][a-z0-9_$]*|"([^"]|"")+")$';
@@ -306,6 +328,8 @@ declare
     _of text;
 begin
     select * into strict _a from audit.attachment as a where a.id = generate.id;
+    _a.mapping := _a.mapping
+        || jsonb_build_object('redact', audit.redacted_columns(_a.target, _a.mapping));
     _of := format(' of %s (attached as %s)', _a.target, _a.kind);
     -- A function given to audit_mapper needs its CREATE for that moment, and to be ours again to change.
     grant create on schema audit to audit_mapper;

@@ -1,1 +1,1 @@
-"""Every attack on the log, each with a naive twin that falls; `make attacks` prints the outcomes."""
+"""Every attack on the log, each with a naive twin that falls; `make attacks` prints them."""

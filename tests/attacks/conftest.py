@@ -29,7 +29,7 @@ where inhparent = 'audit.event'::regclass and inhrelid <> 'audit.event_default':
 PLAYGROUND = """
 create schema playground;
 grant usage, create on schema playground to public;
-grant create on database {} to app_owner;
+grant create on database {} to app_owner, naive_app;
 create table playground.audit_spare (like audit.event including all);
 create table playground.naive_spare (like naive.log including all);
 alter table playground.audit_spare owner to app;
@@ -171,27 +171,40 @@ def count(conn: psycopg.Connection[Any], log: str = "audit.event") -> int:
     return int(row["n"])
 
 
-@pytest.fixture(scope="session")
-def arena(template: NoopExecutor, server: Server) -> Iterator[Arena]:
-    """A database with auditdb, an application, and a naive log of the same application."""
+@contextlib.contextmanager
+def scratch(request: pytest.FixtureRequest, name: str) -> Iterator[Database]:
+    """Yield a database with auditdb attached to the application, for many tests."""
+    server: Server = request.getfixturevalue("server")
+    template: NoopExecutor = request.getfixturevalue("template")
     address = make_conninfo(
         "", host=server.host, port=server.port, user=server.user, password=server.password
     )
-    name = "auditdb_attacks"
     with psycopg.connect(address, dbname="postgres", autocommit=True) as admin:
         admin.execute(f"drop database if exists {name}".encode())
         admin.execute(f'create database {name} template "{template.template_dbname}"'.encode())
     database = Database(make_conninfo(address, dbname=name))
-    with psycopg.connect(database.conninfo("app_owner")) as conn:
-        conn.execute(APPLICATION.encode())
-        conn.execute(ATTACH.encode())
-    with psycopg.connect(database.dsn) as conn:
-        conn.execute(naive.SETUP.encode())
-        conn.execute(PLAYGROUND.format(name).encode())
-        conn.execute("update public.membership set role = 'ADMIN' where user_id = 4")
-    with psycopg.connect(database.conninfo("app_owner")) as conn:
-        conn.execute("select audit.create_months(24)")
-    yield Arena(database)
-    database.close()
-    with psycopg.connect(address, dbname="postgres", autocommit=True) as admin:
-        admin.execute(f"drop database {name} with (force)".encode())
+    try:
+        with psycopg.connect(database.conninfo("app_owner")) as conn:
+            conn.execute(APPLICATION.encode())
+            conn.execute(ATTACH.encode())
+        yield database
+    finally:
+        database.close()
+        with psycopg.connect(address, dbname="postgres", autocommit=True) as admin:
+            admin.execute(f"drop database {name} with (force)".encode())
+
+
+@pytest.fixture(scope="session")
+def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
+    """A database with auditdb, an application, and a naive log of the same application."""
+    with scratch(request, "auditdb_attacks") as database:
+        with psycopg.connect(database.dsn) as conn:
+            conn.execute(naive.SETUP.encode())
+            conn.execute(PLAYGROUND.format("auditdb_attacks").encode())
+            conn.execute("update public.membership set role = 'GUEST' where user_id in (2, 4)")
+            conn.execute(
+                "insert into public.workflow (organization_id, name) values (1, 'a'), (2, 'b')"
+            )
+        with psycopg.connect(database.conninfo("app_owner")) as conn:
+            conn.execute("select audit.create_months(24)")
+        yield Arena(database)

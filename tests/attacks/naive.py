@@ -34,7 +34,8 @@ create table naive.log (
     primary key (occurred_at, id)
 ) partition by range (occurred_at);
 create table naive.log_month partition of naive.log for values from (minvalue) to ('2090-01-01');
-create table naive.log_later partition of naive.log for values from ('2090-01-01') to ('2091-01-01');
+create table naive.log_later partition of naive.log
+    for values from ('2090-01-01') to ('2091-01-01');
 create table naive.log_default partition of naive.log default;
 
 create table naive.membership (
@@ -63,11 +64,11 @@ create trigger naive_capture after insert or update or delete on naive.membershi
 alter table naive.log enable row level security;
 create policy of_my_organization on naive.log
     using (organization_id = current_setting('naive.organization', true));
-create view naive.report as select * from naive.log;
+create view naive.report as select action, organization_id from naive.log;
 grant usage on schema naive to public;
 grant select on naive.log, naive.log_month, naive.report to naive_reader;
 create table naive.signing_key (id text, secret text);
 insert into naive.log (action, organization_id, occurred_at)
-values ('login', '1', now()), ('login', '2', now()), ('login', '2', '2090-02-01');
+values ('login', '1', now()), ('login', '2', now() - interval '1 s'), ('login', '2', '2090-02-01');
 reset role;
 """

@@ -1,7 +1,7 @@
-"""Names attacks and prints their outcomes: `python -m pytest tests/attacks -q -p tests.attacks.report`.
+"""Names attacks and prints their outcomes: `pytest tests/attacks -q -p tests.attacks.report`.
 
-B blocked; S survived: the action succeeds and its event is there, complete or marked degraded; D found
-by `audit.doctor()`; U can neither be prevented nor found: SECURITY.md says what to do instead.
+B blocked; S survived: the action succeeds and its event is there, complete or marked degraded;
+D found by `audit.doctor()`; U can neither be prevented nor found: SECURITY.md says what to do instead.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ OUTCOMES = {
 }
 
 
-def attack(
-    group: str, name: str, *, outcome: Literal["B", "S", "D", "U"]
-) -> pytest.MarkDecorator:
+def attack(group: str, name: str, *, outcome: Literal["B", "S", "D", "U"]) -> pytest.MarkDecorator:
     """Mark a test as (an alternative of) an attack, with the outcome that it asserts."""
     return pytest.mark.attack(group=group, name=name, outcome=outcome)
 

@@ -26,7 +26,7 @@ RELATIONS = ["<log>", "<month>", "<default>", "<later>"]
 INSERTS = {
     "insert": "insert into {} (action, result, actor_type, source)"
     " values ('membership.role_changed', 'success', 'user', 'web')",
-    "insert with id and time": "insert into {} (id, occurred_at, action, result, actor_type, source)"
+    "insert with id": "insert into {} (id, occurred_at, action, result, actor_type, source)"
     " values (1, '2020-01-01', 'membership.role_changed', 'success', 'user', 'web')",
     "overriding system value": "insert into {} (id, action, result, actor_type, source)"
     " overriding system value values (1, 'membership.role_changed', 'success', 'user', 'web')",
@@ -224,7 +224,8 @@ def test_naive_capture_function_forges_from_a_temp_table(arena: Arena) -> None:
     with arena.login("app") as conn:
         conn.execute("create temp table mine (organization_id int, role text)")
         conn.execute(
-            "create trigger forge after insert on mine for each row execute function naive.capture()"
+            "create trigger forge after insert on mine for each row"
+            " execute function naive.capture()"
         )
         conn.execute("insert into mine values (1, 'OWNER')")
         look_at = "reset session authorization"
@@ -376,7 +377,9 @@ def test_code_that_capture_meets_gains_nothing_by_it(
             look(conn)  # casts belong to whoever owns one of the types
             conn.execute(CASTS.encode())
             act(conn, "app_owner")
-        conn.execute("select audit.attach('evil.thing', 'thing', organization => %s)", (TRAPS[how],))
+        conn.execute(
+            "select audit.attach('evil.thing', 'thing', organization => %s)", (TRAPS[how],)
+        )
         if how == "a cast made after attaching":
             look(conn)
             conn.execute(CASTS.encode())
@@ -433,9 +436,7 @@ def test_code_that_the_check_for_admins_meets_gains_nothing_by_it(arena: Arena) 
         conn.execute("create table evil.last (organization_id int, user_id int, role text)")
         conn.execute("select audit.attach('evil.last', 'membership')")
         look(conn)
-        conn.execute(
-            "select set_config('auditdb.viewer', %s, true)", (sign(arena.key, "8", "9"),)
-        )
+        conn.execute("select set_config('auditdb.viewer', %s, true)", (sign(arena.key, "8", "9"),))
         act(conn, "app_reader")
         conn.execute("select count(*) from audit.event")
         search_path = conn.execute("show search_path").fetchone()
@@ -443,7 +444,9 @@ def test_code_that_the_check_for_admins_meets_gains_nothing_by_it(arena: Arena) 
         assert search_path is not None and "evil" not in search_path["search_path"]
 
 
-@attack(GROUP, "Code of the application that alters or drops functions of audit_mapper", outcome="D")
+@attack(
+    GROUP, "Code of the application that alters or drops functions of audit_mapper", outcome="D"
+)
 @pytest.mark.parametrize(
     "what",
     [
@@ -483,7 +486,9 @@ def test_what_record_event_attests_is_no_parameter(arena: Arena, parameter: str)
     with arena.login("app") as conn, pytest.raises(pg.UndefinedFunction):
         conn.execute(f"select audit.record_event('auth.login', {parameter})".encode())
     with arena.login("naive_app") as conn:
-        conn.execute("insert into naive.log (id, occurred_at, action) values (-1, '2001-01-01', 'x')")
+        conn.execute(
+            "insert into naive.log (id, occurred_at, action) values (-1, '2001-01-01', 'x')"
+        )
 
 
 @attack(GROUP, "record_event for a captured action, or for the log itself", outcome="B")
@@ -551,9 +556,7 @@ def test_the_naive_application_is_the_owner_of_its_log(arena: Arena) -> None:
 
 
 @contextlib.contextmanager
-def installed_by_other_than_superuser(
-    template: NoopExecutor, server: Server
-) -> Iterator[Database]:
+def installed_by_other_than_superuser(template: NoopExecutor, server: Server) -> Iterator[Database]:
     address = make_conninfo(
         "", host=server.host, port=server.port, user=server.user, password=server.password
     )
@@ -587,7 +590,7 @@ def test_the_installing_role_has_resigned(template: NoopExecutor, server: Server
             with pytest.raises(pg.InsufficientPrivilege):
                 conn.execute(f"set role {role}".encode())
         for statement in ("delete from audit.event", "select secret from audit.signing_key",
-                          "drop schema audit cascade", "alter table audit.event disable trigger all"):  # fmt: skip
+                          "drop schema audit cascade", "truncate audit.event"):  # fmt: skip
             with pytest.raises(pg.InsufficientPrivilege):
                 conn.execute(statement.encode())
         database.close()

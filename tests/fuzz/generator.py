@@ -26,7 +26,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "float8": ("0", "-0", "NaN", "Infinity", "1e-300", "0.1"),
     "real": ("0.1", "-Infinity"),
     "boolean": ("true", "false"),
-    "text": ("", "a", "A", "a ", "ünï ☃", 'quote " and \' and \\', "x\ny\tz", "NULL", "x" * 5000),
+    "text": ("", "a", "A", "a ", "ünï ☃", "quote \" and ' and \\", "x\ny\tz", "NULL", "x" * 5000),
     "varchar(10)": ("short", "much too long for it"),
     "char(5)": ("a", "abcde"),
     "uuid": ("00000000-0000-0000-0000-000000000001", "ffffffff-ffff-ffff-ffff-ffffffffffff"),
@@ -36,7 +36,14 @@ VALUES: dict[str, tuple[str, ...]] = {
     "time": ("24:00", "00:00:00.1"),
     "interval": ("1 mon -1 day", "01:02:03", "178000000 years"),
     "bytea": ("\\x", "\\x00ff", "\\x5c27"),
-    "json": ("null", '{"b":1,"a": 1,"b":2}', '{"b":1,"a":1,"b":2}', "[]", '"x"', '{"x": "\\u00e9"}'),
+    "json": (
+        "null",
+        '{"b":1,"a": 1,"b":2}',
+        '{"b":1,"a":1,"b":2}',
+        "[]",
+        '"x"',
+        '{"x": "\\u00e9"}',
+    ),
     "jsonb": ("null", '{"a": 1.0}', '{"a": 1.00}', '{"": [{}, null]}', "1e400", '{"a": '),
     "int[]": ("{}", "{1,NULL}", "[5:6]={1,2}", "{{1,2},{3,4}}"),
     "text[]": ("{}", '{"a b",NULL,""}'),
@@ -64,8 +71,9 @@ KEY_VALUES = {
     "date": tuple(f"2020-01-0{n}" for n in range(1, 8)),
     "colour": ("red", "dark green", "Blue"),
 }
-NAMES = ("select", "Mixed Case", "order", "ünï", 'qu"ote', "x" * 63, "plain", "old", "new", "r", "_old",
-         "op", "id", "user", "tg_op", "_action", "Value", "$1", "a.b", "action")  # fmt: skip
+NAMES = ("select", "Mixed Case", "order", "ünï", 'qu"ote', "x" * 63, "plain", "old", "new", "r",
+         "_old", "op", "id", "user", "tg_op", "_action", "Value", "$1", "a.b",
+         "action")  # fmt: skip
 
 
 def identifier(name: str) -> str:
@@ -254,7 +262,9 @@ def _rows(rng: Random, columns: tuple[Column, ...], count: int) -> str:
 def _insert(rng: Random, table: Table) -> str:
     given = tuple(c for c in table.all if "identity" not in c.suffix or rng.random() < 0.7)
     names = ", ".join(c.sql for c in given)
-    return f"insert into {table.sql} as t ({names}) values {_rows(rng, given, rng.choice((1, 1, 3)))}"
+    return (
+        f"insert into {table.sql} as t ({names}) values {_rows(rng, given, rng.choice((1, 1, 3)))}"
+    )
 
 
 def _assignments(rng: Random, table: Table, *, key: bool = False) -> str:
@@ -343,12 +353,12 @@ def statement(rng: Random, among: list[Table]) -> Statement:
     name = table.sql
     if table.partitioned and rng.random() < 0.5:
         name = f"{SCHEMA}.{identifier(f'{table.name} {rng.randint(1, 5)}')}"
-    return Statement("truncate", f"truncate {name} {rng.choice(('', 'cascade', 'restart identity'))}")
+    return Statement(
+        "truncate", f"truncate {name} {rng.choice(('', 'cascade', 'restart identity'))}"
+    )
 
 
-def script(
-    rng: Random, among: list[Table], length: int
-) -> Generator[Statement, str, None]:
+def script(rng: Random, among: list[Table], length: int) -> Generator[Statement, str, None]:
     """Yield a transaction, or statements on their own; is sent the outcome of each.
 
     Most statements have a savepoint before them, so that a transaction outlives its errors.

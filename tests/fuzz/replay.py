@@ -73,7 +73,8 @@ class Replay:
         for leaf, row in rows:
             if leaf == source and (
                 # The old values, and what they do not tell of the key from the target's id.
-                {**row, **old} == row and self._id(key, {**row, **(new or {})}) == event["target_id"]
+                {**row, **old} == row
+                and self._id(key, {**row, **(new or {})}) == event["target_id"]
                 if key
                 else row == old
             ):
@@ -89,7 +90,7 @@ class Replay:
 def events(conn: psycopg.Connection[Any], after: int = 0) -> list[dict[str, Any]]:
     """Return captured events in the order they were written, images as text."""
     found = conn.execute(
-        "select id, action, captured_from, target_id, old_values::text, new_values::text, details::text"
+        "select id, action, captured_from, target_id, old_values::text, new_values::text"
         " from audit.event where captured_from is not null and id > %s order by id",
         [after],
     )

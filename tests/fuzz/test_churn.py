@@ -1,4 +1,4 @@
-"""A schema that changes under capture: no action fails for it, and no change goes without its event."""
+"""A schema that changes under capture: no action fails for it, no change goes without its event."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class World:
         """Return the last event."""
         row = self.admin.execute("select * from audit.event order by id desc limit 1").fetchone()
         assert row is not None
-        return row
+        return dict(row)
 
 
 def add_column(w: World) -> None:
@@ -140,7 +140,8 @@ def retype_column(w: World) -> None:
         name = w.rng.choice(found)
         to = RETYPED[w.columns[name]]
         w.change(
-            f"alter table {{t}} alter {name} drop default, alter {name} type {to} using {name}::{to}"
+            f"alter table {{t}} alter {name} drop default,"
+            f" alter {name} type {to} using {name}::{to}"
         )
         w.columns[name] = to
 
@@ -191,8 +192,8 @@ def recreate_table(w: World) -> None:
     w.change("drop table {t}")
     w.columns = {"note": "text"}
     w.change(
-        f"create table {{t}} ({w.key} int primary key, note text, {w.counter} int not null default 0);"
-        " grant all on {t} to app"
+        f"create table {{t}} ({w.key} int primary key, note text,"
+        f" {w.counter} int not null default 0); grant all on {{t}} to app"
     )
     w.owner.execute(f"select audit.attach('{w.table(w.sides[0])}', 'thing')")
 
@@ -235,7 +236,7 @@ def act(w: World, sql: str, session: dict[str, psycopg.Connection[Any]]) -> None
     """Do the same on both sides, and demand the same outcome and an event for each row."""
     w.log.append(sql)
     before = w.count()
-    outcomes = []
+    outcomes: list[int | str] = []
     for side in w.sides:
         try:
             cursor = session[side].execute(sql.format(t=w.table(side)).encode())
@@ -289,3 +290,24 @@ def test_no_change_of_a_schema_stops_an_action_or_loses_an_event(
             assert event["action"] == "thing.created", (SEED, number, w.log, event)
             assert "degraded" not in (event["details"] or {}), (SEED, number, w.log, event)
         w.db.close()
+
+
+def test_a_naive_trigger_stops_the_action_once_a_column_is_renamed(empty_db: Database) -> None:
+    """The twin: columns by name, in a session that has its plans already."""
+    owner = empty_db.connect("app_owner")
+    owner.execute(
+        """
+        create table thing (id int primary key, org int);
+        create table log (id text, org text);
+        create function naive() returns trigger language plpgsql as $$
+        begin
+            insert into log values (new.id, new.org);
+            return null;
+        end $$;
+        create trigger naive after insert on thing for each row execute function naive();
+        """
+    )
+    owner.execute("insert into thing values (1)")
+    owner.execute("alter table thing rename org to organization")
+    with pytest.raises(psycopg.errors.UndefinedColumn):
+        owner.execute("insert into thing values (2)")

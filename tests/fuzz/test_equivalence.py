@@ -1,4 +1,4 @@
-"""Whatever is done to attached tables, their events tell all of it, and nothing is done differently."""
+"""Whatever is done to attached tables: it is done no differently, and their events tell it all."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def replay(conn: psycopg.Connection[Any], tables: list[Table]) -> Replay:
         source = f"watched.{table.name}"
         made.keys[source] = tuple(c.name for c in table.key) if table.constraint else ()
         for (leaf,) in conn.execute(
-            "select relname from pg_partition_tree(%s::regclass) join pg_class on oid = relid", [name]
+            "select relname from pg_partition_tree(%s::regclass) join pg_class on oid = relid",
+            [name],
         ):
             made.roots[f"watched.{leaf}"] = source
     for event in events(conn):
@@ -98,6 +99,8 @@ def test_events_replayed_from_nothing_give_the_tables(empty_db: Database, shape:
         assert there == contents(admin, f"twin.{name}"), (SEED, shape, "the generator is at fault")
         rows = rebuilt.rows.get(f"watched.{table.name}", [])
         assert sorted(frozen(row) for _, row in rows) == there, (SEED, shape, table)
-    degraded = admin.execute("select count(*) from audit.event where details ? 'degraded'").fetchone()
+    degraded = admin.execute(
+        "select count(*) from audit.event where details ? 'degraded'"
+    ).fetchone()
     assert degraded == (0,), (SEED, shape)
     assert len(outcomes) > 5

@@ -1,0 +1,458 @@
+"""Silencing the capture: changes that are to leave no event."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors as pg
+
+from tests.attacks.conftest import Arena, act, count, look, newest
+from tests.attacks.report import attack
+
+GROUP = "Silencing the capture"
+ROLES = ["app", "app_reader", "app_auditor", "stranger"]
+CHANGE = "update {} set role = 'ADMIN' where user_id = 2"
+
+
+def findings(conn: psycopg.Connection[Any], where: str) -> list[dict[str, Any]]:
+    """Return what doctor finds, as the superuser."""
+    look(conn)
+    return conn.execute(f"select * from audit.doctor() where {where}".encode()).fetchall()
+
+
+NON_OWNERS = {
+    "ALTER TABLE ... DISABLE TRIGGER by a role that does not own the table": [
+        "alter table <table> disable trigger <trigger>",
+        "alter table <table> disable trigger user",
+        "alter table <table> enable trigger <trigger>",
+        "alter table <table> enable replica trigger <trigger>",
+        "alter trigger <trigger> on <table> rename to gone",
+    ],
+    "DROP TRIGGER, DROP FUNCTION CASCADE, DROP SCHEMA CASCADE by app and writer roles": [
+        "drop trigger <trigger> on <table>",
+        "drop function <capture> cascade",
+        "drop schema <schema> cascade",
+        "alter schema <schema> rename to gone",
+        "alter function <capture> security invoker",
+        "alter function <capture> set search_path = playground",
+        "alter function <capture> rename to gone",
+        "create or replace function <capture>() returns trigger language plpgsql"
+        " as 'begin return null; end'",
+        "drop table <log> cascade",
+        "drop table <table> cascade",
+        "create rule hide as on update to <table> do instead nothing",
+        "alter table <table> rename to gone",
+        "drop extension plpgsql cascade",
+        "drop role audit_owner",
+    ],
+}
+FIXED_BY_POSTGRES = ("drop extension", "drop role")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param(statement, marks=attack(GROUP, name, outcome="B"))
+        for name, statements in NON_OWNERS.items()
+        for statement in statements
+    ],
+)
+def test_no_role_but_the_owner_silences_capture(arena: Arena, statement: str) -> None:
+    for role in ROLES:
+        arena.refuses(role, statement)
+    if not statement.startswith(FIXED_BY_POSTGRES):
+        arena.naive_falls(statement)
+
+
+@attack(GROUP, "DROP FUNCTION or DROP SCHEMA by the table's owner and operator", outcome="B")
+@pytest.mark.parametrize(
+    "statement", ["drop function <capture> cascade", "drop schema <schema> cascade",
+                  "alter function <capture> security invoker", "drop table <log>"],
+)  # fmt: skip
+def test_the_owner_of_the_tables_has_no_hold_on_the_log(arena: Arena, statement: str) -> None:
+    arena.refuses("app_owner", statement)
+    arena.naive_falls(statement + ("" if "cascade" in statement or "invoker" in statement
+                                   else " cascade"))  # fmt: skip
+
+
+BY_OWNER = {
+    "disabled": ["alter table <table> disable trigger <trigger>"],
+    "disabled and enabled again": [
+        "alter table <table> disable trigger <trigger>",
+        CHANGE.format("<table>"),
+        "alter table <table> enable always trigger <trigger>",
+    ],
+    "all disabled and enabled again": [
+        "alter table <table> disable trigger user",
+        CHANGE.format("<table>"),
+        "alter table <table> enable trigger user",
+    ],
+    "dropped": ["drop trigger <trigger> on <table>"],
+    "renamed": ["alter trigger <trigger> on <table> rename to gone"],
+    "replica only": ["alter table <table> enable replica trigger <trigger>"],
+}
+
+
+@attack(
+    GROUP, "DISABLE TRIGGER by the owner, also when re-enabled within the transaction", outcome="D"
+)
+@pytest.mark.parametrize("how", BY_OWNER)
+@pytest.mark.parametrize("role", ["app_owner", "superuser"])
+def test_a_trigger_touched_by_the_owner_is_found(arena: Arena, how: str, role: str) -> None:
+    with arena.trial() as conn:
+        assert not findings(conn, "check_name = 'triggers'")
+        if role != "superuser":
+            act(conn, role)
+        for statement in BY_OWNER[how]:
+            conn.execute(arena.audit.write(statement).encode())
+        assert findings(conn, "check_name = 'triggers' and object ~ 'membership'")
+
+
+@attack(
+    GROUP, "DISABLE TRIGGER by the owner, also when re-enabled within the transaction", outcome="D"
+)
+def test_a_naive_trigger_disabled_for_a_moment_leaves_no_trace(arena: Arena) -> None:
+    with arena.login("naive_app") as conn:
+        before = count_naive(conn)
+        conn.execute("alter table naive.membership disable trigger naive_capture")
+        conn.execute(CHANGE.format("naive.membership").encode())
+        conn.execute("alter table naive.membership enable trigger naive_capture")
+        assert count_naive(conn) == before
+
+
+def count_naive(conn: psycopg.Connection[Any]) -> int:
+    row = conn.execute("select count(*) as n from naive.log").fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+@attack(GROUP, "session_replication_role = replica", outcome="B")
+def test_replication_role_silences_nothing(arena: Arena) -> None:
+    arena.refuses("app", "set session_replication_role = replica")
+    with arena.trial() as conn:
+        conn.execute("set local session_replication_role = replica")
+        before = count(conn), count_naive(conn)
+        conn.execute(CHANGE.format("membership").encode())
+        conn.execute(CHANGE.format("naive.membership").encode())
+        assert (count(conn), count_naive(conn)) == (before[0] + 1, before[1])
+
+
+@attack(GROUP, "pg_dump --disable-triggers, which downgrades ALWAYS to origin", outcome="D")
+def test_triggers_downgraded_by_a_restore_are_found(arena: Arena) -> None:
+    with arena.trial() as conn:
+        for statement in ("disable trigger all", "enable trigger all"):
+            conn.execute(f"alter table membership {statement}".encode())
+        assert findings(conn, "check_name = 'triggers' and problem ~ 'downgraded'")
+        # What it opens: the naive trigger has been there from the start.
+        conn.execute("set local session_replication_role = replica")
+        before = count(conn), count_naive(conn)
+        conn.execute(CHANGE.format("membership").encode())
+        conn.execute(CHANGE.format("naive.membership").encode())
+        assert (count(conn), count_naive(conn)) == before
+
+
+@attack(GROUP, "A restore of a dump, whose script sets row_security = off", outcome="S")
+def test_row_security_off_neither_silences_nor_breaks(arena: Arena) -> None:
+    with arena.trial() as conn:
+        act(conn, "app")
+        conn.execute("set local row_security = off")
+        conn.execute(CHANGE.format("membership").encode())
+        assert newest(conn)[0]["action"] == "membership.role_changed"
+        conn.execute("alter table naive.log force row level security")
+        act(conn, "naive_app")
+        conn.execute("set local row_security = off")
+        with pytest.raises(pg.InsufficientPrivilege):
+            conn.execute(CHANGE.format("naive.membership").encode())
+
+
+@attack(GROUP, "Attached table dropped and recreated", outcome="D")
+def test_a_recreated_table_is_found(arena: Arena) -> None:
+    with arena.trial() as conn:
+        act(conn, "app_owner")
+        conn.execute("drop table membership")
+        conn.execute("create table membership (organization_id int, user_id int, role text)")
+        before = count(conn)
+        conn.execute("insert into membership values (1, 2, 'OWNER')")
+        assert count(conn) == before
+        assert findings(conn, "check_name = 'tables' and problem <> ''")
+        act(conn, "naive_app")
+        conn.execute("drop table naive.membership")
+        conn.execute("create table naive.membership (organization_id int, role text)")
+        conn.execute("insert into naive.membership values (1, 'OWNER')")
+
+
+@attack(GROUP, "Attached table renamed, or moved to another schema", outcome="S")
+@pytest.mark.parametrize("how", ["rename to members", "set schema playground"])
+def test_a_renamed_or_moved_table_is_captured_under_its_new_name(arena: Arena, how: str) -> None:
+    with arena.trial() as conn:
+        act(conn, "app_owner")
+        conn.execute(f"alter table membership {how}".encode())
+        name = "public.members" if "rename" in how else "playground.membership"
+        act(conn, "app")
+        conn.execute(CHANGE.format(name).encode())
+        event = newest(conn)[0]
+        assert (event["captured_from"], event["action"]) == (name, "membership.role_changed")
+        assert "degraded" not in event["details"]
+        # Twin: a trigger that writes the name into a check of its own loses the row's kind.
+        act(conn, "naive_app")
+        conn.execute("alter table naive.membership rename to members")
+        conn.execute("update naive.members set role = 'x' where user_id = 1")
+        row = conn.execute("select action from naive.log order by id desc limit 1").fetchone()
+        assert row is not None and row["action"] != "updatemembership"
+
+
+@attack(GROUP, "TRUNCATE, TRUNCATE ... CASCADE, TRUNCATE of one partition", outcome="S")
+@pytest.mark.parametrize(
+    ("statement", "truncated"),
+    [
+        ("truncate membership", ["membership.truncated"]),
+        ("truncate app_user cascade",
+         ["api_key.truncated", "membership.truncated", "user.truncated"]),
+        ("truncate playground.part_1", ["thing.truncated"]),
+        ("truncate playground.part_2", ["thing.truncated"]),
+    ],
+)  # fmt: skip
+def test_truncate_is_an_event(arena: Arena, statement: str, truncated: list[str]) -> None:
+    with arena.trial() as conn:
+        partitioned(conn)
+        act(conn, "app_owner")
+        conn.execute(statement.encode())
+        actions = sorted(event["action"] for event in newest(conn, len(truncated)))
+        assert actions == truncated
+        before = count_naive(conn)
+        conn.execute("truncate naive.membership")
+        assert count_naive(conn) == before
+
+
+def partitioned(conn: psycopg.Connection[Any]) -> None:
+    """Attach a table of two partitions, and add a third afterwards."""
+    act(conn, "app_owner")
+    conn.execute(
+        "create table playground.part (id int primary key, organization_id int)"
+        " partition by range (id)"
+    )
+    for number in (1, 2):
+        conn.execute(
+            f"create table playground.part_{number} partition of playground.part"
+            f" for values from ({number}00) to ({number + 1}00)".encode()
+        )
+    conn.execute("select audit.attach('playground.part', 'thing')")
+    conn.execute(
+        "create table playground.part_3 partition of playground.part for values from (300) to (400)"
+    )
+    conn.execute("grant all on playground.part, playground.part_2, playground.part_3 to app")
+
+
+@attack(GROUP, "TRUNCATE of a partition made after attaching, by the owner", outcome="D")
+def test_a_partition_without_a_trigger_for_truncate_is_found_and_mended(arena: Arena) -> None:
+    with arena.trial() as conn:
+        partitioned(conn)
+        assert findings(conn, "check_name = 'triggers' and object = 'playground.part_3'")
+        act(conn, "app_owner")
+        conn.execute("select audit.reattach('playground.part')")
+        conn.execute("truncate playground.part_3")
+        assert newest(conn)[0]["action"] == "thing.truncated"
+        assert not findings(conn, "check_name = 'triggers'")
+
+
+SWALLOW = {
+    "before trigger": [
+        "create function playground.swallow() returns trigger language plpgsql"
+        " as 'begin return null; end'",
+        "create trigger swallow before insert on <log> for each row"
+        " execute function playground.swallow()",
+    ],
+    "before trigger on a partition": [
+        "create function playground.swallow() returns trigger language plpgsql"
+        " as 'begin return null; end'",
+        "create trigger swallow before insert on <month> for each row"
+        " execute function playground.swallow()",
+    ],
+    "rule": ["create rule swallow as on insert to <log> do instead nothing"],
+    "rule on a partition": ["create rule swallow as on insert to <month> do instead nothing"],
+}
+
+
+@attack(GROUP, "A BEFORE trigger or a RULE on the log, by roles without TRIGGER", outcome="B")
+@pytest.mark.parametrize("how", SWALLOW)
+def test_no_role_puts_a_trigger_or_rule_on_the_log(arena: Arena, how: str) -> None:
+    for role in [*ROLES, "app_owner"]:
+        arena.refuses(role, *SWALLOW[how])
+    with arena.login("naive_app") as conn:
+        before = count_naive(conn)
+        for statement in SWALLOW["rule" if "rule" in how else "before trigger"]:
+            conn.execute(statement.replace("<log>", "naive.log").encode())
+        conn.execute(CHANGE.format("naive.membership").encode())
+        assert count_naive(conn) == before
+
+
+@attack(GROUP, "A BEFORE trigger or a RULE on the log, by its owner or a superuser", outcome="D")
+@pytest.mark.parametrize("how", SWALLOW)
+def test_a_trigger_or_rule_on_the_log_is_found(arena: Arena, how: str) -> None:
+    with arena.trial() as conn:
+        for statement in SWALLOW[how]:
+            conn.execute(arena.audit.write(statement).encode())
+        assert findings(conn, "check_name = 'log' and problem ~ 'swallow'")
+
+
+UNUSUAL = {
+    "copy": (None, 2),
+    "merge": (
+        "merge into {t} as t using (values (1, 1, 'ADMIN'), (1, 9, 'x')) as v (o, u, r)"
+        " on t.organization_id = v.o and t.user_id = v.u"
+        " when matched then update set role = v.r"
+        " when not matched then insert (organization_id, user_id, role) values (o, u, r)",
+        2,
+    ),
+    "merge delete": ("merge into {t} as t using (values (1)) as v on t.user_id = 2"
+                     " when matched then delete", 1),
+    "on conflict do update": (
+        "insert into {t} (organization_id, user_id, role) values (1, 2, 'x'), (1, 9, 'y')"
+        " on conflict (organization_id, user_id) do update set role = excluded.role",
+        2,
+    ),
+    "on conflict do nothing": (
+        "insert into {t} (organization_id, user_id, role) values (1, 2, 'x'), (1, 9, 'y')"
+        " on conflict do nothing",
+        1,
+    ),
+    "writable cte": (
+        "with d as (delete from {t} where user_id = 2 returning *)"
+        " insert into {t} (organization_id, user_id, role) select 2, user_id, role from d",
+        2,
+    ),
+    "update from": ("update {t} as t set role = o.name from organization as o"
+                    " where o.id = t.organization_id", 4),
+    "dynamic in a do block": ("do $$ begin execute 'update {t} set role = 1'; end $$", 4),
+    "prepared": ("prepare q as update {t} set role = 'x'; execute q; deallocate q", 4),
+    "cursor": (
+        "do $$ declare c cursor for select * from {t} for update; r record; begin open c;"
+        " fetch c into r; update {t} set role = 'q' where current of c; end $$",
+        1,
+    ),
+}  # fmt: skip
+
+
+@attack(GROUP, "Statements that fire row triggers in unusual ways", outcome="S")
+@pytest.mark.parametrize("how", UNUSUAL)
+def test_every_row_of_an_unusual_statement_is_an_event(arena: Arena, how: str) -> None:
+    statement, rows = UNUSUAL[how]
+    with arena.trial() as conn:
+        for i in (10, 9):
+            conn.execute("insert into app_user (id, email) values (%s, %s)", (i, f"{i}@x.test"))
+        before = count(conn)
+        act(conn, "app")
+        if statement is None:
+            with (
+                conn.cursor() as cursor,
+                cursor.copy("copy membership (organization_id, user_id, role) from stdin") as copy,
+            ):
+                copy.write(b"1\t9\tx\n1\t10\ty\n")
+        else:
+            for part in (
+                statement.format(t="membership").split("; ")
+                if "prepare" in statement
+                else [statement.format(t="membership")]
+            ):
+                conn.execute(part.encode())
+        assert count(conn) == before + rows
+
+
+@attack(GROUP, "Statements that fire row triggers in unusual ways", outcome="S")
+def test_partitions_cascades_and_nested_triggers_lose_nothing(arena: Arena) -> None:
+    with arena.trial() as conn:
+        partitioned(conn)
+        act(conn, "app")
+        conn.execute("insert into playground.part values (101, 1), (201, 1), (301, 1)")
+        conn.execute("insert into playground.part_2 values (202, 1)")
+        conn.execute("update playground.part_3 set organization_id = 2")
+        assert [e["target_id"] for e in newest(conn, 5)] == ["101", "201", "301", "202", "301"]
+        before = count(conn)
+        act(conn, "app")
+        conn.execute("update playground.part set id = 102 where id = 201")
+        moved = newest(conn, count(conn) - before)
+        assert {e["transaction_id"] for e in moved} == {moved[0]["transaction_id"]}
+        assert {e["target_id"] for e in moved} == {"201", "102"}
+        act(conn, "app_owner")
+        conn.execute(
+            "create function playground.again() returns trigger language plpgsql as $$ begin"
+            " update membership set role = 'nested' where user_id = 4; return null; end $$"
+        )
+        conn.execute(
+            "create trigger again after update on workflow for each row"
+            " execute function playground.again()"
+        )
+        conn.execute("insert into workflow (id, organization_id, name) values (50, 1, 'w')")
+        act(conn, "app")
+        conn.execute("update workflow set name = 'v' where id = 50")
+        assert sorted(e["action"] for e in newest(conn, 2)) == [
+            "membership.role_changed", "workflow.modified",
+        ]  # fmt: skip
+        before = count(conn)
+        act(conn, "app")
+        conn.execute("delete from organization where id = 1")
+        gone = newest(conn, count(conn) - before)
+        assert {e["action"] for e in gone} >= {"membership.removed", "workflow.deleted"}
+        assert all(e["organization_id"] == "1" for e in gone if e["action"] != "user.updated")
+
+
+@attack(GROUP, "Savepoint rollback and two-phase commit", outcome="S")
+def test_event_is_exactly_where_the_change_is(arena: Arena) -> None:
+    with arena.trial() as conn:
+        before = count(conn)
+        with contextlib.suppress(ZeroDivisionError), conn.transaction():
+            conn.execute(CHANGE.format("membership").encode())
+            raise ZeroDivisionError
+        assert count(conn) == before
+        conn.execute("savepoint a")
+        conn.execute(CHANGE.format("membership").encode())
+        conn.execute("release a")
+        assert count(conn) == before + 1
+    for end, kept in (("rollback", 0), ("commit", 1)):
+        with arena.trial() as conn:
+            conn.execute("delete from workflow")
+            conn.execute("insert into workflow (organization_id, name) values (1, 'two-phase')")
+            conn.execute("prepare transaction 'attack'")
+            conn.execute(f"{end} prepared 'attack'".encode())
+            row = conn.execute(
+                "select (select count(*) from workflow where name = 'two-phase') as rows,"
+                " (select count(*) from audit.event"
+                " where new_values ->> 'name' = 'two-phase') as events"
+            ).fetchone()
+            assert row == {"rows": kept, "events": kept}
+    # Twin: a log on a connection of its own keeps the event of a change that was rolled back.
+    with arena.trial() as conn, arena.login("naive_app") as other:
+        before = count_naive(other)
+        other.execute("insert into naive.log (action) values ('update')")
+        conn.execute("rollback")
+        assert count_naive(other) == before + 1
+        conn.execute("begin")
+
+
+UNSEEN = {
+    "ALTER TABLE ... TYPE ... USING, which rewrites rows without a trigger": [
+        "alter table membership alter column role type text using 'OWNER'",
+    ],
+    "ALTER TABLE ... DETACH PARTITION or DROP TABLE of a partition, by the owner": [
+        "drop table playground.part_1",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [pytest.param(value, marks=attack(GROUP, key, outcome="U")) for key, value in UNSEEN.items()],
+)
+def test_what_definitions_do_to_rows_is_not_seen(arena: Arena, statements: list[str]) -> None:
+    with arena.trial() as conn:
+        partitioned(conn)
+        act(conn, "app")
+        conn.execute("insert into playground.part values (101, 1)")
+        before = count(conn)
+        act(conn, "app_owner")
+        for statement in statements:
+            conn.execute(statement.encode())
+        assert count(conn) == before
