@@ -50,7 +50,8 @@ def _key(file: str | None) -> str:
 @click.option("--format", "format_", type=click.Choice(["table", "jsonl", "csv"]), default="table")
 @click.pass_context
 def log(
-    ctx: click.Context, /,
+    ctx: click.Context,
+    /,
     viewer: str,
     organization: str,
     key_file: str | None,

@@ -22,6 +22,8 @@ from auditdb.errors import AuditError, from_psycopg
 
 # Held by install, attach and maintenance alike, so that none sees the others' work half done.
 LOCK = "hashtextextended('auditdb', 0)"
+# Names are looked up when a view or a policy is made: not where others may have put their own.
+PIN = "set search_path = pg_catalog, pg_temp"
 
 
 def sql_directory() -> Traversable:
@@ -54,6 +56,7 @@ def script() -> str:
     """
     parts = [
         "-- auditdb: run in one transaction, for instance with: psql -1 -v ON_ERROR_STOP=1 -f",
+        f"{PIN};",
         f"do $$ begin perform pg_advisory_xact_lock({LOCK}); end $$;",
         dict(_read())["bootstrap.sql"],
         "set role audit_owner;",
@@ -72,6 +75,7 @@ def script() -> str:
         )
     parts += [text for _, text in _read("routines")]
     parts += ["do $$ begin perform audit.finish_install(); end $$;", "reset role;", _RESIGN]
+    parts.append("reset search_path;")
     return "\n".join(parts) + "\n"
 
 
@@ -114,6 +118,7 @@ def install(conninfo: str = "") -> str:
     try:
         with psycopg.connect(conninfo, autocommit=True, application_name="auditdb install") as conn:
             conn.execute("set client_min_messages = error")
+            conn.execute(PIN)
             conn.execute(f"select pg_advisory_lock({LOCK})")
             _bootstrap(conn)
             try:

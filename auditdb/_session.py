@@ -22,7 +22,9 @@ from psycopg.errors import InsufficientPrivilege
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from psycopg.sql import Composed, Identifier
+from psycopg.types.json import set_json_loads
 
+from auditdb._values import from_json
 from auditdb.errors import Refused, describe, from_psycopg
 
 Row: TypeAlias = dict[str, Any]
@@ -75,6 +77,7 @@ def block(
                 transaction = stack.enter_context(begin(force_rollback=undo and not outermost))
                 for query, params in statements:
                     cursor = psycopg.Cursor(conn, row_factory=dict_row)
+                    set_json_loads(from_json, cursor)
                     cursor.execute(query, params, binary=True)
             rows = cursor.fetchall()
         yield transaction, rows
@@ -108,6 +111,7 @@ async def block_async(
                 )
                 for query, params in statements:
                     cursor = psycopg.AsyncCursor(conn, row_factory=dict_row)
+                    set_json_loads(from_json, cursor)
                     await cursor.execute(query, params, binary=True)
             rows = await cursor.fetchall()
         yield transaction, rows

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -44,6 +46,26 @@ def as_json(value: Mapping[str, Any] | None) -> Jsonb | None:
     {'path': '/a�b', 'took': 'nan'}
     """
     return None if value is None else Jsonb(_plain(value))
+
+
+def from_json(data: bytes | str) -> Any:
+    """Return the value of JSON that PostgreSQL sent, or its text where Python cannot hold it.
+
+    One event must not keep a page from being read: a number of 5,000 digits becomes a Decimal, and
+    JSON nested deeper than Python recurses stays text.
+
+    >>> from_json('{"n": 1}')
+    {'n': 1}
+    """
+    try:
+        return json.loads(data, parse_int=_number)
+    except RecursionError:
+        return data if isinstance(data, str) else bytes(data).decode()
+
+
+def _number(digits: str) -> int | Decimal:
+    # sys.get_int_max_str_digits() is 4,300 by default.
+    return int(digits) if len(digits) < 4000 else Decimal(digits)
 
 
 def _plain(value: Any) -> Any:

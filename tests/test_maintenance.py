@@ -104,8 +104,7 @@ def test_two_at_once_are_safe(empty_db: Database) -> None:
     done: list[list[str]] = []
     conns = [empty_db.connect("app_owner") for _ in range(4)]
     threads = [
-        threading.Thread(target=lambda c=conn: done.append(maintain(c, ahead=6)))
-        for conn in conns
+        threading.Thread(target=lambda c=conn: done.append(maintain(c, ahead=6))) for conn in conns
     ]
     for thread in threads:
         thread.start()

@@ -421,3 +421,21 @@ def test_the_asynchronous_reader_reads_the_same(told: Database, autocommit: bool
                 await reader_async(conn, key=told.key, viewer=1, organization=1).page()
 
     asyncio.run(work())
+
+
+def test_values_beyond_the_limits_of_python_do_not_keep_a_page_from_being_read(
+    db: Database,
+) -> None:
+    app = db.connect("app")
+    deep = "[" * 3000 + "]" * 3000
+    app.execute(
+        "insert into workflow (organization_id, name, config) values "
+        "(1, 'deep', jsonb_build_object('x', %s::jsonb)), "
+        "(1, 'long', jsonb_build_object('x', repeat('9', 5000)::numeric))",
+        [deep],
+    )
+    long, nested = acme(db).page().events
+    assert long.new_values is not None
+    assert str(long.new_values["config"]["x"]) == "9" * 5000
+    # What is nested deeper than Python recurses is there all the same, as text.
+    assert "deep" in str(nested.new_values)

@@ -72,8 +72,8 @@ declare
     _probe text := 'auditdb_probe_' || replace(gen_random_uuid()::text, '-', '');
 begin
     begin
+        -- In WHERE too, which refuses aggregates: an expression is about one row.
         execute format(E'create temp view %1$I as select (%2$s\n)%3$s as %1$I from %4$s as r '
-            -- WHERE refuses aggregates, which would hide that an expression is about many rows.
             'where (%2$s\n) is null', _probe,
             columns_read.expression,
             -- No cast: PL/pgSQL would not make it either.

@@ -1,7 +1,7 @@
 """Names attacks and prints their outcomes: `pytest tests/attacks -q -p tests.attacks.report`.
 
 B blocked; S survived: the action succeeds and its event is there, complete or marked degraded;
-D found by `audit.doctor()`; U can neither be prevented nor found: SECURITY.md says what to do instead.
+D found by `audit.doctor()`; U can neither be prevented nor found: SECURITY.md says what to do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OUTCOMES = {
     "B": "blocked",
     "S": "survived",
     "D": "detected by doctor",
-    "U": "documented in SECURITY.md",
+    "U": "neither prevented nor detected",
 }
 
 

@@ -221,15 +221,16 @@ def test_capture_function_serves_no_other_table(arena: Arena, role: str, tempora
 
 @attack(GROUP, "Our trigger function on one's own or a temporary table", outcome="B")
 def test_naive_capture_function_forges_from_a_temp_table(arena: Arena) -> None:
-    with arena.login("app") as conn:
+    with arena.trial() as conn:
+        before = count(conn, "naive.log")
+        act(conn, "app")
         conn.execute("create temp table mine (organization_id int, role text)")
         conn.execute(
             "create trigger forge after insert on mine for each row"
             " execute function naive.capture()"
         )
         conn.execute("insert into mine values (1, 'OWNER')")
-        look_at = "reset session authorization"
-        conn.execute(look_at)
+        assert count(conn, "naive.log") == before + 1
 
 
 @attack(GROUP, "An operator opens a capture function and puts it on another table", outcome="D")
