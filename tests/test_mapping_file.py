@@ -82,8 +82,8 @@ def test_what_cannot_be_meant_is_refused_in_one_line(text: str, message: str) ->
 def test_every_value_comes_back_from_toml_as_it_was(text: str, items: list[str]) -> None:
     items = [item.encode("utf-8", "replace").decode() for item in items]
     document = tomllib.loads(f"a = {value(text)}\nb = {value(items)}\n")
-    # SQL does not end in a line feed that means anything.
-    assert document["a"].removesuffix("\n") == text.removesuffix("\n")
+    # Text of several lines gains a line feed at its end, which means nothing in SQL.
+    assert document["a"] in (text, f"{text}\n")
     assert document["b"] == items
 
 

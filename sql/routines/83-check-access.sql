@@ -1,0 +1,218 @@
+-- Checks of access: who could become the log's owner, read its keys, or use what was not granted.
+-- Each is silent when all is well; audit.doctor (86) asks them all.
+
+create or replace function audit.check_roles() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    -- PostgreSQL 15 has no inherit_option and set_option: a member is a member.
+    select 'roles', case when v.is_usable then 'critical' else 'notice' end,
+        m.member::regrole::text,
+        format(case when v.is_usable then 'is a member of %s'
+            else 'may make itself a member of %s' end, m.roleid::regrole),
+        case when m.roleid = 'audit_owner'::regrole
+            then 'It can switch off the guards and rewrite the log.'
+            else 'It can change what the capture records, and read what mappings read.' end,
+        format('revoke %s from %s', m.roleid::regrole, m.member::regrole), false
+    from pg_auth_members as m
+        cross join lateral (
+            select coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, true)
+                or coalesce((to_jsonb(m) ->> 'set_option')::boolean, true) as is_usable
+        ) as v
+    where m.roleid in ('audit_owner'::regrole, 'audit_mapper'::regrole)
+        and m.member <> 'audit_owner'::regrole
+        and exists (
+            select from pg_roles as r
+            where pg_has_role(r.oid, m.member, 'member') and r.rolcanlogin and not r.rolsuper
+        )
+    union all
+    select 'roles', 'critical', m.member::regrole::text,
+        format('is a member of %s', m.roleid::regrole),
+        'What runs in its name can do more than the log needs.',
+        format('revoke %s from %s', m.roleid::regrole, m.member::regrole), false
+    from pg_auth_members as m
+    where m.member in ('audit_owner'::regrole, 'audit_mapper'::regrole)
+        and m.roleid <> 'audit_mapper'::regrole
+    union all
+    select 'roles', 'critical', rolname::text, 'may log in, or do more than its part',
+        'The roles of auditdb are held, not used to log in.',
+        format('alter role %I nologin nosuperuser nobypassrls nocreaterole nocreatedb '
+            'noreplication', rolname), false
+    from pg_roles
+    where rolname in ('audit_owner', 'audit_mapper', 'audit_operator', 'audit_writer',
+            'audit_reader', 'audit_auditor')
+        and (rolcanlogin or rolsuper or rolbypassrls or rolcreaterole or rolcreatedb
+            or rolreplication);
+$$;
+comment on function audit.check_roles() is
+    'Who is, or can become, the owner of the log; attributes of the roles of auditdb';
+
+create or replace function audit.check_logins() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'logins', 'warning', rolname::text, 'bypasses row-level security',
+        'If it is ever granted SELECT on the log, it reads every organisation.',
+        format('alter role %I nobypassrls', rolname), false
+    from pg_roles
+    where rolbypassrls and rolcanlogin and not rolsuper
+    union all
+    select 'logins', 'notice', rolname::text, 'has CREATEROLE',
+        'Before PostgreSQL 16 it may grant itself any role, audit_owner too.',
+        format('alter role %I nocreaterole', rolname), false
+    from pg_roles
+    where rolcreaterole and rolcanlogin and not rolsuper
+        and current_setting('server_version_num')::int < 160000
+    union all
+    select 'logins', 'warning', r.rolname::text, format('is a member of %s', p.rolname),
+        'It reaches past privileges to tables or files, the signing keys among them.',
+        format('revoke %I from %I', p.rolname, m.rolname), false
+    from pg_auth_members as am
+        join pg_roles as p on p.oid = am.roleid
+        join pg_roles as m on m.oid = am.member
+        join pg_roles as r on r.rolcanlogin and not r.rolsuper
+            and pg_has_role(r.oid, m.oid, 'member')
+    where p.rolname in ('pg_read_all_data', 'pg_write_all_data', 'pg_execute_server_program',
+        'pg_read_server_files', 'pg_write_server_files')
+    union all
+    select 'logins', case when r.rolsuper then 'warning' else 'notice' end, r.rolname::text,
+        case when r.rolsuper then 'is a superuser, and the application logs in as it'
+            else 'owns attached tables, and the application logs in as it' end,
+        'Whoever takes over the application can switch the capture off.',
+        '-- let it log in as a role of its own, and: grant audit_writer to that role', false
+    from pg_roles as r
+    where r.rolname in (
+            -- With a context, it was the application and no console.
+            select db_user from audit.event
+            where occurred_at > now() - interval '7 days' and captured_from is not null
+                and source <> 'sql')
+        and (r.rolsuper or r.oid in (
+            select relowner from pg_class join audit.attachment on target = pg_class.oid));
+$$;
+comment on function audit.check_logins() is 'Login roles that can go around the log''s privileges';
+
+create or replace function audit.check_ownership() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'ownership', 'critical', o.object, format('belongs to %s, not to %s', o.owner, o.wanted),
+        'Its owner can change or drop it, and what it guards.',
+        format('alter %s owner to %s', o.object, o.wanted), false
+    from (
+        select 'schema audit', nspowner::regrole, 'audit_owner'::regrole
+        from pg_namespace where nspname = 'audit'
+        union all
+        select case relkind when 'v' then 'view ' when 'S' then 'sequence ' else 'table ' end
+            || oid::regclass, relowner, 'audit_owner'
+        from pg_class
+        where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'S', 'f')
+        union all
+        select 'function ' || oid::regprocedure, proowner, case
+            when proname ~ '^(image|organization|admin)_[0-9]+$'
+                or proname in ('rescue', 'try_expression')
+            then 'audit_mapper' else 'audit_owner' end::regrole
+        from pg_proc where pronamespace = 'audit'::regnamespace
+    ) as o (object, owner, wanted)
+    where o.owner <> o.wanted;
+$$;
+comment on function audit.check_ownership() is 'Objects of the log that are not audit_owner''s';
+
+create or replace function audit.check_grants() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'grants', case when c.stands is null then 'warning' else 'critical' end, c.name,
+        case when c.stands is null then 'was granted by install and is no more'
+            else 'was not granted by auditdb' end,
+        case when c.stands is null then 'Those who held it can no longer do their part.'
+            else 'It opens more of the log than the design does.' end,
+        case when c.stands is null then 'auditdb install'
+            else concat_ws('; ', c.stands ->> 'revoke',
+                -- A grant changes the catalog row of its function, which is attested.
+                case when c.stands ->> 'function' <> ''
+                    then format('select audit.attest(%L)', c.scope) end) end, false
+    from audit.compare_facts() as c
+    where c.kind = 'grant' and exists (select from pg_class where oid = c.scope);
+$$;
+comment on function audit.check_grants() is
+    'Privileges now against those that install left: on objects, columns, and objects to come';
+
+create or replace function audit.check_functions() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'functions', case when p.problem like 'was%' then 'warning' else 'critical' end,
+        c.name, p.problem || format(', since %s', to_char(c.attested_at, 'YYYY-MM-DD HH24:MI')),
+        'What it wrote, refused or let pass meanwhile may be wrong.',
+        case
+            when c.was is null then format('drop function %s', c.name)
+            when p.problem like 'was%' then format('select audit.attest(%L)', c.scope)
+            when c.scope = 'audit.event'::regclass then 'auditdb install'
+            else format('select audit.reattach(%L)', c.scope)
+        end,
+        p.problem not like 'was%' and c.was is not null and c.scope <> 'audit.event'::regclass
+    from audit.compare_facts() as c
+        cross join lateral (
+            select case
+                when c.was is null then 'is none of auditdb''s'
+                when c.stands is null then 'is missing'
+                when c.was -> 'sha256' <> c.stands -> 'sha256' then 'is not as it was installed'
+                else 'was altered or granted, and put back' end as problem
+        ) as p
+    where c.kind = 'function'
+        and not exists (
+            select from audit.compare_facts() as g
+            where g.kind = 'grant' and coalesce(g.stands, g.was) ->> 'function' = c.name
+                and p.problem like 'was%'
+        )
+        -- Those of a dropped table are reported with it.
+        and exists (select from pg_class where oid = c.scope);
+$$;
+comment on function audit.check_functions() is
+    'Functions that are missing, foreign, altered, or altered and put back';
+
+create or replace function audit.check_keys() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    with key as (
+        select *, max(created_at) over () as newest from audit.signing_key
+        where retires_at is null or retires_at > now()
+    )
+    select 'keys', 'notice', 'audit.signing_key', 'there is no signing key',
+        'Nobody can be given a viewer token.', 'select audit.create_key()', false
+    where not exists (select from key)
+        and exists (select from audit.attachment where mapping ? 'admin')
+    union all
+    select 'keys', 'warning', 'key ' || id,
+        format('is %s days old', extract(day from now() - created_at)),
+        'The longer a key lives, the more places hold it.',
+        'select audit.create_key(retire_others_after => ''1 day'')', false
+    from key
+    where retires_at is null and created_at = newest and created_at < now() - interval '90 days'
+    union all
+    select 'keys', 'warning', 'key ' || id,
+        format('was never retired, though a newer one is %s days old',
+            extract(day from now() - newest)),
+        'Whoever still holds it signs tokens.',
+        'select audit.create_key(retire_others_after => ''1 day'')', false
+    from key
+    where retires_at is null and created_at < newest and newest < now() - interval '7 days';
+$$;
+comment on function audit.check_keys() is 'Signing keys: none, old, or superseded and still valid';
+
+create or replace function audit.check_views() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select distinct on (v.oid) 'views', 'critical', v.oid::regclass::text,
+        case v.relkind when 'm' then 'copies the log'
+            else 'reads the log with its owner''s rights' end,
+        'Who may read it, reads what row-level security keeps from them.',
+        case when v.relkind = 'm' then format('drop materialized view %s', v.oid::regclass)
+            else format('alter view %s set (security_invoker = true)', v.oid::regclass) end, false
+    from pg_class as v
+        join pg_rewrite as w on w.ev_class = v.oid
+        join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+            and d.refclassid = 'pg_class'::regclass and d.refobjid <> v.oid
+        join pg_class as c on c.oid = d.refobjid and c.relnamespace = 'audit'::regnamespace
+    where v.relkind = 'm' or v.relkind = 'v' and not coalesce((
+        select option_value::boolean from pg_options_to_table(v.reloptions)
+        where option_name = 'security_invoker'), false)
+    order by v.oid;
+$$;
+comment on function audit.check_views() is
+    'Views of the log, auditdb''s and others'', that do not run with the rights of who asks';

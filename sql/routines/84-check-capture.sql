@@ -1,0 +1,280 @@
+-- Checks of capture: triggers, tables and mappings that are no longer as they were attached.
+-- Each is silent when all is well; audit.doctor (86) asks them all.
+
+create or replace function audit.expected_triggers()
+returns table (target regclass, relation regclass, name text, fact jsonb, function text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select t.target, t.relation, 'auditdb_' || op, f.fact, format('audit.capture_%s()', t.id)
+    from audit.captured_tables() as t
+        cross join unnest('{insert,update,delete,truncate}'::text[]) as op
+        left join audit.trigger_facts() as f
+            on f.scope = t.target and f.relation = t.relation and f.name = 'auditdb_' || op;
+$$;
+comment on function audit.expected_triggers() is
+    'The triggers that each attached table should have, and what is there';
+
+create or replace function audit.trigger_states()
+returns table (target regclass, relation regclass, name text, state text, attested text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select e.target, e.relation, e.name, case
+        when e.fact is null and w.id is null and e.relation <> e.target
+            then 'missing since it became a partition'
+        when e.fact is null then 'missing'
+        when t.tgfoid::regprocedure::text <> e.function
+            or w.fact -> 'sha256' <> e.fact -> 'sha256' then 'calling something else'
+        when t.tgenabled = 'D' then 'disabled'
+        when t.tgenabled = 'O' then 'downgraded from ENABLE ALWAYS'
+        when t.tgenabled = 'R' then 'downgraded to ENABLE REPLICA'
+        when w.fact -> 'catalog' is distinct from e.fact -> 'catalog' then null
+        when w.fact -> 'oid' <> e.fact -> 'oid' then 'dropped and created again'
+        when w.fact -> 'xmin' <> e.fact -> 'xmin' then 'altered and put back'
+        end,
+        case when w.id is null then ''
+            else format(', since %s by %s', to_char(w.attested_at, 'YYYY-MM-DD HH24:MI'),
+                w.attested_by) end
+    from audit.expected_triggers() as e
+        left join audit.attested() as w on w.scope = e.target and w.kind = 'trigger'
+            and w.relation = e.relation and w.name = e.name
+        left join pg_trigger as t on t.oid::text = e.fact ->> 'oid';
+$$;
+comment on function audit.trigger_states() is
+    'What is wrong with each capture trigger, or null, and when it was last attested';
+
+create or replace function audit.check_triggers() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'triggers', case when t.state like 'missing since%' then 'warning' else 'critical' end,
+        t.relation::text,
+        format('%s %s', string_agg(t.name, ', ' order by t.name), t.state || t.attested),
+        case t.state
+            when 'downgraded from ENABLE ALWAYS' then 'session_replication_role = replica now '
+                'silences it; pg_restore --disable-triggers leaves it so.'
+            when 'dropped and created again' then 'Changes in between were not recorded.'
+            when 'altered and put back' then 'It was disabled, perhaps within one transaction: '
+                'changes in between were not recorded. Look into it, then attest.'
+            when 'missing since it became a partition' then 'PostgreSQL gives a new partition the '
+                'triggers for rows only: TRUNCATE of this partition alone is not recorded.'
+            else 'Changes are not recorded.'
+        end,
+        format('select audit.%s(%L)', m.mend, t.target), m.mend = 'reattach'
+    from audit.trigger_states() as t
+        cross join lateral (
+            select case when t.state in ('dropped and created again', 'altered and put back')
+                then 'attest' else 'reattach' end as mend
+        ) as m
+    where t.state is not null
+    group by t.target, t.relation, t.state, t.attested, m.mend;
+$$;
+comment on function audit.check_triggers() is
+    'Capture triggers missing, disabled, downgraded, created again, or altered and put back';
+
+create or replace function audit.attach_command(target text, kind text, given jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+    select format('select audit.attach(%L, %L%s)', attach_command.target, attach_command.kind,
+        coalesce(string_agg(format(', %I => %L', key, case
+            when jsonb_typeof(value) = 'array'
+                then array(select jsonb_array_elements_text(value))::text
+            else value #>> '{}' end), '' order by key), ''))
+    from jsonb_each(attach_command.given);
+$$;
+comment on function audit.attach_command(text, text, jsonb) is 'The call that attached a table';
+
+create or replace function audit.check_tables() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'tables', 'critical', coalesce(n.name, a.target::text),
+        case when again.oid is null then 'was dropped' else 'was dropped and created again' end,
+        case when again.oid is null then 'Its mapping is left over.'
+            else 'The new table is not captured.' end,
+        format('select audit.forget(%L)', a.target::oid) || case when again.oid is not null
+            then '; ' || audit.attach_command(n.name, a.kind, a.mapping -> 'given') else '' end,
+        false
+    from audit.attachment as a
+        left join lateral (
+            select w.fact ->> 'on' as name from audit.attested() as w
+            where w.scope = a.target and w.kind = 'table'
+        ) as n on true
+        left join pg_class as again on again.oid = to_regclass(n.name)
+    where not exists (select from pg_class where oid = a.target)
+    union all
+    select 'tables', 'critical', i.inhrelid::regclass::text,
+        format('inherits from %s and is not captured', a.target),
+        'Triggers do not reach tables that inherit.',
+        audit.attach_command(i.inhrelid::regclass::text, a.kind, a.mapping -> 'given'), false
+    from audit.captured_tables() as c
+        join audit.attachment as a on a.id = c.id
+        join pg_inherits as i on i.inhparent = c.relation
+        join pg_class as child on child.oid = i.inhrelid and not child.relispartition
+    where i.inhrelid not in (select target from audit.attachment)
+    union all
+    select 'tables', 'notice', c.relation::text, format('belongs to %s, and belonged to %s',
+            c.stands ->> 'owner', c.was ->> 'owner'),
+        'The owner of a table can switch its capture off.',
+        format('select audit.reattach(%L)', c.scope), false
+    from audit.compare_facts() as c
+    where c.kind = 'table' and c.was -> 'owner' <> c.stands -> 'owner';
+$$;
+comment on function audit.check_tables() is
+    'Attached tables that are gone, created again, inherited from, or in other hands';
+
+-- Runs as audit_mapper, whose privileges the capture has: what it may not read shows here. Nothing
+-- is evaluated: no row is read, and OFFSET keeps the planner from doing so with constants.
+create or replace function audit.try_expression(target regclass, name text, expression text)
+returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not try_expression.expression ~* '\mselect\M' and not has_schema_privilege(
+        (select relnamespace from pg_class where oid = try_expression.target), 'usage')
+    then
+        return null;  -- Capture is handed the row, and so need not be able to name its table.
+    end if;
+    execute format(E'select (%s\n)::%s from (select (null::%s).* offset 0) as r limit 0',
+        try_expression.expression,
+        case when try_expression.name = 'alive' then 'boolean' else 'text' end,
+        try_expression.target);
+    -- Rolled back, so that nothing which code of the application sets or does outlives the trial.
+    raise exception using errcode = 'AU001';
+exception
+    when sqlstate 'AU001' then return null;
+    when assert_failure or others then return sqlerrm;
+end
+$$;
+comment on function audit.try_expression(regclass, text, text) is
+    'Why a mapping expression does not work, or null';
+
+create or replace function audit.stale_options(target regclass, mapping jsonb)
+returns table (name text, problem text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select o.key, format('%s: %s', o.key, p.problem)
+    from jsonb_each_text(stale_options.mapping) as o
+        cross join lateral (
+            select case
+                when not audit.is_column(o.value)
+                    then audit.try_expression(stale_options.target, o.key, o.value)
+                when not exists (
+                    select from pg_attribute
+                    where attrelid = stale_options.target and attnum > 0 and not attisdropped
+                        and 'r.' || quote_ident(attname) = o.value
+                ) then format('there is no column %s', substr(o.value, 3))
+            end as problem
+        ) as p
+    where o.key in ('organization', 'target_id', 'subject', 'role', 'alive', 'row_id')
+        and p.problem is not null;
+$$;
+comment on function audit.stale_options(regclass, jsonb) is
+    'The expressions of a mapping that fail now';
+
+create or replace function audit.column_changes(was jsonb, stands jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+    select string_agg(format('column %s %s', key, case when w.value is null then 'is new'
+        when s.value is null then 'is gone'
+        else format('is %s, was %s', s.value, w.value) end), ', ' order by key)
+    from jsonb_each_text(column_changes.was) as w
+        full join jsonb_each_text(column_changes.stands) as s using (key)
+    where w.value is distinct from s.value;
+$$;
+comment on function audit.column_changes(jsonb, jsonb) is
+    'Columns added, gone or retyped, in words';
+
+create or replace function audit.check_mappings() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'mappings', 'warning', a.target::text, concat_ws('; ', d.changes, s.problems),
+        'Changes are recorded by a slower path, without what the mapping cannot tell any more.',
+        case when s.needs_word
+            then audit.attach_command(a.target::text, a.kind, a.mapping -> 'given')
+            else format('select audit.reattach(%L)', a.target) end,
+        not coalesce(s.needs_word, false)
+    from audit.attachment as a
+        join pg_class as c on c.oid = a.target
+        left join lateral (
+            select audit.column_changes(f.was -> 'columns', f.stands -> 'columns') as changes
+            from audit.compare_facts() as f
+            where f.scope = a.target and f.kind = 'table' and a.kind <> 'admin'
+        ) as d on true
+        left join lateral (
+            select string_agg(o.problem, '; ' order by o.name) as problems,
+                bool_or(a.mapping -> 'given' ? o.name) as needs_word
+            from audit.stale_options(a.target, a.mapping) as o
+            where a.kind <> 'admin'
+        ) as s on true
+    where concat_ws('; ', d.changes, s.problems) <> '';
+$$;
+comment on function audit.check_mappings() is
+    'Mappings that no longer fit their table: columns changed, expressions that fail';
+
+create or replace function audit.check_lookups() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'mappings', 'warning', c.oid::regclass::text,
+        'has row-level security, and no policy lets audit_mapper read it',
+        'Mapping expressions that look into it find nothing.',
+        format('create policy auditdb_mapper on %s for select to audit_mapper using (true)',
+            c.oid::regclass), false
+    from pg_class as c
+    where c.relrowsecurity and c.relnamespace <> 'audit'::regnamespace
+        and has_any_column_privilege('audit_mapper', c.oid, 'select')
+        and not exists (
+            select from pg_policy
+            where polrelid = c.oid and polcmd in ('r', '*')
+                and ('audit_mapper'::regrole = any (polroles) or 0 = any (polroles))
+        );
+$$;
+comment on function audit.check_lookups() is
+    'Tables that mappings read and row-level security hides';
+
+create or replace function audit.try_admin(id int) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute format('select audit.admin_%s(null, null)', try_admin.id);
+    return null;
+exception when others then
+    return sqlerrm;
+end
+$$;
+comment on function audit.try_admin(int) is 'Why a rule for admins does not work, or null';
+
+create or replace function audit.check_readers() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'readers', 'critical', a.target::text, 'its rule for admins fails: ' || p.problem,
+        'While it fails, nobody reads through it.',
+        audit.attach_command(a.target::text, a.kind, a.mapping -> 'given'), false
+    from audit.attachment as a
+        cross join lateral audit.try_admin(a.id) as p (problem)
+    where a.mapping ? 'admin' and p.problem is not null
+        and exists (select from pg_class where oid = a.target)
+    union all
+    select 'readers', 'notice', 'audit.attachment', 'no table says who is admin or owner',
+        'Nobody reads the log through row-level security.',
+        '-- attach the memberships: select audit.attach(''...'', ''membership'')', false
+    from audit.attachment
+    having count(*) > 0 and count(*) filter (where mapping ? 'admin') = 0;
+$$;
+comment on function audit.check_readers() is 'Whether the rules that say who may read work';
+
+create or replace function audit.check_casts() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select distinct 'casts', 'notice', a.target::text,
+        format('column %I is converted by %s, of role %s', t.attname, p.oid::regprocedure,
+            p.proowner::regrole),
+        'It runs at each change of the table, as audit_mapper, and may show the log another value.',
+        '-- see that only the role that owns the table may replace the function', false
+    from audit.attachment as a
+        join pg_attribute as t on t.attrelid = a.target and t.attnum > 0 and not t.attisdropped
+        join pg_cast as k on k.castsource = t.atttypid
+            and k.casttarget in ('json'::regtype, 'text'::regtype)
+        join pg_proc as p on p.oid = k.castfunc
+        join pg_roles as r on r.oid = p.proowner
+    where a.kind <> 'admin' and not r.rolsuper;
+$$;
+comment on function audit.check_casts() is
+    'Code of the application that capture runs to read a column';

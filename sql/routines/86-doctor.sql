@@ -1,0 +1,70 @@
+-- Doctor: finds what cannot be prevented, and mends what is safe to mend.
+-- critical: events are or may be lost; warning: weaker than designed; notice: worth knowing.
+
+create or replace function audit.doctor() returns setof audit.finding
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select f.*
+    from (
+        select * from audit.check_roles()
+        union all select * from audit.check_logins()
+        union all select * from audit.check_ownership()
+        union all select * from audit.check_grants()
+        union all select * from audit.check_functions()
+        union all select * from audit.check_triggers()
+        union all select * from audit.check_tables()
+        union all select * from audit.check_guards()
+        union all select * from audit.check_log()
+        union all select * from audit.check_definitions()
+        union all select * from audit.check_partitions()
+        union all select * from audit.check_mappings()
+        union all select * from audit.check_lookups()
+        union all select * from audit.check_readers()
+        union all select * from audit.check_keys()
+        union all select * from audit.check_views()
+        union all select * from audit.check_attestation()
+        union all select * from audit.check_events()
+        union all select * from audit.check_casts()
+        union all select * from audit.check_server()
+    ) as f
+    order by array_position('{critical,warning,notice}', f.severity),
+        f.check_name, f.object, f.problem;
+$$;
+-- Definer: reads the attestation, and counts events and keys, which operators may not read.
+comment on function audit.doctor() is
+    'What could let events be lost, forged or read by others; why it matters, and what mends it';
+
+create or replace function audit.reattach(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _command text;
+begin
+    select audit.attach_command(a.target::text, a.kind, a.mapping -> 'given') into _command
+    from audit.attachment as a where a.target = reattach.target;
+    if not found then
+        raise exception '% is not attached', reattach.target
+            using errcode = 'undefined_object', hint = 'auditdb status lists what is.';
+    end if;
+    execute _command;
+end
+$$;
+comment on function audit.reattach(regclass) is
+    'Attaches a table again as it was: mends its triggers, its functions, and its mapping';
+
+create or replace function audit.mend_guards() returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+as $$
+declare
+    _changed jsonb;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
+    perform audit.guard_log();
+    _changed := audit.record_attestation('mend', 'audit.event', '{trigger}');
+    perform audit.record_own('mended', 'audit.event', _changed -> 'was', _changed -> 'stands');
+end
+$$;
+-- Definer: the log belongs to audit_owner.
+comment on function audit.mend_guards() is
+    'Puts back row-level security and the triggers that refuse changes, where missing or off';
