@@ -23,6 +23,7 @@ check: $(BIN)/auditdb ## Lint, type-check, and check the SQL
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_catalog.py
 
 attacks: $(BIN)/auditdb ## Run the attack suite and print attack, outcome and counts
 	$(BIN)/python -m pytest tests/attacks -q -p tests.attacks.report

@@ -2,66 +2,67 @@
 -- Writes one event for each changed row, in the row's transaction, and never fails for what a row holds.
 
 -- Runs with the rights of the trigger function that calls it, which is the only way to the log.
+-- Scalars, not an image: a composite value costs more to hand over than all of them. Expressions
+-- stand before the INSERT, not in it: it sets up every node anew at each execution.
 create or replace function audit.append(
-    image audit.image,
+    action text,
+    organization_id text,
     target_type text,
+    target_id text,
+    subject_id text,
     captured_from text,
+    old_values jsonb,
+    new_values jsonb,
+    details jsonb,
     context jsonb
 ) returns boolean
 -- row_security is off in a session that restores a dump, and would turn the INSERT into an error.
 language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
--- Expressions stand here, not in the INSERT, whose every node is set up anew at each execution.
+#variable_conflict use_variable
 declare
-    _action text := append.image.action;
-    _organization_id text := append.image.organization_id;
-    _target_id text := append.image.target_id;
-    _subject_id text := append.image.subject_id;
-    _old_values jsonb := append.image.old_values;
-    _new_values jsonb := append.image.new_values;
-    _details jsonb := append.image.details;
     _actor_id text;
     _actor_type text := 'database';
     _impersonator_id text;
     _source text := 'sql';
     _given jsonb;
 begin
-    if append.context is null then
+    if context is null then
         _actor_id := session_user;
         _given := jsonb_strip_nulls(jsonb_build_object(
             'application_name', nullif(current_setting('application_name'), ''),
             'client_addr', host(inet_client_addr())
         ));
     else
-        _actor_id := left(append.context ->> 'actor_id', 200);
-        _actor_type := coalesce(left(append.context ->> 'actor_type', 200), 'database');
-        _impersonator_id := left(append.context ->> 'impersonator_id', 200);
-        _source := coalesce(left(append.context ->> 'source', 200), 'sql');
-        if _organization_id is null then
-            _organization_id := left(append.context ->> 'organization_id', 200);
+        _actor_id := left(context ->> 'actor_id', 200);
+        _actor_type := coalesce(left(context ->> 'actor_type', 200), 'database');
+        _impersonator_id := left(context ->> 'impersonator_id', 200);
+        _source := coalesce(left(context ->> 'source', 200), 'sql');
+        if organization_id is null then
+            organization_id := left(context ->> 'organization_id', 200);
         end if;
-        if jsonb_typeof(append.context -> 'details') = 'object' then
-            _given := append.context -> 'details';
+        if jsonb_typeof(context -> 'details') = 'object' then
+            _given := context -> 'details';
         end if;
     end if;
-    if _details is null then
-        _details := _given;
+    if details is null then
+        details := _given;
     elsif _given is not null then
-        _details := _given || _details;
+        details := _given || details;
     end if;
     insert into audit.event (
         action, result, actor_id, actor_type, impersonator_id, organization_id,
         target_type, target_id, subject_id, source, captured_from,
         old_values, new_values, details
     ) values (
-        _action, 'success', _actor_id, _actor_type, _impersonator_id, _organization_id,
-        append.target_type, _target_id, _subject_id, _source, append.captured_from,
-        _old_values, _new_values, _details
+        action, 'success', _actor_id, _actor_type, _impersonator_id, organization_id,
+        target_type, target_id, subject_id, _source, captured_from,
+        old_values, new_values, details
     );
     return true;
 end
 $$;
-comment on function audit.append(audit.image, text, text, jsonb) is
+comment on function audit.append(text, text, text, text, text, text, jsonb, jsonb, jsonb, jsonb) is
     'Writes a captured event; callable by capture functions only';
 
 create or replace function audit.lose_context(details jsonb) returns jsonb
@@ -93,8 +94,10 @@ begin
         and append_facts.image.new_values ? (f ->> 'column');
 
     if _changed is null then
-        perform audit.append(append_facts.image, 'user', append_facts.captured_from,
-            append_facts.context);
+        _part := append_facts.image;
+        perform audit.append(_part.action, _part.organization_id, 'user', _part.target_id,
+            _part.subject_id, append_facts.captured_from, _part.old_values, _part.new_values,
+            _part.details, append_facts.context);
         return true;
     end if;
 
@@ -120,7 +123,9 @@ begin
             from jsonb_array_elements_text(_fact -> 'columns') as c
             where _part.new_values ? c;
         end if;
-        perform audit.append(_part, 'user', append_facts.captured_from, append_facts.context);
+        perform audit.append(_part.action, _part.organization_id, 'user', _part.target_id,
+            _part.subject_id, append_facts.captured_from, _part.old_values, _part.new_values,
+            _part.details, append_facts.context);
     end loop;
     return true;
 end

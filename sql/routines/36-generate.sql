@@ -134,6 +134,8 @@ begin
             foreach _name in array array['alive', 'role', 'organization', 'target_id', 'subject', 'row_id'] loop
                 _expression := image_code.mapping ->> _name;
                 continue when _expression is null;
+                -- Only a change of it is told, but for a child's rows, which give it and take it.
+                continue when _name = 'role' and _op <> 'UPDATE' and not image_code.mapping ? 'parent';
                 -- Of an update, the new row says whose it is; the old one only where that is unknown.
                 continue when _name in ('target_id', 'subject', 'row_id') and _op = 'UPDATE' and _side = 'old';
                 if audit.is_column(_expression) then
@@ -248,8 +250,7 @@ begin
             return null;
         end if;
     end if;
-    _done := %6$s,
-        tg_table_schema operator(pg_catalog.||) '.' operator(pg_catalog.||) tg_table_name, _context);
+    _done := %6$s;
     return null;
 end$sql$,
     kind || '.truncated',
@@ -265,9 +266,14 @@ end$sql$,
             end if;$sql$, id) else '' end,
     mapping,
     mapping -> 'verbs' ->> 'changed',
-    case when mapping -> 'facts' <> '[]'
-        then format('audit.append_facts(_image, %L', mapping -> 'facts')
-        else format('audit.append(_image, %L', mapping ->> 'target_type') end
+    case when mapping -> 'facts' <> '[]' then format($sql$audit.append_facts(_image, %L,
+        tg_table_schema operator(pg_catalog.||) '.' operator(pg_catalog.||) tg_table_name, _context)$sql$,
+        mapping -> 'facts')
+    else format($sql$audit.append(_image.action, _image.organization_id, %L, _image.target_id,
+        _image.subject_id,
+        tg_table_schema operator(pg_catalog.||) '.' operator(pg_catalog.||) tg_table_name,
+        _image.old_values, _image.new_values, _image.details, _context)$sql$,
+        mapping ->> 'target_type') end
 );
 comment on function audit.capture_code(int, text, jsonb) is
     'Body of audit.capture_<id>, the trigger function of an attached table';
