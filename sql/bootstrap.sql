@@ -1,5 +1,6 @@
 -- What must exist before the first migration: the roles, the schema and yoyo's bookkeeping tables.
--- Safe to run any number of times, by a superuser or by a role with CREATEROLE; creates only what is absent.
+-- Safe to run any number of times, by a superuser or by a role with CREATEROLE; creates only what
+-- is absent.
 
 set lock_timeout = '5s';
 
@@ -25,8 +26,8 @@ begin
     end if;
 
     for _role, _purpose in values
-        ('audit_owner', 'auditdb: owns the audit schema; nobody logs in as it or is a member of it'),
-        ('audit_mapper', 'auditdb: runs the mapping expressions; can read mapped columns, nothing else'),
+        ('audit_owner', 'auditdb: owns the audit schema; nobody is a member of it'),
+        ('audit_mapper', 'auditdb: runs mapping expressions; reads mapped columns'),
         ('audit_operator', 'auditdb: attaches tables, manages keys, keeps partitions'),
         ('audit_writer', 'auditdb: sets the context and records events'),
         ('audit_reader', 'auditdb: reads through row-level security'),
@@ -38,6 +39,11 @@ begin
                 execute pg_catalog.format('comment on role %I is %L', _role, _purpose);
             exception when duplicate_object or unique_violation then
                 null;  -- another database of this cluster was installed at the same moment
+            when insufficient_privilege then
+                raise exception 'role "%" may not create the roles of auditdb: %', current_user,
+                        sqlerrm
+                    using errcode = 'insufficient_privilege',
+                        hint = 'Install as a superuser, or as a role with CREATEROLE.';
             end;
         end if;
     end loop;
@@ -92,7 +98,8 @@ $$;
 set role audit_owner;
 
 revoke all on schema audit from public;
-comment on schema audit is 'auditdb: an append-only log of who did what, read through row-level security';
+comment on schema audit is
+    'auditdb: an append-only log of who did what, read through row-level security';
 
 create table if not exists audit.migration (
     migration_hash varchar(64) primary key,
@@ -111,13 +118,15 @@ create table if not exists audit.migration_log (
     comment varchar(255),
     created_at_utc timestamp
 );
-comment on table audit.migration_log is 'When each migration ran, and as whom (kept by yoyo-migrations)';
+comment on table audit.migration_log is
+    'When each migration ran, and as whom (kept by yoyo-migrations)';
 
 create table if not exists audit.migration_version (
     version int primary key,
     installed_at_utc timestamp
 );
-comment on table audit.migration_version is 'Layout of the bookkeeping tables (kept by yoyo-migrations)';
+comment on table audit.migration_version is
+    'Layout of the bookkeeping tables (kept by yoyo-migrations)';
 
 insert into audit.migration_version
 values (1, now() at time zone 'utc'), (2, now() at time zone 'utc')
@@ -128,7 +137,8 @@ create table if not exists audit.migration_lock (
     ctime timestamp,
     pid int not null
 );
-comment on table audit.migration_lock is 'Unused: install holds an advisory lock (kept by yoyo-migrations)';
+comment on table audit.migration_lock is
+    'Unused: install holds an advisory lock (kept by yoyo-migrations)';
 
 reset role;
 reset lock_timeout;

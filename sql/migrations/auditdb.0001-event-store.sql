@@ -50,9 +50,11 @@ comment on column audit.event.db_user is
     'session_user: the role that logged in to the database. No client can claim it';
 comment on column audit.event.organization_id is
     'Organisation (tenant) that it belongs to; its admins and owners may read it';
-comment on column audit.event.target_type is 'Kind of object it was done to: membership, api_key, ...';
+comment on column audit.event.target_type is
+    'Kind of object it was done to: membership, api_key, ...';
 comment on column audit.event.target_id is 'Identifier of that object';
-comment on column audit.event.subject_id is 'The user it is about: the member, the owner of the key';
+comment on column audit.event.subject_id is
+    'The user it is about: the member, the owner of the key';
 comment on column audit.event.source is
     'Way in: web, api, saml, oauth, scim, cli, system, ...; sql where no context was set';
 comment on column audit.event.captured_from is
@@ -71,7 +73,8 @@ create table if not exists audit.action (
     category text not null generated always as (split_part(name, '.', 1)) stored,
     description text not null
 );
-comment on table audit.action is 'Known actions: what audit.event.action may say, and what it means';
+comment on table audit.action is
+    'Known actions: what audit.event.action may say, and what it means';
 comment on column audit.action.name is 'category.verb';
 comment on column audit.action.category is 'Part before the dot';
 comment on column audit.action.description is 'One sentence for the reader of a log';
@@ -85,10 +88,13 @@ create table if not exists audit.attachment (
     attached_by text not null default session_user,
     constraint a_table_is_attached_once unique (target)
 );
-comment on table audit.attachment is 'Tables whose changes are captured, and how their rows map to events';
-comment on column audit.attachment.id is 'Suffix of its functions: audit.capture_<id>, audit.image_<id>, ...';
+comment on table audit.attachment is
+    'Tables whose changes are captured, and how their rows map to events';
+comment on column audit.attachment.id is
+    'Suffix of its functions: audit.capture_<id>, audit.image_<id>, ...';
 comment on column audit.attachment.target is 'The table';
-comment on column audit.attachment.kind is 'Prefix of its actions: membership, api_key, workflow, ...';
+comment on column audit.attachment.kind is
+    'Prefix of its actions: membership, api_key, workflow, ...';
 comment on column audit.attachment.mapping is
     'Options as given to audit.attach under "given"; the expressions in force beside it';
 comment on column audit.attachment.attached_at is 'When it was last attached or re-mapped';
@@ -106,7 +112,8 @@ comment on column audit.signing_key.id is 'Public name of the key, part of each 
 comment on column audit.signing_key.secret is 'Key of HMAC-SHA-256, as text';
 comment on column audit.signing_key.created_at is 'When it was made';
 comment on column audit.signing_key.created_by is 'session_user of that moment';
-comment on column audit.signing_key.retires_at is 'From then on its tokens are void; null while current';
+comment on column audit.signing_key.retires_at is
+    'From then on its tokens are void; null while current';
 
 create table if not exists audit.attestation (
     id bigint generated always as identity primary key,
@@ -154,7 +161,8 @@ begin
     end if;
 end
 $$;
-comment on type audit.image is 'What a captured row says: an event but for who, when and from where';
+comment on type audit.image is
+    'What a captured row says: an event but for who, when and from where';
 
 do $$
 begin

@@ -8,7 +8,7 @@ begin
     raise exception '% on %.% is refused: the audit log is append-only',
             tg_op, tg_table_schema, tg_table_name
         using errcode = 'insufficient_privilege',
-            hint = 'Expired months are dropped by audit.maintain(keep => ...), and nothing else is.';
+            hint = 'Only whole months go, by audit.maintain(keep => ...).';
 end
 $$;
 comment on function audit.refuse_change() is 'Trigger function: refuses to change or remove events';
@@ -18,7 +18,8 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
     -- Only where needed: each takes a lock that every writer waits for.
-    if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = guard.target) then
+    if not (select relrowsecurity and relforcerowsecurity from pg_class
+        where oid = guard.target) then
         execute format('alter table %s enable row level security, force row level security',
             guard.target);
     end if;
@@ -67,10 +68,12 @@ begin
             execute format('alter table %s enable always trigger refuse_change', _table);
         end if;
     end loop;
-    -- Or a member of pg_read_all_data could sign tokens, and one of pg_write_all_data map tables anew.
+    -- Or a member of pg_read_all_data could sign tokens, and one of pg_write_all_data map tables
+    -- anew.
     foreach _table in array '{audit.signing_key,audit.attachment}'::regclass[] loop
         if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = _table) then
-            execute format('alter table %s enable row level security, force row level security', _table);
+            execute format('alter table %s enable row level security, force row level security',
+                _table);
         end if;
     end loop;
 end

@@ -42,7 +42,8 @@ begin
 end
 $$;
 comment on function audit.set_context(text, text, text, text, text, jsonb) is
-    'Says who acts, and from where, until the current transaction ends. While impersonating, actor_id '
+    'Says who acts, and from where, until the current transaction ends. While impersonating, '
+    'actor_id '
     'is the impersonated user and impersonator_id the administrator. organization_id serves events '
     'whose row belongs to no organisation. details goes into every event';
 

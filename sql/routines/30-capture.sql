@@ -1,5 +1,6 @@
 -- Capture at run time: what the generated trigger functions call.
--- Writes one event for each changed row, in the row's transaction, and never fails for what a row holds.
+-- Writes one event for each changed row, in the row's transaction, and never fails for what a row
+-- holds.
 
 -- Runs with the rights of the trigger function that calls it, which is the only way to the log.
 -- Scalars, not an image: a composite value costs more to hand over than all of them. Expressions
@@ -70,7 +71,8 @@ language sql immutable set search_path = pg_catalog, pg_temp
 return coalesce(details, '{}') || jsonb_build_object('degraded',
     coalesce(details -> 'degraded', '{}') || jsonb_build_object('lost',
         coalesce(details #> '{degraded,lost}', '[]') || '["context"]'));
-comment on function audit.lose_context(jsonb) is 'Details of an event whose context could not be read';
+comment on function audit.lose_context(jsonb) is
+    'Details of an event whose context could not be read';
 
 -- A user's row holds several facts. One changed fact names the event; several make an event each,
 -- and the columns that belong to none of them go with the first.
@@ -131,7 +133,8 @@ begin
 end
 $$;
 comment on function audit.append_facts(audit.image, jsonb, text, jsonb) is
-    'Writes the events of a user''s row: e-mail, password and two-factor changes under their own names';
+    'Writes the events of a user''s row: e-mail, password and two-factor changes under their own '
+    'names';
 
 create or replace function audit.is_secret(column_name text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -212,8 +215,8 @@ end
 $$;
 comment on function audit.evaluate(text, anyelement) is 'Value of a mapping expression over a row';
 
--- The second step of the ladder: taken when the generated code raised, because the table is no longer
--- as it was when attached, or because a value or a lookup cannot be read.
+-- The second step of the ladder: taken when the generated code raised, because the table is no
+-- longer as it was when attached, or because a value or a lookup cannot be read.
 create or replace function audit.rescue(
     op text,
     old anyelement,
@@ -269,10 +272,12 @@ begin
     _image.new_values := audit.redact(_image.new_values, _redacted);
 
     -- Each expression on its own, so that one that fails takes no other with it.
-    foreach _name in array array['organization', 'target_id', 'subject', 'role', 'alive', 'row_id'] loop
+    foreach _name in array array['organization', 'target_id', 'subject', 'role', 'alive',
+        'row_id'] loop
         foreach _side in array array['old', 'new'] loop
             _value := null;
-            continue when _side = case rescue.op when 'INSERT' then 'old' when 'DELETE' then 'new' end;
+            continue when _side = case rescue.op when 'INSERT' then 'old' when 'DELETE'
+                then 'new' end;
             begin
                 _value := case _side
                     when 'old' then audit.evaluate(rescue.mapping ->> _name, rescue.old)
@@ -291,7 +296,8 @@ begin
             _values := _values || jsonb_build_object(_name || '.' || _side, _value);
         end loop;
     end loop;
-    _image.organization_id := coalesce(_values ->> 'organization.new', _values ->> 'organization.old');
+    _image.organization_id := coalesce(_values ->> 'organization.new',
+        _values ->> 'organization.old');
     _image.target_id := coalesce(_values ->> 'target_id.new', _values ->> 'target_id.old');
     _image.subject_id := coalesce(_values ->> 'subject.new', _values ->> 'subject.old');
     _image.action := audit.action_of(
@@ -318,7 +324,8 @@ begin
 end
 $$;
 comment on function audit.rescue(text, anyelement, anyelement, jsonb, text) is
-    'The image of a row that the generated code could not read, with details.degraded naming what was lost';
+    'The image of a row that the generated code could not read, with details.degraded naming '
+    'what was lost';
 
 create or replace function audit.action_of(
     mapping jsonb,

@@ -1,109 +1,6 @@
 -- Mapping: from the options of audit.attach, and the shape of the table where they are silent,
 -- to one SQL expression over the row r for each thing that an event says.
 
-create or replace function audit.column_like(target regclass, variadic patterns text[]) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select attname
-    from unnest(column_like.patterns) with ordinality as p (pattern, rank),
-        pg_attribute
-    where attrelid = column_like.target and attnum > 0 and not attisdropped
-        and lower(replace(attname, '_', '')) ~ ('^(' || pattern || ')$')
-    order by rank, attnum
-    limit 1
-);
-comment on function audit.column_like(regclass, text[]) is
-    'First column whose name, in lower case without underscores, matches a pattern; patterns rank';
-
-create or replace function audit.over_row(target regclass, expression text) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select coalesce(
-        (
-            select 'r.' || quote_ident(attname)
-            from pg_attribute
-            where attrelid = over_row.target and attnum > 0 and not attisdropped
-                and (attname = btrim(over_row.expression)
-                    or quote_ident(attname) = btrim(over_row.expression)
-                    or '"' || attname || '"' = btrim(over_row.expression))
-        ),
-        nullif(btrim(over_row.expression), '')
-    )
-);
-comment on function audit.over_row(regclass, text) is
-    'An option as an expression over the row r: a column name becomes r.<column>';
-
-create or replace function audit.key_of(target regclass) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select case count(*)
-        when 0 then null
-        -- A key that is a secret itself, such as a token, is named by its digest.
-        when 1 then min(case when audit.is_secret(attname)
-            then format('encode(sha256(convert_to(r.%I::text, ''UTF8'')), ''hex'')', attname)
-            else 'r.' || quote_ident(attname) end)
-        -- Never as the session's settings would have it: they would name the same row differently.
-        else 'concat_ws('','', ' || string_agg(format(case
-            when atttypid in ('date'::regtype, 'timestamp'::regtype)
-                then 'to_jsonb(r.%I) #>> ''{}'''
-            when atttypid = 'timestamptz'::regtype
-                then 'to_jsonb(r.%I at time zone ''UTC'') #>> ''{}'''
-            when audit.is_secret(attname)
-                then 'encode(sha256(convert_to(r.%I::text, ''UTF8'')), ''hex'')'
-            when atttypid = 'bytea'::regtype then 'encode(r.%I, ''hex'')'
-            else 'r.%I' end, attname), ', ' order by n) || ')'
-    end
-    from (
-        select indrelid, indkey, indnkeyatts
-        from pg_index
-        where indrelid = key_of.target and indisunique and indisvalid
-            and indpred is null and indexprs is null
-            and (indisprimary or not exists (
-                select from pg_attribute
-                where attrelid = indrelid and attnum = any(indkey) and not attnotnull))
-        order by indisprimary desc, indexrelid
-        limit 1
-    ) as best
-        cross join unnest(best.indkey) with ordinality as k (attnum, n)
-        join pg_attribute as a on a.attrelid = key_of.target and a.attnum = k.attnum
-    where n <= indnkeyatts
-);
-comment on function audit.key_of(regclass) is
-    'Expression for the primary key, else the first unique key without nulls, else null';
-
-create or replace function audit.verbs_of(kind text) returns jsonb
-language sql immutable set search_path = pg_catalog, pg_temp
-return case kind
-    when 'membership' then '{"born": "membership.added", "died": "membership.removed",
-        "changed": "membership.updated", "role_changed": "membership.role_changed"}'
-    when 'api_key' then '{"born": "api_key.created", "died": "api_key.revoked",
-        "changed": "api_key.updated"}'
-    when 'workflow' then '{"born": "workflow.created", "died": "workflow.deleted",
-        "changed": "workflow.modified"}'
-    when 'password' then '{"born": "auth.password_changed", "died": "password.deleted",
-        "changed": "auth.password_changed"}'
-    when 'two_factor' then '{"born": "auth.two_factor_enabled",
-        "died": "auth.two_factor_disabled", "changed": "two_factor.updated"}'
-    else jsonb_build_object('born', kind || '.created', 'died', kind || '.deleted',
-        'changed', kind || '.updated')
-end;
-comment on function audit.verbs_of(text) is
-    'The actions of a kind: when a row is born, dies, changes, or changes its role';
-
-create or replace function audit.options_of(kind text) returns text[]
-language sql immutable set search_path = pg_catalog, pg_temp
-return case kind
-    when 'membership' then
-        '{organization,target_id,subject,role,alive,admin,parent,ignore,redact}'
-    when 'user' then
-        '{organization,target_id,subject,role,alive,admin,email,password,two_factor,ignore,redact}'
-    when 'admin' then '{organization,subject}'
-    when 'password' then '{organization,target_id,subject,ignore,redact}'
-    when 'two_factor' then '{organization,target_id,subject,alive,ignore,redact}'
-    else '{organization,target_id,subject,alive,parent,ignore,redact}'
-end::text[];
-comment on function audit.options_of(text) is 'The options that a kind understands';
-
 create or replace function audit.check_options(target regclass, kind text, given jsonb) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -145,148 +42,6 @@ $$;
 comment on function audit.check_options(regclass, text, jsonb) is
     'Refuses a kind or an option that cannot be meant';
 
-create or replace function audit.facts_of(target regclass, given jsonb) returns jsonb
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-declare
-    _email text := coalesce(facts_of.given ->> 'email',
-        audit.column_like(facts_of.target, 'email', '(primary|user|login)?email(address)?'));
-    _password text := coalesce(facts_of.given ->> 'password', audit.column_like(facts_of.target,
-        '(hashed|encrypted)?password(hash|digest|encrypted)?', '.*passw.*hash.*', 'passwd'));
-    _two_factor text := facts_of.given ->> 'two_factor';
-    _facts jsonb := '[]';
-    _name text;
-    _column text;
-begin
-    if _two_factor is null then
-        select attname into _two_factor
-        from pg_attribute
-        where attrelid = facts_of.target and attnum > 0 and not attisdropped
-            and lower(replace(attname, '_', '')) ~ '(twofactor|2fa|mfa|totp|twostep)|^otp|otp(enabled|required|active)?$'
-            and (atttypid = 'boolean'::regtype
-                or atttypid in ('timestamptz'::regtype, 'timestamp'::regtype)
-                    and attname ~* '(enabled|confirmed|activated|verified)')
-        order by atttypid = 'boolean'::regtype desc, attname ~* '(enabled|active)' desc, attnum
-        limit 1;
-    end if;
-    foreach _name in array array['email', 'password', 'two_factor'] loop
-        _column := case _name when 'email' then _email when 'password' then _password
-            else _two_factor end;
-        continue when _column is null;
-        if _name = 'two_factor' and facts_of.given -> 'redact' ? _column then
-            raise exception 'option "redact" names column "%", which says whether two-factor is on',
-                    _column
-                using errcode = 'invalid_parameter_value',
-                    hint = 'Leave it readable; secrets and backup codes are redacted by name.';
-        end if;
-        select attname into strict _column
-        from pg_attribute
-        where attrelid = facts_of.target and attnum > 0 and not attisdropped
-            and _column in (attname, quote_ident(attname), '"' || attname || '"');
-        _facts := _facts || jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
-            'column', _column,
-            'action', case _name when 'email' then 'auth.email_changed'
-                when 'password' then 'auth.password_changed' end,
-            'columns', case when _name <> 'two_factor' then jsonb_build_array(_column) else (
-                -- The secret and the backup codes come and go with the flag.
-                select jsonb_agg(attname order by attnum)
-                from pg_attribute
-                where attrelid = facts_of.target and attnum > 0 and not attisdropped
-                    and (attname = _column or lower(replace(attname, '_', ''))
-                        ~ '(twofactor|2fa|mfa|totp|twostep|(backup|recovery|scratch)codes?)|^otp|otp$')
-            ) end
-        )));
-    end loop;
-    return _facts;
-exception when no_data_found then
-    raise exception 'option "%" names column "%", which % does not have',
-            _name, facts_of.given ->> _name, facts_of.target
-        using errcode = 'undefined_column',
-            hint = 'email, password and two_factor each take the name of a column.';
-end
-$$;
-comment on function audit.facts_of(regclass, jsonb) is
-    'The facts in a user''s row that have events of their own: e-mail, password, two-factor';
-
-create or replace function audit.default_alive(target regclass) returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-declare
-    _column text;
-begin
-    _column := audit.column_like(default_alive.target,
-        '(deleted|removed|revoked|discarded|archived|deactivated)(at|on|date)');
-    if _column is not null then
-        return format('r.%I is null', _column);
-    end if;
-    select attname into _column
-    from pg_attribute
-    where attrelid = default_alive.target and attnum > 0 and not attisdropped
-        and atttypid = 'boolean'::regtype
-        and lower(replace(attname, '_', '')) ~ '^(is)?(deleted|removed|revoked|discarded)$'
-    order by attnum limit 1;
-    if _column is not null then
-        return format('r.%I is not true', _column);
-    end if;
-    return null;
-end
-$$;
-comment on function audit.default_alive(regclass) is
-    'Expression for rows that a soft delete has not ended, or null where rows are deleted for real';
-
-create or replace function audit.default_admin(target regclass, role text) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select 'lower(' || default_admin.role || '::text) in (''admin'', ''owner'')'
-        || coalesce(string_agg(' and ' || format(case
-            when atttypid = 'boolean'::regtype then case
-                when name ~ '^(is)?(accepted|confirmed|approved|active|enabled)$' then 'r.%I is true'
-                when name ~ '^(is)?(pending|invited|disabled|suspended|blocked|banned)$'
-                    then 'r.%I is not true' end
-            when atttypid in ('timestamptz'::regtype, 'timestamp'::regtype) then case
-                when name ~ '^(invitation|invite)?(accepted|confirmed|joined)(at|on)$'
-                    then 'r.%I is not null'
-                when name ~ '^(disabled|suspended|blocked|banned)(at|on)$' then 'r.%I is null' end
-            when name ~ '^(membership|member|invitation|invite)?(status|state)$'
-                then 'lower(r.%I::text) in (''active'', ''accepted'', ''confirmed'', ''approved'', '
-                    '''enabled'', ''joined'')'
-        end, attname), '' order by attnum), '')
-    from pg_attribute cross join lower(replace(attname, '_', '')) as name
-    where attrelid = default_admin.target and attnum > 0 and not attisdropped
-);
-comment on function audit.default_admin(regclass, text) is
-    'Expression for the admins among members: by their role, not while merely invited or suspended';
-
-create or replace function audit.parent_organization(target regclass, kind text, parent text)
-returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-declare
-    _parents record;
-begin
-    -- The attached table of the same kind that the column references, else the only one of that kind.
-    for _parents in
-        select a.target, a.mapping ->> 'organization' as organization, a.mapping ->> 'target_id' as key
-        from audit.attachment as a
-        where a.kind = parent_organization.kind and a.target <> parent_organization.target
-            and not a.mapping ? 'parent'
-        order by exists (
-            select from pg_constraint as c
-            where c.contype = 'f' and c.conrelid = parent_organization.target
-                and c.confrelid = a.target
-        ) desc, a.id
-        limit 1
-    loop
-        return format('(select p.organization from (select %s as key, (%s) as organization from %s as r)'
-            ' as p where p.key = %s)', _parents.key,
-            coalesce(_parents.organization, 'null::text'), _parents.target, parent_organization.parent);
-    end loop;
-    return null;
-end
-$$;
-comment on function audit.parent_organization(regclass, text, text) is
-    'Expression for the organisation of a child row, taken from the mapping of its parent''s table';
-
 create or replace function audit.resolve_mapping(target regclass, kind text, given jsonb)
 returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -315,7 +70,8 @@ begin
     end if;
     if kind = 'membership' then
         _role := coalesce(_role, 'r.' || quote_ident(audit.column_like(target,
-            'role', '(membership|member|organi[sz]ation|org|team|user)role(name)?', 'role(name|id)')));
+            'role', '(membership|member|organi[sz]ation|org|team|user)role(name)?',
+                'role(name|id)')));
     end if;
 
     _mapping := jsonb_build_object(
@@ -337,9 +93,11 @@ begin
             _key),
         'row_id', case when _parent is not null and _role is null then _key end,
         -- Nothing tells its rows apart, so that each event carries all of the row.
-        'whole', case when _key is null and kind <> 'user' and not given ? 'target_id' then true end,
+        'whole', case when _key is null and kind <> 'user' and not given ? 'target_id'
+            then true end,
         'subject', case
-            when kind = 'user' then coalesce(_subject, audit.over_row(target, given ->> 'target_id'),
+            when kind = 'user' then coalesce(_subject, audit.over_row(target,
+                given ->> 'target_id'),
                 _key)
             when kind in ('membership', 'api_key', 'password', 'two_factor', 'admin')
                 or given ? 'subject' then _subject end,
@@ -351,7 +109,8 @@ begin
             from pg_attribute
             where attrelid = target and attnum > 0 and not attisdropped
                 and lower(replace(attname, '_', '')) ~
-                    '^((updated|modified)(at|on)|(last|current)(used|seen|active|activity|login|signin'
+                    '^((updated|modified)(at|on)'
+                    '|(last|current)(used|seen|active|activity|login|signin'
                     '|signedin)(at|on|ip)?|(login|signin|usage|use|used)count|counter|signcount'
                     '|lockversion)$'
         )),

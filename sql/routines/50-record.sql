@@ -1,5 +1,6 @@
 -- Recorded events: what no table shows, such as a sign-in, a refusal or an impersonation.
--- Marked by captured_from being null; time, id, transaction and db_user are never the caller's to give.
+-- Marked by captured_from being null; time, id, transaction and db_user are never the caller's to
+-- give.
 
 create or replace function audit.record_event(
     action text,
@@ -82,7 +83,8 @@ $$;
 -- Definer: writers hold no privilege on the table itself.
 comment on function audit.record_event(text, text, text, text, text, text, text, text, text, text,
     jsonb, jsonb, jsonb) is
-    'Records an event that no table shows and returns its id. What is not given comes from the context';
+    'Records an event that no table shows and returns its id. What is not given comes from the '
+    'context';
 
 create or replace function audit.record_own(
     verb text, target_id text, old_values jsonb, new_values jsonb, details jsonb default null

@@ -41,7 +41,8 @@ comment on view audit.log is 'Every event, with its change in words';
 
 create or replace view audit.auth_log with (security_invoker = true) as
 select * from audit.log where category = 'auth';
-comment on view audit.auth_log is 'Sign-ins, passwords, two-factor, impersonation, e-mail addresses';
+comment on view audit.auth_log is
+    'Sign-ins, passwords, two-factor, impersonation, e-mail addresses';
 
 create or replace view audit.membership_log with (security_invoker = true) as
 select * from audit.log where category = 'membership';
@@ -53,7 +54,8 @@ comment on view audit.api_key_log is 'API keys created, changed and revoked';
 
 create or replace view audit.workflow_log with (security_invoker = true) as
 select * from audit.log where category = 'workflow';
-comment on view audit.workflow_log is 'Workflows created, modified and deleted, their steps included';
+comment on view audit.workflow_log is
+    'Workflows created, modified and deleted, their steps included';
 
 create or replace view audit.role_change with (security_invoker = true) as
 select
@@ -71,7 +73,8 @@ select
 from audit.event as e
 where e.action = 'membership.role_changed' and e.result = 'success'
     and e.captured_from is not null;
-comment on view audit.role_change is 'Role changes that happened: whose, from what, to what, by whom';
+comment on view audit.role_change is
+    'Role changes that happened: whose, from what, to what, by whom';
 
 create or replace view audit.impersonation with (security_invoker = true) as
 select
@@ -101,7 +104,8 @@ left join lateral (
     limit 1
 ) as e on e.action = 'auth.impersonation_stopped'
 where s.action = 'auth.impersonation_started' and s.result = 'success';
-comment on view audit.impersonation is 'Impersonations, start paired with stop; is_open where none came yet';
+comment on view audit.impersonation is
+    'Impersonations, start paired with stop; is_open where none came yet';
 
 create or replace view audit.api_key_lifecycle with (security_invoker = true) as
 select
@@ -121,7 +125,8 @@ from audit.event as e
 where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
     and e.captured_from is not null
 group by e.organization_id, e.target_id;
-comment on view audit.api_key_lifecycle is 'Each API key: created, revoked, by whom, and how old it is or was';
+comment on view audit.api_key_lifecycle is
+    'Each API key: created, revoked, by whom, and how old it is or was';
 
 create or replace view audit.login_activity with (security_invoker = true) as
 select
@@ -137,4 +142,5 @@ select
 from audit.event as e
 where e.action = 'auth.login'
 group by e.organization_id, e.subject_id;
-comment on view audit.login_activity is 'Sign-ins by user: how many succeeded and failed, when last, from where';
+comment on view audit.login_activity is
+    'Sign-ins by user: how many succeeded and failed, when last, from where';

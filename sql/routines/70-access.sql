@@ -38,7 +38,8 @@ declare
 begin
     for _id in select id from audit.attachment where mapping ? 'admin' order by id loop
         _admin := false;
-        -- Always rolled back, so that nothing which a mapping's code sets or does outlives the answer;
+        -- Always rolled back, so that nothing which a mapping's code sets or does outlives the
+        -- answer;
         -- one mapping gone stale leaves the others in force.
         begin
             execute format('select audit.admin_%s($1, $2)', _id)
@@ -59,7 +60,8 @@ comment on function audit.is_admin(text, text) is
     'Whether a user is an admin or owner of an organisation now, by the attached memberships';
 
 create or replace function audit.viewer_organization() returns text
-language plpgsql stable parallel restricted security definer set search_path = pg_catalog, pg_temp
+-- Unsafe: before PostgreSQL 17 its guarded blocks cannot start while a parallel plan runs.
+language plpgsql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
     _token text := current_setting('auditdb.viewer', true);
@@ -131,7 +133,8 @@ end
 $$;
 -- Definer: operators hold no privilege on the keys themselves.
 comment on function audit.create_key(interval) is
-    'Makes a signing key and returns it, once, as key_id.secret; may retire all others after a while';
+    'Makes a signing key and returns it, once, as key_id.secret; may retire all others after a '
+    'while';
 
 create or replace function audit.list_keys()
 returns table (id text, created_at timestamptz, created_by text, retires_at timestamptz)
@@ -153,7 +156,8 @@ begin
     if not exists (select from pg_catalog.pg_policy where polrelid = 'audit.event'::regclass
         and polname = 'auditors_read_everything')
     then
-        create policy auditors_read_everything on audit.event for select to audit_auditor using (true);
+        create policy auditors_read_everything on audit.event for select to audit_auditor
+            using (true);
     end if;
     if not exists (select from pg_catalog.pg_policy where polrelid = 'audit.event'::regclass
         and polname = 'the_owner_writes')

@@ -8,7 +8,8 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select a.target::text, a.kind, a.mapping, a.attached_at, a.attached_by, case
         when c.oid is null then 'the table is gone'
-        when now_has.columns <> a.mapping -> 'columns' then 'its columns changed since it was attached'
+        when now_has.columns <> a.mapping -> 'columns'
+            then 'its columns changed since it was attached'
         end
     from audit.attachment as a
         left join pg_class as c on c.oid = a.target
@@ -35,7 +36,8 @@ declare
 begin
     return query
     with counts as (
-        select e.tableoid as oid, count(*) as n from audit.event as e where _is_small group by e.tableoid
+        select e.tableoid as oid, count(*) as n from audit.event as e where _is_small
+            group by e.tableoid
     )
     select c.relname::text, pg_get_expr(c.relpartbound, c.oid),
         case when _is_small then coalesce(counts.n, 0) else greatest(c.reltuples, 0)::bigint end,
@@ -48,7 +50,8 @@ begin
 end
 $$;
 -- Definer: counts events, which operators may not read.
-comment on function audit.list_partitions() is 'The months of the log: how many events, how many bytes';
+comment on function audit.list_partitions() is
+    'The months of the log: how many events, how many bytes';
 
 create or replace function audit.list_members()
 returns table (role_name text, members text[])
@@ -62,7 +65,8 @@ as $$
         left join pg_roles as m on m.oid = am.member
             -- PostgreSQL 16 gives a role's creator the right to grant it, which is no use of it.
             and pg_has_role(m.oid, r.oid, 'usage') and not m.rolsuper
-    where r.rolname in ('audit_operator', 'audit_writer', 'audit_reader', 'audit_auditor', 'audit_owner')
+    where r.rolname in ('audit_operator', 'audit_writer', 'audit_reader', 'audit_auditor',
+        'audit_owner')
     group by r.rolname
     order by r.rolname;
 $$;

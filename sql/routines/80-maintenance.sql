@@ -1,11 +1,13 @@
 -- Maintenance: a partition for each month, always some months ahead.
 -- A partition is made apart and guarded before it is attached, which locks out no writer.
 
-create or replace function audit.month_bounds(month date, out starts timestamptz, out ends timestamptz)
+create or replace function audit.month_bounds(month date, out starts timestamptz,
+    out ends timestamptz)
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
     select date_trunc('month', month_bounds.month::timestamp) at time zone 'UTC',
-        (date_trunc('month', month_bounds.month::timestamp) + interval '1 month') at time zone 'UTC';
+        (date_trunc('month',
+            month_bounds.month::timestamp) + interval '1 month') at time zone 'UTC';
 $$;
 comment on function audit.month_bounds(date) is 'First instant of a month (UTC), and of the next';
 
@@ -60,11 +62,13 @@ comment on function audit.months_attached() is 'The months that have a partition
 create or replace function audit.months_in_default() returns date[]
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce(array_agg(distinct date_trunc('month', occurred_at at time zone 'UTC')::date), '{}')
+    select coalesce(array_agg(distinct date_trunc('month', occurred_at at time zone 'UTC')::date),
+        '{}')
     from audit.event
     where tableoid = 'audit.event_default'::regclass;
 $$;
-comment on function audit.months_in_default() is 'The months of events that no partition covers yet';
+comment on function audit.months_in_default() is
+    'The months of events that no partition covers yet';
 
 create or replace function audit.create_months(ahead int default 3) returns date[]
 language plpgsql volatile security definer
@@ -117,7 +121,8 @@ begin
     alter table audit.event_drained no force row level security;
     alter index audit.event_default_pkey rename to event_drained_pkey;
     create table audit.event_default (like audit.event including defaults including comments);
-    comment on table audit.event_default is 'Events that no monthly partition covers; normally empty';
+    comment on table audit.event_default
+        is 'Events that no monthly partition covers; normally empty';
     perform audit.guard('audit.event_default');
     alter table audit.event attach partition audit.event_default default;
     alter table audit.event_default enable always trigger refuse_change;
@@ -215,7 +220,8 @@ begin
 end
 $$;
 comment on function audit.regenerate() is
-    'Writes the functions of every attached table again, from the mapping in force; part of install';
+    'Writes the functions of every attached table again, from the mapping in force; part of '
+    'install';
 
 create or replace function audit.version() returns text
 language sql immutable set search_path = pg_catalog, pg_temp

@@ -21,7 +21,8 @@ revoke all on all tables in schema audit
 revoke all on all functions in schema audit
     from audit_operator, audit_writer, audit_reader, audit_auditor;
 
-grant usage on schema audit to audit_mapper, audit_operator, audit_writer, audit_reader, audit_auditor;
+grant usage on schema audit to audit_mapper, audit_operator, audit_writer, audit_reader,
+    audit_auditor;
 
 -- audit_mapper: what the second step of the ladder is made of.
 grant usage on type audit.image to audit_mapper;
@@ -41,7 +42,8 @@ grant execute on function
     audit.set_context(text, text, text, text, text, jsonb),
     audit.clear_context(),
     audit.current_context(),
-    audit.record_event(text, text, text, text, text, text, text, text, text, text, jsonb, jsonb, jsonb),
+    audit.record_event(text, text, text, text, text, text, text, text, text, text, jsonb, jsonb,
+        jsonb),
     audit.version()
     to audit_writer;
 
@@ -59,7 +61,8 @@ grant select on audit.attachment to audit_auditor;
 -- audit_operator: attach and detach run as the table's owner and call these on the way.
 grant select on audit.attachment, audit.action, audit.migration to audit_operator;
 grant execute on function
-    audit.attach(regclass, text, text, text, text, text, text, text, text, text[], text[], text, text, text),
+    audit.attach(regclass, text, text, text, text, text, text, text, text, text[], text[], text,
+        text, text),
     audit.detach(regclass),
     audit.refuse_target(regclass, text),
     audit.resolve_mapping(regclass, text, jsonb),

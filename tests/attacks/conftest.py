@@ -26,6 +26,13 @@ select max(inhrelid::regclass::text) from pg_inherits
 where inhparent = 'audit.event'::regclass and inhrelid <> 'audit.event_default'::regclass
 """
 
+# What one who has only a trigger and a table can look at.
+NAIVE_CHECK = """
+select (select count(*) from naive.log) as events,
+    (select count(*) from pg_trigger as t join pg_class as c on c.oid = t.tgrelid
+        where c.relnamespace = 'naive'::regnamespace and t.tgenabled not in ('O', 'A')) as disabled
+"""
+
 PLAYGROUND = """
 create schema playground;
 grant usage, create on schema playground to public;
@@ -39,14 +46,16 @@ alter table naive.log_default owner to naive_app;
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "attack(group, name, outcome): a row of the threat model")
+    config.addinivalue_line(
+        "markers", "attack(group, name, outcome, twin): a row of the threat model"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         marker = item.get_closest_marker("attack")
         if marker is not None:
-            row = (marker.kwargs["group"], marker.kwargs["name"], marker.kwargs["outcome"])
+            row = tuple(marker.kwargs[key] for key in ("group", "name", "outcome", "twin"))
             item.user_properties.append(("attack", row))
 
 
@@ -169,6 +178,22 @@ def count(conn: psycopg.Connection[Any], log: str = "audit.event") -> int:
     ).fetchone()
     assert row is not None
     return int(row["n"])
+
+
+@contextlib.contextmanager
+def unnoticed(conn: psycopg.Connection[Any], rows: int = 0) -> Iterator[None]:
+    """Assert that what is done to the naive log leaves nothing that its owner could look for.
+
+    That is a trigger that is switched off, and how many rows there are: `rows` more, which pass
+    for events.
+    """
+    look(conn)
+    before = conn.execute(NAIVE_CHECK).fetchone()
+    assert before is not None
+    yield
+    look(conn)
+    after = conn.execute(NAIVE_CHECK).fetchone()
+    assert after == before | {"events": before["events"] + rows}
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ D found by `audit.doctor()`; U can neither be prevented nor found: SECURITY.md s
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from typing import Literal
 
 import pytest
@@ -19,19 +20,55 @@ OUTCOMES = {
 }
 
 
-def attack(group: str, name: str, *, outcome: Literal["B", "S", "D", "U"]) -> pytest.MarkDecorator:
-    """Mark a test as (an alternative of) an attack, with the outcome that it asserts."""
-    return pytest.mark.attack(group=group, name=name, outcome=outcome)
+@dataclass(frozen=True)
+class Attack:
+    """What one test shows of one attack."""
+
+    group: str
+    name: str
+    outcome: str
+    twin: bool
+    documented: str
+
+
+# Filled as the test modules are imported, whichever of their tests are run.
+ATTACKS: list[Attack] = []
+
+
+def attack(
+    group: str,
+    name: str,
+    *,
+    outcome: Literal["B", "S", "D", "U"],
+    twin: bool = False,
+    documented: str = "",
+) -> pytest.MarkDecorator:
+    """Mark a test as (an alternative of) an attack.
+
+    Args:
+        group: the heading under which the threat model has it.
+        name: the attack.
+        outcome: what the test asserts.
+        twin: whether the test also asserts that the naive log falls to the attack.
+        documented: for outcome U, the words of SECURITY.md that admit it.
+    """
+    ATTACKS.append(Attack(group, name, outcome, twin, documented))
+    return pytest.mark.attack(group=group, name=name, outcome=outcome, twin=twin)
 
 
 _seen: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+_fallen: set[tuple[str, str, str]] = set()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Count each test under its attack."""
-    row = dict(report.user_properties).get("attack")
-    if isinstance(row, tuple) and (report.when == "call" or report.outcome != "passed"):
-        _seen[row][report.outcome] += 1
+    found = dict(report.user_properties).get("attack")
+    if isinstance(found, tuple) and (report.when == "call" or report.outcome != "passed"):
+        *row, twin = found
+        group, name, outcome = row
+        _seen[group, name, outcome][report.outcome] += 1
+        if twin and report.passed:
+            _fallen.add((group, name, outcome))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -44,12 +81,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             if of == group:
                 others = ", ".join(f"{n} {what}" for what, n in tests.items() if what != "passed")
                 count = f"{tests.total()} test{'s' if tests.total() > 1 else ''}"
-                write(f"  {outcome}  {name}  ({count}{': ' + others.upper() if others else ''})")
+                twin = "twin fell" if (of, name, outcome) in _fallen else "NO TWIN"
+                write(
+                    f"  {outcome}  {name}  "
+                    f"({count}{': ' + others.upper() if others else ''}; {twin})"
+                )
         write("")
     for letter, meaning in OUTCOMES.items():
-        rows = [tests for (_, _, outcome), tests in _seen.items() if outcome == letter]
-        held = sum(tests.total() == tests["passed"] for tests in rows)
+        rows = {row: tests for row, tests in _seen.items() if row[2] == letter}
+        held = sum(tests.total() == tests["passed"] for tests in rows.values())
         write(
             f"{letter}  {meaning}: {held} of {len(rows)} attacks, "
-            f"{sum(t.total() for t in rows)} tests"
+            f"{sum(t.total() for t in rows.values())} tests; "
+            f"the naive twin fell in {len(_fallen & rows.keys())}"
         )

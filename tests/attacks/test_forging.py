@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 from pytest_postgresql.executors import NoopExecutor
 
 import auditdb
-from tests.attacks.conftest import NAIVE, Arena, act, count, look, newest
+from tests.attacks.conftest import Arena, act, count, look, newest, unnoticed
 from tests.attacks.report import attack
 from tests.conftest import Database
 from tests.server import Server
@@ -105,7 +105,7 @@ def test_no_role_writes_events_by_itself(arena: Arena, how: str, relation: str) 
             arena.refuses(role, statement)
 
 
-@attack(GROUP, "INSERT, COPY, OVERRIDING SYSTEM VALUE into the log", outcome="B")
+@attack(GROUP, "INSERT, COPY, OVERRIDING SYSTEM VALUE into the log", outcome="B", twin=True)
 @pytest.mark.parametrize("how", INSERTS)
 def test_a_naive_log_takes_events_from_anyone_who_writes_them(arena: Arena, how: str) -> None:
     if how == "copy":
@@ -143,7 +143,9 @@ def test_not_even_a_superuser_changes_events_while_the_guard_stands(
             conn.execute(arena.audit.write(CHANGES[how].format(relation)).encode())
 
 
-@attack(GROUP, "UPDATE, DELETE, TRUNCATE, MERGE, ON CONFLICT, WHERE CURRENT OF", outcome="B")
+@attack(
+    GROUP, "UPDATE, DELETE, TRUNCATE, MERGE, ON CONFLICT, WHERE CURRENT OF", outcome="B", twin=True
+)
 @pytest.mark.parametrize("how", CHANGES)
 def test_a_naive_log_is_rewritten(arena: Arena, how: str) -> None:
     arena.naive_falls(CHANGES[how].format("<log>", "<log>"))
@@ -158,7 +160,7 @@ def test_no_role_redefines_the_log(arena: Arena, how: str, relation: str) -> Non
         arena.refuses(role, before, DEFINITIONS[how].format(relation))
 
 
-@attack(GROUP, "ALTER TABLE, CREATE RULE, CREATE TRIGGER by non-owners", outcome="B")
+@attack(GROUP, "ALTER TABLE, CREATE RULE, CREATE TRIGGER by non-owners", outcome="B", twin=True)
 @pytest.mark.parametrize("how", sorted(DEFINITIONS.keys() - {"publication"}))
 def test_a_naive_log_is_redefined(arena: Arena, how: str) -> None:
     before = "create table if not exists playground.none (id text primary key)"
@@ -176,13 +178,13 @@ def test_no_role_moves_partitions(arena: Arena, how: str) -> None:
                 conn.execute(arena.audit.write(PARTITIONS[how]).encode())
 
 
-@attack(GROUP, "ATTACH and DETACH PARTITION, INHERIT by non-owners", outcome="B")
+@attack(GROUP, "ATTACH and DETACH PARTITION, INHERIT by non-owners", outcome="B", twin=True)
 @pytest.mark.parametrize("how", sorted(PARTITIONS.keys() - {"inherit"}))
 def test_partitions_of_a_naive_log_are_moved(arena: Arena, how: str) -> None:
     arena.naive_falls("truncate naive.log_default", PARTITIONS[how])
 
 
-@attack(GROUP, "Switching off the guard and rewriting, by the superuser", outcome="D")
+@attack(GROUP, "Switching off the guard and rewriting, by the superuser", outcome="D", twin=True)
 def test_a_guard_switched_off_and_on_is_found_though_the_rewriting_is_not(arena: Arena) -> None:
     with arena.trial() as conn:
         conn.execute("alter table audit.event disable trigger refuse_change")
@@ -192,10 +194,25 @@ def test_a_guard_switched_off_and_on_is_found_though_the_rewriting_is_not(arena:
         found = conn.execute(
             "select check_name, problem from audit.doctor() where object ~ 'audit.event'"
         ).fetchall()
-    assert found, "doctor sees nothing"
+        assert found, "doctor sees nothing"
+        conn.execute(
+            "create function naive.refuse() returns trigger language plpgsql"
+            " as $$ begin raise 'append-only'; end $$"
+        )
+        conn.execute(
+            "create trigger refuse before update or delete on naive.log for each row"
+            " execute function naive.refuse()"
+        )
+        with unnoticed(conn):
+            conn.execute("alter table naive.log disable trigger refuse")
+            conn.execute("update naive.log set action = 'nothing.happened'")
+            conn.execute("alter table naive.log enable trigger refuse")
 
 
-@attack(GROUP, "Forged INSERT by a superuser", outcome="U")
+@attack(
+    GROUP, "Forged INSERT by a superuser", outcome="U", twin=True,
+    documented="A superuser can disable the guard, rewrite or insert events",
+)  # fmt: skip
 def test_a_superuser_can_write_an_event(arena: Arena) -> None:
     with arena.trial() as conn:
         conn.execute(
@@ -204,6 +221,8 @@ def test_a_superuser_can_write_an_event(arena: Arena) -> None:
         )
         assert newest(conn)[0]["db_user"] == "app"
         assert not conn.execute("select from audit.doctor() where severity <> 'notice'").fetchall()
+        with unnoticed(conn, rows=1):
+            conn.execute("insert into naive.log (action) values ('deletemembership')")
 
 
 @attack(GROUP, "Our trigger function on one's own or a temporary table", outcome="B")
@@ -219,7 +238,7 @@ def test_capture_function_serves_no_other_table(arena: Arena, role: str, tempora
     )
 
 
-@attack(GROUP, "Our trigger function on one's own or a temporary table", outcome="B")
+@attack(GROUP, "Our trigger function on one's own or a temporary table", outcome="B", twin=True)
 def test_naive_capture_function_forges_from_a_temp_table(arena: Arena) -> None:
     with arena.trial() as conn:
         before = count(conn, "naive.log")
@@ -233,7 +252,12 @@ def test_naive_capture_function_forges_from_a_temp_table(arena: Arena) -> None:
         assert count(conn, "naive.log") == before + 1
 
 
-@attack(GROUP, "An operator opens a capture function and puts it on another table", outcome="D")
+@attack(
+    GROUP,
+    "An operator opens a capture function and puts it on another table",
+    outcome="D",
+    twin=True,
+)
 def test_operator_who_forges_through_capture_is_named_by_the_event_and_found(arena: Arena) -> None:
     with arena.trial() as conn:
         act(conn, "app_owner")
@@ -252,6 +276,16 @@ def test_operator_who_forges_through_capture_is_named_by_the_event_and_found(are
         assert event["db_user"] == "app_owner"
         found = conn.execute("select problem from audit.doctor() where check_name = 'grants'")
         assert found.fetchall(), "doctor sees no open capture function"
+        with unnoticed(conn, rows=1):
+            act(conn, "naive_app")
+            conn.execute("create temp table membership (like naive.membership)")
+            conn.execute(
+                "create trigger forge after insert on pg_temp.membership for each row"
+                " execute function naive.capture()"
+            )
+            conn.execute("insert into pg_temp.membership values (1, 2, 'OWNER')")
+        row = conn.execute("select action from naive.log order by id desc limit 1").fetchone()
+        assert row == {"action": "insertmembership"}
 
 
 # Every way in which code of the application can meet ours: it waits to be run, and then tries to
@@ -400,7 +434,12 @@ def test_code_that_capture_meets_gains_nothing_by_it(
         assert not did, did
 
 
-@attack(GROUP, "Code of the application in mappings, casts and overloaded operators", outcome="B")
+@attack(
+    GROUP,
+    "Code of the application in mappings, casts and overloaded operators",
+    outcome="B",
+    twin=True,
+)
 def test_code_that_a_naive_capture_meets_takes_over(arena: Arena) -> None:
     with arena.trial() as conn:
         act(conn, "app_owner")
@@ -445,8 +484,34 @@ def test_code_that_the_check_for_admins_meets_gains_nothing_by_it(arena: Arena) 
         assert search_path is not None and "evil" not in search_path["search_path"]
 
 
+@attack(GROUP, "Code of the application in the check for admins", outcome="B", twin=True)
+def test_code_that_a_naive_check_for_admins_meets_takes_over(arena: Arena) -> None:
+    with arena.trial() as conn:
+        act(conn, "app_owner")
+        conn.execute(PAYLOAD.encode())
+        conn.execute(
+            "create or replace function evil.same(text, text) returns boolean language plpgsql as"
+            " $$ begin delete from naive.log; insert into evil.loot values ('deleted',"
+            " current_user); return true; end $$"
+        )
+        act(conn, "naive_app")
+        conn.execute(
+            "create function naive.is_admin(o text) returns boolean language plpgsql"
+            " security definer as $$ begin return exists (select from naive.membership"
+            " where organization_id::text = o); end $$"
+        )
+        act(conn, "naive_reader")
+        conn.execute("set search_path = evil, pg_catalog")
+        conn.execute("select naive.is_admin('1')")
+        did = loot(conn)
+    assert did and {row["as_whom"] for row in did} == {"naive_app"}
+
+
 @attack(
-    GROUP, "Code of the application that alters or drops functions of audit_mapper", outcome="D"
+    GROUP,
+    "Code of the application that alters or drops functions of audit_mapper",
+    outcome="D",
+    twin=True,
 )
 @pytest.mark.parametrize(
     "what",
@@ -476,9 +541,23 @@ def test_mapper_functions_that_were_tampered_with_are_found_and_no_event_is_lost
         assert count(conn) == before + 2
         found = conn.execute("select * from audit.doctor() where check_name = 'functions'")
         assert found.fetchall()
+        act(conn, "app_owner")
+        conn.execute(
+            "create or replace function evil.to_jsonb(anyelement) returns jsonb language plpgsql as"
+            " $e$ begin execute 'create or replace function naive.capture() returns trigger"
+            " language plpgsql as $$ begin return null; end $$';"
+            " return pg_catalog.to_jsonb($1); end $e$"
+        )
+        with unnoticed(conn, rows=1):
+            act(conn, "naive_app")
+            conn.execute("set search_path = evil, pg_catalog")
+            for user in (1, 2):  # the second change is lost
+                conn.execute("update naive.membership set role = 'x' where user_id = %s", (user,))
 
 
-@attack(GROUP, "record_event with a forged time, id, transaction id or db_user", outcome="B")
+@attack(
+    GROUP, "record_event with a forged time, id, transaction id or db_user", outcome="B", twin=True
+)
 @pytest.mark.parametrize(
     "parameter", ["id => 1", "occurred_at => now()", "transaction_id => '1'::xid8",
                   "db_user => 'boss'", "captured_from => 'public.membership'"],
@@ -492,7 +571,7 @@ def test_what_record_event_attests_is_no_parameter(arena: Arena, parameter: str)
         )
 
 
-@attack(GROUP, "record_event for a captured action, or for the log itself", outcome="B")
+@attack(GROUP, "record_event for a captured action, or for the log itself", outcome="B", twin=True)
 def test_a_recorded_event_never_passes_for_a_captured_one(arena: Arena) -> None:
     with arena.trial() as conn:
         act(conn, "app")
@@ -512,7 +591,7 @@ def test_a_recorded_event_never_passes_for_a_captured_one(arena: Arena) -> None:
         conn.execute("insert into naive.log (action, new_values) values ('updatemembership', '{}')")
 
 
-@attack(GROUP, "A context that claims another actor", outcome="S")
+@attack(GROUP, "A context that claims another actor", outcome="S", twin=True)
 def test_a_claimed_actor_does_not_hide_who_logged_in(arena: Arena) -> None:
     with arena.trial() as conn:
         act(conn, "app")
@@ -550,7 +629,7 @@ def test_no_role_becomes_the_owner_of_the_log(arena: Arena, role: str, how: str)
     arena.refuses(role, how)
 
 
-@attack(GROUP, "Roles above one's own", outcome="B")
+@attack(GROUP, "Roles above one's own", outcome="B", twin=True)
 def test_the_naive_application_is_the_owner_of_its_log(arena: Arena) -> None:
     arena.naive_falls("set role naive_app", "alter schema naive owner to current_user",
         "drop owned by naive_app cascade")  # fmt: skip
@@ -583,8 +662,10 @@ def installed_by_other_than_superuser(template: NoopExecutor, server: Server) ->
             admin.execute("drop role installer")
 
 
-@attack(GROUP, "SET ROLE audit_owner by the installing role, after install", outcome="B")
-def test_the_installing_role_has_resigned(template: NoopExecutor, server: Server) -> None:
+@attack(GROUP, "SET ROLE audit_owner by the installing role, after install", outcome="B", twin=True)
+def test_the_installing_role_has_resigned(
+    arena: Arena, template: NoopExecutor, server: Server
+) -> None:
     with installed_by_other_than_superuser(template, server) as database:
         conn = database.connect("installer")
         for role in ("audit_owner", "audit_mapper"):
@@ -595,11 +676,12 @@ def test_the_installing_role_has_resigned(template: NoopExecutor, server: Server
             with pytest.raises(pg.InsufficientPrivilege):
                 conn.execute(statement.encode())
         database.close()
+    arena.naive_falls("delete from <log>", "table naive.signing_key", "drop schema naive cascade")
 
 
-@attack(GROUP, "The installing role makes itself audit_owner again", outcome="D")
+@attack(GROUP, "The installing role makes itself audit_owner again", outcome="D", twin=True)
 def test_a_creator_of_roles_that_comes_back_is_found(
-    template: NoopExecutor, server: Server
+    arena: Arena, template: NoopExecutor, server: Server
 ) -> None:
     with installed_by_other_than_superuser(template, server) as database:
         conn = database.connect("installer")
@@ -610,6 +692,12 @@ def test_a_creator_of_roles_that_comes_back_is_found(
         )
         assert any("audit_owner" in row[0] for row in found.fetchall())
         database.close()
+    with arena.trial() as conn, unnoticed(conn):
+        conn.execute("grant naive_app to stranger")
+        act(conn, "stranger")
+        conn.execute("update naive.log set action = 'nothing.happened'")
+        look(conn)
+        conn.execute("revoke naive_app from stranger")
 
 
 MAINTENANCE = [
@@ -642,7 +730,21 @@ def test_only_operators_call_what_is_theirs_and_nobody_calls_the_rest(
         arena.refuses("app_owner", f"select {call}")
 
 
-@attack(GROUP, "Retention with an interval that would drop the present", outcome="B")
+@attack(GROUP, "Retention and maintenance by others than the operator", outcome="B", twin=True)
+def test_anyone_calls_the_retention_of_a_naive_log(arena: Arena) -> None:
+    with arena.trial() as conn:
+        act(conn, "naive_app")
+        conn.execute(
+            "create function naive.purge(keep interval) returns void language sql security definer"
+            " as 'delete from naive.log where occurred_at < now() - keep'"
+        )
+        before = count(conn, "naive.log")
+        act(conn, "stranger")
+        conn.execute("select naive.purge('0')")
+        assert count(conn, "naive.log") < before
+
+
+@attack(GROUP, "Retention with an interval that would drop the present", outcome="B", twin=True)
 @pytest.mark.parametrize("keep", ["0", "-1 year", "1 month", "59 days", "-178000000 years"])
 def test_retention_never_reaches_the_present(arena: Arena, keep: str) -> None:
     with arena.login("app_owner") as conn, pytest.raises(psycopg.Error):
@@ -672,7 +774,7 @@ def test_one_who_may_write_all_data_writes_none_of_the_log(arena: Arena, stateme
             conn.execute(statement.encode())
 
 
-@attack(GROUP, "pg_write_all_data: keys, mappings and events", outcome="B")
+@attack(GROUP, "pg_write_all_data: keys, mappings and events", outcome="B", twin=True)
 @pytest.mark.parametrize("table", ["event", "signing_key", "attachment", "attestation"])
 def test_one_who_may_write_all_data_changes_none_of_the_log(arena: Arena, table: str) -> None:
     assert arena.key
@@ -689,4 +791,3 @@ def test_one_who_may_write_all_data_changes_none_of_the_log(arena: Arena, table:
         conn.execute("alter table naive.log disable row level security")
         act(conn, "naive_reader")
         assert conn.execute("delete from naive.log").rowcount > 0
-    assert NAIVE.log == "naive.log"
