@@ -219,11 +219,11 @@ def _show_count(out: Console, dsn: str, keep: bool) -> bool:
         recorded = _value(
             conn, "select count(distinct action) from audit.event where action = any(%s)", [FIFTEEN]
         )
+        data = _value(conn, "select current_setting('data_directory')")
+        pid = _value(conn, r"select split_part(pg_read_file('postmaster.pid'), e'\n', 1)")
     if keep:
-        out.print(
-            "The server is still running. Look around, then stop it with its pg_ctl:", style="bold"
-        )
-        out.print(f"  psql '{dsn}'\n", soft_wrap=True)
+        out.print("The server is still running. To look around, and to stop it:", style="bold")
+        out.print(f"  psql '{dsn}'\n  kill -INT {pid}; rm -r {data}\n", soft_wrap=True)
     out.print("Next, on a database of your own:")
     out.print("  auditdb --dsn postgresql://… install")
     out.print("  auditdb --dsn postgresql://… detect > auditdb.toml")

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import re
+import shutil
+import signal
 
+import psutil
 import psycopg
 import pytest
 from click.testing import CliRunner
@@ -49,3 +55,19 @@ def test_it_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not demo.run(console=Console(file=io.StringIO()))
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(seen[0])
+
+
+def test_keep_leaves_the_server_and_says_how_to_stop_it() -> None:
+    out = io.StringIO()
+    assert demo.run(keep=True, console=Console(file=out, width=180))
+    said = re.search(r"psql '(\S+)'\s+kill -INT (\d+); rm -r (\S+)", out.getvalue())
+    assert said is not None
+    dsn, pid, data = said.groups()
+    try:
+        with psycopg.connect(dsn) as conn:
+            assert conn.execute("select count(*) > 20 from audit.event").fetchone() == (True,)
+    finally:
+        os.kill(int(pid), signal.SIGINT)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int(pid)).wait(timeout=60)
+    shutil.rmtree(data)

@@ -223,8 +223,8 @@ def test_a_table_as_wide_as_can_be_is_captured(arena: Arena) -> None:
         pairs = ", ".join(f"'secret_{i}', new.secret_{i}" for i in range(1597))
         conn.execute(
             "create function playground.name_all() returns trigger language plpgsql as $$ begin"
-            f" insert into naive.log (action, new_values) values ('x', jsonb_build_object({pairs}));"
-            " return null; end $$".encode()
+            " insert into naive.log (action, new_values)"
+            f" values ('x', jsonb_build_object({pairs})); return null; end $$".encode()
         )
         conn.execute(
             "create trigger name_all after insert on playground.wide for each row"

@@ -320,7 +320,8 @@ begin
     perform evil.try('set local session authorization audit_owner');
     perform evil.try('select audit.record_event(''for.ged'')');
     perform evil.try('select audit.create_key()');
-    perform evil.try('select audit.append(null, null, null, null, null, null, null, null, null, null)');
+    perform evil.try('select audit.append(null, null, null, null, null, null, null, null, '
+        'null, null)');
     perform evil.try('alter role app superuser');
 end $$;
 create function evil.concat(name, text) returns text language plpgsql as $$
@@ -712,7 +713,8 @@ INTERNAL = [
     "audit.drop_months('10 years')", "audit.drain()", "audit.regenerate()",
     "audit.finish_install()", "audit.guard('audit.event')", "audit.generate(1)",
     "audit.record_own('x', null, null, null)", "audit.hmac_sha256('', '')",
-    "audit.is_admin('1', '1')", "audit.append(null, null, null, null, null, null, null, null, null, null)",
+    "audit.is_admin('1', '1')",
+    "audit.append(null, null, null, null, null, null, null, null, null, null)",
     "audit.append_facts(null, null, null, null)",
     "audit.rescue('INSERT', 1, 1, '{}', '')", "audit.admin_1('1', '1')",
 ]  # fmt: skip
