@@ -9,7 +9,7 @@ as $$
     select a.target::text, a.kind, a.mapping, a.attached_at, a.attached_by, case
         when c.oid is null then 'the table is gone'
         when now_has.columns <> a.mapping -> 'columns'
-            then 'its columns changed since it was attached'
+            then 'its columns changed since it was attached: attach it again'
         end
     from audit.attachment as a
         left join pg_class as c on c.oid = a.target
