@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 from pytest_postgresql import factories
 
 import auditdb
-from tests.server import Server, running
+from tests.server import Server, own_port, running
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
@@ -149,7 +149,7 @@ class Database:
 _given = conninfo_to_dict(os.environ.get("AUDITDB_TEST_DSN", ""))
 address: Any = {
     "host": _given.get("host", "127.0.0.1"),
-    "port": int(_given.get("port") or 5432) if _given else 20000 + os.getpid() % 20000,
+    "port": int(_given.get("port") or 5432) if _given else own_port(),
     "user": _given.get("user", "postgres"),
     "password": _given.get("password", ""),
 }

@@ -73,6 +73,14 @@ def _run(tool: Path, *args: str) -> None:
             raise RuntimeError(f"{tool.name} failed: {output.read()[-2000:]}")
 
 
+def own_port(which: int = 0) -> int:
+    """Return a port of this process alone: the first, or another server's.
+
+    Below 32768, where Linux begins to hand out ports to clients, the tests' own among them.
+    """
+    return 15000 + which * 8000 + os.getpid() % 8000
+
+
 def default_bin() -> Path:
     """Return the binaries to test: AUDITDB_TEST_BIN, else the embedded ones."""
     chosen = os.environ.get("AUDITDB_TEST_BIN")
@@ -90,7 +98,7 @@ def running(bin_dir: Path | None = None, *, port: int | None = None) -> Iterator
         if not str(bin_dir).startswith("/usr/"):
             ensure_prefix_permissions(bin_dir)
             ensure_folder_permissions(bin_dir.parent, 0o555)
-    port = port or 20000 + os.getpid() % 20000
+    port = port or own_port()
     started = False
     server = Server(
         host="127.0.0.1", port=port, user="postgres", password="", bin=bin_dir, data=data
