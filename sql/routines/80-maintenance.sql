@@ -101,8 +101,8 @@ $$;
 comment on function audit.create_months(int) is
     'Makes the partitions of this month and of the given number of months after it, where absent';
 
--- Writers wait from the lock to the commit: some milliseconds for the few events that DEFAULT holds
--- where maintenance runs, about a second for each 100,000 where it was forgotten.
+-- Writers wait from the lock to the commit: briefly for the few events that DEFAULT holds where
+-- maintenance runs, longer the more there are where it was forgotten.
 create or replace function audit.drain() returns bigint
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
