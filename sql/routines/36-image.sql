@@ -4,8 +4,8 @@
 -- mapped columns and nothing else: application code that it meets there never runs as audit_owner.
 
 -- One changed column: named only if it differs, so that an update costs what it changes.
-create or replace function audit.column_diff(target regclass, mapping jsonb,
-    attnum int2) returns text
+create or replace function audit.column_diff(target regclass, mapping jsonb, attnum int2,
+    inline boolean default false) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select format(case
@@ -18,8 +18,8 @@ return (
         end if;$sql$
         else $sql$
         if %1$s then
-            _old := _old || jsonb_build_object(%2$L, old.%3$I);
-            _new := _new || jsonb_build_object(%2$L, new.%3$I);
+            _old := _old || jsonb_build_object(%2$L, %4$s);
+            _new := _new || jsonb_build_object(%2$L, %5$s);
         end if;$sql$ end,
         -- Equality where it means the same bytes, else the bytes: 1.0 and 1.00 are a change.
         case when t.typtype = 'e' or t.oid = any (array[
@@ -27,13 +27,19 @@ return (
                 'time', 'bytea']::regtype[])
             or t.oid in ('text'::regtype, 'varchar'::regtype)
                 and (select collisdeterministic from pg_collation where oid = a.attcollation)
-            then format('old.%1$I is distinct from new.%1$I', attname)
+            then format('%s is distinct from new.%I', case when column_diff.inline
+                then audit.typed(t, format('old.%I', attname))
+                else format('old.%I', attname) end, attname)
         else format('row(old.%1$I)::record *<> row(new.%1$I)::record', attname) end,
-        attname, attname)
+        attname, attname,
+        case when column_diff.inline then audit.typed_json(t, format('old.%I', attname))
+            else format('old.%I', attname) end,
+        case when column_diff.inline then audit.typed_json(t, format('new.%I', attname))
+            else format('new.%I', attname) end)
     from pg_attribute as a join pg_type as t on t.oid = a.atttypid
     where attrelid = column_diff.target and a.attnum = column_diff.attnum
 );
-comment on function audit.column_diff(regclass, jsonb, int2) is
+comment on function audit.column_diff(regclass, jsonb, int2, boolean) is
     'Generated code that adds a column to the images of an update if it changed';
 
 create or replace function audit.whole_image(mapping jsonb, side text) returns text

@@ -6,16 +6,19 @@
 -- goes by cascade is gone already when the trigger fires. audit.append is VOLATILE and writes.
 -- A function of the application can change search_path for good, past every pin around it: from the
 -- image on, every name and operator here says its schema.
-create or replace function audit.capture_code(id int, kind text, mapping jsonb) returns text
+create or replace function audit.capture_code(id int, kind text, target regclass, mapping jsonb)
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return format($sql$
+#variable_conflict use_variable
 declare
+    _captured_from text := tg_table_schema || '.' || tg_table_name;
     _context jsonb;
     _image audit.image;
     _reason text;
     _lost boolean;
-    _done boolean;
-begin
+    _done boolean;%7$s
+begin%8$s
     if tg_op = 'TRUNCATE' then
         _image.action := %1$L;
         _context := audit.current_context();
@@ -62,17 +65,16 @@ end$sql$,
             end if;$sql$, id) else '' end,
     mapping,
     mapping -> 'verbs' ->> 'changed',
-    case when mapping -> 'facts' <> '[]' then format($sql$audit.append_facts(_image, %L,
-        tg_table_schema operator(pg_catalog.||) '.' operator(pg_catalog.||) tg_table_name,
-            _context)$sql$,
-        mapping -> 'facts')
+    case when mapping -> 'facts' <> '[]' then
+        format('audit.append_facts(_image, %L, _captured_from, _context)', mapping -> 'facts')
     else format($sql$audit.append(_image.action, _image.organization_id, %L, _image.target_id,
-        _image.subject_id,
-        tg_table_schema operator(pg_catalog.||) '.' operator(pg_catalog.||) tg_table_name,
-        _image.old_values, _image.new_values, _image.details, _context)$sql$,
-        mapping ->> 'target_type') end
+        _image.subject_id, _captured_from, _image.old_values, _image.new_values, _image.details,
+        _context)$sql$,
+        mapping ->> 'target_type') end,
+    audit.inline_variables(target, mapping),
+    audit.inline_code(target, mapping)
 );
-comment on function audit.capture_code(int, text, jsonb) is
+comment on function audit.capture_code(int, text, regclass, jsonb) is
     'Body of audit.capture_<id>, the trigger function of an attached table';
 
 -- The live check behind every read: is this user an admin or owner there, now?
@@ -148,8 +150,10 @@ begin
         else
             execute format('drop function if exists audit.organization_%s', id);
         end if;
-        perform audit.define('capture_' || id, '', 'trigger', 'stable', 'audit_owner',
-            audit.capture_code(id, _a.kind, _a.mapping), 'Captures changes' || _of);
+        perform audit.define('capture_' || id, '', 'trigger',
+            case when audit.is_inline(_a.target, _a.mapping) then 'volatile' else 'stable' end,
+            'audit_owner', audit.capture_code(id, _a.kind, _a.target, _a.mapping),
+            'Captures changes' || _of);
     end if;
     if _a.mapping ? 'admin' then
         perform audit.define('admin_' || id, 'organization text, viewer text', 'boolean', 'stable',
