@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
 from typing import Any, LiteralString
+from weakref import WeakSet
 
 import psycopg
 from psycopg import AsyncConnection, Connection
+from psycopg.pq import Escaping
 
-from auditdb._session import block, block_async, is_idle
+from auditdb._session import AsyncBegun, Begun, block, block_async, can_begin, is_idle
 from auditdb._values import Id, as_json, as_text
+from auditdb.errors import InvalidInput
 
 # Outside of a transaction no context can be in force.
 _ENTER: LiteralString = """
@@ -29,10 +38,12 @@ select before, audit.set_context(
     nullif(coalesce(c -> 'details', '{}') || %(details)s, '{}'))
 from current_setting('auditdb.context', true) as before, audit.current_context() as c
 """
+# Those whose login has proved that it may set a context, which later ones do at less cost.
+_writers: WeakSet[Connection[Any] | AsyncConnection[Any]] = WeakSet()
+ACTOR_TYPES = ("user", "api_key", "system", "database")
 RESTORE: LiteralString = "select set_config('auditdb.context', coalesce(%(before)s, ''), true)"
 
 
-@contextmanager
 def context(
     conn: Connection[Any],
     *,
@@ -42,7 +53,7 @@ def context(
     source: str | None = None,
     organization_id: Id | None = None,
     **details: Any,
-) -> Iterator[psycopg.Transaction]:
+) -> AbstractContextManager[psycopg.Transaction]:
     """Open a transaction block whose events say who acts, and from where.
 
     The block is that of `Connection.transaction`: it commits, or rolls back if an exception leaves
@@ -63,8 +74,9 @@ def context(
         The transaction; `raise psycopg.Rollback(transaction)` leaves it without an error.
 
     Raises:
-        InvalidInput: an identifier is no string, integer or UUID.
-        Refused: the login may not set a context, or `actor_type` is none of these.
+        InvalidInput: an identifier is no string, integer or UUID, or longer than 200 characters;
+            or `actor_type` is none of these.
+        Refused: the login may not set a context.
         ConnectionFailed: the connection is lost. Errors of the block itself are not changed.
 
     Example:
@@ -72,13 +84,10 @@ def context(
         ...     conn.execute("update membership set role = 'ADMIN' where user_id = 9")
     """
     who = _parameters(actor_id, actor_type, impersonator_id, source, organization_id, details)
-    enter = (_ENTER if is_idle(conn) else _ENTER_INNER, who)
-    with block(conn, "audit_writer", enter, leave=RESTORE) as (transaction, _):
-        yield transaction
+    return _Context(conn, who)
 
 
-@asynccontextmanager
-async def context_async(
+def context_async(
     conn: AsyncConnection[Any],
     *,
     actor_id: Id | None = None,
@@ -87,7 +96,7 @@ async def context_async(
     source: str | None = None,
     organization_id: Id | None = None,
     **details: Any,
-) -> AsyncIterator[psycopg.AsyncTransaction]:
+) -> AbstractAsyncContextManager[psycopg.AsyncTransaction]:
     """Open a block as `context` does.
 
     Example:
@@ -95,9 +104,93 @@ async def context_async(
         ...     await conn.execute("delete from api_key where id = 3")
     """
     who = _parameters(actor_id, actor_type, impersonator_id, source, organization_id, details)
+    return _AsyncContext(conn, who)
+
+
+class _Context(AbstractContextManager[psycopg.Transaction]):
+    def __init__(self, conn: Connection[Any], who: dict[str, Any]) -> None:
+        self._conn = conn
+        self._who = who
+
+    def __enter__(self) -> psycopg.Transaction:
+        conn, who = self._conn, self._who
+        self._block: AbstractContextManager[psycopg.Transaction]
+        if conn in _writers and can_begin(conn):
+            self._block = Begun(conn, _setting(conn, who))
+        else:
+            self._block = _block(conn, who)
+        return self._block.__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._block.__exit__(*error)
+
+
+class _AsyncContext(AbstractAsyncContextManager[psycopg.AsyncTransaction]):
+    def __init__(self, conn: AsyncConnection[Any], who: dict[str, Any]) -> None:
+        self._conn = conn
+        self._who = who
+
+    async def __aenter__(self) -> psycopg.AsyncTransaction:
+        conn, who = self._conn, self._who
+        self._block: AbstractAsyncContextManager[psycopg.AsyncTransaction]
+        if conn in _writers and can_begin(conn):
+            self._block = AsyncBegun(conn, _setting(conn, who))
+        else:
+            self._block = _block_async(conn, who)
+        return await self._block.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> bool | None:
+        return await self._block.__aexit__(*error)
+
+
+@contextmanager
+def _block(conn: Connection[Any], who: dict[str, Any]) -> Iterator[psycopg.Transaction]:
+    enter = (_ENTER if is_idle(conn) else _ENTER_INNER, who)
+    with block(conn, "audit_writer", enter, leave=RESTORE) as (transaction, _):
+        _writers.add(conn)
+        yield transaction
+
+
+@asynccontextmanager
+async def _block_async(
+    conn: AsyncConnection[Any], who: dict[str, Any]
+) -> AsyncIterator[psycopg.AsyncTransaction]:
     enter = (_ENTER if is_idle(conn) else _ENTER_INNER, who)
     async with block_async(conn, "audit_writer", enter, leave=RESTORE) as (transaction, _):
+        _writers.add(conn)
         yield transaction
+
+
+def _setting(conn: Connection[Any] | AsyncConnection[Any], who: dict[str, Any]) -> bytes:
+    """Return the statement that does as `audit.set_context` does: SET takes no plan, no row.
+
+    Raises:
+        InvalidInput: the connection's encoding lacks a character.
+    """
+    given = {
+        **who,
+        "actor_type": who["actor_type"] or "user",
+        "source": "web" if who["source"] is None else who["source"],
+        "details": _without_nulls(who["details"].obj or None),
+    }
+    context = json.dumps({k: v for k, v in given.items() if v is not None}, ensure_ascii=False)
+    # As psycopg: SQL_ASCII takes any bytes.
+    encoding = conn.info.encoding.replace("ascii", "utf-8")
+    try:
+        literal = Escaping(conn.pgconn).escape_literal(context.encode(encoding))
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"the client_encoding of the connection has no {error.object[error.start]!r}, which "
+            "the context holds"
+        ) from error
+    return b"set local auditdb.context = " + bytes(literal)
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return what jsonb_strip_nulls would."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def type_of(actor_id: Id | None) -> str | None:
@@ -113,11 +206,20 @@ def _parameters(
     organization_id: Id | None,
     details: Mapping[str, Any],
 ) -> dict[str, Any]:
-    return {
+    who = {
         "actor_id": as_text("actor_id", actor_id),
         "actor_type": as_text("actor_type", actor_type) or type_of(actor_id),
         "impersonator_id": as_text("impersonator_id", impersonator_id),
         "source": as_text("source", source),
         "organization_id": as_text("organization_id", organization_id),
-        "details": as_json(details),
     }
+    for name, value in who.items():
+        if value is not None and len(value) > 200:
+            raise InvalidInput(
+                f"{name} is longer than 200 characters; put long values into details"
+            )
+    if who["actor_type"] not in (None, *ACTOR_TYPES):
+        raise InvalidInput(
+            f"actor_type is {who['actor_type']!r}; it is one of {', '.join(ACTOR_TYPES)}"
+        )
+    return {**who, "details": as_json(details)}

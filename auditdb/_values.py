@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -14,6 +15,8 @@ from psycopg.types.json import Jsonb
 from auditdb.errors import InvalidInput
 
 Id: TypeAlias = str | int | UUID
+
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
 def as_text(name: str, value: Id | None) -> str | None:
@@ -32,7 +35,7 @@ def as_text(name: str, value: Id | None) -> str | None:
             f"{name} is a {type(value).__name__}; give a string, an integer or a UUID"
         )
     text = str.__str__(value) if isinstance(value, str) else str(value)
-    if not _storable(text):
+    if _NO_TEXT.search(text):
         raise InvalidInput(f"{name} holds a NUL or half a surrogate pair, which is not text")
     return text
 
@@ -78,8 +81,4 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     text = str.__str__(value) if isinstance(value, str) else str(value)
-    return text if _storable(text) else "".join(c if _storable(c) else "\ufffd" for c in text)
-
-
-def _storable(text: str) -> bool:
-    return not any(c == "\x00" or "\ud800" <= c <= "\udfff" for c in text)
+    return _NO_TEXT.sub("\ufffd", text)

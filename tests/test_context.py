@@ -9,12 +9,16 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from auditdb import ConnectionFailed, InvalidInput, Refused, context, context_async
 from tests.conftest import Database
 from tests.trips import counted
 
+TEXT = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+NAMES = {"conn", "actor_id", "actor_type", "impersonator_id", "source", "organization_id"}
 RENAME = "update workflow set name = name || '.' where id = 1"
 
 
@@ -102,6 +106,62 @@ def test_naive_twin_a_statement_after_begin_costs_two(db: Database, autocommit: 
     assert entering.count == 2
 
 
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.uuids(),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+)
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    actor_id=st.none() | st.integers() | st.text(TEXT, max_size=200) | st.uuids(),
+    actor_type=st.sampled_from([None, "user", "api_key", "system"]),
+    source=st.none() | st.text(TEXT, max_size=200),
+    organization_id=st.none() | st.integers(),
+    details=st.dictionaries(st.text(), VALUES),
+)
+@pytest.mark.parametrize("strings", ["on", "off"])
+def test_a_connection_sets_each_context_as_it_did_the_first(
+    db: Database, strings: str, details: dict[str, Any], **who: Any
+) -> None:
+    options = f"-c standard_conforming_strings={strings} -c backslash_quote=on"
+    details = {key: details[key] for key in details.keys() - NAMES}
+    settings = []
+    with psycopg.connect(db.conninfo("app"), options=options) as conn:
+        for _ in range(2):
+            with context(conn, **who, **details):
+                settings.append(in_force(conn))
+    assert settings[0] == settings[1]
+
+
+def test_a_character_that_the_client_encoding_lacks_is_named(db: Database) -> None:
+    conn = db.connect("app", client_encoding="latin1")
+    for _ in range(2):
+        with context(conn, name="é"):
+            row = conn.execute("select audit.current_context() #>> '{details,name}'").fetchone()
+            assert row == ("é",)
+    with pytest.raises(InvalidInput, match="'€'"), context(conn, name="€"):
+        pytest.fail("the block was entered")
+    assert conn.info.transaction_status == TransactionStatus.IDLE
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_the_block_begins_as_the_connection_wants_it(db: Database, autocommit: bool) -> None:
+    conn = db.connect("app", autocommit=autocommit)
+    conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    conn.read_only = conn.deferrable = True
+    for _ in range(2):
+        with context(conn, actor_id=7):
+            row = conn.execute(
+                "select current_setting('transaction_isolation'), "
+                "current_setting('transaction_read_only'), "
+                "current_setting('transaction_deferrable')"
+            ).fetchone()
+        assert row == ("repeatable read", "on", "on")
+
+
 def test_an_inner_context_too_enters_and_leaves_in_one_round_trip(db: Database) -> None:
     conn = db.connect("app", autocommit=False)
     conn.execute("select 1")
@@ -126,6 +186,17 @@ def test_the_connection_is_as_before_in_and_after_the_block(db: Database, autoco
         raise ZeroDivisionError
     assert conn.info.transaction_status == TransactionStatus.IDLE
     assert conn.autocommit is autocommit
+
+
+def test_a_psycopg_of_other_make_enters_and_commits_as_well(
+    workflow: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auditdb._session._KNOWS_PSYCOPG", False)
+    conn = workflow.connect("app", autocommit=False)
+    for _ in range(2):
+        with context(conn, actor_id=7):
+            conn.execute(RENAME)
+    assert [event["actor_id"] for event in modified(workflow)] == ["7", "7"]
 
 
 @pytest.mark.parametrize("autocommit", [True, False])
@@ -263,7 +334,7 @@ def test_a_lost_connection_is_a_failed_connection(db: Database) -> None:
 def test_an_unknown_actor_type_is_refused_and_the_connection_stays_usable(db: Database) -> None:
     conn = db.connect("app")
     with context(conn, actor_id=7):
-        with pytest.raises(Refused, match="one of user, api_key, system"):
+        with pytest.raises(InvalidInput, match="one of user, api_key, system"):
             with context(conn, actor_type="robot"):
                 pytest.fail("the block was entered")
         assert in_force(conn)["actor_type"] == "user"
