@@ -22,14 +22,15 @@ return (
             _new := _new || jsonb_build_object(%2$L, %5$s);
         end if;$sql$ end,
         -- Equality where it means the same bytes, else the bytes: 1.0 and 1.00 are a change.
+        -- A collation to which 'a' and 'A' are equal may come later than this code.
         case when t.typtype = 'e' or t.oid = any (array[
                 'bool', 'int2', 'int4', 'int8', 'oid', 'uuid', 'date', 'timestamp', 'timestamptz',
-                'time', 'bytea']::regtype[])
-            or t.oid in ('text'::regtype, 'varchar'::regtype)
-                and (select collisdeterministic from pg_collation where oid = a.attcollation)
-            then format('%s is distinct from new.%I', case when column_diff.inline
+                'time', 'bytea', 'text', 'varchar']::regtype[])
+            then format('%s%s is distinct from new.%I', case when column_diff.inline
                 then audit.typed(t, format('old.%I', attname))
-                else format('old.%I', attname) end, attname)
+                else format('old.%I', attname) end,
+                case when t.oid in ('text'::regtype, 'varchar'::regtype)
+                    then ' collate "C"' end, attname)
         else format('row(old.%1$I)::record *<> row(new.%1$I)::record', attname) end,
         attname, attname,
         case when column_diff.inline then audit.typed_json(t, format('old.%I', attname))

@@ -121,7 +121,8 @@ begin
             _after, _before, _verbs ->> 'born', _verbs ->> 'died');
     end if;
     if op = 'UPDATE' and _role is not null then
-        _branches := _branches || format(' when (%s) is distinct from (%s) then %L',
+        _branches := _branches || format(
+            ' when (%s) collate "C" is distinct from (%s) then %L',
             audit.inline_text(target, _role, 'old'), audit.inline_text(target, _role, 'new'),
             _verbs ->> 'role_changed');
     end if;
