@@ -35,9 +35,10 @@ fuzz: $(BIN)/auditdb ## Run the long fuzz campaigns
 crash: $(BIN)/auditdb ## Kill the server 100 times under a million transactions
 	AUDITDB_CRASH_KILLS=100 AUDITDB_CRASH_TRANSACTIONS=1000000 $(BIN)/python -m pytest -q tests/test_crash.py
 
-bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other packages
+bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other packages, and operation
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.capture
+	$(BIN)/python -m benchmarks.operate
 
 reference: $(BIN)/auditdb ## Write docs/cli.md from the commands' own help
 	$(BIN)/python -m tests.reference > docs/cli.md

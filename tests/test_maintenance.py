@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import psycopg
 import pytest
 
 import auditdb
+from auditdb import doctor
 from auditdb._maintain import maintain
 from tests.conftest import Database
 
@@ -65,6 +67,73 @@ def test_a_drained_log_is_as_guarded_as_before(empty_db: Database) -> None:
             superuser.execute(f"truncate audit.{table}".encode())
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
         superuser.execute("delete from audit.event_2020_03")
+
+
+def insert_old(conn: psycopg.Connection[Any], target: str) -> None:
+    conn.execute(
+        "insert into audit.event (occurred_at, action, result, actor_type, source, target_id) "
+        "values ('2020-03-20', 'test.old', 'success', 'system', 'test', %s)",
+        [target],
+    )
+
+
+def test_events_that_arrive_while_others_are_moved_are_moved_too(empty_db: Database) -> None:
+    fill(empty_db, "2020-03", 500)
+    before = {event["id"]: event for event in empty_db.events()}
+    writer = empty_db.connect(autocommit=False)
+    writer.execute("set role audit_owner")
+    insert_old(writer, "first")
+    writer.execute("savepoint s")
+    insert_old(writer, "in a savepoint")
+    drain = empty_db.connect("app_owner")
+    done: list[str] = []
+    thread = threading.Thread(target=lambda: done.extend(maintain(drain)))
+    thread.start()
+    watch = empty_db.connect()
+    # The 500 are copied; the open transaction keeps the drain from its lock.
+    while not watch.execute(
+        "select from pg_stat_activity where pid = %s and wait_event = 'PgSleep'",
+        [drain.info.backend_pid],
+    ).fetchall():
+        assert thread.is_alive()
+    held = watch.execute(
+        "select distinct mode from pg_locks where pid = %s and granted and relation in "
+        "('audit.event'::regclass, 'audit.event_default'::regclass)",
+        [drain.info.backend_pid],
+    ).fetchall()
+    assert ("ShareUpdateExclusiveLock",) in held
+    assert {mode for (mode,) in held} <= {"AccessShareLock", "ShareUpdateExclusiveLock"}
+    watch.execute("set lock_timeout = '5s'")
+    watch.execute("set role audit_owner")
+    insert_old(watch, "meanwhile")
+    writer.commit()
+    thread.join()
+    assert done == ["moved 503 events out of DEFAULT"]
+    after = {event["id"]: event for event in empty_db.events()}
+    assert sorted(e["target_id"] for i, e in after.items() if i not in before) == [
+        "first", "in a savepoint", "meanwhile",
+    ]  # fmt: skip
+    assert {i: e for i, e in after.items() if i in before} == before
+    assert default_count(empty_db) == 0
+    superuser = empty_db.connect()
+    assert [f for f in doctor.diagnose(superuser) if f.check_name != "readers"] == []
+
+
+def test_a_drained_log_can_be_drained_again(empty_db: Database) -> None:
+    owner = empty_db.connect("app_owner")
+    for month in ("2020-03", "2020-05"):
+        fill(empty_db, month, 5)
+        assert maintain(owner) == ["moved 5 events out of DEFAULT"]
+    assert len(empty_db.events()) == 10
+
+
+def test_events_are_not_moved_under_a_snapshot_that_misses_new_ones(empty_db: Database) -> None:
+    fill(empty_db, "2020-03", 5)
+    owner = empty_db.connect("app_owner")
+    owner.execute("set default_transaction_isolation = 'repeatable read'")
+    with pytest.raises(auditdb.Refused, match="Use read committed"):
+        maintain(owner)
+    assert default_count(empty_db) == 5
 
 
 def test_retention_drops_whole_months_and_records_each(empty_db: Database) -> None:

@@ -1,5 +1,8 @@
 -- Maintenance: a partition for each month, always some months ahead.
--- A partition is made apart and guarded before it is attached, which locks out no writer.
+-- A partition is made apart and guarded before it is attached, which locks out no writer. Run it
+-- hourly, as a member of audit_operator, from cron: auditdb maintain --keep 24months
+-- or with pg_cron:
+-- select cron.schedule('auditdb', '17 * * * *', $$select audit.maintain('24 months')$$);
 
 create or replace function audit.month_bounds(month date, out starts timestamptz,
     out ends timestamptz)
@@ -34,21 +37,93 @@ $$;
 comment on function audit.prepare_month(date) is
     'Makes the table of one month, guarded, apart from the log';
 
-create or replace function audit.attach_month(month date) returns void
+create or replace function audit.join_month(month date) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _partition regclass := audit.prepare_month(attach_month.month);
+    _partition regclass := audit.prepare_month(join_month.month);
     _bounds record;
 begin
-    _bounds := audit.month_bounds(attach_month.month);
+    _bounds := audit.month_bounds(join_month.month);
     execute format('alter table audit.event attach partition %s for values from (%L) to (%L)',
         _partition, _bounds.starts, _bounds.ends);
     execute format('alter table %s enable always trigger refuse_change', _partition);
+end
+$$;
+comment on function audit.join_month(date) is
+    'Makes the table of one month part of the log, not yet attested';
+
+create or replace function audit.attach_month(month date) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform audit.join_month(attach_month.month);
     perform audit.record_attestation('month', 'audit.event', '{trigger}', renew => false);
 end
 $$;
 comment on function audit.attach_month(date) is 'Makes the table of one month part of the log';
+
+-- Immutable is a claim that only an index makes use of: an entry keeps the transaction that wrote
+-- it, which no column can say for certain. Where a plan calls it instead, every row looks new, and
+-- copying a row twice does nothing.
+create or replace function audit.arrived_in(id bigint) returns xid8
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return pg_current_xact_id();
+end
+$$;
+comment on function audit.arrived_in(bigint) is
+    'Indexed on DEFAULT: the transaction that wrote an event there, for audit.drain()';
+
+create or replace function audit.furnish_default() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not exists (select from pg_policy
+        where polrelid = 'audit.event_default'::regclass and polname = 'the_owner_drains')
+    then
+        create policy the_owner_drains on audit.event_default for select to audit_owner
+            using (true);
+        create index event_default_arrived_in_idx on audit.event_default (audit.arrived_in(id));
+    end if;
+end
+$$;
+comment on function audit.furnish_default() is 'Gives DEFAULT what audit.drain() reads it by';
+
+do $$ begin perform audit.furnish_default(); end $$;
+
+create or replace function audit.try_lock(target regclass, mode text) returns boolean
+-- Writers queue behind whoever waits: briefly, and then they go first.
+language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '50ms'
+as $$
+begin
+    execute format('lock table only %s in %s mode', try_lock.target, try_lock.mode);
+    return true;
+exception when lock_not_available then
+    return false;
+end
+$$;
+comment on function audit.try_lock(regclass, text) is
+    'Locks a table unless that takes longer than writers may wait; whether it did';
+
+create or replace function audit.lock_briefly(target regclass, mode text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    for _attempt in 1 .. 50 loop
+        if audit.try_lock(lock_briefly.target, lock_briefly.mode) then
+            return;
+        end if;
+        perform pg_sleep(0.5);
+    end loop;
+    raise exception 'no lock on % was to be had', lock_briefly.target
+        using errcode = 'lock_not_available',
+            hint = 'Some transaction stays open. Run it again when that has ended.';
+end
+$$;
+comment on function audit.lock_briefly(regclass, text) is
+    'Locks a table, trying often rather than waiting long';
 
 create or replace function audit.months_attached() returns date[]
 language sql stable set search_path = pg_catalog, pg_temp
@@ -64,8 +139,7 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select coalesce(array_agg(distinct date_trunc('month', occurred_at at time zone 'UTC')::date),
         '{}')
-    from audit.event
-    where tableoid = 'audit.event_default'::regclass;
+    from audit.event_default;
 $$;
 comment on function audit.months_in_default() is
     'The months of events that no partition covers yet';
@@ -91,9 +165,18 @@ begin
             -- Those of which DEFAULT holds events are drain's to make.
             and m::date <> all (audit.months_in_default())
     );
-    foreach _month in array _missing loop
-        perform audit.attach_month(_month);
-    end loop;
+    if _missing <> '{}' then
+        foreach _month in array _missing loop
+            perform audit.prepare_month(_month);
+        end loop;
+        -- Readers of the whole log wait from here to the commit; writers do not.
+        perform audit.lock_briefly('audit.event', 'share update exclusive');
+        perform audit.lock_briefly('audit.event_default', 'access exclusive');
+        foreach _month in array _missing loop
+            perform audit.join_month(_month);
+        end loop;
+        perform audit.record_attestation('month', 'audit.event', '{trigger}', renew => false);
+    end if;
     return _missing;
 end
 $$;
@@ -101,38 +184,116 @@ $$;
 comment on function audit.create_months(int) is
     'Makes the partitions of this month and of the given number of months after it, where absent';
 
--- Writers wait from the lock to the commit: briefly for the few events that DEFAULT holds where
--- maintenance runs, longer the more there are where it was forgotten.
+create or replace function audit.copy_default(
+    inout seen pg_snapshot, inout months date[], out copied bigint
+)
+-- The index on arrival must find the newcomers, however few the planner takes DEFAULT to hold.
+language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off
+as $$
+declare
+    _now pg_snapshot := pg_current_snapshot();
+    _from text := 'audit.event_default';
+    _month date;
+    _bounds record;
+    _count bigint;
+begin
+    copied := 0;
+    if seen is not null then
+        _from := format('(select * from audit.event_default where audit.arrived_in(id) >= %L::xid8 '
+            'or audit.arrived_in(id) = any (%L::xid8[]) offset 0)',
+            pg_snapshot_xmax(seen), array(select pg_snapshot_xip(seen)));
+    end if;
+    for _month in execute format($sql$
+        select distinct date_trunc('month', occurred_at at time zone 'UTC')::date
+        from %s as e$sql$, _from)
+    loop
+        _bounds := audit.month_bounds(_month);
+        if _month <> all (months) then
+            -- Until it is attached the owner writes into it; the check saves a scan then.
+            execute format('alter table %s no force row level security, add constraint in_month '
+                'check (occurred_at >= %L and occurred_at < %L)',
+                audit.prepare_month(_month), _bounds.starts, _bounds.ends);
+            months := months || _month;
+        end if;
+        execute format('insert into %s select * from %s as e where occurred_at >= %L '
+            'and occurred_at < %L on conflict (occurred_at, id) do nothing',
+            audit.prepare_month(_month), _from, _bounds.starts, _bounds.ends);
+        get diagnostics _count = row_count;
+        copied := copied + _count;
+    end loop;
+    seen := _now;
+end
+$$;
+comment on function audit.copy_default(pg_snapshot, date[]) is
+    'Copies events of DEFAULT that a snapshot did not see, or all, to tables of their months';
+
+create or replace function audit.replace_default(months date[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _month date;
+begin
+    perform audit.close_attestation('audit.event_default', 'drain');
+    drop table audit.event_default;
+    foreach _month in array months loop
+        execute format('alter table %s force row level security', audit.prepare_month(_month));
+        perform audit.join_month(_month);
+        execute format('alter table %s drop constraint in_month', audit.prepare_month(_month));
+    end loop;
+    create table audit.event_default (like audit.event including defaults including comments);
+    comment on table audit.event_default
+        is 'Events that no monthly partition covers; normally empty';
+    revoke all on audit.event_default from public;
+    perform audit.guard('audit.event_default');
+    perform audit.furnish_default();
+    alter table audit.event attach partition audit.event_default default;
+    alter table audit.event_default enable always trigger refuse_change;
+    perform audit.record_attestation('drain', 'audit.event', '{trigger,policy}', renew => false);
+end
+$$;
+comment on function audit.replace_default(date[]) is
+    'Puts an empty DEFAULT and the months of its events in the place of the one that was copied';
+
+-- Copies while writers write, until little is new; then locks the log, copies what came last, and
+-- replaces DEFAULT: what writers wait for does not grow with the number of events.
 create or replace function audit.drain() returns bigint
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _months date[];
-    _month date;
-    _moved bigint;
+    _seen pg_snapshot;
+    _months date[] := '{}';
+    _copied bigint;
+    _moved bigint := 0;
+    _is_locked boolean := false;
 begin
-    if audit.months_in_default() = '{}' then
+    if not exists (select from audit.event_default) then
         return 0;
     end if;
-    lock table audit.event in access exclusive mode;
-    _months := audit.months_in_default();
-    alter table audit.event detach partition audit.event_default;
-    alter table audit.event_default rename to event_drained;
-    alter table audit.event_drained no force row level security;
-    alter index audit.event_default_pkey rename to event_drained_pkey;
-    create table audit.event_default (like audit.event including defaults including comments);
-    comment on table audit.event_default
-        is 'Events that no monthly partition covers; normally empty';
-    perform audit.guard('audit.event_default');
-    alter table audit.event attach partition audit.event_default default;
-    alter table audit.event_default enable always trigger refuse_change;
-    foreach _month in array _months loop
-        perform audit.attach_month(_month);
+    if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        raise exception 'events cannot be moved under %', current_setting('transaction_isolation')
+            using errcode = 'invalid_transaction_state',
+                hint = 'Those that arrive meanwhile would not be seen. Use read committed.';
+    end if;
+    -- Keeps vacuum and others' DDL out, and no writer.
+    perform audit.lock_briefly('audit.event', 'share update exclusive');
+    perform audit.lock_briefly('audit.event_default', 'share update exclusive');
+    for _attempt in 1 .. 200 loop
+        select * into _seen, _months, _copied from audit.copy_default(_seen, _months);
+        _moved := _moved + _copied;
+        continue when _copied > 100 and mod(_attempt, 4) > 0;
+        _is_locked := audit.try_lock('audit.event', 'access exclusive');
+        exit when _is_locked;
+        perform pg_sleep(0.5);
     end loop;
-    insert into audit.event select * from audit.event_drained;
-    get diagnostics _moved = row_count;
-    perform audit.close_attestation('audit.event_drained', 'drain');
-    drop table audit.event_drained;
+    if not _is_locked then
+        raise exception 'no lock on audit.event was to be had'
+            using errcode = 'lock_not_available',
+                hint = 'Some transaction stays open. Run it again when that has ended.';
+    end if;
+    lock table only audit.event_default in access exclusive mode;
+    select * into _seen, _months, _copied from audit.copy_default(_seen, _months);
+    _moved := _moved + _copied;
+    perform audit.replace_default(_months);
     return _moved;
 end
 $$;
@@ -148,25 +309,37 @@ declare
         date_trunc('month', (now() - drop_months.keep) at time zone 'UTC'),
         date_trunc('month', now() at time zone 'UTC') - interval '1 month');
     _month date;
+    _months date[] := '{}';
+    _events bigint[] := '{}';
     _bounds record;
-    _events bigint;
+    _name text;
 begin
     if drop_months.keep < interval '2 months' then
         raise exception 'retention of % would drop the present', drop_months.keep
             using errcode = 'invalid_parameter_value', hint = 'Keep at least 2 months.';
     end if;
+    -- Counted before the lock, which writers wait for.
     foreach _month in array audit.months_attached() loop
         continue when _month >= _until;
         _bounds := audit.month_bounds(_month);
-        select count(*) into _events from audit.event
-        where occurred_at >= _bounds.starts and occurred_at < _bounds.ends;
-        perform audit.close_attestation(
-            format('audit.%I', 'event_' || to_char(_month, 'YYYY_MM'))::regclass, 'retention');
-        execute format('drop table audit.%I', 'event_' || to_char(_month, 'YYYY_MM'));
-        perform audit.record_own('month_dropped', to_char(_month, 'YYYY-MM'), null, null,
-            jsonb_build_object('from', _bounds.starts, 'to', _bounds.ends, 'events', _events,
+        _events := _events || (
+            select count(*) from audit.event
+            where occurred_at >= _bounds.starts and occurred_at < _bounds.ends);
+        _months := _months || _month;
+    end loop;
+    if _months = '{}' then
+        return;
+    end if;
+    perform audit.lock_briefly('audit.event', 'access exclusive');
+    for _i in 1 .. cardinality(_months) loop
+        _bounds := audit.month_bounds(_months[_i]);
+        _name := 'event_' || to_char(_months[_i], 'YYYY_MM');
+        perform audit.close_attestation(format('audit.%I', _name)::regclass, 'retention');
+        execute format('drop table audit.%I', _name);
+        perform audit.record_own('month_dropped', to_char(_months[_i], 'YYYY-MM'), null, null,
+            jsonb_build_object('from', _bounds.starts, 'to', _bounds.ends, 'events', _events[_i],
                 'keep', drop_months.keep));
-        return next format('dropped %s: %s events', to_char(_month, 'YYYY-MM'), _events);
+        return next format('dropped %s: %s events', to_char(_months[_i], 'YYYY-MM'), _events[_i]);
     end loop;
 end
 $$;
@@ -181,28 +354,33 @@ as $$
 declare
     _month date;
     _moved bigint;
+    _created boolean := false;
 begin
     -- The lock of install and attach: whoever comes second has nothing left to do.
     if not pg_try_advisory_xact_lock(hashtextextended('auditdb', 0)) then
         return next 'nothing done: install, attach or another maintenance is running';
         return;
     end if;
+    -- A lock lasts to the end of the transaction: no work may follow that needs none.
     _moved := audit.drain();
     if _moved > 0 then
         return next format('moved %s events out of DEFAULT', _moved);
+        return;
     end if;
     foreach _month in array audit.create_months(maintain.ahead) loop
         return next format('created the partition of %s', to_char(_month, 'YYYY-MM'));
+        _created := true;
     end loop;
-    if maintain.keep is not null then
+    if maintain.keep is not null and not _created then
         return query select * from audit.drop_months(maintain.keep);
     end if;
 end
 $$;
 -- Definer: partitions belong to audit_owner.
 comment on function audit.maintain(interval, int) is
-    'Keeps the log healthy, for cron: partitions ahead, DEFAULT empty, months beyond the retention '
-    'dropped. Returns what it did. Gives up after 100 ms of waiting for a lock; run it again then';
+    'Keeps the log healthy, for cron: DEFAULT empty, partitions ahead, months beyond the retention '
+    'dropped. Does the first of these that there is to do, and returns what it did: run it until '
+    'it returns nothing, or every hour. Tries for a lock for 50 ms at a time, 50 times';
 
 create or replace function audit.regenerate() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp

@@ -128,7 +128,7 @@ as $$
     select 'partitions', 'warning', 'audit.event_default', format('holds %s events', count(*)),
         'They have no month of their own: slower to read, and kept for ever.',
         'select audit.maintain()', true
-    from audit.event where tableoid = 'audit.event_default'::regclass
+    from audit.event_default
     having count(*) > 0
     union all
     select 'partitions', 'warning', 'audit.event', format('has no partition for %s',

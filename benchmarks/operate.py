@@ -1,0 +1,353 @@
+"""Measures what operating costs: statements of many rows, many clients, maintenance under writers.
+
+python -m benchmarks.operate                  # an embedded server, everything, docs/operate.json
+python -m benchmarks.operate --only writers   # one part; the others keep their old numbers
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+import auditdb
+from auditdb import doctor
+from auditdb._maintain import maintain
+from benchmarks.capture import address, environment
+from benchmarks.clients import UPDATE
+from benchmarks.contenders import ATTACH
+from benchmarks.workloads import ROWS, TABLES
+
+Conn = psycopg.Connection[Any]
+NAMES = ("no audit", "auditdb")
+DATABASES = {name: "bench_operate_" + name.replace(" ", "_") for name in NAMES}
+CLIENTS = 8
+SIZES = tuple(10**n for n in range(7))
+# How often each is measured; statements of 100,000 rows and more, once.
+ROUNDS = 7
+BULK = {
+    "UPDATE": "update member set name = name || 'x', quota = quota + 1 where id <= {rows}",
+    "INSERT": "insert into member select 2000000 + g, g % 50, g, 'MEMBER', 'name', "
+    "'mail@example.com', 1, true, now() from generate_series(1, {rows}) as g",
+}
+
+
+def drop(dsn: str) -> None:
+    """Drop the databases of the benchmark."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for database in DATABASES.values():
+            ident = sql.Identifier(database)
+            conn.execute(sql.SQL("drop database if exists {} with (force)").format(ident))
+
+
+def prepare(dsn: str) -> dict[str, str]:
+    """Make a database without and one with audit, and return their addresses."""
+    drop(dsn)
+    found = {}
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for name, database in DATABASES.items():
+            ident = sql.Identifier(database)
+            conn.execute(sql.SQL("create database {} template template0").format(ident))
+            found[name] = make_conninfo(dsn, dbname=database)
+            with psycopg.connect(found[name], autocommit=True) as inside:
+                inside.execute(TABLES.encode())
+                if name == "auditdb":
+                    auditdb.install(found[name])
+                    inside.execute(ATTACH.encode())
+    return found
+
+
+def anonymous_kb(pid: int) -> int | None:
+    """Return a process's private memory, or nothing if it runs on another machine."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    return next((int(x.split()[1]) for x in status.splitlines() if "RssAnon" in x), None)
+
+
+def timed(dsn: str, text: str, size: int) -> tuple[float, int | None]:
+    """Run one statement and roll it back: seconds, and peak private memory in kB."""
+    with psycopg.connect(dsn) as conn:
+        # A new backend, whose memory nothing else has grown, compiles the capture at the first row.
+        conn.execute(text.format(rows=1).encode())
+        conn.rollback()
+        pid, stop, peak = (
+            conn.info.backend_pid,
+            threading.Event(),
+            [anonymous_kb(conn.info.backend_pid)],
+        )
+
+        def sample() -> None:
+            while not stop.wait(0.005):
+                peak.append(anonymous_kb(pid))
+
+        thread = threading.Thread(target=sample)
+        thread.start()
+        started = time.perf_counter()
+        conn.execute(text.format(rows=size).encode())
+        seconds = time.perf_counter() - started
+        stop.set()
+        thread.join()
+        peak.append(anonymous_kb(pid))
+        conn.rollback()
+    return seconds, max((p for p in peak if p is not None), default=None)
+
+
+def bulk(dsns: dict[str, str]) -> list[dict[str, Any]]:
+    """Return what one statement of many rows costs, by number of rows."""
+    for dsn in dsns.values():
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute(
+                "insert into member select g, g % 50, g, 'MEMBER', 'name', 'mail@example.com', 1, "
+                f"true, now() from generate_series({ROWS + 1}, {max(SIZES)}) as g".encode()
+            )
+            conn.execute("vacuum analyze member")
+    rows = []
+    for kind, text in BULK.items():
+        for size in SIZES:
+            samples: dict[str, list[tuple[float, int | None]]] = {name: [] for name in NAMES}
+            for _ in range(1 if size >= 100_000 else ROUNDS):
+                for name in NAMES:
+                    samples[name].append(timed(dsns[name], text, size))
+            seconds = {n: statistics.median(s for s, _ in samples[n]) for n in NAMES}
+            row: dict[str, Any] = {"statement": kind, "rows": size}
+            row["added_us"] = round((seconds["auditdb"] - seconds["no audit"]) * 1e6 / size, 1)
+            for n in NAMES:
+                memory = [kb for _, kb in samples[n] if kb is not None]
+                row[f"{n}_mb"] = round(max(memory) / 1024, 1) if memory else None
+            rows.append(row)
+    return rows
+
+
+def _client(pipe: Pipe, dsns: dict[str, str], number: int) -> None:
+    conns = {n: psycopg.connect(d, autocommit=True) for n, d in dsns.items()}
+    share = ROWS // CLIENTS
+    for name, seconds, one in iter(pipe.recv, None):
+        conn, waits, n = conns[name], [], 0
+        end = time.perf_counter() + seconds
+        while (started := time.perf_counter()) < end:
+            # Members of organisation 0 are every fiftieth; no row has two writers.
+            row = 1 + number * share + n % share
+            row = 50 * (1 + number + CLIENTS * (n % 12)) if one else row
+            if name == "auditdb":
+                with auditdb.context(conn, actor_id="u_4711", ip="203.0.113.9"):
+                    conn.execute(UPDATE, ["name", row], prepare=True)
+            else:
+                with conn.transaction():
+                    conn.execute(UPDATE, ["name", row], prepare=True)
+            waits.append(time.perf_counter() - started)
+            n += 1
+        pipe.send(waits)
+    for conn in conns.values():
+        conn.close()
+
+
+class Clients:
+    """Writers, a process each; `run` lets some of them write for a while."""
+
+    def __init__(self, dsns: dict[str, str]) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.pipes: list[Pipe] = []
+        for number in range(CLIENTS):
+            ours, theirs = spawn.Pipe()
+            spawn.Process(target=_client, args=(theirs, dsns, number), daemon=True).start()
+            self.pipes.append(ours)
+        self.run("auditdb", 0.2)
+
+    def start(self, name: str, seconds: float, clients: int = CLIENTS, one: bool = False) -> None:
+        """Let writers begin."""
+        for pipe in self.pipes[:clients]:
+            pipe.send((name, seconds, one))
+
+    def waits(self, clients: int = CLIENTS) -> list[float]:
+        """Return the seconds of each transaction."""
+        return [s for pipe in self.pipes[:clients] for s in pipe.recv()]
+
+    def run(self, name: str, seconds: float, clients: int = CLIENTS, one: bool = False) -> int:
+        """Return how many transactions were done."""
+        self.start(name, seconds, clients, one)
+        return len(self.waits(clients))
+
+    def close(self) -> None:
+        """End them."""
+        for pipe in self.pipes:
+            pipe.send(None)
+
+
+class Monitor:
+    """Samples what writers wait for, and for how long they wait for locks."""
+
+    def __init__(self, dsn: str) -> None:
+        self.events: Counter[str] = Counter()
+        self.longest = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, args=(dsn,))
+        self._thread.start()
+
+    def _watch(self, dsn: str) -> None:
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            while not self._stop.wait(0.003):
+                rows = conn.execute(
+                    "select concat_ws(':', wait_event_type, wait_event), coalesce((select max("
+                    "extract(epoch from clock_timestamp() - waitstart)) from pg_locks as l "
+                    "where l.pid = a.pid and not granted), 0)::float8 from pg_stat_activity as a "
+                    "where datname ~ '^bench_operate' and pid <> pg_backend_pid() "
+                    "and state = 'active' and query ~* "
+                    "'^(update member|begin|commit|select audit[.]set)'"
+                ).fetchall()
+                for event, wait in rows:
+                    self.events[event or "running"] += 1
+                    self.longest = max(self.longest, wait)
+
+    def stop(self) -> None:
+        """End."""
+        self._stop.set()
+        self._thread.join()
+
+
+def writers(dsns: dict[str, str], seconds: float) -> list[dict[str, Any]]:
+    """Return throughput, its ratio to no audit, and what writers wait for."""
+    clients = Clients(dsns)
+    rows = []
+    for one in (False, True):
+        done: dict[tuple[str, int], list[float]] = {(n, c): [] for n in NAMES for c in (1, CLIENTS)}
+        monitor = Monitor(dsns["auditdb"])
+        for _ in range(ROUNDS):
+            for (name, count), per_second in done.items():
+                per_second.append(clients.run(name, seconds, count, one) / seconds)
+        monitor.stop()
+        ratio = {
+            c: statistics.median(
+                a / b for a, b in zip(done["auditdb", c], done["no audit", c], strict=True)
+            )
+            for c in (1, CLIENTS)
+        }  # fmt: skip
+        for count in (1, CLIENTS):
+            rows.append({
+                "organisations": "one" if one else "many", "clients": count,
+                **{n: round(statistics.median(done[n, count])) for n in NAMES},
+                "ratio": round(ratio[count], 3),
+                "ratio_to_1_client": round(ratio[count] / ratio[1], 3),
+                "lock_waits": sum(v for k, v in monitor.events.items() if k.startswith("Lock:")),
+                "waits": dict(monitor.events.most_common()),
+            })  # fmt: skip
+    clients.close()
+    return rows
+
+
+def fill(dsn: str, events: int, month: str) -> None:
+    """Write events of a month that has no partition."""
+    with psycopg.connect(dsn) as conn:
+        conn.execute("set role audit_owner")
+        conn.execute(
+            "insert into audit.event (occurred_at, action, result, actor_type, source, new_values) "
+            "select %s::timestamptz + g * interval '1 ms', 'test.old', 'success', 'system', "
+            "'test', jsonb_build_object('name', repeat('x', 100)) from generate_series(1, %s) as g",
+            [month, events],
+        )
+
+
+def works(dsn: str) -> list[tuple[str, Callable[[], object], Callable[[Conn], object]]]:
+    """Return what is done under writers: its name, what precedes it, and itself."""
+
+    def nothing() -> None:
+        pass
+
+    def query(text: str) -> Callable[[Conn], object]:
+        return lambda conn: conn.execute(text.encode())
+
+    def new_table() -> None:
+        with psycopg.connect(dsn) as conn:
+            conn.execute("drop table if exists fresh; create table fresh (id int primary key)")
+
+    return [
+        ("nothing", nothing, lambda conn: time.sleep(1)),
+        ("maintain: creates 12 months", nothing, lambda conn: maintain(conn, ahead=15)),
+        ("maintain: drains 1,000 events", lambda: fill(dsn, 1000, "2020-03-01"), maintain),
+        ("maintain: drains 100,000 events", lambda: fill(dsn, 100_000, "2020-05-01"), maintain),
+        ("maintain: drops 2 months", nothing,
+         lambda conn: maintain(conn, keep="24 months", ahead=15)),
+        ("attach a new table", new_table, query("select audit.attach('fresh', 'fresh')")),
+        ("attach the written table again", nothing,
+         query("select audit.attach('public.member', 'membership')")),
+        ("detach and attach the written table", nothing,
+         query("select audit.detach('public.member'); " + ATTACH.splitlines()[1])),
+        ("install again", nothing, lambda conn: auditdb.install(dsn)),
+        ("doctor", nothing, doctor.diagnose),
+        ("status", nothing, query("select audit.list_tables(), audit.list_partitions()")),
+    ]  # fmt: skip
+
+
+def maintenance(dsns: dict[str, str]) -> list[dict[str, Any]]:
+    """Return how long a writer waited at most, in all and for a lock, while each work was done."""
+    clients, dsn, rows = Clients(dsns), dsns["auditdb"], []
+    for title, before, work in works(dsn):
+        before()
+        monitor = Monitor(dsn)
+        clients.start("auditdb", 4)
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            time.sleep(0.5)
+            started = time.perf_counter()
+            work(conn)
+            took = time.perf_counter() - started
+        waits = clients.waits()
+        monitor.stop()
+        rows.append({
+            "while": title, "took_ms": round(took * 1000),
+            "longest_ms": round(max(waits) * 1000),
+            "longest_lock_wait_ms": round(monitor.longest * 1000),
+        })  # fmt: skip
+    clients.close()
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return rows as a Markdown table."""
+    columns = [c for c in rows[0] if c != "waits"]
+    lines = [columns, [":--" if isinstance(rows[0][c], str) else "--:" for c in columns]]
+    lines += [[f"{r[c]:,}" if isinstance(r[c], int) else str(r[c]) for c in columns] for r in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.operate", description=__doc__)
+    parser.add_argument("--dsn", help="a superuser's address; an embedded server by default")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of writers (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for operate.json")
+    parser.add_argument("--only", choices=["bulk", "writers", "maintenance"], help="one part alone")
+    options = parser.parse_args()
+    path = options.out / "operate.json"
+    result = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    with address(options.dsn) as dsn:
+        parts: dict[str, Callable[[dict[str, str]], list[dict[str, Any]]]] = {
+            "writers": lambda dsns: writers(dsns, options.seconds),
+            "maintenance": maintenance,
+            "bulk": bulk,
+        }
+        result["environment"] = environment(dsn)
+        for name, measure in parts.items():
+            if options.only in (None, name):
+                try:
+                    result[name] = measure(prepare(dsn))
+                finally:
+                    drop(dsn)
+                print(f"{name}\n\n{table(result[name])}\n")
+    options.out.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
