@@ -73,6 +73,9 @@ class Page:
     next: str | None
 
 
+# Months before the newest that a page may begin with, in which its events are looked for first.
+_WINDOWS = (1, 7, 31)
+_NEWEST_FIRST = SQL("order by occurred_at desc, id desc limit %(limit)s")
 _COLUMNS = SQL(", ").join(
     SQL("transaction_id::text::bigint as transaction_id")
     if field.name == "transaction_id"
@@ -98,8 +101,9 @@ _CONDITIONS = {
 def page_query(limit: int, after: str | None, filters: Filters) -> Statement:
     """Return the query of one page, which asks for one event more than the page holds.
 
-    Conditions compare text with text and time with time: other operators are not leakproof, and
-    row-level security would keep them away from any index.
+    It reads the newest months, and older ones only if these do not fill the page. Conditions
+    compare text with text and time with time: other operators are not leakproof, and row-level
+    security would keep them away from any index.
 
     Raises:
         InvalidInput: a limit, a cursor or a filter cannot be meant.
@@ -107,17 +111,44 @@ def page_query(limit: int, after: str | None, filters: Filters) -> Statement:
     if isinstance(limit, bool) or not 1 <= limit <= _LONGEST_PAGE:
         raise InvalidInput(f"a page cannot hold {limit} events; give 1 to {_LONGEST_PAGE}")
     conditions, values = _conditions(**filters)
+    now = datetime.now(UTC)
+    latest = min(values["until"] or now, now)
     if after is not None:
         # The first comparison is implied by the second, and prunes partitions, as it cannot.
         conditions.append(
             SQL("occurred_at <= %(after_at)s and (occurred_at, id) < (%(after_at)s, %(after_id)s)")
         )
-        values["after_at"], values["after_id"] = _read_cursor(after)
-    where = SQL("where {} ").format(SQL(" and ").join(conditions)) if conditions else SQL("")
-    query = SQL(
-        "select {} from audit.event {}order by occurred_at desc, id desc limit %(limit)s"
-    ).format(_COLUMNS, where)
+        values["after_at"], values["after_id"] = latest, _ = _read_cursor(after)
+    since = values["since"]
+    starts = [start for start in _months_before(latest) if since is None or start > since]
+    values |= {f"start_{n}": start for n, start in enumerate(starts)}
+    windows = [_window(n, len(starts), conditions) for n in range(len(starts) + 1)]
+    found = SQL(" union all ").join(SQL(f"select * from window_{n}") for n in range(len(windows)))
+    query = SQL("with {} {} {}").format(SQL(", ").join(windows), found, _NEWEST_FIRST)
     return query, {**values, "limit": limit + 1}
+
+
+def _months_before(latest: datetime) -> list[datetime]:
+    """Return starts of months: the log is partitioned by these, although any would be correct."""
+    months = latest.year * 12 + latest.month - 1
+    starts = [divmod(months - back, 12) for back in _WINDOWS]
+    return [datetime(year, month + 1, 1, tzinfo=UTC) for year, month in starts if year >= 1]
+
+
+def _window(number: int, last: int, conditions: list[Composable]) -> Composable:
+    """Return the part of a page's query that reads some months, if those before are not enough."""
+    conditions = [*conditions]
+    if number < last:
+        conditions.append(SQL(f"occurred_at >= %(start_{number})s"))
+    if number > 0:
+        conditions.append(SQL(f"occurred_at < %(start_{number - 1})s"))
+    where = SQL("where {} ").format(SQL(" and ").join(conditions)) if conditions else SQL("")
+    events = SQL("select {} from audit.event {}{}").format(_COLUMNS, where, _NEWEST_FIRST)
+    if number > 0:
+        # The planner reckons with the limit within; at 0, that without reads nothing at all.
+        counts = SQL(" - ").join(SQL(f"(select count(*) from window_{n})") for n in range(number))
+        events = SQL("select * from ({}) as e limit %(limit)s - {}").format(events, counts)
+    return SQL("{} as materialized ({})").format(Identifier(f"window_{number}"), events)
 
 
 def page_of(rows: list[Row], limit: int) -> Page:

@@ -15,11 +15,15 @@ from auditdb._values import Id
 __all__ = ["AsyncReader", "Event", "Page", "Reader", "reader", "reader_async"]
 
 # As audit_reader, no right of the login counts, not even that of a superuser to pass by row-level
-# security. All three end with the transaction.
+# security. The planner, which takes each organisation for an average one, would for a small one
+# rather fetch all and sort than read in order until the page is full. All end with the transaction.
 _BECOME: LiteralString = """
 select set_config('transaction_read_only', 'on', true),
     set_config('role', 'audit_reader', true),
-    set_config('auditdb.viewer', %s, true)
+    set_config('auditdb.viewer', %s, true),
+    set_config('enable_bitmapscan', 'off', true),
+    set_config('enable_sort', 'off', true),
+    set_config('jit', 'off', true)
 """
 
 
@@ -27,9 +31,10 @@ class _Viewer:
     def __init__(self, key: str, viewer: Id, organization: Id, lifetime: int) -> None:
         self._key, self._viewer, self._organization = key, viewer, organization
         self._lifetime = lifetime
-        self._become()
+        self.become()
 
-    def _become(self) -> Statement:
+    def become(self) -> Statement:
+        """Return the statement that makes the rest of a transaction the viewer's."""
         token = mint(self._key, self._viewer, self._organization, lifetime=self._lifetime)
         return _BECOME, (token,)
 
@@ -69,7 +74,7 @@ class Reader(_Viewer):
             >>> log.page(category="membership", after=page.next)  # doctest: +SKIP
         """
         query = page_query(limit, after, filters)
-        with block(self._conn, "audit_reader", self._become(), query, undo=True) as (_, rows):
+        with block(self._conn, "audit_reader", self.become(), query, undo=True) as (_, rows):
             return page_of(rows, limit)
 
     def events(self, *, batch: int = 500, **filters: Unpack[Filters]) -> Iterator[Event]:
@@ -115,7 +120,7 @@ class AsyncReader(_Viewer):
     ) -> Page:
         """Return a page as `Reader.page` does."""
         query = page_query(limit, after, filters)
-        async with block_async(self._conn, "audit_reader", self._become(), query, undo=True) as (
+        async with block_async(self._conn, "audit_reader", self.become(), query, undo=True) as (
             _,
             rows,
         ):

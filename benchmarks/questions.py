@@ -23,6 +23,11 @@ class Question:
     name: str
     build: Callable[[psycopg.Connection[Any], int], Query]
 
+    @property
+    def is_sql(self) -> bool:
+        """Whether it is asked in SQL, and not through the reader."""
+        return self.name.startswith(("view", "counts"))
+
 
 def _page(**filters: Any) -> Callable[[psycopg.Connection[Any], int], Query]:
     def build(conn: psycopg.Connection[Any], organization: int) -> Query:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import time
 from collections.abc import Iterator
@@ -74,19 +75,29 @@ order by n
 CHUNK = 500_000
 
 
-def fill(conn: psycopg.Connection[Any], millions: int) -> float:
-    """Fill the log and return the rows that were written in a second."""
-    total = millions * 1_000_000
+def prepare(conn: psycopg.Connection[Any]) -> None:
+    """Make the organisations, their admins, and the months that have gone by."""
+    conn.execute(SETUP.encode())
+    for back in range(1, MONTHS):
+        month = f"(now() - interval '{back} months')::date"
+        conn.execute(f"select audit.prepare_month({month})".encode())
+        conn.execute(f"select audit.attach_month({month})".encode())
+
+
+def fill(conn: psycopg.Connection[Any], total: int) -> float:
+    """Fill the log with so many events and return the rows that were written in a second."""
     started = time.perf_counter()
     for first in range(0, total, CHUNK):
-        conn.execute(FILL.encode(), {"total": total, "first": first, "last": first + CHUNK - 1})
+        conn.execute(
+            FILL.encode(), {"total": total, "first": first, "last": min(first + CHUNK, total) - 1}
+        )
     rate = total / (time.perf_counter() - started)
     conn.execute("vacuum analyze audit.event")
     return rate
 
 
 @contextmanager
-def filled(dsn: str, millions: int) -> Iterator[tuple[str, float]]:
+def filled(dsn: str, total: int) -> Iterator[tuple[str, float]]:
     """Yield the address of a database whose log holds so many events, and the rows per second."""
     drop = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(DATABASE))
     target = make_conninfo(dsn, dbname=DATABASE)
@@ -96,23 +107,22 @@ def filled(dsn: str, millions: int) -> Iterator[tuple[str, float]]:
         try:
             auditdb.install(target)
             with psycopg.connect(target, autocommit=True) as inside:
-                inside.execute(SETUP.encode())
-                for back in range(1, MONTHS):
-                    month = f"(now() - interval '{back} months')::date"
-                    inside.execute(f"select audit.prepare_month({month})".encode())
-                    inside.execute(f"select audit.attach_month({month})".encode())
-                rate = fill(inside, millions)
+                prepare(inside)
+                rate = fill(inside, total)
             yield target, rate
         finally:
             conn.execute(drop)
 
 
-def become(conn: psycopg.Connection[Any], key: str, organization: int) -> None:
-    """Become the reader of an organisation, as auditdb.reader does, until the transaction ends."""
-    conn.execute(
-        "select set_config('role', 'audit_reader', true), set_config('auditdb.viewer', %s, true)",
-        [mint(key, organization, organization)],
-    )
+def become(conn: psycopg.Connection[Any], key: str, organization: int, *, is_sql: bool) -> None:
+    """Become an admin of an organisation until the transaction ends."""
+    if is_sql:
+        conn.execute("set local role audit_reader")
+        token = mint(key, organization, organization)
+        conn.execute("select set_config('auditdb.viewer', %s, true)", [token])
+    else:
+        log = auditdb.reader(conn, key=key, viewer=organization, organization=organization)
+        conn.execute(*log.become())
 
 
 def ask(
@@ -122,7 +132,7 @@ def ask(
     plans = []
     for _ in range(repeats):
         with conn.transaction(force_rollback=True):
-            become(conn, key, organization)
+            become(conn, key, organization, is_sql=question.is_sql)
             query, values = question.build(conn, organization)
             explain = sql.SQL("explain (analyze, buffers, format json) {}").format(query)
             row = conn.execute(explain, values).fetchone()
@@ -137,10 +147,14 @@ def ask(
         "planning_ms": round(statistics.median(p["Planning Time"] for p in plans), 2),
         "partitions": len({n["Relation Name"] for n in nodes if _opens(n)}),
         "indexes": sorted(
-            {_shape(n["Index Name"]) for n in nodes if _opens(n) and "Index Name" in n}
+            {_shape(n["Index Name"]) for n in nodes if "Index Name" in n and _runs(n)}
         ),
         "scans_whole": sorted(
-            {n["Relation Name"] for n in nodes if n["Node Type"] == "Seq Scan" and _opens(n)}
+            {
+                n["Relation Name"]
+                for n in nodes
+                if n["Node Type"] == "Seq Scan" and _opens(n) and _buffers(n) > 0
+            }
         ),
         "rows": plans[-1]["Plan"]["Actual Rows"],
     }
@@ -154,12 +168,16 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _opens(node: dict[str, Any]) -> bool:
     """Whether a node reads a partition of the log that holds events."""
-    return str(node.get("Relation Name")).startswith("event_") and int(node["Actual Loops"]) > 0
+    return str(node.get("Relation Name")).startswith("event_") and _runs(node)
+
+
+def _runs(node: dict[str, Any]) -> bool:
+    return int(node["Actual Loops"]) > 0
 
 
 def _shape(index: str) -> str:
     """Return the name of a partition's index without the partition."""
-    return index.split("_", 3)[3] if index[6:10].isdigit() else index.removeprefix("event_default_")
+    return re.sub(r"^event_(\d+_\d+|default)_", "", index)
 
 
 def _buffers(plan: dict[str, Any]) -> int:
@@ -177,7 +195,7 @@ def main() -> None:
     result: dict[str, Any] = {"months": MONTHS, "organizations": ORGANIZATIONS, "sizes": {}}
     with address(options.dsn) as dsn:
         for millions in options.millions:
-            with filled(dsn, millions) as (target, rate):
+            with filled(dsn, millions * 1_000_000) as (target, rate):
                 with psycopg.connect(target) as conn:
                     row = conn.execute("select audit.create_key()").fetchone()
                     conn.commit()

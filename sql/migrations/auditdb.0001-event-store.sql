@@ -29,8 +29,10 @@ create table if not exists audit.event (
 
 create table if not exists audit.event_default partition of audit.event default;
 
-create index if not exists event_organization_id_occurred_at_id_idx
-    on audit.event (organization_id, occurred_at desc, id desc);
+-- Pages come in its order. The last three are conditions that it answers without a look at the
+-- rows. At their longest, with 800 bytes for each but the action's 200, all six fit a third of a page.
+create index if not exists event_organization_id_idx
+    on audit.event (organization_id, occurred_at desc, id desc, action, actor_id, target_id);
 
 comment on table audit.event is
     'The log: one row for each event, append-only, by month, guarded by row-level security';
