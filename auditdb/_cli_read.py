@@ -66,7 +66,7 @@ def log(
     key = _key(key_file)
     with connection(ctx) as conn:
         reading = auditdb.reader(conn, key=key, viewer=viewer, organization=organization)
-        events = reading.events(**filters)
+        events = reading.events(batch=500 if all_ else min(limit, 500), **filters)
         _print(format_, events if all_ else islice(events, limit))
 
 

