@@ -38,20 +38,8 @@ language sql stable set search_path = pg_catalog, pg_temp
 return (
     select case count(*)
         when 0 then null
-        -- A key that is a secret itself, such as a token, is named by its digest.
-        when 1 then min(case when audit.is_secret(attname)
-            then format('encode(sha256(convert_to(r.%I::text, ''UTF8'')), ''hex'')', attname)
-            else 'r.' || quote_ident(attname) end)
-        -- Never as the session's settings would have it: they would name the same row differently.
-        else 'concat_ws('','', ' || string_agg(format(case
-            when atttypid in ('date'::regtype, 'timestamp'::regtype)
-                then 'to_jsonb(r.%I) #>> ''{}'''
-            when atttypid = 'timestamptz'::regtype
-                then 'to_jsonb(r.%I at time zone ''UTC'') #>> ''{}'''
-            when audit.is_secret(attname)
-                then 'encode(sha256(convert_to(r.%I::text, ''UTF8'')), ''hex'')'
-            when atttypid = 'bytea'::regtype then 'encode(r.%I, ''hex'')'
-            else 'r.%I' end, attname), ', ' order by n) || ')'
+        when 1 then min(form)
+        else 'concat_ws('','', ' || string_agg(form, ', ' order by n) || ')'
     end
     from (
         select indrelid, indkey, indnkeyatts
@@ -66,6 +54,19 @@ return (
     ) as best
         cross join unnest(best.indkey) with ordinality as k (attnum, n)
         join pg_attribute as a on a.attrelid = key_of.target and a.attnum = k.attnum
+        -- Never as the session's settings would have it: they would name the same row differently.
+        cross join lateral (
+            select format(case
+                -- A key that is a secret itself, such as a token, is named by its digest.
+                when audit.is_secret(attname)
+                    then 'encode(sha256(convert_to(r.%I::text, ''UTF8'')), ''hex'')'
+                when atttypid in ('date'::regtype, 'timestamp'::regtype)
+                    then 'to_jsonb(r.%I) #>> ''{}'''
+                when atttypid = 'timestamptz'::regtype
+                    then 'to_jsonb(r.%I at time zone ''UTC'') #>> ''{}'''
+                when atttypid = 'bytea'::regtype then 'encode(r.%I, ''hex'')'
+                else 'r.%I' end, attname)
+        ) as f (form)
     where n <= indnkeyatts
 );
 comment on function audit.key_of(regclass) is
