@@ -40,6 +40,7 @@ from current_setting('auditdb.context', true) as before, audit.current_context()
 """
 # Those whose login has proved that it may set a context, which later ones do at less cost.
 _writers: WeakSet[Connection[Any] | AsyncConnection[Any]] = WeakSet()
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 ACTOR_TYPES = ("user", "api_key", "system", "database")
 RESTORE: LiteralString = "select set_config('auditdb.context', coalesce(%(before)s, ''), true)"
 
@@ -173,7 +174,7 @@ def _setting(conn: Connection[Any] | AsyncConnection[Any], who: dict[str, Any]) 
         "source": "web" if who["source"] is None else who["source"],
         "details": _without_nulls(who["details"].obj or None),
     }
-    context = json.dumps({k: v for k, v in given.items() if v is not None}, ensure_ascii=False)
+    context = _encode({key: value for key, value in given.items() if value is not None})
     # As psycopg: SQL_ASCII takes any bytes.
     encoding = conn.info.encoding.replace("ascii", "utf-8")
     try:

@@ -19,7 +19,7 @@ import psycopg
 from psycopg import AsyncConnection, Connection, IsolationLevel
 from psycopg.abc import Params
 from psycopg.errors import InsufficientPrivilege
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import dict_row
 from psycopg.sql import Composed, Identifier
 from psycopg.types.json import set_json_loads
@@ -63,7 +63,7 @@ class Begun(psycopg.Transaction):
             if not self._autocommit:
                 # Or psycopg would send a BEGIN of its own before.
                 conn.autocommit = True
-            psycopg.Cursor(conn).execute(_begin(conn) + self._statement)
+            psycopg.Cursor(conn).execute(_begin(conn) + self._statement, prepare=False)
             return super().__enter__()
         except BaseException as error:
             if not conn.closed:
@@ -97,7 +97,7 @@ class AsyncBegun(psycopg.AsyncTransaction):
         try:
             if not self._autocommit:
                 await conn.set_autocommit(True)
-            await psycopg.AsyncCursor(conn).execute(_begin(conn) + self._statement)
+            await psycopg.AsyncCursor(conn).execute(_begin(conn) + self._statement, prepare=False)
             return await super().__aenter__()
         except BaseException as error:
             if not conn.closed:
@@ -209,7 +209,7 @@ def can_begin(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
 
 def is_idle(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
     """Return whether a block on the connection would be the outermost, with none around it."""
-    return conn.info.transaction_status == TransactionStatus.IDLE
+    return conn.pgconn.transaction_status == TransactionStatus.IDLE
 
 
 def _begin(conn: Connection[Any] | AsyncConnection[Any]) -> bytes:
@@ -225,11 +225,11 @@ def _begin(conn: Connection[Any] | AsyncConnection[Any]) -> bytes:
 
 
 def _is_failed(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    return conn.info.transaction_status == TransactionStatus.INERROR
+    return conn.pgconn.transaction_status == TransactionStatus.INERROR
 
 
 def _in_pipeline(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    return conn.info.pipeline_status != psycopg.pq.PipelineStatus.OFF
+    return conn.pgconn.pipeline_status != PipelineStatus.OFF
 
 
 def _pipeline(conn: Connection[Any]) -> AbstractContextManager[Any]:

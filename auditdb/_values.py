@@ -72,6 +72,8 @@ def _number(digits: str) -> int | Decimal:
 
 
 def _plain(value: Any) -> Any:
+    if type(value) is str:
+        return _NO_TEXT.sub("\ufffd", value)
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float) and math.isfinite(value):
