@@ -46,7 +46,8 @@ def _log_size(conn: psycopg.Connection[Any], contender: Contender) -> float:
     return total
 
 
-def _wal(conn: psycopg.Connection[Any]) -> int:
+def wal_position(conn: psycopg.Connection[Any]) -> int:
+    """Return the bytes of write-ahead log that the server has written so far."""
     row = conn.execute("select pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
     assert row is not None
     return int(row[0])
@@ -63,9 +64,9 @@ def _measure(
     block = workload.block(
         round_number=round_number, context=contender.context, floor=contender.floor
     )
-    size, wal = _log_size(conn, contender), _wal(conn)
+    size, wal = _log_size(conn, contender), wal_position(conn)
     conn.execute(block.encode())
-    wal = _wal(conn) - wal
+    wal = wal_position(conn) - wal
     row = conn.execute("select current_setting('bench.elapsed')::float8").fetchone()
     assert row is not None
     if round_number > 0:

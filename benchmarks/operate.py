@@ -1,4 +1,4 @@
-"""Measures what operating costs: statements of many rows, many clients, maintenance under writers.
+"""Measures what operating costs: many rows, many clients, maintenance under writers, indexes.
 
 python -m benchmarks.operate                  # an embedded server, everything, docs/operate.json
 python -m benchmarks.operate --only writers   # one part; the others keep their old numbers
@@ -12,7 +12,7 @@ import multiprocessing
 import statistics
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -25,13 +25,24 @@ from psycopg.conninfo import make_conninfo
 import auditdb
 from auditdb import doctor
 from auditdb._maintain import maintain
+from benchmarks import inserver
 from benchmarks.capture import address, environment
 from benchmarks.clients import UPDATE
-from benchmarks.contenders import ATTACH
-from benchmarks.workloads import ROWS, TABLES
+from benchmarks.contenders import ATTACH, CONTEXT
+from benchmarks.workloads import ROWS, TABLES, workloads
 
 Conn = psycopg.Connection[Any]
 NAMES = ("no audit", "auditdb")
+# On audit.event, beside its primary key: what an index costs the writer.
+INDEXES = {
+    "no other": "drop index audit.event_organization_id_idx",
+    "(organization_id, occurred_at desc, id desc)":
+        "drop index audit.event_organization_id_idx; "
+        "create index on audit.event (organization_id, occurred_at desc, id desc)",
+    "and in it action, actor_id, target_id: as it is": "",
+    "and (organization_id, target_id, occurred_at desc, id desc)":
+        "create index on audit.event (organization_id, target_id, occurred_at desc, id desc)",
+}  # fmt: skip
 DATABASES = {name: "bench_operate_" + name.replace(" ", "_") for name in NAMES}
 CLIENTS = 8
 SIZES = tuple(10**n for n in range(7))
@@ -47,7 +58,8 @@ BULK = {
 def drop(dsn: str) -> None:
     """Drop the databases of the benchmark."""
     with psycopg.connect(dsn, autocommit=True) as conn:
-        for database in DATABASES.values():
+        others = [f"bench_operate_index_{n}" for n in range(len(INDEXES))]
+        for database in [*DATABASES.values(), *others]:
             ident = sql.Identifier(database)
             conn.execute(sql.SQL("drop database if exists {} with (force)").format(ident))
 
@@ -248,6 +260,48 @@ def writers(dsns: dict[str, str], seconds: float) -> list[dict[str, Any]]:
     return rows
 
 
+def indexes(dsns: dict[str, str]) -> list[dict[str, Any]]:
+    """Return what a captured row costs with each set of indexes, beyond that of no other."""
+    conns = []
+    for number, ddl in enumerate(INDEXES.values()):
+        name = f"bench_operate_index_{number}"
+        with psycopg.connect(dsns["no audit"], autocommit=True) as conn:
+            template = sql.Identifier(DATABASES["auditdb"])
+            create = sql.SQL("create database {} template {}")
+            conn.execute(create.format(sql.Identifier(name), template))
+        conns.append(psycopg.connect(make_conninfo(dsns["auditdb"], dbname=name), autocommit=True))
+        conns[-1].execute(ddl.encode())
+    singles = [w for w in workloads(2000) if w.name in ("update", "insert", "delete")]
+    micros: dict[tuple[int, str], list[float]] = defaultdict(list)
+    wal: dict[tuple[int, str], list[float]] = defaultdict(list)
+    for round_number in range(ROUNDS + 1):
+        for work in singles:
+            for number, conn in enumerate(conns):
+                conn.execute("vacuum member")
+                before = inserver.wal_position(conn)
+                block = work.block(round_number=round_number, context=CONTEXT, floor=False)
+                conn.execute(block.encode())
+                row = conn.execute("select current_setting('bench.elapsed')::float8").fetchone()
+                if row and round_number > 0:
+                    micros[number, work.name].append(row[0] * 1e6 / work.rows)
+                    wal[number, work.name].append(
+                        (inserver.wal_position(conn) - before) / work.rows
+                    )
+    for conn in conns:
+        conn.close()
+    return [
+        {
+            "indexes": title,
+            **{
+                f"{w.name} {unit}": round(min(of[number, w.name]) - min(of[0, w.name]), digits)
+                for w in singles
+                for unit, of, digits in (("us", micros, 1), ("wal_bytes", wal, None))
+            },
+        }
+        for number, title in enumerate(INDEXES)
+    ]
+
+
 def fill(dsn: str, events: int, month: str) -> None:
     """Write events of a month that has no partition."""
     with psycopg.connect(dsn) as conn:
@@ -327,7 +381,9 @@ def main() -> None:
     parser.add_argument("--dsn", help="a superuser's address; an embedded server by default")
     parser.add_argument("--seconds", type=float, default=1.0, help="of writers (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for operate.json")
-    parser.add_argument("--only", choices=["bulk", "writers", "maintenance"], help="one part alone")
+    parser.add_argument(
+        "--only", choices=["bulk", "writers", "maintenance", "indexes"], help="one part alone"
+    )
     options = parser.parse_args()
     path = options.out / "operate.json"
     result = json.loads(path.read_text("utf-8")) if path.exists() else {}
@@ -336,6 +392,7 @@ def main() -> None:
             "writers": lambda dsns: writers(dsns, options.seconds),
             "maintenance": maintenance,
             "bulk": bulk,
+            "indexes": indexes,
         }
         result["environment"] = environment(dsn)
         for name, measure in parts.items():
