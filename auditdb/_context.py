@@ -163,7 +163,7 @@ async def _block_async(
 
 
 def _setting(conn: Connection[Any] | AsyncConnection[Any], who: dict[str, Any]) -> bytes:
-    """Return the statement that does as `audit.set_context` does: SET takes no plan, no row.
+    """Return the statement that does as `audit.set_context` does, at less cost.
 
     Raises:
         InvalidInput: the connection's encoding lacks a character.
@@ -184,7 +184,11 @@ def _setting(conn: Connection[Any] | AsyncConnection[Any], who: dict[str, Any]) 
             f"the client_encoding of the connection has no {error.object[error.start]!r}, which "
             "the context holds"
         ) from error
-    return b"set local auditdb.context = " + bytes(literal)
+    if conn.info.server_version >= 180000:
+        # Takes no plan and returns no row; but older servers' pg_stat_statements would keep a line
+        # for each value.
+        return b"set local auditdb.context = " + bytes(literal)
+    return b"select set_config('auditdb.context', " + bytes(literal) + b", true)"
 
 
 def _without_nulls(value: Any) -> Any:
