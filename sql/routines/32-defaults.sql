@@ -33,18 +33,26 @@ return (
 comment on function audit.over_row(regclass, text) is
     'An option as an expression over the row r: a column name becomes r.<column>';
 
-create or replace function audit.key_of(target regclass) returns text
+-- An identifier reads the same whatever the session's settings are.
+create or replace function audit.name_of(target regclass, expression text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return coalesce((
+    select audit.key_form(atttypid, 'r.' || quote_ident(attname))
+    from pg_attribute
+    where attrelid = name_of.target and attnum > 0 and not attisdropped
+        and 'r.' || quote_ident(attname) = audit.over_row(target, expression)
+), audit.over_row(target, expression));
+comment on function audit.name_of(regclass, text) is
+    'An option that names something, as an expression over the row r';
+
+create or replace function audit.key_columns(target regclass) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select case count(*)
-        when 0 then null
-        when 1 then min(form)
-        else 'concat_ws('','', ' || string_agg(form, ', ' order by n) || ')'
-    end
+    select array_agg(attname::text order by n)
     from (
-        select indrelid, indkey, indnkeyatts
+        select indkey, indnkeyatts
         from pg_index
-        where indrelid = key_of.target and indisunique and indisvalid
+        where indrelid = key_columns.target and indisunique and indisvalid
             and indpred is null and indexprs is null
             and (indisprimary or not exists (
                 select from pg_attribute
@@ -53,21 +61,23 @@ return (
         limit 1
     ) as best
         cross join unnest(best.indkey) with ordinality as k (attnum, n)
-        join pg_attribute as a on a.attrelid = key_of.target and a.attnum = k.attnum
-        -- Never as the session's settings would have it: they would name the same row differently.
-        cross join lateral (
-            select format(case
-                -- A key that is a secret itself, such as a token, is named by its digest.
-                when audit.is_secret(attname)
-                    then 'encode(sha256(convert_to(r.%I::text, ''UTF8'')), ''hex'')'
-                when atttypid in ('date'::regtype, 'timestamp'::regtype)
-                    then 'to_jsonb(r.%I) #>> ''{}'''
-                when atttypid = 'timestamptz'::regtype
-                    then 'to_jsonb(r.%I at time zone ''UTC'') #>> ''{}'''
-                when atttypid = 'bytea'::regtype then 'encode(r.%I, ''hex'')'
-                else 'r.%I' end, attname)
-        ) as f (form)
+        join pg_attribute as a on a.attrelid = key_columns.target and a.attnum = k.attnum
     where n <= indnkeyatts
+);
+comment on function audit.key_columns(regclass) is
+    'Columns of the primary key, else of the first unique key without nulls, else null';
+
+create or replace function audit.key_of(target regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select case count(*)
+        when 0 then null
+        when 1 then min(form)
+        else 'concat_ws('','', ' || string_agg(form, ', ' order by n) || ')'
+    end
+    from unnest(audit.key_columns(key_of.target)) with ordinality as k (name, n)
+        join pg_attribute on attrelid = key_of.target and attname = name
+        cross join audit.key_form(atttypid, format('r.%I', name)) as f (form)
 );
 comment on function audit.key_of(regclass) is
     'Expression for the primary key, else the first unique key without nulls, else null';
@@ -220,36 +230,26 @@ return (
 comment on function audit.default_admin(regclass, text) is
     'Expression for the admins among members: by their role, not while merely invited or suspended';
 
+-- Only a table of the same owner: another's mapping is another's text.
 create or replace function audit.parent_organization(target regclass, kind text, parent text)
 returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-declare
-    _parents record;
-begin
-    -- The attached table of the same kind that the column references, else the only one of that
-    -- kind.
-    for _parents in
-        select a.target, a.mapping ->> 'organization' as organization, a.mapping ->> 'target_id'
-            as key
-        from audit.attachment as a
-        where a.kind = parent_organization.kind and a.target <> parent_organization.target
-            and not a.mapping ? 'parent'
-        order by exists (
-            select from pg_constraint as c
-            where c.contype = 'f' and c.conrelid = parent_organization.target
-                and c.confrelid = a.target
-        ) desc, a.id
-        limit 1
-    loop
-        return format('(select p.organization'
-            ' from (select %s as key, (%s) as organization from %s as r)'
-            ' as p where p.key = %s)', _parents.key,
-            coalesce(_parents.organization, 'null::text'), _parents.target,
-                parent_organization.parent);
-    end loop;
-    return null;
-end
-$$;
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    -- The attached table of the same kind that the column references, else the first of that kind.
+    select format(E'(select p.organization from (select %s as key, (%s\n) as organization '
+        'from %s as r) as p where p.key = %s)', a.mapping ->> 'target_id',
+        coalesce(a.mapping ->> 'organization', 'null::text'), a.target, parent_organization.parent)
+    from audit.attachment as a
+        join pg_class as theirs on theirs.oid = a.target
+        join pg_class as mine on mine.oid = parent_organization.target
+    where a.kind = parent_organization.kind and a.target <> parent_organization.target
+        and not a.mapping ? 'parent' and theirs.relowner = mine.relowner
+    order by exists (
+        select from pg_constraint as c
+        where c.contype = 'f' and c.conrelid = parent_organization.target
+            and c.confrelid = a.target
+    ) desc, a.id
+    limit 1
+);
 comment on function audit.parent_organization(regclass, text, text) is
     'Expression for the organisation of a child row, taken from the mapping of its parent''s table';

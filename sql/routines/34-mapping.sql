@@ -27,13 +27,14 @@ begin
         for _column in select jsonb_array_elements_text(check_options.given -> _option) loop
             if not exists (
                 select from pg_attribute
-                where attrelid = check_options.target and attname = _column
-                    and attnum > 0 and not attisdropped
+                where attrelid = check_options.target and attnum > 0 and not attisdropped
+                    and (attname = _column or _option = 'redact' and '-' || attname = _column)
             ) then
                 raise exception 'option "%" names column "%", which % does not have',
                         _option, _column, check_options.target
                     using errcode = 'undefined_column',
-                        hint = 'Name a column of the table, without quotes.';
+                        hint = 'Name a column of the table, without quotes; redact => ''{-note}'' shows one '
+                        'that is redacted by default.';
             end if;
         end loop;
     end loop;
@@ -48,11 +49,11 @@ language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
     _mapping jsonb := '{}';
-    _organization text := audit.over_row(target, given ->> 'organization');
-    _subject text := audit.over_row(target, given ->> 'subject');
+    _organization text := audit.name_of(target, given ->> 'organization');
+    _subject text := audit.name_of(target, given ->> 'subject');
     _role text := audit.over_row(target, given ->> 'role');
     _alive text := coalesce(audit.over_row(target, given ->> 'alive'), audit.default_alive(target));
-    _parent text := audit.over_row(target, given ->> 'parent');
+    _parent text := audit.name_of(target, given ->> 'parent');
     _key text := audit.key_of(target);
 begin
     perform audit.check_options(target, kind, given);
@@ -61,10 +62,13 @@ begin
     if _organization is null and _parent is not null then
         _organization := audit.parent_organization(target, kind, _parent);
     end if;
-    _organization := coalesce(_organization, 'r.' || quote_ident(audit.column_like(target,
+    if kind = 'organization' then
+        _organization := coalesce(_organization, audit.name_of(target, given ->> 'target_id'), _key);
+    end if;
+    _organization := coalesce(_organization, audit.name_of(target, audit.column_like(target,
         '(organi[sz]ation|org)id', '(tenant|workspace|company|account|customer|team)id')));
     if kind <> 'user' then
-        _subject := coalesce(_subject, 'r.' || quote_ident(audit.column_like(target,
+        _subject := coalesce(_subject, audit.name_of(target, audit.column_like(target,
             '(user|owner|ownerusr|owneruser)id', '(member|person|profile|account)id',
             'created(by|byid|byuserid)')));
     end if;
@@ -87,7 +91,7 @@ begin
         'target_type', case when kind in ('password', 'two_factor') then 'user' else kind end,
         'organization', _organization,
         'target_id', coalesce(
-            audit.over_row(target, given ->> 'target_id'),
+            audit.name_of(target, given ->> 'target_id'),
             _parent,
             case when kind in ('password', 'two_factor') then _subject end,
             _key),
@@ -96,9 +100,8 @@ begin
         'whole', case when _key is null and kind <> 'user' and not given ? 'target_id'
             then true end,
         'subject', case
-            when kind = 'user' then coalesce(_subject, audit.over_row(target,
-                given ->> 'target_id'),
-                _key)
+            when kind = 'user' then
+                coalesce(_subject, audit.name_of(target, given ->> 'target_id'), _key)
             when kind in ('membership', 'api_key', 'password', 'two_factor', 'admin')
                 or given ? 'subject' then _subject end,
         'role', _role,
@@ -118,11 +121,9 @@ begin
             select jsonb_agg(attname order by attnum)
             from pg_attribute
             where attrelid = target and attnum > 0 and not attisdropped
-                and (audit.is_secret(attname) or given -> 'redact' ? attname
-                    or kind = 'api_key'
-                        and lower(replace(attname, '_', '')) ~ '^(key|value|secret|digest)$'
-                    or kind = 'password' and lower(attname) ~ '(hash|digest|passw|^value$)')
-                and (atttypid <> 'boolean'::regtype or given -> 'redact' ? attname)
+                and (given -> 'redact' ? attname
+                    or attname = any (audit.secret_columns(target, kind))
+                        and not coalesce(given -> 'redact' ? ('-' || attname), false))
         ),
         'facts', case when kind = 'user' then audit.facts_of(target, given) end,
         'columns', (
@@ -131,6 +132,9 @@ begin
             where attrelid = target and attnum > 0 and not attisdropped
         )
     );
+    if kind = 'organization' and _organization = _mapping ->> 'target_id' then
+        _mapping := _mapping || '{"is_organization": true}';
+    end if;
     if kind = 'membership' and _parent is null or given ? 'admin' then
         _mapping := _mapping || jsonb_build_object('admin', coalesce(
             audit.over_row(target, given ->> 'admin'),

@@ -47,38 +47,53 @@ comment on function audit.typed(pg_type, text) is
     'may run code of the application';
 
 -- An enum is not handed to jsonb or cast to text: both look for a cast that somebody created.
+-- Text, json, bytea and arrays of them may hold secrets inside.
 create or replace function audit.typed_json(type pg_type, value text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return case when typed_json.type.typtype = 'e' then
-        format('textin(enum_out(%s))', value)
-    else audit.typed(typed_json.type, value) end;
+return case
+    when typed_json.type.typtype = 'e' then format('textin(enum_out(%s))', value)
+    when typed_json.type.oid = any (array['text', 'varchar', 'name']::regtype[]) then format(
+        'case when audit.may_hold_secret(%1$s) then audit.redact_text(%1$s) else %1$s end', value)
+    when typed_json.type.oid = 'jsonb'::regtype then format('audit.redact_json(%s)', value)
+    when typed_json.type.oid = any (array['json', 'xml', 'bytea', 'bpchar']::regtype[])
+        or typed_json.type.typcategory = 'A' and typed_json.type.typelem = any (
+            array['text', 'varchar', 'bpchar', 'name', 'json', 'jsonb', 'xml', 'bytea']::regtype[])
+        then format('audit.redact_json(to_jsonb(%s))', value)
+    else value
+end;
 comment on function audit.typed_json(pg_type, text) is
-    'Generated expression for a value as an argument of jsonb_build_object; or null, as '
-    'audit.typed';
+    'Generated expression for a typed value as an argument of jsonb_build_object';
 
-create or replace function audit.refuse_long() returns text
-language plpgsql volatile set search_path = pg_catalog, pg_temp
-as $$
-begin
-    raise exception using errcode = 'string_data_right_truncation';
-end
-$$;
-comment on function audit.refuse_long() is
-    'Raises: an identifier is too long for the short way; the other one takes care of it';
+-- As the session's settings would have it, one value could have several names.
+create or replace function audit.key_form(type oid, value text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return case
+    when key_form.type in ('date'::regtype, 'timestamp'::regtype)
+        then format('to_jsonb(%s) #>> ''{}''', value)
+    when key_form.type = 'timestamptz'::regtype
+        then format('to_jsonb(%s at time zone ''UTC'') #>> ''{}''', value)
+    when key_form.type = 'bytea'::regtype then format('encode(%s, ''hex'')', value)
+    else value
+end;
+comment on function audit.key_form(oid, text) is
+    'Expression that names a value of a type the same way whatever the settings of the session';
 
--- What identifies fits an index: three of them in 600 bytes.
 create or replace function audit.typed_text(type pg_type, value text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select case when typed_text.type.oid = any (array['bool', 'int2', 'int4', 'int8', 'oid', 'uuid',
-            'date', 'timestamp', 'timestamptz']::regtype[]) then t.form
-        else format('case when octet_length(%1$s) > 200 then audit.refuse_long() else %1$s end',
-            t.form) end
-    from (
-        select case when typed_text.type.typtype = 'e' then
-                audit.typed_json(typed_text.type, typed_text.value)
-            else audit.typed(typed_text.type, typed_text.value) || '::text' end
-    ) as t (form)
-);
+return case
+    when audit.typed(typed_text.type, value) is null then null
+    when typed_text.type.typtype = 'e' then format('textin(enum_out(%s))', value)
+    when audit.key_form(typed_text.type.oid, value) <> value
+        then '(' || audit.key_form(typed_text.type.oid, value) || ')'
+    else value || '::text'
+end;
 comment on function audit.typed_text(pg_type, text) is
-    'Generated expression for a value as an identifier; or null, as audit.typed';
+    'Generated expression for a typed value as text; null if reading it may run code of the '
+    'application';
+
+create or replace function audit.is_text(type oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return is_text.type <> all (array['bool', 'int2', 'int4', 'int8', 'oid', 'uuid', 'date',
+    'timestamp', 'timestamptz']::regtype[]::oid[]);
+comment on function audit.is_text(oid) is
+    'Whether values of a type, as identifiers, may be long or hold something else';

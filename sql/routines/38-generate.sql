@@ -1,81 +1,112 @@
--- Generation: the other functions of one attached table, and how all of them are written.
--- The trigger function runs as audit_owner and meets no application code but through
--- audit_mapper's.
+-- Generation: the functions of one attached table, put together and written. For each operation a
+-- trigger function of its own, audit.capture_<id>_<operation>, which runs as audit_owner and meets
+-- code of the application only through what runs as audit_mapper.
 
--- STABLE, so that lookups see the database as the statement found it: the team of a membership that
--- goes by cascade is gone already when the trigger fires. audit.append is VOLATILE and writes.
--- A function of the application can change search_path for good, past every pin around it: from the
--- image on, every name and operator here says its schema.
-create or replace function audit.capture_code(id int, kind text, target regclass, mapping jsonb)
-returns text
+-- What stands between begin and end is the same for every table and operation: make the event in a
+-- guarded block that writes nothing, fall back where that raised, insert outside of it.
+create or replace function audit.capture_code(
+    id int, target regclass, mapping jsonb, op text
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return format($sql$
-#variable_conflict use_variable
+return (
+    select format($sql$
 declare
     _captured_from text := tg_table_schema || '.' || tg_table_name;
-    _context jsonb;
-    _image audit.image;
     _reason text;
-    _lost boolean;
-    _done boolean;%7$s
-begin%8$s
-    if tg_op = 'TRUNCATE' then
-        _image.action := %1$L;
-        _context := audit.current_context();
-    else
-        begin
-            _context := nullif(current_setting('auditdb.context', true), '')::jsonb;
-            if jsonb_typeof(_context) <> 'object' then
-                raise exception using errcode = 'invalid_parameter_value';
-            end if;
-            _image := audit.image_%2$s(tg_op, old, new);%3$s
-        exception when assert_failure or others then
+    _said jsonb;
+    _context jsonb;
+    _actor_id text;
+    _actor_type text;
+    _impersonator_id text;
+    _source text;
+    _details jsonb;
+    _organization text;
+    _former text;
+    _action text;
+    _target_id text;
+    _subject text;
+    _old jsonb;
+    _new jsonb;%s
+begin
+    begin%s%s%s%s%s
+        -- What was done, to what, and whose it is.
+        _action := %s;%s%s%s%s
+    exception%s
+        when assert_failure or others then
+            _action := null;
             _reason := sqlstate;
-            _context := audit.current_context();
-            _lost := _context is null and nullif(current_setting('auditdb.context', true), '')
-                is not null;
-            begin
-                _image := audit.rescue(tg_op, old, new, %4$L, _reason);
-            exception when assert_failure or others then
-                _image := row(%5$L, null, null, null, null, null, jsonb_build_object('degraded',
-                    jsonb_build_object('sqlstate', sqlstate, 'lost', '{"row"}'::text[], 'op',
-                        tg_op)));
-            end;
-            if _lost then
-                _image.details := audit.lose_context(_image.details);
-            end if;
-        end;
-        if _image.action is null then
+    end;%s
+    if _action is null then
+        _said := audit.fall_back(%s, tg_op, old, new, _reason);
+        if _said is not null then
+            perform audit.append_said(_said, _captured_from);
             return null;
-        end if;
-    end if;
-    _done := %6$s;
-    return null;
+        end if;%s
+    end if;%s
 end$sql$,
-    kind || '.truncated',
-    id,
-    case when not audit.is_column(mapping ->> 'organization') then format($sql$
-            if _image.organization_id is null and _image.action is not null then
-                -- What this very statement made is visible to a fresh snapshot only.
-                if tg_op operator(pg_catalog.=) 'DELETE' then
-                    _image.organization_id := audit.organization_%1$s(old);
-                else
-                    _image.organization_id := audit.organization_%1$s(new);
-                end if;
-            end if;$sql$, id) else '' end,
-    mapping,
-    mapping -> 'verbs' ->> 'changed',
-    case when mapping -> 'facts' <> '[]' then
-        format('audit.append_facts(_image, %L, _captured_from, _context)', mapping -> 'facts')
-    else format($sql$audit.append(_image.action, _image.organization_id, %L, _image.target_id,
-        _image.subject_id, _captured_from, _image.old_values, _image.new_values, _image.details,
-        _context)$sql$,
-        mapping ->> 'target_type') end,
-    audit.inline_variables(target, mapping),
-    audit.inline_code(target, mapping)
+        case when is_raw then E'\n    _before text[];\n    _after text[];' end
+            || case when is_foreign then E'\n    _locks text[] := audit.held_locks();' else '' end,
+        audit.who_code(),
+        audit.shape_code(target, case op when 'DELETE' then 'old' else 'new' end),
+        case when op = 'UPDATE' and (is_raw or mapping ? 'whole')
+            then audit.unchanged_code(target, mapping) end,
+        audit.read_call_code(id, target, mapping, op),
+        audit.values_code(target, mapping, op)
+            || case when op = 'UPDATE' and not (is_raw or mapping ? 'whole') then $sql$
+        if _new = '{}' then
+            return null;
+        end if;$sql$ else '' end,
+        audit.action_code(target, mapping, op),
+        audit.whose_code(id, target, mapping, op),
+        audit.names_code(target, mapping, op),
+        audit.details_code(target, mapping, op),
+        -- Rolled back, so that nothing which code of the application sets or does outlives it.
+        case when is_raw then $sql$
+        raise exception using errcode = 'AU001';$sql$ end,
+        case when is_raw then $sql$
+        when sqlstate 'AU001' then
+            null;$sql$ end,
+        case when is_foreign then $sql$
+    perform audit.release_locks(_locks);$sql$ end,
+        id,
+        audit.last_code(target, mapping, op),
+        audit.insert_code(mapping, op)
+    )
+    from (
+        select audit.raw_parts(target, mapping) <> '{}' as is_raw,
+            audit.raw_parts(target, mapping) <> '{}' and (
+                mapping ? 'is_foreign' or array_to_string(audit.raw_parts(target, mapping), ',')
+                    like '%column %') as is_foreign
+    ) as t
 );
-comment on function audit.capture_code(int, text, regclass, jsonb) is
-    'Body of audit.capture_<id>, the trigger function of an attached table';
+comment on function audit.capture_code(int, regclass, jsonb, text) is
+    'Body of audit.capture_<id>_<operation>, the trigger function of an attached table';
+
+-- Where triggers of a former release still call the one function that they shared.
+create or replace function audit.former_code(id int, target regclass, kind text, mapping jsonb)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return format(E'\n#variable_conflict use_variable\nbegin\n    if tg_op = ''INSERT'' then%s;\n'
+    '    elsif tg_op = ''UPDATE'' then%s;\n    elsif tg_op = ''DELETE'' then%s;\n    else%s;\n'
+    '    end if;\n    return null;\nend',
+    audit.capture_code(id, target, mapping, 'INSERT'),
+    audit.capture_code(id, target, mapping, 'UPDATE'),
+    audit.capture_code(id, target, mapping, 'DELETE'),
+    audit.truncate_code(kind));
+comment on function audit.former_code(int, regclass, text, jsonb) is
+    'Body of audit.capture_<id>, which triggers made by a former release call';
+
+create or replace function audit.truncate_code(kind text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return format($sql$
+begin
+    perform audit.append(%L, left(audit.current_context() ->> 'organization_id', 200), null, null,
+        null, null, tg_table_schema || '.' || tg_table_name, null, null, null,
+        audit.current_context());
+    return null;
+end$sql$, kind || '.truncated');
+comment on function audit.truncate_code(text) is
+    'Body of audit.capture_<id>_truncate: all rows of a table went at once';
 
 -- The live check behind every read: is this user an admin or owner there, now?
 create or replace function audit.admin_code(target regclass, mapping jsonb) returns text
@@ -86,27 +117,33 @@ declare
     _type text;
 begin
     -- Compared in the column's own type, so that its index serves.
-    select format_type(atttypid, -1) into _type
-    from pg_attribute
-    where attrelid = admin_code.target and audit.over_row(admin_code.target, attname) = _subject
-        and attnum > 0 and not attisdropped;
+    select format_type((type).oid, -1) into _type
+    from audit.own_columns(admin_code.target)
+    where 'r.' || quote_ident(name) = _subject;
     -- $1 and $2: by name they would be ambiguous beside columns called organization and viewer.
-    return format(E'\n#variable_conflict use_column\nbegin\n    return exists (\n'
+    return audit.as_mapper(format(E'    return exists (\n'
         '        select from %s as r\n        where (%s\n) = ($2)%s and ((%s\n)::text) = $1\n'
-        '            and (%s\n) and (%s\n)\n    );\nend',
+        '            and (%s\n) and (%s\n)\n    );',
         admin_code.target,
         case when _type is null then '(' || _subject || E'\n)::text' else _subject end,
         coalesce('::' || _type, ''),
         admin_code.mapping ->> 'organization',
         coalesce(admin_code.mapping ->> 'alive', 'true'),
-        admin_code.mapping ->> 'admin');
+        admin_code.mapping ->> 'admin'));
 end
 $$;
 comment on function audit.admin_code(regclass, jsonb) is
     'Body of audit.admin_<id>: whether a membership makes its user an admin or owner';
 
+create or replace function audit.is_of_mapper(name text) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+return is_of_mapper.name ~ '^((read|organization|admin)_[0-9]+|rescue|examine|try_expression)$';
+comment on function audit.is_of_mapper(text) is
+    'Whether a function of this name belongs to audit_mapper, since code of the application may '
+    'run in it';
+
 create or replace function audit.define(
-    name text, arguments text, returns text, volatility text, owner regrole, body text, purpose text
+    name text, arguments text, returns text, volatility text, body text, purpose text
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -116,14 +153,61 @@ begin
         name, arguments, returns, volatility, body);
     execute format('revoke all on function audit.%I from public', name);
     execute format('comment on function audit.%I is %L', name, purpose);
-    if owner <> current_user::regrole then
-        execute format('alter function audit.%I owner to %s', name, owner);
+    if audit.is_of_mapper(define.name) then
+        execute format('alter function audit.%I owner to audit_mapper', name);
         execute format('grant execute on function audit.%I to audit_owner', name);
     end if;
 end
 $$;
-comment on function audit.define(text, text, text, text, regrole, text, text) is
+comment on function audit.define(text, text, text, text, text, text) is
     'Creates or replaces a generated function, closed to PUBLIC';
+
+create or replace function audit.define_capture(
+    id int, target regclass, kind text, mapping jsonb, purpose text
+) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _op text;
+    _pragma text := E'\n-- Generated for %s as %s. Do not edit: audit.attach() writes it again.'
+        '\n#variable_conflict use_variable';
+begin
+    if audit.raw_parts(target, mapping) <> '{}' then
+        -- IMMUTABLE is not what it is: PL/pgSQL leaves the snapshot of the statement in force for
+        -- it. A team that a statement deletes is still there when its memberships go by cascade.
+        perform audit.define('read_' || id, 'r anyelement', 'text[]', 'immutable',
+            audit.read_code(target, mapping), 'What audit_mapper reads of a row' || purpose);
+    else
+        execute format('drop function if exists audit.read_%s(anyelement)', id);
+    end if;
+    if 'organization' = any (audit.raw_parts(target, mapping)) then
+        perform audit.define('organization_' || id, 'r anyelement', 'text', 'volatile',
+            audit.as_mapper(format(E'    return (%s\n    )::text;', mapping ->> 'organization')),
+            'Organisation of a row, by a fresh snapshot' || purpose);
+    else
+        execute format('drop function if exists audit.organization_%s(anyelement)', id);
+    end if;
+    foreach _op in array '{INSERT,UPDATE,DELETE}'::text[] loop
+        perform audit.define(format('capture_%s_%s', id, lower(_op)), '', 'trigger', 'volatile',
+            format(_pragma, replace(target::text, E'\n', ' '), kind)
+                || audit.capture_code(id, target, mapping, _op),
+            format('Captures %s%s', _op, purpose));
+    end loop;
+    perform audit.define(format('capture_%s_truncate', id), '', 'trigger', 'volatile',
+        audit.truncate_code(kind), 'Captures TRUNCATE' || purpose);
+    if exists (
+        select from pg_trigger
+        where tgfoid = to_regprocedure(format('audit.capture_%s()', define_capture.id))
+    ) then
+        perform audit.define('capture_' || id, '', 'trigger', 'volatile',
+            audit.former_code(id, target, kind, mapping), 'Captures changes' || purpose);
+    else
+        execute format('drop function if exists audit.capture_%s()', id);
+    end if;
+end
+$$;
+comment on function audit.define_capture(int, regclass, text, jsonb, text) is
+    'Writes the trigger functions of an attached table, and what audit_mapper reads for them';
 
 create or replace function audit.generate(id int) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -135,30 +219,19 @@ begin
     select * into strict _a from audit.attachment as a where a.id = generate.id;
     _a.mapping := _a.mapping
         || jsonb_build_object('redact', audit.redacted_columns(_a.target, _a.mapping));
+    _a.mapping := _a.mapping || jsonb_build_object('digest', audit.digested(_a.target, _a.mapping));
     _of := format(' of %s (attached as %s)', _a.target, _a.kind);
-    -- A function given to audit_mapper needs its CREATE for that moment, and to be ours again to
-    -- change.
+    -- A function given to audit_mapper needs its CREATE for that moment.
     grant create on schema audit to audit_mapper;
     if _a.kind <> 'admin' then
-        perform audit.define('image_' || id, 'op text, old anyelement, new anyelement',
-            'audit.image', 'stable', 'audit_mapper', audit.image_code(_a.target, _a.mapping),
-            'What a changed row says' || _of);
-        if not audit.is_column(_a.mapping ->> 'organization') then
-            perform audit.define('organization_' || id, 'r anyelement', 'text', 'volatile',
-                'audit_mapper', format(E'\nbegin\n    return (%s\n);\nend',
-                    _a.mapping ->> 'organization'), 'Organisation of a row' || _of);
-        else
-            execute format('drop function if exists audit.organization_%s', id);
-        end if;
-        perform audit.define('capture_' || id, '', 'trigger',
-            case when audit.is_inline(_a.target, _a.mapping) then 'volatile' else 'stable' end,
-            'audit_owner', audit.capture_code(id, _a.kind, _a.target, _a.mapping),
-            'Captures changes' || _of);
+        perform audit.define_capture(id, _a.target, _a.kind, _a.mapping, _of);
     end if;
     if _a.mapping ? 'admin' then
         perform audit.define('admin_' || id, 'organization text, viewer text', 'boolean', 'stable',
-            'audit_mapper', audit.admin_code(_a.target, _a.mapping),
+            audit.admin_code(_a.target, _a.mapping),
             'Whether a user is an admin or owner, by a row' || _of);
+    else
+        execute format('drop function if exists audit.admin_%s(text, text)', id);
     end if;
     revoke create on schema audit from audit_mapper;
 end

@@ -1,143 +1,347 @@
--- Lookups: mapping expressions are checked, and audit_mapper is let at the columns that they read.
--- Run by the owner of the tables, who alone can grant that.
+-- Lookups: mapping expressions are checked without being executed, and audit_mapper is let at the
+-- columns that they read, as far as the owner of the attached table may let it.
 
--- A view made and thrown away checks the expression under the path that it will run under, and
--- names each column that it reads.
-create or replace function audit.columns_read(target regclass, name text, expression text)
-returns table (relation regclass, columns text[])
+create or replace function audit.probe(target regclass, form text, expression text, body text)
+returns regprocedure
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _relations regclass[] := '{}';
-    _columns jsonb[] := '{}';
-    _i int;
-    -- An expression that closes the parenthesis cannot name a view or a column that it cannot
-    -- guess.
-    _probe text := 'auditdb_probe_' || replace(gen_random_uuid()::text, '-', '');
+    _name text := 'auditdb_probe_' || replace(gen_random_uuid()::text, '-', '');
 begin
+    execute format('create function pg_temp.%I(r %s) returns text language sql stable ', _name,
+        probe.target) || format(probe.form, format(probe.body, probe.expression));
+    return (
+        select oid::regprocedure from pg_proc
+        where proname = _name and pronamespace = pg_my_temp_schema()
+    );
+end
+$$;
+comment on function audit.probe(regclass, text, text, text) is
+    'Creates a temporary function over a row, which is never called';
+
+-- An expression is one by construction. As a quoted body it closes no quote. Whatever text is valid
+-- both alone in a select list and within coalesce(...), which takes neither a semicolon nor an
+-- alias nor a clause, is one expression once it stands in parentheses. PostgreSQL parses both and
+-- executes neither; only then is the text put into a body that is parsed at once, for which
+-- PostgreSQL keeps what it depends on.
+create or replace function audit.parse_expression(
+    target regclass, name text, expression text, out tree text, out reads jsonb, out functions text[]
+)
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _probe regprocedure;
+    -- No cast: PL/pgSQL would not make it either.
+    _type text := case when parse_expression.name in ('alive', 'admin') then ' is true' else '' end;
+begin
+    perform set_config('check_function_bodies', 'on', true);
+    perform audit.probe(target, 'as %L', expression, E'select (%s\n)' || _type || '::text'),
+        audit.probe(target, 'as %L', expression,
+            E'select null::text where coalesce((%s\n)' || _type || '::text, '''') = ''''');
+    _probe := audit.probe(target, 'return %s', expression,
+        case _type when '' then E'(%s\n)::text' else E'((%s\n) is true)::text' end);
+    select prosqlbody::text into tree from pg_proc where oid = _probe;
+    select jsonb_object_agg(refobjid::regclass::text, columns) into reads
+    from (
+        select refobjid, coalesce(jsonb_agg(distinct attname) filter (where attname is not null),
+            '[]') as columns
+        from pg_depend
+            left join pg_attribute on attrelid = refobjid and attnum = refobjsubid and attnum > 0
+        where classid = 'pg_proc'::regclass and objid = _probe and refclassid = 'pg_class'::regclass
+        group by refobjid
+    ) as d;
+    select array_agg(distinct f::text) into functions
+    from (
+        select refobjid::regprocedure from pg_depend
+        where classid = 'pg_proc'::regclass and objid = _probe and refclassid = 'pg_proc'::regclass
+        union all
+        select oprcode::oid::regprocedure from pg_depend join pg_operator on pg_operator.oid = refobjid
+        where classid = 'pg_proc'::regclass and objid = _probe
+            and refclassid = 'pg_operator'::regclass
+    ) as t (f);
+end
+$$;
+comment on function audit.parse_expression(regclass, text, text) is
+    'What an expression is made of: its parse tree, the columns of tables that it reads, and the '
+    'functions of the application that it calls; raises if it is not one expression';
+
+-- Parsing converts literals, which may run the check of a domain: as audit_mapper, and rolled back.
+create or replace function audit.examine(
+    target regclass, name text, expression text,
+    out tree text, out reads jsonb, out functions text[], out problem text, out code text
+)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if current_user operator(pg_catalog.<>) 'audit_mapper'::pg_catalog.name then
+        raise exception 'audit.examine runs as %', current_user;
+    end if;
     begin
-        -- In WHERE too, which refuses aggregates: an expression is about one row.
-        execute format(E'create temp view %1$I as select (%2$s\n)%3$s as %1$I from %4$s as r '
-            'where (%2$s\n) is null', _probe,
-            columns_read.expression,
-            -- No cast: PL/pgSQL would not make it either.
-            case when columns_read.name in ('alive', 'admin') then ' is true' else '::text' end,
-            columns_read.target);
-        if not exists (
-            select from pg_attribute
-            where attrelid = to_regclass('pg_temp.' || _probe) and attname = _probe and attnum = 1
-        ) then
-            raise exception 'it is more than one expression' using errcode = 'syntax_error';
-        end if;
-        select array_agg(d.relation), array_agg(d.columns) into _relations, _columns
-        from (
-            select refobjid::regclass as relation,
-                jsonb_agg(distinct a.attname) filter (where refobjsubid > 0) as columns
-            from pg_rewrite as w
-                join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
-                    and d.refclassid = 'pg_class'::regclass
-                left join pg_attribute as a on a.attrelid = refobjid and a.attnum = refobjsubid
-            where w.ev_class = to_regclass('pg_temp.' || _probe)
-                and refobjid <> to_regclass('pg_temp.' || _probe)
-            group by refobjid
-        ) as d;
+        select p.tree, p.reads, p.functions into tree, reads, functions
+        from audit.parse_expression(target, name, expression) as p;
         raise exception using errcode = 'AU001';
     exception
         when sqlstate 'AU001' then
-            null;
-        when others then
-            if sqlerrm like '%permission denied%temporary%' then
-                raise;
+            if tree is null then
+                problem := 'it cannot be parsed';
+                code := '42601';
             end if;
-            raise exception 'option "%" of % does not work: %', columns_read.name,
-                    columns_read.target, sqlerrm
-                using errcode = sqlstate,
-                    hint = format('It reads: %s. It is SQL over the row r, with every table and '
-                        'function named with its schema.', columns_read.expression);
+        when others then
+            problem := sqlerrm;
+            code := sqlstate;
     end;
-    for _i in 1 .. coalesce(cardinality(_relations), 0) loop
-        relation := _relations[_i];
-        columns := array(select jsonb_array_elements_text(_columns[_i]));
-        return next;
-    end loop;
 end
 $$;
-comment on function audit.columns_read(regclass, text, text) is
-    'Checks a mapping expression and returns the columns of each table that it reads';
+-- Definer: whatever evaluates text of the application runs as audit_mapper.
+comment on function audit.examine(regclass, text, text) is
+    'Parses a mapping expression without executing it: what it is made of, or why it is none';
 
--- audit_mapper gets the columns that lookups read, no others, past row-level security of the host.
-create or replace function audit.open_lookups(target regclass, mapping jsonb) returns void
+-- Volatile functions of PostgreSQL act (locks, sequences, settings, queries in text), and some
+-- stable ones read whole tables by name: an expression is about a row.
+create or replace function audit.forbidden_function(tree text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select min(p.oid::regprocedure::text)
+    from regexp_matches(tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') as m
+        join pg_proc as p on p.oid = m[1]::oid
+    where pronamespace = 'pg_catalog'::regnamespace
+        and (provolatile = 'v' or proname ~ '_to_xml' or proretset or prokind <> 'f')
+);
+comment on function audit.forbidden_function(text) is
+    'A function of PostgreSQL that no mapping may call, or null';
+
+create or replace function audit.forbidden_relation(tree text) returns regclass
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select min(c.oid::regclass::text)::regclass
+    from regexp_matches(tree, ':relid (\d+)', 'g') as m join pg_class as c on c.oid = m[1]::oid
+    where c.relnamespace in ('audit'::regnamespace, 'pg_catalog'::regnamespace,
+        'pg_toast'::regnamespace, coalesce(to_regnamespace('information_schema'), 0))
+        or c.relpersistence = 't'
+);
+comment on function audit.forbidden_relation(text) is
+    'A table of the log or of the system that an expression reads, or null';
+
+create or replace function audit.unreadable(reads jsonb, reader regrole) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select min(format('column %I of %s', c.name, r.key))
+    from jsonb_each(reads) as r
+        cross join jsonb_array_elements_text(r.value) as c (name)
+    where not has_column_privilege(reader, r.key::regclass, c.name, 'select')
+);
+comment on function audit.unreadable(jsonb, regrole) is
+    'What a role may not read of the columns that an expression reads, or null';
+
+create or replace function audit.check_expression(target regclass, name text, expression text)
+returns jsonb
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _owner regrole := (select relowner from pg_class where oid = check_expression.target);
+    _locks text[] := audit.held_locks();
+    _found record;
+    _reason text;
+    _hint text;
+begin
+    _found := audit.examine(target, name, expression);
+    perform audit.release_locks(_locks);
+    if _found.problem like '%permission denied%temporary%' then
+        raise exception '%', _found.problem
+            using errcode = _found.code, hint = format('Have the database''s owner run: grant '
+                'temporary on database %I to audit_mapper', current_database());
+    end if;
+    _reason := coalesce(
+        _found.problem,
+        'it calls ' || audit.forbidden_function(_found.tree),
+        'it reads ' || audit.forbidden_relation(_found.tree)
+            || ', which is the log''s, the system''s or temporary',
+        format('%s may not read %s', _owner, audit.unreadable(_found.reads, _owner)));
+    if _found.problem is null and _reason is not null then
+        _hint := ' It neither acts nor returns rows, and reads what the table''s owner may read.';
+    end if;
+    if _reason is not null then
+        raise exception 'option "%" of % does not work: %', check_expression.name,
+                check_expression.target, _reason
+            using errcode = coalesce(_found.code, 'insufficient_privilege'),
+                hint = format('It reads: %s. It is SQL over the row r, with every table and '
+                    'function named with its schema.%s', check_expression.expression, _hint);
+    end if;
+    return jsonb_build_object(
+        'reads', _found.reads, 'functions', to_jsonb(_found.functions),
+        'looks_up', _found.tree ~ ':relid [1-9]',
+        -- All of r may be handed on, so that no column can be named which it depends on.
+        'takes_row', regexp_count(_found.tree, '{PARAM ') > regexp_count(_found.tree,
+            '{FIELDSELECT :arg {PARAM '));
+end
+$$;
+comment on function audit.check_expression(regclass, text, text) is
+    'Raises if an option is not one expression that reads what the owner of the table may read';
+
+-- Of a mapping: each expression that was not made here, or reads more than the row.
+create or replace function audit.check_mapping(target regclass, mapping jsonb) returns jsonb
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
     _name text;
     _expression text;
-    _read record;
+    _found jsonb;
+    _all jsonb := '{}';
+    _table text;
+    _inputs jsonb := '[]';
+    _takes_row boolean := false;
+    _extra jsonb := '{}';
 begin
     for _name, _expression in
-        select key, value from jsonb_each_text(open_lookups.mapping)
+        select key, value from jsonb_each_text(check_mapping.mapping)
         where key in ('organization', 'target_id', 'subject', 'role', 'alive', 'admin', 'parent')
+            and audit.column_of(target, value) is null
+            and value is distinct from audit.key_of(target)
+            and not (key = 'alive' and audit.alive_code(target, mapping, 'r') is not null)
     loop
-        for _read in
-            select * from audit.columns_read(open_lookups.target, _name, _expression)
+        _found := audit.check_expression(target, _name, _expression);
+        for _table in select jsonb_object_keys(coalesce(nullif(_found -> 'reads', 'null'), '{}'))
         loop
-            -- The row itself is handed over; only the check for admins selects from the table.
-            continue when _read.relation = open_lookups.target
-                and not open_lookups.mapping ? 'admin'
-                and audit.is_column(_expression);
-            -- A constant reads nothing of the row that it is asked of.
-            continue when _read.relation = open_lookups.target and _read.columns = '{}';
-            perform audit.open_lookup(_read.relation, _read.columns);
+            _all := _all || jsonb_build_object(_table, coalesce(_all -> _table, '[]')
+                || (_found -> 'reads' -> _table));
         end loop;
+        _inputs := _inputs || coalesce(_found -> 'reads' -> target::text, '[]');
+        _takes_row := _takes_row or (_found ->> 'takes_row')::boolean;
+        if _found -> 'functions' <> 'null' then
+            _extra := _extra || jsonb_build_object('is_foreign', true, 'functions',
+                coalesce(_extra -> 'functions', '[]') || (_found -> 'functions'));
+        end if;
+        if (_found ->> 'looks_up')::boolean or _found -> 'functions' <> 'null' then
+            _extra := _extra || '{"waits": true}';
+        end if;
     end loop;
+    if exists (
+        select from jsonb_object_keys(_all) as t join pg_class on oid = t::regclass
+        where oid <> target and (relkind not in ('r', 'p') or relrowsecurity)
+    ) then
+        _extra := _extra || '{"is_foreign": true}';
+    end if;
+    if check_mapping.mapping ? 'admin' then
+        -- The rule selects from the table itself.
+        _all := _all || jsonb_build_object(target::text, coalesce(_all -> target::text, '[]')
+            || audit.columns_named(target, check_mapping.mapping));
+    end if;
+    return check_mapping.mapping || jsonb_strip_nulls(jsonb_build_object('reads', _all,
+        'inputs', case when not _takes_row then _inputs end)) || _extra;
 end
 $$;
-comment on function audit.open_lookups(regclass, jsonb) is
-    'Checks every expression of a mapping and lets audit_mapper read what they need';
+comment on function audit.check_mapping(regclass, jsonb) is
+    'A mapping, its expressions checked, with what they read and whether they run foreign code';
 
-create or replace function audit.open_lookup(relation regclass, columns text[]) returns void
+create or replace function audit.columns_named(target regclass, mapping jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select coalesce(jsonb_agg(name), '[]')
+    from audit.own_columns(target)
+    where exists (
+        select from jsonb_each_text(mapping)
+        where key in ('organization', 'subject', 'role', 'alive', 'admin')
+            and (audit.column_of(target, value) = name
+                or strpos(value, format('r.%I', name)) > 0))
+);
+comment on function audit.columns_named(regclass, jsonb) is
+    'The columns of a table that its rule for admins names';
+
+-- From here on with the rights of the caller, and never more than the table's owner has.
+
+create or replace function audit.open_schemas(target regclass, given jsonb) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _schema regnamespace := (select relnamespace from pg_class where oid = open_lookup.relation);
-    _column text;
+    _schema name;
 begin
-    if not has_schema_privilege('audit_mapper', _schema::oid, 'usage') then
-        execute format('grant usage on schema %s to audit_mapper', _schema);
+    for _schema in
+        select nspname
+        from pg_namespace as n
+        where nspname !~ '^pg_' and nspname not in ('audit', 'information_schema')
+            and (n.oid = (select relnamespace from pg_class where oid = open_schemas.target)
+                or strpos(open_schemas.given::text, nspname) > 0)
+            and not has_schema_privilege('audit_mapper', n.oid, 'usage')
+            and has_schema_privilege(
+                (select relowner from pg_class where oid = open_schemas.target), n.oid,
+                'usage with grant option')
+    loop
+        execute format('grant usage on schema %I to audit_mapper', _schema);
+    end loop;
+end
+$$;
+comment on function audit.open_schemas(regclass, jsonb) is
+    'Lets audit_mapper look up names in the schemas that a mapping may mean';
+
+create or replace function audit.open_lookups(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _owner oid := (select relowner from pg_class where oid = open_lookups.target);
+    _mapping jsonb := (
+        select mapping from audit.attachment as a where a.target = open_lookups.target);
+    _table text;
+    _columns jsonb;
+begin
+    for _table, _columns in select key, value from jsonb_each(_mapping -> 'reads') loop
+        -- The row itself is handed over; only the check for admins selects from the table.
+        continue when _table::regclass = open_lookups.target
+            and (not _mapping ? 'admin' or _columns = '[]');
+        perform audit.open_lookup(_table, array(
+            select distinct jsonb_array_elements_text(_columns)), _owner);
+    end loop;
+end
+$$;
+comment on function audit.open_lookups(regclass) is
+    'Lets audit_mapper read the columns that a mapping reads';
+
+create or replace function audit.open_lookup(relation regclass, columns text[], owner oid)
+returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _class pg_class;
+    _column text;
+    _is_refused boolean;
+begin
+    select * into _class from pg_class where oid = open_lookup.relation;
+    if _class.relnamespace = 'audit'::regnamespace then
+        raise exception 'the mapping reads %, a table of the log', open_lookup.relation
+            using errcode = 'insufficient_privilege', hint = 'Map tables of your application.';
     end if;
-    if not has_table_privilege('audit_mapper', open_lookup.relation, 'select') then
-        foreach _column in array open_lookup.columns loop
-            if not has_column_privilege('audit_mapper', open_lookup.relation, _column,
-                'select') then
-                execute format('grant select (%I) on %s to audit_mapper', _column,
-                    open_lookup.relation);
-            end if;
-        end loop;
-    end if;
-    if (select relrowsecurity from pg_class where oid = open_lookup.relation) and not exists (
-        select from pg_policy
-        where polrelid = open_lookup.relation and polname = 'auditdb_mapper'
-    ) then
+    foreach _column in array open_lookup.columns loop
+        continue when has_column_privilege('audit_mapper', open_lookup.relation, _column, 'select');
+        if has_column_privilege(open_lookup.owner, open_lookup.relation, _column,
+            'select with grant option')
+        then
+            execute format('grant select (%I) on %s to audit_mapper', _column,
+                open_lookup.relation);
+        end if;
+    end loop;
+    if _class.relrowsecurity and pg_has_role(open_lookup.owner, _class.relowner, 'usage')
+        and not exists (
+            select from pg_policy
+            where polrelid = open_lookup.relation and polname = 'auditdb_mapper'
+        )
+    then
         execute format('create policy auditdb_mapper on %s for select to audit_mapper using (true)',
             open_lookup.relation);
     end if;
     -- GRANT by a role that may not only warns.
-    if not has_schema_privilege('audit_mapper', _schema::oid, 'usage')
-        or not has_any_column_privilege('audit_mapper', open_lookup.relation, 'select')
+    select bool_or(not has_column_privilege('audit_mapper', open_lookup.relation, c, 'select'))
+    into _is_refused from unnest(open_lookup.columns) as c;
+    if not has_schema_privilege('audit_mapper', _class.relnamespace, 'usage')
+        or coalesce(_is_refused,
+            not has_any_column_privilege('audit_mapper', open_lookup.relation, 'select'))
     then
         raise exception 'the mapping reads %, and % may not let audit_mapper read it',
-                open_lookup.relation, current_user
+                open_lookup.relation, open_lookup.owner::regrole
             using errcode = 'insufficient_privilege',
                 hint = format('Have its owner run: grant usage on schema %s to audit_mapper; '
-                    'grant select on %s to audit_mapper;', _schema, open_lookup.relation);
+                    'grant select on %s to audit_mapper;', _class.relnamespace::regnamespace,
+                    open_lookup.relation);
     end if;
-exception when insufficient_privilege then
-    raise exception 'the mapping reads %, and % may not let audit_mapper read it',
-            open_lookup.relation, current_user
-        using errcode = 'insufficient_privilege',
-            hint = format('Have its owner run: grant usage on schema %s to audit_mapper; '
-                'grant select on %s to audit_mapper;', _schema, open_lookup.relation);
 end
 $$;
-comment on function audit.open_lookup(regclass, text[]) is
-    'Lets audit_mapper read columns of a table';
+comment on function audit.open_lookup(regclass, text[], oid) is
+    'Lets audit_mapper read columns of a table, as far as the owner of the attached table may';

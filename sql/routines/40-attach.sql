@@ -14,9 +14,14 @@ begin
         raise exception 'there is no table with oid %', refuse_target.target::oid
             using errcode = 'undefined_table', hint = 'Give its name.';
     end if;
-    if _class.relnamespace in ('audit'::regnamespace, 'pg_catalog'::regnamespace) then
+    if _class.relnamespace in ('audit'::regnamespace, 'pg_catalog'::regnamespace,
+        coalesce(to_regnamespace('information_schema'), 0))
+    then
         _problem := 'a table of the log or of the system';
         _hint := 'Attach the tables of your application.';
+    elsif _class.relpersistence = 't' then
+        _problem := 'a temporary table';
+        _hint := 'Attach a table that outlives the session.';
     elsif refuse_target.kind = 'admin' then
         if _class.relkind not in ('r', 'p', 'v', 'm') then
             _problem := 'neither a table nor a view';
@@ -29,8 +34,6 @@ begin
         _hint := 'Attach the table on its own server.';
     elsif _class.relkind not in ('r', 'p') then
         _problem := 'not a table';
-    elsif _class.relpersistence = 't' then
-        _problem := 'a temporary table';
     elsif _class.relispartition then
         _problem := 'a partition';
         _hint := 'Attach the partitioned table; its partitions are captured with it.';
@@ -58,40 +61,96 @@ $$;
 comment on function audit.refuse_target(regclass, text) is
     'Raises if the object cannot be captured, or is not the caller''s to attach';
 
--- What follows runs as audit_owner, to whom every table is open: the login must own this one.
-create or replace function audit.refuse_stranger(target regclass) returns void
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if not (
-        select pg_has_role(session_user, relowner, 'member')
-        from pg_class where oid = refuse_stranger.target
-    ) then
-        raise exception '% does not own %', session_user, refuse_stranger.target
-            using errcode = 'insufficient_privilege', hint = 'Log in as its owner.';
-    end if;
-end
-$$;
-comment on function audit.refuse_stranger(regclass) is
-    'Raises if the login is no member of the table''s owner; a table that is gone is anyone''s';
+-- What only audit_owner can do is asked for by an INSERT into audit.request. A function of audit_owner
+-- cannot know whom it serves: session_user is a superuser's where code of another role runs in a
+-- superuser's session. A trigger that is no definer runs as whoever inserts, and cannot be passed by.
 
-create or replace function audit.save_mapping(target regclass, kind text, mapping jsonb) returns int
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+create or replace function audit.authorize_request() returns trigger
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
+    _class pg_class;
+begin
+    select * into _class from pg_class where oid = new.target;
+    -- A table that is gone is anyone's to detach.
+    if _class.oid is not null and not pg_has_role(_class.relowner, 'usage')
+        or not pg_has_role('audit_operator', 'usage')
+    then
+        raise exception '% does not own %', current_user, new.target
+            using errcode = 'insufficient_privilege',
+                hint = 'Only its owner, with audit_operator, attaches and detaches a table.';
+    end if;
+    if _class.oid is null and new.verb <> 'detach' then
+        raise exception 'there is no table with oid %', new.target::oid
+            using errcode = 'undefined_table', hint = 'Give its name.';
+    end if;
+    if _class.oid is not null and new.verb <> 'detach' then
+        perform audit.refuse_target(new.target, new.kind);
+    end if;
+    return new;
+end
+$$;
+comment on function audit.authorize_request() is
+    'Trigger function: refuses a request of one who does not own the table';
+
+create or replace function audit.carry_out_request() returns trigger
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    case new.verb
+        when 'attach' then perform audit.store_attachment(new.target, new.kind, new.given);
+        when 'close' then perform audit.close_capture(new.target);
+        when 'detach' then perform audit.forget_attachment(new.target);
+        else raise exception '"%" is no request', new.verb using errcode = 'invalid_parameter_value';
+    end case;
+    return null;
+end
+$$;
+-- Definer: writes to the log's own tables, which the caller cannot.
+comment on function audit.carry_out_request() is
+    'Trigger function: does what was asked for, and leaves no row';
+
+do $$
+declare
+    _trigger text;
+begin
+    -- In the order of their names.
+    foreach _trigger in array '{authorize_request,carry_out_request}'::text[] loop
+        if not exists (
+            select from pg_trigger
+            where tgrelid = 'audit.request'::regclass and tgname = _trigger
+        ) then
+            execute format('create trigger %1$I before insert on audit.request '
+                'for each row execute function audit.%1$I()', _trigger);
+        end if;
+        execute format('alter table audit.request enable always trigger %I', _trigger);
+    end loop;
+    if not exists (select from pg_policy where polrelid = 'audit.installation'::regclass) then
+        create policy the_owner_keeps on audit.installation to audit_owner using (true);
+    end if;
+    alter table audit.installation enable row level security, force row level security;
+    alter table audit.request enable row level security, force row level security;
+end
+$$;
+
+create or replace function audit.store_attachment(target regclass, kind text, given jsonb)
+returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _mapping jsonb := audit.check_mapping(target, audit.resolve_mapping(target, kind, given));
     _before audit.attachment;
     _id int;
     _verb text;
 begin
-    perform audit.refuse_stranger(save_mapping.target);
-    select * into _before from audit.attachment as a where a.target = save_mapping.target;
-    if (_before.kind = 'admin') <> (save_mapping.kind = 'admin') then
-        raise exception '% is attached as %', save_mapping.target, _before.kind
+    select * into _before from audit.attachment as a where a.target = store_attachment.target;
+    if (_before.kind = 'admin') <> (store_attachment.kind = 'admin') then
+        raise exception '% is attached as %', store_attachment.target, _before.kind
             using errcode = 'object_in_use',
-                hint = format('Detach it first: select audit.detach(%L);', save_mapping.target);
+                hint = format('Detach it first: select audit.detach(%L);', store_attachment.target);
     end if;
     insert into audit.attachment as a (target, kind, mapping)
-    values (save_mapping.target, save_mapping.kind, save_mapping.mapping)
+    values (store_attachment.target, store_attachment.kind, _mapping)
     on conflict on constraint a_table_is_attached_once do update
         set kind = excluded.kind, mapping = excluded.mapping,
             attached_at = default, attached_by = default
@@ -100,110 +159,179 @@ begin
     _verb := case when _id is null then null when _before.id is null then 'attached'
         else 'remapped' end;
     _id := coalesce(_id, _before.id);
-
-    insert into audit.action (name, description)
-    select value, format('A row of kind %s %s', save_mapping.kind, case key
-        when 'born' then 'came to be' when 'died' then 'ceased to be' else 'changed' end)
-    from jsonb_each_text(save_mapping.mapping -> 'verbs')
-    union all
-    select save_mapping.kind || '.truncated',
-        format('All rows of a table of kind %s were removed at once', save_mapping.kind)
-    on conflict do nothing;
-
-    if _verb = 'remapped' and _before.mapping ? 'admin' and not save_mapping.mapping ? 'admin' then
-        execute format('drop function if exists audit.admin_%s', _id);
-    end if;
+    perform audit.name_actions(kind, _mapping);
     perform audit.generate(_id);
-    if save_mapping.kind <> 'admin' then
-        execute format('grant execute on function audit.capture_%s to audit_operator', _id);
+    if kind <> 'admin' then
+        perform audit.grant_capture(_id, 'grant', 'to', 'audit_operator');
     end if;
     if _verb is not null then
-        perform audit.record_own(_verb, save_mapping.target::text,
+        perform audit.record_own(_verb, store_attachment.target::text,
             case when _before.id is not null then
-                jsonb_build_object('kind', _before.kind, 'mapping', _before.mapping -> 'given') end,
-            jsonb_build_object('kind', save_mapping.kind, 'mapping',
-                save_mapping.mapping -> 'given'));
+                jsonb_build_object('kind', _before.kind, 'mapping', _before.mapping) end,
+            jsonb_build_object('kind', kind, 'mapping', _mapping));
     end if;
-    return _id;
 end
 $$;
--- Definer: writes to the log's own tables, which the caller cannot.
-comment on function audit.save_mapping(regclass, text, jsonb) is
-    'Stores a mapping and writes its functions; the part of attach that runs as audit_owner';
+comment on function audit.store_attachment(regclass, text, jsonb) is
+    'Resolves what was given to a mapping, checks and stores it, and writes its functions';
 
-create or replace function audit.close_capture(id int) returns void
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+create or replace function audit.name_actions(kind text, mapping jsonb) returns void
+language sql volatile set search_path = pg_catalog, pg_temp
 as $$
-declare
-    _owner regrole := (
-        select relowner from pg_class join audit.attachment as a on a.target = pg_class.oid
-        where a.id = close_capture.id and relkind = 'p'
-    );
-begin
-    perform audit.refuse_stranger(a.target) from audit.attachment as a
-        where a.id = close_capture.id;
-    execute format('revoke execute on function audit.capture_%s from audit_operator',
-        close_capture.id);
-    if _owner is not null then
-        -- Every partition to come gets the triggers too, which takes the right to use their
-        -- function.
-        execute format('grant execute on function audit.capture_%s to %s', close_capture.id,
-            _owner);
-    end if;
-end
+    insert into audit.action (name, description)
+    select value, format('A row of kind %s %s', name_actions.kind, case key
+        when 'born' then 'came to be' when 'died' then 'ceased to be' else 'changed' end)
+    from jsonb_each_text(name_actions.mapping -> 'verbs')
+    union all
+    select name_actions.kind || '.truncated',
+        format('All rows of a table of kind %s were removed at once', name_actions.kind)
+    on conflict do nothing;
 $$;
--- Definer: once the triggers stand, nobody else may put the function on a table of their own.
-comment on function audit.close_capture(int) is
-    'Takes back the right to use a capture function in a trigger';
+comment on function audit.name_actions(text, jsonb) is 'Adds the actions of a kind to the catalogue';
 
-create or replace function audit.create_triggers(target regclass, id int) returns void
+create or replace function audit.grant_capture(id int, verb text, preposition text, role text)
+returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
     _op text;
-    _name text;
-    _trigger pg_trigger;
-    _partition regclass;
 begin
-    foreach _op in array array['insert', 'update', 'delete', 'truncate'] loop
-        _name := 'auditdb_' || _op;
-        select * into _trigger from pg_trigger
-        where tgrelid = create_triggers.target and tgname = _name;
-        if found and _trigger.tgfoid <> format('audit.capture_%s()', id)::regprocedure then
-            execute format('drop trigger %I on %s', _name, target);
-            _trigger := null;
-        end if;
-        if _trigger.oid is null then
-            execute format('create trigger %I after %s on %s for each %s '
-                'execute function audit.capture_%s()',
-                _name, _op, target, case _op when 'truncate' then 'statement' else 'row' end, id);
-        end if;
-        if _trigger.tgenabled is distinct from 'A' or exists (
-            select from pg_partition_tree(create_triggers.target) join pg_trigger on tgrelid = relid
-            where tgname = _name and tgenabled <> 'A'
-        ) then
-            execute format('alter table %s enable always trigger %I', target, _name);
-        end if;
-    end loop;
-    -- TRUNCATE of a partition fires no trigger of its parent.
-    for _partition in
-        select relid from pg_partition_tree(create_triggers.target)
-        where relid <> create_triggers.target and not exists (
-            select from pg_trigger
-            where tgrelid = relid and tgname = 'auditdb_truncate' and tgenabled = 'A'
-                and tgfoid = format('audit.capture_%s()', create_triggers.id)::regprocedure)
-    loop
-        execute format('drop trigger if exists auditdb_truncate on %s', _partition);
-        execute format('create trigger auditdb_truncate after truncate on %s '
-            'for each statement execute function audit.capture_%s()', _partition,
-                create_triggers.id);
-        execute format('alter table %s enable always trigger auditdb_truncate', _partition);
+    foreach _op in array '{insert,update,delete,truncate}'::text[] loop
+        execute format('%s execute on function audit.capture_%s_%s %s %I',
+            grant_capture.verb, grant_capture.id, _op, grant_capture.preposition,
+            grant_capture.role);
     end loop;
 end
 $$;
+comment on function audit.grant_capture(int, text, text, text) is
+    'Grants or revokes the right to use the capture functions of a table in a trigger';
+
+-- Once the triggers stand, nobody else may put the functions on a table of their own.
+create or replace function audit.close_capture(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _id int := (select a.id from audit.attachment as a where a.target = close_capture.target);
+    _owner name := (
+        select rolname from pg_class join pg_roles as r on r.oid = relowner
+        where pg_class.oid = close_capture.target and relkind = 'p');
+begin
+    perform audit.grant_capture(_id, 'revoke', 'from', 'audit_operator');
+    if _owner is not null then
+        -- Every partition to come gets the triggers too, which takes the right to use their
+        -- function.
+        perform audit.grant_capture(_id, 'grant', 'to', _owner);
+    end if;
+    if not exists (
+        select from pg_trigger
+        where tgfoid = to_regprocedure(format('audit.capture_%s()', _id))
+    ) then
+        execute format('drop function if exists audit.capture_%s()', _id);
+    end if;
+end
+$$;
+comment on function audit.close_capture(regclass) is
+    'Takes back the right to use the capture functions of a table in a trigger';
+
+-- Fails while triggers stand, so that it cannot silence a table.
+create or replace function audit.forget_attachment(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _a audit.attachment;
+    _function regprocedure;
+begin
+    delete from audit.attachment as a where a.target = forget_attachment.target
+    returning a.* into _a;
+    if not found then
+        raise exception '% is not attached', forget_attachment.target
+            using errcode = 'undefined_object', hint = 'auditdb status lists what is.';
+    end if;
+    for _function in
+        select oid::regprocedure from pg_proc
+        where pronamespace = 'audit'::regnamespace
+            and proname ~ format('^(capture|read|organization|admin)_%s(_[a-z]+)?$', _a.id)
+    loop
+        execute format('drop function %s', _function);
+    end loop;
+    perform audit.record_own('detached', forget_attachment.target::text,
+        jsonb_build_object('kind', _a.kind, 'mapping', _a.mapping), null);
+end
+$$;
+comment on function audit.forget_attachment(regclass) is
+    'Removes the mapping and the functions of a table';
+
+create or replace function audit.trigger_function(id int, op text) returns regprocedure
+language sql stable set search_path = pg_catalog, pg_temp
+return to_regprocedure(format('audit.capture_%s_%s()', id, op));
+comment on function audit.trigger_function(int, text) is
+    'The function that a capture trigger of a table calls';
+
+create or replace function audit.create_trigger(relation regclass, id int, op text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _name text := 'auditdb_' || op;
+    _trigger pg_trigger;
+begin
+    select * into _trigger from pg_trigger
+    where tgrelid = create_trigger.relation and tgname = _name;
+    if found and _trigger.tgfoid <> audit.trigger_function(id, op) then
+        execute format('drop trigger %I on %s', _name, relation);
+        _trigger := null;
+    end if;
+    if _trigger.oid is null then
+        execute format('create trigger %I after %s on %s for each %s execute function %s',
+            _name, op, relation, case op when 'truncate' then 'statement' else 'row' end,
+            audit.trigger_function(id, op));
+    end if;
+    if _trigger.tgenabled is distinct from 'A' or exists (
+        select from pg_partition_tree(create_trigger.relation) join pg_trigger on tgrelid = relid
+        where tgname = _name and tgenabled <> 'A' and op <> 'truncate'
+    ) then
+        execute format('alter table %s enable always trigger %I', relation, _name);
+    end if;
+end
+$$;
+comment on function audit.create_trigger(regclass, int, text) is
+    'Creates a capture trigger, if it is absent, not ENABLE ALWAYS, or calls something else';
+
+create or replace function audit.create_triggers(target regclass, id int) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform audit.create_trigger(target, id, op)
+    from unnest('{insert,update,delete,truncate}'::text[]) as op;
+    -- TRUNCATE of a partition fires no trigger of its parent.
+    perform audit.create_trigger(relid, create_triggers.id, 'truncate')
+    from pg_partition_tree(create_triggers.target)
+    where relid <> create_triggers.target;
+end
+$$;
 comment on function audit.create_triggers(regclass, int) is
-    'Creates the capture triggers of a table, or those of them that are absent or not ENABLE '
-    'ALWAYS';
+    'Creates the capture triggers of a table and of its partitions';
+
+create or replace function audit.attach_given(target regclass, kind text, given jsonb) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
+as $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
+    perform audit.refuse_target(attach_given.target, attach_given.kind);
+    perform audit.open_schemas(attach_given.target, attach_given.given);
+    insert into audit.request (verb, target, kind, given)
+    values ('attach', attach_given.target, attach_given.kind, attach_given.given);
+    perform audit.open_lookups(attach_given.target);
+    if attach_given.kind <> 'admin' then
+        perform audit.create_triggers(attach_given.target, (
+            select a.id from audit.attachment as a where a.target = attach_given.target));
+        insert into audit.request (verb, target, kind)
+        values ('close', attach_given.target, attach_given.kind);
+    end if;
+    perform audit.attest(attach_given.target);
+end
+$$;
+comment on function audit.attach_given(regclass, text, jsonb) is
+    'Attaches a table with options in an object; the part that serves attach and re-attach';
 
 create or replace function audit.attach(
     target regclass,
@@ -223,27 +351,14 @@ create or replace function audit.attach(
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
 as $$
-declare
-    _mapping jsonb;
-    _id int;
 begin
-    perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
-    perform audit.refuse_target(attach.target, attach.kind);
-    _mapping := audit.resolve_mapping(attach.target, attach.kind,
-        jsonb_strip_nulls(jsonb_build_object(
-        'organization', attach.organization, 'target_id', attach.target_id, 'subject',
-            attach.subject,
-        'role', attach.role, 'alive', attach.alive, 'admin', attach.admin, 'parent', attach.parent,
+    perform audit.attach_given(attach.target, attach.kind, jsonb_strip_nulls(jsonb_build_object(
+        'organization', attach.organization, 'target_id', attach.target_id,
+        'subject', attach.subject, 'role', attach.role, 'alive', attach.alive,
+        'admin', attach.admin, 'parent', attach.parent,
         'ignore', to_jsonb(attach.ignore), 'redact', to_jsonb(attach.redact),
         'email', attach.email, 'password', attach.password, 'two_factor', attach.two_factor
     )));
-    perform audit.open_lookups(attach.target, _mapping);
-    _id := audit.save_mapping(attach.target, attach.kind, _mapping);
-    if attach.kind <> 'admin' then
-        perform audit.create_triggers(attach.target, _id);
-        perform audit.close_capture(_id);
-    end if;
-    perform audit.attest(attach.target);
 end
 $$;
 comment on function audit.attach(regclass, text, text, text, text, text, text, text, text, text[],
@@ -255,28 +370,12 @@ comment on function audit.attach(regclass, text, text, text, text, text, text, t
     'organisation';
 
 create or replace function audit.forget(target regclass) returns void
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language sql volatile set search_path = pg_catalog, pg_temp
 as $$
-declare
-    _a audit.attachment;
-    _prefix text;
-begin
-    perform audit.refuse_stranger(forget.target);
-    delete from audit.attachment as a where a.target = forget.target returning a.* into _a;
-    if not found then
-        raise exception '% is not attached', forget.target
-            using errcode = 'undefined_object', hint = 'auditdb status lists what is.';
-    end if;
-    foreach _prefix in array array['capture', 'image', 'organization', 'admin'] loop
-        execute format('drop function if exists audit.%I', _prefix || '_' || _a.id);
-    end loop;
-    perform audit.record_own('detached', forget.target::text,
-        jsonb_build_object('kind', _a.kind, 'mapping', _a.mapping -> 'given'), null);
-end
+    insert into audit.request (verb, target) values ('detach', forget.target);
 $$;
--- Definer: removes what audit_owner owns. Fails while triggers stand, so it cannot silence a table.
 comment on function audit.forget(regclass) is
-    'Removes the mapping and the functions of a table; the part of detach that runs as audit_owner';
+    'Removes the mapping of a table that is gone, or whose triggers are';
 
 create or replace function audit.detach(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s'

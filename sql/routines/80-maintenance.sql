@@ -269,6 +269,7 @@ begin
     perform audit.record_attestation('install', 'audit.event', '{function,policy,relation,grant}');
     perform audit.record_attestation('install', kinds => '{function}');
     perform audit.record_attestation('install', renew => false);
+    perform audit.complete_attestation();
     perform audit.record_own('installed', audit.version(), null, null);
 end
 $$;

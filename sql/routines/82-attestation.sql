@@ -43,7 +43,7 @@ as $$
     from pg_proc as p
         left join audit.attachment as a
             on a.id::text = substring(p.proname from
-                '^(?:capture|image|organization|admin)_([0-9]+)$')
+                '^(?:capture|read|organization|admin)_([0-9]+)(?:_[a-z]+)?$')
     where p.pronamespace = 'audit'::regnamespace;
 $$;
 comment on function audit.function_facts() is
@@ -85,6 +85,42 @@ as $$
 $$;
 comment on function audit.policy_facts() is 'The policies of row-level security on the log';
 
+-- A view says who is an admin by what it is made of; and so does a rule by the functions it calls.
+create or replace function audit.beneath(target regclass)
+returns table (name text, sha256 text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    with recursive part (class, oid) as (
+        select 'pg_class'::regclass::oid, a.target::oid
+        from audit.attachment as a
+        where a.target = beneath.target and a.mapping ? 'admin'
+        union
+        select 'pg_proc'::regclass::oid, to_regprocedure(f)::oid
+        from audit.attachment as a
+            cross join jsonb_array_elements_text(a.mapping -> 'functions') as f
+        where a.target = beneath.target and a.mapping ? 'admin'
+        union
+        select d.refclassid, d.refobjid
+        from part as p
+            left join pg_rewrite as w on p.class = 'pg_class'::regclass and w.ev_class = p.oid
+            join pg_depend as d on d.refclassid in ('pg_class'::regclass, 'pg_proc'::regclass)
+                and (d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+                    or p.class = 'pg_proc'::regclass and d.classid = 'pg_proc'::regclass
+                        and d.objid = p.oid)
+    )
+    select 'view ' || c.oid::regclass,
+        audit.fingerprint(c.relowner::regrole::text, pg_get_viewdef(c.oid), c.reloptions::text)
+    from part join pg_class as c on part.class = 'pg_class'::regclass and c.oid = part.oid
+    where c.relkind in ('v', 'm')
+    union all
+    select 'function ' || f.oid::regprocedure,
+        audit.fingerprint(f.proowner::regrole::text, pg_get_functiondef(f.oid))
+    from part join pg_proc as f on part.class = 'pg_proc'::regclass and f.oid = part.oid
+    where f.prokind = 'f';
+$$;
+comment on function audit.beneath(regclass) is
+    'The views and functions that say who is an admin, and their definitions';
+
 create or replace function audit.relation_facts() returns setof audit.fact
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -93,6 +129,14 @@ as $$
         jsonb_build_object('catalog', 'audit'::regnamespace::bigint, 'oid', c.oid::bigint,
             'on', c.oid::regclass::text,
             'owner', c.relowner::regrole::text,
+            -- Renaming a table, or moving it to another schema, writes the row of its type anew.
+            'xmin', case when not s.is_log then (select t.xmin::text from pg_type as t
+                where t.oid = c.reltype) end,
+            'mapping', (
+                select audit.fingerprint(a.kind, a.mapping::text) from audit.attachment as a
+                where a.target = c.oid),
+            'beneath', case when not s.is_log then (
+                select jsonb_object_agg(b.name, b.sha256) from audit.beneath(c.oid) as b) end,
             'columns', (
                 select jsonb_object_agg(attname, format_type(atttypid, atttypmod)) from pg_attribute
                 where attrelid = c.oid and attnum > 0 and not attisdropped),
@@ -175,7 +219,8 @@ as $$
         jsonb_build_object('revoke', format(g.template, x.privilege_type || coalesce(
             ' (' || g.attname || ')', ''), r.name), 'function', g.function)
     from audit.privileges() as g
-        left join audit.attachment as a on g.function = format('audit.capture_%s()', a.id)
+        left join audit.attachment as a
+            on g.function ~ format('^audit[.]capture_%s(_[a-z]+)?[(][)]$', a.id)
         cross join lateral aclexplode(g.acl) as x
         cross join lateral (
             select case x.grantee when 0 then 'public' else x.grantee::regrole::text end as name
@@ -222,7 +267,9 @@ as $$
             -- A name may change. After a restore every row of the catalogs is new, which says
             -- nothing; and a body that is kept parsed is not printed the same way twice.
             select case
-                when w.fact -> 'catalog' = s.fact -> 'catalog' then '{on}'
+                when w.fact -> 'catalog' = s.fact -> 'catalog' then
+                    case kind when 'table' then '{}' else '{on}' end
+                when kind = 'table' then '{catalog,oid,xmin}'
                 when (w.fact ->> 'parsed')::boolean then '{on,catalog,oid,xmin,sha256}'
                 else '{on,catalog,oid,xmin}'
             end::text[] as keys
@@ -266,6 +313,17 @@ as $$
 $$;
 comment on function audit.record_attestation(text, regclass, text[], boolean) is
     'Attests what stands now, where it differs; returns what was attested otherwise before';
+
+create or replace function audit.complete_attestation() returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+    insert into audit.attestation (occasion, scope, kind, relation, name, fact)
+    select 'install', w.scope, w.kind, w.relation, w.name, s.fact || w.fact
+    from audit.attested() as w join audit.relation_facts() as s using (scope, kind, relation, name)
+    where w.kind = 'table' and not w.fact ? 'mapping';
+$$;
+comment on function audit.complete_attestation() is
+    'Attests of a table what a former release did not know, and leaves what it did';
 
 create or replace function audit.attest(scope regclass) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp

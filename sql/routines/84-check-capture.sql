@@ -5,7 +5,8 @@ create or replace function audit.expected_triggers()
 returns table (target regclass, relation regclass, name text, fact jsonb, function text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select t.target, t.relation, 'auditdb_' || op, f.fact, format('audit.capture_%s()', t.id)
+    select t.target, t.relation, 'auditdb_' || op, f.fact,
+        format('audit.capture_%s_%s()', t.id, op)
     from audit.captured_tables() as t
         cross join unnest('{insert,update,delete,truncate}'::text[]) as op
         left join audit.trigger_facts() as f
@@ -22,6 +23,9 @@ as $$
         when e.fact is null and w.id is null and e.relation <> e.target
             then 'missing since it became a partition'
         when e.fact is null then 'missing'
+        when t.tgfoid::regprocedure::text ~ '^audit[.]capture_[0-9]+[(][)]$'
+            and w.fact -> 'sha256' = e.fact -> 'sha256' and t.tgenabled = 'A'
+            then 'made by a former release'
         when t.tgfoid::regprocedure::text <> e.function
             or w.fact -> 'sha256' <> e.fact -> 'sha256' then 'calling something else'
         when t.tgenabled = 'D' then 'disabled'
@@ -45,7 +49,8 @@ comment on function audit.trigger_states() is
 create or replace function audit.check_triggers() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'triggers', case when t.state like 'missing since%' then 'warning' else 'critical' end,
+    select 'triggers', case when t.state like 'missing since%' or t.state like '%former%' then 'warning'
+            else 'critical' end,
         t.relation::text,
         format('%s %s', string_agg(t.name, ', ' order by t.name), t.state || t.attested),
         case t.state
@@ -54,6 +59,8 @@ as $$
             when 'dropped and created again' then 'Changes in between were not recorded.'
             when 'altered and put back' then 'It was disabled, perhaps within one transaction: '
                 'changes in between were not recorded. Look into it, then attest.'
+            when 'made by a former release' then 'Changes are recorded; each connection needs more '
+                'memory for it.'
             when 'missing since it became a partition' then 'PostgreSQL gives a new partition the '
                 'triggers for rows only: TRUNCATE of this partition alone is not recorded.'
             else 'Changes are not recorded.'
@@ -110,6 +117,30 @@ as $$
         join pg_class as child on child.oid = i.inhrelid and not child.relispartition
     where i.inhrelid not in (select target from audit.attachment)
     union all
+    select 'tables', case when other.oid is null then 'notice' else 'critical' end,
+        c.stands ->> 'on', format('was %s when it was attested', c.was ->> 'on')
+            || case when other.oid is null then '' else ', which now is another table' end,
+        case when other.oid is null
+            then 'If another table bore that name meanwhile, its changes were not recorded.'
+            else 'Changes of that other table are not recorded.' end,
+        case when other.oid is null then format('select audit.attest(%L)', c.scope)
+            else audit.attach_command(c.was ->> 'on', a.kind, a.mapping -> 'given') end, false
+    from audit.compare_facts() as c
+        join audit.attachment as a on a.target = c.scope
+        left join pg_class as other on other.oid = to_regclass(c.was ->> 'on')
+            and other.oid not in (select target from audit.attachment)
+    where c.kind = 'table' and c.was ->> 'on' <> c.stands ->> 'on'
+    union all
+    select 'tables', 'critical', c.stands ->> 'on',
+        'was renamed or moved, and put back' || format(', since %s by %s',
+            to_char(c.attested_at, 'YYYY-MM-DD HH24:MI'), c.attested_by),
+        'What stood in its place meanwhile was not recorded. Look into it, then attest.',
+        format('select audit.attest(%L)', c.scope), false
+    from audit.compare_facts() as c
+    where c.kind = 'table' and c.was ->> 'on' = c.stands ->> 'on'
+        and c.was -> 'catalog' = c.stands -> 'catalog' and c.was -> 'owner' = c.stands -> 'owner'
+        and c.was -> 'xmin' <> c.stands -> 'xmin'
+    union all
     select 'tables', 'notice', c.relation::text, format('belongs to %s, and belonged to %s',
             c.stands ->> 'owner', c.was ->> 'owner'),
         'The owner of a table can switch its capture off.',
@@ -118,7 +149,7 @@ as $$
     where c.kind = 'table' and c.was -> 'owner' <> c.stands -> 'owner';
 $$;
 comment on function audit.check_tables() is
-    'Attached tables that are gone, created again, inherited from, or in other hands';
+    'Attached tables that are gone, created again, renamed, inherited from, or in other hands';
 
 -- Runs as audit_mapper, whose privileges the capture has: what it may not read shows here. Nothing
 -- is evaluated: no row is read, and OFFSET keeps the planner from doing so with constants.
@@ -127,24 +158,52 @@ returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
+    if current_user operator(pg_catalog.<>) 'audit_mapper'::pg_catalog.name then
+        raise exception 'audit.try_expression runs as %', current_user;
+    end if;
     if not try_expression.expression ~* '\mselect\M' and not has_schema_privilege(
         (select relnamespace from pg_class where oid = try_expression.target), 'usage')
     then
         return null;  -- Capture is handed the row, and so need not be able to name its table.
     end if;
-    execute format(E'select (%s\n)::%s from (select (null::%s).* offset 0) as r limit 0',
-        try_expression.expression,
-        case when try_expression.name = 'alive' then 'boolean' else 'text' end,
-        try_expression.target);
-    -- Rolled back, so that nothing which code of the application sets or does outlives the trial.
-    raise exception using errcode = 'AU001';
-exception
-    when sqlstate 'AU001' then return null;
-    when assert_failure or others then return sqlerrm;
+    begin
+        execute format(E'select (%s\n)::%s from (select (null::%s).* offset 0) as r limit 0',
+            try_expression.expression,
+            case when try_expression.name = 'alive' then 'boolean' else 'text' end,
+            try_expression.target);
+        -- Rolled back, so that nothing which code of the application sets or does outlives it.
+        raise exception using errcode = 'AU001';
+    exception
+        when sqlstate 'AU001' then return null;
+        when assert_failure or others then return sqlerrm;
+    end;
 end
 $$;
+-- Definer: whatever evaluates text of the application runs as audit_mapper.
 comment on function audit.try_expression(regclass, text, text) is
     'Why a mapping expression does not work, or null';
+
+-- By name, and guarded: a function of audit_mapper may be gone, and doctor has to say so.
+create or replace function audit.try_mapper(call text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _locks text[] := audit.held_locks();
+    _said text;
+begin
+    begin
+        execute 'select ' || try_mapper.call into _said;
+        raise exception using errcode = 'AU001';
+    exception
+        when sqlstate 'AU001' then null;
+        when assert_failure or others then _said := sqlerrm;
+    end;
+    perform audit.release_locks(_locks);
+    return _said;
+end
+$$;
+comment on function audit.try_mapper(text) is
+    'What a function of audit_mapper returns, or why it cannot be called; it leaves nothing behind';
 
 create or replace function audit.stale_options(target regclass, mapping jsonb)
 returns table (name text, problem text)
@@ -154,8 +213,9 @@ as $$
     from jsonb_each_text(stale_options.mapping) as o
         cross join lateral (
             select case
-                when not audit.is_column(o.value)
-                    then audit.try_expression(stale_options.target, o.key, o.value)
+                when not audit.is_column(o.value) then audit.try_mapper(format(
+                    'audit.try_expression(%s::oid::regclass, %L, %L)',
+                    stale_options.target::oid, o.key, o.value))
                 when not exists (
                     select from pg_attribute
                     where attrelid = stale_options.target and attnum > 0 and not attisdropped
@@ -209,6 +269,76 @@ $$;
 comment on function audit.check_mappings() is
     'Mappings that no longer fit their table: columns changed, expressions that fail';
 
+-- What a mapping in force says otherwise than its options mean, as this release reads them.
+create or replace function audit.mapping_difference(target regclass, kind text, mapping jsonb)
+returns table (name text, says_less boolean)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _wanted jsonb;
+begin
+    begin
+        _wanted := audit.resolve_mapping(target, kind, mapping -> 'given');
+    exception when others then
+        return;  -- An option names what is gone: reported as a mapping that has gone stale.
+    end;
+    if _wanted -> 'columns' is distinct from mapping -> 'columns' then
+        return;  -- So is a table whose columns have changed.
+    end if;
+    return query
+    select key, case key
+        when 'ignore' then not coalesce(w.value, '[]') @> coalesce(m.value, '[]')
+        when 'redact' then false
+        else key in ('verbs', 'target_type', 'facts', 'given', 'whole') end
+    from jsonb_each(mapping_difference.mapping) as m
+        full join jsonb_each(_wanted) as w using (key)
+    where m.value is distinct from w.value and key not in ('reads', 'inputs', 'functions', 'waits',
+        'is_foreign', 'is_organization');
+end
+$$;
+comment on function audit.mapping_difference(regclass, text, jsonb) is
+    'Parts of a mapping that are not what its options mean, and whether less is recorded by them';
+
+create or replace function audit.check_stored() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'mappings', 'critical', c.stands ->> 'on',
+        'its mapping was changed, and not by audit.attach()',
+        'What is recorded is not what was asked for.',
+        format('select audit.reattach(%L)', c.scope), true
+    from audit.compare_facts() as c
+    where c.kind = 'table' and c.was ? 'mapping'
+        and c.was -> 'mapping' is distinct from c.stands -> 'mapping'
+        and exists (select from audit.attachment as a where a.target = c.scope)
+    union all
+    select 'mappings', case when bool_or(d.says_less) then 'critical' else 'warning' end,
+        a.target::text, format('its mapping is not what its options mean: %s',
+            string_agg(d.name, ', ' order by d.name)),
+        case when bool_or(d.says_less) then 'Less is recorded than was asked for.'
+            else 'A former release made it: secrets may have been recorded, or names differ.' end,
+        format('select audit.reattach(%L)', a.target), true
+    from audit.attachment as a
+        join pg_class as c on c.oid = a.target
+        cross join lateral audit.mapping_difference(a.target, a.kind, a.mapping) as d
+    group by a.target
+    union all
+    select 'readers', 'critical', c.stands ->> 'on',
+        format('says otherwise than attested who is an admin: %s', b.changed),
+        'Whoever changed it decides who reads the log. Look into it, then attest.',
+        format('select audit.attest(%L)', c.scope), false
+    from audit.compare_facts() as c
+        cross join lateral (
+            select string_agg(key, ', ' order by key) as changed
+            from jsonb_each(c.was -> 'beneath') as w
+                full join jsonb_each(c.stands -> 'beneath') as s using (key)
+            where w.value is distinct from s.value
+        ) as b
+    where c.kind = 'table' and c.was ? 'mapping' and b.changed is not null
+        and c.was -> 'catalog' = c.stands -> 'catalog';
+$$;
+comment on function audit.check_stored() is
+    'Mappings that were tampered with, that a former release made, and what admins are told by';
+
 create or replace function audit.check_lookups() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -229,27 +359,17 @@ $$;
 comment on function audit.check_lookups() is
     'Tables that mappings read and row-level security hides';
 
-create or replace function audit.try_admin(id int) returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-begin
-    execute format('select audit.admin_%s(null, null)', try_admin.id);
-    return null;
-exception when others then
-    return sqlerrm;
-end
-$$;
-comment on function audit.try_admin(int) is 'Why a rule for admins does not work, or null';
-
 create or replace function audit.check_readers() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'readers', 'critical', a.target::text, 'its rule for admins fails: ' || p.problem,
+    select 'readers', 'critical', a.target::text, 'its rule for admins fails: '
+            || coalesce(p.problem, 'it says nothing'),
         'While it fails, nobody reads through it.',
         audit.attach_command(a.target::text, a.kind, a.mapping -> 'given'), false
     from audit.attachment as a
-        cross join lateral audit.try_admin(a.id) as p (problem)
-    where a.mapping ? 'admin' and p.problem is not null
+        cross join lateral audit.try_mapper(format('audit.admin_%s(null, null)', a.id))
+            as p (problem)
+    where a.mapping ? 'admin' and p.problem is distinct from 'f'
         and exists (select from pg_class where oid = a.target)
     union all
     select 'readers', 'notice', 'audit.attachment', 'no table says who is admin or owner',

@@ -18,6 +18,7 @@ as $$
         union all select * from audit.check_definitions()
         union all select * from audit.check_partitions()
         union all select * from audit.check_mappings()
+        union all select * from audit.check_stored()
         union all select * from audit.check_lookups()
         union all select * from audit.check_readers()
         union all select * from audit.check_keys()
@@ -38,15 +39,16 @@ create or replace function audit.reattach(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _command text;
+    _kind text;
+    _given jsonb;
 begin
-    select audit.attach_command(a.target::text, a.kind, a.mapping -> 'given') into _command
+    select a.kind, a.mapping -> 'given' into _kind, _given
     from audit.attachment as a where a.target = reattach.target;
     if not found then
         raise exception '% is not attached', reattach.target
             using errcode = 'undefined_object', hint = 'auditdb status lists what is.';
     end if;
-    execute _command;
+    perform audit.attach_given(reattach.target, _kind, _given);
 end
 $$;
 comment on function audit.reattach(regclass) is

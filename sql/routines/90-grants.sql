@@ -2,9 +2,10 @@
 
 do $$
 begin
-    -- Code of the application meets this one function: it may not run as audit_owner.
+    -- Code of the application meets these: it may not run as audit_owner.
     grant create on schema audit to audit_mapper;
     alter function audit.rescue(text, anyelement, anyelement, jsonb, text) owner to audit_mapper;
+    alter function audit.examine(regclass, text, text) owner to audit_mapper;
     alter function audit.try_expression(regclass, text, text) owner to audit_mapper;
     revoke create on schema audit from audit_mapper;
 end
@@ -14,7 +15,7 @@ alter default privileges for role audit_owner revoke execute on functions from p
 revoke all on all tables in schema audit from public;
 revoke all on all sequences in schema audit from public;
 revoke all on all functions in schema audit from public;
-revoke usage on type audit.image, audit.fact, audit.finding from public;
+revoke usage on type audit.fact, audit.finding from public;
 -- What somebody granted by hand does not outlive an upgrade.
 revoke all on all tables in schema audit
     from audit_operator, audit_writer, audit_reader, audit_auditor;
@@ -24,17 +25,24 @@ revoke all on all functions in schema audit
 grant usage on schema audit to audit_mapper, audit_operator, audit_writer, audit_reader,
     audit_auditor;
 
--- audit_mapper: what the second step of the ladder is made of.
-grant usage on type audit.image to audit_mapper;
+-- audit_mapper: what the fallback and the check of an expression are made of.
 grant execute on function
     audit.rescue(text, anyelement, anyelement, jsonb, text),
+    audit.examine(regclass, text, text),
     audit.try_expression(regclass, text, text)
     to audit_owner;
 grant execute on function
     audit.read_row(anyelement),
     audit.evaluate(text, anyelement),
+    audit.evaluate_each(jsonb, anyelement, anyelement, text),
+    audit.images_of(jsonb, text, jsonb, jsonb, text[]),
     audit.redact(jsonb, text[]),
+    audit.redact_json(jsonb),
+    audit.redact_text(text),
+    audit.may_hold_secret(text),
     audit.is_secret(text),
+    audit.parse_expression(regclass, text, text),
+    audit.probe(regclass, text, text, text),
     audit.action_of(jsonb, text, boolean, boolean, text, text)
     to audit_mapper;
 
@@ -60,6 +68,7 @@ grant select on audit.attachment to audit_auditor;
 
 -- audit_operator: attach and detach run as the table's owner and call these on the way.
 grant select on audit.attachment, audit.action, audit.migration to audit_operator;
+grant insert on audit.request to audit_operator;
 grant execute on function
     audit.attach(regclass, text, text, text, text, text, text, text, text, text[], text[], text,
         text, text),
@@ -72,18 +81,22 @@ grant execute on function
     audit.facts_of(regclass, jsonb),
     audit.column_like(regclass, text[]),
     audit.over_row(regclass, text),
+    audit.name_of(regclass, text),
     audit.key_of(regclass),
+    audit.key_columns(regclass),
+    audit.key_form(oid, text),
+    audit.secret_columns(regclass, text),
     audit.default_alive(regclass),
     audit.default_admin(regclass, text),
     audit.parent_organization(regclass, text, text),
     audit.is_secret(text),
-    audit.is_column(text),
-    audit.columns_read(regclass, text, text),
-    audit.open_lookups(regclass, jsonb),
-    audit.open_lookup(regclass, text[]),
-    audit.save_mapping(regclass, text, jsonb),
+    audit.attach_given(regclass, text, jsonb),
+    audit.open_schemas(regclass, jsonb),
+    audit.open_lookups(regclass),
+    audit.open_lookup(regclass, text[], oid),
+    audit.trigger_function(int, text),
+    audit.create_trigger(regclass, int, text),
     audit.create_triggers(regclass, int),
-    audit.close_capture(int),
     audit.forget(regclass),
     audit.define_action(text, text),
     audit.create_key(interval),

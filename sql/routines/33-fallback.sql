@@ -1,0 +1,326 @@
+-- Fallback: how a row is captured that the generated code could not read, because the table is no
+-- longer as it was when attached, or because a value or a lookup fails. Column by column, and
+-- expression by expression; details.degraded names what was lost.
+
+create or replace function audit.redact(image jsonb, redacted text[]) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return case when redact.image is not null then (
+    select coalesce(jsonb_object_agg(key, case
+        when value <> 'null' and key = any(redact.redacted)
+            or jsonb_typeof(value) not in ('null', 'boolean') and audit.is_secret(key)
+        then '"[redacted]"' else audit.redact_json(value) end), '{}')
+    from jsonb_each(redact.image)
+) end;
+comment on function audit.redact(jsonb, text[]) is
+    'A row without the values of the given columns, of those that look like secrets, and of '
+    'secrets inside of the others';
+
+create or replace function audit.read_row(
+    source anyelement,
+    out image jsonb,
+    out as_text text[],
+    out lost text[]
+)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _column text;
+    _value jsonb;
+begin
+    image := to_jsonb(read_row.source);
+exception
+    when statement_too_complex or insufficient_resources then
+        raise;
+    when assert_failure or others then
+        image := '{}';
+        for _column in
+            select attname from pg_attribute
+            where attrelid = (select typrelid from pg_type where oid = pg_typeof(read_row.source))
+                and attnum > 0 and not attisdropped
+            order by attnum
+        loop
+            begin
+                execute format('select to_jsonb(($1).%I)', _column)
+                    into _value using read_row.source;
+            exception when assert_failure or others then
+                begin
+                    execute format('select to_jsonb(($1).%I::text)', _column)
+                        into _value using read_row.source;
+                    as_text := as_text || _column;
+                exception when assert_failure or others then
+                    _value := to_jsonb(format('[unreadable: %s]', sqlstate));
+                    lost := lost || _column;
+                end;
+            end;
+            image := image || jsonb_build_object(_column, _value);
+        end loop;
+end
+$$;
+comment on function audit.read_row(anyelement) is
+    'A row as jsonb; what could be read only as text, or not at all, is named';
+
+create or replace function audit.evaluate(expression text, source anyelement) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _value text;
+begin
+    if evaluate.expression is not null then
+        execute format(E'select (%s\n)::text from (select ($1).*) as r', evaluate.expression)
+            into _value using evaluate.source;
+    end if;
+    return _value;
+end
+$$;
+comment on function audit.evaluate(text, anyelement) is 'Value of a mapping expression over a row';
+
+create or replace function audit.action_of(
+    mapping jsonb,
+    op text,
+    was_alive boolean,
+    is_alive boolean,
+    old_role text,
+    new_role text
+) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return action_of.mapping -> 'verbs' ->> case
+    when action_of.mapping ? 'parent' then 'changed'
+    when action_of.op = 'INSERT' then case when is_alive then 'born' else 'changed' end
+    when action_of.op = 'DELETE' then case when was_alive then 'died' else 'changed' end
+    when is_alive and was_alive is not true then 'born'
+    when was_alive and is_alive is not true then 'died'
+    when old_role is distinct from new_role then 'role_changed'
+    else 'changed'
+end;
+comment on function audit.action_of(jsonb, text, boolean, boolean, text, text) is
+    'The action that a change of a row stands for';
+
+-- Each expression on its own, so that one that fails takes no other with it.
+create or replace function audit.evaluate_each(
+    mapping jsonb, old anyelement, new anyelement, op text, out said jsonb, out lost text[]
+)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _name text;
+    _side text;
+    _value text;
+begin
+    said := '{}';
+    foreach _name in array array['organization', 'target_id', 'subject', 'role', 'alive', 'row_id']
+    loop
+        continue when not evaluate_each.mapping ? _name;
+        foreach _side in array array['old', 'new'] loop
+            continue when _side = case op when 'INSERT' then 'old' when 'DELETE' then 'new' end;
+            begin
+                _value := case _side
+                    when 'old' then audit.evaluate(mapping ->> _name, old)
+                    else audit.evaluate(mapping ->> _name, new) end;
+                if length(_value) > 200 and not coalesce(mapping -> 'digest' ? _name, false) then
+                    lost := lost || _name;
+                    -- Cut short, an organisation could be mistaken for another.
+                    _value := case when _name <> 'organization' then left(_value, 200) end;
+                end if;
+            exception
+                when statement_too_complex or insufficient_resources then
+                    raise;
+                when assert_failure or others then
+                    lost := lost || _name;
+                    _value := case when _name = 'alive' then 'true' end;
+            end;
+            said := said || jsonb_build_object(_name || '.' || _side, _value);
+        end loop;
+    end loop;
+end
+$$;
+comment on function audit.evaluate_each(jsonb, anyelement, anyelement, text) is
+    'What each expression of a mapping says of both rows, and which could not be evaluated';
+
+-- What differs, of an update; else all of the row.
+create or replace function audit.images_of(
+    mapping jsonb, op text, before jsonb, after jsonb, redacted text[],
+    out old_values jsonb, out new_values jsonb
+)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _same text[];
+begin
+    old_values := before;
+    new_values := after;
+    if op = 'UPDATE' and not coalesce(mapping ? 'whole', false) then
+        select coalesce(array_agg(key), '{}') into _same
+        from jsonb_each(after)
+        where coalesce(mapping -> 'ignore' ? key, false)
+            or value is not distinct from before -> key;
+        old_values := before - _same;
+        new_values := after - _same;
+    end if;
+    old_values := audit.redact(old_values, redacted);
+    new_values := audit.redact(new_values, redacted);
+end
+$$;
+comment on function audit.images_of(jsonb, text, jsonb, jsonb, text[]) is
+    'The values before and after that an event shows, secrets redacted';
+
+-- Owned by audit_mapper: values and expressions may run code of the application. Whoever that code
+-- belongs to may alter this function, which therefore looks who it runs as before it does anything:
+-- a default of a variable would be evaluated earlier.
+create or replace function audit.rescue(
+    op text,
+    old anyelement,
+    new anyelement,
+    mapping jsonb,
+    reason text
+) returns jsonb
+language plpgsql immutable security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if current_user operator(pg_catalog.<>) 'audit_mapper'::pg_catalog.name then
+        raise exception 'audit.rescue runs as %', current_user;
+    end if;
+    declare
+        _before record := audit.read_row(rescue.old);
+        _after record := audit.read_row(rescue.new);
+        _said record;
+        _images record;
+        _redacted text[] := array(select jsonb_array_elements_text(rescue.mapping -> 'redact'));
+        _degraded jsonb;
+        _present jsonb := coalesce(_after.image, _before.image);
+    begin
+        if not _present ?& _redacted then
+            -- A secret was renamed: it may be in any column that was not there before.
+            _redacted := _redacted || array(
+                select name from jsonb_object_keys(_present) as name
+                where not rescue.mapping -> 'columns' ? name);
+        end if;
+        _images := audit.images_of(mapping, op, _before.image, _after.image, _redacted);
+        if op = 'UPDATE' and _before.lost is null and _after.lost is null
+            and not exists (
+                select from jsonb_each(_after.image)
+                where value is distinct from _before.image -> key
+                    and not coalesce(mapping -> 'ignore' ? key, false))
+        then
+            return '{"unchanged": true}';
+        end if;
+        _said := audit.evaluate_each(mapping, old, new, op);
+        _degraded := jsonb_strip_nulls(jsonb_build_object(
+            'lost', (
+                select jsonb_agg(distinct n)
+                from unnest(_before.lost || _after.lost || _said.lost) as n),
+            'as_text', (
+                select jsonb_agg(distinct n) from unnest(_before.as_text || _after.as_text) as n)));
+        return jsonb_build_object(
+            'action', audit.action_of(mapping, op,
+                coalesce((_said.said ->> 'alive.old')::boolean, not mapping ? 'alive'),
+                coalesce((_said.said ->> 'alive.new')::boolean, not mapping ? 'alive'),
+                _said.said ->> 'role.old', _said.said ->> 'role.new'),
+            'said', _said.said,
+            'old_values', _images.old_values,
+            'new_values', _images.new_values,
+            'degraded', case when _degraded <> '{}' then
+                _degraded || jsonb_build_object('sqlstate', reason) end);
+    end;
+end
+$$;
+-- Definer: what may run code of the application runs as audit_mapper. IMMUTABLE, as the functions
+-- that read a row (36): PL/pgSQL then leaves the snapshot of the statement in force.
+comment on function audit.rescue(text, anyelement, anyelement, jsonb, text) is
+    'What a row says that the generated code could not read, and what of it was lost';
+
+create or replace function audit.fall_back(
+    id int,
+    op text,
+    old anyelement,
+    new anyelement,
+    reason text
+) returns jsonb
+language plpgsql immutable set search_path = pg_catalog, pg_temp set row_security = on
+as $$
+#variable_conflict use_column
+declare
+    _mapping jsonb;
+    _said jsonb;
+    _locks text[] := audit.held_locks();
+begin
+    select a.mapping || jsonb_build_object('redact', audit.redacted_columns(a.target, a.mapping),
+        'digest', audit.digested(a.target, a.mapping)) into _mapping
+    from audit.attachment as a where a.id = fall_back.id;
+    begin
+        if current_setting('lock_timeout') <> '0' then
+            perform audit.wait_longer();
+        end if;
+        _said := audit.rescue(op, old, new, _mapping, reason);
+        -- Rolled back, so that nothing which code of the application sets or does outlives it.
+        raise exception using errcode = 'AU001';
+    exception
+        when sqlstate 'AU001' then null;
+        when statement_too_complex or insufficient_resources then
+            -- Whoever runs out of stack on purpose must not decide what is recorded.
+            perform audit.release_locks(_locks);
+            raise;
+        when assert_failure or others then _said := null;
+    end;
+    perform audit.release_locks(_locks);
+    return _said || jsonb_build_object('mapping', _mapping);
+end
+$$;
+-- IMMUTABLE: as audit.rescue.
+comment on function audit.fall_back(int, text, anyelement, anyelement, text) is
+    'What a row says by audit.rescue(), whose code leaves nothing behind; null if that fails too';
+
+create or replace function audit.append_said(said jsonb, captured_from text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    _mapping jsonb := append_said.said -> 'mapping';
+    _of jsonb := append_said.said -> 'said';
+    _context jsonb := audit.current_context();
+    _degraded jsonb := nullif(append_said.said -> 'degraded', 'null');
+    _name text;
+    _side text;
+    _organization text;
+    _former text;
+    _action text := append_said.said ->> 'action';
+begin
+    if append_said.said ? 'unchanged' then
+        return;
+    end if;
+    for _name, _side in
+        select n, s from unnest('{organization,target_id,subject,row_id}'::text[]) as n,
+            unnest('{old,new}'::text[]) as s
+        where _mapping -> 'digest' ? n
+    loop
+        _of := _of || jsonb_build_object(_name || '.' || _side,
+            audit.digest(_of ->> (_name || '.' || _side)));
+    end loop;
+    _former := _of ->> 'organization.old';
+    _organization := coalesce(_of ->> 'organization.new', _former,
+        -- Lost is not the same as none.
+        case when not coalesce(_degraded -> 'lost' ? 'organization', false)
+            then left(_context ->> 'organization_id', 200) end);
+    if _context is null and nullif(current_setting('auditdb.context', true), '') is not null then
+        _degraded := coalesce(_degraded, '{}') || jsonb_build_object(
+            'lost', coalesce(_degraded -> 'lost', '[]') || '["context"]');
+    end if;
+    perform audit.append_facts(
+        case when _action = _mapping -> 'verbs' ->> 'changed' then _mapping -> 'facts' end,
+        _action, _organization, _former, _mapping ->> 'target_type',
+        coalesce(_of ->> 'target_id.new', _of ->> 'target_id.old'),
+        coalesce(_of ->> 'subject.new', _of ->> 'subject.old'),
+        captured_from, nullif(append_said.said -> 'old_values', 'null'),
+        nullif(append_said.said -> 'new_values', 'null'),
+        coalesce(audit.moved(_former, _organization), '{}')
+            || case when _action = _mapping -> 'verbs' ->> 'role_changed' then jsonb_build_object(
+                'previous_role', _of -> 'role.old', 'new_role', _of -> 'role.new')
+                else '{}' end
+            || case when _mapping ? 'row_id' then jsonb_build_object('row_id',
+                coalesce(_of -> 'row_id.new', _of -> 'row_id.old')) else '{}' end
+            || case when _degraded is null then '{}'
+                else jsonb_build_object('degraded', _degraded) end,
+        _context);
+end
+$$;
+comment on function audit.append_said(jsonb, text) is
+    'Writes the event of a row that audit.fall_back() has read';

@@ -1,0 +1,408 @@
+-- Code: the paragraphs of a generated trigger function, each a function that returns lines.
+-- `raw` is audit.raw_parts() of the table; what audit_mapper read stands in _before and _after.
+
+create or replace function audit.part_code(target regclass, mapping jsonb, part text, side text)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return coalesce(
+    case when part = 'alive' then audit.alive_code(target, mapping, side)
+        else audit.text_code(target, mapping ->> part, side) end,
+    format('%s[%s]%s', case side when 'old' then '_before' else '_after' end,
+        array_position(audit.raw_parts(target, mapping), part),
+        case when part = 'alive' then '::boolean' end)
+);
+comment on function audit.part_code(regclass, jsonb, text, text) is
+    'Generated expression for one thing that the mapping says of a row';
+
+-- Fits an index, and shows no secret.
+create or replace function audit.name_code(target regclass, mapping jsonb, part text, side text)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select case
+        when mapping -> 'digest' ? part then format('audit.digest(%s)', code)
+        when not is_text then code
+        else format(E'case\n'
+            '                when octet_length(%1$s) > 200 then audit.refuse_long()\n'
+            '                when audit.may_hold_secret(%1$s) and audit.redact_text(%1$s) <> %1$s\n'
+            '                    then audit.digest(%1$s)\n%2$s'
+            '                else %1$s\n            end', code, (
+                select string_agg(format(
+                    E'                when audit.holds(%s, %s.%I) then audit.digest(%1$s)\n',
+                    code, side, name), '' order by attnum)
+                from audit.own_columns(target)
+                where mapping -> 'redact' ? name
+                    and (type).oid = any (array['text', 'varchar', 'bpchar']::regtype[])))
+        end
+    from (
+        select audit.part_code(target, mapping, part, side) as code,
+            coalesce((
+                select bool_or(audit.is_text((type).oid)) from audit.own_columns(target)
+                where name = audit.column_of(target, mapping ->> part)
+                    or mapping ->> part = audit.key_of(target)
+                        and name = any (audit.key_columns(target))), true) as is_text
+    ) as c
+);
+comment on function audit.name_code(regclass, jsonb, text, text) is
+    'Generated expression for an identifier: a digest where it is, or contains, a secret';
+
+create or replace function audit.who_code() returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return format($sql$
+        -- Who acts, and from where.
+        _context := nullif(current_setting('auditdb.context', true), '')::jsonb;
+        if _context is null then
+            _actor_id := session_user;
+            _actor_type := 'database';
+            _source := 'sql';
+            _details := audit.client_details();
+        else
+            if jsonb_typeof(_context) <> 'object' then
+                raise exception using errcode = 'invalid_parameter_value';
+            end if;
+            _actor_id := left(_context ->> 'actor_id', 200);
+            _actor_type := coalesce(left(_context ->> 'actor_type', 200), 'database');
+            _impersonator_id := left(_context ->> 'impersonator_id', 200);
+            _source := coalesce(left(_context ->> 'source', 200), 'sql');
+            _organization := left(_context ->> 'organization_id', 200);
+            _details := _context -> 'details';
+            if jsonb_typeof(_details) <> 'object'
+                or _details ?| %L or _actor_id is null
+            then
+                _details := audit.context_details(_context);
+                if _actor_id is null then
+                    _details := audit.client_details() || coalesce(_details, '{}');
+                end if;
+            end if;
+        end if;$sql$, audit.own_details());
+comment on function audit.who_code() is 'Generated code that says who acts, and from where';
+
+create or replace function audit.shape_code(target regclass, side text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select format($sql$
+        -- The columns and types that it was attached with: else this raises, or is not even parsed.
+        if current_setting('row_security') = 'off' or %s *<> row(%s) then
+            raise exception using errcode = 'datatype_mismatch';
+        end if;$sql$, side,
+        string_agg(E'\n            ' || coalesce(audit.typed(type, format('%s.%I', side, name)),
+            format('%s.%I', side, name)), ',' order by attnum) || E'\n        ')
+    from audit.own_columns(target)
+);
+comment on function audit.shape_code(regclass, text) is
+    'Generated code that raises if the table has changed since it was attached';
+
+create or replace function audit.read_call_code(id int, target regclass, mapping jsonb, op text)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return case when audit.raw_parts(target, mapping) = '{}' then '' else format($sql$
+        -- Read as audit_mapper: %s.%s
+        %s := audit.read_%s(%s);%s
+        if %s then
+            raise exception using errcode = 'data_exception';
+        end if;$sql$,
+    array_to_string(audit.raw_parts(target, mapping), ', '),
+    case when mapping ? 'waits' then $sql$
+        if current_setting('lock_timeout') <> '0' then
+            perform audit.wait_longer();
+        end if;$sql$ end,
+    case op when 'DELETE' then '_before' else '_after' end, id,
+    case op when 'DELETE' then 'old' else 'new' end,
+    case op when 'UPDATE' then format($sql$
+        _before := case when %s then audit.read_%s(old) else _after end;$sql$,
+        audit.inputs_code(target, mapping), id) end,
+    (
+        select string_agg(format('cardinality(%s) is distinct from %s', v,
+            cardinality(audit.raw_parts(target, mapping))), ' or ')
+        from unnest(case op when 'UPDATE' then '{_after,_before}' when 'INSERT' then '{_after}'
+            else '{_before}' end::text[]) as v
+    )) end;
+comment on function audit.read_call_code(int, regclass, jsonb, text) is
+    'Generated code that has audit_mapper read what audit_owner may not';
+
+-- What reads the same columns of the same statement says the same.
+create or replace function audit.inputs_code(target regclass, mapping jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return case when mapping -> 'inputs' is null then 'old *<> new' else coalesce((
+    select string_agg(audit.differs_code(type, name), ' or ' order by attnum)
+    from audit.own_columns(target)
+    where mapping -> 'inputs' ? name or 'column ' || name = any (audit.raw_parts(target, mapping))
+        or exists (
+            select from unnest(audit.raw_parts(target, mapping)) as part
+            where audit.column_of(target, mapping ->> part) = name)
+), 'false') end;
+comment on function audit.inputs_code(regclass, jsonb) is
+    'Generated condition: an update changed what audit_mapper reads';
+
+-- Equality where it means the same bytes, else the bytes: 1.0 and 1.00 are a change.
+-- A collation to which 'a' and 'A' are equal may come later than this code.
+create or replace function audit.differs_code(type pg_type, name text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return case
+    when audit.typed(type, '') is null then
+        format('row(old.%1$I)::record *<> row(new.%1$I)::record', name)
+    when (type).oid in ('text'::regtype, 'varchar'::regtype) then
+        format('old.%1$I collate "C" is distinct from new.%1$I', name)
+    when (type).typtype = 'e' or (type).oid = any (array['bool', 'int2', 'int4', 'int8', 'oid',
+            'uuid', 'date', 'timestamp', 'timestamptz', 'time', 'bytea']::regtype[]) then
+        format('old.%1$I is distinct from new.%1$I', name)
+    else format('row(old.%1$I)::record *<> row(new.%1$I)::record', name)
+end;
+comment on function audit.differs_code(pg_type, text) is
+    'Generated condition: a column has another value than before';
+
+create or replace function audit.value_code(target regclass, mapping jsonb, name text, side text)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select case
+        when mapping -> 'redact' ? c.name then
+            format('case when not %s.%I is null then ''[redacted]'' end', side, c.name)
+        when audit.typed(type, '') is null then format('audit.redact_json(%s::jsonb)',
+            audit.part_code(target, mapping, 'column ' || c.name, side))
+        -- A key may be made of a secret.
+        when (type).oid = any (array['text', 'varchar']::regtype[])
+            and c.name = any (audit.key_columns(target)) and exists (
+                select from audit.own_columns(target) as s
+                where mapping -> 'redact' ? s.name
+                    and ((s).type).oid = any (array['text', 'varchar', 'bpchar']::regtype[]))
+        then format('case when %s then ''[redacted]'' else %s end', (
+                select string_agg(format('audit.holds(%s.%I, %1$s.%I)', side, c.name, s.name),
+                    ' or ' order by attnum)
+                from audit.own_columns(target) as s
+                where mapping -> 'redact' ? s.name
+                    and ((s).type).oid = any (array['text', 'varchar', 'bpchar']::regtype[])),
+            audit.typed_json(type, format('%s.%I', side, c.name)))
+        else audit.typed_json(type, format('%s.%I', side, c.name)) end
+    from audit.own_columns(target) as c where c.name = value_code.name
+);
+comment on function audit.value_code(regclass, jsonb, text, text) is
+    'Generated expression for a value as an event shows it';
+
+create or replace function audit.image_code(target regclass, mapping jsonb, side text)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    -- A function takes 100 arguments.
+    select coalesce(string_agg('jsonb_build_object(' || pairs || E'\n        )', ' || ' order by n),
+        '''{}''::jsonb')
+    from (
+        select (attnum - 1) / 50 as n, string_agg(format(E'\n            %L, %s', name,
+            audit.value_code(target, mapping, name, side)), ',' order by attnum) as pairs
+        from audit.own_columns(target)
+        group by 1
+    ) as p
+);
+comment on function audit.image_code(regclass, jsonb, text) is
+    'Generated expression for all of a row, secrets redacted';
+
+create or replace function audit.change_code(target regclass, mapping jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select coalesce(string_agg(format($sql$
+        if %s then
+            _old := _old || jsonb_build_object(%L, %s);
+            _new := _new || jsonb_build_object(%2$L, %s);
+        end if;$sql$, audit.differs_code(type, name), name,
+            audit.value_code(target, mapping, name, 'old'),
+            audit.value_code(target, mapping, name, 'new')), '' order by attnum), '')
+    from audit.own_columns(target)
+    where not coalesce(mapping -> 'ignore' ? name, false)
+);
+comment on function audit.change_code(regclass, jsonb) is
+    'Generated code that puts the columns which changed into _old and _new';
+
+create or replace function audit.unchanged_code(target regclass, mapping jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return format($sql$
+        if not (%s) then
+            return null;
+        end if;$sql$, coalesce((
+    select string_agg(audit.differs_code(type, name), E'\n            or ' order by attnum)
+    from audit.own_columns(target)
+    where not coalesce(mapping -> 'ignore' ? name, false)
+), 'false'));
+comment on function audit.unchanged_code(regclass, jsonb) is
+    'Generated code that leaves an update alone which changed nothing that is told';
+
+create or replace function audit.values_code(target regclass, mapping jsonb, op text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return E'\n        -- What it was, and what it is.' || case op
+    when 'INSERT' then format(E'\n        _new := %s;', audit.image_code(target, mapping, 'new'))
+    when 'DELETE' then format(E'\n        _old := %s;', audit.image_code(target, mapping, 'old'))
+    else case when mapping ? 'whole' then format(E'\n        _old := %s;\n        _new := %s;',
+            audit.image_code(target, mapping, 'old'), audit.image_code(target, mapping, 'new'))
+        else $sql$
+        _old := '{}';
+        _new := '{}';$sql$ || audit.change_code(target, mapping) end
+    end;
+comment on function audit.values_code(regclass, jsonb, text) is
+    'Generated code that puts the values before and after into _old and _new';
+
+create or replace function audit.action_code(target regclass, mapping jsonb, op text)
+returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _verbs jsonb := action_code.mapping -> 'verbs';
+    _branches text := '';
+    _was text;
+    _is text;
+begin
+    if mapping ? 'parent' then
+        return quote_literal(_verbs ->> 'changed');
+    end if;
+    if mapping ? 'alive' then
+        _was := audit.part_code(target, mapping, 'alive', 'old');
+        _is := audit.part_code(target, mapping, 'alive', 'new');
+        _branches := case op
+            when 'INSERT' then format(' when %s then %L', _is, _verbs ->> 'born')
+            when 'DELETE' then format(' when %s then %L', _was, _verbs ->> 'died')
+            else format(E'\n            when (%1$s) and (%2$s) is not true then %3$L'
+                '\n            when (%2$s) and (%1$s) is not true then %4$L',
+                _is, _was, _verbs ->> 'born', _verbs ->> 'died') end;
+    end if;
+    if mapping ? 'role' and op = 'UPDATE' then
+        _branches := _branches || format(
+            E'\n            when (%s) collate "C" is distinct from (%s) then %L',
+            audit.part_code(target, mapping, 'role', 'old'),
+            audit.part_code(target, mapping, 'role', 'new'), _verbs ->> 'role_changed');
+    end if;
+    return case
+        when _branches <> '' then format('case%s else %L end', _branches, _verbs ->> 'changed')
+        else quote_literal(_verbs ->> case op when 'INSERT' then 'born' when 'DELETE' then 'died'
+            else 'changed' end)
+    end;
+end
+$$;
+comment on function audit.action_code(regclass, jsonb, text) is
+    'Generated expression: audit.action_of for one mapping and operation';
+
+create or replace function audit.details_code(target regclass, mapping jsonb, op text)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return concat(
+    case when mapping ? 'role' and (op = 'UPDATE' or mapping ? 'parent') then format($sql$
+        if _action = %L then
+            _details := coalesce(_details, '{}') || jsonb_build_object(
+                'previous_role', %s, 'new_role', %s);
+        end if;$sql$, mapping -> 'verbs' ->> 'role_changed',
+        case op when 'INSERT' then 'null' else audit.part_code(target, mapping, 'role', 'old') end,
+        case op when 'DELETE' then 'null' else audit.part_code(target, mapping, 'role', 'new') end)
+    end,
+    case when mapping ? 'row_id' then format($sql$
+        _details := coalesce(_details, '{}') || jsonb_build_object('row_id', %s);$sql$,
+        audit.name_code(target, mapping, 'row_id', case op when 'DELETE' then 'old' else 'new' end))
+    end);
+comment on function audit.details_code(regclass, jsonb, text) is
+    'Generated code for details: the roles of a role change, the key of a child row';
+
+-- Of an update, the new row says whose it is; the old one only where that is unknown, and where the
+-- row came from another organisation, which is told too.
+create or replace function audit.whose_code(id int, target regclass, mapping jsonb, op text)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return case when not mapping ? 'organization' then '' else (
+    select concat(
+        case when op = 'UPDATE' then format($sql$
+        if %s then
+            _former := %s;
+        end if;$sql$, differs, audit.name_code(target, mapping, 'organization', 'old')) end,
+        format(E'\n        _organization := coalesce(\n            %s,\n            _organization\n'
+            '        );', concat_ws(E',\n            ',
+            audit.name_code(target, mapping, 'organization', side),
+            case when op = 'UPDATE' then
+                '_former' end,
+            -- What this very statement made is visible to a fresh snapshot only.
+            case when is_raw then format('audit.organization_%s(%s)', id, side) end)),
+        case when op = 'UPDATE' then $sql$
+        if _former <> _organization then
+            _details := coalesce(_details, '{}') || audit.moved(_former, _organization);
+        end if;$sql$ end)
+    from (
+        select case op when 'DELETE' then 'old' else 'new' end as side,
+            'organization' = any (audit.raw_parts(target, mapping)) as is_raw,
+            coalesce((
+                select audit.differs_code(type, name) from audit.own_columns(target)
+                where name = audit.column_of(target, mapping ->> 'organization')
+                    and audit.typed(type, '') is not null
+            ), format('%s is distinct from %s',
+                audit.part_code(target, mapping, 'organization', 'old'),
+                audit.part_code(target, mapping, 'organization', 'new'))) as differs
+    ) as s
+) end;
+comment on function audit.whose_code(int, regclass, jsonb, text) is
+    'Generated code that says which organisation an event belongs to, and which one a row left';
+
+create or replace function audit.names_code(target regclass, mapping jsonb, op text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return coalesce((
+    select string_agg(format(E'\n        _%s := %s;', part, audit.name_code(target, mapping, part,
+        case op when 'DELETE' then 'old' else 'new' end)), '' order by part)
+    from unnest('{subject,target_id}'::text[]) as part
+    where mapping ? part
+), '');
+comment on function audit.names_code(regclass, jsonb, text) is
+    'Generated code that names what the event was done to, and whom it is about';
+
+-- The INSERT stands outside of the guarded block: inside, each row would take a subtransaction id,
+-- and more than 64 of them in a transaction slow down all others.
+create or replace function audit.insert_code(mapping jsonb, op text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return concat(
+    case when op = 'UPDATE' and mapping -> 'facts' <> '[]' then format($sql$
+    if _action = %L and _new ?| %L then
+        perform audit.append_facts(%L, _action, _organization, _former, %L, _target_id, _subject,
+            _captured_from, _old, _new, audit.moved(_former, _organization), _context);
+        return null;
+    end if;$sql$, mapping -> 'verbs' ->> 'changed',
+        (select array_agg(f ->> 'column') from jsonb_array_elements(mapping -> 'facts') as f),
+        mapping -> 'facts', mapping ->> 'target_type') end,
+    case when op = 'UPDATE' and mapping ? 'organization' then E'\n    loop' end,
+    format($sql$
+    insert into audit.event (
+        action, result, actor_id, actor_type, impersonator_id, organization_id,
+        target_type, target_id, subject_id, source, captured_from,
+        old_values, new_values, details
+    ) values (
+        _action, 'success', _actor_id, _actor_type, _impersonator_id, _organization,
+        %L, _target_id, _subject, _source, _captured_from,
+        _old, _new, _details
+    );$sql$, mapping ->> 'target_type'),
+    case when op = 'UPDATE' and mapping ? 'organization' then $sql$
+    exit when _former is null or _former = _organization;
+    _organization := _former;
+    end loop;$sql$ end,
+    case when op = 'INSERT' and mapping ? 'is_organization' then $sql$
+    perform audit.start_organization(_target_id);$sql$ end,
+    E'\n    return null;');
+comment on function audit.insert_code(jsonb, text) is 'Generated code that writes the event';
+
+-- The last rung: what can be told without any code but PostgreSQL's own.
+create or replace function audit.last_code(target regclass, mapping jsonb, op text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return concat(
+    E'\n        _target_id := null;\n        _subject := null;\n        _organization := null;',
+    (
+        select string_agg(format($sql$
+        begin
+            _%s := left(%s, 200);
+        exception when assert_failure or others then
+            null;
+        end;$sql$, part, case when mapping -> 'digest' ? part
+            then format('audit.digest(%s)', code) else code end), '' order by part)
+        from unnest('{organization,subject,target_id}'::text[]) as part
+            cross join audit.text_code(target, mapping ->> part,
+                case op when 'DELETE' then 'old' else 'new' end) as code
+        where code is not null
+    ),
+    format($sql$
+        perform audit.append(%L, _organization, null, %L, _target_id, _subject, _captured_from,
+            null, null, jsonb_build_object('degraded', jsonb_build_object(
+                'sqlstate', _reason, 'lost', array_remove(array['row'%s], null), 'op', tg_op)),
+            audit.current_context());
+        return null;$sql$, mapping -> 'verbs' ->> 'changed', mapping ->> 'target_type',
+        case when mapping ? 'organization' then
+            $sql$, case when _organization is null then 'organization' end$sql$ end));
+comment on function audit.last_code(regclass, jsonb, text) is
+    'Generated code for a row of which nothing could be read but plain columns';
