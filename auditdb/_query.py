@@ -85,8 +85,8 @@ _COLUMNS = SQL(", ").join(
 
 _CONDITIONS = {
     "action": SQL("action = %(action)s"),
-    # A prefix as a range, as LIKE is not leakproof: in the order "C", "/" follows upon ".".
-    "category": SQL('action collate "C" > %(category)s and action collate "C" < %(category_end)s'),
+    # A prefix as a range, as LIKE is not leakproof: by bytes, "/" follows upon ".".
+    "category": SQL("action > %(category)s and action < %(category_end)s"),
     "actor": SQL("(actor_id = %(actor)s or impersonator_id = %(actor)s)"),
     "target_type": SQL("target_type = %(target_type)s"),
     "target_id": SQL("target_id = %(target_id)s"),

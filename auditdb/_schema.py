@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.resources
+import re
 import socket
 import time
 import uuid
@@ -73,10 +74,39 @@ def script() -> str:
             f"        values ('{mark}', '{identity}', now() at time zone 'utc');\n"
             "    end if;\nend\n$migration$;"
         )
-    parts += [text for _, text in _read("routines")]
+    parts.append(routines())
     parts += ["do $$ begin perform audit.finish_install(); end $$;", "reset role;", _RESIGN]
     parts.append("reset search_path;")
     return "\n".join(parts) + "\n"
+
+
+# A function's name, arguments and result: what "create or replace" does not change.
+_HEADER = re.compile(
+    r"^create or replace function audit\.(\w+)(\(.*?)(?=\s+language (?:sql|plpgsql)\b)",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def routines() -> str:
+    """Return the functions and views, after what sets those of an older release aside."""
+    text = "\n".join(text for _, text in _read("routines"))
+    declarations = "\n".join(
+        f"create function audit.\"declared {name}\"{header}\nlanguage plpgsql as '';"
+        for name, header in _HEADER.findall(text)
+    )
+    return "\n".join(
+        (
+            "do $declarations$\nbegin\n"
+            "    if exists (\n"
+            "        select from pg_proc where pronamespace = 'audit'::regnamespace\n    ) then\n"
+            "        set local check_function_bodies = off;\n"
+            f"        execute $declare${declarations}$declare$;\n"
+            "        set local check_function_bodies = on;\n"
+            "    end if;\nend\n$declarations$;",
+            dict(_read())["set-aside.sql"],
+            text,
+        )
+    )
 
 
 # The installing role ceases to act as audit_owner.
@@ -125,8 +155,7 @@ def install(conninfo: str = "") -> str:
                 _migrate(conninfo)
                 with conn.transaction():
                     conn.execute("set local role audit_owner")
-                    for _, text in _read("routines"):
-                        conn.execute(text.encode())
+                    conn.execute(routines().encode())
                     conn.execute("select audit.finish_install()")
                     row = conn.execute("select audit.version()").fetchone()
             finally:

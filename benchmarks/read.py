@@ -2,6 +2,7 @@
 
 python -m benchmarks.read                       # an embedded server; 1 and 10 million events
 python -m benchmarks.read --millions 1 10 100   # and a hundred, given disk and time
+python -m benchmarks.read --millions 5 --against tests/releases/3128cff.sql    # beside a release
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import islice
+from contextlib import ExitStack, contextmanager
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from benchmarks.questions import Question, questions
 MONTHS = 24
 ORGANIZATIONS = 1000
 DATABASE = "bench_read"
+# Of whom is asked: the first has a tenth of all events, the last a handful.
+SIZES = {"largest": 1, "median": ORGANIZATIONS // 2, "smallest": ORGANIZATIONS}
 
 SETUP = f"""
 create table membership (
@@ -102,15 +105,23 @@ def fill(conn: psycopg.Connection[Any], total: int) -> float:
 
 
 @contextmanager
-def filled(dsn: str, total: int) -> Iterator[tuple[str, float]]:
-    """Yield the address of a database whose log holds so many events, and the rows per second."""
-    drop = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(DATABASE))
-    target = make_conninfo(dsn, dbname=DATABASE)
+def filled(dsn: str, total: int, release: Path | None = None) -> Iterator[tuple[str, float]]:
+    """Yield the address of a database whose log holds so many events, and the rows per second.
+
+    The log is that of a release, given as the script that `auditdb sql` printed then, or of now.
+    """
+    name = f"{DATABASE}_{release.stem}" if release else DATABASE
+    drop = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
+    target = make_conninfo(dsn, dbname=name)
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(drop)
-        conn.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
+        conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         try:
-            auditdb.install(target)
+            if release is None:
+                auditdb.install(target)
+            else:
+                with psycopg.connect(target) as inside:
+                    inside.execute(release.read_text("utf-8").encode())
             with psycopg.connect(target, autocommit=True) as inside:
                 prepare(inside)
                 rate = fill(inside, total)
@@ -134,22 +145,34 @@ def ask(
     conn: psycopg.Connection[Any], key: str, organization: int, question: Question, repeats: int
 ) -> dict[str, Any]:
     """Return what one question costs: buffers, partitions and milliseconds, planning apart."""
-    plans = []
-    for _ in range(repeats):
-        with conn.transaction(force_rollback=True):
-            become(conn, key, organization, is_sql=question.is_sql)
-            query, values = question.build(conn, organization)
-            explain = sql.SQL("explain (analyze, buffers, format json) {}").format(query)
-            row = conn.execute(explain, values).fetchone()
-            assert row is not None
-            plans.append(row[0][0])
+    return summary(question, [explain(conn, key, organization, question) for _ in range(repeats)])
+
+
+def explain(
+    conn: psycopg.Connection[Any], key: str, organization: int, question: Question
+) -> dict[str, Any]:
+    """Return the plan of one question, as it ran."""
+    with conn.transaction(force_rollback=True):
+        become(conn, key, organization, is_sql=question.is_sql)
+        query, values = question.build(conn, organization)
+        statement = sql.SQL("explain (analyze, buffers, format json) {}").format(query)
+        row = conn.execute(statement, values).fetchone()
+    assert row is not None
+    plan: dict[str, Any] = row[0][0]
+    return plan
+
+
+def summary(question: Question, plans: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a question costs by the plans of all its runs: buffers and nodes by the last."""
     nodes = list(_nodes(plans[-1]["Plan"]))
     return {
         "question": question.name,
         "buffers": _buffers(plans[-1]["Plan"]),
         "planning_buffers": _buffers(plans[-1].get("Planning", {})),
         "execution_ms": round(statistics.median(p["Execution Time"] for p in plans), 2),
+        "execution_min_ms": round(min(p["Execution Time"] for p in plans), 2),
         "planning_ms": round(statistics.median(p["Planning Time"] for p in plans), 2),
+        "planning_min_ms": round(min(p["Planning Time"] for p in plans), 2),
         "partitions": len({n["Relation Name"] for n in nodes if _opens(n)}),
         "indexes": sorted(
             {_shape(n["Index Name"]) for n in nodes if "Index Name" in n and _runs(n)}
@@ -218,40 +241,74 @@ def python_layer(target: str, key: str) -> dict[str, Any]:
     }
 
 
+def create_key(target: str) -> str:
+    """Return a signing key of a database."""
+    with psycopg.connect(target) as conn:
+        row = conn.execute("select audit.create_key()").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def answers_of(targets: dict[str, str], repeats: int) -> dict[str, dict[str, Any]]:
+    """Ask every question of every database, in turn, for organisations of three sizes."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in targets}
+    keys = {name: create_key(target) for name, target in targets.items()}
+    with ExitStack() as stack:
+        conns = {
+            name: stack.enter_context(psycopg.connect(target)) for name, target in targets.items()
+        }
+        for (size, organization), question in product(SIZES.items(), questions()):
+            plans: dict[str, list[dict[str, Any]]] = {name: [] for name in targets}
+            for name in [*targets] * repeats:
+                plans[name].append(explain(conns[name], keys[name], organization, question))
+            for name in targets:
+                found[name].setdefault(size, []).append(summary(question, plans[name]))
+    return found
+
+
+def report(title: str, answers: dict[str, Any]) -> None:
+    """Print what each question cost."""
+    for size in SIZES:
+        print(f"  {title}, {size} organisation")
+        for answer in answers[size]:
+            print(
+                f"    {answer['question']:28} {answer['buffers']:8} buffers "
+                f"{answer['execution_ms']:9.2f} ms, at least {answer['execution_min_ms']:.2f}"
+                f" (planning {answer['planning_ms']:.2f}) {answer['partitions']:3} partitions"
+                f" {' '.join(answer['indexes'])}"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.read", description=__doc__)
     parser.add_argument("--dsn", help="a superuser's address; an embedded server by default")
     parser.add_argument("--millions", type=int, nargs="+", default=[1, 10], help="of events")
     parser.add_argument("--repeats", type=int, default=5, help="of each query (%(default)s)")
+    parser.add_argument(
+        "--against", type=Path, help="script of a release, whose log is asked the same in turn"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for read.json")
     options = parser.parse_args()
 
     result: dict[str, Any] = {"months": MONTHS, "organizations": ORGANIZATIONS, "sizes": {}}
     with address(options.dsn) as dsn:
         for millions in options.millions:
-            with filled(dsn, millions * 1_000_000) as (target, rate):
-                with psycopg.connect(target) as conn:
-                    row = conn.execute("select audit.create_key()").fetchone()
-                    conn.commit()
-                    assert row is not None
-                    answers = {
-                        size: [
-                            ask(conn, row[0], organization, q, options.repeats) for q in questions()
-                        ]
-                        # The first has a tenth of all events, the last a handful.
-                        for size, organization in (("largest", 1), ("median", ORGANIZATIONS // 2))
-                    }
-                python = python_layer(target, row[0])
-            result["sizes"][millions] = {"rows_per_second": round(rate), **python, **answers}
+            with ExitStack() as stack:
+                total = millions * 1_000_000
+                target, rate = stack.enter_context(filled(dsn, total))
+                targets = {"now": target}
+                if options.against:
+                    before, _ = stack.enter_context(filled(dsn, total, options.against))
+                    targets["before"] = before
+                answers = answers_of(targets, options.repeats)
+                python = python_layer(target, create_key(target))
+            result["sizes"][millions] = {
+                "rows_per_second": round(rate), **python, **answers.pop("now"), **answers
+            }  # fmt: skip
             print(f"{millions} million events, filled at {rate:,.0f} rows/s; {python}")
-            for size, rows in answers.items():
-                print(f"  {size} organisation")
-                for answer in rows:
-                    print(
-                        f"    {answer['question']:28} {answer['buffers']:8} buffers "
-                        f"{answer['execution_ms']:9.2f} ms (planning {answer['planning_ms']:.2f})"
-                        f" {answer['partitions']:3} partitions {' '.join(answer['indexes'])}"
-                    )
+            report("now", result["sizes"][millions])
+            if options.against:
+                report("before", result["sizes"][millions]["before"])
     options.out.mkdir(exist_ok=True)
     (options.out / "read.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 

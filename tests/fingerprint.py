@@ -15,7 +15,8 @@ QUERIES = {
         from pg_class as c where c.relnamespace = 'audit'::regnamespace""",
     "column": """
         select c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-            a.attidentity, a.attgenerated, a.attacl::text, pg_get_expr(d.adbin, d.adrelid),
+            a.attidentity, a.attgenerated, a.attcollation::regcollation,
+            coalesce(a.attstattarget, -1), a.attacl::text, pg_get_expr(d.adbin, d.adrelid),
             col_description(c.oid, a.attnum)
         from pg_attribute as a join pg_class as c on c.oid = a.attrelid
             left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
@@ -55,7 +56,7 @@ QUERIES = {
     "default privilege": """
         select defaclrole::regrole, defaclnamespace, defaclobjtype, defaclacl::text
         from pg_default_acl""",
-    "action": "select name, category, description from audit.action",
+    "action": "select name, category, description, is_built_in from audit.action",
     "migration": "select migration_hash, migration_id from audit.migration",
 }
 

@@ -46,7 +46,8 @@ as $$
 declare
     _table regclass;
 begin
-    foreach _table in array '{audit.event,audit.attestation}'::regclass[] loop
+    foreach _table in array '{audit.event,audit.attestation,audit.organization_start}'::regclass[]
+    loop
         if not exists (
             select from pg_trigger where tgrelid = _table and tgname = 'refuse_change'
         ) then
@@ -57,7 +58,7 @@ begin
     for _table in
         select relid from pg_partition_tree('audit.event')
         union all
-        select 'audit.attestation'::regclass
+        select unnest('{audit.attestation,audit.organization_start}'::regclass[])
     loop
         perform audit.guard(_table);
         -- ENABLE ALWAYS on the parent did not reach clones before PostgreSQL 15.
@@ -79,6 +80,7 @@ begin
 end
 $$;
 comment on function audit.guard_log() is
-    'Puts the guards on the log, on each of its partitions, on the attestation, and on the keys';
+    'Puts the guards on the log, on each of its partitions, on the attestation, on the starts of '
+    'organisations, and on the keys';
 
 do $$ begin perform audit.guard_log(); end $$;

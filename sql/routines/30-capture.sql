@@ -47,7 +47,7 @@ comment on function audit.own_details() is
 create or replace function audit.context_details(context jsonb) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return case when jsonb_typeof(context_details.context -> 'details') = 'object'
-    then nullif(context_details.context -> 'details' - audit.own_details(), '{}') end;
+    then nullif((context_details.context -> 'details') - audit.own_details(), '{}') end;
 comment on function audit.context_details(jsonb) is
     'The details that a context adds to each event, without the names that are the log''s own';
 

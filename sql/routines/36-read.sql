@@ -49,21 +49,21 @@ comment on function audit.redacted_columns(regclass, jsonb) is
     'Names of the columns that an event shows without their values';
 
 -- A column is secret where it is redacted, or refers to a column that is.
-create or replace function audit.is_secret_column(target regclass, name text, redacted jsonb)
+create or replace function audit.shows_secret(target regclass, name text, redacted jsonb)
 returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
-return is_secret_column.redacted ? name or exists (
+return shows_secret.redacted ? name or exists (
     select from pg_constraint as c
         join pg_attribute as mine on mine.attrelid = c.conrelid and mine.attname = name
         join pg_attribute as theirs on theirs.attrelid = c.confrelid
             and theirs.attnum = c.confkey[array_position(c.conkey, mine.attnum)]
         left join audit.attachment as a on a.target = c.confrelid
-    where c.contype = 'f' and c.conrelid = is_secret_column.target
+    where c.contype = 'f' and c.conrelid = shows_secret.target
         and mine.attnum = any (c.conkey)
         and (theirs.attname = any (audit.secret_columns(c.confrelid, coalesce(a.kind, '')))
             or a.mapping -> 'redact' ? theirs.attname::text)
 );
-comment on function audit.is_secret_column(regclass, text, jsonb) is
+comment on function audit.shows_secret(regclass, text, jsonb) is
     'Whether values of a column are secrets, its own or those of the table that it refers to';
 
 -- What a lookup compares with is not what it returns; anything else that reads a secret may show it.
@@ -74,7 +74,7 @@ return (
     from jsonb_each_text(digested.mapping) as e
         cross join audit.own_columns(digested.target) as c
     where e.key in ('organization', 'target_id', 'subject', 'row_id')
-        and audit.is_secret_column(target, c.name, audit.redacted_columns(target, mapping))
+        and audit.shows_secret(target, c.name, audit.redacted_columns(target, mapping))
         and (c.name = audit.column_of(target, e.value)
             or e.value = audit.key_of(target) and c.name = any (audit.key_columns(target))
             or audit.column_of(target, e.value) is null

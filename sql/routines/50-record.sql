@@ -103,17 +103,38 @@ comment on function audit.record_own(text, text, jsonb, jsonb, jsonb) is
     'Records what happened to the log itself: attached, detached, key created, month dropped';
 
 create or replace function audit.define_action(name text, description text) returns void
-language sql volatile security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
+declare
+    _before audit.action;
+begin
+    select * into _before from audit.action as a where a.name = define_action.name for update;
+    if _before.is_built_in or split_part(define_action.name, '.', 1) = 'audit' then
+        raise exception 'action "%" is auditdb''s own', define_action.name
+            using errcode = 'invalid_parameter_value',
+                hint = 'What it means stays: define an action of another name.';
+    end if;
+    if _before.description is not distinct from define_action.description then
+        return;
+    end if;
     insert into audit.action (name, description)
     values (define_action.name, define_action.description)
     on conflict (name) do update set description = excluded.description;
+    perform audit.record_own('action_defined', define_action.name,
+        case when _before.name is not null
+            then jsonb_build_object('description', _before.description) end,
+        jsonb_build_object('description', define_action.description));
+end
 $$;
 -- Definer: operators hold no privilege on the table itself.
 comment on function audit.define_action(text, text) is
-    'Adds an action of the application to the catalogue, or describes it anew';
+    'Adds an action of the application to the catalogue, or describes it anew; never one of '
+    'auditdb''s own. It is an event';
 
-insert into audit.action (name, description) values
+insert into audit.action (name, description, is_built_in)
+select name, description, true
+from (values
     ('auth.login', 'A user signed in, or tried to'),
     ('auth.password_changed', 'A password was set or changed'),
     ('auth.two_factor_enabled', 'Two-factor authentication was switched on'),
@@ -140,5 +161,7 @@ insert into audit.action (name, description) values
     ('audit.detached', 'The capture of a table ended'),
     ('audit.key_created', 'A signing key was created'),
     ('audit.key_retired', 'A signing key was given an end'),
-    ('audit.month_dropped', 'A month of events was dropped by retention')
-on conflict (name) do update set description = excluded.description;
+    ('audit.month_dropped', 'A month of events was dropped by retention'),
+    ('audit.action_defined', 'An action of the application was defined, or described anew')
+) as own (name, description)
+on conflict (name) do update set description = excluded.description, is_built_in = true;

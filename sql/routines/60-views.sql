@@ -41,20 +41,20 @@ comment on view audit.log is 'Every event, with its change in words';
 
 -- A prefix as a range, "/" following upon ".": unlike a function's result, it can be estimated.
 create or replace view audit.auth_log with (security_invoker = true) as
-select * from audit.log where action collate "C" > 'auth.' and action collate "C" < 'auth/';
+select * from audit.log where action > 'auth.' and action < 'auth/';
 comment on view audit.auth_log is
     'Sign-ins, passwords, two-factor, impersonation, e-mail addresses';
 
 create or replace view audit.membership_log with (security_invoker = true) as
-select * from audit.log where action collate "C" > 'membership.' and action collate "C" < 'membership/';
+select * from audit.log where action > 'membership.' and action < 'membership/';
 comment on view audit.membership_log is 'Who was added, removed, or given another role';
 
 create or replace view audit.api_key_log with (security_invoker = true) as
-select * from audit.log where action collate "C" > 'api_key.' and action collate "C" < 'api_key/';
+select * from audit.log where action > 'api_key.' and action < 'api_key/';
 comment on view audit.api_key_log is 'API keys created, changed and revoked';
 
 create or replace view audit.workflow_log with (security_invoker = true) as
-select * from audit.log where action collate "C" > 'workflow.' and action collate "C" < 'workflow/';
+select * from audit.log where action > 'workflow.' and action < 'workflow/';
 comment on view audit.workflow_log is
     'Workflows created, modified and deleted, their steps included';
 

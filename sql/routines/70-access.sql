@@ -39,9 +39,9 @@ begin
     for _id in select id from audit.attachment where mapping ? 'admin' order by id loop
         _admin := false;
         -- Always rolled back, so that nothing which a mapping's code sets or does outlives the
-        -- answer;
-        -- one mapping gone stale leaves the others in force.
+        -- answer; one mapping gone stale leaves the others in force. The token is no mapping's.
         begin
+            perform set_config('auditdb.viewer', '', true);
             execute format('select audit.admin_%s($1, $2)', _id)
                 into _admin using is_admin.organization_id, is_admin.user_id;
             raise exception using errcode = 'AU001';
@@ -59,44 +59,57 @@ $$;
 comment on function audit.is_admin(text, text) is
     'Whether a user is an admin or owner of an organisation now, by the attached memberships';
 
-create or replace function audit.viewer_organization() returns text
--- Unsafe: before PostgreSQL 17 its guarded blocks cannot start while a parallel plan runs.
-language plpgsql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp
+create or replace function audit.read_token(out user_id text, out organization_id text)
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
     _token text := current_setting('auditdb.viewer', true);
     _parts text[];
     _secret text;
-    _organization text;
     _expires timestamptz;
 begin
     -- v1.key_id.user.organization.expires.mac
     if _token is null or length(_token) > 2000 or _token !~
         '^v1\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[0-9]{1,12}\.[0-9a-f]{64}$'
     then
-        return null;
+        return;
     end if;
     _parts := string_to_array(_token, '.');
     _expires := to_timestamp(_parts[5]::bigint);
     if _expires <= clock_timestamp() or _expires > clock_timestamp() + interval '1 hour' then
-        return null;
+        return;
     end if;
     select secret into _secret
     from audit.signing_key
     where id = _parts[2] and (retires_at is null or retires_at > clock_timestamp());
     if not found then
-        return null;
+        return;
     end if;
     -- Hashes are compared, so that the time taken tells nothing about the right one.
     if sha256(decode(_parts[6], 'hex')) <> sha256(audit.hmac_sha256(
         convert_to(_secret, 'UTF8'),
         convert_to(array_to_string(_parts[1:5], '.'), 'UTF8')))
     then
-        return null;
+        return;
     end if;
-    _organization := audit.from_base64url(_parts[4]);
-    if audit.is_admin(_organization, audit.from_base64url(_parts[3])) then
-        return _organization;
+    user_id := audit.from_base64url(_parts[3]);
+    organization_id := audit.from_base64url(_parts[4]);
+end
+$$;
+comment on function audit.read_token() is
+    'Who reads for which organisation, by the viewer token of this transaction; nulls if it is void';
+
+create or replace function audit.viewer_organization() returns text
+-- Unsafe: before PostgreSQL 17 its guarded blocks cannot start while a parallel plan runs.
+language plpgsql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _user_id text;
+    _organization_id text;
+begin
+    select * into _user_id, _organization_id from audit.read_token();
+    if _organization_id is not null and audit.is_admin(_organization_id, _user_id) then
+        return _organization_id;
     end if;
     return null;
 exception when assert_failure or others then
@@ -106,6 +119,40 @@ $$;
 -- Definer: reads the signing keys, which no login role can.
 comment on function audit.viewer_organization() is
     'The organisation that the viewer token of this transaction may read, or null';
+
+create or replace function audit.viewer_start() returns bigint
+language plpgsql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _organization_id text := (select organization_id from audit.read_token());
+begin
+    if _organization_id is null then
+        return null;
+    end if;
+    return coalesce((
+        select max(s.first_id) from audit.organization_start as s
+        where s.organization_id = _organization_id
+    ), 0);
+exception when assert_failure or others then
+    return null;
+end
+$$;
+-- Definer: reads the signing keys, and the starts of organisations. Whether the viewer is an admin
+-- is viewer_organization's to say; without a good token there is no answer.
+comment on function audit.viewer_start() is
+    'Id of the first event of the organisation that the viewer token is for, as it is now; events '
+    'of lower id are of an organisation that had the same identifier before';
+
+create or replace function audit.start_organization(organization_id text) returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+    insert into audit.organization_start (organization_id)
+    values (start_organization.organization_id);
+$$;
+comment on function audit.start_organization(text) is
+    'Says that an organisation came to be: called by capture before it writes the event of the '
+    'insert. From then on nobody views what bears its identifier from before. Not called where a '
+    'row that was marked as deleted is restored';
 
 create or replace function audit.create_key(retire_others_after interval default null) returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -119,6 +166,13 @@ begin
     if create_key.retire_others_after < interval '0' then
         raise exception 'keys cannot retire % ago', - create_key.retire_others_after
             using errcode = 'invalid_parameter_value', hint = 'Give zero or a time to come.';
+    end if;
+    -- Or two at once would each leave the other's key in force.
+    perform pg_advisory_xact_lock(hashtextextended('auditdb keys', 0));
+    if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        raise exception 'keys cannot be made under %', current_setting('transaction_isolation')
+            using errcode = 'invalid_transaction_state',
+                hint = 'Those made meanwhile would not be seen. Use read committed.';
     end if;
     if create_key.retire_others_after is not null then
         perform audit.record_own('key_retired', id, null, null) from audit.signing_key
@@ -145,40 +199,64 @@ $$;
 -- Definer: shows all of the table but the secrets.
 comment on function audit.list_keys() is 'The signing keys, without their secrets';
 
-do $$
+create or replace function audit.set_policy(
+    relation regclass, name text, command text, to_role text, qualification text
+) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
 begin
-    if not exists (select from pg_catalog.pg_policy where polrelid = 'audit.event'::regclass
-        and polname = 'viewers_read_their_organization')
-    then
-        create policy viewers_read_their_organization on audit.event for select to audit_reader
-            using (organization_id = (select audit.viewer_organization()));
+    if exists (
+        select from pg_policy where polrelid = set_policy.relation and polname = set_policy.name
+    ) then
+        execute format('drop policy %I on %s', name, relation);
     end if;
-    if not exists (select from pg_catalog.pg_policy where polrelid = 'audit.event'::regclass
-        and polname = 'auditors_read_everything')
-    then
-        create policy auditors_read_everything on audit.event for select to audit_auditor
-            using (true);
-    end if;
-    if not exists (select from pg_catalog.pg_policy where polrelid = 'audit.event'::regclass
-        and polname = 'the_owner_writes')
-    then
-        create policy the_owner_writes on audit.event for insert to audit_owner with check (true);
-    end if;
-    if not exists (select from pg_catalog.pg_policy where polrelid = 'audit.event'::regclass
-        and polname = 'the_owner_counts')
-    then
-        create policy the_owner_counts on audit.event for select to audit_owner using (true);
-    end if;
-    if not exists (select from pg_catalog.pg_policy where polrelid = 'audit.signing_key'::regclass
-        and polname = 'the_owner_keeps')
-    then
-        create policy the_owner_keeps on audit.signing_key to audit_owner using (true);
-    end if;
-    if not exists (select from pg_catalog.pg_policy where polrelid = 'audit.attachment'::regclass
-        and polname = 'the_owner_maps')
-    then
-        create policy the_owner_maps on audit.attachment to audit_owner using (true);
-        create policy anyone_granted_reads on audit.attachment for select using (true);
-    end if;
+    execute format('create policy %I on %s for %s to %s %s', name, relation, command, to_role,
+        qualification);
 end
 $$;
+comment on function audit.set_policy(regclass, text, text, text, text) is
+    'Creates a policy of the log, in the place of one of the same name';
+
+create or replace function audit.furnish_policies() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _policy record;
+begin
+    for _policy in
+        select p.* from (values
+            ('audit.event'::regclass, 'viewers_read_their_organization', 'select', 'audit_reader',
+                'using (organization_id = (select audit.viewer_organization()) '
+                'and id >= (select audit.viewer_start()))'),
+            ('audit.event', 'auditors_read_everything', 'select', 'audit_auditor', 'using (true)'),
+            ('audit.event', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
+            ('audit.event', 'the_owner_counts', 'select', 'audit_owner', 'using (true)'),
+            ('audit.organization_start', 'the_owner_writes', 'insert', 'audit_owner',
+                'with check (true)'),
+            ('audit.organization_start', 'the_owner_looks_up', 'select', 'audit_owner',
+                'using (true)'),
+            ('audit.organization_start', 'auditors_read_everything', 'select', 'audit_auditor',
+                'using (true)'),
+            ('audit.signing_key', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
+            ('audit.attachment', 'the_owner_maps', 'all', 'audit_owner', 'using (true)'),
+            ('audit.attachment', 'anyone_granted_reads', 'select', 'public', 'using (true)')
+        ) as p (relation, name, command, to_role, qualification)
+        where not exists (
+            select from pg_policy as o
+            where o.polrelid = p.relation and o.polname = p.name
+                -- That of 0.1.0 knew nothing of former organisations.
+                and (p.name <> 'viewers_read_their_organization'
+                    or pg_get_expr(o.polqual, o.polrelid) like '%viewer_start%')
+        )
+    loop
+        if _policy.relation = 'audit.event'::regclass then
+            perform audit.lock_briefly('audit.event', 'access exclusive');
+        end if;
+        perform audit.set_policy(_policy.relation, _policy.name, _policy.command, _policy.to_role,
+            _policy.qualification);
+    end loop;
+end
+$$;
+comment on function audit.furnish_policies() is
+    'Makes the policies of the log where they are absent, each for one role to do one thing; part '
+    'of install';

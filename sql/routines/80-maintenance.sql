@@ -30,6 +30,7 @@ begin
     execute format('comment on table %s is %L', _partition,
         format('Events of %s (UTC)', to_char(prepare_month.month, 'YYYY-MM')));
     perform audit.guard(_partition);
+    perform audit.close_statistics(_partition);
     execute format('revoke all on %s from public', _partition);
     return _partition;
 end
@@ -264,6 +265,9 @@ create or replace function audit.finish_install() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
+    -- First: months to come take the columns as they stand, and others' locks are few.
+    perform audit.furnish_columns();
+    perform audit.furnish_policies();
     perform audit.create_months();
     perform audit.regenerate();
     perform audit.record_attestation('install', 'audit.event', '{function,policy,relation,grant}');

@@ -17,7 +17,7 @@ as $$
     from (
         select relid as relation from pg_partition_tree('audit.event')
         union all
-        select 'audit.attestation'::regclass
+        select unnest('{audit.attestation,audit.organization_start}'::regclass[])
     ) as g
         cross join (values ('refuse_change'), ('refuse_truncate')) as n (name)
         left join audit.trigger_facts() as f on f.relation = g.relation and f.name = n.name
@@ -36,7 +36,7 @@ as $$
         'Whoever is granted SELECT, or pg_read_all_data, reads all of it.',
         'select audit.mend_guards()', true
     from pg_class as c
-    where (c.oid in ('audit.attestation'::regclass, 'audit.signing_key'::regclass)
+    where (c.oid = any ('{audit.attestation,audit.organization_start,audit.signing_key}'::regclass[])
             or c.oid in (select relid from pg_partition_tree('audit.event')))
         and not (c.relrowsecurity and c.relforcerowsecurity)
     union all
@@ -151,7 +151,7 @@ as $$
     from audit.attested() as w
         left join pg_class as c on c.oid = w.relation
     where w.scope = 'audit.event'::regclass and w.kind = 'trigger' and w.name = 'refuse_truncate'
-        and w.relation <> 'audit.attestation'::regclass
+        and w.relation <> all ('{audit.attestation,audit.organization_start}'::regclass[])
         and w.relation not in (select relid from pg_partition_tree('audit.event'));
 $$;
 comment on function audit.check_partitions() is

@@ -60,7 +60,11 @@ grant select on
     audit.log, audit.auth_log, audit.membership_log, audit.api_key_log, audit.workflow_log,
     audit.role_change, audit.impersonation, audit.api_key_lifecycle, audit.login_activity
     to audit_reader, audit_auditor;
-grant execute on function audit.viewer_organization(), audit.version() to audit_reader;
+grant execute on function
+    audit.viewer_organization(), audit.viewer_start(), audit.version()
+    to audit_reader;
+-- Which events are a former organisation's.
+grant select on audit.organization_start to audit_auditor;
 grant execute on function
     audit.list_tables(), audit.list_partitions(), audit.list_members(), audit.version()
     to audit_auditor;
