@@ -33,21 +33,49 @@ return (
 comment on function audit.over_row(regclass, text) is
     'An option as an expression over the row r: a column name becomes r.<column>';
 
+-- As the session's settings would have it, one value could have several names.
+create or replace function audit.key_form(type oid, value text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return case
+    when key_form.type in ('date'::regtype, 'timestamp'::regtype)
+        then format('to_jsonb(%s) #>> ''{}''', value)
+    when key_form.type = 'timestamptz'::regtype
+        then format('to_jsonb(%s at time zone ''UTC'') #>> ''{}''', value)
+    when key_form.type = 'bytea'::regtype then format('encode(%s, ''hex'')', value)
+    else value
+end;
+end
+$$;
+comment on function audit.key_form(oid, text) is
+    'Expression that names a value of a type the same way whatever the settings of the session';
+
 -- An identifier reads the same whatever the session's settings are.
 create or replace function audit.name_of(target regclass, expression text) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return coalesce((
-    select audit.key_form(atttypid, 'r.' || quote_ident(attname))
-    from pg_attribute
-    where attrelid = name_of.target and attnum > 0 and not attisdropped
-        and 'r.' || quote_ident(attname) = audit.over_row(target, expression)
-), audit.over_row(target, expression));
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _expression text := audit.over_row(target, name_of.expression);
+begin
+    return coalesce((
+        select audit.key_form(atttypid, _expression)
+        from pg_attribute
+        where attrelid = name_of.target and attnum > 0 and not attisdropped
+            and 'r.' || quote_ident(attname) = _expression
+    ), _expression);
+end
+$$;
 comment on function audit.name_of(regclass, text) is
     'An option that names something, as an expression over the row r';
 
 create or replace function audit.key_columns(target regclass) returns text[]
-language sql stable set search_path = pg_catalog, pg_temp
-return (
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return (
     select array_agg(attname::text order by n)
     from (
         select indkey, indnkeyatts
@@ -64,12 +92,17 @@ return (
         join pg_attribute as a on a.attrelid = key_columns.target and a.attnum = k.attnum
     where n <= indnkeyatts
 );
+end
+$$;
 comment on function audit.key_columns(regclass) is
     'Columns of the primary key, else of the first unique key without nulls, else null';
 
 create or replace function audit.key_of(target regclass) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return (
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return (
     select case count(*)
         when 0 then null
         when 1 then min(form)
@@ -79,6 +112,8 @@ return (
         join pg_attribute on attrelid = key_of.target and attname = name
         cross join audit.key_form(atttypid, format('r.%I', name)) as f (form)
 );
+end
+$$;
 comment on function audit.key_of(regclass) is
     'Expression for the primary key, else the first unique key without nulls, else null';
 

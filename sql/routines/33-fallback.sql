@@ -243,8 +243,7 @@ declare
     _said jsonb;
     _locks text[] := audit.held_locks();
 begin
-    select a.mapping || jsonb_build_object('redact', audit.redacted_columns(a.target, a.mapping),
-        'digest', audit.digested(a.target, a.mapping)) into _mapping
+    select audit.complete_mapping(a.target, a.mapping) into _mapping
     from audit.attachment as a where a.id = fall_back.id;
     begin
         if current_setting('lock_timeout') <> '0' then

@@ -55,6 +55,7 @@ declare
     _alive text := coalesce(audit.over_row(target, given ->> 'alive'), audit.default_alive(target));
     _parent text := audit.name_of(target, given ->> 'parent');
     _key text := audit.key_of(target);
+    _secrets text[] := audit.secret_columns(target, kind);
 begin
     perform audit.check_options(target, kind, given);
 
@@ -122,7 +123,7 @@ begin
             from pg_attribute
             where attrelid = target and attnum > 0 and not attisdropped
                 and (given -> 'redact' ? attname
-                    or attname = any (audit.secret_columns(target, kind))
+                    or attname = any (_secrets)
                         and not coalesce(given -> 'redact' ? ('-' || attname), false))
         ),
         'facts', case when kind = 'user' then audit.facts_of(target, given) end,

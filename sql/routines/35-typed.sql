@@ -24,8 +24,11 @@ as 'select value';
 comment on function audit.exactly(anyenum) is 'The value, which must be one of an enum';
 
 create or replace function audit.typed(type pg_type, value text) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return case
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return case
     when exists (
         select from pg_cast
         where castsource = typed.type.oid and casttarget in ('json'::regtype, 'text'::regtype)
@@ -42,6 +45,8 @@ return case
     when typed.type.typarray <> 0 then
         format('audit.exactly(%s, null::%s)', value, typed.type.typarray::regtype)
 end;
+end
+$$;
 comment on function audit.typed(pg_type, text) is
     'Generated expression for a value that must be of the type; null if reading one of that type '
     'may run code of the application';
@@ -49,8 +54,11 @@ comment on function audit.typed(pg_type, text) is
 -- An enum is not handed to jsonb or cast to text: both look for a cast that somebody created.
 -- Text, json, bytea and arrays of them may hold secrets inside.
 create or replace function audit.typed_json(type pg_type, value text) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return case
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return case
     when typed_json.type.typtype = 'e' then format('textin(enum_out(%s))', value)
     when typed_json.type.oid = any (array['text', 'varchar', 'name']::regtype[]) then format(
         'case when audit.may_hold_secret(%1$s) then audit.redact_text(%1$s) else %1$s end', value)
@@ -61,39 +69,37 @@ return case
         then format('audit.redact_json(to_jsonb(%s))', value)
     else value
 end;
+end
+$$;
 comment on function audit.typed_json(pg_type, text) is
     'Generated expression for a typed value as an argument of jsonb_build_object';
 
--- As the session's settings would have it, one value could have several names.
-create or replace function audit.key_form(type oid, value text) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return case
-    when key_form.type in ('date'::regtype, 'timestamp'::regtype)
-        then format('to_jsonb(%s) #>> ''{}''', value)
-    when key_form.type = 'timestamptz'::regtype
-        then format('to_jsonb(%s at time zone ''UTC'') #>> ''{}''', value)
-    when key_form.type = 'bytea'::regtype then format('encode(%s, ''hex'')', value)
-    else value
-end;
-comment on function audit.key_form(oid, text) is
-    'Expression that names a value of a type the same way whatever the settings of the session';
-
 create or replace function audit.typed_text(type pg_type, value text) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return case
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return case
     when audit.typed(typed_text.type, value) is null then null
     when typed_text.type.typtype = 'e' then format('textin(enum_out(%s))', value)
     when audit.key_form(typed_text.type.oid, value) <> value
         then '(' || audit.key_form(typed_text.type.oid, value) || ')'
     else value || '::text'
 end;
+end
+$$;
 comment on function audit.typed_text(pg_type, text) is
     'Generated expression for a typed value as text; null if reading it may run code of the '
     'application';
 
 create or replace function audit.is_text(type oid) returns boolean
-language sql stable set search_path = pg_catalog, pg_temp
-return is_text.type <> all (array['bool', 'int2', 'int4', 'int8', 'oid', 'uuid', 'date',
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return is_text.type <> all (array['bool', 'int2', 'int4', 'int8', 'oid', 'uuid', 'date',
     'timestamp', 'timestamptz']::regtype[]::oid[]);
+end
+$$;
 comment on function audit.is_text(oid) is
     'Whether values of a type, as identifiers, may be long or hold something else';

@@ -2,23 +2,33 @@
 -- event is written, as audit_owner (typed). Anything else may run code of the application, and is
 -- read as audit_mapper, by one generated function a table, audit.read_<id> (raw).
 
+-- PL/pgSQL, as what follows: SQL functions would plan their queries at each of many calls.
 create or replace function audit.own_columns(target regclass)
 returns table (name text, attnum int2, type pg_type)
-language sql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
+begin
+    return query
     select attname::text, a.attnum, t
     from pg_attribute as a join pg_type as t on t.oid = a.atttypid
     where attrelid = own_columns.target and a.attnum > 0 and not attisdropped
     order by a.attnum;
+end
 $$;
 comment on function audit.own_columns(regclass) is 'The columns of a table, in order';
 
 create or replace function audit.column_of(target regclass, expression text) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return (
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return (
     select name from audit.own_columns(column_of.target)
     where expression in (format('r.%I', name), audit.key_form((type).oid, format('r.%I', name)))
 );
+end
+$$;
 comment on function audit.column_of(regclass, text) is
     'The column that an expression is no more than; else null';
 
@@ -31,18 +41,22 @@ comment on function audit.is_column(text) is 'Whether an expression is no more t
 create or replace function audit.redacted_columns(target regclass, mapping jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return (
+    with present as (
+        select name, attnum, (type).oid as type from audit.own_columns(redacted_columns.target)
+    ), secret as materialized (
+        select audit.secret_columns(redacted_columns.target,
+            redacted_columns.mapping ->> 'target_type') as names
+    ), renamed as materialized (
+        -- It may be in any column that was not there before.
+        select exists (
+            select from jsonb_array_elements_text(redacted_columns.mapping -> 'redact') as old
+            where old not in (select name from present)) as is_so
+    )
     select coalesce(jsonb_agg(name order by attnum), '[]')
-    from audit.own_columns(redacted_columns.target)
+    from present, secret, renamed
     where redacted_columns.mapping -> 'redact' ? name
-        or not redacted_columns.mapping -> 'columns' ? name
-            and (audit.is_secret(name) and (type).oid <> 'boolean'::regtype
-                -- A secret was renamed: it may be in any column that was not there before.
-                or exists (
-                    select from jsonb_array_elements_text(redacted_columns.mapping -> 'redact')
-                        as old
-                    where old not in (select name from audit.own_columns(redacted_columns.target))))
-        or name = any (audit.secret_columns(redacted_columns.target,
-                redacted_columns.mapping ->> 'target_type'))
+        or not redacted_columns.mapping -> 'columns' ? name and renamed.is_so
+        or name = any (secret.names)
             and not coalesce(redacted_columns.mapping #> '{given,redact}' ? ('-' || name), false)
 );
 comment on function audit.redacted_columns(regclass, jsonb) is
@@ -51,8 +65,11 @@ comment on function audit.redacted_columns(regclass, jsonb) is
 -- A column is secret where it is redacted, or refers to a column that is.
 create or replace function audit.shows_secret(target regclass, name text, redacted jsonb)
 returns boolean
-language sql stable set search_path = pg_catalog, pg_temp
-return shows_secret.redacted ? name or exists (
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return shows_secret.redacted ? name or exists (
     select from pg_constraint as c
         join pg_attribute as mine on mine.attrelid = c.conrelid and mine.attname = name
         join pg_attribute as theirs on theirs.attrelid = c.confrelid
@@ -63,41 +80,53 @@ return shows_secret.redacted ? name or exists (
         and (theirs.attname = any (audit.secret_columns(c.confrelid, coalesce(a.kind, '')))
             or a.mapping -> 'redact' ? theirs.attname::text)
 );
+end
+$$;
 comment on function audit.shows_secret(regclass, text, jsonb) is
     'Whether values of a column are secrets, its own or those of the table that it refers to';
 
 -- What a lookup compares with is not what it returns; anything else that reads a secret may show it.
 create or replace function audit.digested(target regclass, mapping jsonb) returns jsonb
-language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select coalesce(jsonb_agg(distinct e.key), '[]')
-    from jsonb_each_text(digested.mapping) as e
-        cross join audit.own_columns(digested.target) as c
-    where e.key in ('organization', 'target_id', 'subject', 'row_id')
-        and audit.shows_secret(target, c.name, audit.redacted_columns(target, mapping))
-        and (c.name = audit.column_of(target, e.value)
-            or e.value = audit.key_of(target) and c.name = any (audit.key_columns(target))
-            or audit.column_of(target, e.value) is null
-                and e.value is distinct from audit.key_of(target)
-                and not e.value ~* '\mselect\M' and strpos(e.value, c.name) > 0)
-);
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _secrets text[] := array(
+        select name from audit.own_columns(digested.target)
+        where audit.shows_secret(target, name, digested.mapping -> 'redact'));
+    _key text := audit.key_of(target);
+    _part text;
+    _expression text;
+    _plain text;
+    _digested jsonb := '[]';
+begin
+    for _part, _expression in
+        select key, value from jsonb_each_text(digested.mapping)
+        where key in ('organization', 'target_id', 'subject', 'row_id') and _secrets <> '{}'
+    loop
+        _plain := audit.column_of(target, _expression);
+        if (case
+            when _plain is not null then _plain = any (_secrets)
+            when _expression = _key then audit.key_columns(target) && _secrets
+            else not _expression ~* '\mselect\M' and exists (
+                select from unnest(_secrets) as name where strpos(_expression, name) > 0)
+        end) then
+            _digested := _digested || to_jsonb(_part);
+        end if;
+    end loop;
+    return _digested;
+end
+$$;
 comment on function audit.digested(regclass, jsonb) is
     'Which identifiers of a mapping are secrets, and are stored as digests';
-
-create or replace function audit.key_is_typed(target regclass) returns boolean
-language sql stable set search_path = pg_catalog, pg_temp
-return not exists (
-    select from audit.own_columns(key_is_typed.target)
-    where name = any (audit.key_columns(key_is_typed.target)) and audit.typed(type, '') is null
-);
-comment on function audit.key_is_typed(regclass) is
-    'Whether the columns of the key can be read without code of the application';
 
 -- As audit.default_alive says it, and conjunctions of the like.
 create or replace function audit.alive_code(target regclass, mapping jsonb, side text)
 returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return (
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return (
     select case when bool_and(t.code is not null) then string_agg(t.code, ' and ' order by n) end
     from regexp_split_to_table(mapping ->> 'alive', '\s+and\s+') with ordinality as p (part, n)
         cross join regexp_match(btrim(part), '^(r\..*) (is (?:not )?(?:null|true|false))$') as m
@@ -107,40 +136,94 @@ return (
             where m[1] = format('r.%I', name) and audit.typed(type, '') is not null
         ) as t on true
 );
+end
+$$;
 comment on function audit.alive_code(regclass, jsonb, text) is
     'Generated condition for rows that are alive; null if audit_mapper has to tell';
 
 create or replace function audit.text_code(target regclass, expression text, side text)
 returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return case
-    when expression ~ '^''([^''\\]|'''')*''$' then expression || '::text'
-    when audit.column_of(target, expression) is not null then (
-        select audit.typed_text(type, format('%s.%I', side, name))
-        from audit.own_columns(target) where name = audit.column_of(target, expression))
-    when expression = audit.key_of(target) and audit.key_is_typed(target) then (
-        select format('concat_ws('','', %s)', string_agg(
-            audit.typed_text(type, format('%s.%I', side, name)), ', '
-            order by array_position(audit.key_columns(target), name)))
-        from audit.own_columns(target) where name = any (audit.key_columns(target)))
-end;
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    _columns text[] := array[audit.column_of(target, expression)];
+    _codes text[];
+begin
+    if expression ~ '^''([^''\\]|'''')*''$' then
+        return expression || '::text';
+    end if;
+    if expression = audit.key_of(target) then
+        _columns := audit.key_columns(target);
+    end if;
+    select array_agg(audit.typed_text(type, format('%s.%I', side, name))
+        order by array_position(_columns, name)) into _codes
+    from audit.own_columns(target)
+    where name = any (_columns);
+    return case
+        when array_position(_codes, null) is not null then null
+        when cardinality(_codes) = 1 then _codes[1]
+        when cardinality(_codes) > 1
+            then format('concat_ws('','', %s)', array_to_string(_codes, ', ')) end;
+end
+$$;
 comment on function audit.text_code(regclass, text, text) is
     'Generated expression for what a mapping names, as text; null if audit_mapper has to tell';
 
-create or replace function audit.raw_parts(target regclass, mapping jsonb) returns text[]
-language sql stable set search_path = pg_catalog, pg_temp
-return coalesce((
-    select array_agg(n order by i)
-    from unnest('{organization,target_id,subject,role,row_id}'::text[]) with ordinality as t (n, i)
-    where mapping ? n and audit.text_code(target, mapping ->> n, 'r') is null
-), '{}') || case when mapping ? 'alive' and audit.alive_code(target, mapping, 'r') is null
-    then '{alive}'::text[] else '{}' end
-|| array(
-    select 'column ' || name from audit.own_columns(target)
-    where audit.typed(type, '') is null and not mapping -> 'redact' ? name
-);
-comment on function audit.raw_parts(regclass, jsonb) is
-    'What of a row audit_mapper reads, in the order in which audit.read_<id> returns it';
+-- Kept with the mapping while code is written, since each paragraph asks for it: `code`, what is
+-- read as audit_owner, for both sides of an update; `raw`, what audit_mapper reads, in the order of
+-- audit.read_<id>; `long`, the names that may be long or hold a secret; secrets and keys.
+create or replace function audit.complete_mapping(target regclass, mapping jsonb) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    _mapping jsonb := complete_mapping.mapping;
+    _part text;
+    _old text;
+    _code jsonb := '{}';
+    _raw jsonb := '[]';
+    _long jsonb := '[]';
+    _names text[];
+begin
+    _mapping := _mapping || jsonb_build_object('redact', audit.redacted_columns(target, _mapping));
+    foreach _part in array '{organization,target_id,subject,role,row_id,alive}'::text[] loop
+        continue when not _mapping ? _part;
+        _old := case _part when 'alive' then audit.alive_code(target, _mapping, 'old')
+            else audit.text_code(target, _mapping ->> _part, 'old') end;
+        if _old is null then
+            _raw := _raw || to_jsonb(_part);
+        else
+            _code := _code || jsonb_build_object(_part, jsonb_build_object('old', _old, 'new',
+                case _part when 'alive' then audit.alive_code(target, _mapping, 'new')
+                    else audit.text_code(target, _mapping ->> _part, 'new') end));
+        end if;
+        _names := case
+            when _mapping ->> _part = audit.key_of(target) then audit.key_columns(target)
+            else array[audit.column_of(target, _mapping ->> _part)] end;
+        if _names[1] is null or exists (
+            select from audit.own_columns(target)
+            where name = any (_names) and audit.is_text((type).oid))
+        then
+            _long := _long || to_jsonb(_part);
+        end if;
+    end loop;
+    return _mapping || jsonb_build_object(
+        'digest', audit.digested(target, _mapping),
+        'code', _code,
+        'raw', _raw || to_jsonb(array(
+            select 'column ' || name from audit.own_columns(target)
+            where not _mapping -> 'redact' ? name and audit.typed(type, '') is null)),
+        'long', _long,
+        'key', audit.key_columns(target),
+        'secret_texts', array(
+            select name from audit.own_columns(target)
+            where _mapping -> 'redact' ? name
+                and (type).oid = any (array['text', 'varchar', 'bpchar']::regtype[])));
+end
+$$;
+comment on function audit.complete_mapping(regclass, jsonb) is
+    'A mapping with what the generated code needs to know: who reads what, secrets, keys';
 
 -- Each looks who it runs as before anything else: a function's owner, and so any code that runs as
 -- audit_mapper, may alter it to run as its caller. A default of a variable would come earlier.
@@ -165,7 +248,7 @@ return (
         when part like 'column %' then format('to_jsonb(r.%I)::text', substr(part, 8))
         -- On a line of its own: the expression may end in a comment.
         else format(E'(%s\n        )::text', mapping ->> part) end, E',\n        ' order by n)))
-    from unnest(audit.raw_parts(target, mapping)) with ordinality as t (part, n)
+    from jsonb_array_elements_text(mapping -> 'raw') with ordinality as t (part, n)
 );
 comment on function audit.read_code(regclass, jsonb) is
     'Body of audit.read_<id>: what audit_mapper reads of a row, as text; null if nothing';

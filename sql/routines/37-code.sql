@@ -1,49 +1,45 @@
 -- Code: the paragraphs of a generated trigger function, each a function that returns lines.
--- `raw` is audit.raw_parts() of the table; what audit_mapper read stands in _before and _after.
+-- The mapping is that of audit.complete_mapping(); what audit_mapper read stands in _before and _after.
 
-create or replace function audit.part_code(target regclass, mapping jsonb, part text, side text)
-returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return coalesce(
-    case when part = 'alive' then audit.alive_code(target, mapping, side)
-        else audit.text_code(target, mapping ->> part, side) end,
-    format('%s[%s]%s', case side when 'old' then '_before' else '_after' end,
-        array_position(audit.raw_parts(target, mapping), part),
-        case when part = 'alive' then '::boolean' end)
-);
-comment on function audit.part_code(regclass, jsonb, text, text) is
+create or replace function audit.part_code(mapping jsonb, part text, side text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return coalesce(mapping #>> array['code', part, side], format('%s[%s]%s',
+        case side when 'old' then '_before' else '_after' end,
+        (
+            select n from jsonb_array_elements_text(mapping -> 'raw') with ordinality as t (p, n)
+            where p = part_code.part),
+        case when part = 'alive' then '::boolean' end));
+end
+$$;
+comment on function audit.part_code(jsonb, text, text) is
     'Generated expression for one thing that the mapping says of a row';
 
 -- Fits an index, and shows no secret.
-create or replace function audit.name_code(target regclass, mapping jsonb, part text, side text)
-returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select case
-        when mapping -> 'digest' ? part then format('audit.digest(%s)', code)
-        when not is_text then code
-        else format(E'case\n'
-            '                when octet_length(%1$s) > 200 then audit.refuse_long()\n'
-            '                when audit.may_hold_secret(%1$s) and audit.redact_text(%1$s) <> %1$s\n'
-            '                    then audit.digest(%1$s)\n%2$s'
-            '                else %1$s\n            end', code, (
-                select string_agg(format(
-                    E'                when audit.holds(%s, %s.%I) then audit.digest(%1$s)\n',
-                    code, side, name), '' order by attnum)
-                from audit.own_columns(target)
-                where mapping -> 'redact' ? name
-                    and (type).oid = any (array['text', 'varchar', 'bpchar']::regtype[])))
-        end
-    from (
-        select audit.part_code(target, mapping, part, side) as code,
-            coalesce((
-                select bool_or(audit.is_text((type).oid)) from audit.own_columns(target)
-                where name = audit.column_of(target, mapping ->> part)
-                    or mapping ->> part = audit.key_of(target)
-                        and name = any (audit.key_columns(target))), true) as is_text
-    ) as c
-);
-comment on function audit.name_code(regclass, jsonb, text, text) is
+create or replace function audit.name_code(mapping jsonb, part text, side text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _code text := audit.part_code(mapping, part, side);
+begin
+    if mapping -> 'digest' ? part then
+        return format('audit.digest(%s)', _code);
+    elsif not mapping -> 'long' ? part then
+        return _code;
+    end if;
+    return format(E'case\n'
+        '                when octet_length(%1$s) > 200 then audit.refuse_long()\n'
+        '                when audit.may_hold_secret(%1$s) and audit.redact_text(%1$s) <> %1$s\n'
+        '                    then audit.digest(%1$s)\n%2$s'
+        '                else %1$s\n            end', _code, (
+            select string_agg(format(
+                E'                when audit.holds(%1$s, %2$s.%3$I) then audit.digest(%1$s)\n',
+                _code, side, name), '')
+            from jsonb_array_elements_text(mapping -> 'secret_texts') as name));
+end
+$$;
+comment on function audit.name_code(jsonb, text, text) is
     'Generated expression for an identifier: a digest where it is, or contains, a secret';
 
 create or replace function audit.who_code() returns text
@@ -92,16 +88,55 @@ return (
 comment on function audit.shape_code(regclass, text) is
     'Generated code that raises if the table has changed since it was attached';
 
+-- Equality where it means the same bytes, else the bytes: 1.0 and 1.00 are a change.
+-- A collation to which 'a' and 'A' are equal may come later than this code.
+create or replace function audit.differs_code(type pg_type, name text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return case
+    when audit.typed(type, '') is null then
+        format('row(old.%1$I)::record *<> row(new.%1$I)::record', name)
+    when (type).oid in ('text'::regtype, 'varchar'::regtype) then
+        format('old.%1$I collate "C" is distinct from new.%1$I', name)
+    when (type).typtype = 'e' or (type).oid = any (array['bool', 'int2', 'int4', 'int8', 'oid',
+            'uuid', 'date', 'timestamp', 'timestamptz', 'time', 'bytea']::regtype[]) then
+        format('old.%1$I is distinct from new.%1$I', name)
+    else format('row(old.%1$I)::record *<> row(new.%1$I)::record', name)
+end;
+end
+$$;
+comment on function audit.differs_code(pg_type, text) is
+    'Generated condition: a column has another value than before';
+
+-- What reads the same columns of the same statement says the same.
+create or replace function audit.inputs_code(target regclass, mapping jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return case when mapping -> 'inputs' is null then 'old *<> new' else coalesce((
+    select string_agg(audit.differs_code(type, name), ' or ' order by attnum)
+    from audit.own_columns(target)
+    where mapping -> 'inputs' ? name or mapping -> 'raw' ? ('column ' || name)
+        or name in (
+            select audit.column_of(target, mapping ->> part)
+            from jsonb_array_elements_text(mapping -> 'raw') as part)
+), 'false') end;
+comment on function audit.inputs_code(regclass, jsonb) is
+    'Generated condition: an update changed what audit_mapper reads';
+
 create or replace function audit.read_call_code(id int, target regclass, mapping jsonb, op text)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return case when audit.raw_parts(target, mapping) = '{}' then '' else format($sql$
+return case when mapping -> 'raw' = '[]' then '' else format($sql$
         -- Read as audit_mapper: %s.%s
         %s := audit.read_%s(%s);%s
         if %s then
             raise exception using errcode = 'data_exception';
         end if;$sql$,
-    array_to_string(audit.raw_parts(target, mapping), ', '),
+    (
+        select string_agg(regexp_replace(part, '\s+', ' ', 'g'), ', ' order by n)
+        from jsonb_array_elements_text(mapping -> 'raw') with ordinality as t (part, n)
+    ),
     case when mapping ? 'waits' then $sql$
         if current_setting('lock_timeout') <> '0' then
             perform audit.wait_longer();
@@ -113,70 +148,38 @@ return case when audit.raw_parts(target, mapping) = '{}' then '' else format($sq
         audit.inputs_code(target, mapping), id) end,
     (
         select string_agg(format('cardinality(%s) is distinct from %s', v,
-            cardinality(audit.raw_parts(target, mapping))), ' or ')
+            jsonb_array_length(mapping -> 'raw')), ' or ')
         from unnest(case op when 'UPDATE' then '{_after,_before}' when 'INSERT' then '{_after}'
             else '{_before}' end::text[]) as v
     )) end;
 comment on function audit.read_call_code(int, regclass, jsonb, text) is
     'Generated code that has audit_mapper read what audit_owner may not';
 
--- What reads the same columns of the same statement says the same.
-create or replace function audit.inputs_code(target regclass, mapping jsonb) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return case when mapping -> 'inputs' is null then 'old *<> new' else coalesce((
-    select string_agg(audit.differs_code(type, name), ' or ' order by attnum)
-    from audit.own_columns(target)
-    where mapping -> 'inputs' ? name or 'column ' || name = any (audit.raw_parts(target, mapping))
-        or exists (
-            select from unnest(audit.raw_parts(target, mapping)) as part
-            where audit.column_of(target, mapping ->> part) = name)
-), 'false') end;
-comment on function audit.inputs_code(regclass, jsonb) is
-    'Generated condition: an update changed what audit_mapper reads';
-
--- Equality where it means the same bytes, else the bytes: 1.0 and 1.00 are a change.
--- A collation to which 'a' and 'A' are equal may come later than this code.
-create or replace function audit.differs_code(type pg_type, name text) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return case
-    when audit.typed(type, '') is null then
-        format('row(old.%1$I)::record *<> row(new.%1$I)::record', name)
-    when (type).oid in ('text'::regtype, 'varchar'::regtype) then
-        format('old.%1$I collate "C" is distinct from new.%1$I', name)
-    when (type).typtype = 'e' or (type).oid = any (array['bool', 'int2', 'int4', 'int8', 'oid',
-            'uuid', 'date', 'timestamp', 'timestamptz', 'time', 'bytea']::regtype[]) then
-        format('old.%1$I is distinct from new.%1$I', name)
-    else format('row(old.%1$I)::record *<> row(new.%1$I)::record', name)
+create or replace function audit.value_code(
+    target regclass, mapping jsonb, type pg_type, name text, side text
+) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return case
+    when mapping -> 'redact' ? name then
+        format('case when not %s.%I is null then ''[redacted]'' end', side, name)
+    when mapping -> 'raw' ? ('column ' || name) then format('audit.redact_json(%s::jsonb)',
+        audit.part_code(mapping, 'column ' || name, side))
+    -- A key may be made of a secret.
+    when mapping -> 'key' ? name and (type).oid = any (array['text', 'varchar']::regtype[])
+        and mapping -> 'secret_texts' <> '[]'
+    then format('case when %s then ''[redacted]'' else %s end', (
+            select string_agg(format('audit.holds(%1$s.%2$I, %1$s.%3$I)', side, value_code.name, s),
+                ' or ')
+            from jsonb_array_elements_text(mapping -> 'secret_texts') as s),
+        audit.typed_json(type, format('%s.%I', side, name)))
+    else audit.typed_json(type, format('%s.%I', side, name))
 end;
-comment on function audit.differs_code(pg_type, text) is
-    'Generated condition: a column has another value than before';
-
-create or replace function audit.value_code(target regclass, mapping jsonb, name text, side text)
-returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select case
-        when mapping -> 'redact' ? c.name then
-            format('case when not %s.%I is null then ''[redacted]'' end', side, c.name)
-        when audit.typed(type, '') is null then format('audit.redact_json(%s::jsonb)',
-            audit.part_code(target, mapping, 'column ' || c.name, side))
-        -- A key may be made of a secret.
-        when (type).oid = any (array['text', 'varchar']::regtype[])
-            and c.name = any (audit.key_columns(target)) and exists (
-                select from audit.own_columns(target) as s
-                where mapping -> 'redact' ? s.name
-                    and ((s).type).oid = any (array['text', 'varchar', 'bpchar']::regtype[]))
-        then format('case when %s then ''[redacted]'' else %s end', (
-                select string_agg(format('audit.holds(%s.%I, %1$s.%I)', side, c.name, s.name),
-                    ' or ' order by attnum)
-                from audit.own_columns(target) as s
-                where mapping -> 'redact' ? s.name
-                    and ((s).type).oid = any (array['text', 'varchar', 'bpchar']::regtype[])),
-            audit.typed_json(type, format('%s.%I', side, c.name)))
-        else audit.typed_json(type, format('%s.%I', side, c.name)) end
-    from audit.own_columns(target) as c where c.name = value_code.name
-);
-comment on function audit.value_code(regclass, jsonb, text, text) is
+end
+$$;
+comment on function audit.value_code(regclass, jsonb, pg_type, text, text) is
     'Generated expression for a value as an event shows it';
 
 create or replace function audit.image_code(target regclass, mapping jsonb, side text)
@@ -188,7 +191,7 @@ return (
         '''{}''::jsonb')
     from (
         select (attnum - 1) / 50 as n, string_agg(format(E'\n            %L, %s', name,
-            audit.value_code(target, mapping, name, side)), ',' order by attnum) as pairs
+            audit.value_code(target, mapping, type, name, side)), ',' order by attnum) as pairs
         from audit.own_columns(target)
         group by 1
     ) as p
@@ -200,12 +203,12 @@ create or replace function audit.change_code(target regclass, mapping jsonb) ret
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select coalesce(string_agg(format($sql$
-        if %s then
-            _old := _old || jsonb_build_object(%L, %s);
-            _new := _new || jsonb_build_object(%2$L, %s);
+        if %1$s then
+            _old := _old || jsonb_build_object(%2$L, %3$s);
+            _new := _new || jsonb_build_object(%2$L, %4$s);
         end if;$sql$, audit.differs_code(type, name), name,
-            audit.value_code(target, mapping, name, 'old'),
-            audit.value_code(target, mapping, name, 'new')), '' order by attnum), '')
+            audit.value_code(target, mapping, type, name, 'old'),
+            audit.value_code(target, mapping, type, name, 'new')), '' order by attnum), '')
     from audit.own_columns(target)
     where not coalesce(mapping -> 'ignore' ? name, false)
 );
@@ -253,8 +256,8 @@ begin
         return quote_literal(_verbs ->> 'changed');
     end if;
     if mapping ? 'alive' then
-        _was := audit.part_code(target, mapping, 'alive', 'old');
-        _is := audit.part_code(target, mapping, 'alive', 'new');
+        _was := audit.part_code(mapping, 'alive', 'old');
+        _is := audit.part_code(mapping, 'alive', 'new');
         _branches := case op
             when 'INSERT' then format(' when %s then %L', _is, _verbs ->> 'born')
             when 'DELETE' then format(' when %s then %L', _was, _verbs ->> 'died')
@@ -265,8 +268,8 @@ begin
     if mapping ? 'role' and op = 'UPDATE' then
         _branches := _branches || format(
             E'\n            when (%s) collate "C" is distinct from (%s) then %L',
-            audit.part_code(target, mapping, 'role', 'old'),
-            audit.part_code(target, mapping, 'role', 'new'), _verbs ->> 'role_changed');
+            audit.part_code(mapping, 'role', 'old'),
+            audit.part_code(mapping, 'role', 'new'), _verbs ->> 'role_changed');
     end if;
     return case
         when _branches <> '' then format('case%s else %L end', _branches, _verbs ->> 'changed')
@@ -287,12 +290,12 @@ return concat(
             _details := coalesce(_details, '{}') || jsonb_build_object(
                 'previous_role', %s, 'new_role', %s);
         end if;$sql$, mapping -> 'verbs' ->> 'role_changed',
-        case op when 'INSERT' then 'null' else audit.part_code(target, mapping, 'role', 'old') end,
-        case op when 'DELETE' then 'null' else audit.part_code(target, mapping, 'role', 'new') end)
+        case op when 'INSERT' then 'null' else audit.part_code(mapping, 'role', 'old') end,
+        case op when 'DELETE' then 'null' else audit.part_code(mapping, 'role', 'new') end)
     end,
     case when mapping ? 'row_id' then format($sql$
         _details := coalesce(_details, '{}') || jsonb_build_object('row_id', %s);$sql$,
-        audit.name_code(target, mapping, 'row_id', case op when 'DELETE' then 'old' else 'new' end))
+        audit.name_code(mapping, 'row_id', case op when 'DELETE' then 'old' else 'new' end))
     end);
 comment on function audit.details_code(regclass, jsonb, text) is
     'Generated code for details: the roles of a role change, the key of a child row';
@@ -307,10 +310,10 @@ return case when not mapping ? 'organization' then '' else (
         case when op = 'UPDATE' then format($sql$
         if %s then
             _former := %s;
-        end if;$sql$, differs, audit.name_code(target, mapping, 'organization', 'old')) end,
+        end if;$sql$, differs, audit.name_code(mapping, 'organization', 'old')) end,
         format(E'\n        _organization := coalesce(\n            %s,\n            _organization\n'
             '        );', concat_ws(E',\n            ',
-            audit.name_code(target, mapping, 'organization', side),
+            audit.name_code(mapping, 'organization', side),
             case when op = 'UPDATE' then
                 '_former' end,
             -- What this very statement made is visible to a fresh snapshot only.
@@ -321,14 +324,14 @@ return case when not mapping ? 'organization' then '' else (
         end if;$sql$ end)
     from (
         select case op when 'DELETE' then 'old' else 'new' end as side,
-            'organization' = any (audit.raw_parts(target, mapping)) as is_raw,
+            mapping -> 'raw' ? 'organization' as is_raw,
             coalesce((
                 select audit.differs_code(type, name) from audit.own_columns(target)
                 where name = audit.column_of(target, mapping ->> 'organization')
                     and audit.typed(type, '') is not null
             ), format('%s is distinct from %s',
-                audit.part_code(target, mapping, 'organization', 'old'),
-                audit.part_code(target, mapping, 'organization', 'new'))) as differs
+                audit.part_code(mapping, 'organization', 'old'),
+                audit.part_code(mapping, 'organization', 'new'))) as differs
     ) as s
 ) end;
 comment on function audit.whose_code(int, regclass, jsonb, text) is
@@ -337,7 +340,7 @@ comment on function audit.whose_code(int, regclass, jsonb, text) is
 create or replace function audit.names_code(target regclass, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return coalesce((
-    select string_agg(format(E'\n        _%s := %s;', part, audit.name_code(target, mapping, part,
+    select string_agg(format(E'\n        _%s := %s;', part, audit.name_code(mapping, part,
         case op when 'DELETE' then 'old' else 'new' end)), '' order by part)
     from unnest('{subject,target_id}'::text[]) as part
     where mapping ? part

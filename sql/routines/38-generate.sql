@@ -73,14 +73,25 @@ end$sql$,
         audit.insert_code(mapping, op)
     )
     from (
-        select audit.raw_parts(target, mapping) <> '{}' as is_raw,
-            audit.raw_parts(target, mapping) <> '{}' and (
-                mapping ? 'is_foreign' or array_to_string(audit.raw_parts(target, mapping), ',')
-                    like '%column %') as is_foreign
+        select mapping -> 'raw' <> '[]' as is_raw,
+            mapping -> 'raw' <> '[]'
+                and (mapping ? 'is_foreign' or mapping ->> 'raw' like '%"column %') as is_foreign
     ) as t
 );
 comment on function audit.capture_code(int, regclass, jsonb, text) is
     'Body of audit.capture_<id>_<operation>, the trigger function of an attached table';
+
+create or replace function audit.truncate_code(kind text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return format($sql$
+begin
+    perform audit.append(%L, left(audit.current_context() ->> 'organization_id', 200), null, null,
+        null, null, tg_table_schema || '.' || tg_table_name, null, null, null,
+        audit.current_context());
+    return null;
+end$sql$, kind || '.truncated');
+comment on function audit.truncate_code(text) is
+    'Body of audit.capture_<id>_truncate: all rows of a table went at once';
 
 -- Where triggers of a former release still call the one function that they shared.
 create or replace function audit.former_code(id int, target regclass, kind text, mapping jsonb)
@@ -95,18 +106,6 @@ return format(E'\n#variable_conflict use_variable\nbegin\n    if tg_op = ''INSER
     audit.truncate_code(kind));
 comment on function audit.former_code(int, regclass, text, jsonb) is
     'Body of audit.capture_<id>, which triggers made by a former release call';
-
-create or replace function audit.truncate_code(kind text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
-return format($sql$
-begin
-    perform audit.append(%L, left(audit.current_context() ->> 'organization_id', 200), null, null,
-        null, null, tg_table_schema || '.' || tg_table_name, null, null, null,
-        audit.current_context());
-    return null;
-end$sql$, kind || '.truncated');
-comment on function audit.truncate_code(text) is
-    'Body of audit.capture_<id>_truncate: all rows of a table went at once';
 
 -- The live check behind every read: is this user an admin or owner there, now?
 create or replace function audit.admin_code(target regclass, mapping jsonb) returns text
@@ -172,7 +171,7 @@ declare
     _pragma text := E'\n-- Generated for %s as %s. Do not edit: audit.attach() writes it again.'
         '\n#variable_conflict use_variable';
 begin
-    if audit.raw_parts(target, mapping) <> '{}' then
+    if mapping -> 'raw' <> '[]' then
         -- IMMUTABLE is not what it is: PL/pgSQL leaves the snapshot of the statement in force for
         -- it. A team that a statement deletes is still there when its memberships go by cascade.
         perform audit.define('read_' || id, 'r anyelement', 'text[]', 'immutable',
@@ -180,7 +179,7 @@ begin
     else
         execute format('drop function if exists audit.read_%s(anyelement)', id);
     end if;
-    if 'organization' = any (audit.raw_parts(target, mapping)) then
+    if mapping -> 'raw' ? 'organization' then
         perform audit.define('organization_' || id, 'r anyelement', 'text', 'volatile',
             audit.as_mapper(format(E'    return (%s\n    )::text;', mapping ->> 'organization')),
             'Organisation of a row, by a fresh snapshot' || purpose);
@@ -217,9 +216,7 @@ declare
     _of text;
 begin
     select * into strict _a from audit.attachment as a where a.id = generate.id;
-    _a.mapping := _a.mapping
-        || jsonb_build_object('redact', audit.redacted_columns(_a.target, _a.mapping));
-    _a.mapping := _a.mapping || jsonb_build_object('digest', audit.digested(_a.target, _a.mapping));
+    _a.mapping := audit.complete_mapping(_a.target, _a.mapping);
     _of := format(' of %s (attached as %s)', _a.target, _a.kind);
     -- A function given to audit_mapper needs its CREATE for that moment.
     grant create on schema audit to audit_mapper;

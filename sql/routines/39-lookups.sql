@@ -156,7 +156,7 @@ begin
         'it calls ' || audit.forbidden_function(_found.tree),
         'it reads ' || audit.forbidden_relation(_found.tree)
             || ', which is the log''s, the system''s or temporary',
-        format('%s may not read %s', _owner, audit.unreadable(_found.reads, _owner)));
+        _owner::text || ' may not read ' || audit.unreadable(_found.reads, _owner));
     if _found.problem is null and _reason is not null then
         _hint := ' It neither acts nor returns rows, and reads what the table''s owner may read.';
     end if;
@@ -171,8 +171,8 @@ begin
         'reads', _found.reads, 'functions', to_jsonb(_found.functions),
         'looks_up', _found.tree ~ ':relid [1-9]',
         -- All of r may be handed on, so that no column can be named which it depends on.
-        'takes_row', regexp_count(_found.tree, '{PARAM ') > regexp_count(_found.tree,
-            '{FIELDSELECT :arg {PARAM '));
+        'takes_row', regexp_count(_found.tree, '\{PARAM :paramkind 0')
+            > regexp_count(_found.tree, '\{FIELDSELECT :arg \{PARAM :paramkind 0'));
 end
 $$;
 comment on function audit.check_expression(regclass, text, text) is

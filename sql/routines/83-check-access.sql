@@ -105,9 +105,7 @@ as $$
         where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'S', 'f')
         union all
         select 'function ' || oid::regprocedure, proowner, case
-            when proname ~ '^(image|organization|admin)_[0-9]+$'
-                or proname in ('rescue', 'try_expression')
-            then 'audit_mapper' else 'audit_owner' end::regrole
+            when audit.is_of_mapper(proname) then 'audit_mapper' else 'audit_owner' end::regrole
         from pg_proc where pronamespace = 'audit'::regnamespace
     ) as o (object, owner, wanted)
     where o.owner <> o.wanted;

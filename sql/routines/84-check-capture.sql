@@ -369,7 +369,7 @@ as $$
     from audit.attachment as a
         cross join lateral audit.try_mapper(format('audit.admin_%s(null, null)', a.id))
             as p (problem)
-    where a.mapping ? 'admin' and p.problem is distinct from 'f'
+    where a.mapping ? 'admin' and p.problem is distinct from 'false'
         and exists (select from pg_class where oid = a.target)
     union all
     select 'readers', 'notice', 'audit.attachment', 'no table says who is admin or owner',

@@ -69,6 +69,8 @@ as $$
     from pg_trigger as t join pg_class as c on c.oid = t.tgrelid
     where c.relnamespace = 'audit'::regnamespace and not t.tgisinternal and t.tgparentid = 0
         and t.tgname not in ('refuse_change', 'refuse_truncate')
+        and (t.tgrelid <> 'audit.request'::regclass
+            or t.tgname not in ('authorize_request', 'carry_out_request'))
     union all
     select 'log', 'critical', c.oid::regclass::text, format('has rule %I', w.rulename),
         'A rule on the log can swallow or change events.',
@@ -189,6 +191,7 @@ as $$
             'and details ? ''degraded''', captured_from), false
     from audit.event
     where occurred_at > now() - interval '7 days' and details ? 'degraded'
+        and captured_from is not null
     group by captured_from;
 $$;
 comment on function audit.check_events() is 'Tables whose events lost detail lately';
