@@ -40,8 +40,9 @@ bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other p
 	$(BIN)/python -m benchmarks.capture
 	$(BIN)/python -m benchmarks.operate
 
-reference: $(BIN)/auditdb ## Write docs/cli.md from the commands' own help
+reference: $(BIN)/auditdb ## Write docs/cli.md, and the SQL of the vocabulary of secrets
 	$(BIN)/python -m tests.reference > docs/cli.md
+	$(BIN)/python -m tests.vocabulary > sql/routines/31-names.sql
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist

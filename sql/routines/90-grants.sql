@@ -37,10 +37,6 @@ grant execute on function
     audit.evaluate_each(jsonb, anyelement, anyelement, text),
     audit.images_of(jsonb, text, jsonb, jsonb, text[]),
     audit.redact(jsonb, text[]),
-    audit.redact_json(jsonb),
-    audit.redact_text(text),
-    audit.may_hold_secret(text),
-    audit.is_secret(text),
     audit.parse_expression(regclass, text, text),
     audit.probe(regclass, text, text, text),
     audit.action_of(jsonb, text, boolean, boolean, text, text)
@@ -93,7 +89,6 @@ grant execute on function
     audit.default_alive(regclass),
     audit.default_admin(regclass, text),
     audit.parent_organization(regclass, text, text),
-    audit.is_secret(text),
     audit.attach_given(regclass, text, jsonb),
     audit.open_schemas(regclass, jsonb),
     audit.open_lookups(regclass),
@@ -111,6 +106,28 @@ grant execute on function
     audit.list_partitions(),
     audit.list_members(),
     audit.version()
+    to audit_operator;
+
+-- Whoever takes secrets out of values; audit.is_secret alone is asked for more.
+grant execute on function
+    audit.secret_words(), audit.normal_name(text), audit.says_secret(text), audit.is_secret(text),
+    audit.says_harmless(text), audit.says_headers(text), audit.says_parameter(text)
+    to audit_mapper, audit_operator;
+grant execute on function
+    audit.may_hold_secret(text), audit.secret_signs(), audit.key_shapes(), audit.quoted_value(),
+    audit.assigned_value(), audit.find_names(text, text), audit.percent_decode(text),
+    audit.redact_value(text), audit.redact_addresses(text), audit.redact_assignments(text),
+    audit.redact_pairs(text), audit.redact_options(text), audit.redact_lines(text),
+    audit.redact_steps(text), audit.redact_document(text), audit.redact_text(text),
+    audit.redact_bytes(bytea), audit.names_in(jsonb), audit.is_option(jsonb),
+    audit.redact_array(jsonb, text[], int), audit.redact_object(jsonb, text[], int, boolean),
+    audit.redact_node(jsonb, text[], int, boolean), audit.redact_json(jsonb)
+    to audit_mapper;
+grant execute on function
+    audit.base_type(oid), audit.is_store(regclass, text), audit.is_harmless_type(oid),
+    audit.holds_hash(regclass, int2), audit.is_secret_column(regclass, int2, boolean, boolean),
+    audit.says_store(text), audit.says_store_with_a_secret(text), audit.says_connector(text),
+    audit.says_settings(text), audit.secret_columns(regclass, text)
     to audit_operator;
 
 -- The attestation says what was set up, and no secret.

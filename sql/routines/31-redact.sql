@@ -1,0 +1,466 @@
+-- Redaction: how secrets are taken out of texts, documents and bytes.
+-- No function here raises, whatever it is given. Where a value cannot be taken apart and may hold
+-- a secret, all of it is redacted: the detail is lost, never the event.
+
+-- The first look at a text, short so that it is inlined. It asks for what sets off a secret from
+-- the text around it: a colon, an equals sign, a tag, an option of a command, bytes in hex, a
+-- list of pairs.
+create or replace function audit.may_hold_secret(value text) returns boolean
+language sql immutable parallel safe
+return octet_length(value) > 7 and (value collate "C" like '%:%' or value collate "C" like '%=%'
+    or value collate "C" like '%<%' or value collate "C" like '%--%'
+    or value collate "C" like '\\x%' or value collate "C" like '[[%');
+comment on function audit.may_hold_secret(text) is
+    'Whether audit.redact_text has anything to look for: false for most short texts, at hardly any '
+    'cost';
+
+-- The second look: whatever is redacted has one of these words, whatever the case. Words alone: of
+-- a pattern with more in it, the states cost more than the text.
+create or replace function audit.secret_signs() returns text
+language sql immutable parallel safe
+return audit.secret_words()
+    || '|begin|basic|@|\\u00|%[3-7]|sig|sid|ticket|state|nonce|sas|hmac|header'
+    '|eyj|_live_|_test_|_prod_|ghp_|gho_|ghu_|ghs_|ghr_|glpat|npm_|whsec|xox|akia|asia|aiza';
+comment on function audit.secret_signs() is
+    'Pattern, whatever the case, for texts and documents that have to be taken apart';
+
+-- Keys that are known by their shape, wherever they stand.
+create or replace function audit.key_shapes() returns text
+language sql immutable parallel safe
+return '\meyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*'
+    '|\m(?:sk|rk|sbp|key|pat|api)_(?:live|test|prod)_[A-Za-z0-9]{10,}'
+    '|\m(?:gh[pousr]|github_pat|glpat|npm|whsec)[_-][A-Za-z0-9_-]{16,}'
+    '|\mxox[abeoprs]-[A-Za-z0-9-]{10,}|\m(?:AKIA|ASIA)[A-Z0-9]{16}|\mAIza[A-Za-z0-9_-]{30,}';
+comment on function audit.key_shapes() is
+    'Pattern for keys that are known by their shape';
+
+-- A value as it may follow a name: in quotes, in quotes that are escaped, or in brackets, whose end
+-- no pattern tells, so that all that follows belongs to it.
+create or replace function audit.quoted_value() returns text
+language sql immutable parallel safe
+return '[bru]?"(?:[^"\\]|\\.|"")*(?:"|\\?$)|[bru]?''(?:[^''\\]|\\.|'''')*(?:''|\\?$)'
+    '|\\+"(?:[^"]|"(?!\s*[,}\]]))*"?|\\+''(?:[^'']|''(?!\s*[,}\]]))*''?'
+    '|(?!\[redacted\])[\[{(].*';
+comment on function audit.quoted_value() is
+    'Pattern for a value in quotes or brackets';
+
+-- What is between a name and its value, and the value: of JSON, Python and hstore, of YAML and
+-- headers, of settings and code, of XML.
+create or replace function audit.assigned_value() returns text
+language sql immutable parallel safe
+return '(?:(\\*["'']\s*(?:=>|[:=])\s*)(' || audit.quoted_value() || '|[^\s,}\]"''\[{(]+)'
+    || '|([ \t]*:[ \t]*)(' || audit.quoted_value()
+    || '|(?:[|>][-+0-9]*)?[ \t]*(?:\r?\n[ \t]+[^\n]*)+|[^\s"''\[{(][^\r\n]*|\[redacted\][^\r\n]*)'
+    || '|(\s*(?:=>|:=|={1,3})\s*)(' || audit.quoted_value() || '|[^\s"''\[{(]\S*|\[redacted\]\S*)'
+    || '|((?:\s[^<>]*)?>)((?:<!\[CDATA\[(?:[^\]]|\](?!\]>))*\]\]>|[^<])+|\s*<(?![/!]).*))';
+comment on function audit.assigned_value() is
+    'Pattern for a separator and a value behind a name';
+
+create or replace function audit.find_names(value text, pattern text) returns text
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp
+return (
+    select string_agg(name, '|')
+    from (
+        select distinct m[1]
+        from regexp_matches(find_names.value collate "C", find_names.pattern, 'gi') as m
+    ) as found (name)
+    where audit.is_secret(name)
+);
+comment on function audit.find_names(text, text) is
+    'Names of secrets that a pattern finds in a text, as a pattern: they consist of letters, '
+    'digits, "_" and "-"';
+
+create or replace function audit.percent_decode(value text) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _hex text;
+    _text text := percent_decode.value;
+begin
+    for _hex in
+        select distinct m[1]
+        from regexp_matches(percent_decode.value collate "C", '%([2-7][0-9a-fA-F])', 'g') as m
+    loop
+        _text := replace(_text, '%' || _hex, chr(get_byte(decode(_hex, 'hex'), 0)));
+    end loop;
+    return _text;
+end
+$$;
+comment on function audit.percent_decode(text) is
+    'An address with its escapes of ASCII undone';
+
+create or replace function audit.redact_value(value text) returns text
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp
+return case
+    when value collate "C" ~* '^(?:null|none|nil|true|false|undefined|\[redacted\])?,?$' then value
+    else coalesce(substring(value collate "C" from '^[bru]?\\*["'']'), '') || '[redacted]'
+        || case when value collate "C" ~ '^[bru]?\\*["''].*["'']$'
+            then substring(value collate "C" from '\\*["'']$') else '' end
+end;
+comment on function audit.redact_value(text) is
+    'A value in a text, redacted, in the quotes that it had; not of null, true and false';
+
+-- Pieces between what a pattern finds, and what it finds, one after the other.
+create or replace function audit.redact_addresses(value text) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _pattern constant text := '([?&#;])([^\s?&#;=/"''<>\\]{1,200})=([^\s&#;"''<>\\]*)';
+    _pieces text[] := regexp_split_to_array(redact_addresses.value collate "C", _pattern);
+    _text text := _pieces[1];
+    _n int := 1;
+    _m text[];
+    _name text;
+    _plain text;
+begin
+    for _m in select m from regexp_matches(redact_addresses.value collate "C", _pattern, 'g') as m
+    loop
+        _n := _n + 1;
+        _name := audit.percent_decode(_m[2]);
+        _plain := case when _m[3] like '%\%%' then audit.percent_decode(_m[3]) end;
+        _text := _text || _m[1] || _m[2] || '=' || case
+            when _m[3] = '' then ''
+            when audit.is_secret(_name) or audit.says_parameter(audit.normal_name(_name))
+                then '[redacted]'
+            when _plain <> _m[3] and audit.redact_steps(_plain) <> _plain then '[redacted]'
+            else _m[3] end || _pieces[_n];
+    end loop;
+    return _text;
+end
+$$;
+comment on function audit.redact_addresses(text) is
+    'A text without the parameters of addresses that are secrets, also where they are escaped';
+
+create or replace function audit.redact_assignments(value text) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _names constant text := audit.find_names(redact_assignments.value,
+        '\m((?:\w+-){0,4}\w+)(?:\\*["'']?\s*[=:>]|\s[^<>\s]*=["''][^<>]*>)');
+    _pattern constant text := '\m((?:' || _names || '))(?![\w-])' || audit.assigned_value();
+    _pieces text[];
+    _text text;
+    _n int := 1;
+    _m text[];
+begin
+    if _names is null then
+        return redact_assignments.value;
+    end if;
+    _pieces := regexp_split_to_array(redact_assignments.value collate "C", _pattern, 'i');
+    _text := _pieces[1];
+    for _m in
+        select m from regexp_matches(redact_assignments.value collate "C", _pattern, 'gi') as m
+    loop
+        _n := _n + 1;
+        _text := _text || _m[1] || coalesce(_m[2], _m[4], _m[6], _m[8])
+            || audit.redact_value(coalesce(_m[3], _m[5], _m[7], _m[9])) || _pieces[_n];
+    end loop;
+    return _text;
+end
+$$;
+comment on function audit.redact_assignments(text) is
+    'A text without the values of names that are secrets';
+
+-- A name and its value beside each other under names of their own: {name: password, value: x}.
+create or replace function audit.redact_pairs(value text) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _head constant text := '\m(?:name|key|header|field|k|parameter|id)\\*["'']?\s*(?:=>|[:=])\s*'
+        '\\*["'']?';
+    _names constant text := audit.find_names(redact_pairs.value, _head || '([\w-]+)');
+begin
+    return case when _names is null then redact_pairs.value else regexp_replace(
+        redact_pairs.value collate "C",
+        '(' || _head || '(?:' || _names || ')\\*["'']?\s*[,;]?\s*\\*["'']?'
+        || '(?:value|val|v|content)\\*["'']?\s*(?:=>|[:=])\s*)(?:'
+        || audit.quoted_value() || '|[^\s,}\]"''\[{(]+)', '\1[redacted]', 'gi') end;
+end
+$$;
+comment on function audit.redact_pairs(text) is
+    'A text without the values that stand beside names of secrets';
+
+create or replace function audit.redact_options(value text) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _names constant text := audit.find_names(redact_options.value, '--?(\w[\w-]*)\s');
+begin
+    return case when _names is null then redact_options.value else regexp_replace(
+        redact_options.value collate "C", '(--?(?:' || _names || ')[ \t]+)'
+        || '(?:"[^"]*"?|''[^'']*''?|[^\s"''-]\S*)', '\1[redacted]', 'gi') end;
+end
+$$;
+comment on function audit.redact_options(text) is
+    'A command without the values of options that are secrets';
+
+-- Where a setting stands on a line of its own, all of the line is its value.
+create or replace function audit.redact_lines(value text) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _head constant text := '(?:^|[\r\n])[ \t]*(?:export[ \t]+|set[ \t]+|-[ \t]+)?';
+    _names constant text := audit.find_names(redact_lines.value, _head || '([\w-]+)[ \t]*=');
+begin
+    return case when _names is null then redact_lines.value else regexp_replace(
+        redact_lines.value collate "C", '(' || _head || '(?:' || _names || ')[ \t]*=[ \t]*)'
+        || '([^\s"''=][^\r\n=]*)(?=[\r\n]|$)', '\1[redacted]', 'gi') end;
+end
+$$;
+comment on function audit.redact_lines(text) is
+    'A text without the values of settings that are secrets, where each stands on its line';
+
+create or replace function audit.redact_steps(value text) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _text text := redact_steps.value collate "C";
+begin
+    if _text like '%-----BEGIN %' then
+        _text := regexp_replace(_text, '-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----'
+            '(?:[^-]|-(?!----END))*(?:-----END [A-Z0-9 ]*-----)?', '[redacted]', 'g');
+    end if;
+    if _text like '%://%@%' then
+        _text := regexp_replace(_text, '(://[^\s/?#@:"''<>]*:)(?!\[redacted\]@)'
+            '(?:[^\s/?#"''<>]*@|(?![0-9]{1,5}[/?#])[^\s"''<>@]*@)', '\1[redacted]@', 'g');
+        _text := regexp_replace(_text, '://[^\s/?#@:"''<>\[]{16,}@', '://[redacted]@', 'g');
+    end if;
+    _text := regexp_replace(_text, '\m(bearer|basic)(\s+)(?=[a-z]*[^a-z\s])[a-z0-9._~+/=-]{8,}',
+        '\1\2[redacted]', 'gi');
+    _text := regexp_replace(_text, audit.key_shapes(), '[redacted]', 'g');
+    if _text like '%=%' then
+        _text := audit.redact_addresses(_text);
+        _text := audit.redact_lines(_text);
+    end if;
+    if _text like '%-%' then
+        _text := audit.redact_options(_text);
+    end if;
+    return audit.redact_assignments(audit.redact_pairs(_text));
+end
+$$;
+comment on function audit.redact_steps(text) is
+    'A text that is no document, without the secrets in it';
+
+-- A text is left as it is spelt if nothing was redacted and if nothing was lost in parsing it: of
+-- two values under one name a document keeps the last.
+create or replace function audit.redact_document(value text) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _given jsonb;
+    _node jsonb;
+begin
+    _given := redact_document.value::jsonb;
+    _node := audit.redact_json(_given);
+    return case when _node = _given and length(regexp_replace(_given::text, '\s', '', 'g'))
+            = length(regexp_replace(redact_document.value, '\s', '', 'g'))
+        then redact_document.value else _node::text end;
+exception when assert_failure or others then
+    -- Names may be spelt with escapes, which only a parser reads.
+    return case when redact_document.value collate "C"
+            ~ '\\u00(?:3[0-9]|[46][1-9a-fA-F]|[57][0-9aA])' then '[redacted]' end;
+end
+$$;
+comment on function audit.redact_document(text) is
+    'A text in JSON without the secrets in it; null if it is no JSON after all';
+
+create or replace function audit.redact_text(value text) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _text text;
+    _last text;
+begin
+    if value is null or not audit.may_hold_secret(value) then
+        return value;
+    elsif octet_length(value) > 16000000 then
+        return '[redacted]';
+    elsif value collate "C" like '\\x%' and value collate "C" ~ '^\\x(?:[0-9a-fA-F]{2})*$' then
+        return case audit.redact_bytes(decode(substr(value, 3), 'hex'))
+            when '[redacted]' then '[redacted]' else value end;
+    elsif value collate "C" !~* audit.secret_signs() then
+        return value;
+    end if;
+    begin
+        if value collate "C" ~ '^\s*[\[{"]' then
+            _text := audit.redact_document(value);
+            if _text is not null then
+                return _text;
+            end if;
+        end if;
+        if octet_length(value) > 1000000 then
+            return '[redacted]';
+        end if;
+        _text := value;
+        -- What one step leaves another may find.
+        for _n in 1 .. 5 loop
+            _last := _text;
+            _text := audit.redact_steps(_text);
+            if _text = _last then
+                return _text;
+            end if;
+        end loop;
+        return '[redacted]';
+    exception when assert_failure or others then
+        return '[redacted]';
+    end;
+end
+$$;
+comment on function audit.redact_text(text) is
+    'A text without the secrets in it: JSON, addresses, assignments, headers, keys, bytes in hex';
+
+-- Bytes are read as UTF-8, else with all but ASCII escaped, zeros left out: UTF-16 is read as well.
+create or replace function audit.redact_bytes(value bytea) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _text text;
+begin
+    if octet_length(value) > 16000000 then
+        return '[redacted]';
+    end if;
+    begin
+        _text := convert_from(value, 'UTF8');
+    exception when assert_failure or others then
+        _text := replace(encode(value, 'escape'), '\000', '');
+    end;
+    return case when audit.redact_text(_text) is distinct from _text then '[redacted]'
+        else '\x' || encode(value, 'hex') end;
+exception when assert_failure or others then
+    return '[redacted]';
+end
+$$;
+comment on function audit.redact_bytes(bytea) is
+    'Bytes in hex, or "[redacted]" if they hold text with a secret in it';
+
+-- The names of secrets in a document, so that each is judged once, however often it is there.
+create or replace function audit.names_in(value jsonb) returns text[]
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp
+return array(
+    select name
+    from (
+        select distinct k #>> '{}'
+        from jsonb_path_query(names_in.value, '$.** ? (@.type() == "object").keyvalue().key') as k
+    ) as named (name)
+    where audit.is_secret(name) or audit.says_headers(audit.normal_name(name))
+);
+comment on function audit.names_in(jsonb) is
+    'Names of secrets, and of headers, in a document';
+
+create or replace function audit.is_option(value jsonb) returns boolean
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp
+return jsonb_typeof(value) = 'string' and (value #>> '{}') collate "C" like '-%'
+    and (value #>> '{}') collate "C" !~ '[=:\s]' and audit.is_secret(value #>> '{}');
+comment on function audit.is_option(jsonb) is
+    'Whether a value is an option of a command that a secret follows, such as --password';
+
+create or replace function audit.redact_array(value jsonb, secrets text[], depth int)
+returns jsonb
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- ["Authorization", "Bearer x"] in a list of pairs is a name and its value.
+    _pair constant boolean := depth > 0 and jsonb_array_length(value) = 2
+        and jsonb_typeof(value -> 0) = 'string' and audit.is_secret(value ->> 0);
+begin
+    return (
+        select coalesce(jsonb_agg(case
+            when type in ('null', 'boolean') then e
+            when _pair and n = 2
+                or n > 1 and type = 'string' and audit.is_option(value -> (n - 2)::int)
+                then '"[redacted]"'
+            when type = 'number' then e
+            else audit.redact_node(e, secrets, depth + 1, false) end order by n), '[]')
+        from jsonb_array_elements(value) with ordinality as a (e, n)
+            cross join jsonb_typeof(e) as type
+    );
+end
+$$;
+comment on function audit.redact_array(jsonb, text[], int) is
+    'An array of a document at a depth without the secrets in it';
+
+create or replace function audit.redact_object(
+    value jsonb,
+    secrets text[],
+    depth int,
+    header boolean
+) returns jsonb
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- {"name": "password", "value": "x"}
+    _pair constant boolean := value ?| '{value,val,v,content,Value,VALUE}' and exists (
+        select from jsonb_each(value) as e (name, held)
+        where lower(name) in ('name', 'key', 'header', 'field', 'k', 'parameter', 'id')
+            and jsonb_typeof(held) = 'string' and audit.is_secret(held #>> '{}'));
+begin
+    return (
+        select coalesce(jsonb_object_agg(name, case
+            when type in ('null', 'boolean') then held
+            when name = any (secrets) and audit.is_secret(name)
+                or _pair and lower(name) in ('value', 'val', 'v', 'content')
+                or header and not audit.says_harmless(audit.normal_name(name))
+                then '"[redacted]"'
+            when type in ('object', 'array') then audit.redact_node(held, secrets, depth + 1,
+                name = any (secrets))
+            when type = 'string' and audit.may_hold_secret(held #>> '{}')
+                then to_jsonb(audit.redact_text(held #>> '{}'))
+            else held end), '{}')
+        from jsonb_each(value) as e (name, held) cross join jsonb_typeof(held) as type
+    );
+end
+$$;
+comment on function audit.redact_object(jsonb, text[], int, boolean) is
+    'An object of a document at a depth, of headers or not, without the secrets in it';
+
+-- So that no document exhausts the stack: deeper than 40 levels all is redacted that may hold a
+-- secret.
+create or replace function audit.redact_node(
+    value jsonb,
+    secrets text[],
+    depth int,
+    header boolean
+) returns jsonb
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return case
+        when jsonb_typeof(value) = 'string' then to_jsonb(audit.redact_text(value #>> '{}'))
+        when jsonb_typeof(value) not in ('object', 'array') then value
+        when depth > 40 then case when value::text collate "C" ~* audit.secret_signs()
+            then '"[redacted]"' else value end
+        when jsonb_typeof(value) = 'array' then audit.redact_array(value, secrets, depth)
+        else audit.redact_object(value, secrets, depth, header) end;
+end
+$$;
+comment on function audit.redact_node(jsonb, text[], int, boolean) is
+    'A part of a document at a depth, of headers or not, without the secrets in it';
+
+create or replace function audit.redact_json(value jsonb) returns jsonb
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _secrets text[];
+    _small constant boolean := pg_column_size(value) < 16000000;
+begin
+    if _small and value::text collate "C" !~* audit.secret_signs() then
+        return value;
+    end if;
+    begin
+        _secrets := audit.names_in(value);
+        -- Without such a name only a text, or a name that is a value, may hold a secret.
+        if _secrets = '{}' and _small
+            and value::text collate "C" !~ '=|://|\\[\\u"nrt]|--|"-|<|[a-zA-Z0-9_]:|eyJ'
+            and value::text collate "C" !~* '"(?:name|key|header|field|k|parameter|id)": "'
+            and value::text collate "C" not like '%[["%'
+        then
+            return value;
+        end if;
+        return audit.redact_node(value, _secrets, 0, false);
+    exception when assert_failure or others then
+        return '"[redacted]"';
+    end;
+end
+$$;
+comment on function audit.redact_json(jsonb) is
+    'A document without the secrets in it: under names that are secrets, and in texts';
