@@ -449,7 +449,7 @@ def test_a_table_dropped_and_created_again_is_found(healthy: Database) -> None:
     assert diagnose(healthy) == []
 
 
-def test_a_table_renamed_and_moved_is_no_finding_unless_readers_are_looked_up_there(
+def test_a_table_renamed_and_moved_is_noticed_and_critical_where_readers_are_looked_up(
     healthy: Database,
 ) -> None:
     conn = healthy.connect()
@@ -458,10 +458,15 @@ def test_a_table_renamed_and_moved_is_no_finding_unless_readers_are_looked_up_th
         "create schema product authorization app_owner;"
         "alter table api_key rename to secret_key; alter table secret_key set schema product",
     )
+    [finding] = diagnose(healthy)
+    assert (finding.severity, finding.object) == ("notice", "product.secret_key")
+    assert finding.problem == "was public.api_key when it was attested"
+    run(conn, finding.mend)
     assert diagnose(healthy) == []
     run(conn, "alter table membership rename to member")
-    [finding] = diagnose(healthy)
+    [finding, notice] = diagnose(healthy)
     assert (finding.check_name, finding.object) == ("readers", "public.member")
+    assert (notice.check_name, notice.severity) == ("tables", "notice")
     run(conn, finding.mend)
     assert diagnose(healthy) == []
 

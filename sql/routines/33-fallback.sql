@@ -28,32 +28,28 @@ declare
     _value jsonb;
 begin
     image := to_jsonb(read_row.source);
-exception
-    when statement_too_complex or insufficient_resources then
-        raise;
-    when assert_failure or others then
-        image := '{}';
-        for _column in
-            select attname from pg_attribute
-            where attrelid = (select typrelid from pg_type where oid = pg_typeof(read_row.source))
-                and attnum > 0 and not attisdropped
-            order by attnum
-        loop
+exception when assert_failure or others then
+    image := '{}';
+    for _column in
+        select attname from pg_attribute
+        where attrelid = (select typrelid from pg_type where oid = pg_typeof(read_row.source))
+            and attnum > 0 and not attisdropped
+        order by attnum
+    loop
+        begin
+            execute format('select to_jsonb(($1).%I)', _column) into _value using read_row.source;
+        exception when assert_failure or others then
             begin
-                execute format('select to_jsonb(($1).%I)', _column)
+                execute format('select to_jsonb(($1).%I::text)', _column)
                     into _value using read_row.source;
+                as_text := as_text || _column;
             exception when assert_failure or others then
-                begin
-                    execute format('select to_jsonb(($1).%I::text)', _column)
-                        into _value using read_row.source;
-                    as_text := as_text || _column;
-                exception when assert_failure or others then
-                    _value := to_jsonb(format('[unreadable: %s]', sqlstate));
-                    lost := lost || _column;
-                end;
+                _value := to_jsonb(format('[unreadable: %s]', sqlstate));
+                lost := lost || _column;
             end;
-            image := image || jsonb_build_object(_column, _value);
-        end loop;
+        end;
+        image := image || jsonb_build_object(_column, _value);
+    end loop;
 end
 $$;
 comment on function audit.read_row(anyelement) is
@@ -136,6 +132,29 @@ $$;
 comment on function audit.evaluate_each(jsonb, anyelement, anyelement, text) is
     'What each expression of a mapping says of both rows, and which could not be evaluated';
 
+-- By their bytes: what cannot be read looks the same before and after.
+create or replace function audit.changed_among(columns text[], old anyelement, new anyelement)
+returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _column text;
+    _differs boolean;
+    _changed text[];
+begin
+    foreach _column in array coalesce(columns, '{}') loop
+        execute format('select row(($1).%1$I)::record *<> row(($2).%1$I)::record', _column)
+            into _differs using old, new;
+        if _differs then
+            _changed := _changed || _column;
+        end if;
+    end loop;
+    return _changed;
+end
+$$;
+comment on function audit.changed_among(text[], anyelement, anyelement) is
+    'Those of some columns of which two rows hold other bytes';
+
 -- What differs, of an update; else all of the row.
 create or replace function audit.images_of(
     mapping jsonb, op text, before jsonb, after jsonb, redacted text[],
@@ -186,6 +205,8 @@ begin
         _images record;
         _redacted text[] := array(select jsonb_array_elements_text(rescue.mapping -> 'redact'));
         _degraded jsonb;
+        _lost text[];
+        _as_text text[];
         _present jsonb := coalesce(_after.image, _before.image);
     begin
         if not _present ?& _redacted then
@@ -195,21 +216,28 @@ begin
                 where not rescue.mapping -> 'columns' ? name);
         end if;
         _images := audit.images_of(mapping, op, _before.image, _after.image, _redacted);
-        if op = 'UPDATE' and _before.lost is null and _after.lost is null
-            and not exists (
+        _lost := _before.lost || _after.lost;
+        _as_text := _before.as_text || _after.as_text;
+        if op = 'UPDATE' then
+            _lost := audit.changed_among(array(
+                select distinct n from unnest(_lost) as n
+                where not coalesce(mapping -> 'ignore' ? n, false)), old, new);
+            _as_text := array(select n from unnest(_as_text) as n where _images.new_values ? n);
+            if _lost is null and not exists (
                 select from jsonb_each(_after.image)
                 where value is distinct from _before.image -> key
                     and not coalesce(mapping -> 'ignore' ? key, false))
-        then
-            return '{"unchanged": true}';
+            then
+                return '{"unchanged": true}';
+            end if;
         end if;
         _said := audit.evaluate_each(mapping, old, new, op);
         _degraded := jsonb_strip_nulls(jsonb_build_object(
             'lost', (
                 select jsonb_agg(distinct n)
-                from unnest(_before.lost || _after.lost || _said.lost) as n),
+                from unnest(_lost || _said.lost) as n),
             'as_text', (
-                select jsonb_agg(distinct n) from unnest(_before.as_text || _after.as_text) as n)));
+                select jsonb_agg(distinct n) from unnest(_as_text) as n)));
         return jsonb_build_object(
             'action', audit.action_of(mapping, op,
                 coalesce((_said.said ->> 'alive.old')::boolean, not mapping ? 'alive'),

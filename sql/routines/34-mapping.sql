@@ -62,6 +62,16 @@ begin
     -- A child belongs where its parent does, whatever its own columns are called.
     if _organization is null and _parent is not null then
         _organization := audit.parent_organization(target, kind, _parent);
+        if _organization is null and exists (
+            select from audit.attachment as a join pg_class as c on c.oid = a.target
+            where a.kind = resolve_mapping.kind and a.target <> resolve_mapping.target
+                and not a.mapping ? 'parent'
+        ) then
+            raise exception 'the tables attached as % belong to another role than %', kind, target
+                using errcode = 'insufficient_privilege',
+                    hint = 'A mapping is nobody else''s to use. Say the organisation yourself: '
+                        'organization => ''select ... where ... = r....''.';
+        end if;
     end if;
     if kind = 'organization' then
         _organization := coalesce(_organization, audit.name_of(target, given ->> 'target_id'), _key);

@@ -119,23 +119,30 @@ $$;
 comment on function audit.digested(regclass, jsonb) is
     'Which identifiers of a mapping are secrets, and are stored as digests';
 
--- As audit.default_alive says it, and conjunctions of the like.
+-- A boolean column, what audit.default_alive says, and conjunctions of the like.
 create or replace function audit.alive_code(target regclass, mapping jsonb, side text)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+    _part text;
+    _match text[];
+    _code text;
+    _codes text[];
 begin
-    return (
-    select case when bool_and(t.code is not null) then string_agg(t.code, ' and ' order by n) end
-    from regexp_split_to_table(mapping ->> 'alive', '\s+and\s+') with ordinality as p (part, n)
-        cross join regexp_match(btrim(part), '^(r\..*) (is (?:not )?(?:null|true|false))$') as m
-        left join lateral (
-            select format('%s.%I %s', side, name, m[2]) as code
-            from audit.own_columns(target)
-            where m[1] = format('r.%I', name) and audit.typed(type, '') is not null
-        ) as t on true
-);
+    foreach _part in array regexp_split_to_array(mapping ->> 'alive', '\s+and\s+') loop
+        _match := regexp_match(btrim(_part), '^(r\..*?)( is (?:not )?(?:null|true|false))?$');
+        select format('%s.%I%s', side, name, _match[2]) into _code
+        from audit.own_columns(target)
+        where _match[1] = format('r.%I', name) and audit.typed(type, '') is not null
+            and (_match[2] is not null or (type).oid = 'boolean'::regtype);
+        if _code is null then
+            return null;
+        end if;
+        _codes := _codes || _code;
+    end loop;
+    return array_to_string(_codes, ' and ');
 end
 $$;
 comment on function audit.alive_code(regclass, jsonb, text) is

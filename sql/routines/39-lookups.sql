@@ -133,6 +133,19 @@ return (
 comment on function audit.unreadable(jsonb, regrole) is
     'What a role may not read of the columns that an expression reads, or null';
 
+-- PostgreSQL only says that it knows no r.
+create or replace function audit.missing_column(target regclass, expression text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select min(m[1])
+    from regexp_matches(missing_column.expression, '\m(r\.(?:[a-z_][a-z0-9_$]*|"(?:[^"]|"")+"))',
+        'g') as m
+    where m[1] not in (select format('r.%I', name) from audit.own_columns(target))
+        and not strpos(missing_column.expression, '''') > 0
+);
+comment on function audit.missing_column(regclass, text) is
+    'A column of r that an expression names and the table does not have, or null';
+
 create or replace function audit.check_expression(target regclass, name text, expression text)
 returns jsonb
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -152,6 +165,8 @@ begin
                 'temporary on database %I to audit_mapper', current_database());
     end if;
     _reason := coalesce(
+        case when _found.problem is not null then
+            'column ' || audit.missing_column(target, expression) || ' does not exist' end,
         _found.problem,
         'it calls ' || audit.forbidden_function(_found.tree),
         'it reads ' || audit.forbidden_relation(_found.tree)
@@ -195,7 +210,7 @@ begin
     for _name, _expression in
         select key, value from jsonb_each_text(check_mapping.mapping)
         where key in ('organization', 'target_id', 'subject', 'role', 'alive', 'admin', 'parent')
-            and audit.column_of(target, value) is null
+            and (key in ('alive', 'admin') or audit.column_of(target, value) is null)
             and value is distinct from audit.key_of(target)
             and not (key = 'alive' and audit.alive_code(target, mapping, 'r') is not null)
     loop

@@ -293,7 +293,9 @@ begin
     from jsonb_each(mapping_difference.mapping) as m
         full join jsonb_each(_wanted) as w using (key)
     where m.value is distinct from w.value and key not in ('reads', 'inputs', 'functions', 'waits',
-        'is_foreign', 'is_organization');
+        'is_foreign', 'is_organization')
+        -- Taken from a parent that is gone or in other hands, which is a finding of its own.
+        and not (key = 'organization' and w.value is null and mapping -> 'given' ? 'parent');
 end
 $$;
 comment on function audit.mapping_difference(regclass, text, jsonb) is
@@ -308,8 +310,7 @@ as $$
         format('select audit.reattach(%L)', c.scope), true
     from audit.compare_facts() as c
     where c.kind = 'table' and c.was ? 'mapping'
-        and c.was -> 'mapping' is distinct from c.stands -> 'mapping'
-        and exists (select from audit.attachment as a where a.target = c.scope)
+        and c.was -> 'mapping' <> c.stands -> 'mapping'
     union all
     select 'mappings', case when bool_or(d.says_less) then 'critical' else 'warning' end,
         a.target::text, format('its mapping is not what its options mean: %s',
@@ -329,8 +330,8 @@ as $$
     from audit.compare_facts() as c
         cross join lateral (
             select string_agg(key, ', ' order by key) as changed
-            from jsonb_each(c.was -> 'beneath') as w
-                full join jsonb_each(c.stands -> 'beneath') as s using (key)
+            from jsonb_each(nullif(c.was -> 'beneath', 'null')) as w
+                full join jsonb_each(nullif(c.stands -> 'beneath', 'null')) as s using (key)
             where w.value is distinct from s.value
         ) as b
     where c.kind = 'table' and c.was ? 'mapping' and b.changed is not null

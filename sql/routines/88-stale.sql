@@ -13,3 +13,5 @@ begin
     end if;
 end
 $$;
+
+drop type if exists audit.image;

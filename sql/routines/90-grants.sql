@@ -35,6 +35,7 @@ grant execute on function
     audit.read_row(anyelement),
     audit.evaluate(text, anyelement),
     audit.evaluate_each(jsonb, anyelement, anyelement, text),
+    audit.changed_among(text[], anyelement, anyelement),
     audit.images_of(jsonb, text, jsonb, jsonb, text[]),
     audit.redact(jsonb, text[]),
     audit.parse_expression(regclass, text, text),
