@@ -37,7 +37,7 @@ def attach(
         if value is not None
     )
     # A savepoint, so that a table that is refused does not end the caller's transaction.
-    query = sql.SQL("select audit.attach({}::regclass, {}{})").format(
+    query = sql.SQL("select audit.attach({}::pg_catalog.regclass, {}{})").format(
         sql.Placeholder("target"), sql.Placeholder("kind"), named
     )
     values = {name: _plain(value) for name, value in options.items()}
@@ -57,7 +57,7 @@ def detach(conn: psycopg.Connection[Any], target: str) -> None:
     Example:
         >>> detach(conn, "invoice")  # doctest: +SKIP
     """
-    _run(conn, sql.SQL("select audit.detach(%(target)s::regclass)"), {"target": target})
+    _run(conn, sql.SQL("select audit.detach(%(target)s::pg_catalog.regclass)"), {"target": target})
 
 
 def _plain(value: str | Sequence[str] | None) -> str | list[str] | None:
@@ -69,6 +69,6 @@ def _run(
 ) -> None:
     try:
         with conn.transaction():
-            conn.execute(query, values)
+            psycopg.Cursor(conn).execute(query, values)
     except psycopg.Error as error:
         raise from_psycopg(error) from error

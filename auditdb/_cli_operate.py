@@ -8,6 +8,7 @@ import click
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from auditdb._pin import pinned
 from auditdb.cli import as_json, connection, main
 
 
@@ -44,7 +45,7 @@ def rotate(ctx: click.Context, grace: str) -> None:
 @click.pass_context
 def list_(ctx: click.Context, json_: bool) -> None:
     """List the keys, without their secrets."""
-    with connection(ctx) as conn:
+    with connection(ctx) as conn, pinned(conn):
         rows = conn.cursor(row_factory=dict_row).execute("select * from audit.list_keys()")
         keys = rows.fetchall()
     if json_:

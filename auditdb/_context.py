@@ -21,28 +21,39 @@ from auditdb._session import AsyncBegun, Begun, block, block_async, can_begin, i
 from auditdb._values import Id, as_json, as_text
 from auditdb.errors import InvalidInput
 
+# Each name says its schema: the session's search_path is the application's.
 # Outside of a transaction no context can be in force.
 _ENTER: LiteralString = """
 select audit.set_context(%(actor_id)s, coalesce(%(actor_type)s, 'user'), %(impersonator_id)s,
-    coalesce(%(source)s, 'web'), %(organization_id)s, nullif(%(details)s, '{}'))
+    coalesce(%(source)s, 'web'), %(organization_id)s,
+    case when %(details)s operator(pg_catalog.<>) '{}' then %(details)s end)
 """
 # Inside of one, what is not given comes from the context in force, which only the server knows for
 # certain: a savepoint that was rolled back, or SQL of the application, may have changed it.
 _ENTER_INNER: LiteralString = """
 select before, audit.set_context(
-    coalesce(%(actor_id)s, c ->> 'actor_id'),
-    coalesce(%(actor_type)s, c ->> 'actor_type', 'user'),
-    coalesce(%(impersonator_id)s, c ->> 'impersonator_id'),
-    coalesce(%(source)s, c ->> 'source', 'web'),
-    coalesce(%(organization_id)s, c ->> 'organization_id'),
-    nullif(coalesce(c -> 'details', '{}') || %(details)s, '{}'))
-from current_setting('auditdb.context', true) as before, audit.current_context() as c
+    coalesce(%(actor_id)s, c operator(pg_catalog.->>) 'actor_id'),
+    coalesce(%(actor_type)s, c operator(pg_catalog.->>) 'actor_type', 'user'),
+    coalesce(%(impersonator_id)s, c operator(pg_catalog.->>) 'impersonator_id'),
+    coalesce(%(source)s, c operator(pg_catalog.->>) 'source', 'web'),
+    coalesce(%(organization_id)s, c operator(pg_catalog.->>) 'organization_id'),
+    (
+        select d
+        from (
+            select coalesce(c operator(pg_catalog.->) 'details', '{}')
+                operator(pg_catalog.||) %(details)s as d
+        ) as merged
+        where d operator(pg_catalog.<>) '{}'
+    ))
+from pg_catalog.current_setting('auditdb.context', true) as before, audit.current_context() as c
 """
 # Those whose login has proved that it may set a context, which later ones do at less cost.
 _writers: WeakSet[Connection[Any] | AsyncConnection[Any]] = WeakSet()
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 ACTOR_TYPES = ("user", "api_key", "system", "database")
-RESTORE: LiteralString = "select set_config('auditdb.context', coalesce(%(before)s, ''), true)"
+RESTORE: LiteralString = """
+select pg_catalog.set_config('auditdb.context', coalesce(%(before)s, ''), true)
+"""
 
 
 def context(
@@ -188,7 +199,7 @@ def _setting(conn: Connection[Any] | AsyncConnection[Any], who: dict[str, Any]) 
         # Takes no plan and returns no row; but older servers' pg_stat_statements would keep a line
         # for each value.
         return b"set local auditdb.context = " + bytes(literal)
-    return b"select set_config('auditdb.context', " + bytes(literal) + b", true)"
+    return b"select pg_catalog.set_config('auditdb.context', " + bytes(literal) + b", true)"
 
 
 def _without_nulls(value: Any) -> Any:

@@ -18,12 +18,14 @@ __all__ = ["AsyncReader", "Event", "Page", "Reader", "reader", "reader_async"]
 # security. The planner, which takes each organisation for an average one, would for a small one
 # rather fetch all and sort than read in order until the page is full. All end with the transaction.
 _BECOME: LiteralString = """
-select set_config('transaction_read_only', 'on', true),
-    set_config('role', 'audit_reader', true),
-    set_config('auditdb.viewer', %s, true),
-    set_config('enable_bitmapscan', 'off', true),
-    set_config('enable_sort', 'off', true),
-    set_config('jit', 'off', true)
+select pg_catalog.set_config('transaction_read_only', 'on', true),
+    pg_catalog.set_config('role', 'audit_reader', true),
+    pg_catalog.set_config('auditdb.viewer', %s, true),
+    pg_catalog.set_config('enable_bitmapscan', 'off', true),
+    pg_catalog.set_config('enable_sort', 'off', true),
+    pg_catalog.set_config('jit', 'off', true),
+    pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
+    pg_catalog.set_config('DateStyle', 'ISO', true)
 """
 
 

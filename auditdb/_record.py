@@ -21,6 +21,7 @@ from auditdb._context import RESTORE, type_of
 from auditdb._session import Row, Statement, block, block_async, explained
 from auditdb._values import Id, as_json, as_text
 
+# Each name says its schema: the session's search_path is the application's.
 # Where neither the call nor the context names an actor, it is the default one, if there is one.
 _RECORD: LiteralString = """
 select audit.record_event(
@@ -30,9 +31,11 @@ select audit.record_event(
     target_id => %(target_id)s,
     subject_id => %(subject_id)s,
     result => %(result)s,
-    actor_id => coalesce(%(actor_id)s, c ->> 'actor_id',
-        case when coalesce(c ->> 'actor_type', 'user') = 'user' then %(default_actor)s end),
-    actor_type => coalesce(%(actor_type)s, c ->> 'actor_type', %(default_type)s),
+    actor_id => coalesce(%(actor_id)s, c operator(pg_catalog.->>) 'actor_id',
+        case when coalesce(c operator(pg_catalog.->>) 'actor_type', 'user')
+            operator(pg_catalog.=) 'user' then %(default_actor)s end),
+    actor_type => coalesce(%(actor_type)s, c operator(pg_catalog.->>) 'actor_type',
+        %(default_type)s),
     impersonator_id => %(impersonator_id)s,
     source => %(source)s,
     old_values => %(old_values)s,
@@ -40,7 +43,10 @@ select audit.record_event(
     details => %(details)s)
 from audit.current_context() as c
 """
-_READ_CONTEXT: Statement = ("select current_setting('auditdb.context', true) as before", ())
+_READ_CONTEXT: Statement = (
+    "select pg_catalog.current_setting('auditdb.context', true) as before",
+    (),
+)
 
 Connect: TypeAlias = Callable[[], AbstractContextManager[Connection[Any]]]
 ConnectAsync: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]

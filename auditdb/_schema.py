@@ -117,8 +117,8 @@ def install(conninfo: str = "") -> str:
     """
     try:
         with psycopg.connect(conninfo, autocommit=True, application_name="auditdb install") as conn:
-            conn.execute("set client_min_messages = error")
             conn.execute(PIN)
+            conn.execute("set client_min_messages = error")
             conn.execute(f"select pg_advisory_lock({LOCK})")
             _bootstrap(conn)
             try:
@@ -172,6 +172,7 @@ def _migrate(conninfo: str) -> None:
         def connect(self, dburi: object) -> psycopg.Connection[Any]:
             # Past yoyo's own parser, which knows fewer addresses than libpq does.
             conn = psycopg.connect(conninfo, autocommit=True)
+            conn.execute(PIN)
             conn.execute("set client_min_messages = error")
             conn.execute("set role audit_owner")
             return conn

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from auditdb._pin import pinned
 from auditdb.errors import describe, from_psycopg
 
 
@@ -51,7 +52,7 @@ def diagnose(conn: psycopg.Connection[Any]) -> list[Finding]:
         []
     """
     try:
-        with conn.transaction(), conn.cursor(row_factory=class_row(Finding)) as cursor:
+        with pinned(conn), psycopg.Cursor(conn, row_factory=class_row(Finding)) as cursor:
             return cursor.execute("select * from audit.doctor()").fetchall()
     except psycopg.Error as error:
         raise from_psycopg(error) from error
@@ -75,8 +76,8 @@ def fix(conn: psycopg.Connection[Any], findings: Iterable[Finding]) -> list[str]
     done = []
     for command in dict.fromkeys(f.mend for f in findings if f.fixable):
         try:
-            with conn.transaction():
-                conn.execute(command.encode())
+            with pinned(conn, writes=True):
+                psycopg.Cursor(conn).execute(command.encode())
             done.append(command)
         except psycopg.Error as error:
             if conn.closed:
