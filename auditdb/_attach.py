@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from auditdb._arguments import unexpected
 from auditdb.errors import from_psycopg
 
 
@@ -26,11 +27,17 @@ def attach(
             expression over the row `r`), `ignore` and `redact` (names of columns).
 
     Raises:
-        Refused: no such table, kind, option or column; an expression that fails; no privilege.
+        TypeError: an option is misspelt.
+        Refused: no such table, kind or column, or no option of this kind; an expression that
+            fails; no privilege.
 
     Example:
         >>> attach(conn, "invoice", "invoice", ignore=["updated_at"])  # doctest: +SKIP
     """
+    from auditdb._mapping_file import OPTIONS
+
+    for name in options.keys() - set(OPTIONS):
+        raise unexpected("attach()", name, OPTIONS, {"organisation": "organization"})
     named = sql.SQL("").join(
         sql.SQL(", {} => {}").format(sql.Identifier(name), sql.Placeholder(name))
         for name, value in options.items()

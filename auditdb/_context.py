@@ -17,6 +17,7 @@ import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.pq import Escaping
 
+from auditdb._arguments import check_details
 from auditdb._session import AsyncBegun, Begun, block, block_async, can_begin, is_idle
 from auditdb._values import Id, as_json, as_text
 from auditdb.errors import InvalidInput
@@ -50,6 +51,7 @@ from pg_catalog.current_setting('auditdb.context', true) as before, audit.curren
 # Those whose login has proved that it may set a context, which later ones do at less cost.
 _writers: WeakSet[Connection[Any] | AsyncConnection[Any]] = WeakSet()
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+_ARGUMENTS = frozenset(("actor_id", "actor_type", "impersonator_id", "source", "organization_id"))
 ACTOR_TYPES = ("user", "api_key", "system", "database")
 RESTORE: LiteralString = """
 select pg_catalog.set_config('auditdb.context', coalesce(%(before)s, ''), true)
@@ -86,6 +88,7 @@ def context(
         The transaction; `raise psycopg.Rollback(transaction)` leaves it without an error.
 
     Raises:
+        TypeError: a detail is named as, or nearly as, an argument or a column of the log.
         InvalidInput: an identifier is no string, integer or UUID, or longer than 200 characters;
             or `actor_type` is none of these.
         Refused: the login may not set a context.
@@ -95,6 +98,7 @@ def context(
         >>> with context(conn, actor_id=7, source="api", ip="203.0.113.9"):  # doctest: +SKIP
         ...     conn.execute("update membership set role = 'ADMIN' where user_id = 9")
     """
+    check_details("context()", details, _ARGUMENTS)
     who = _parameters(actor_id, actor_type, impersonator_id, source, organization_id, details)
     return _Context(conn, who)
 
@@ -115,6 +119,7 @@ def context_async(
         >>> async with context_async(conn, actor_id=7, source="api"):  # doctest: +SKIP
         ...     await conn.execute("delete from api_key where id = 3")
     """
+    check_details("context_async()", details, _ARGUMENTS)
     who = _parameters(actor_id, actor_type, impersonator_id, source, organization_id, details)
     return _AsyncContext(conn, who)
 
@@ -214,6 +219,16 @@ def type_of(actor_id: Id | None) -> str | None:
     return None if actor_id is None else "user"
 
 
+def check_actor_type(actor_type: str | None) -> None:
+    """Refuse what is no type of an actor.
+
+    Raises:
+        InvalidInput: it is none of them.
+    """
+    if actor_type not in (None, *ACTOR_TYPES):
+        raise InvalidInput(f"actor_type is {actor_type!r}; it is one of {', '.join(ACTOR_TYPES)}")
+
+
 def _parameters(
     actor_id: Id | None,
     actor_type: str | None,
@@ -234,8 +249,5 @@ def _parameters(
             raise InvalidInput(
                 f"{name} is longer than 200 characters; put long values into details"
             )
-    if who["actor_type"] not in (None, *ACTOR_TYPES):
-        raise InvalidInput(
-            f"actor_type is {who['actor_type']!r}; it is one of {', '.join(ACTOR_TYPES)}"
-        )
+    check_actor_type(who["actor_type"])
     return {**who, "details": as_json(details)}
