@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from auditdb._attach import attach
 from auditdb._pin import pinned
+from auditdb._plain import is_plain, plain
 from auditdb.errors import AuditError, InvalidInput, Refused, from_psycopg
 
 EXPRESSIONS = ("organization", "target_id", "subject", "role", "alive", "admin", "parent")
@@ -48,7 +49,7 @@ class Change:
     def __str__(self) -> str:
         """Return a line for people, and one for each option that differs."""
         note = " (attached, not in the file: left alone)" if self.verb == "unlisted" else ""
-        lines = [f"{self.verb:9} {self.name} as {self.kind}{note}"]
+        lines = [f"{self.verb:9} {plain(self.name)} as {plain(self.kind)}{note}"]
         if self.verb == "remap":
             lines += [
                 f"            {name}: {_shown(old)} -> {_shown(new)}"
@@ -60,7 +61,8 @@ class Change:
 def _shown(value: Any) -> str:
     if value is None:
         return "(default)"
-    return " ".join((", ".join(value) if isinstance(value, list) else str(value)).split())
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return plain(" ".join(text.split()))
 
 
 def load(text: str, source: str = "auditdb.toml") -> list[TableMapping]:
@@ -130,7 +132,7 @@ def value(given: str | Sequence[str]) -> str:
     """
     if not isinstance(given, str):
         return "[" + ", ".join(_basic(item) for item in given) + "]"
-    if "'''" in given or any(not (c.isprintable() or c in "\n\t") for c in given):
+    if "'''" in given or any(not (is_plain(c) or c in "\n\t") for c in given):
         return _basic(given)
     if "\n" in given or ("'" in given and ('"' in given or "\\" in given)):
         return f"'''\n{given}\n'''"
@@ -139,7 +141,7 @@ def value(given: str | Sequence[str]) -> str:
 
 def _basic(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
+    return '"' + "".join(c if is_plain(c) else f"\\U{ord(c):08X}" for c in escaped) + '"'
 
 
 _ATTACHED = """
@@ -176,6 +178,7 @@ def plan(conn: psycopg.Connection[Any], mappings: Sequence[TableMapping]) -> lis
         with conn.transaction(force_rollback=True):
             cursor = psycopg.Cursor(conn, row_factory=tuple_row)
             cursor.execute("set transaction read only")
+            cursor.execute("select audit.version()")  # Says so where auditdb is not installed.
             # Names without a schema are found as the session would find them: before the pin.
             found = [(_oid(conn, mapping), mapping) for mapping in _in_order(mappings)]
             with pinned(conn):

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from auditdb._pin import pinned
+from auditdb._plain import plain
 from auditdb.errors import describe, from_psycopg
 
 
@@ -92,6 +93,10 @@ def render(findings: Iterable[Finding]) -> str:
     >>> render([])
     'healthy: nothing found'
     """
-    return "\n\n".join(
-        f"{f.severity}: {f.object} {f.problem}\n    {f.why}\n    {f.mend}" for f in findings
-    ) or ("healthy: nothing found")
+    return "\n\n".join(map(_paragraph, findings)) or "healthy: nothing found"
+
+
+def _paragraph(found: Finding) -> str:
+    about = [found.object or "an object without a name", found.problem]
+    lines = [f"{found.severity}: {' '.join(about)}", found.why, found.mend]
+    return "\n    ".join(plain(line) for line in lines if line)

@@ -66,7 +66,7 @@ create domain public.jsonb as pg_catalog.jsonb check (public.caught());
 PATHS = {"public before the others": "public", "pg_catalog last": "public, pg_catalog"}
 
 
-@pytest.fixture(params=PATHS.values(), ids=PATHS.keys())
+@pytest.fixture(params=list(PATHS.values()), ids=list(PATHS))
 def shadowed(db: Database, request: pytest.FixtureRequest) -> Database:
     """A database where a stranger shadows what PostgreSQL defines, in the path of everybody."""
     path = request.param
