@@ -4,7 +4,7 @@ from auditdb import auth
 from auditdb._attach import attach, detach
 from auditdb._context import context, context_async
 from auditdb._query import Event, Page
-from auditdb._reader import AsyncReader, Reader, reader, reader_async
+from auditdb._reader import AsyncReader, Reader, auditor, auditor_async, reader, reader_async
 from auditdb._record import attempt, attempt_async, record, record_async
 from auditdb.errors import AuditError, ConnectionFailed, InvalidInput, Refused
 
@@ -22,6 +22,8 @@ __all__ = [
     "attach",
     "attempt",
     "attempt_async",
+    "auditor",
+    "auditor_async",
     "auth",
     "context",
     "context_async",

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from auditdb._arguments import unexpected
 from auditdb.errors import from_psycopg
 
 
@@ -26,18 +27,24 @@ def attach(
             expression over the row `r`), `ignore` and `redact` (names of columns).
 
     Raises:
-        Refused: no such table, kind, option or column; an expression that fails; no privilege.
+        TypeError: an option is misspelt.
+        Refused: no such table, kind or column, or no option of this kind; an expression that
+            fails; no privilege.
 
     Example:
         >>> attach(conn, "invoice", "invoice", ignore=["updated_at"])  # doctest: +SKIP
     """
+    from auditdb._mapping_file import OPTIONS
+
+    for name in options.keys() - set(OPTIONS):
+        raise unexpected("attach()", name, OPTIONS, {"organisation": "organization"})
     named = sql.SQL("").join(
         sql.SQL(", {} => {}").format(sql.Identifier(name), sql.Placeholder(name))
         for name, value in options.items()
         if value is not None
     )
     # A savepoint, so that a table that is refused does not end the caller's transaction.
-    query = sql.SQL("select audit.attach({}::regclass, {}{})").format(
+    query = sql.SQL("select audit.attach({}::pg_catalog.regclass, {}{})").format(
         sql.Placeholder("target"), sql.Placeholder("kind"), named
     )
     values = {name: _plain(value) for name, value in options.items()}
@@ -57,7 +64,7 @@ def detach(conn: psycopg.Connection[Any], target: str) -> None:
     Example:
         >>> detach(conn, "invoice")  # doctest: +SKIP
     """
-    _run(conn, sql.SQL("select audit.detach(%(target)s::regclass)"), {"target": target})
+    _run(conn, sql.SQL("select audit.detach(%(target)s::pg_catalog.regclass)"), {"target": target})
 
 
 def _plain(value: str | Sequence[str] | None) -> str | list[str] | None:
@@ -69,6 +76,6 @@ def _run(
 ) -> None:
     try:
         with conn.transaction():
-            conn.execute(query, values)
+            psycopg.Cursor(conn).execute(query, values)
     except psycopg.Error as error:
         raise from_psycopg(error) from error

@@ -12,6 +12,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from auditdb._naming import words
+from auditdb._pin import pinned
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _undeclared(table: Table, tables: dict[int, Table], taken: set[str]) -> list
 
 def read(conn: psycopg.Connection[Any]) -> Catalog:
     """Return the application's part of the catalog, in a read-only transaction."""
-    with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
+    with pinned(conn), psycopg.Cursor(conn, row_factory=tuple_row) as cursor:
         cursor.execute("set transaction read only")
         heads = cursor.execute(_TABLES).fetchall()
         oids = [head[0] for head in heads]

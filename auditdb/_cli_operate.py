@@ -8,7 +8,8 @@ import click
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from auditdb.cli import as_json, connection, main
+from auditdb._pin import pinned
+from auditdb.cli import connection, main, print_json, print_lines
 
 
 @main.group()
@@ -32,10 +33,14 @@ def create(ctx: click.Context) -> None:
 
 
 @key.command()
-@click.option("--grace", default="1 hour", show_default=True, help="Others stay valid this long.")
+@click.option("--grace", default="1 hour", show_default=True,
+              help="Others stay valid this long; 0 if one was stolen.")  # fmt: skip
 @click.pass_context
 def rotate(ctx: click.Context, grace: str) -> None:
-    """Make a key, print it, and retire all others after a while."""
+    """Make a key, print it, and retire all others after a while.
+
+    Was a key stolen? Then --grace 0, which retires it at once.
+    """
     click.echo(_create(ctx, grace))
 
 
@@ -44,16 +49,16 @@ def rotate(ctx: click.Context, grace: str) -> None:
 @click.pass_context
 def list_(ctx: click.Context, json_: bool) -> None:
     """List the keys, without their secrets."""
-    with connection(ctx) as conn:
+    with connection(ctx) as conn, pinned(conn):
         rows = conn.cursor(row_factory=dict_row).execute("select * from audit.list_keys()")
         keys = rows.fetchall()
     if json_:
-        click.echo(as_json(keys))
+        print_json(keys)
         return
     for row in keys:
         end = f"retires {row['retires_at']:%Y-%m-%d %H:%M %Z}" if row["retires_at"] else "current"
         made = f"created {row['created_at']:%Y-%m-%d %H:%M %Z} by {row['created_by']}"
-        click.echo(f"{row['id']}  {made}  {end}")
+        print_lines(f"{row['id']}  {made}  {end}")
 
 
 @main.command()
@@ -67,7 +72,7 @@ def maintain(ctx: click.Context, keep: str | None, ahead: int) -> None:
 
     with connection(ctx) as conn:
         done = run(conn, keep=keep, ahead=ahead)
-    click.echo("\n".join(done) or "nothing to do")
+    print_lines(*(done or ["nothing to do"]))
 
 
 @main.command()
@@ -84,10 +89,10 @@ def doctor(ctx: click.Context, json_: bool, fix: bool) -> None:
         if fix:
             findings = examine.diagnose(conn)
     if json_:
-        click.echo(as_json({"mended": mended, "findings": [asdict(f) for f in findings]}))
+        print_json({"mended": mended, "findings": [asdict(f) for f in findings]})
     else:
         for line in mended:
-            click.echo(line if " -- refused: " in line else f"mended: {line}")
+            print_lines(line if " -- refused: " in line else f"mended: {line}")
         click.echo(examine.render(findings))
     if any(finding.severity != "notice" for finding in findings):
         raise click.exceptions.Exit(1)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from psycopg import Connection
 
 import auditdb
 from auditdb.cli import connection, main
@@ -32,8 +34,11 @@ def _key(file: str | None) -> str:
 
 
 @main.command()
-@click.option("--viewer", required=True, help="The user who reads.")
-@click.option("--organization", required=True, help="The organisation whose log is read.")
+@click.option("--viewer", help="The user who reads, an admin of the organisation.")
+@click.option("--auditor", is_flag=True, help="Read as a member of audit_auditor, without a key.")
+@click.option(
+    "--organization", help="The organisation whose log is read. Default of auditors: all."
+)
 @click.option("--key-file", metavar="FILE", help=KEY_HELP)
 @click.option("--action", help="Only this action, such as membership.role_changed.")
 @click.option("--category", help="Only this category, such as auth.")
@@ -48,35 +53,61 @@ def _key(file: str | None) -> str:
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--all", "all_", is_flag=True, help="Every event, however many; no limit.")
 @click.option("--format", "format_", type=click.Choice(["table", "jsonl", "csv"]), default="table")
+@click.option("--csv-formulas", type=click.Choice(["escape", "keep"]), default="escape",
+              show_default=True, help="Cells of CSV that a spreadsheet would run: after an ' or as "
+              "they are.")  # fmt: skip
 @click.pass_context
 def log(
     ctx: click.Context,
     /,
-    viewer: str,
-    organization: str,
+    viewer: str | None,
+    auditor: bool,
+    organization: str | None,
     key_file: str | None,
     limit: int,
     all_: bool,
     format_: str,
+    csv_formulas: str,
     **filters: Any,
 ) -> None:
-    """Read an organisation's log as one of its admins or owners, newest first."""
+    """Read an organisation's log as one of its admins or owners, newest first.
+
+    An auditor reads without a key: the log of one organisation, also of one that is deleted, or of
+    all. JSON lines hold every event exactly; in the table, "how" tells events that a trigger
+    captured from those that a call recorded.
+    """
     from itertools import islice
 
-    key = _key(key_file)
+    read = _reading(viewer, auditor, organization, key_file)
     with connection(ctx) as conn:
-        reading = auditdb.reader(conn, key=key, viewer=viewer, organization=organization)
-        events = reading.events(batch=500 if all_ else min(limit, 500), **filters)
-        _print(format_, events if all_ else islice(events, limit))
+        events = read(conn).events(batch=500 if all_ else min(limit, 500), **filters)
+        _print(format_, events if all_ else islice(events, limit), csv_formulas == "keep")
 
 
-def _print(format_: str, events: Any) -> None:
+def _reading(
+    viewer: str | None, auditor: bool, organization: str | None, key_file: str | None
+) -> Callable[[Connection[Any]], auditdb.Reader]:
+    """Return what makes the reader, or say which option is missing or one too many."""
+    if auditor and (viewer is not None or key_file is not None):
+        raise click.UsageError("--auditor reads without --viewer and --key-file")
+    if auditor:
+        return lambda conn: auditdb.auditor(conn, organization=organization)
+    if viewer is None or organization is None:
+        missing = "--viewer" if viewer is None else "--organization"
+        raise click.UsageError(
+            f"{missing} is missing: give --viewer and --organization, or --auditor"
+        )
+    key = _key(key_file)
+    return lambda conn: auditdb.reader(conn, key=key, viewer=viewer, organization=organization)
+
+
+def _print(format_: str, events: Any, keep_formulas: bool) -> None:
     from auditdb import _render
 
     if format_ == "jsonl":
         _render.print_jsonl(sys.stdout, events)
     elif format_ == "csv":
-        _render.print_csv(sys.stdout, events)
+        _render.print_csv(sys.stdout, events, keep_formulas=keep_formulas)
     elif not _render.print_table(_render.console(), events):
         click.echo("no events that this viewer may read", err=True)
 

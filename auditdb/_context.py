@@ -17,32 +17,45 @@ import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.pq import Escaping
 
+from auditdb._arguments import check_details
 from auditdb._session import AsyncBegun, Begun, block, block_async, can_begin, is_idle
 from auditdb._values import Id, as_json, as_text
 from auditdb.errors import InvalidInput
 
+# Each name says its schema: the session's search_path is the application's.
 # Outside of a transaction no context can be in force.
 _ENTER: LiteralString = """
 select audit.set_context(%(actor_id)s, coalesce(%(actor_type)s, 'user'), %(impersonator_id)s,
-    coalesce(%(source)s, 'web'), %(organization_id)s, nullif(%(details)s, '{}'))
+    coalesce(%(source)s, 'web'), %(organization_id)s,
+    case when %(details)s operator(pg_catalog.<>) '{}' then %(details)s end)
 """
 # Inside of one, what is not given comes from the context in force, which only the server knows for
 # certain: a savepoint that was rolled back, or SQL of the application, may have changed it.
 _ENTER_INNER: LiteralString = """
 select before, audit.set_context(
-    coalesce(%(actor_id)s, c ->> 'actor_id'),
-    coalesce(%(actor_type)s, c ->> 'actor_type', 'user'),
-    coalesce(%(impersonator_id)s, c ->> 'impersonator_id'),
-    coalesce(%(source)s, c ->> 'source', 'web'),
-    coalesce(%(organization_id)s, c ->> 'organization_id'),
-    nullif(coalesce(c -> 'details', '{}') || %(details)s, '{}'))
-from current_setting('auditdb.context', true) as before, audit.current_context() as c
+    coalesce(%(actor_id)s, c operator(pg_catalog.->>) 'actor_id'),
+    coalesce(%(actor_type)s, c operator(pg_catalog.->>) 'actor_type', 'user'),
+    coalesce(%(impersonator_id)s, c operator(pg_catalog.->>) 'impersonator_id'),
+    coalesce(%(source)s, c operator(pg_catalog.->>) 'source', 'web'),
+    coalesce(%(organization_id)s, c operator(pg_catalog.->>) 'organization_id'),
+    (
+        select d
+        from (
+            select coalesce(c operator(pg_catalog.->) 'details', '{}')
+                operator(pg_catalog.||) %(details)s as d
+        ) as merged
+        where d operator(pg_catalog.<>) '{}'
+    ))
+from pg_catalog.current_setting('auditdb.context', true) as before, audit.current_context() as c
 """
 # Those whose login has proved that it may set a context, which later ones do at less cost.
 _writers: WeakSet[Connection[Any] | AsyncConnection[Any]] = WeakSet()
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+_ARGUMENTS = frozenset(("actor_id", "actor_type", "impersonator_id", "source", "organization_id"))
 ACTOR_TYPES = ("user", "api_key", "system", "database")
-RESTORE: LiteralString = "select set_config('auditdb.context', coalesce(%(before)s, ''), true)"
+RESTORE: LiteralString = """
+select pg_catalog.set_config('auditdb.context', coalesce(%(before)s, ''), true)
+"""
 
 
 def context(
@@ -75,6 +88,7 @@ def context(
         The transaction; `raise psycopg.Rollback(transaction)` leaves it without an error.
 
     Raises:
+        TypeError: a detail is named as, or nearly as, an argument or a column of the log.
         InvalidInput: an identifier is no string, integer or UUID, or longer than 200 characters;
             or `actor_type` is none of these.
         Refused: the login may not set a context.
@@ -84,6 +98,7 @@ def context(
         >>> with context(conn, actor_id=7, source="api", ip="203.0.113.9"):  # doctest: +SKIP
         ...     conn.execute("update membership set role = 'ADMIN' where user_id = 9")
     """
+    check_details("context()", details, _ARGUMENTS)
     who = _parameters(actor_id, actor_type, impersonator_id, source, organization_id, details)
     return _Context(conn, who)
 
@@ -104,6 +119,7 @@ def context_async(
         >>> async with context_async(conn, actor_id=7, source="api"):  # doctest: +SKIP
         ...     await conn.execute("delete from api_key where id = 3")
     """
+    check_details("context_async()", details, _ARGUMENTS)
     who = _parameters(actor_id, actor_type, impersonator_id, source, organization_id, details)
     return _AsyncContext(conn, who)
 
@@ -188,7 +204,7 @@ def _setting(conn: Connection[Any] | AsyncConnection[Any], who: dict[str, Any]) 
         # Takes no plan and returns no row; but older servers' pg_stat_statements would keep a line
         # for each value.
         return b"set local auditdb.context = " + bytes(literal)
-    return b"select set_config('auditdb.context', " + bytes(literal) + b", true)"
+    return b"select pg_catalog.set_config('auditdb.context', " + bytes(literal) + b", true)"
 
 
 def _without_nulls(value: Any) -> Any:
@@ -201,6 +217,16 @@ def _without_nulls(value: Any) -> Any:
 def type_of(actor_id: Id | None) -> str | None:
     """Return the type of an actor given without one; that of an outer actor says nothing of it."""
     return None if actor_id is None else "user"
+
+
+def check_actor_type(actor_type: str | None) -> None:
+    """Refuse what is no type of an actor.
+
+    Raises:
+        InvalidInput: it is none of them.
+    """
+    if actor_type not in (None, *ACTOR_TYPES):
+        raise InvalidInput(f"actor_type is {actor_type!r}; it is one of {', '.join(ACTOR_TYPES)}")
 
 
 def _parameters(
@@ -223,8 +249,5 @@ def _parameters(
             raise InvalidInput(
                 f"{name} is longer than 200 characters; put long values into details"
             )
-    if who["actor_type"] not in (None, *ACTOR_TYPES):
-        raise InvalidInput(
-            f"actor_type is {who['actor_type']!r}; it is one of {', '.join(ACTOR_TYPES)}"
-        )
+    check_actor_type(who["actor_type"])
     return {**who, "details": as_json(details)}

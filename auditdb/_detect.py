@@ -17,6 +17,7 @@ from auditdb._detect_people import People
 from auditdb._detect_rules import Suggestion
 from auditdb._mapping_file import value
 from auditdb._organization import Ways
+from auditdb._plain import plain
 from auditdb.errors import InvalidInput, from_psycopg
 
 _HEADER = (
@@ -88,7 +89,7 @@ def _comment(text: str, prefix: str = "# ") -> str:
     indent = "#" + " " * (len(prefix) - 1)
     return "\n".join(
         textwrap.wrap(
-            " ".join(text.split()),
+            plain(" ".join(text.split())),
             98,
             initial_indent=prefix,
             subsequent_indent=indent,

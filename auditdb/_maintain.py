@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+from psycopg.rows import tuple_row
 
+from auditdb._pin import pinned
 from auditdb.errors import from_psycopg
 
 
@@ -31,9 +33,9 @@ def maintain(
     try:
         # Each call does one kind of work, so that no lock outlasts what it is for.
         for _ in range(3):
-            with conn.transaction():
+            with pinned(conn, writes=True), psycopg.Cursor(conn, row_factory=tuple_row) as cursor:
                 query = "select * from audit.maintain(%s::interval, %s)"
-                lines = [line for (line,) in conn.execute(query, [keep, ahead])]
+                lines = [line for (line,) in cursor.execute(query, [keep, ahead])]
             done += lines
             if not lines or lines[0].startswith("nothing done"):
                 break

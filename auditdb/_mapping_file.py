@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import psycopg
-from psycopg.rows import tuple_row
+from psycopg.rows import scalar_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from auditdb._attach import attach
+from auditdb._pin import pinned
+from auditdb._plain import is_plain, plain
 from auditdb.errors import AuditError, InvalidInput, Refused, from_psycopg
 
 EXPRESSIONS = ("organization", "target_id", "subject", "role", "alive", "admin", "parent")
@@ -47,7 +49,7 @@ class Change:
     def __str__(self) -> str:
         """Return a line for people, and one for each option that differs."""
         note = " (attached, not in the file: left alone)" if self.verb == "unlisted" else ""
-        lines = [f"{self.verb:9} {self.name} as {self.kind}{note}"]
+        lines = [f"{self.verb:9} {plain(self.name)} as {plain(self.kind)}{note}"]
         if self.verb == "remap":
             lines += [
                 f"            {name}: {_shown(old)} -> {_shown(new)}"
@@ -59,7 +61,8 @@ class Change:
 def _shown(value: Any) -> str:
     if value is None:
         return "(default)"
-    return " ".join((", ".join(value) if isinstance(value, list) else str(value)).split())
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return plain(" ".join(text.split()))
 
 
 def load(text: str, source: str = "auditdb.toml") -> list[TableMapping]:
@@ -129,7 +132,7 @@ def value(given: str | Sequence[str]) -> str:
     """
     if not isinstance(given, str):
         return "[" + ", ".join(_basic(item) for item in given) + "]"
-    if "'''" in given or any(not (c.isprintable() or c in "\n\t") for c in given):
+    if "'''" in given or any(not (is_plain(c) or c in "\n\t") for c in given):
         return _basic(given)
     if "\n" in given or ("'" in given and ('"' in given or "\\" in given)):
         return f"'''\n{given}\n'''"
@@ -138,7 +141,7 @@ def value(given: str | Sequence[str]) -> str:
 
 def _basic(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
+    return '"' + "".join(c if is_plain(c) else f"\\U{ord(c):08X}" for c in escaped) + '"'
 
 
 _ATTACHED = """
@@ -172,15 +175,19 @@ def plan(conn: psycopg.Connection[Any], mappings: Sequence[TableMapping]) -> lis
     changes: list[Change] = []
     seen: dict[int, str] = {}
     try:
-        with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
+        with conn.transaction(force_rollback=True):
+            cursor = psycopg.Cursor(conn, row_factory=tuple_row)
             cursor.execute("set transaction read only")
-            attached = {row[0]: row[1:] for row in cursor.execute(_ATTACHED)}
-            for mapping in _in_order(mappings):
-                oid = _oid(cursor, mapping)
-                if oid in seen:
-                    raise InvalidInput(f"{seen[oid]} and {mapping.name} are the same table")
-                seen[oid] = mapping.name
-                changes.append(_change(cursor, mapping, oid, attached.get(oid)))
+            cursor.execute("select audit.version()")  # Says so where auditdb is not installed.
+            # Names without a schema are found as the session would find them: before the pin.
+            found = [(_oid(conn, mapping), mapping) for mapping in _in_order(mappings)]
+            with pinned(conn):
+                attached = {row[0]: row[1:] for row in cursor.execute(_ATTACHED)}
+                for oid, mapping in found:
+                    if oid in seen:
+                        raise InvalidInput(f"{seen[oid]} and {mapping.name} are the same table")
+                    seen[oid] = mapping.name
+                    changes.append(_change(cursor, mapping, oid, attached.get(oid)))
     except psycopg.Error as error:
         raise from_psycopg(error) from error
     changes += [
@@ -219,26 +226,37 @@ def _change(
     return Change(mapping.name, mapping.kind, verb, options)
 
 
-def _oid(cursor: psycopg.Cursor[Any], mapping: TableMapping) -> int:
-    """Return the oid of a mapping's table; a name that is none gets the nearest one."""
+def _oid(conn: psycopg.Connection[Any], mapping: TableMapping) -> int:
+    """Return the oid of a mapping's table, found in the session's search_path."""
+    cursor = psycopg.Cursor(conn, row_factory=scalar_row)
     try:
-        row = cursor.execute("select to_regclass(%s)::oid::int8", (mapping.name,)).fetchone()
+        # Every name says its schema but the user's.
+        query = "select pg_catalog.to_regclass(%s)::pg_catalog.oid::pg_catalog.int8"
+        oid = cursor.execute(query, (mapping.name,)).fetchone()
     except psycopg.Error as error:
         raise _naming(error, mapping) from error
-    if row is not None and row[0] is not None:
-        return int(row[0])
-    names = [
-        str(name)
-        for (name,) in cursor.execute(
-            "select format('%I.%I', table_schema, table_name) from information_schema.tables "
-            "where table_schema not in ('pg_catalog', 'information_schema', 'audit')"
-        )
-    ]
-    plain = {name.replace('"', "").lower(): name for name in names}
-    wanted = mapping.name.replace('"', "").lower()
-    close = difflib.get_close_matches(wanted, plain, 1)
-    hint = f"; did you mean {plain[close[0]]}?" if close else ""
-    raise Refused(f"there is no table {mapping.name}{hint}")
+    if oid is None:
+        raise Refused(f"there is no table {mapping.name}{_nearest(conn, mapping.name)}")
+    return int(oid)
+
+
+_NAMES = """
+select format('%I.%I', table_schema, table_name) from information_schema.tables
+where table_schema not in ('pg_catalog', 'information_schema', 'audit')
+"""
+
+
+def _nearest(conn: psycopg.Connection[Any], wanted: str) -> str:
+    """Return the question whether another table was meant, if the name of one is near."""
+    with pinned(conn):
+        names = psycopg.Cursor(conn, row_factory=scalar_row).execute(_NAMES).fetchall()
+    whole = {name.replace('"', "").lower(): name for name in names}
+    bare = {name.partition(".")[2]: name for name in whole}
+    said = wanted.replace('"', "").lower()
+    if said in bare:
+        return f" in the search_path; did you mean {whole[bare[said]]}?"
+    close = difflib.get_close_matches(said, whole, 1)
+    return f"; did you mean {whole[close[0]]}?" if close else ""
 
 
 def _naming(error: psycopg.Error, mapping: TableMapping) -> AuditError:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypedDict
 
 from psycopg.sql import SQL, Composable, Identifier
 
+from auditdb._arguments import unexpected
 from auditdb._session import Row, Statement
 from auditdb._values import Id, as_text
 from auditdb.errors import InvalidInput
@@ -98,7 +99,9 @@ _CONDITIONS = {
 }
 
 
-def page_query(limit: int, after: str | None, filters: Filters) -> Statement:
+def page_query(
+    limit: int, after: str | None, filters: Filters, organization: str | None = None
+) -> Statement:
     """Return the query of one page, which asks for one event more than the page holds.
 
     It reads the newest months, and older ones only if these do not fill the page. Conditions
@@ -110,7 +113,11 @@ def page_query(limit: int, after: str | None, filters: Filters) -> Statement:
     """
     if isinstance(limit, bool) or not 1 <= limit <= _LONGEST_PAGE:
         raise InvalidInput(f"a page cannot hold {limit} events; give 1 to {_LONGEST_PAGE}")
+    _refuse_unknown(filters)
     conditions, values = _conditions(**filters)
+    if organization is not None:
+        conditions.append(SQL("organization_id = %(organization)s"))
+        values["organization"] = organization
     now = datetime.now(UTC)
     latest = min(values["until"] or now, now)
     if after is not None:
@@ -155,6 +162,15 @@ def page_of(rows: list[Row], limit: int) -> Page:
     """Return the page that the rows of `page_query` make."""
     events = [Event(**row) for row in rows[:limit]]
     return Page(events=events, next=_cursor(events[-1]) if len(rows) > limit else None)
+
+
+def _refuse_unknown(filters: Filters) -> None:
+    for name in filters.keys() - _CONDITIONS.keys():
+        raise unexpected("a reader", name, {"limit", "after", "batch", *_CONDITIONS}, _MEANT)
+
+
+# What a column is called whose filter has another name.
+_MEANT = {"actor_id": "actor", "impersonator_id": "actor", "subject_id": "subject"}
 
 
 def _conditions(

@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, LiteralString, Unpack
+from typing import Any, ClassVar, LiteralString, Unpack
 
 from psycopg import AsyncConnection, Connection
 
 from auditdb._query import Event, Filters, Page, page_of, page_query
 from auditdb._session import Statement, block, block_async
 from auditdb._token import mint
-from auditdb._values import Id
+from auditdb._values import Id, as_text
 
-__all__ = ["AsyncReader", "Event", "Page", "Reader", "reader", "reader_async"]
+__all__ = [
+    "AsyncReader",
+    "Event",
+    "Page",
+    "Reader",
+    "auditor",
+    "auditor_async",
+    "reader",
+    "reader_async",
+]
 
 # As audit_reader, no right of the login counts, not even that of a superuser to pass by row-level
 # security. The planner, which takes each organisation for an average one, would for a small one
 # rather fetch all and sort than read in order until the page is full. All end with the transaction.
 _BECOME: LiteralString = """
-select set_config('transaction_read_only', 'on', true),
-    set_config('role', 'audit_reader', true),
-    set_config('auditdb.viewer', %s, true),
-    set_config('enable_bitmapscan', 'off', true),
-    set_config('enable_sort', 'off', true),
-    set_config('jit', 'off', true)
+select pg_catalog.set_config('transaction_read_only', 'on', true),
+    pg_catalog.set_config('role', %s, true),
+    pg_catalog.set_config('auditdb.viewer', %s, true),
+    pg_catalog.set_config('enable_bitmapscan', 'off', true),
+    pg_catalog.set_config('enable_sort', 'off', true),
+    pg_catalog.set_config('jit', 'off', true),
+    pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
+    pg_catalog.set_config('DateStyle', 'ISO', true)
 """
 
 
 class _Viewer:
+    """An admin or owner of an organisation, who reads with a token."""
+
+    role: ClassVar[str] = "audit_reader"
+    only: ClassVar[str | None] = None  # Row-level security leaves the one organisation.
+
     def __init__(self, key: str, viewer: Id, organization: Id, lifetime: int) -> None:
         self._key, self._viewer, self._organization = key, viewer, organization
         self._lifetime = lifetime
@@ -36,11 +52,24 @@ class _Viewer:
     def become(self) -> Statement:
         """Return the statement that makes the rest of a transaction the viewer's."""
         token = mint(self._key, self._viewer, self._organization, lifetime=self._lifetime)
-        return _BECOME, (token,)
+        return _BECOME, (self.role, token)
 
 
-class Reader(_Viewer):
-    """Reads the events of an organisation; made by `reader`.
+class _Auditor:
+    """A member of audit_auditor, who reads every event, or those of one organisation."""
+
+    role: ClassVar[str] = "audit_auditor"
+
+    def __init__(self, organization: Id | None) -> None:
+        self.only = as_text("organization", organization)
+
+    def become(self) -> Statement:
+        """Return the statement that makes the rest of a transaction the auditor's."""
+        return _BECOME, (self.role, "")
+
+
+class Reader:
+    """Reads the events of an organisation, or of all; made by `reader` or `auditor`.
 
     Filters, all of which an event must pass: `action`; `category`, the part of an action before the
     dot; `actor`, who acted or impersonated; `target_type`, `target_id`; `subject`, the user it is
@@ -48,11 +77,13 @@ class Reader(_Viewer):
     datetimes with a zone, dates (midnight UTC), or either in ISO 8601.
     """
 
-    def __init__(
-        self, conn: Connection[Any], key: str, viewer: Id, organization: Id, lifetime: int
-    ) -> None:
-        super().__init__(key, viewer, organization, lifetime)
+    def __init__(self, conn: Connection[Any], who: _Viewer | _Auditor) -> None:
         self._conn = conn
+        self._who = who
+
+    def become(self) -> Statement:
+        """Return the statement that makes the rest of a transaction the reader's."""
+        return self._who.become()
 
     def page(
         self, *, limit: int = 50, after: str | None = None, **filters: Unpack[Filters]
@@ -66,15 +97,16 @@ class Reader(_Viewer):
 
         Raises:
             InvalidInput: a limit, a cursor or a filter cannot be meant.
-            Refused: the login is no member of `audit_reader`.
+            Refused: the login is no member of `audit_reader`, or of `audit_auditor`.
             ConnectionFailed: the connection is lost.
 
         Example:
             >>> page = log.page(category="membership")  # doctest: +SKIP
             >>> log.page(category="membership", after=page.next)  # doctest: +SKIP
         """
-        query = page_query(limit, after, filters)
-        with block(self._conn, "audit_reader", self.become(), query, undo=True) as (_, rows):
+        query = page_query(limit, after, filters, self._who.only)
+        who = self._who
+        with block(self._conn, who.role, who.become(), query, undo=True) as (_, rows):
             return page_of(rows, limit)
 
     def events(self, *, batch: int = 500, **filters: Unpack[Filters]) -> Iterator[Event]:
@@ -106,24 +138,20 @@ class Reader(_Viewer):
             yield from page.events
 
 
-class AsyncReader(_Viewer):
-    """Reads the events of an organisation as `Reader` does; made by `reader_async`."""
+class AsyncReader:
+    """Reads events as `Reader` does; made by `reader_async` or `auditor_async`."""
 
-    def __init__(
-        self, conn: AsyncConnection[Any], key: str, viewer: Id, organization: Id, lifetime: int
-    ) -> None:
-        super().__init__(key, viewer, organization, lifetime)
+    def __init__(self, conn: AsyncConnection[Any], who: _Viewer | _Auditor) -> None:
         self._conn = conn
+        self._who = who
 
     async def page(
         self, *, limit: int = 50, after: str | None = None, **filters: Unpack[Filters]
     ) -> Page:
         """Return a page as `Reader.page` does."""
-        query = page_query(limit, after, filters)
-        async with block_async(self._conn, "audit_reader", self.become(), query, undo=True) as (
-            _,
-            rows,
-        ):
+        query = page_query(limit, after, filters, self._who.only)
+        who = self._who
+        async with block_async(self._conn, who.role, who.become(), query, undo=True) as (_, rows):
             return page_of(rows, limit)
 
     def events(self, *, batch: int = 500, **filters: Unpack[Filters]) -> AsyncIterator[Event]:
@@ -168,7 +196,7 @@ def reader(
         >>> log.page().events[0].action  # doctest: +SKIP
         'membership.role_changed'
     """
-    return Reader(conn, key, viewer, organization, lifetime)
+    return Reader(conn, _Viewer(key, viewer, organization, lifetime))
 
 
 def reader_async(
@@ -180,4 +208,34 @@ def reader_async(
         >>> log = reader_async(conn, key=key, viewer=1, organization=1)  # doctest: +SKIP
         >>> [event.action async for event in log.events()]  # doctest: +SKIP
     """
-    return AsyncReader(conn, key, viewer, organization, lifetime)
+    return AsyncReader(conn, _Viewer(key, viewer, organization, lifetime))
+
+
+def auditor(conn: Connection[Any], *, organization: Id | None = None) -> Reader:
+    """Return a reader of all events for an auditor: no key, no viewer.
+
+    It reads also what nobody else can: the log of an organisation that was deleted, with its
+    memberships, and events that belong to none. Otherwise it reads as `reader` does.
+
+    Args:
+        conn: a connection whose login is a member of `audit_auditor`.
+        organization: the id of the organisation whose events are read. Default: every event.
+
+    Raises:
+        InvalidInput: the id is no string, integer or UUID.
+
+    Example:
+        >>> for event in auditor(conn, organization=7).events():  # doctest: +SKIP
+        ...     archive.write(event)
+    """
+    return Reader(conn, _Auditor(organization))
+
+
+def auditor_async(conn: AsyncConnection[Any], *, organization: Id | None = None) -> AsyncReader:
+    """Return a reader as `auditor` does, on an asynchronous connection.
+
+    Example:
+        >>> log = auditor_async(conn, organization=7)  # doctest: +SKIP
+        >>> [event.action async for event in log.events()]  # doctest: +SKIP
+    """
+    return AsyncReader(conn, _Auditor(organization))

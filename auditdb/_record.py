@@ -17,10 +17,13 @@ from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import scalar_row
 
-from auditdb._context import RESTORE, type_of
+from auditdb._arguments import MEANT, unexpected
+from auditdb._context import RESTORE, check_actor_type, type_of
 from auditdb._session import Row, Statement, block, block_async, explained
 from auditdb._values import Id, as_json, as_text
+from auditdb.errors import InvalidInput
 
+# Each name says its schema: the session's search_path is the application's.
 # Where neither the call nor the context names an actor, it is the default one, if there is one.
 _RECORD: LiteralString = """
 select audit.record_event(
@@ -30,9 +33,11 @@ select audit.record_event(
     target_id => %(target_id)s,
     subject_id => %(subject_id)s,
     result => %(result)s,
-    actor_id => coalesce(%(actor_id)s, c ->> 'actor_id',
-        case when coalesce(c ->> 'actor_type', 'user') = 'user' then %(default_actor)s end),
-    actor_type => coalesce(%(actor_type)s, c ->> 'actor_type', %(default_type)s),
+    actor_id => coalesce(%(actor_id)s, c operator(pg_catalog.->>) 'actor_id',
+        case when coalesce(c operator(pg_catalog.->>) 'actor_type', 'user')
+            operator(pg_catalog.=) 'user' then %(default_actor)s end),
+    actor_type => coalesce(%(actor_type)s, c operator(pg_catalog.->>) 'actor_type',
+        %(default_type)s),
     impersonator_id => %(impersonator_id)s,
     source => %(source)s,
     old_values => %(old_values)s,
@@ -40,11 +45,17 @@ select audit.record_event(
     details => %(details)s)
 from audit.current_context() as c
 """
-_READ_CONTEXT: Statement = ("select current_setting('auditdb.context', true) as before", ())
+_READ_CONTEXT: Statement = (
+    "select pg_catalog.current_setting('auditdb.context', true) as before",
+    (),
+)
 
 Connect: TypeAlias = Callable[[], AbstractContextManager[Connection[Any]]]
 ConnectAsync: TypeAlias = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
 Denied: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
+
+
+RESULTS = ("success", "failure", "denied")
 
 
 class Fields(TypedDict, total=False):
@@ -79,15 +90,17 @@ def record(
             Who and from where come from the context if not given; `details` add to those of it.
 
     Raises:
-        InvalidInput: an identifier is no string, integer or UUID.
-        Refused: the action or the result is malformed, or the login may not record.
+        TypeError: a field is misspelt.
+        InvalidInput: an identifier is no string, integer or UUID; the result or the type of the
+            actor is none of these.
+        Refused: the action is malformed, or the login may not record.
         ConnectionFailed: the connection is lost.
 
     Example:
         >>> record(conn, "report.exported", target_type="report", target_id=5)  # doctest: +SKIP
         1042
     """
-    return run(conn, statement(action, result, **fields))
+    return run(conn, _given("record()", action, result, fields))
 
 
 async def record_async(
@@ -99,7 +112,7 @@ async def record_async(
         >>> await record_async(conn, "report.exported", target_id=5)  # doctest: +SKIP
         1042
     """
-    return await run_async(conn, statement(action, result, **fields))
+    return await run_async(conn, _given("record_async()", action, result, fields))
 
 
 @contextmanager
@@ -142,7 +155,7 @@ def attempt(
         >>> with attempt(conn, "workflow.deleted", target_id=5):  # doctest: +SKIP
         ...     conn.execute("delete from workflow where id = 5")
     """
-    statement(action, "failure", **fields)
+    _given("attempt()", action, "failure", fields)
     before: Row = {"before": None}
     try:
         with block(conn, "audit_writer", _READ_CONTEXT) as (transaction, rows):
@@ -176,7 +189,7 @@ async def attempt_async(
         >>> async with attempt_async(conn, "workflow.deleted", target_id=5):  # doctest: +SKIP
         ...     await conn.execute("delete from workflow where id = 5")
     """
-    statement(action, "failure", **fields)
+    _given("attempt_async()", action, "failure", fields)
     before: Row = {"before": None}
     try:
         async with block_async(conn, "audit_writer", _READ_CONTEXT) as (transaction, rows):
@@ -212,6 +225,14 @@ async def run_async(conn: AsyncConnection[Any], query: Statement) -> int:
     return int(row or 0)
 
 
+def _given(function: str, action: str, result: str, fields: Fields) -> Statement:
+    """Return the statement of a call, or refuse a misspelt argument with the one that was meant."""
+    for name in fields.keys() - Fields.__annotations__.keys():
+        own = {"denied", "connect", "success"} if "attempt" in function else {"result"}
+        raise unexpected(function, name, own | Fields.__annotations__.keys(), MEANT)
+    return statement(action, result, **fields)
+
+
 def statement(
     action: str,
     result: str,
@@ -231,6 +252,9 @@ def statement(
     details: Mapping[str, Any] | None = None,
 ) -> Statement:
     """Return the call of `audit.record_event`; the default actor acts where nobody else does."""
+    if result not in RESULTS:
+        raise InvalidInput(f"result is {result!r}; it is one of {', '.join(RESULTS)}")
+    check_actor_type(actor_type)
     texts: dict[str, Id | None] = {
         "action": action,
         "result": result,

@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from auditdb._plain import as_cell, as_json, plain
 from auditdb._query import Event
 from auditdb._status import Status
 
 RESULT_STYLE = {"success": "green", "failure": "yellow", "denied": "red"}
 
 
-def plain(value: object) -> str:
-    r"""Return text that is safe on a terminal: what a client sent may hold escape sequences.
-
-    >>> plain("a\x1b[2Jb")
-    'a\\x1b[2Jb'
-    """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value)
-    )
-
-
 def change(event: Event) -> str:
     """Return what an event changed, in words.
 
-    A role change reads `MEMBER → ADMIN`, an update `name: old → new`.
+    A role change that was captured reads `MEMBER → ADMIN`, an update `name: old → new`. Details
+    that the application gave never stand for what changed.
     """
     details = event.details or {}
-    if "new_role" in details:
+    is_captured = event.captured_from is not None
+    if is_captured and event.action.endswith(".role_changed") and "new_role" in details:
         return f"{details.get('previous_role') or '-'} → {details.get('new_role') or '-'}"
     if event.old_values is not None and event.new_values is not None:
         old, new = event.old_values, event.new_values
@@ -48,7 +38,7 @@ def change(event: Event) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "-" if value is None else value if isinstance(value, str) else json.dumps(value)
+    text = "-" if value is None else value if isinstance(value, str) else as_json(value)
     return text if len(text) <= 40 else text[:39] + "…"
 
 
@@ -59,28 +49,36 @@ def who(event: Event) -> str:
     return event.actor_id or "-"
 
 
+def how(event: Event) -> str:
+    """Return whether a trigger captured an event from a row, or a call recorded it."""
+    return "recorded" if event.captured_from is None else "captured"
+
+
 def print_table(console: Console, events: Iterable[Event], *, title: str | None = None) -> int:
     """Print events as a table and return how many there were."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for heading in ("time", "action", "result", "actor", "about", "change", "source"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "time")
+    table = _table("time", "action", "result", "actor", "about", "change", "source", "how")
+    table.title, table.title_justify = title and Text(title), "left"
     count = 0
     for event in events:
         count += 1
         about = event.subject_id or " ".join(filter(None, (event.target_type, event.target_id)))
         table.add_row(
-            f"{event.occurred_at.astimezone():%Y-%m-%d %H:%M:%S}",
-            plain(event.action),
+            Text(f"{event.occurred_at.astimezone():%Y-%m-%d %H:%M:%S}", no_wrap=True),
+            Text(plain(event.action)),
             Text(plain(event.result), style=RESULT_STYLE.get(event.result, "")),
             *(Text(plain(cell)) for cell in (who(event), about, change(event), event.source)),
+            Text(how(event), no_wrap=True),
         )
     if count:
         console.print(table)
     return count
 
 
-def _fields(event: Event) -> dict[str, Any]:
-    return dataclasses.asdict(event)
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(Text(heading), overflow="fold", no_wrap=heading in ("time", "how"))
+    return table
 
 
 def print_jsonl(out: TextIO, events: Iterable[Event]) -> int:
@@ -88,57 +86,39 @@ def print_jsonl(out: TextIO, events: Iterable[Event]) -> int:
     count = 0
     for event in events:
         count += 1
-        out.write(json.dumps(_fields(event), default=_text, ensure_ascii=False) + "\n")
+        out.write(as_json(dataclasses.asdict(event)) + "\n")
     return count
 
 
-def print_csv(out: TextIO, events: Iterable[Event]) -> int:
+def print_csv(out: TextIO, events: Iterable[Event], *, keep_formulas: bool = False) -> int:
     """Write CSV with a heading and return how many events there were."""
     writer = csv.writer(out)
     writer.writerow(field.name for field in dataclasses.fields(Event))
     count = 0
     for event in events:
         count += 1
-        writer.writerow(
-            json.dumps(value, default=_text, ensure_ascii=False)
-            if isinstance(value, dict)
-            else "" if value is None else _text(value)
-            for value in _fields(event).values()
-        )  # fmt: skip
+        values = dataclasses.asdict(event).values()
+        writer.writerow(as_cell(value, keep_formulas=keep_formulas) for value in values)
     return count
 
 
-def _text(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
 def console() -> Console:
-    """Return the console; where output is no terminal, lines are not folded to its width."""
-    probe = Console()
-    return probe if probe.is_terminal else Console(width=200)
+    """Return the console; where output is no terminal, lines are not folded to its width.
+
+    What it prints is never taken for markup.
+    """
+    width = None if Console().is_terminal else 200
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def print_status(status: Status) -> None:
     """Print what `auditdb status` found."""
     out = console()
-    out.print(f"auditdb {status.version}\n")
-    tables = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("table", "kind", "mapping", "attached", "problem"):
-        tables.add_column(heading, overflow="fold")
-    for table in status.tables:
-        given = table.mapping.get("given", {})
-        shown = {name: table.mapping[name] for name in MAPPED if name in table.mapping}
-        tables.add_row(
-            plain(table.target),
-            table.kind,
-            Text("\n".join(
-                f"{name}: {_one_line(value)}{'' if name in given else ' (default)'}"
-                for name, value in shown.items()
-            )),
-            f"{table.attached_at.astimezone():%Y-%m-%d %H:%M} by {plain(table.attached_by)}",
-            Text(table.problem or "", style="red"),
-        )  # fmt: skip
-    out.print(tables if status.tables else "no table is attached: auditdb detect proposes some")
+    out.print(f"auditdb {plain(status.version)}\n")
+    if status.tables:
+        out.print(_attached(status))
+    else:
+        out.print("no table is attached: auditdb detect proposes some")
     out.print()
     months = Table(box=None, pad_edge=False, header_style="bold")
     months.add_column("partition")
@@ -146,15 +126,35 @@ def print_status(status: Status) -> None:
     months.add_column("size", justify="right")
     for month in status.partitions:
         count = f"{'~' if month.is_estimate else ''}{month.events:,}"
-        months.add_row(month.name, count, f"{month.bytes / 1024:,.0f} kB")
+        months.add_row(*map(Text, (plain(month.name), count, f"{month.bytes / 1024:,.0f} kB")))
     out.print(months)
     out.print()
     for role in status.roles:
-        out.print(Text(f"{role.role_name}: {', '.join(map(plain, role.members)) or '-'}"))
+        out.print(Text(f"{plain(role.role_name)}: {', '.join(map(plain, role.members)) or '-'}"))
+
+
+def _attached(status: Status) -> Table:
+    tables = _table("table", "kind", "mapping", "attached", "problem")
+    for table in status.tables:
+        given = table.mapping.get("given", {})
+        mapped = [
+            f"{name}: {_one_line(table.mapping[name])}{'' if name in given else ' (default)'}"
+            for name in MAPPED
+            if name in table.mapping
+        ]
+        attached = f"{table.attached_at.astimezone():%Y-%m-%d %H:%M} by {plain(table.attached_by)}"
+        tables.add_row(
+            Text(plain(table.target)),
+            Text(plain(table.kind)),
+            Text("\n".join(mapped)),
+            Text(attached),
+            Text(plain(table.problem or ""), style="red"),
+        )
+    return tables
 
 
 def _one_line(value: Any) -> str:
-    text = ", ".join(value) if isinstance(value, list) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return plain(" ".join(text.split()))
 
 

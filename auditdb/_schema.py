@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import errors as pg
 
+from auditdb._connect import connect
 from auditdb.errors import AuditError, from_psycopg
 
 # Held by install, attach and maintenance alike, so that none sees the others' work half done.
@@ -138,6 +139,7 @@ def install(conninfo: str = "") -> str:
         The version that is installed now.
 
     Raises:
+        InvalidInput: the connection string is malformed.
         ConnectionFailed: the server could not be reached.
         Refused: a privilege is missing, or a schema named "audit" belongs to somebody else.
 
@@ -146,9 +148,9 @@ def install(conninfo: str = "") -> str:
         '0.1.0'
     """
     try:
-        with psycopg.connect(conninfo, autocommit=True, application_name="auditdb install") as conn:
-            conn.execute("set client_min_messages = error")
+        with connect(conninfo, autocommit=True, application_name="auditdb install") as conn:
             conn.execute(PIN)
+            conn.execute("set client_min_messages = error")
             conn.execute(f"select pg_advisory_lock({LOCK})")
             _bootstrap(conn)
             try:
@@ -200,7 +202,8 @@ def _migrate(conninfo: str) -> None:
 
         def connect(self, dburi: object) -> psycopg.Connection[Any]:
             # Past yoyo's own parser, which knows fewer addresses than libpq does.
-            conn = psycopg.connect(conninfo, autocommit=True)
+            conn = connect(conninfo, autocommit=True)
+            conn.execute(PIN)
             conn.execute("set client_min_messages = error")
             conn.execute("set role audit_owner")
             return conn

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.rows import class_row, scalar_row
 
+from auditdb._pin import pinned
 from auditdb.errors import from_psycopg
 
 Row = TypeVar("Row")
@@ -69,8 +70,8 @@ def status(conn: psycopg.Connection[Any]) -> Status:
         '0.1.0'
     """
     try:
-        with conn.transaction():
-            version = conn.cursor(row_factory=scalar_row).execute("select audit.version()")
+        with pinned(conn):
+            version = psycopg.Cursor(conn, row_factory=scalar_row).execute("select audit.version()")
             return Status(
                 version=str(version.fetchone()),
                 tables=_rows(conn, AttachedTable, "select * from audit.list_tables()"),
@@ -82,4 +83,4 @@ def status(conn: psycopg.Connection[Any]) -> Status:
 
 
 def _rows(conn: psycopg.Connection[Any], row: type[Row], query: str) -> list[Row]:
-    return conn.cursor(row_factory=class_row(row)).execute(query.encode()).fetchall()
+    return psycopg.Cursor(conn, row_factory=class_row(row)).execute(query.encode()).fetchall()

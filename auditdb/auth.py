@@ -3,7 +3,8 @@
 Each function records one event about a user in the connection's transaction and returns its id, as
 `auditdb.record` does and with its errors. The user is target and subject, and the actor as well
 unless `actor_id` or the context in force names another. `result` is `success`, `failure` or
-`denied`; what else is given, such as `ip`, `method` or `reason`, becomes part of `details`.
+`denied`; what else is given, such as `ip`, `method` or `reason`, becomes part of `details`,
+unless it is named as, or nearly as, an argument or a column of the log: that is a TypeError.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from psycopg import AsyncConnection, Connection
 
+from auditdb._arguments import check_details
 from auditdb._record import run, run_async, statement
 from auditdb._session import Statement
 from auditdb._values import Id
@@ -295,6 +297,10 @@ def _about(
     old_email: str | None = None,
     new_email: str | None = None,
 ) -> Statement:
+    known = {"user_id", "organization_id", "result", "actor_id", "source"}
+    if verb == "email_changed":
+        known |= {"old_email", "new_email"}
+    check_details(f"auth.{verb}()", details, frozenset(known))
     return statement(
         f"auth.{verb}",
         result,
@@ -321,6 +327,8 @@ def _impersonation(
     source: str | None,
     details: Mapping[str, Any],
 ) -> Statement:
+    known = frozenset(("admin_id", "user_id", "organization_id", "result", "source"))
+    check_details(f"auth.impersonation_{verb}()", details, known)
     return statement(
         f"auth.impersonation_{verb}",
         result,

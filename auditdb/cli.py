@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import json
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +16,8 @@ import click
 import psycopg
 
 import auditdb
+from auditdb._connect import connect, without_password, without_uri
+from auditdb._plain import as_json, plain
 from auditdb.errors import AuditError, InvalidInput, from_psycopg
 
 
@@ -27,13 +29,30 @@ class Failure(click.ClickException):
         self.exit_code = exit_code  # type: ignore[misc]
 
 
+def _guarded(error: click.ClickException) -> click.ClickException:
+    """Return an error about what was typed, safe on a terminal, without what may be a password."""
+    if not isinstance(error, Failure):
+        said = plain(without_password(" ".join(error.message.split())))
+        error.message = said  # type: ignore[misc]
+    return error
+
+
 class Cli(click.Group):
     """Turns every error into one line, and suggests the command that was meant."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the command line; what its errors quote may be an address with a password."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.ClickException as error:
+            raise _guarded(error) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; exit 1 for a refusal, 2 for what could not be meant."""
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            raise _guarded(error) from None
         except InvalidInput as error:
             self._fail(error, 2)
         except AuditError as error:
@@ -47,7 +66,7 @@ class Cli(click.Group):
 
     @staticmethod
     def _fail(error: Exception, code: int) -> NoReturn:
-        raise Failure(" ".join(str(error).split()), code)
+        raise Failure(plain(without_uri(" ".join(str(error).split()))), code)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -72,18 +91,28 @@ class Cli(click.Group):
 def main(ctx: click.Context, dsn: str) -> None:
     """Keep an audit log of who did what in a multi-tenant product on PostgreSQL."""
     ctx.obj = dsn
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal of another encoding shows codes of what it lacks.
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
 def connection(ctx: click.Context) -> Iterator[psycopg.Connection[Any]]:
     """Connect to the database of the command line; commit at the end."""
-    with psycopg.connect(ctx.obj, application_name="auditdb") as conn:
+    with connect(ctx.obj, application_name="auditdb") as conn:
         yield conn
 
 
-def as_json(value: object) -> str:
-    """Return indented JSON; times as ISO 8601."""
-    return json.dumps(value, indent=2, default=str, ensure_ascii=False)
+def print_json(value: object) -> None:
+    """Print indented JSON."""
+    click.echo(as_json(value, indent=2))
+
+
+def print_lines(*lines: object) -> None:
+    """Print lines that may hold names and values of the database, safe on a terminal."""
+    for line in lines:
+        click.echo(plain(line))
 
 
 @main.command()
@@ -147,8 +176,8 @@ def attach(
         mappings = load(_read(target), source=target)
     with connection(ctx) as conn:
         changes = plan(conn, mappings) if dry_run else apply(conn, mappings)
-    for line in changes:
-        click.echo(line)
+    for change in changes:
+        print_lines(*str(change).splitlines())
 
 
 def _read(name: str) -> str:
@@ -171,7 +200,7 @@ def detach(ctx: click.Context, table: str) -> None:
     """End the capture of TABLE; what was captured stays."""
     with connection(ctx) as conn:
         auditdb.detach(conn, table)
-    click.echo(f"{table} is no longer captured")
+    print_lines(f"{table} is no longer captured")
 
 
 @main.command()
@@ -206,7 +235,7 @@ def status(ctx: click.Context, json_: bool) -> None:
     with connection(ctx) as conn:
         found = read_status(conn)
     if json_:
-        click.echo(as_json(asdict(found)))
+        print_json(asdict(found))
     else:
         from auditdb._render import print_status
 

@@ -9,6 +9,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from auditdb._pin import pinned
+from auditdb._plain import plain
 from auditdb.errors import describe, from_psycopg
 
 
@@ -51,7 +53,7 @@ def diagnose(conn: psycopg.Connection[Any]) -> list[Finding]:
         []
     """
     try:
-        with conn.transaction(), conn.cursor(row_factory=class_row(Finding)) as cursor:
+        with pinned(conn), psycopg.Cursor(conn, row_factory=class_row(Finding)) as cursor:
             return cursor.execute("select * from audit.doctor()").fetchall()
     except psycopg.Error as error:
         raise from_psycopg(error) from error
@@ -75,8 +77,8 @@ def fix(conn: psycopg.Connection[Any], findings: Iterable[Finding]) -> list[str]
     done = []
     for command in dict.fromkeys(f.mend for f in findings if f.fixable):
         try:
-            with conn.transaction():
-                conn.execute(command.encode())
+            with pinned(conn, writes=True):
+                psycopg.Cursor(conn).execute(command.encode())
             done.append(command)
         except psycopg.Error as error:
             if conn.closed:
@@ -91,6 +93,10 @@ def render(findings: Iterable[Finding]) -> str:
     >>> render([])
     'healthy: nothing found'
     """
-    return "\n\n".join(
-        f"{f.severity}: {f.object} {f.problem}\n    {f.why}\n    {f.mend}" for f in findings
-    ) or ("healthy: nothing found")
+    return "\n\n".join(map(_paragraph, findings)) or "healthy: nothing found"
+
+
+def _paragraph(found: Finding) -> str:
+    about = [found.object or "an object without a name", found.problem]
+    lines = [f"{found.severity}: {' '.join(about)}", found.why, found.mend]
+    return "\n    ".join(plain(line) for line in lines if line)

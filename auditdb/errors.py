@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import psycopg
 
 
@@ -45,7 +43,7 @@ def from_psycopg(error: psycopg.Error) -> AuditError:
     """
     text = describe(error)
     message = error.diag.message_primary or ""
-    if error.sqlstate in {"3F000", "42883", "42P01"} and re.search(r'\baudit\.|"audit"', message):
+    if _is_missing(error.sqlstate, message):
         text = f"{message}. Is auditdb installed in this database? Run: auditdb install"
     elif error.sqlstate == "42501" and "schema audit" in message:
         text = (
@@ -56,3 +54,10 @@ def from_psycopg(error: psycopg.Error) -> AuditError:
         error.sqlstate is None or error.sqlstate[:2] in {"08", "28", "57"}
     )
     return ConnectionFailed(text) if lost else Refused(text)
+
+
+def _is_missing(sqlstate: str | None, message: str) -> bool:
+    """Return whether PostgreSQL says that auditdb is not there; any other name may be misspelt."""
+    return (sqlstate == "3F000" and 'schema "audit"' in message) or (
+        sqlstate == "42883" and message.startswith("function audit.version()")
+    )

@@ -7,10 +7,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import psycopg
 
 with warnings.catch_warnings():
     # platformdirs speaks up where a container sets no XDG_RUNTIME_DIR.
@@ -114,3 +117,40 @@ def running(bin_dir: Path | None = None, *, port: int | None = None) -> Iterator
         if started:
             server.run("pg_ctl", "-w", "-m", "immediate", "stop")
         shutil.rmtree(data, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def standby(server: Server) -> Iterator[int]:
+    """Start a hot standby of the server, and yield its port."""
+    assert server.bin is not None and server.data is not None
+    copy = Server(
+        host=server.host, port=server.port + 1, user=server.user, password="", bin=server.bin,
+        data=Path(f"{server.data}-standby"),
+    )  # fmt: skip
+    assert copy.data is not None
+    try:
+        copy.run("pg_basebackup", "-h", server.host, "-p", str(server.port), "-U", server.user,
+                 "-R", "--checkpoint=fast", "--no-sync")  # fmt: skip
+        with (copy.data / "postgresql.conf").open("a") as conf:
+            conf.write(f"\nport = {copy.port}\nunix_socket_directories = '{copy.data}'\n")
+        copy.run("pg_ctl", "-w", "-l", str(copy.data / "log"), "start")
+        with psycopg.connect(
+            host=server.host, port=server.port, user=server.user, dbname="postgres"
+        ) as conn:
+            row = conn.execute("select pg_current_wal_lsn()::text").fetchone()
+        assert row is not None
+        with psycopg.connect(
+            host=server.host, port=copy.port, user=server.user, dbname="postgres", autocommit=True
+        ) as conn:
+            until = time.monotonic() + 30
+            while not (
+                conn.execute("select pg_last_wal_replay_lsn() >= %s::pg_lsn", row).fetchone()
+                or [False]
+            )[0]:
+                assert time.monotonic() < until, "the standby does not catch up"
+                time.sleep(0.05)
+        yield copy.port
+    finally:
+        with contextlib.suppress(RuntimeError):
+            copy.run("pg_ctl", "-w", "-m", "immediate", "stop")
+        shutil.rmtree(copy.data, ignore_errors=True)

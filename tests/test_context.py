@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from auditdb import ConnectionFailed, InvalidInput, Refused, context, context_async
+from auditdb._arguments import check_details
+from auditdb._context import _ARGUMENTS
 from tests.conftest import Database
 from tests.trips import counted
 
 TEXT = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
-NAMES = {"conn", "actor_id", "actor_type", "impersonator_id", "source", "organization_id"}
 RENAME = "update workflow set name = name || '.' where id = 1"
 
 
@@ -27,6 +28,15 @@ def workflow(db: Database) -> Database:
     """A database with one workflow to change."""
     db.connect().execute("insert into workflow (id, organization_id, name) values (1, 1, 'w')")
     return db
+
+
+def is_detail(name: str) -> bool:
+    """Return whether a context takes the name for that of a detail."""
+    try:
+        check_details("context()", {name: 1}, _ARGUMENTS)
+    except TypeError:
+        return False
+    return name != "conn"
 
 
 def modified(db: Database) -> list[dict[str, Any]]:
@@ -127,7 +137,7 @@ def test_a_connection_sets_each_context_as_it_did_the_first(
     db: Database, strings: str, details: dict[str, Any], **who: Any
 ) -> None:
     options = f"-c standard_conforming_strings={strings} -c backslash_quote=on"
-    details = {key: details[key] for key in details.keys() - NAMES}
+    details = {key: value for key, value in details.items() if is_detail(key)}
     settings = []
     with psycopg.connect(db.conninfo("app"), options=options) as conn:
         for _ in range(2):

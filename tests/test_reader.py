@@ -287,8 +287,10 @@ def test_a_page_of_an_impossible_size_is_refused(db: Database, limit: int) -> No
 
 
 def test_an_unknown_filter_is_a_type_error(db: Database) -> None:
-    with pytest.raises(TypeError, match="colour"):
+    with pytest.raises(TypeError, match="a reader has no argument 'colour'"):
         acme(db).page(colour="red")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="Did you mean 'actor'"):
+        acme(db).events(actor_id=7)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(

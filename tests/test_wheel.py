@@ -28,5 +28,10 @@ def test_wheel_holds_every_sql_file_of_the_repository_as_it_is(tmp_path: Path) -
         for path in (ROOT / "sql").rglob("*.sql")
     }
     assert shipped == repository
-    assert {"auditdb/__init__.py", "auditdb/cli.py", "auditdb/_schema.py"} <= names
+    assert {
+        "auditdb/__init__.py",
+        "auditdb/cli.py",
+        "auditdb/_schema.py",
+        "auditdb/py.typed",
+    } <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]

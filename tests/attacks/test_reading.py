@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import shutil
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,7 +17,7 @@ from psycopg.rows import dict_row
 
 from tests.attacks.conftest import Arena, act, look
 from tests.attacks.report import attack
-from tests.server import Server
+from tests.server import Server, standby
 from tests.viewer import sign
 
 GROUP = "Reading what is not yours"
@@ -32,43 +30,6 @@ def take(notices: list[str], diagnostic: psycopg.errors.Diagnostic) -> None:
 
 def b64(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
-
-
-@contextlib.contextmanager
-def standby(server: Server) -> Iterator[int]:
-    """Start a hot standby of the server, and yield its port."""
-    assert server.bin is not None and server.data is not None
-    copy = Server(
-        host=server.host, port=server.port + 1, user=server.user, password="", bin=server.bin,
-        data=Path(f"{server.data}-standby"),
-    )  # fmt: skip
-    assert copy.data is not None
-    try:
-        copy.run("pg_basebackup", "-h", server.host, "-p", str(server.port), "-U", server.user,
-                 "-R", "--checkpoint=fast", "--no-sync")  # fmt: skip
-        with (copy.data / "postgresql.conf").open("a") as conf:
-            conf.write(f"\nport = {copy.port}\nunix_socket_directories = '{copy.data}'\n")
-        copy.run("pg_ctl", "-w", "-l", str(copy.data / "log"), "start")
-        with psycopg.connect(
-            host=server.host, port=server.port, user=server.user, dbname="postgres"
-        ) as conn:
-            row = conn.execute("select pg_current_wal_lsn()::text").fetchone()
-        assert row is not None
-        with psycopg.connect(
-            host=server.host, port=copy.port, user=server.user, dbname="postgres", autocommit=True
-        ) as conn:
-            until = time.monotonic() + 30
-            while not (
-                conn.execute("select pg_last_wal_replay_lsn() >= %s::pg_lsn", row).fetchone()
-                or [False]
-            )[0]:
-                assert time.monotonic() < until, "the standby does not catch up"
-                time.sleep(0.05)
-        yield copy.port
-    finally:
-        with contextlib.suppress(RuntimeError):
-            copy.run("pg_ctl", "-w", "-m", "immediate", "stop")
-        shutil.rmtree(copy.data, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,49 @@
+"""The pin: in queries of auditdb a name means PostgreSQL's own object, whatever the session says.
+
+Whoever may create a function in a schema of the session's search_path could otherwise have it run
+with the rights of whoever runs auditdb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import Connection
+from psycopg.rows import tuple_row
+
+# Every name here says its schema: these run before the pin.
+_READ: LiteralString = """
+select pg_catalog.current_setting('search_path'), pg_catalog.current_setting('DateStyle'),
+    pg_catalog.current_setting('IntervalStyle')
+"""
+_SET: LiteralString = """
+select pg_catalog.set_config('search_path', %s, true), pg_catalog.set_config('DateStyle', %s, true),
+    pg_catalog.set_config('IntervalStyle', %s, true)
+"""
+# psycopg reads times in the styles of ISO alone.
+_PINNED = ("pg_catalog, pg_temp", "ISO", "postgres")
+
+
+@contextmanager
+def pinned(conn: Connection[Any], *, writes: bool = False) -> Iterator[None]:
+    """Open a transaction block with the pin, which leaves the session's settings as they were.
+
+    Nothing is set for the session, only for the block: a pooler that hands the server connection
+    to another client after the block hands on nothing of it.
+
+    Args:
+        conn: the caller's connection; inside of a transaction the block is a savepoint.
+        writes: keep what the block wrote. By default it is rolled back, and with it every setting
+            that code of the application may have changed in it.
+    """
+    with conn.transaction(force_rollback=not writes):
+        cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+        before = cursor.execute(_READ).fetchone()
+        cursor.execute(_SET, _PINNED)
+        yield
+        if writes:
+            # A savepoint that is kept would keep them until the caller's transaction ends.
+            cursor.execute(_SET, before)
