@@ -115,7 +115,7 @@ def plans(
         row = conn.execute(query.encode()).fetchone()
         assert row is not None
         # Where it is part of the query: a cost may hold the same digits.
-        found.add(re.sub(rf"(?<=[a-z%]){value}", "?", json.dumps(row[0])))
+        found.add(re.sub(rf"(?<=[a-z%'\"]){value}", "?", json.dumps(row[0])))
     return found
 
 
