@@ -58,6 +58,8 @@ select * from audit.log where action > 'workflow.' and action < 'workflow/';
 comment on view audit.workflow_log is
     'Workflows created, modified and deleted, their steps included';
 
+-- Results are excluded rather than asked for: without statistics the planner takes any value for
+-- rare, and would fetch all of an organisation to sort them.
 create or replace view audit.role_change with (security_invoker = true) as
 select
     e.occurred_at,
@@ -72,7 +74,7 @@ select
     e.target_id as membership_id,
     e.id
 from audit.event as e
-where e.action = 'membership.role_changed' and e.result = 'success'
+where e.action = 'membership.role_changed' and e.result not in ('failure', 'denied')
     and e.captured_from is not null;
 comment on view audit.role_change is
     'Role changes that happened: whose, from what, to what, by whom';
@@ -96,7 +98,7 @@ left join lateral (
     select n.occurred_at, n.id, n.action
     from audit.event as n
     where n.action in ('auth.impersonation_started', 'auth.impersonation_stopped')
-        and n.result = 'success'
+        and n.result not in ('failure', 'denied')
         and n.impersonator_id = s.impersonator_id
         and n.subject_id = s.subject_id
         and n.organization_id is not distinct from s.organization_id
@@ -104,7 +106,7 @@ left join lateral (
     order by n.occurred_at, n.id
     limit 1
 ) as e on e.action = 'auth.impersonation_stopped'
-where s.action = 'auth.impersonation_started' and s.result = 'success';
+where s.action = 'auth.impersonation_started' and s.result not in ('failure', 'denied');
 comment on view audit.impersonation is
     'Impersonations, start paired with stop; is_open where none came yet';
 

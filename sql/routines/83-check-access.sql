@@ -193,6 +193,29 @@ as $$
 $$;
 comment on function audit.check_keys() is 'Signing keys: none, old, or superseded and still valid';
 
+create or replace function audit.check_tenants() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'tenants', case when ty.typcategory = 'S' then 'warning' else 'notice' end,
+        a.target::text,
+        'names organisations, and no table of organisations is attached'
+            || case when ty.typcategory = 'S' then '; a name can be given twice' else '' end,
+        'If an identifier is used again, the new organisation''s admins read the former one''s log.',
+        '-- attach the table whose rows are organisations, with its key as organization', false
+    from audit.attachment as a
+        join pg_class as c on c.oid = a.target
+        left join pg_attribute as o on o.attrelid = a.target and o.attnum > 0
+            and not o.attisdropped
+            and audit.over_row(a.target, o.attname) = a.mapping ->> 'organization'
+        left join pg_type as ty on ty.oid = o.atttypid
+    where a.mapping ? 'admin' and not exists (
+        select from audit.attachment as k
+        where k.mapping ->> 'organization' = k.mapping ->> 'target_id'
+    );
+$$;
+comment on function audit.check_tenants() is
+    'Memberships whose organisations may come, go and come again without the log being told';
+
 create or replace function audit.check_views() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$

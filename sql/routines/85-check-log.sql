@@ -97,6 +97,58 @@ $$;
 comment on function audit.check_log() is
     'Rules, triggers, constraints and unique indexes on the log that auditdb did not make';
 
+create or replace function audit.check_columns() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'columns', case w.problem when 'has statistics' then 'critical' else 'warning' end,
+        w.relation::text,
+        format('%s: %s', string_agg(w.name, ', ' order by w.name),
+            case w.problem when 'has statistics' then 'may have statistics' else w.problem end),
+        case w.problem when 'has statistics'
+            then 'EXPLAIN tells any reader, by its estimates, what other organisations'' events hold.'
+            else 'An upgrade of the C library may hide events from the index that pages are read by.'
+            end,
+        'select audit.mend_columns()', w.problem = 'has statistics'
+    from audit.wrong_columns() as w
+    group by w.relation, w.problem
+    union all
+    select 'columns', 'critical', s.stxrelid::regclass::text,
+        format('has extended statistics %s.%I', s.stxnamespace::regnamespace, s.stxname),
+        'EXPLAIN tells any reader, by its estimates, what other organisations'' events hold.',
+        format('drop statistics %s.%I', s.stxnamespace::regnamespace, s.stxname), false
+    from pg_statistic_ext as s
+    where s.stxrelid in (select relid from pg_partition_tree('audit.event'));
+$$;
+comment on function audit.check_columns() is
+    'Columns of the log that tell readers of other organisations, or compare by the C library''s '
+    'collation';
+
+create or replace function audit.check_indexes() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'columns', 'critical', i.indrelid::regclass::text,
+        format('has index %s, which %s', i.indexrelid::regclass, case
+            when i.indpred is not null then 'holds some of the events'
+            else 'does not begin with organization_id' end),
+        'EXPLAIN ANALYZE and the size of the index tell any reader how many events of other '
+        'organisations hold a value.',
+        format('drop index %s', i.indexrelid::regclass), false
+    from pg_index as i
+        join pg_class as c on c.oid = i.indexrelid and not c.relispartition
+    where i.indrelid in (select relid from pg_partition_tree('audit.event'))
+        and not i.indisprimary
+        -- That of DEFAULT has the transactions of all events, by a function that no reader may call.
+        and i.indexrelid is distinct from to_regclass('audit.event_default_arrived_in_idx')
+        -- A unique one is reported as such.
+        and not i.indisunique
+        and (i.indpred is not null or not exists (
+            select from pg_attribute as a
+            where a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+                and a.attname = 'organization_id'));
+$$;
+comment on function audit.check_indexes() is
+    'Indexes on the log by which a reader could count events of other organisations';
+
 create or replace function audit.check_definitions() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$

@@ -139,5 +139,6 @@ grant execute on function
     audit.attest(regclass),
     audit.reattach(regclass),
     audit.attach_command(text, text, jsonb),
-    audit.mend_guards()
+    audit.mend_guards(),
+    audit.mend_columns()
     to audit_operator;
