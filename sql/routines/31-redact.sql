@@ -57,15 +57,19 @@ comment on function audit.assigned_value() is
     'Pattern for a separator and a value behind a name';
 
 create or replace function audit.find_names(value text, pattern text) returns text
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp
-return (
-    select string_agg(name, '|')
-    from (
-        select distinct m[1]
-        from regexp_matches(find_names.value collate "C", find_names.pattern, 'gi') as m
-    ) as found (name)
-    where audit.is_secret(name)
-);
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (
+        select string_agg(name, '|')
+        from (
+            select distinct m[1]
+            from regexp_matches(find_names.value collate "C", find_names.pattern, 'gi') as m
+        ) as found (name)
+        where audit.is_secret(name)
+    );
+end
+$$;
 comment on function audit.find_names(text, text) is
     'Names of secrets that a pattern finds in a text, as a pattern: they consist of letters, '
     'digits, "_" and "-"';
@@ -90,13 +94,17 @@ comment on function audit.percent_decode(text) is
     'An address with its escapes of ASCII undone';
 
 create or replace function audit.redact_value(value text) returns text
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp
-return case
-    when value collate "C" ~* '^(?:null|none|nil|true|false|undefined|\[redacted\])?,?$' then value
-    else coalesce(substring(value collate "C" from '^[bru]?\\*["'']'), '') || '[redacted]'
-        || case when value collate "C" ~ '^[bru]?\\*["''].*["'']$'
-            then substring(value collate "C" from '\\*["'']$') else '' end
-end;
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return case
+        when value collate "C" ~* '^(?:null|none|nil|true|false|undefined|\[redacted\])?,?$' then value
+        else coalesce(substring(value collate "C" from '^[bru]?\\*["'']'), '') || '[redacted]'
+            || case when value collate "C" ~ '^[bru]?\\*["''].*["'']$'
+                then substring(value collate "C" from '\\*["'']$') else '' end
+    end;
+end
+$$;
 comment on function audit.redact_value(text) is
     'A value in a text, redacted, in the quotes that it had; not of null, true and false';
 
@@ -335,22 +343,30 @@ comment on function audit.redact_bytes(bytea) is
 
 -- The names of secrets in a document, so that each is judged once, however often it is there.
 create or replace function audit.names_in(value jsonb) returns text[]
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp
-return array(
-    select name
-    from (
-        select distinct k #>> '{}'
-        from jsonb_path_query(names_in.value, '$.** ? (@.type() == "object").keyvalue().key') as k
-    ) as named (name)
-    where audit.is_secret(name) or audit.says_headers(audit.normal_name(name))
-);
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return array(
+        select name
+        from (
+            select distinct k #>> '{}'
+            from jsonb_path_query(names_in.value, '$.** ? (@.type() == "object").keyvalue().key') as k
+        ) as named (name)
+        where audit.is_secret(name) or audit.says_headers(audit.normal_name(name))
+    );
+end
+$$;
 comment on function audit.names_in(jsonb) is
     'Names of secrets, and of headers, in a document';
 
 create or replace function audit.is_option(value jsonb) returns boolean
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp
-return jsonb_typeof(value) = 'string' and (value #>> '{}') collate "C" like '-%'
-    and (value #>> '{}') collate "C" !~ '[=:\s]' and audit.is_secret(value #>> '{}');
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return jsonb_typeof(value) = 'string' and (value #>> '{}') collate "C" like '-%'
+        and (value #>> '{}') collate "C" !~ '[=:\s]' and audit.is_secret(value #>> '{}');
+end
+$$;
 comment on function audit.is_option(jsonb) is
     'Whether a value is an option of a command that a secret follows, such as --password';
 
