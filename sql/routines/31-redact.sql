@@ -1,6 +1,7 @@
 -- Redaction: how secrets are taken out of texts, documents and bytes.
 -- No function here raises, whatever it is given. Where a value cannot be taken apart and may hold
 -- a secret, all of it is redacted: the detail is lost, never the event.
+-- Queries over a document keep their generic plan: to plan one anew costs more than to run it.
 
 -- The first look at a text, short so that it is inlined. It asks for what sets off a secret from
 -- the text around it: a colon, an equals sign, a tag, an option of a command, bytes in hex, a
@@ -20,7 +21,7 @@ create or replace function audit.secret_signs() returns text
 language sql immutable parallel safe
 return audit.secret_words()
     || '|begin|basic|@|\\u00|%[3-7]|sig|sid|ticket|state|nonce|sas|hmac|header'
-    '|eyj|_live_|_test_|_prod_|ghp_|gho_|ghu_|ghs_|ghr_|glpat|npm_|whsec|xox|akia|asia|aiza';
+    '|\\x|eyj|_live_|_test_|_prod_|ghp_|gho_|ghu_|ghs_|ghr_|glpat|npm_|whsec|xox|akia|asia|aiza';
 comment on function audit.secret_signs() is
     'Pattern, whatever the case, for texts and documents that have to be taken apart';
 
@@ -50,14 +51,15 @@ create or replace function audit.assigned_value() returns text
 language sql immutable parallel safe
 return '(?:(\\*["'']\s*(?:=>|[:=])\s*)(' || audit.quoted_value() || '|[^\s,}\]"''\[{(]+)'
     || '|([ \t]*:[ \t]*)(' || audit.quoted_value()
-    || '|(?:[|>][-+0-9]*)?[ \t]*(?:\r?\n[ \t]+[^\n]*)+|[^\s"''\[{(][^\r\n]*|\[redacted\][^\r\n]*)'
-    || '|(\s*(?:=>|:=|={1,3})\s*)(' || audit.quoted_value() || '|[^\s"''\[{(]\S*|\[redacted\]\S*)'
+    || '|(?:[|>][-+0-9]*)?[ \t]*(?:\r?\n[ \t]+[^\n]*)+|[^\s"''\[{(][^\r\n]*|\[redacted\])'
+    || '|(\s*(?:=>|:=|={1,3})\s*)(' || audit.quoted_value() || '|[^\s"''\[{(]\S*|\[redacted\])'
     || '|((?:\s[^<>]*)?>)((?:<!\[CDATA\[(?:[^\]]|\](?!\]>))*\]\]>|[^<])+|\s*<(?![/!]).*))';
 comment on function audit.assigned_value() is
     'Pattern for a separator and a value behind a name';
 
 create or replace function audit.find_names(value text, pattern text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan
 as $$
 begin
     return (
@@ -98,7 +100,8 @@ language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 begin
     return case
-        when value collate "C" ~* '^(?:null|none|nil|true|false|undefined|\[redacted\])?,?$' then value
+        when value collate "C" ~* '^(?:null|none|nil|true|false|undefined|\[redacted\])?,?$'
+            then value
         else coalesce(substring(value collate "C" from '^[bru]?\\*["'']'), '') || '[redacted]'
             || case when value collate "C" ~ '^[bru]?\\*["''].*["'']$'
                 then substring(value collate "C" from '\\*["'']$') else '' end
@@ -145,7 +148,7 @@ as $$
 declare
     _names constant text := audit.find_names(redact_assignments.value,
         '\m((?:\w+-){0,4}\w+)(?:\\*["'']?\s*[=:>]|\s[^<>\s]*=["''][^<>]*>)');
-    _pattern constant text := '\m((?:' || _names || '))(?![\w-])' || audit.assigned_value();
+    _pattern constant text := '(?<!</)\m((?:' || _names || '))(?![\w-])' || audit.assigned_value();
     _pieces text[];
     _text text;
     _n int := 1;
@@ -344,20 +347,22 @@ comment on function audit.redact_bytes(bytea) is
 -- The names of secrets in a document, so that each is judged once, however often it is there.
 create or replace function audit.names_in(value jsonb) returns text[]
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan
 as $$
 begin
     return array(
         select name
         from (
             select distinct k #>> '{}'
-            from jsonb_path_query(names_in.value, '$.** ? (@.type() == "object").keyvalue().key') as k
+            from jsonb_path_query(names_in.value,
+                '$.**{0 to 40} ? (@.type() == "object").keyvalue().key') as k
         ) as named (name)
         where audit.is_secret(name) or audit.says_headers(audit.normal_name(name))
     );
 end
 $$;
 comment on function audit.names_in(jsonb) is
-    'Names of secrets, and of headers, in a document';
+    'Names of secrets, and of headers, in the 40 upper levels of a document';
 
 create or replace function audit.is_option(value jsonb) returns boolean
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
@@ -373,6 +378,7 @@ comment on function audit.is_option(jsonb) is
 create or replace function audit.redact_array(value jsonb, secrets text[], depth int)
 returns jsonb
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan
 as $$
 declare
     -- ["Authorization", "Bearer x"] in a list of pairs is a name and its value.
@@ -381,14 +387,16 @@ declare
 begin
     return (
         select coalesce(jsonb_agg(case
-            when type in ('null', 'boolean') then e
-            when _pair and n = 2
-                or n > 1 and type = 'string' and audit.is_option(value -> (n - 2)::int)
-                then '"[redacted]"'
-            when type = 'number' then e
-            else audit.redact_node(e, secrets, depth + 1, false) end order by n), '[]')
+            when jsonb_typeof(e) in ('null', 'boolean') then e
+            when _pair and n = 2 then '"[redacted]"'
+            when jsonb_typeof(e) = 'number' then e
+            when jsonb_typeof(e) in ('object', 'array') then case
+                when e::text collate "C" ~* audit.secret_signs()
+                    then audit.redact_node(e, secrets, depth + 1, false) else e end
+            when n > 1 and audit.is_option(value -> (n - 2)::int) then '"[redacted]"'
+            when audit.may_hold_secret(e #>> '{}') then to_jsonb(audit.redact_text(e #>> '{}'))
+            else e end order by n), '[]')
         from jsonb_array_elements(value) with ordinality as a (e, n)
-            cross join jsonb_typeof(e) as type
     );
 end
 $$;
@@ -402,6 +410,7 @@ create or replace function audit.redact_object(
     header boolean
 ) returns jsonb
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan
 as $$
 declare
     -- {"name": "password", "value": "x"}
@@ -412,17 +421,19 @@ declare
 begin
     return (
         select coalesce(jsonb_object_agg(name, case
-            when type in ('null', 'boolean') then held
+            when jsonb_typeof(held) in ('null', 'boolean') then held
             when name = any (secrets) and audit.is_secret(name)
                 or _pair and lower(name) in ('value', 'val', 'v', 'content')
                 or header and not audit.says_harmless(audit.normal_name(name))
                 then '"[redacted]"'
-            when type in ('object', 'array') then audit.redact_node(held, secrets, depth + 1,
-                name = any (secrets))
-            when type = 'string' and audit.may_hold_secret(held #>> '{}')
+            when jsonb_typeof(held) in ('object', 'array') then case
+                when name = any (secrets) or held::text collate "C" ~* audit.secret_signs()
+                    then audit.redact_node(held, secrets, depth + 1, name = any (secrets))
+                else held end
+            when jsonb_typeof(held) = 'string' and audit.may_hold_secret(held #>> '{}')
                 then to_jsonb(audit.redact_text(held #>> '{}'))
             else held end), '{}')
-        from jsonb_each(value) as e (name, held) cross join jsonb_typeof(held) as type
+        from jsonb_each(value) as e (name, held)
     );
 end
 $$;
@@ -465,8 +476,8 @@ begin
     begin
         _secrets := audit.names_in(value);
         -- Without such a name only a text, or a name that is a value, may hold a secret.
-        if _secrets = '{}' and _small
-            and value::text collate "C" !~ '=|://|\\[\\u"nrt]|--|"-|<|[a-zA-Z0-9_]:|eyJ'
+        if _secrets = '{}' and _small and not jsonb_path_exists(value, '$.**{41}')
+            and value::text collate "C" !~ '=|://|\\[\\u"nrt]|--|"-|<|[a-zA-Z0-9_''\s]:|eyJ'
             and value::text collate "C" !~* '"(?:name|key|header|field|k|parameter|id)": "'
             and value::text collate "C" not like '%[["%'
         then
