@@ -26,6 +26,8 @@ class Column:
     not_null: bool
     default: str | None
     labels: tuple[str, ...]  # of the enum, else the literals of check constraints
+    is_enum: bool = False  # or an array of one
+    modifier: int = -1  # pg_attribute.atttypmod: of varchar the length and 4
 
     def is_like(self, other: Column) -> bool:
         """Whether the two could hold the same identifiers."""
@@ -41,6 +43,7 @@ class Link:
     target: int
     referenced: tuple[str, ...]
     on_delete: str = "a"  # pg_constraint.confdeltype: c cascade, n set null, a none
+    declared: bool = True
 
     @property
     def not_null(self) -> bool:
@@ -86,13 +89,14 @@ class Table:
         return any(set(key) == set(names) for key in self.keys + self.partial_keys)
 
     @property
-    def identity(self) -> tuple[Column, ...]:
-        """The columns that tell its rows apart: the primary key, or a unique key without nulls."""
-        for n, key in enumerate(self.keys):
-            columns = tuple(self.named[name] for name in key)
-            if (n == 0 and self.has_primary_key) or all(c.not_null for c in columns):
-                return columns
-        return ()
+    def identities(self) -> tuple[tuple[Column, ...], ...]:
+        """What tells its rows apart: the primary key, then each unique key without nulls."""
+        keys = [tuple(self.named[name] for name in key) for key in self.keys]
+        return tuple(
+            columns
+            for n, columns in enumerate(keys)
+            if (n == 0 and self.has_primary_key) or all(c.not_null for c in columns)
+        )
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,8 @@ select a.attrelid::int8, a.attname, quote_ident(a.attname), format_type(b.oid, n
         order by e.enumsortorder),
     array(select pg_get_constraintdef(k.oid) from pg_constraint as k
         where k.contype = 'c' and (k.conrelid = a.attrelid and k.conkey = array[a.attnum]
-            or k.contypid = t.oid))
+            or k.contypid = t.oid)),
+    a.atttypmod
 from pg_catalog.pg_attribute as a
     join pg_catalog.pg_type as t on t.oid = a.atttypid
     join pg_catalog.pg_type as b
@@ -191,7 +196,7 @@ def _undeclared(table: Table, tables: dict[int, Table], taken: set[str]) -> list
             best = min(found, key=lambda t: (t.schema != table.schema, len(t.words), t.sql))
             key = best.key
             assert key is not None
-            links.append(Link(table.oid, (column,), best.oid, (key.name,)))
+            links.append(Link(table.oid, (column,), best.oid, (key.name,), declared=False))
     return links
 
 
@@ -212,9 +217,14 @@ def read(conn: psycopg.Connection[Any]) -> Catalog:
             default,
             labels,
             checks,
+            modifier,
         ) in cursor.execute(_COLUMNS, (oids,)):
             held = tuple(labels) or _literals(checks)
-            columns[oid].append(Column(name, quoted, of_type, category, not_null, default, held))
+            columns[oid].append(
+                Column(
+                    name, quoted, of_type, category, not_null, default, held, bool(labels), modifier
+                )
+            )
         keys: dict[int, list[tuple[str, ...]]] = defaultdict(list)
         partial: dict[int, list[tuple[str, ...]]] = defaultdict(list)
         primary = set()

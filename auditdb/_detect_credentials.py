@@ -140,7 +140,7 @@ class Credentials(Rules):
                 "Invitations by e-mail: invitation.created, .updated, .deleted.",
                 [
                     organization,
-                    self._target_id(table),
+                    self._target_id(table, "invitation"),
                     Choice("alive", state.of("r"), state.why) if state else None,
                 ],
             )

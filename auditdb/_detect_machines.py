@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from auditdb._catalog import Link, Table
 from auditdb._detect_rules import NEUTRAL, RESULTS, RUNS, Choice, Rules, short
-from auditdb._naming import OTHER_KEYS, flat, has, is_sensitive, words
+from auditdb._naming import OTHER_KEYS, flat, has, words
 from auditdb._tenancy import GROUP_WORDS, Found, alias_of
 
 _STRONG_KEYS = frozenset(
@@ -51,7 +51,7 @@ class Machines(Rules):
                 or has(c.name, "scope", "permission", "prefix")
                 for c in table.columns
             )
-            secret = any(is_sensitive(c.name, "api_key") for c in table.columns)
+            secret = bool(self._secrets(table, "api_key"))
             subject, organization = self._subject(table), self._organization(table)
             owned = subject is not None or self.tenancy.organization_of(table) is not None
             if (not secret and not shown) or (not owned and strength < 2):
@@ -70,7 +70,12 @@ class Machines(Rules):
                 table,
                 "api_key",
                 "Keys or tokens for programs, by its name and what it holds.",
-                [organization, self._target_id(table), subject, self._alive(table, "api_key")],
+                [
+                    organization,
+                    self._target_id(table, "api_key"),
+                    subject,
+                    self._alive(table, "api_key"),
+                ],
                 questions=[
                     None if certain else "Are these API keys, and not sessions or one-time tokens?",
                 ],
@@ -109,7 +114,7 @@ class Machines(Rules):
                 "Workflows, by its name and what it holds.",
                 [
                     organization,
-                    self._target_id(table),
+                    self._target_id(table, "workflow"),
                     self._chosen("subject", Found(f"r.{made[0].sql}", f"{made[0].name} owns it."))
                     if made and made[1] < 2
                     else None,
@@ -177,7 +182,7 @@ class Machines(Rules):
                 [
                     Choice(
                         "parent",
-                        short(self._root_key(further.links, "r")),
+                        short(self._root_key(further.links, "r", kind)),
                         f"The row of {root.name} it is part of.",
                     ),
                     self._of_parent(child, link, way.table, inherits=not way.links),
@@ -186,12 +191,20 @@ class Machines(Rules):
             if len(way.links) < 2:
                 self._children(root, kind, parts, heads | {child.words[-1]}, further)
 
-    def _root_key(self, links: tuple[Link, ...], row: str) -> str:
+    def _root_key(self, links: tuple[Link, ...], row: str, kind: str) -> str:
         """Return the key of the root's row, by way of links from a row of a part."""
         link, *further = links
         if further:
-            return self.tenancy.lookup(link, row, lambda t: self._root_key(tuple(further), t))
-        key = self._target(link).key
+            return self.tenancy.lookup(link, row, lambda t: self._root_key(tuple(further), t, kind))
+        identity = self._identity(self._target(link), kind)
+        key = identity[0] if len(identity) == 1 else None
+        if (
+            key is not None
+            and key.name not in link.referenced
+            and set(link.referenced) & (self._secrets(self._target(link), kind))
+        ):
+            # The part names the root by a secret, but the root has a key that is none.
+            return self.tenancy.lookup(link, row, lambda t: f"{t}.{key.sql}")
         column = next(
             (
                 column

@@ -24,7 +24,11 @@ class People(Rules):
             )
             return
         direct = self.tenancy.organization_of(table) is not None
-        choices = [self._organization(table), self._target_id(table), self._alive(table, "user")]
+        choices = [
+            self._organization(table),
+            self._target_id(table, "user"),
+            self._alive(table, "user"),
+        ]
         why, questions = "Users sign in with it: e-mail, password, two-factor.", []
         role = role_column(table, self._group_words())
         if self.tenancy.primary is None and direct and role is not None:
@@ -63,7 +67,7 @@ class People(Rules):
         inner = primary is None or group is not self.tenancy.organization
         role = role_column(table, self._group_words(group)) or self._linked_role(table)
         carriers = [] if inner else self._carriers(table)
-        choices = [organization, self._target_id(table), subject]
+        choices = [organization, self._target_id(table, "membership"), subject]
         questions: list[str | None] = []
         admin: list[str] = []
         if role is not None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from auditdb._catalog import Column, Link, Table
-from auditdb._naming import is_sensitive, is_touched, words
+from auditdb._detect_secrets import secret_columns
+from auditdb._naming import is_touched, words
 from auditdb._organization import Ways
 from auditdb._states import alive
 from auditdb._tenancy import Found
@@ -138,16 +139,7 @@ class Rules:
                 else "A change of anything but the password is no change of the password."
             )
             given.append(Choice("ignore", ignore, why_ignored))
-        # The column that says whether two-factor is on stays out: where it is a secret, attach
-        # redacts it by its name, and still sees that it comes and goes.
-        flag = next((choice.value for choice in given if choice.option == "two_factor"), None)
-        redacted = names_of(
-            c
-            for c in table.columns
-            if c.category != "B" and c.name != flag and is_sensitive(c.name, kind)
-        )
-        if redacted:
-            given.append(Choice("redact", redacted, "Recorded as changed, never with a value."))
+        # No redact: attach knows the same names.
         self.found[table.oid] = Suggestion(
             table.sql, kind, why, tuple(given), tuple(asked), certain
         )
@@ -183,13 +175,23 @@ class Rules:
     def _subject(self, table: Table) -> Choice | None:
         return self._chosen("subject", self.tenancy.subject_of(table))
 
-    @staticmethod
-    def _target_id(table: Table) -> Choice | None:
-        columns = table.identity
+    def _secrets(self, table: Table, kind: str) -> frozenset[str]:
+        """Return the columns of a table that attach redacts as one of this kind."""
+        return secret_columns(self.tenancy.catalog, table, kind)
+
+    def _identity(self, table: Table, kind: str) -> tuple[Column, ...]:
+        """Return what tells the rows of a table apart, no secret if there is another way."""
+        secrets = self._secrets(table, kind)
+        open_keys = (k for k in table.identities if secrets.isdisjoint(names_of(k)))
+        return next(open_keys, next(iter(table.identities), ()))
+
+    def _target_id(self, table: Table, kind: str) -> Choice | None:
+        columns = self._identity(table, kind)
         if not columns:
             return None
-        why = "The primary key." if table.has_primary_key else "A unique key without nulls."
-        if any(is_sensitive(c.name, "api_key") and words(c.name)[-1] != "id" for c in columns):
+        primary = table.has_primary_key and columns == table.identities[0]
+        why = "The primary key." if primary else "A unique key without nulls."
+        if not self._secrets(table, kind).isdisjoint(names_of(columns)):
             joined = ", ".join(f"r.{c.sql}" for c in columns)
             return Choice(
                 "target_id",

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
+from auditdb._vocabulary import is_secret as is_secret
+
 _SYNONYMS = {
     "organisation": "organization",
     "org": "organization",
@@ -98,53 +100,6 @@ def has(name: str, *wanted: str) -> bool:
 def flat(name: str) -> str:
     """Return an identifier in lower case without underscores, as the defaults of attach see it."""
     return name.replace("_", "").lower()
-
-
-_SECRET = re.compile(
-    r"passw|passphrase|secret|token|hash|salt$|private_?key|api_?key|access_?key|encrypt|cipher"
-    r"|credential|(backup|recovery|scratch)_?codes?|totp|(^|_)otp|signing_?key",
-    re.IGNORECASE,
-)
-_SECRET_CAMEL = re.compile(r"[a-z]Otp")
-_HARMLESS = re.compile(
-    r"(_at|_on|_type|_count|_algorithm|enabled|verified|expires?|expiry|limit|key_?id)$",
-    re.IGNORECASE,
-)
-_HARMLESS_CAMEL = re.compile(r"[a-z](At|On|Type|Count|Algorithm)$")
-
-
-def is_secret(column: str) -> bool:
-    """Return whether attach redacts a column of this name unasked: audit.is_secret in Python.
-
-    `auditdb detect` runs where auditdb is not installed yet.
-
-    >>> is_secret("key_hash"), is_secret("token_type"), is_secret("name")
-    (True, False, False)
-    """
-    return (
-        (_SECRET.search(column) is not None or _SECRET_CAMEL.search(column) is not None)
-        and _HARMLESS.search(column) is None
-        and _HARMLESS_CAMEL.search(column) is None
-    )
-
-
-_SENSITIVE = frozenset(("pin", "seed", "cookie", "cvv", "ssn", "digest", "pwd", "passwd"))
-
-
-_SENSITIVE_IN = {
-    "api_key": "(full|raw|plain)?(key|value|digest|pat)",
-    "password": "value|password|digest",
-    "two_factor": "key|value|config",
-}
-
-
-def is_sensitive(column: str, kind: str) -> bool:
-    """Return whether values of a column should not be in a log, of a table of this kind."""
-    return (
-        is_secret(column)
-        or (words(column)[-1:] or ("",))[0] in _SENSITIVE
-        or re.fullmatch(_SENSITIVE_IN.get(kind, "(?!)"), flat(column)) is not None
-    )
 
 
 _TOUCHED = re.compile(

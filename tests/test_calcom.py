@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.conftest import SHARED, Database
+from tests.conftest import Database
+from tests.schemas import ddl
 from tests.viewer import read
-
-SCHEMAS = SHARED / "schemas"
-pytestmark = pytest.mark.skipif(
-    not (SCHEMAS / "calcom.json").exists(), reason=f"{SCHEMAS} holds no calcom.json"
-)
 
 SEED = """
 insert into "Team" (id, name, "parentId", "isOrganization") values
@@ -267,20 +261,10 @@ SECRETS = [
 ]  # fmt: skip
 
 
-def cal_com_tables() -> str:
-    """Return the DDL of Cal.com's tables, from the script beside the catalogue."""
-    spec = importlib.util.spec_from_file_location("build_ddl", SCHEMAS / "build_ddl.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return str(module.ddl(json.loads((SCHEMAS / "calcom.json").read_text()), "public"))
-
-
 @pytest.fixture
 def calcom(empty_db: Database) -> Database:
     with psycopg.connect(empty_db.conninfo("app_owner")) as conn:
-        for script in (cal_com_tables().replace("CREATE SCHEMA IF NOT EXISTS \"public\";", ""),
-            SEED, ATTACH):  # fmt: skip
+        for script in (ddl("calcom"), SEED, ATTACH):
             conn.execute(script.encode())
     return empty_db
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 
 import psycopg
@@ -13,7 +10,8 @@ from psycopg import sql
 
 from auditdb._detect import detect
 from auditdb._mapping_file import apply, load
-from tests.conftest import SHARED, Database
+from tests.conftest import Database
+from tests.schemas import ddl, facts
 from tests.server import Server
 
 # Found by reading the schemas, not by the rule under test.
@@ -43,16 +41,11 @@ VALUES = {"boolean": "true", "jsonb": "'{}'", "json": "'{}'", "uuid": "gen_rando
 
 
 def build(conn: psycopg.Connection[Any], name: str) -> None:
-    catalogue, script = (SHARED / "schemas" / file for file in (f"{name}.json", "build_ddl.py"))
-    if not catalogue.exists():
-        pytest.skip(f"the schema of {name} is not here: {catalogue}")
-    command = [sys.executable, str(script), str(catalogue)]
-    ddl = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    conn.execute(ddl.encode())
+    conn.execute(ddl(name).encode())
     conn.execute("reset search_path")
     apply(conn, load(detect(conn).to_toml()))
     # The other tables are attached as well: what is redacted by default is on trial here.
-    for table in json.loads(catalogue.read_text())["tables"]:
+    for table in facts(name)["tables"]:
         conn.execute(
             sql.SQL(
                 "do $$ begin if not exists ("

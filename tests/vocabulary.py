@@ -2,138 +2,142 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
-from auditdb._vocabulary import VOCABULARY
+from auditdb._vocabulary import VOCABULARY, likes
 
 _HEADER = """\
 -- Names: what the name of a column, of a key in a document or of a table says about secrets.
 -- Made from auditdb/vocabulary.toml by `make reference`: change that file, not this one.
 --
--- The bodies are parsed when they are created: nothing is looked up when they run, so that no
--- search_path has to be pinned, which would keep the planner from inlining them.
+-- In PL/pgSQL, which plans an expression once: inlined into others they cost more to plan than to
+-- evaluate.
 """
 
 _NORMAL = """\
 create or replace function audit.normal_name(name text) returns text
 language sql immutable parallel safe
-return lower(regexp_replace(
+return translate('-' || lower(case when name = lower(name collate "C") then name else
     regexp_replace(
-        regexp_replace(name collate "C", '([a-z0-9])([A-Z])', '\\1_\\2', 'g'),
-        '([A-Z])([A-Z][a-z])', '\\1_\\2', 'g'),
-    '[\\x01-/:-@\\[-`{-\\x7f]+', '_', 'g') collate "C");
+        regexp_replace(name collate "C", '([a-z0-9])([A-Z])', '\\1-\\2', 'g'),
+        '([A-Z])([A-Z][a-z])', '\\1-\\2', 'g') end collate "C") || '-',
+    ' _./:$@#+[]~', '------------');
 comment on function audit.normal_name(text) is
-    'A name in lower case with its words apart by "_": clientSecret becomes client_secret'
-;
+    'A name in lower case with its words apart by "-", and between two of these: clientSecret '
+    'becomes -client-secret-';
 """
 
-_IS_SECRET = """\
--- The first look takes no normal form, and is all that most names cost.
-create or replace function audit.is_secret(column_name text) returns boolean
-language sql immutable parallel safe
-return case when column_name collate "C" ~* audit.secret_words()
-    then audit.says_secret(audit.normal_name(column_name)) else false end;
-comment on function audit.is_secret(text) is
-    'Whether values of a column of this name are redacted by default'
-;
-"""
+_PIN = "immutable parallel safe set search_path = pg_catalog, pg_temp"
+
+# Entry of the vocabulary, function, comment.
+_PREDICATES = (
+    (
+        "harmless",
+        "says_harmless",
+        "Whether a column of a table of credentials, by its normal name, may be shown",
+    ),
+    ("stores", "says_store", "Whether a table, by its normal name, holds credentials"),
+    (
+        "stores_with_a_secret",
+        "says_store_with_a_secret",
+        "Whether a table, by its normal name, holds credentials if one column is a secret",
+    ),
+    (
+        "connectors",
+        "says_connector",
+        "Whether a table, by its normal name, holds what the application connects to",
+    ),
+    (
+        "connector_columns",
+        "says_settings",
+        "Whether a column of a connector, by its normal name, may hold credentials",
+    ),
+    ("headers", "says_headers", "Whether a normal name is one of headers of HTTP"),
+    (
+        "parameters",
+        "says_parameter",
+        "Whether a parameter of an address, by its normal name, is a secret there",
+    ),
+)
 
 
-def _literal(patterns: Sequence[str], indent: str = "    ") -> str:
-    """Return the alternatives as one SQL literal, a line each."""
-    quoted = [p.replace("'", "''") for p in patterns]
-    lines, room = [], 100 - len(indent) - 4
-    for n, pattern in enumerate(quoted):
-        text = ("|" if n else "(?:") + pattern + (")" if n == len(quoted) - 1 else "")
-        lines += [text[at : at + room] for at in range(0, len(text), room)]
-    return f"\n{indent}".join(f"'{line}'" for line in lines)
+def _any(patterns: Sequence[str], indent: str = "    ") -> str:
+    """Return the condition that a name is like one of the patterns, lines wrapped.
+
+    LIKE and not a regular expression: PostgreSQL keeps no more than 32 of these compiled.
+    """
+    if len(patterns) == 1:
+        return f"name like '{patterns[0]}'"
+    lines = textwrap.wrap(
+        ", ".join(f"'{p}'" for p in patterns), 94 - len(indent), break_on_hyphens=False
+    )
+    body = f"\n{indent}    ".join(lines)
+    return f"name like any (array[\n{indent}    {body}])"
 
 
-def _constant(name: str, patterns: Sequence[str], comment: str) -> str:
+def _words() -> str:
+    joined = "|".join(VOCABULARY["secret"])
+    words = [joined[at : at + 88] for at in range(0, len(joined), 88)]
+    literal = "\n    ".join(f"'{word}'" for word in words)
     return (
-        f"create or replace function audit.{name}() returns text\n"
-        "language sql immutable parallel safe\n"
-        f"return\n    {_literal(patterns)};\n"
-        f"comment on function audit.{name}() is\n    '{comment}'\n;\n"
+        "create or replace function audit.secret_words() returns text\n"
+        f"language sql immutable parallel safe\nreturn {literal};\n"
+        "comment on function audit.secret_words() is\n"
+        "    'Pattern, whatever the case, of which each name of a secret has a part';\n"
     )
 
 
-def _predicate(name: str, comment: str, wanted: Sequence[str]) -> str:
+def _function(head: str, body: str, comment: str) -> str:
     return (
-        f"create or replace function audit.{name}(name text) returns boolean\n"
-        "language sql immutable parallel safe\n"
-        f'return name collate "C" ~\n    {_literal(wanted)};\n'
-        f"comment on function audit.{name}(text) is\n    '{comment}'\n;\n"
+        f"create or replace function audit.{head} returns boolean\n"
+        f"language plpgsql {_PIN}\nas $$\n{body}$$;\n"
+        f"comment on function audit.{head.split('(')[0]}(text) is\n    '{comment}';\n"
     )
 
 
-def _says_secret() -> str:
-    """Return the function that looks at a pattern only where its word is."""
+def _predicate(entry: str, name: str, comment: str) -> str:
+    return _function(
+        f"{name}(name text)", f"begin\n    return {_any(likes(entry))};\nend\n", comment
+    )
+
+
+def _is_secret() -> str:
+    """Return the function that looks at patterns only where their word is."""
     tests = []
     for word, patterns in VOCABULARY["secret"].items():
-        test = f"name collate \"C\" like '%{word}%'"
-        fits = f'and name collate "C" ~\n            {_literal(patterns, " " * 12)}'
-        tests.append(f"{test} {fits}" if patterns else test)
-    return (
-        "create or replace function audit.says_secret(name text) returns boolean\n"
-        "language sql immutable parallel safe\n"
-        f"return ({f'{chr(10)}        or '.join(tests)})\n"
-        f'    and name collate "C" !~\n        {_literal(VOCABULARY["except"], " " * 8)};\n'
-        "comment on function audit.says_secret(text) is\n"
-        "    'Whether a name in its normal form is one of a secret';\n"
+        test = f"name like '%{word}%'"
+        tests.append(f"{test} and {_any(likes('secret', word), ' ' * 8)}" if patterns else test)
+    body = f"""declare
+    name text collate "C";
+begin
+    -- Most names have none of the words, and are no more trouble.
+    if column_name collate "C" !~* audit.secret_words() then
+        return false;
+    end if;
+    name := audit.normal_name(column_name);
+    return ({f"{chr(10)}        or ".join(tests)})
+    and not {_any(likes("except"))};
+end
+"""
+    return _function(
+        "is_secret(column_name text)",
+        body,
+        "Whether values of a column of this name are redacted by default",
     )
 
 
 def vocabulary() -> str:
     """Return the SQL file."""
-    v = VOCABULARY
-    parts = [
-        _HEADER,
-        _constant(
-            "secret_words",
-            list(v["secret"]),
-            "Pattern, whatever the case, of which each name of a secret has a part",
-        ),
-        _NORMAL,
-        _says_secret(),
-        _IS_SECRET,
-        _predicate(
-            "says_harmless",
-            "Whether a column of a table of credentials, by its name in normal form, may be shown",
-            v["harmless"],
-        ),
-        _predicate(
-            "says_store",
-            "Whether a table, by its name in normal form, holds credentials",
-            v["stores"],
-        ),
-        _predicate(
-            "says_store_with_a_secret",
-            "Whether a table, by its name in normal form, holds credentials if a column is a secret",
-            v["stores_with_a_secret"],
-        ),
-        _predicate(
-            "says_connector",
-            "Whether a table, by its name in normal form, holds what the application connects to",
-            v["connectors"],
-        ),
-        _predicate(
-            "says_settings",
-            "Whether a column of a connector, by its name in normal form, may hold credentials",
-            v["connector_columns"],
-        ),
-        _predicate(
-            "says_headers",
-            "Whether a name in its normal form is one of headers of HTTP",
-            v["headers"],
-        ),
-        _predicate(
-            "says_parameter",
-            "Whether a parameter of an address, by its name in normal form, is a secret there",
-            v["parameters"],
-        ),
-    ]
-    return "\n".join(parts).replace("'\n;", "';")
+    return "\n".join(
+        (
+            _HEADER,
+            _words(),
+            _NORMAL,
+            _is_secret(),
+            *(_predicate(*predicate) for predicate in _PREDICATES),
+        )
+    )
 
 
 if __name__ == "__main__":

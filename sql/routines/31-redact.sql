@@ -1,6 +1,7 @@
 -- Redaction: how secrets are taken out of texts, documents and bytes.
 -- No function here raises, whatever it is given. Where a value cannot be taken apart and may hold
 -- a secret, all of it is redacted: the detail is lost, never the event.
+-- Queries over a document keep their generic plan: to plan one anew costs more than to run it.
 
 -- The first look at a text, short so that it is inlined. It asks for what sets off a secret from
 -- the text around it: a colon, an equals sign, a tag, an option of a command, bytes in hex, a
@@ -20,7 +21,7 @@ create or replace function audit.secret_signs() returns text
 language sql immutable parallel safe
 return audit.secret_words()
     || '|begin|basic|@|\\u00|%[3-7]|sig|sid|ticket|state|nonce|sas|hmac|header'
-    '|eyj|_live_|_test_|_prod_|ghp_|gho_|ghu_|ghs_|ghr_|glpat|npm_|whsec|xox|akia|asia|aiza';
+    '|\\x|eyj|_live_|_test_|_prod_|ghp_|gho_|ghu_|ghs_|ghr_|glpat|npm_|whsec|xox|akia|asia|aiza';
 comment on function audit.secret_signs() is
     'Pattern, whatever the case, for texts and documents that have to be taken apart';
 
@@ -50,22 +51,27 @@ create or replace function audit.assigned_value() returns text
 language sql immutable parallel safe
 return '(?:(\\*["'']\s*(?:=>|[:=])\s*)(' || audit.quoted_value() || '|[^\s,}\]"''\[{(]+)'
     || '|([ \t]*:[ \t]*)(' || audit.quoted_value()
-    || '|(?:[|>][-+0-9]*)?[ \t]*(?:\r?\n[ \t]+[^\n]*)+|[^\s"''\[{(][^\r\n]*|\[redacted\][^\r\n]*)'
-    || '|(\s*(?:=>|:=|={1,3})\s*)(' || audit.quoted_value() || '|[^\s"''\[{(]\S*|\[redacted\]\S*)'
+    || '|(?:[|>][-+0-9]*)?[ \t]*(?:\r?\n[ \t]+[^\n]*)+|[^\s"''\[{(][^\r\n]*|\[redacted\])'
+    || '|(\s*(?:=>|:=|={1,3})\s*)(' || audit.quoted_value() || '|[^\s"''\[{(]\S*|\[redacted\])'
     || '|((?:\s[^<>]*)?>)((?:<!\[CDATA\[(?:[^\]]|\](?!\]>))*\]\]>|[^<])+|\s*<(?![/!]).*))';
 comment on function audit.assigned_value() is
     'Pattern for a separator and a value behind a name';
 
 create or replace function audit.find_names(value text, pattern text) returns text
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp
-return (
-    select string_agg(name, '|')
-    from (
-        select distinct m[1]
-        from regexp_matches(find_names.value collate "C", find_names.pattern, 'gi') as m
-    ) as found (name)
-    where audit.is_secret(name)
-);
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return (
+        select string_agg(name, '|')
+        from (
+            select distinct m[1]
+            from regexp_matches(find_names.value collate "C", find_names.pattern, 'gi') as m
+        ) as found (name)
+        where audit.is_secret(name)
+    );
+end
+$$;
 comment on function audit.find_names(text, text) is
     'Names of secrets that a pattern finds in a text, as a pattern: they consist of letters, '
     'digits, "_" and "-"';
@@ -90,13 +96,18 @@ comment on function audit.percent_decode(text) is
     'An address with its escapes of ASCII undone';
 
 create or replace function audit.redact_value(value text) returns text
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp
-return case
-    when value collate "C" ~* '^(?:null|none|nil|true|false|undefined|\[redacted\])?,?$' then value
-    else coalesce(substring(value collate "C" from '^[bru]?\\*["'']'), '') || '[redacted]'
-        || case when value collate "C" ~ '^[bru]?\\*["''].*["'']$'
-            then substring(value collate "C" from '\\*["'']$') else '' end
-end;
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return case
+        when value collate "C" ~* '^(?:null|none|nil|true|false|undefined|\[redacted\])?,?$'
+            then value
+        else coalesce(substring(value collate "C" from '^[bru]?\\*["'']'), '') || '[redacted]'
+            || case when value collate "C" ~ '^[bru]?\\*["''].*["'']$'
+                then substring(value collate "C" from '\\*["'']$') else '' end
+    end;
+end
+$$;
 comment on function audit.redact_value(text) is
     'A value in a text, redacted, in the quotes that it had; not of null, true and false';
 
@@ -137,7 +148,7 @@ as $$
 declare
     _names constant text := audit.find_names(redact_assignments.value,
         '\m((?:\w+-){0,4}\w+)(?:\\*["'']?\s*[=:>]|\s[^<>\s]*=["''][^<>]*>)');
-    _pattern constant text := '\m((?:' || _names || '))(?![\w-])' || audit.assigned_value();
+    _pattern constant text := '(?<!</)\m((?:' || _names || '))(?![\w-])' || audit.assigned_value();
     _pieces text[];
     _text text;
     _n int := 1;
@@ -335,28 +346,39 @@ comment on function audit.redact_bytes(bytea) is
 
 -- The names of secrets in a document, so that each is judged once, however often it is there.
 create or replace function audit.names_in(value jsonb) returns text[]
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp
-return array(
-    select name
-    from (
-        select distinct k #>> '{}'
-        from jsonb_path_query(names_in.value, '$.** ? (@.type() == "object").keyvalue().key') as k
-    ) as named (name)
-    where audit.is_secret(name) or audit.says_headers(audit.normal_name(name))
-);
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return array(
+        select name
+        from (
+            select distinct k #>> '{}'
+            from jsonb_path_query(names_in.value,
+                '$.**{0 to 40} ? (@.type() == "object").keyvalue().key') as k
+        ) as named (name)
+        where audit.is_secret(name) or audit.says_headers(audit.normal_name(name))
+    );
+end
+$$;
 comment on function audit.names_in(jsonb) is
-    'Names of secrets, and of headers, in a document';
+    'Names of secrets, and of headers, in the 40 upper levels of a document';
 
 create or replace function audit.is_option(value jsonb) returns boolean
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp
-return jsonb_typeof(value) = 'string' and (value #>> '{}') collate "C" like '-%'
-    and (value #>> '{}') collate "C" !~ '[=:\s]' and audit.is_secret(value #>> '{}');
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return jsonb_typeof(value) = 'string' and (value #>> '{}') collate "C" like '-%'
+        and (value #>> '{}') collate "C" !~ '[=:\s]' and audit.is_secret(value #>> '{}');
+end
+$$;
 comment on function audit.is_option(jsonb) is
     'Whether a value is an option of a command that a secret follows, such as --password';
 
 create or replace function audit.redact_array(value jsonb, secrets text[], depth int)
 returns jsonb
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan
 as $$
 declare
     -- ["Authorization", "Bearer x"] in a list of pairs is a name and its value.
@@ -365,14 +387,16 @@ declare
 begin
     return (
         select coalesce(jsonb_agg(case
-            when type in ('null', 'boolean') then e
-            when _pair and n = 2
-                or n > 1 and type = 'string' and audit.is_option(value -> (n - 2)::int)
-                then '"[redacted]"'
-            when type = 'number' then e
-            else audit.redact_node(e, secrets, depth + 1, false) end order by n), '[]')
+            when jsonb_typeof(e) in ('null', 'boolean') then e
+            when _pair and n = 2 then '"[redacted]"'
+            when jsonb_typeof(e) = 'number' then e
+            when jsonb_typeof(e) in ('object', 'array') then case
+                when e::text collate "C" ~* audit.secret_signs()
+                    then audit.redact_node(e, secrets, depth + 1, false) else e end
+            when n > 1 and audit.is_option(value -> (n - 2)::int) then '"[redacted]"'
+            when audit.may_hold_secret(e #>> '{}') then to_jsonb(audit.redact_text(e #>> '{}'))
+            else e end order by n), '[]')
         from jsonb_array_elements(value) with ordinality as a (e, n)
-            cross join jsonb_typeof(e) as type
     );
 end
 $$;
@@ -386,6 +410,7 @@ create or replace function audit.redact_object(
     header boolean
 ) returns jsonb
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan
 as $$
 declare
     -- {"name": "password", "value": "x"}
@@ -396,17 +421,19 @@ declare
 begin
     return (
         select coalesce(jsonb_object_agg(name, case
-            when type in ('null', 'boolean') then held
+            when jsonb_typeof(held) in ('null', 'boolean') then held
             when name = any (secrets) and audit.is_secret(name)
                 or _pair and lower(name) in ('value', 'val', 'v', 'content')
                 or header and not audit.says_harmless(audit.normal_name(name))
                 then '"[redacted]"'
-            when type in ('object', 'array') then audit.redact_node(held, secrets, depth + 1,
-                name = any (secrets))
-            when type = 'string' and audit.may_hold_secret(held #>> '{}')
+            when jsonb_typeof(held) in ('object', 'array') then case
+                when name = any (secrets) or held::text collate "C" ~* audit.secret_signs()
+                    then audit.redact_node(held, secrets, depth + 1, name = any (secrets))
+                else held end
+            when jsonb_typeof(held) = 'string' and audit.may_hold_secret(held #>> '{}')
                 then to_jsonb(audit.redact_text(held #>> '{}'))
             else held end), '{}')
-        from jsonb_each(value) as e (name, held) cross join jsonb_typeof(held) as type
+        from jsonb_each(value) as e (name, held)
     );
 end
 $$;
@@ -449,8 +476,8 @@ begin
     begin
         _secrets := audit.names_in(value);
         -- Without such a name only a text, or a name that is a value, may hold a secret.
-        if _secrets = '{}' and _small
-            and value::text collate "C" !~ '=|://|\\[\\u"nrt]|--|"-|<|[a-zA-Z0-9_]:|eyJ'
+        if _secrets = '{}' and _small and not jsonb_path_exists(value, '$.**{41}')
+            and value::text collate "C" !~ '=|://|\\[\\u"nrt]|--|"-|<|[a-zA-Z0-9_''\s]:|eyJ'
             and value::text collate "C" !~* '"(?:name|key|header|field|k|parameter|id)": "'
             and value::text collate "C" not like '%[["%'
         then

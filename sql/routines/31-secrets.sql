@@ -57,8 +57,8 @@ return exists (
         join pg_attribute as p on p.attrelid = a.attrelid and p.attnum > 0 and not p.attisdropped
     where a.attrelid = holds_hash.target and a.attnum = holds_hash.attnum
         and a.atttypid = 'varchar'::regtype and a.atttypmod > 64
-        and audit.normal_name(h.attname) ~ '(^|_)(hash|hashed|digest)(_|$)'
-        and audit.normal_name(p.attname) ~ '(^|_)prefix$'
+        and audit.normal_name(h.attname) ~ '-(hash|hashed|digest)-'
+        and audit.normal_name(p.attname) ~ '-prefix-$'
 );
 comment on function audit.holds_hash(regclass, int2) is
     'Whether an identifier looks made of the prefix and the hash that stand beside it';
@@ -74,7 +74,7 @@ return (
     select case
         when t.typcategory in ('B', 'D', 'T') then false
         -- A number or a uuid that is called an id points at a row, and opens nothing.
-        when (t.typcategory = 'N' or t.oid = 'uuid'::regtype) and n.name ~ '(^|_|[a-z])ids?$'
+        when (t.typcategory = 'N' or t.oid = 'uuid'::regtype) and n.name ~ '[a-z-]ids?-$'
             then false
         when audit.is_secret(a.attname) then true
         when not is_secret_column.store and not is_secret_column.connector

@@ -111,8 +111,8 @@ grant execute on function
 
 -- Whoever takes secrets out of values; audit.is_secret alone is asked for more.
 grant execute on function
-    audit.secret_words(), audit.normal_name(text), audit.says_secret(text), audit.is_secret(text),
-    audit.says_harmless(text), audit.says_headers(text), audit.says_parameter(text)
+    audit.secret_words(), audit.normal_name(text), audit.is_secret(text), audit.says_harmless(text),
+    audit.says_headers(text), audit.says_parameter(text)
     to audit_mapper, audit_operator;
 grant execute on function
     audit.may_hold_secret(text), audit.secret_signs(), audit.key_shapes(), audit.quoted_value(),
