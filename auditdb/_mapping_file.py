@@ -150,7 +150,7 @@ select a.target::oid::int8,
     a.kind = 'admin' or 4 = (select count(*) from pg_trigger as t
         where t.tgrelid = a.target and t.tgenabled = 'A' and t.tgname in
             ('auditdb_insert', 'auditdb_update', 'auditdb_delete', 'auditdb_truncate')),
-    a.mapping
+    a.mapping - 'checked'
 from audit.attachment as a
     join pg_class as c on c.oid = a.target join pg_namespace as n on n.oid = c.relnamespace
 order by 2

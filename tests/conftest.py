@@ -98,6 +98,7 @@ select audit.attach('public.api_key', 'api_key');
 select audit.attach('public.workflow', 'workflow');
 select audit.attach('public.workflow_step', 'workflow', parent => 'workflow_id');
 select audit.attach('public.app_user', 'user');
+select audit.attach('public.organization', 'organization');
 """
 
 

@@ -145,7 +145,7 @@ def test_role_without_superuser_installs_attaches_and_keeps_no_hold_on_the_log(
                 "insert into audit.event (action, result, actor_type, source) "
                 "values ('x.y', 'success', 'user', 'web')",
                 "select secret from audit.signing_key",
-                "drop function audit.capture_1() cascade",
+                "drop function audit.capture_1_insert() cascade",
                 "set role audit_owner",
             ):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege), conn.transaction():

@@ -60,10 +60,12 @@ def test_log_says_a_change_in_words(db: Database) -> None:
         ("membership", "MEMBER -> ADMIN", "1"),
         ("workflow", None, "1"),
         ("workflow", "name: w -> x, organization_id: 1 -> 2", "1"),
+        # Told to the organisation that it left as well.
+        ("workflow", "name: w -> x, organization_id: 1 -> 2", "1"),
         ("workflow", None, "1 as 2"),
         ("auth", "bad password", "1"),
     ]
-    assert log[4]["ip"] == "203.0.113.9"
+    assert log[5]["ip"] == "203.0.113.9"
 
 
 def test_each_category_has_a_view_of_its_own(db: Database) -> None:

@@ -113,10 +113,10 @@ comment on function audit.differs_code(pg_type, text) is
 -- What reads the same columns of the same statement says the same.
 create or replace function audit.inputs_code(target regclass, mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return case when mapping -> 'inputs' is null then 'old *<> new' else coalesce((
+return case when not coalesce(mapping -> 'checked' ? 'inputs', false) then 'old *<> new' else coalesce((
     select string_agg(audit.differs_code(type, name), ' or ' order by attnum)
     from audit.own_columns(target)
-    where mapping -> 'inputs' ? name or mapping -> 'raw' ? ('column ' || name)
+    where mapping #> '{checked,inputs}' ? name or mapping -> 'raw' ? ('column ' || name)
         or name in (
             select audit.column_of(target, mapping ->> part)
             from jsonb_array_elements_text(mapping -> 'raw') as part)
@@ -137,7 +137,7 @@ return case when mapping -> 'raw' = '[]' then '' else format($sql$
         select string_agg(regexp_replace(part, '\s+', ' ', 'g'), ', ' order by n)
         from jsonb_array_elements_text(mapping -> 'raw') with ordinality as t (part, n)
     ),
-    case when mapping ? 'waits' then $sql$
+    case when mapping -> 'checked' ? 'waits' then $sql$
         if current_setting('lock_timeout') <> '0' then
             perform audit.wait_longer();
         end if;$sql$ end,

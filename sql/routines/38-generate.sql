@@ -75,7 +75,7 @@ end$sql$,
     from (
         select mapping -> 'raw' <> '[]' as is_raw,
             mapping -> 'raw' <> '[]'
-                and (mapping ? 'is_foreign' or mapping ->> 'raw' like '%"column %') as is_foreign
+                and (coalesce(mapping -> 'checked' ? 'is_foreign', false) or mapping ->> 'raw' like '%"column %') as is_foreign
     ) as t
 );
 comment on function audit.capture_code(int, regclass, jsonb, text) is

@@ -1,22 +1,23 @@
 -- Lookups: mapping expressions are checked without being executed, and audit_mapper is let at the
 -- columns that they read, as far as the owner of the attached table may let it.
 
-create or replace function audit.probe(target regclass, form text, expression text, body text)
-returns regprocedure
+create or replace function audit.probe(
+    target regclass, returns text, form text, expression text, body text
+) returns regprocedure
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
     _name text := 'auditdb_probe_' || replace(gen_random_uuid()::text, '-', '');
 begin
-    execute format('create function pg_temp.%I(r %s) returns text language sql stable ', _name,
-        probe.target) || format(probe.form, format(probe.body, probe.expression));
+    execute format('create function pg_temp.%I(r %s) returns %s language sql stable ', _name,
+        probe.target, probe.returns) || format(probe.form, format(probe.body, probe.expression));
     return (
         select oid::regprocedure from pg_proc
         where proname = _name and pronamespace = pg_my_temp_schema()
     );
 end
 $$;
-comment on function audit.probe(regclass, text, text, text) is
+comment on function audit.probe(regclass, text, text, text, text) is
     'Creates a temporary function over a row, which is never called';
 
 -- An expression is one by construction. As a quoted body it closes no quote. Whatever text is valid
@@ -31,15 +32,16 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
     _probe regprocedure;
-    -- No cast: PL/pgSQL would not make it either.
-    _type text := case when parse_expression.name in ('alive', 'admin') then ' is true' else '' end;
+    -- No cast to boolean: PL/pgSQL would not make it either.
+    _is_condition boolean := parse_expression.name in ('alive', 'admin');
+    _returns text := case when _is_condition then 'boolean' else 'text' end;
+    _value text := case when _is_condition then E'(%s\n) is true' else E'(%s\n)::text' end;
 begin
     perform set_config('check_function_bodies', 'on', true);
-    perform audit.probe(target, 'as %L', expression, E'select (%s\n)' || _type || '::text'),
-        audit.probe(target, 'as %L', expression,
-            E'select null::text where coalesce((%s\n)' || _type || '::text, '''') = ''''');
-    _probe := audit.probe(target, 'return %s', expression,
-        case _type when '' then E'(%s\n)::text' else E'((%s\n) is true)::text' end);
+    perform audit.probe(target, _returns, 'as %L', expression, 'select ' || _value),
+        audit.probe(target, 'text', 'as %L', expression,
+            format('select null::text where coalesce(%s, null) is null', _value));
+    _probe := audit.probe(target, _returns, 'return %s', expression, _value);
     select prosqlbody::text into tree from pg_proc where oid = _probe;
     select jsonb_object_agg(refobjid::regclass::text, columns) into reads
     from (
@@ -185,6 +187,8 @@ begin
     return jsonb_build_object(
         'reads', _found.reads, 'functions', to_jsonb(_found.functions),
         'looks_up', _found.tree ~ ':relid [1-9]',
+        -- Beside the row that is handed over.
+        'scans_itself', _found.tree ~ format(':relid %s\M', target::oid),
         -- All of r may be handed on, so that no column can be named which it depends on.
         'takes_row', regexp_count(_found.tree, '\{PARAM :paramkind 0')
             > regexp_count(_found.tree, '\{FIELDSELECT :arg \{PARAM :paramkind 0'));
@@ -217,6 +221,7 @@ begin
         _found := audit.check_expression(target, _name, _expression);
         for _table in select jsonb_object_keys(coalesce(nullif(_found -> 'reads', 'null'), '{}'))
         loop
+            continue when _table = target::text and not (_found ->> 'scans_itself')::boolean;
             _all := _all || jsonb_build_object(_table, coalesce(_all -> _table, '[]')
                 || (_found -> 'reads' -> _table));
         end loop;
@@ -241,8 +246,8 @@ begin
         _all := _all || jsonb_build_object(target::text, coalesce(_all -> target::text, '[]')
             || audit.columns_named(target, check_mapping.mapping));
     end if;
-    return check_mapping.mapping || jsonb_strip_nulls(jsonb_build_object('reads', _all,
-        'inputs', case when not _takes_row then _inputs end)) || _extra;
+    return check_mapping.mapping || jsonb_build_object('checked', _extra || jsonb_strip_nulls(
+        jsonb_build_object('reads', _all, 'inputs', case when not _takes_row then _inputs end)));
 end
 $$;
 comment on function audit.check_mapping(regclass, jsonb) is
@@ -298,10 +303,9 @@ declare
     _table text;
     _columns jsonb;
 begin
-    for _table, _columns in select key, value from jsonb_each(_mapping -> 'reads') loop
-        -- The row itself is handed over; only the check for admins selects from the table.
-        continue when _table::regclass = open_lookups.target
-            and (not _mapping ? 'admin' or _columns = '[]');
+    for _table, _columns in select key, value from jsonb_each(_mapping #> '{checked,reads}') loop
+        -- The row itself is handed over: a constant reads nothing of it.
+        continue when _table::regclass = open_lookups.target and _columns = '[]';
         perform audit.open_lookup(_table, array(
             select distinct jsonb_array_elements_text(_columns)), _owner);
     end loop;

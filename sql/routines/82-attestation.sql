@@ -97,7 +97,7 @@ as $$
         union
         select 'pg_proc'::regclass::oid, to_regprocedure(f)::oid
         from audit.attachment as a
-            cross join jsonb_array_elements_text(a.mapping -> 'functions') as f
+            cross join jsonb_array_elements_text(a.mapping #> '{checked,functions}') as f
         where a.target = beneath.target and a.mapping ? 'admin'
         union
         select d.refclassid, d.refobjid

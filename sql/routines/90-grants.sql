@@ -39,7 +39,7 @@ grant execute on function
     audit.images_of(jsonb, text, jsonb, jsonb, text[]),
     audit.redact(jsonb, text[]),
     audit.parse_expression(regclass, text, text),
-    audit.probe(regclass, text, text, text),
+    audit.probe(regclass, text, text, text, text),
     audit.action_of(jsonb, text, boolean, boolean, text, text)
     to audit_mapper;
 
