@@ -584,3 +584,32 @@ def test_a_primary_key_that_is_a_secret_is_told_by_its_digest(app: Application) 
     assert app.told("insert into api_tokens values ('SECRET', 2)") == [
         ("api_key.created", "1", digest, "2")
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "target", "parent"),
+    [
+        ("id int not null unique,", "id",
+         "select t.id from public.api_tokens as t where t.secret = r.secret"),
+        ("", "encode(sha256(convert_to(concat_ws(',', r.secret), 'UTF8')), 'hex')", "secret"),
+    ],
+)  # fmt: skip
+def test_a_secret_is_an_identifier_only_where_there_is_no_other(
+    app: Application, key: str, target: str, parent: str
+) -> None:
+    app.build(
+        f"""
+        create table users (id int primary key, email text unique, password text);
+        create table organizations (id int primary key);
+        create table memberships (organization_id int references organizations,
+            user_id int references users, role text, primary key (organization_id, user_id));
+        create table api_tokens (secret text primary key, {key} name text,
+            user_id int not null references users);
+        create table api_token_access (secret text not null references api_tokens, project text,
+            primary key (secret, project));
+        """
+    )
+    proposal = detect(app.owner)
+    assert options(proposal, "public.api_tokens")["target_id"] == target
+    found = options(proposal, "public.api_token_access")["parent"]
+    assert " ".join(found.split()) == parent

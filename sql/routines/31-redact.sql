@@ -356,6 +356,8 @@ begin
             select distinct k #>> '{}'
             from jsonb_path_query(names_in.value,
                 '$.**{0 to 40} ? (@.type() == "object").keyvalue().key') as k
+            -- Or the planner would judge each before it looks for those that are the same.
+            offset 0
         ) as named (name)
         where audit.is_secret(name) or audit.says_headers(audit.normal_name(name))
     );
@@ -375,7 +377,12 @@ $$;
 comment on function audit.is_option(jsonb) is
     'Whether a value is an option of a command that a secret follows, such as --password';
 
-create or replace function audit.redact_array(value jsonb, secrets text[], depth int)
+create or replace function audit.redact_array(
+    value jsonb,
+    secrets text[],
+    needles text[],
+    depth int
+)
 returns jsonb
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set plan_cache_mode = force_generic_plan
@@ -391,8 +398,8 @@ begin
             when _pair and n = 2 then '"[redacted]"'
             when jsonb_typeof(e) = 'number' then e
             when jsonb_typeof(e) in ('object', 'array') then case
-                when e::text collate "C" ~* audit.secret_signs()
-                    then audit.redact_node(e, secrets, depth + 1, false) else e end
+                when needles is null or e::text collate "C" like any (needles)
+                    then audit.redact_node(e, secrets, needles, depth + 1, false) else e end
             when n > 1 and audit.is_option(value -> (n - 2)::int) then '"[redacted]"'
             when audit.may_hold_secret(e #>> '{}') then to_jsonb(audit.redact_text(e #>> '{}'))
             else e end order by n), '[]')
@@ -400,12 +407,13 @@ begin
     );
 end
 $$;
-comment on function audit.redact_array(jsonb, text[], int) is
+comment on function audit.redact_array(jsonb, text[], text[], int) is
     'An array of a document at a depth without the secrets in it';
 
 create or replace function audit.redact_object(
     value jsonb,
     secrets text[],
+    needles text[],
     depth int,
     header boolean
 ) returns jsonb
@@ -427,8 +435,9 @@ begin
                 or header and not audit.says_harmless(audit.normal_name(name))
                 then '"[redacted]"'
             when jsonb_typeof(held) in ('object', 'array') then case
-                when name = any (secrets) or held::text collate "C" ~* audit.secret_signs()
-                    then audit.redact_node(held, secrets, depth + 1, name = any (secrets))
+                when needles is null or name = any (secrets)
+                        or held::text collate "C" like any (needles)
+                    then audit.redact_node(held, secrets, needles, depth + 1, name = any (secrets))
                 else held end
             when jsonb_typeof(held) = 'string' and audit.may_hold_secret(held #>> '{}')
                 then to_jsonb(audit.redact_text(held #>> '{}'))
@@ -437,7 +446,7 @@ begin
     );
 end
 $$;
-comment on function audit.redact_object(jsonb, text[], int, boolean) is
+comment on function audit.redact_object(jsonb, text[], text[], int, boolean) is
     'An object of a document at a depth, of headers or not, without the secrets in it';
 
 -- So that no document exhausts the stack: deeper than 40 levels all is redacted that may hold a
@@ -445,6 +454,7 @@ comment on function audit.redact_object(jsonb, text[], int, boolean) is
 create or replace function audit.redact_node(
     value jsonb,
     secrets text[],
+    needles text[],
     depth int,
     header boolean
 ) returns jsonb
@@ -456,18 +466,41 @@ begin
         when jsonb_typeof(value) not in ('object', 'array') then value
         when depth > 40 then case when value::text collate "C" ~* audit.secret_signs()
             then '"[redacted]"' else value end
-        when jsonb_typeof(value) = 'array' then audit.redact_array(value, secrets, depth)
-        else audit.redact_object(value, secrets, depth, header) end;
+        when jsonb_typeof(value) = 'array' then audit.redact_array(value, secrets, needles, depth)
+        else audit.redact_object(value, secrets, needles, depth, header) end;
 end
 $$;
-comment on function audit.redact_node(jsonb, text[], int, boolean) is
+comment on function audit.redact_node(jsonb, text[], text[], int, boolean) is
     'A part of a document at a depth, of headers or not, without the secrets in it';
+
+-- What a part of the document has in it that must be taken apart: one of the names; or null, if a
+-- text, or a name that is a value, may hold a secret too.
+create or replace function audit.needles_in(value jsonb, secrets text[]) returns text[]
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _text constant text := value::text collate "C";
+begin
+    return case
+        when jsonb_path_exists(value, '$.**{41}')
+            or _text ~ '=|://|\\[\\u"nrt]|--|"-|<|[a-zA-Z0-9_''\s]:|eyJ'
+            or _text ~* '"(?:value|val|v|content)": '
+                and _text ~* '"(?:name|key|header|field|k|parameter|id)": "'
+            or _text like '%[["%' or array_to_string(secrets, '') ~ '[\\"\x01-\x1f]'
+            then null
+        else array(select '%"' || name || '"%' from unnest(secrets) as name) end;
+end
+$$;
+comment on function audit.needles_in(jsonb, text[]) is
+    'LIKE patterns for the parts of a document that hold a secret, given its names of secrets; '
+    'null if any part may';
 
 create or replace function audit.redact_json(value jsonb) returns jsonb
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 declare
     _secrets text[];
+    _needles text[];
     _small constant boolean := pg_column_size(value) < 16000000;
 begin
     if _small and value::text collate "C" !~* audit.secret_signs() then
@@ -475,15 +508,9 @@ begin
     end if;
     begin
         _secrets := audit.names_in(value);
-        -- Without such a name only a text, or a name that is a value, may hold a secret.
-        if _secrets = '{}' and _small and not jsonb_path_exists(value, '$.**{41}')
-            and value::text collate "C" !~ '=|://|\\[\\u"nrt]|--|"-|<|[a-zA-Z0-9_''\s]:|eyJ'
-            and value::text collate "C" !~* '"(?:name|key|header|field|k|parameter|id)": "'
-            and value::text collate "C" not like '%[["%'
-        then
-            return value;
-        end if;
-        return audit.redact_node(value, _secrets, 0, false);
+        _needles := case when _small then audit.needles_in(value, _secrets) end;
+        return case when _needles = '{}' then value
+            else audit.redact_node(value, _secrets, _needles, 0, false) end;
     exception when assert_failure or others then
         return '"[redacted]"';
     end;

@@ -121,8 +121,10 @@ grant execute on function
     audit.redact_pairs(text), audit.redact_options(text), audit.redact_lines(text),
     audit.redact_steps(text), audit.redact_document(text), audit.redact_text(text),
     audit.redact_bytes(bytea), audit.names_in(jsonb), audit.is_option(jsonb),
-    audit.redact_array(jsonb, text[], int), audit.redact_object(jsonb, text[], int, boolean),
-    audit.redact_node(jsonb, text[], int, boolean), audit.redact_json(jsonb)
+    audit.redact_array(jsonb, text[], text[], int),
+    audit.redact_object(jsonb, text[], text[], int, boolean),
+    audit.redact_node(jsonb, text[], text[], int, boolean),
+    audit.needles_in(jsonb, text[]), audit.redact_json(jsonb)
     to audit_mapper;
 grant execute on function
     audit.base_type(oid), audit.is_store(regclass, text), audit.is_harmless_type(oid),
