@@ -70,7 +70,7 @@ create view svc.teams as select id, organization_id from svc.team where svc.host
 create table svc.thing (
     id int primary key, organization_id int, mood svc.mood, pair svc.pair, v text
 );
-grant all on svc.thing, svc.team, svc.hidden, svc.teams to app, naive_app;
+grant all on svc.thing, svc.team, svc.hidden, svc.teams to app;
 """
 
 LOOKUP = "(select t.organization_id::text from {} as t where t.id = r.organization_id)"
