@@ -40,7 +40,8 @@ end $f$;
 create operator svc.<+> (leftarg = int, rightarg = int, function = svc.hostile_sum);
 create function svc.hostile_default(i int, t text default svc.hostile_text(1)) returns text
 language plpgsql as 'begin return i; end';
-create function svc.hostile_inlined(i int) returns text language sql as 'select svc.hostile_text(i)';
+create function svc.hostile_inlined(i int) returns text language sql
+as 'select svc.hostile_text(i)';
 create domain svc.checked as int check (svc.hostile_true(value));
 create type svc.mood as enum ('fine', 'sad');
 create type svc.pair as (a int, b int);
@@ -96,9 +97,7 @@ ROADS_TO_CAPTURE = {
     "an operator": Road("(r.organization_id operator(svc.<+>) 1)::text"),
     "a domain": Road("(r.organization_id::svc.checked)::text"),
     "a domain in an array literal": Road("((array[r.organization_id]::svc.checked[])[1])::text"),
-    "a domain in a literal of an array": Road(
-        "coalesce((('{1}'::svc.checked[])[1])::text, r.v)"
-    ),
+    "a domain in a literal of an array": Road("coalesce((('{1}'::svc.checked[])[1])::text, r.v)"),
     "a domain in a text that becomes an array": Road(
         "(((('{' || r.organization_id) || '}')::svc.checked[])[1])::text"
     ),

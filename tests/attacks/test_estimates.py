@@ -1,4 +1,4 @@
-"""Estimates: what a reader without any token may learn of other organisations' events by EXPLAIN."""
+"""Estimates: what a reader without a token may learn of other organisations' events by EXPLAIN."""
 
 from __future__ import annotations
 
@@ -25,8 +25,12 @@ STATISTICS = "Statistics views (pg_stats and its like) as a reader"
 # Frequent in another organisation's events, rare there, and nowhere at all. Of one length each, for
 # a pattern's estimate depends on how long it is, whatever the table holds.
 PROBES = {
-    "actor_id": ["dr-strange@victim.example", "nurse-00-3@victim.example",
-                 "nobody-002@victim.example", "aaaaaaaaaa@victim.example"],
+    "actor_id": [
+        "dr-strange@victim.example",
+        "nurse-00-3@victim.example",
+        "nobody-002@victim.example",
+        "aaaaaaaaaa@victim.example",
+    ],
     "impersonator_id": ["boss@victim.example", "none@victim.example", "zzzz@victim.example"],
     "subject_id": ["patient-7", "patient-3", "patient-x", "aaaaaaaaa"],
     "target_id": ["record-7", "record-3", "record-x", "zzzzzzzz"],
@@ -38,7 +42,8 @@ OPERATORS = ["= '{}'", "<> '{}'", "< '{}'", ">= '{}'", "between '{}' and '{}~'",
              "like '{}%'", "~ '^{}'", "= any (array['{}', 'y'])", "ilike '{}'",
              "is not distinct from '{}'", "^@ '{}'"]  # fmt: skip
 JSON = [
-    "{} @> '{{\"ward\": \"{}\"}}'", "{} ->> 'ward' = '{}'", "{} ? '{}'", "{} = '{{\"ward\": \"{}\"}}'",
+    "{} @> '{{\"ward\": \"{}\"}}'", "{} ->> 'ward' = '{}'", "{} ? '{}'",
+    "{} = '{{\"ward\": \"{}\"}}'",
     "{}::text like '%{}%'",
 ]  # fmt: skip
 FILL = """
@@ -60,7 +65,8 @@ NAIVE = """
 create table plain (like audit.event including defaults including indexes);
 grant select on plain to app_reader;
 alter table plain enable row level security;
-create policy mine on plain using (organization_id = (select current_setting('plain.organization', true)));
+create policy mine on plain
+    using (organization_id = (select current_setting('plain.organization', true)));
 """
 
 
@@ -138,8 +144,9 @@ def test_an_estimate_does_not_depend_on_what_json_holds(
 ) -> None:
     with as_reader(filled) as conn:
         seen = {
-            json.dumps(estimate(conn, f"select from audit.event where {condition}".format(
-                column, value)))  # fmt: skip
+            json.dumps(
+                estimate(conn, f"select from audit.event where {condition}".format(column, value))
+            )
             for value in ("ward-7", "ward-3", "ward-x", "aaaaaa")
         }
     assert len(seen) == 1, seen
@@ -189,8 +196,7 @@ def test_no_prepared_statement_depends_on_its_parameter(
         conn.execute(f"set plan_cache_mode = {mode}".encode())
         conn.execute(f"prepare p (text) as select from audit.event where {column} = $1".encode())
         seen = {
-            json.dumps(estimate(conn, f"execute p ('{value}')"))
-            for value in PROBES[column] * 7
+            json.dumps(estimate(conn, f"execute p ('{value}')")) for value in PROBES[column] * 7
         }
     assert len(seen) == 1, seen
 

@@ -852,9 +852,7 @@ def test_no_detail_of_the_context_passes_for_the_logs_own(
         assert "typo fixed" not in str(shown)
         if what == "workflow":
             assert "transfer everything" in str(shown)
-        assert not conn.execute(
-            "select from audit.doctor() where check_name = 'events'"
-        ).fetchall()
+        assert not conn.execute("select from audit.doctor() where check_name = 'events'").fetchall()
 
 
 @attack(GROUP, CLAIMS, outcome="B", twin=True)

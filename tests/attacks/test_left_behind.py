@@ -9,7 +9,6 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-
 from auditdb import doctor
 from auditdb._status import status
 from tests.attacks import naive

@@ -39,7 +39,7 @@ def steps(db: Database) -> Database:
     return db
 
 
-HARM = "update workflow_step set config = '{\"iban\": \"evil\"}' where id = 5"
+HARM = 'update workflow_step set config = \'{"iban": "evil"}\' where id = 5'
 SHORT = {
     "lock_timeout": "set local lock_timeout = '20ms'",
     "a lock_timeout of a millisecond": "set local lock_timeout = '1ms'",
@@ -101,7 +101,8 @@ def test_a_lookup_waits_its_time_and_no_longer(steps: Database, setting: str) ->
         "alter table workflow rename column organization_id to tenant",
         "revoke select on workflow from audit_mapper;"
         " revoke select (id, organization_id) on workflow from audit_mapper",
-        "revoke usage on schema public from audit_mapper, public; grant usage on schema public to app",
+        "revoke usage on schema public from audit_mapper, public;"
+        " grant usage on schema public to app",
         "alter table workflow enable row level security; create policy none on workflow"
         " as restrictive for select to audit_mapper using (1 / (id - id) = 1)",
         "drop table workflow cascade",
@@ -179,7 +180,7 @@ def test_a_naive_log_files_what_it_cannot_look_up_with_whom_the_context_names(
 
 
 WRITES = {
-    "child": "update workflow_step set config = '{\"iban\": \"evil\"}' where id = 5",
+    "child": 'update workflow_step set config = \'{"iban": "evil"}\' where id = 5',
     "plain": "update workflow set name = 'evil' where id = 5",
     "membership": "update membership set role = 'ADMIN' where user_id = 2",
     "user": "update app_user set email = 'evil@x.test' where id = 2",
@@ -345,7 +346,7 @@ def test_admins_of_both_organizations_read_the_move_and_nothing_else_of_each_oth
         act(conn, "app")
         conn.execute("insert into workflow (id, organization_id, name) values (70, 1, 'pay')")
         conn.execute("update workflow set organization_id = 2 where id = 70")
-        conn.execute("update workflow set config = '{\"iban\": \"evil\"}' where id = 70")
+        conn.execute('update workflow set config = \'{"iban": "evil"}\' where id = 70')
         conn.execute("update workflow set organization_id = 1 where id = 70")
         found = {}
         for user, organization in (("1", "1"), ("3", "2")):

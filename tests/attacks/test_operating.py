@@ -26,7 +26,9 @@ CLOCK = "Maintenance under a wrong clock"
 POOLER = "Install through a transaction pooler: nothing stays on the connection"
 
 EVIL = "\x1b[2J\x1b[1;1Hhealthy\x1b[8m\x07\x9b31m\u202e[/x][red]\r\n"
-OUTPUTS = [["log"], ["log", "--format", "jsonl"], ["log", "--format", "csv"], ["doctor"],
+LOG = ["log", "--viewer", "1", "--organization", "1"]
+CSV = [*LOG, "--format", "csv"]
+OUTPUTS = [LOG, [*LOG, "--format", "jsonl"], CSV, ["doctor"],
            ["doctor", "--json"], ["status"], ["status", "--json"], ["detect"],
            ["key", "list"]]  # fmt: skip
 
@@ -56,12 +58,13 @@ def hostile_names(db: Database) -> None:
 @attack(GROUP, SHOWN, outcome="B")
 @pytest.mark.parametrize("command", OUTPUTS, ids=" ".join)
 def test_no_output_holds_a_control_character(db: Database, command: list[str]) -> None:
-    assert db.key
     hostile_names(db)
-    done = CliRunner().invoke(main, ["--dsn", db.dsn, *command])
+    # An auditor reads without a token, an admin with one.
+    dsn = db.conninfo("app_reader") if command[0] == "log" else db.dsn
+    done = CliRunner(env={"AUDITDB_KEY": db.key}).invoke(main, ["--dsn", dsn, *command])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     assert "Traceback" not in done.output and done.exit_code in (0, 1), done.output
-    if command == ["log", "--format", "csv"]:
+    if command == CSV:
         # Machines read it: fields are quoted, and what drives a terminal is not left in them.
         assert "\x1b" not in done.output
         return
@@ -159,9 +162,10 @@ def test_a_restore_of_data_is_written_and_told_row_by_row(arena: Arena, how: str
             conn.execute("select set_config('auditdb.context', '{', true)")
         for table in ("public", "naive"):
             rows = "1\t1\tOWNER\t\\N\n1\t2\tGUEST\t\\N\n" if table == "public" else "8\t8\tx\t\\N\n"
-            with conn.cursor() as cursor, cursor.copy(
-                f"copy {table}.membership from stdin".encode()
-            ) as copy:
+            with (
+                conn.cursor() as cursor,
+                cursor.copy(f"copy {table}.membership from stdin".encode()) as copy,
+            ):
                 copy.write(rows.encode())
         events = newest(conn, 2)
         assert count(conn) == before[0] + 2
@@ -173,9 +177,7 @@ def test_a_restore_of_data_is_written_and_told_row_by_row(arena: Arena, how: str
 
 @attack(GROUP, CLOCK, outcome="B")
 @pytest.mark.parametrize("ahead", ["3 years", "30 years"])
-def test_retention_refuses_what_only_a_wrong_clock_asks_for(
-    empty_db: Database, ahead: str
-) -> None:
+def test_retention_refuses_what_only_a_wrong_clock_asks_for(empty_db: Database, ahead: str) -> None:
     """As if the clock had run ahead: every event but those of this moment is that much older."""
     conn = empty_db.connect(row_factory=dict_row)
     conn.execute("select audit.create_months(1)")

@@ -851,6 +851,20 @@ def test_an_altered_function_is_found(arena: Arena, how: str) -> None:
                     assert [f for f in found if f["severity"] == "critical"], found
 
 
+@attack(GROUP, ALTERED, outcome="S", twin=True)
+def test_a_naive_function_that_is_dropped_breaks_the_action(arena: Arena) -> None:
+    with arena.login("naive_app") as conn:
+        for statement in (
+            "create function naive.image(i int) returns text language sql as 'select i::text'",
+            "create or replace function naive.capture() returns trigger language plpgsql as $$"
+            " begin insert into naive.log (action) values (naive.image(1)); return null; end $$",
+            "drop function naive.image(int)",
+        ):
+            conn.execute(statement.encode())
+        with pytest.raises(pg.UndefinedFunction):
+            conn.execute(CHANGE.format("naive.membership").encode())
+
+
 @attack(GROUP, ALTERED, outcome="D", twin=True)
 def test_a_naive_function_made_strict_loses_events_unnoticed(arena: Arena) -> None:
     with arena.trial() as conn:
@@ -919,6 +933,13 @@ def test_nobody_stores_a_mapping_of_their_own(arena: Arena, how: str, role: str)
 
 @attack(GROUP, LESS, outcome="B", twin=True)
 def test_a_naive_mapping_is_anyones_to_change(arena: Arena) -> None:
+    with arena.login("naive_app") as conn:
+        conn.execute("insert into naive.mapping values ('naive.membership', 'r.organization_id')")
+        assert conn.execute("update naive.mapping set organization = 'null'").rowcount == 1
+
+
+@attack(GROUP, LESS, outcome="D", twin=True)
+def test_a_naive_doctor_finds_nothing_wrong_with_a_changed_mapping(arena: Arena) -> None:
     with arena.trial() as conn, unnoticed(conn):
         act(conn, "naive_app")
         conn.execute("insert into naive.mapping values ('naive.membership', 'r.organization_id')")

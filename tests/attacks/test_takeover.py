@@ -143,7 +143,7 @@ def test_code_that_audit_mapper_meets_never_runs_as_anyone_else(
 )
 @pytest.mark.parametrize("how", HOW)
 def test_a_function_of_audit_mapper_refuses_to_run_as_anyone_else(arena: Arena, how: str) -> None:
-    """As the test before, with the alteration done for the attacker, so that it is there to stay."""
+    """As the test before, with the alteration done for the attacker, and there to stay."""
     assert arena.key
     with arena.trial() as conn:
         build(conn, CLIMB.replace("<how>", "cost 1"), ROADS_TO_CAPTURE["a function"])
@@ -223,7 +223,8 @@ CALLS = {
     "attach again": "select audit.attach('svc.member', 'membership',"
     " organization => 'svc.hostile_text(r.organization_id)',"
     " subject => 'svc.hostile_text(r.user_id)')",
-    "resolve_mapping": "select audit.resolve_mapping('svc.member', 'membership', mapping -> 'given')"
+    "resolve_mapping": "select audit.resolve_mapping('svc.member', 'membership',"
+    " mapping -> 'given')"
     " from audit.attachment where target = 'svc.member'::regclass",
     "attest": "select audit.attest('svc.member')",
     "maintain": "select audit.maintain()",
@@ -271,9 +272,11 @@ def test_doctor_fix_runs_no_stored_mapping(arena: Arena, by: str) -> None:
         if by != "superuser":
             act(conn, by)
         with heard(conn) as said:
-            findings = conn.cursor(row_factory=psycopg.rows.dict_row).execute(
-                "select * from audit.doctor()"
-            ).fetchall()
+            findings = (
+                conn.cursor(row_factory=psycopg.rows.dict_row)
+                .execute("select * from audit.doctor()")
+                .fetchall()
+            )
             assert [f for f in findings if "svc.member" in f["object"] and f["fixable"]], findings
             doctor.fix(conn, [doctor.Finding(**finding) for finding in findings])
         assert whom(said) == set()
@@ -334,7 +337,8 @@ def test_a_child_takes_no_mapping_from_a_table_of_another_owner(arena: Arena, by
         act(conn, "app_owner")
         conn.execute(
             "create table public.invoice (id int primary key, organization_id int);"
-            "create table public.invoice_line (id int primary key, invoice_id int references invoice);"
+            "create table public.invoice_line (id int primary key,"
+            " invoice_id int references invoice);"
             "grant all on public.invoice, public.invoice_line to app;"
             "select audit.attach('public.invoice', 'invoice')"
         )
@@ -480,9 +484,7 @@ FORBIDDEN = {
 def refused(conn: psycopg.Connection[Any], text: str) -> psycopg.Error:
     """Return the error that attaching with a mapping gives."""
     with pytest.raises(psycopg.Error) as caught, conn.transaction():
-        conn.execute(
-            "select audit.attach('svc.thing', 'thing', organization => %s)", (text,)
-        )
+        conn.execute("select audit.attach('svc.thing', 'thing', organization => %s)", (text,))
     return caught.value
 
 
@@ -592,9 +594,7 @@ def test_what_is_one_expression_is_still_taken(arena: Arena, text: str) -> None:
     with arena.trial() as conn:
         build(conn, SAYS)
         with heard(conn) as said:
-            conn.execute(
-                "select audit.attach('svc.thing', 'thing', organization => %s)", (text,)
-            )
+            conn.execute("select audit.attach('svc.thing', 'thing', organization => %s)", (text,))
         assert not whom(said)
         act(conn, "app")
         conn.execute("insert into svc.thing values (1, 1, 'fine', '(1,2)', '1')")
@@ -810,9 +810,7 @@ def test_doctor_leaves_no_path_behind(arena: Arena, rule: str, by: str) -> None:
         conn.execute("create table svc.member (id int primary key, organization_id int,"
                      " user_id int, role text)")  # fmt: skip
         conn.execute("insert into svc.member values (1, 1, 666, 'x')")
-        conn.execute(
-            "select audit.attach('svc.member', 'membership', admin => %s)", (rule,)
-        )
+        conn.execute("select audit.attach('svc.member', 'membership', admin => %s)", (rule,))
         look(conn)
         path = conn.execute("show search_path").fetchone()
         if by != "superuser":
@@ -924,9 +922,7 @@ def shadow(conn: psycopg.Connection[Any], schema: str) -> None:
 )
 @pytest.mark.parametrize("path", ["public, pg_catalog", "public"])
 @pytest.mark.parametrize("call", PUBLIC_CALLS)
-def test_no_call_takes_a_function_from_the_callers_path(
-    arena: Arena, call: str, path: str
-) -> None:
+def test_no_call_takes_a_function_from_the_callers_path(arena: Arena, call: str, path: str) -> None:
     with arena.trial() as conn:
         shadow(conn, "public")
         look(conn)
@@ -1149,4 +1145,3 @@ def test_the_roads_lead_to_the_code(arena: Arena) -> None:
             build(conn, SAYS, road)
             said = write_twice(conn, context="no json", by="app")
             assert whom(said), f"nothing ran over {name}"
-
