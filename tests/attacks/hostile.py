@@ -107,7 +107,7 @@ ROADS_TO_CAPTURE = {
         after="create cast (svc.mood as json) with function svc.mood_json(svc.mood)"
     ),
     "a cast of an enum to text": Road(
-        "coalesce(r.organization_id::text, r.mood::text)",
+        "coalesce(nullif(r.organization_id, 1)::text, r.mood::text)",
         after="create cast (svc.mood as text) with function svc.mood_text(svc.mood) as implicit",
     ),
     "a cast of a row type to json": Road(

@@ -156,7 +156,8 @@ PLANS = {
     "grouped": "select {c} from audit.event group by 1",
     "distinct": "select distinct {c} from audit.event",
     "joined": "select from audit.event as a join audit.event as b using ({c})",
-    "joined with values": "select from audit.event join (values ('x'), ('{v}')) as v (x) on {c} = x",
+    "joined with values": "select from audit.event join (values ('x'), ('{v}')) as v (x)"
+    " on {c} = x",
     "two columns": "select from audit.event where {c} = '{v}' and source = 'ward-7'",
     "or": "select from audit.event where {c} = '{v}' or {c} = 'x'",
     "not": "select from audit.event where not ({c} = '{v}')",
