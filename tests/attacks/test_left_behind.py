@@ -24,8 +24,8 @@ ROWS = {
     " maintenance, reading and writing",
     "locks": "Locks and advisory locks of the session, kept by code of a mapping or a rule for"
     " admins",
-    "objects": "Current role, temporary objects, prepared statements and channels left by code of"
-    " a mapping",
+    "objects": "Current role, temporary objects and channels left by code of a mapping",
+    "prepared": "Prepared statements left by code of a mapping",
     "deferred": "Deferred triggers that code of a mapping leaves for the end of another's"
     " transaction",
 }
@@ -86,7 +86,6 @@ BODIES = {
         "create temp table left_behind (i int)",
         "create function pg_temp.left_behind() returns int language sql as 'select 1'",
         "create temp sequence left_sequence",
-        "prepare left_statement as select 1",
         "listen left_channel",
         "declare left_cursor cursor with hold for select 1",
         "set local role app",
@@ -94,6 +93,7 @@ BODIES = {
         "set session authorization app",
         "insert into svc.loot values (1)",
     ),
+    "prepared": body("prepare left_statement as select 1"),
     "deferred": body("insert into svc.later values (1)", "insert into svc.loot values (1)"),
 }
 LATER = """
@@ -150,8 +150,10 @@ def left(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, 
 
 
 def login(db: Database, role: str | None) -> psycopg.Connection[Any]:
-    """Log in without statements prepared by the driver."""
-    return db.connect(role, row_factory=dict_row, prepare_threshold=None)
+    """Log in without statements prepared by the driver, and with PL/pgSQL's settings loaded."""
+    conn = db.connect(role, row_factory=dict_row, prepare_threshold=None)
+    conn.execute("do $$ begin end $$")
+    return conn
 
 
 def serve(db: Database, what: str, road: Road | None) -> None:
@@ -263,6 +265,7 @@ def assert_python_leaves_nothing(
 ) -> None:
     """As `assert_nothing_is_left`, on a connection whose rows are tuples."""
     with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute("do $$ begin end $$")
         before = cursor.execute(STATE).fetchone()
         with heard(conn) as said:
             run(conn)

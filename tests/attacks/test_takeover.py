@@ -563,6 +563,36 @@ def test_a_naive_mapping_runs_whatever_it_says(arena: Arena, text: str, row: str
         assert fired == {"is_called": "fired" in text}
 
 
+@attack(
+    GROUP,
+    "A mapping that reads tables of the log, of the catalogs, or tables that its owner may not read"
+    " or grant",
+    outcome="B",
+)
+@pytest.mark.parametrize(
+    "path", ["public, pg_catalog", "pg_temp, public, pg_catalog", "svc, public, pg_catalog"]
+)
+@pytest.mark.parametrize("lookup", ["public.organization", "audit.signing_key"])
+def test_code_that_runs_while_a_mapping_is_parsed_hides_no_table(
+    arena: Arena, path: str, lookup: str
+) -> None:
+    """The check of a domain runs for a literal, and moves the path by which names are printed."""
+    schema, name = lookup.split(".")
+    path = path.replace("public", schema)
+    with arena.trial() as conn:
+        build(conn, f"begin perform set_config('search_path', '{path}', false); end")
+        for home in ("pg_temp", "svc"):
+            conn.execute(f"create table {home}.{name} (id text, name text, secret text)".encode())
+            conn.execute(f"grant all on {home}.{name} to public".encode())
+        column = "name" if name == "organization" else "secret"
+        error = refused(
+            conn,
+            f"coalesce((('{{1}}'::svc.checked[])[1])::text || r.v,"
+            f" (select o.{column}::text from {lookup} as o where o.id::text = '2'))",
+        )
+        assert isinstance(error, pg.InsufficientPrivilege), error
+
+
 ALLOWED = [
     "r.organization_id",
     "organization_id",

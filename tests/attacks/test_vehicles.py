@@ -206,7 +206,6 @@ READ_ONLY = {
     "no code": "raise exception using errcode = '00001', message = 'x'",
     "a message of megabytes": "raise exception '%', repeat('x', 1000000)",
     "a division": "perform 1 / 0",
-    "a stack": "perform svc.hostile_text(1)",
 }
 
 
@@ -230,7 +229,7 @@ def test_code_of_another_service_breaks_no_action(arena: Arena, how: str, road: 
         if road == "mapping":
             conn.execute(
                 "select audit.attach('playground.used', 'thing', organization =>"
-                " 'coalesce(r.organization_id::text, svc.hostile_text(r.id))')"
+                " 'coalesce(r.organization_id::text, svc.hostile_text(r.id * 0 + 1))')"
             )
         else:
             conn.execute("select audit.attach('playground.used', 'thing')")
