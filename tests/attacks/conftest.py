@@ -117,8 +117,8 @@ class Arena:
                 "select 'audit.event_' || to_char(now() at time zone 'UTC', 'YYYY_MM')"
             ).fetchone()
             capture = conn.execute(
-                "select 'audit.capture_' || id from audit.attachment"
-                " where target = 'public.membership'::regclass"
+                "select tgfoid::regproc::text from pg_trigger where tgname = 'auditdb_update'"
+                " and tgrelid = 'public.membership'::regclass"
             ).fetchone()
         assert row and month and capture
         self.audit = Side(

@@ -15,6 +15,7 @@ from pytest_postgresql.executors import NoopExecutor
 
 import auditdb
 from tests.attacks.conftest import Arena, act, count, look, newest, unnoticed
+from tests.attacks.hostile import heard, whom
 from tests.attacks.report import attack
 from tests.conftest import Database
 from tests.server import Server
@@ -428,7 +429,7 @@ def test_code_that_capture_meets_gains_nothing_by_it(
         conn.execute("select set_config('auditdb.context', %s, true)", (context,))
         for statement in (
             "insert into evil.thing values (1, 1, 'fine', '(1,2)')",
-            "update evil.thing set organization_id = 2, pair = '(3,4)', mood = null",
+            "update evil.thing set pair = '(3,4)', mood = null",
             "delete from evil.thing",
         ):
             conn.execute(statement.encode())
@@ -500,13 +501,13 @@ def test_code_that_a_naive_check_for_admins_meets_takes_over(arena: Arena) -> No
         )
         act(conn, "naive_app")
         conn.execute(
-            "create function naive.is_admin(o text) returns boolean language plpgsql"
+            "create function naive.is_boss(o text) returns boolean language plpgsql"
             " security definer as $$ begin return exists (select from naive.membership"
             " where organization_id::text = o); end $$"
         )
         act(conn, "naive_reader")
         conn.execute("set search_path = evil, pg_catalog")
-        conn.execute("select naive.is_admin('1')")
+        conn.execute("select naive.is_boss('1')")
         did = loot(conn)
     assert did and {row["as_whom"] for row in did} == {"naive_app"}
 
@@ -517,34 +518,33 @@ def test_code_that_a_naive_check_for_admins_meets_takes_over(arena: Arena) -> No
     outcome="D",
     twin=True,
 )
-@pytest.mark.parametrize(
-    "what",
-    [
-        "alter function audit.admin_1(text, text) set search_path = evil",
-        "drop function audit.rescue(text, anyelement, anyelement, jsonb, text)",
-    ],
-)
+@pytest.mark.parametrize("how", ["alter function %s set search_path = evil", "drop function %s"])
 def test_mapper_functions_that_were_tampered_with_are_found_and_no_event_is_lost(
-    arena: Arena, what: str
+    arena: Arena, how: str
 ) -> None:
     with arena.trial() as conn:
         act(conn, "app_owner")
         conn.execute(PAYLOAD.encode())
         conn.execute(
-            "create function evil.tamper(id int) returns text language plpgsql as"
-            f" $$ begin perform evil.try('{what}'); return id; end $$"
+            "create function evil.tamper(id int) returns text language plpgsql as $$ declare"
+            " f text; begin raise notice 'ran as %', current_user; for f in select"
+            " oid::regprocedure from pg_catalog.pg_proc where proowner = 'audit_mapper'::regrole"
+            f" loop perform evil.try(pg_catalog.format('{how}', f)); end loop; return id; end $$"
         )
         conn.execute("select audit.attach('evil.thing', 'thing', organization =>"
             " 'evil.tamper(r.organization_id)')")  # fmt: skip
         before = count(conn)
         act(conn, "app")
-        conn.execute("insert into evil.thing values (1, 1)")
-        conn.execute("update membership set role = 'ADMIN' where user_id = 2")
+        with heard(conn) as said:
+            conn.execute("insert into evil.thing values (1, 1)")
+            conn.execute("update membership set role = 'ADMIN' where user_id = 2")
+        assert whom(said) == {"audit_mapper"}
         did = loot(conn)
-        assert [row["as_whom"] for row in did] == ["audit_mapper"]
+        assert {row["as_whom"] for row in did} <= {"audit_mapper"}
         assert count(conn) == before + 2
         found = conn.execute("select * from audit.doctor() where check_name = 'functions'")
-        assert found.fetchall()
+        # What it did is rolled back, or found.
+        assert bool(found.fetchall()) == bool(did)
         act(conn, "app_owner")
         conn.execute(
             "create or replace function evil.to_jsonb(anyelement) returns jsonb language plpgsql as"
@@ -716,8 +716,6 @@ INTERNAL = [
     "audit.finish_install()", "audit.guard('audit.event')", "audit.generate(1)",
     "audit.record_own('x', null, null, null)", "audit.hmac_sha256('', '')",
     "audit.is_admin('1', '1')",
-    "audit.append(null, null, null, null, null, null, null, null, null, null)",
-    "audit.append_facts(null, null, null, null)",
     "audit.rescue('INSERT', 1, 1, '{}', '')", "audit.admin_1('1', '1')",
 ]  # fmt: skip
 
@@ -814,7 +812,8 @@ ACTS = {
     "role": "update membership set role = 'ADMIN' where user_id = 2",
     "member": "delete from membership where user_id = 2",
     "user": "update app_user set email = 'n@x.test' where id = 2",
-    "child": "insert into workflow_step (workflow_id, position) select min(id), 1 from workflow",
+    "child": "insert into workflow_step (id, workflow_id, position)"
+    " select 900, min(id), 1 from workflow",
     "truncate": "truncate api_key",
 }
 

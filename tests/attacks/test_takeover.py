@@ -17,6 +17,7 @@ from auditdb import doctor
 from tests.attacks.conftest import Arena, act, count, look, newest
 from tests.attacks.hostile import (
     ROADS_TO_CAPTURE,
+    Road,
     build,
     heard,
     mapper_functions,
@@ -1169,8 +1170,13 @@ def test_a_naive_doctor_does_not_see_that_a_view_changed(arena: Arena) -> None:
 
 
 def test_the_roads_lead_to_the_code(arena: Arena) -> None:
-    """A road that capture does not take any more would let its attack pass for nothing."""
+    """A mapping that no capture evaluates any more would let its attack pass for nothing.
+
+    Casts are not asked for: capture may well do without them.
+    """
     for name, road in ROADS_TO_CAPTURE.items():
+        if road.organization == Road().organization:
+            continue
         with arena.trial() as conn:
             build(conn, SAYS, road)
             said = write_twice(conn, context="no json", by="app")
