@@ -45,6 +45,24 @@ alter table naive.log_default owner to naive_app;
 """
 
 
+# A second service in the same database, and an operator who owns no table.
+SERVICES = """
+do $$
+begin
+    if to_regrole('other_owner') is null then
+        create role other_owner login password 'secret';
+    end if;
+    if to_regrole('oper') is null then
+        create role oper login password 'secret';
+    end if;
+end
+$$;
+grant audit_operator to other_owner, oper;
+create schema svc authorization other_owner;
+grant usage on schema svc to public;
+"""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "attack(group, name, outcome, twin): a row of the threat model"
@@ -99,8 +117,8 @@ class Arena:
                 "select 'audit.event_' || to_char(now() at time zone 'UTC', 'YYYY_MM')"
             ).fetchone()
             capture = conn.execute(
-                "select 'audit.capture_' || id from audit.attachment"
-                " where target = 'public.membership'::regclass"
+                "select tgfoid::regproc::text from pg_trigger where tgname = 'auditdb_update'"
+                " and tgrelid = 'public.membership'::regclass"
             ).fetchone()
         assert row and month and capture
         self.audit = Side(
@@ -224,6 +242,7 @@ def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
     """A database with auditdb, an application, and a naive log of the same application."""
     with scratch(request, "auditdb_attacks") as database:
         with psycopg.connect(database.dsn) as conn:
+            conn.execute(SERVICES.encode())
             conn.execute(naive.SETUP.encode())
             conn.execute(PLAYGROUND.format("auditdb_attacks").encode())
             conn.execute("update public.membership set role = 'GUEST' where user_id in (2, 4)")

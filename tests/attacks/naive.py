@@ -2,6 +2,7 @@
 
 The application logs in as the owner of its tables and of the log. The trigger function is open to
 everybody and pins no search_path, the context is a setting, and row-level security trusts another.
+Mappings and rules for admins are stored text that anybody may write: they are run as whoever comes.
 """
 
 from __future__ import annotations
@@ -70,5 +71,61 @@ grant select on naive.log, naive.log_month, naive.report to naive_reader;
 create table naive.signing_key (id text, secret text);
 insert into naive.log (action, organization_id, occurred_at)
 values ('login', '1', now()), ('login', '2', now() - interval '1 s'), ('login', '2', '2090-02-01');
+
+create table naive.mapping (
+    target regclass primary key,
+    organization text not null default 'r.organization_id',
+    admin text not null default 'false'
+);
+grant select, insert, update, delete on naive.mapping to public;
+
+create function naive.reattach(target regclass) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    execute (
+        select format('select (%s)::text from %s as r limit 1', m.organization, m.target)
+        from naive.mapping as m where m.target = reattach.target);
+end $$;
+
+create function naive.doctor() returns setof text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    _m naive.mapping;
+begin
+    for _m in table naive.mapping loop
+        execute format('select (%s)::text from %s as r limit 1', _m.organization, _m.target);
+        execute format('select exists (select from %s as r where (%s))', _m.target, _m.admin);
+    end loop;
+exception when division_by_zero then
+    return next sqlerrm;
+end $$;
+
+create function naive.is_admin(organization text) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    _m naive.mapping;
+    _admin boolean;
+begin
+    for _m in table naive.mapping loop
+        execute format('select exists (select from %s as r where (%s))', _m.target, _m.admin)
+            into _admin;
+        if _admin then
+            return true;
+        end if;
+    end loop;
+    return false;
+end $$;
+
+create function naive.mapped() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    _organization text;
+begin
+    execute (select format('select (%s)::text from (select ($1).*) as r', m.organization)
+        from naive.mapping as m where m.target = tg_relid) into _organization using new;
+    insert into naive.log (action, organization_id, new_values)
+    values (lower(tg_op) || tg_table_name, _organization, to_jsonb(new));
+    return null;
+end $$;
 reset role;
 """

@@ -81,8 +81,6 @@ LOOKUPS = {
     " language plpgsql as $$ begin raise 'no'; end $$",
     "is gone": "drop function playground.team_of(int)",
     "may not be read": "revoke all on playground.team from audit_mapper",
-    "recurses without end": "create or replace function playground.team_of(i int) returns text"
-    " language sql as 'select playground.team_of(i)'",
     "is far too long": "create or replace function playground.team_of(i int) returns text"
     " language sql as $$ select repeat(md5(random()::text), 10000) $$",
 }
@@ -107,7 +105,7 @@ def test_a_lookup_that_fails_costs_detail_only(arena: Arena, how: str) -> None:
         )
         conn.execute("insert into playground.team values (1, 1)")
         conn.execute(LOOKUPS[how].encode())
-        if how in ("asserts", "raises an error", "recurses without end", "is far too long"):
+        if how in ("asserts", "raises an error", "is far too long"):
             conn.execute("delete from playground.team")
         before = count(conn)
         act(conn, "app")
@@ -120,6 +118,32 @@ def test_a_lookup_that_fails_costs_detail_only(arena: Arena, how: str) -> None:
         assert events[1]["new_values"] == {"name": "m"}
         if how not in ("returns none",):
             assert all(degraded(event) for event in events), events
+
+
+@attack(GROUP, "statement_timeout, lock_timeout, cancel during capture", outcome="S")
+def test_a_lookup_that_recurses_without_end_fails_both_or_costs_detail(arena: Arena) -> None:
+    with arena.trial() as conn:
+        act(conn, "app_owner")
+        for statement in (
+            "create function playground.endless(i int) returns text language plpgsql as"
+            " 'begin return playground.endless(i + 1); end'",
+            "create table playground.task (id int primary key, name text)",
+            "grant all on playground.task to app",
+            "select audit.attach('playground.task', 'task',"
+            " organization => 'playground.endless(r.id)')",
+        ):
+            conn.execute(statement.encode())
+        before = count(conn)
+        act(conn, "app")
+        went = True
+        try:
+            with conn.transaction():
+                conn.execute("insert into playground.task values (1, 'n')")
+        except pg.StatementTooComplex:
+            went = False
+        assert count(conn) == before + went
+        if went:
+            assert degraded(newest(conn)[0])
 
 
 @attack(

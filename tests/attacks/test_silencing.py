@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from typing import Any
 
@@ -13,6 +14,7 @@ from psycopg import sql
 
 from tests import test_crash
 from tests.attacks.conftest import NAIVE, Arena, act, count, look, newest, unnoticed
+from tests.attacks.hostile import heard, mapper_functions, whom
 from tests.attacks.report import attack
 from tests.conftest import Database
 from tests.server import Server
@@ -419,7 +421,7 @@ def test_partitions_cascades_and_nested_triggers_lose_nothing(arena: Arena) -> N
         act(conn, "app")
         conn.execute("insert into playground.part values (101, 1), (201, 1), (301, 1)")
         conn.execute("insert into playground.part_2 values (202, 1)")
-        conn.execute("update playground.part_3 set organization_id = 2")
+        conn.execute("update playground.part_3 set organization_id = null")
         assert [e["target_id"] for e in newest(conn, 5)] == ["101", "201", "301", "202", "301"]
         before = count(conn)
         act(conn, "app")
@@ -549,7 +551,7 @@ def test_what_replication_applies_is_an_event_a_row(arena: Arena, db: Database) 
             ).format(sql.Literal(arena.database.dsn))
         )
         for statement in ("insert into sent values (1, 1), (2, 1)",
-                          "update sent set organization_id = 2 where id = 1",
+                          "update sent set organization_id = null where id = 1",
                           "delete from sent where id = 2"):  # fmt: skip
             source.execute(statement.encode())
         applied = threading.Event()
@@ -651,3 +653,298 @@ def test_what_definitions_do_to_rows_is_not_seen(arena: Arena, statement: str) -
         with unnoticed(conn):
             act(conn, "naive_app")
             conn.execute(statement.format("plain" if drops else "naive.").encode())
+
+
+SWAP = (
+    "create table {0}_new (like {0} including all)",
+    "insert into {0}_new select * from {0}",
+    "alter table {0} rename to {1}_old",
+    "alter table {0}_new rename to {1}",
+)
+SWAP_BACK = (
+    "alter table {0} rename to {1}_new",
+    "alter table {0}_old rename to {1}",
+)
+SWAP_ROW = "Rename swap of an attached table (create, copy, rename), and the rename back"
+# By name, or by schema; the second leaves the oid and the short name as they were.
+SWAPS = {
+    "renamed": (SWAP, SWAP_BACK),
+    "moved to another schema": (
+        ("create table playground.{1} (like {0} including all)",
+         "alter table {0} set schema svc", "alter table playground.{1} set schema public"),
+        ("alter table {0} set schema playground", "alter table svc.{1} set schema public"),
+    ),
+    "a view put in its place": (
+        ("alter table {0} rename to {1}_old", "create view {0} as select * from {0}_old"),
+        ("drop view {0}", "alter table {0}_old rename to {1}"),
+    ),
+    "the schema swapped": (
+        ("create schema other", "create table other.{1} (like {0} including all)",
+         "alter table {0} set schema svc", "alter table other.{1} set schema public"),
+        ("alter table {0} set schema other", "alter table svc.{1} set schema public"),
+    ),
+}  # fmt: skip
+CRITICAL = "severity = 'critical' and (object ~ '{0}' or problem ~ '{0}')"
+
+
+@attack(GROUP, SWAP_ROW, outcome="D")
+@pytest.mark.parametrize("how", SWAPS)
+@pytest.mark.parametrize("table", ["workflow", "api_key", "membership"])
+def test_a_swapped_table_is_found_meanwhile_and_after(arena: Arena, table: str, how: str) -> None:
+    there, back = SWAPS[how]
+    with arena.trial() as conn:
+        conn.execute("grant all on schema svc to app_owner")
+        conn.execute("grant all on all tables in schema public to app")
+        assert not findings(conn, CRITICAL.format(table))
+        act(conn, "app_owner")
+        for statement in there:
+            conn.execute(statement.format(f"public.{table}", table).encode())
+        meanwhile = findings(conn, CRITICAL.format(table))
+        assert meanwhile, "doctor finds nothing while another table bears the name"
+        act(conn, "app_owner")
+        for statement in back:
+            conn.execute(statement.format(f"public.{table}", table).encode())
+        assert findings(conn, CRITICAL.format(table)), "nothing is left of the swap"
+        # Until somebody answers for it.
+        act(conn, "app_owner")
+        conn.execute("select audit.attest(%s::regclass)", (f"public.{table}",))
+        assert not findings(conn, CRITICAL.format(table))
+
+
+@attack(GROUP, SWAP_ROW, outcome="D", twin=True)
+def test_a_naive_log_does_not_notice_a_swap(arena: Arena) -> None:
+    with arena.trial() as conn, unnoticed(conn):
+        act(conn, "naive_app")
+        for statement in SWAP:
+            conn.execute(statement.format("naive.membership", "membership").encode())
+        conn.execute("update naive.membership set role = 'OWNER'")
+        for statement in SWAP_BACK:
+            conn.execute(statement.format("naive.membership", "membership").encode())
+
+
+ALTERED = "A function of audit_mapper altered, given away, renamed, moved, made STRICT or dropped"
+ALTERATIONS = {
+    "security invoker": "alter function {f} security invoker",
+    "set search_path": "alter function {f} set search_path = svc, pg_catalog",
+    "reset search_path": "alter function {f} reset search_path",
+    "reset all": "alter function {f} reset all",
+    "set role": "alter function {f} set role = 'app'",
+    "set session authorization": "alter function {f} set session_authorization = 'app'",
+    "set row_security": "alter function {f} set row_security = off",
+    "set read only": "alter function {f} set transaction_read_only = on",
+    "set lock_timeout": "alter function {f} set lock_timeout = 1",
+    "set statement_timeout": "alter function {f} set statement_timeout = 1",
+    "set datestyle": "alter function {f} set datestyle = 'German'",
+    "set conflicts": "alter function {f} set plpgsql.variable_conflict = 'error'",
+    "set unknown": "alter function {f} set svc.x = 'y'",
+    "owner": "alter function {f} owner to other_owner",
+    "owner superuser": "alter function {f} owner to postgres",
+    "schema": "alter function {f} set schema svc",
+    "rename": "alter function {f} rename to gone_{n}",
+    "strict": "alter function {f} strict",
+    "leakproof": "alter function {f} leakproof",
+    "parallel safe": "alter function {f} parallel safe",
+    "immutable": "alter function {f} immutable",
+    "volatile": "alter function {f} volatile",
+    "cost": "alter function {f} cost 1000000",
+    "drop": "drop function {f}",
+    "drop cascade": "drop function {f} cascade",
+    "revoke": "revoke all on function {f} from public, audit_owner, audit_mapper",
+    "grant": "grant execute on function {f} to public",
+    "body": None,
+    "body that raises": None,
+    "body that returns null": None,
+}
+# Where the event is told the same, and nobody could have done it unseen.
+HARMLESS = {"cost", "parallel safe", "leakproof", "volatile", "set datestyle", "set unknown",
+            "immutable"}  # fmt: skip
+BODIES = {
+    "body": "begin raise notice 'ran as %', current_user; return null; end",
+    "body that raises": "begin raise exception 'no'; end",
+    "body that returns null": "begin return null; end",
+}
+CAPTURED = {
+    "public.membership": (
+        "insert into public.membership values (2, 2, 'MEMBER')",
+        "update public.membership set role = 'ADMIN' where user_id = 2 and organization_id = 2",
+        "delete from public.membership where user_id = 2 and organization_id = 2",
+    ),
+    "public.workflow_step": (
+        "insert into public.workflow_step (id, workflow_id, position) values (77, 76, 1)",
+        "update public.workflow_step set position = 2 where id = 77",
+        "delete from public.workflow_step where id = 77",
+    ),
+    "svc.odd": (
+        "insert into svc.odd values (1, 1, '{1}')",
+        "update svc.odd set v = '{2}'",
+        "delete from svc.odd",
+    ),
+}
+
+
+def alter(conn: psycopg.Connection[Any], how: str, name: str, number: int) -> None:
+    """Alter a function in one way."""
+    statement = ALTERATIONS[how]
+    if statement is not None:
+        conn.execute(statement.format(f=name, n=number).encode())
+        return
+    row = conn.execute(
+        "select pg_get_functiondef(oid) as def, prosrc as source, 'o' = any (proargmodes) as many"
+        " from pg_proc where oid = %s::regprocedure",
+        (name,),
+    ).fetchone()
+    assert row is not None
+    body = BODIES[how].replace("return null", "return") if row["many"] else BODIES[how]
+    conn.execute(row["def"].replace(row["source"], body).encode())
+
+
+@attack(GROUP, ALTERED, outcome="S")
+@pytest.mark.parametrize("how", sorted(ALTERATIONS.keys() - BODIES.keys()))  # not the mapper's
+@pytest.mark.parametrize("context", ["", "no json"])
+def test_an_altered_function_costs_detail_only(arena: Arena, how: str, context: str) -> None:
+    """All of them at once, as one who has become audit_mapper would."""
+    with arena.trial() as conn:
+        act(conn, "other_owner")
+        # An array of domains takes the long way, whichever that is; a child looks its parent up.
+        conn.execute("create domain svc.small as int check (value < 9)")
+        conn.execute("create table svc.odd (id int primary key, organization_id int,"
+                     " v svc.small[])")  # fmt: skip
+        conn.execute("grant all on svc.odd to app")
+        conn.execute("select audit.attach('svc.odd', 'odd',"
+                     " organization => 'coalesce(r.organization_id, r.id)')")  # fmt: skip
+        look(conn)
+        conn.execute("insert into workflow (id, organization_id, name) values (76, 1, 'w')")
+        for number, name in enumerate(mapper_functions(conn)):
+            alter(conn, how, name, number)
+        # Nothing may be known of the functions from before.
+        conn.execute("discard plans")
+        for table, statements in CAPTURED.items():
+            act(conn, "app")
+            with heard(conn) as said:
+                for statement in statements:
+                    before = count(conn)
+                    act(conn, "app")
+                    conn.execute("select set_config('auditdb.context', %s, true)", (context,))
+                    conn.execute(statement.encode())
+                    assert count(conn) == before + 1, f"no event of: {statement}"
+                    event = newest(conn)[0]
+                    assert event["captured_from"] == table
+                    complete = event["target_id"] and event["organization_id"] and (
+                        event["old_values"] or event["new_values"])  # fmt: skip
+                    assert complete or (event["details"] or {}).get("degraded"), event
+            assert whom(said) <= {"audit_mapper"}, said
+
+
+@attack(GROUP, ALTERED, outcome="D")
+@pytest.mark.parametrize("how", ALTERATIONS)
+def test_an_altered_function_is_found(arena: Arena, how: str) -> None:
+    with arena.trial() as conn:
+        # One of each kind: those of other tables are made by the same code.
+        names = {re.sub("[0-9]+", "", name): name for name in mapper_functions(conn)}.values()
+        assert not findings(conn, "severity = 'critical'")
+        for number, name in enumerate(names):
+            with conn.transaction(force_rollback=True):
+                alter(conn, how, name, number)
+                look(conn)
+                found = findings(conn, "severity in ('critical', 'warning')")
+                assert found, f"doctor does not find {name} altered"
+                if how not in HARMLESS:
+                    assert [f for f in found if f["severity"] == "critical"], found
+
+
+@attack(GROUP, ALTERED, outcome="S", twin=True)
+def test_a_naive_function_that_is_dropped_breaks_the_action(arena: Arena) -> None:
+    with arena.login("naive_app") as conn:
+        for statement in (
+            "create function naive.image(i int) returns text language sql as 'select i::text'",
+            "create or replace function naive.capture() returns trigger language plpgsql as $$"
+            " begin insert into naive.log (action) values (naive.image(1)); return null; end $$",
+            "drop function naive.image(int)",
+        ):
+            conn.execute(statement.encode())
+        with pytest.raises(pg.UndefinedFunction):
+            conn.execute(CHANGE.format("naive.membership").encode())
+
+
+@attack(GROUP, ALTERED, outcome="D", twin=True)
+def test_a_naive_function_made_strict_loses_events_unnoticed(arena: Arena) -> None:
+    with arena.trial() as conn:
+        act(conn, "naive_app")
+        conn.execute(
+            "create function naive.image(o naive.membership, n naive.membership) returns text"
+            " language plpgsql as $$ begin return 'x'; end $$"
+        )
+        conn.execute(
+            "create or replace function naive.capture() returns trigger language plpgsql as $$"
+            " declare a text := naive.image(old, new); begin if a is not null then"
+            " insert into naive.log (action) values (a); end if; return null; end $$"
+        )
+        with unnoticed(conn):
+            act(conn, "naive_app")
+            conn.execute("alter function naive.image strict")
+            conn.execute("insert into naive.membership values (9, 9, 'OWNER')")
+
+
+LESS = "A mapping in force that says less than what was asked for (verbs, ignore, target type)"
+LESSER = {
+    "no verbs": "mapping || '{\"verbs\": {}}'",
+    "other verbs": "jsonb_set(mapping, '{verbs,changed}', '\"workflow.modified\"')",
+    "verbs of the log": "jsonb_set(mapping, '{verbs,born}', '\"audit.attested\"')",
+    "all ignored": "jsonb_set(mapping, '{ignore}', mapping -> 'columns')",
+    "another type": "jsonb_set(mapping, '{target_type}', '\"nothing\"')",
+    "another organisation": "jsonb_set(mapping, '{organization}', '\"null\"')",
+    "another subject": "jsonb_set(mapping, '{subject}', '\"''7''\"')",
+    "another admin": "jsonb_set(mapping, '{admin}', '\"true\"')",
+    "nothing redacted": "jsonb_set(mapping, '{redact}', '[]')",
+    "never alive": "jsonb_set(mapping, '{alive}', '\"false\"')",
+}
+
+
+@attack(GROUP, LESS, outcome="D")
+@pytest.mark.parametrize("how", LESSER)
+def test_a_mapping_in_force_that_says_less_is_found(arena: Arena, how: str) -> None:
+    """Written by a superuser, since nobody else can: what is in force is what doctor compares."""
+    with arena.trial() as conn:
+        table = "public.app_user" if how == "nothing redacted" else "public.membership"
+        changed = conn.execute(
+            f"update audit.attachment set mapping = {LESSER[how]} where target = '{table}'"
+            f"::regclass and mapping <> {LESSER[how]}".encode()
+        )
+        assert changed.rowcount == 1
+        assert findings(conn, CRITICAL.format(table.split(".")[1])), "doctor finds nothing"
+
+
+@attack(GROUP, LESS, outcome="B")
+@pytest.mark.parametrize("how", LESSER)
+@pytest.mark.parametrize("role", ["app_owner", "oper", "other_owner", "app", "app_auditor"])
+def test_nobody_stores_a_mapping_of_their_own(arena: Arena, how: str, role: str) -> None:
+    with arena.login(role) as conn:
+        for statement in (
+            f"update audit.attachment set mapping = {LESSER[how]}",
+            f"insert into audit.attachment (target, kind, mapping) select 'organization', kind,"
+            f" {LESSER[how]} from audit.attachment limit 1",
+            f"select audit.save_mapping(target, kind, {LESSER[how]}) from audit.attachment",
+        ):
+            with (
+                pytest.raises((pg.InsufficientPrivilege, pg.UndefinedFunction)),
+                conn.transaction(),
+            ):
+                conn.execute(statement.encode())
+
+
+@attack(GROUP, LESS, outcome="B", twin=True)
+def test_a_naive_mapping_is_anyones_to_change(arena: Arena) -> None:
+    with arena.login("naive_app") as conn:
+        conn.execute("insert into naive.mapping values ('naive.membership', 'r.organization_id')")
+        assert conn.execute("update naive.mapping set organization = 'null'").rowcount == 1
+
+
+@attack(GROUP, LESS, outcome="D", twin=True)
+def test_a_naive_doctor_finds_nothing_wrong_with_a_changed_mapping(arena: Arena) -> None:
+    with arena.trial() as conn, unnoticed(conn):
+        act(conn, "naive_app")
+        conn.execute("insert into naive.mapping values ('naive.membership', 'r.organization_id')")
+        act(conn, "stranger")
+        conn.execute("update naive.mapping set organization = 'null'")
+        act(conn, "naive_app")
+        assert conn.execute("select naive.doctor()").fetchall() == []
