@@ -141,14 +141,70 @@ declare
             and attname <> all (audit.open_columns()));
 begin
     execute format('alter table audit.event %s', _actions);
-    perform audit.close_statistics(relid) from pg_partition_tree('audit.event');
-    if to_regclass('audit.event_default_arrived_in_idx') is not null then
-        alter index audit.event_default_arrived_in_idx alter column 1 set statistics 0;
+    -- That of an expression cannot be rid of its statistics.
+    if exists (
+        select from audit.wrong_columns()
+        where relation = to_regclass('audit.event_default_arrived_in_idx')
+    ) then
+        drop index audit.event_default_arrived_in_idx;
+        perform audit.index_default();
     end if;
 end
 $$;
 comment on function audit.alter_columns() is
-    'Gives the columns of the log and of its partitions their collation, and no statistics';
+    'Gives the columns of the log and of its partitions their collation, and takes their '
+    'statistics';
+
+create or replace function audit.is_index_right() returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return to_regclass('audit.event_organization_id_idx') is not null
+    and not exists (select from audit.wrong_columns() where problem like '%bytes');
+comment on function audit.is_index_right() is
+    'Whether the index that pages are read by is that of this release';
+
+-- An index of a month that is over keeps no writer waiting. It says its collations, so that it
+-- stays good when the columns get them.
+create or replace function audit.prebuild_indexes() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _month date;
+    _name text;
+begin
+    foreach _month in array audit.months_attached() loop
+        continue when (audit.month_bounds(_month)).ends > now();
+        _name := 'event_' || to_char(_month, 'YYYY_MM');
+        execute format('create index %I on audit.%I (organization_id collate pg_catalog."C", '
+            'occurred_at desc, id desc, action collate pg_catalog."C", '
+            'actor_id collate pg_catalog."C", target_id collate pg_catalog."C")',
+            'new ' || _name, _name);
+    end loop;
+end
+$$;
+comment on function audit.prebuild_indexes() is
+    'Makes the index of each month that is over, beside the one that is to go';
+
+create or replace function audit.join_indexes() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _index regclass;
+begin
+    for _index in
+        select oid from pg_class
+        where relnamespace = 'audit'::regnamespace and relkind = 'i' and relname ~ '^new event_'
+    loop
+        execute format('alter index %s rename to %I', _index, (
+            select substr(relname, 5) || '_organization_id_occurred_at_id_action_actor_i_idx'
+            from pg_class where oid = _index));
+    end loop;
+    -- Takes in those of months that have it, and makes those of the others.
+    create index event_organization_id_idx
+        on audit.event (organization_id, occurred_at desc, id desc, action, actor_id, target_id);
+end
+$$;
+comment on function audit.join_indexes() is
+    'Makes the index that pages are read by, of those that were made beside it';
 
 create or replace function audit.furnish_columns() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -157,11 +213,16 @@ declare
     _views record;
     _policies record;
     _command text;
+    _is_index_right boolean := audit.is_index_right();
 begin
-    if not exists (select from audit.wrong_columns()) then
+    if _is_index_right and not exists (select from audit.wrong_columns()) then
         return;
     end if;
     perform audit.refuse_dependents();
+    perform audit.close_statistics(relid) from pg_partition_tree('audit.event');
+    if not _is_index_right then
+        perform audit.prebuild_indexes();
+    end if;
     -- Writers and readers wait from here to the commit.
     perform audit.lock_briefly('audit.event', 'access exclusive');
     select * into _views from audit.view_commands();
@@ -169,14 +230,22 @@ begin
     foreach _command in array _views.drop_all || _policies.drop_all loop
         execute _command;
     end loop;
+    if not _is_index_right then
+        drop index if exists audit.event_organization_id_idx,
+            audit.event_organization_id_occurred_at_id_idx;
+    end if;
     perform audit.alter_columns();
+    if not _is_index_right then
+        perform audit.join_indexes();
+    end if;
     foreach _command in array _policies.create_all || _views.create_all loop
         execute _command;
     end loop;
 end
 $$;
 comment on function audit.furnish_columns() is
-    'Makes the columns of the log as they are to be, where they are not; part of install';
+    'Makes the columns of the log, and the index that pages are read by, as they are to be, where '
+    'they are not; part of install. Writers wait for as long as the index of this month takes';
 
 create or replace function audit.mend_columns() returns void
 language plpgsql volatile security definer

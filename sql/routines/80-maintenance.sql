@@ -265,13 +265,15 @@ create or replace function audit.finish_install() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- First: months to come take the columns as they stand, and others' locks are few.
+    perform audit.regenerate();
+    perform audit.record_attestation('install', 'audit.event', '{function}');
+    perform audit.record_attestation('install', kinds => '{function}');
+    -- Of an older release, from here on writers may wait. Months to come take the columns as they
+    -- stand.
     perform audit.furnish_columns();
     perform audit.furnish_policies();
     perform audit.create_months();
-    perform audit.regenerate();
-    perform audit.record_attestation('install', 'audit.event', '{function,policy,relation,grant}');
-    perform audit.record_attestation('install', kinds => '{function}');
+    perform audit.record_attestation('install', 'audit.event', '{policy,relation,grant}');
     perform audit.record_attestation('install', renew => false);
     perform audit.complete_attestation();
     perform audit.record_own('installed', audit.version(), null, null);

@@ -13,6 +13,16 @@ $$;
 comment on function audit.arrived_in(bigint) is
     'Indexed on DEFAULT: the transaction that wrote an event there, for audit.drain()';
 
+create or replace function audit.index_default() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    create index event_default_arrived_in_idx on audit.event_default (audit.arrived_in(id));
+    alter index audit.event_default_arrived_in_idx alter column 1 set statistics 0;
+end
+$$;
+comment on function audit.index_default() is 'Makes the index by which audit.drain() finds newcomers';
+
 create or replace function audit.furnish_default() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -22,8 +32,7 @@ begin
     then
         create policy the_owner_drains on audit.event_default for select to audit_owner
             using (true);
-        create index event_default_arrived_in_idx on audit.event_default (audit.arrived_in(id));
-        alter index audit.event_default_arrived_in_idx alter column 1 set statistics 0;
+        perform audit.index_default();
     end if;
 end
 $$;
