@@ -340,6 +340,33 @@ def test_an_unknown_actor_type_is_refused_and_the_connection_stays_usable(db: Da
         assert in_force(conn)["actor_type"] == "user"
 
 
+@pytest.mark.parametrize("name", ["actor_id", "impersonator_id", "source", "organization_id"])
+def test_sql_sets_identifiers_of_up_to_200_characters_and_refuses_longer_ones(
+    db: Database, name: str
+) -> None:
+    conn = db.connect("app", autocommit=False)
+    query = f"select audit.set_context({name} => %s)".encode()
+    conn.execute(query, ["é" * 200])
+    assert in_force(conn)[name] == "é" * 200
+    with pytest.raises(psycopg.errors.StringDataRightTruncation, match="longer than 200"):
+        conn.execute(query, ["é" * 201])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("actor_type => 'robot'", 'actor_type is "robot"'),
+        ("actor_type => null", "actor_type is"),
+        ("details => '[1]'", "details is array, not an object"),
+    ],
+)
+def test_sql_refuses_a_context_that_no_event_could_carry(
+    db: Database, arguments: str, says: str
+) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=says):
+        db.connect("app").execute(f"select audit.set_context({arguments})".encode())
+
+
 @pytest.mark.parametrize("value", [b"7", True, 7.0, object(), "a\x00b", "a\ud800b"])
 def test_an_identifier_that_cannot_be_meant_is_named(db: Database, value: Any) -> None:
     with pytest.raises(InvalidInput, match="actor_id"), context(db.connect("app"), actor_id=value):

@@ -224,3 +224,26 @@ def test_what_logical_replication_applies_is_captured(
         while publisher.execute(slots).fetchone() != (None,) and time.monotonic() < until:
             time.sleep(0.05)
         publisher.execute("select pg_drop_replication_slot('auditdb_test')")
+
+
+def test_what_was_granted_by_hand_to_a_role_of_the_log_does_not_outlive_an_upgrade(
+    db: Database,
+) -> None:
+    admin = db.connect()
+    held = """select format('%s on %s to %s', privilege_type, o.name, grantee::regrole) from (
+            select oid::regclass::text, relacl from pg_class
+            where relnamespace = 'audit'::regnamespace
+            union all select oid::regprocedure::text, proacl from pg_proc
+            where pronamespace = 'audit'::regnamespace
+        ) as o (name, acl), aclexplode(acl) order by 1"""
+    before = admin.execute(held.encode()).fetchall()
+    admin.execute(
+        """grant select on audit.signing_key to audit_reader, audit_auditor;
+        grant insert on audit.event to audit_writer;
+        grant update on audit.attachment to audit_operator;
+        grant execute on all functions in schema audit
+            to audit_reader, audit_auditor, audit_writer, audit_operator"""
+    )
+    assert len(admin.execute(held.encode()).fetchall()) > len(before) + 100
+    auditdb.install(db.dsn)
+    assert admin.execute(held.encode()).fetchall() == before
