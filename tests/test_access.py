@@ -55,3 +55,15 @@ def test_an_admin_who_was_softly_deleted_reads_nothing(db: Database, options: st
     assert read(db, "1", "1", "select action from audit.event") == []
     owner.execute("update membership set deleted_at = null where user_id = 1")
     assert read(db, "1", "1", "select action from audit.event")
+
+
+def test_a_check_that_fails_lets_nobody_in_and_leaves_the_others_in_force(db: Database) -> None:
+    owner = db.connect("app_owner")
+    owner.execute("create table member (organization_id int, user_id int, role text)")
+    owner.execute("insert into member values (1, 1, 'OWNER'), (1, 2, 'OWNER'), (2, 3, 'OWNER')")
+    owner.execute("select audit.attach('member', 'membership')")
+    owner.execute("alter table membership rename role to position")  # the check of the older fails
+    conn = db.connect("app_reader", autocommit=False)
+    assert organization_of(conn, sign(db.key, "2", "1")) == "1"
+    assert organization_of(conn, sign(db.key, "4", "2")) is None
+    assert organization_of(conn, sign(db.key, "9", "1")) is None

@@ -464,3 +464,77 @@ def test_a_cancelled_task_rolls_back_and_leaves_the_connection_usable(workflow: 
 
     asyncio.run(work())
     assert modified(workflow) == []
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_block_that_cannot_begin_leaves_no_transaction_open(
+    db: Database, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """After BEGIN has been sent, whatever raises."""
+
+    class Stopped(Exception):
+        pass
+
+    def stopped(self: object) -> None:
+        raise Stopped
+
+    async def stopped_async(self: object) -> None:
+        raise Stopped
+
+    def work() -> None:
+        conn = db.connect("app", autocommit=False)
+        with context(conn, actor_id=7):
+            pass
+        monkeypatch.setattr(psycopg.Transaction, "__enter__", stopped)
+        with pytest.raises(Stopped), context(conn, actor_id=7):
+            pytest.fail("the block was entered")
+        assert conn.info.transaction_status == TransactionStatus.IDLE
+        assert conn.autocommit is False
+
+    async def work_async() -> None:
+        conn = await psycopg.AsyncConnection.connect(db.conninfo("app"))
+        async with context_async(conn, actor_id=7):
+            pass
+        monkeypatch.setattr(psycopg.AsyncTransaction, "__aenter__", stopped_async)
+        with pytest.raises(Stopped):
+            async with context_async(conn, actor_id=7):
+                pytest.fail("the block was entered")
+        assert conn.info.transaction_status == TransactionStatus.IDLE
+        assert conn.autocommit is False
+        await conn.close()
+
+    asyncio.run(work_async()) if how == "async" else work()
+
+
+def test_the_asynchronous_context_sets_each_context_as_it_did_the_first(db: Database) -> None:
+    async def work() -> None:
+        async with await psycopg.AsyncConnection.connect(db.conninfo("app")) as conn:
+            for actor in (7, 8, 9):
+                async with context_async(conn, actor_id=actor, source="api"):
+                    row = await (await conn.execute("select audit.current_context()")).fetchone()
+                    assert row == ({"actor_id": str(actor), "actor_type": "user", "source": "api"},)
+                assert conn.info.transaction_status == TransactionStatus.IDLE
+                assert conn.autocommit is False
+                with pytest.raises(psycopg.errors.DivisionByZero):
+                    async with context_async(conn, actor_id=actor):
+                        await conn.execute("select 1 / 0")
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("actor", ["O'Brien", "'; drop table workflow; --", "\\'", '"}', "$$"])
+def test_no_character_of_a_context_ends_its_statement(db: Database, actor: str) -> None:
+    conn = db.connect("app")
+    for _ in range(2):  # the second is set at less cost
+        with context(conn, actor_id=actor, note=actor):
+            assert in_force(conn)["actor_id"] == in_force(conn)["details"]["note"] == actor
+
+
+@pytest.mark.parametrize("name", ["actor_id", "impersonator_id", "source", "organization_id"])
+def test_python_refuses_identifiers_of_more_than_200_characters(db: Database, name: str) -> None:
+    conn = db.connect("app")
+    for _ in range(2):
+        with context(conn, **{name: "é" * 200}):
+            assert in_force(conn)[name] == "é" * 200
+        with pytest.raises(InvalidInput, match=f"{name} is longer than 200"):
+            context(conn, **{name: "é" * 201})

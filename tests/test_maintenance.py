@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -264,3 +265,23 @@ def test_writers_go_on_while_maintenance_runs(db: Database) -> None:
     assert failures == []
     assert "moved 2000 events out of DEFAULT" in done
     assert len(db.events("action = 'workflow.modified'")) == written
+
+
+def test_a_month_begins_at_midnight_utc_whatever_the_time_zone(empty_db: Database) -> None:
+    conn = empty_db.connect()
+    for zone in ("UTC", "Asia/Kathmandu", "America/New_York"):
+        conn.execute(f"set timezone = '{zone}'".encode())
+        row = conn.execute("select * from audit.month_bounds('2026-03-31')").fetchone()
+        assert row == (datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC))
+
+
+def test_maintenance_does_nothing_while_an_install_is_running(empty_db: Database) -> None:
+    fill(empty_db, "2020-03", 3)
+    installing = empty_db.connect(autocommit=False)
+    installing.execute("select pg_advisory_xact_lock(hashtextextended('auditdb', 0))")
+    owner = empty_db.connect("app_owner")
+    [said] = maintain(owner)
+    assert said.startswith("nothing done")
+    assert default_count(empty_db) == 3
+    installing.rollback()
+    assert maintain(owner) == ["moved 3 events out of DEFAULT"]

@@ -148,3 +148,16 @@ def test_the_asynchronous_form_raises_the_same(db: Database) -> None:
                 await record_async(conn, "Login")
 
     asyncio.run(work())
+
+
+def test_an_event_of_the_log_itself_names_the_login(db: Database) -> None:
+    db.connect("app_owner").execute("select audit.create_key()")
+    row = (
+        db.connect()
+        .execute(
+            "select actor_id, actor_type, db_user, source from audit.event"
+            " where action = 'audit.key_created'"
+        )
+        .fetchone()
+    )
+    assert row == ("app_owner", "database", "app_owner", "system")

@@ -53,6 +53,18 @@ def test_a_token_lives_for_an_hour_at_the_most(db: Database) -> None:
     assert organization_of(db, sign(db.key, "1", "1", seconds=3602)) is None
 
 
+def test_a_token_ends_by_the_clock_also_within_a_transaction(db: Database) -> None:
+    with psycopg.connect(db.conninfo("app_reader")) as conn:
+        began = conn.execute("select extract(epoch from now())").fetchone()
+        assert began is not None
+        while int(time.time()) <= began[0]:
+            pass
+        # Void since this second, which began after the transaction did.
+        token = sign(db.key, "1", "1", seconds=0)
+        conn.execute("select set_config('auditdb.viewer', %s, true)", (token,))
+        assert conn.execute("select audit.viewer_organization()").fetchone() == (None,)
+
+
 def test_a_token_longer_than_2000_characters_is_void_whoever_signed_it(db: Database) -> None:
     owner = db.connect("app_owner")
     owner.execute("create table member (organization_id text, user_id text, role text)")

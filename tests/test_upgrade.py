@@ -247,3 +247,19 @@ def test_what_was_granted_by_hand_to_a_role_of_the_log_does_not_outlive_an_upgra
     assert len(admin.execute(held.encode()).fetchall()) > len(before) + 100
     auditdb.install(db.dsn)
     assert admin.execute(held.encode()).fetchall() == before
+
+
+def test_an_install_is_an_event(db: Database) -> None:
+    query = "select count(*), max(target_id) from audit.event where action = 'audit.installed'"
+    for number in (1, 2):
+        assert db.connect().execute(query.encode()).fetchone() == (number, auditdb.__version__)
+        auditdb.install(db.dsn)
+
+
+def test_an_upgrade_closes_the_schema_to_public(db: Database) -> None:
+    db.connect().execute("grant usage, create on schema audit to public")
+    auditdb.install(db.dsn)
+    row = db.connect("stranger").execute(
+        "select has_schema_privilege('audit', 'usage'), has_schema_privilege('audit', 'create')"
+    )
+    assert row.fetchone() == (False, False)
