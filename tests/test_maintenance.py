@@ -13,6 +13,7 @@ import auditdb
 from auditdb import doctor
 from auditdb._maintain import maintain
 from tests.conftest import Database
+from tests.test_catalog import UNGUARDED
 
 
 def default_count(db: Database) -> int:
@@ -68,6 +69,7 @@ def test_a_drained_log_is_as_guarded_as_before(empty_db: Database) -> None:
             superuser.execute(f"truncate audit.{table}".encode())
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
         superuser.execute("delete from audit.event_2020_03")
+    assert superuser.execute(UNGUARDED.encode()).fetchall() == []
 
 
 def insert_old(conn: psycopg.Connection[Any], target: str) -> None:
@@ -111,12 +113,13 @@ def test_events_that_arrive_while_others_are_moved_are_moved_too(empty_db: Datab
     # The 500 are copied; the open transaction keeps the drain from its lock.
     wait_for_sleep(watch, drain, thread)
     held = watch.execute(
-        "select distinct mode from pg_locks where pid = %s and granted and relation in "
-        "('audit.event'::regclass, 'audit.event_default'::regclass)",
+        "select relation::regclass::text, mode from pg_locks where pid = %s and granted and "
+        "relation in ('audit.event'::regclass, 'audit.event_default'::regclass)",
         [drain.info.backend_pid],
     ).fetchall()
-    assert ("ShareUpdateExclusiveLock",) in held
-    assert {mode for (mode,) in held} <= {"AccessShareLock", "ShareUpdateExclusiveLock"}
+    for table in ("audit.event", "audit.event_default"):
+        assert (table, "ShareUpdateExclusiveLock") in held
+    assert {mode for _, mode in held} <= {"AccessShareLock", "ShareUpdateExclusiveLock"}
     watch.execute("set lock_timeout = '5s'")
     watch.execute("set role audit_owner")
     insert_old(watch, "meanwhile")
@@ -149,6 +152,29 @@ def test_events_of_a_transaction_older_than_the_first_copy_are_moved_too(
     thread.join()
     assert done == ["moved 2 events out of DEFAULT"]
     assert len(empty_db.events("target_id = 'in flight'")) == 1
+
+
+def test_events_that_are_committed_while_the_drain_waits_for_its_lock_are_moved_too(
+    empty_db: Database,
+) -> None:
+    fill(empty_db, "2020-03", 1)
+    # As if the writer were just in time.
+    watch = empty_db.connect()
+    watch.execute("alter function audit.try_lock(regclass, text) set lock_timeout = '60s'")
+    writer = empty_db.connect(autocommit=False)
+    writer.execute("set role audit_owner")
+    insert_old(writer, "in time")
+    drain = empty_db.connect("app_owner")
+    thread, done = started(drain)
+    while not watch.execute(
+        "select from pg_locks where pid = %s and not granted and mode = 'AccessExclusiveLock'",
+        [drain.info.backend_pid],
+    ).fetchall():
+        assert thread.is_alive()
+    writer.commit()
+    thread.join()
+    assert done == ["moved 2 events out of DEFAULT"]
+    assert len(empty_db.events("target_id = 'in time'")) == 1
 
 
 def test_a_drained_log_can_be_drained_again(empty_db: Database) -> None:

@@ -161,3 +161,16 @@ def test_an_event_of_the_log_itself_names_the_login(db: Database) -> None:
         .fetchone()
     )
     assert row == ("app_owner", "database", "app_owner", "system")
+
+
+def test_sql_records_under_the_context_in_force(db: Database) -> None:
+    conn = db.connect("app", autocommit=False)
+    conn.execute("select audit.set_context('7', 'api_key', '1', 'api', '2', '{\"a\": 1}')")
+    conn.execute("select audit.record_event('report.exported', details => '{\"b\": 2}')")
+    conn.commit()
+    (event,) = db.events()
+    assert (event["actor_id"], event["actor_type"], event["impersonator_id"]) == (
+        "7", "api_key", "1",
+    )  # fmt: skip
+    assert (event["source"], event["organization_id"]) == ("api", "2")
+    assert event["details"] == {"a": 1, "b": 2}
