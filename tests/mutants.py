@@ -241,9 +241,19 @@ def try_mutant(servers: Servers, mutant: Mutant) -> Verdict:
             return run(root, shlex.split(mutant.test), server)
 
 
+@contextmanager
+def workers(jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of threads that, where something is raised, begin nothing more."""
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def run_all(mutants: list[Mutant], jobs: int) -> int:
     """Try mutants, print what became of each, and return how many were noticed."""
-    with Servers(jobs) as servers, ThreadPoolExecutor(jobs) as pool:
+    with Servers(jobs) as servers, workers(jobs) as pool:
         by_place: defaultdict[Place, set[str]] = defaultdict(set)
         for mutant in mutants:
             by_place[mutant.place].add(mutant.test)
@@ -283,6 +293,8 @@ def main() -> int:
         if unknown:
             parser.error(f"no mutant is called {', '.join(sorted(unknown))}")
         mutants = [mutant for mutant in mutants if mutant.name in args.only]
+    # As Ctrl-C: the servers are stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     here = [mutant for mutant in mutants if mutant.place.is_here]
     noticed = run_all(here, args.jobs)
     for mutant in mutants:

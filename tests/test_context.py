@@ -68,11 +68,13 @@ def test_the_block_commits_although_the_connection_does_not_autocommit(workflow:
 
 def test_the_context_does_not_outlive_its_block(workflow: Database) -> None:
     conn = workflow.connect("app")
-    with context(conn, actor_id=7):
-        pass
-    conn.execute(RENAME)
-    (event,) = modified(workflow)
-    assert (event["actor_id"], event["actor_type"], event["source"]) == ("app", "database", "sql")
+    for _ in range(2):  # the second is set at less cost
+        with context(conn, actor_id=7):
+            pass
+        conn.execute(RENAME)
+        event = modified(workflow)[-1]
+        who = (event["actor_id"], event["actor_type"], event["source"])
+        assert who == ("app", "database", "sql")
 
 
 def test_naive_twin_a_session_setting_outlives_its_block(workflow: Database) -> None:

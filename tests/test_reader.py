@@ -310,7 +310,12 @@ def test_an_unknown_filter_is_a_type_error(db: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    "at", ["now() - n * interval '20 days'", "'2026-01-31 12:00:00.123456+01'"]
+    "at",
+    [
+        "now() - n * interval '20 days'",
+        "now() - n * interval '200 days'",
+        "'2026-01-31 12:00:00.123456+01'",
+    ],
 )
 def test_pages_meet_without_gap_or_repetition_also_at_equal_times(db: Database, at: str) -> None:
     write(db, 25, at=at)
