@@ -32,6 +32,9 @@ fuzz: $(BIN)/auditdb ## Run the long fuzz campaigns
 	AUDITDB_FUZZ=100000 AUDITDB_FUZZ_STATEMENTS=10000 AUDITDB_FUZZ_CHURN=500 \
 		$(BIN)/python -m pytest -q tests/fuzz tests/test_token_fuzz.py
 
+mutants: $(BIN)/auditdb ## Break important lines one at a time: each time a test must fail
+	$(BIN)/python -m tests.mutants
+
 crash: $(BIN)/auditdb ## Kill the server 100 times under a million transactions
 	AUDITDB_CRASH_KILLS=100 AUDITDB_CRASH_TRANSACTIONS=1000000 $(BIN)/python -m pytest -q tests/test_crash.py
 
@@ -48,4 +51,4 @@ clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check attacks fuzz crash bench reference clean
+.PHONY: help demo test check attacks fuzz mutants crash bench reference clean

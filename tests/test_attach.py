@@ -192,6 +192,11 @@ def test_only_the_owner_of_a_table_attaches_it(db: Database) -> None:
         ("'workflow', 'workflow', subject => '1 +'", "syntax error"),
         ("'workflow', 'workflow', organization => 'select id from organization'", "organization"),
         ("'organization', 'membership'", "tells the organisation of a membership"),
+        ("'workflow', 'workflow', organization => 'max(r.id)'", "aggregate functions"),
+        ("'workflow', 'workflow', subject => 'string_agg(r.name, r.name)'", "aggregate functions"),
+        ("'membership', 'membership', admin => 'bool_or(true)'", "aggregate functions"),
+        ("'workflow', 'workflow', target_id => 'row_number() over ()'", "window functions"),
+        ("'workflow', 'workflow', target_id => 'generate_series(1, r.id)'", "set-returning"),
     ],
 )
 def test_mapping_that_cannot_be_meant_is_refused_with_its_reason(

@@ -416,3 +416,18 @@ def test_replication_role_does_not_silence_capture(db: Database) -> None:
     assert conn.execute("select count(*) from copied").fetchone() == (0,)
     conn.execute("update membership set role = 'A' where user_id = 2")
     assert db.actions() == ["membership.role_changed"]
+
+
+@pytest.mark.parametrize("table", ["plain", "membership"])
+def test_change_whose_event_cannot_be_written_fails_with_it(db: Database, table: str) -> None:
+    attach(
+        db,
+        """create table plain (id int primary key, role text); grant all on plain to app;
+        insert into plain values (1, 'MEMBER'); select audit.attach('plain', 'plain')""",
+    )
+    admin = db.connect()
+    admin.execute("alter table audit.event add constraint too_full check (id < 0) not valid")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        db.connect("app").execute(f"update {table} set role = 'OTHER'".encode())
+    row = admin.execute(f"select from {table} where role = 'OTHER'".encode()).fetchone()
+    assert row is None

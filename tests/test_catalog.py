@@ -118,6 +118,30 @@ def test_public_holds_nothing(db: Database) -> None:
     )
 
 
+def test_functions_to_come_are_closed_to_public(db: Database) -> None:
+    conn = db.connect()
+    conn.execute("set role audit_owner")
+    conn.execute("create function audit.later() returns int language sql return 1")
+    conn.execute("reset role")
+    row = conn.execute("select has_function_privilege('stranger', 'audit.later()', 'execute')")
+    assert row.fetchone() == (False,)
+
+
+def test_the_schema_belongs_to_audit_owner_who_alone_creates_in_it(empty_db: Database) -> None:
+    # No table was attached since: that takes and gives back the right to create.
+    owner = "select nspowner::regrole::text from pg_namespace where nspname = 'audit'"
+    assert found(empty_db, owner) == ["audit_owner"]
+    creators = """select rolname from pg_roles
+        where has_schema_privilege(oid, 'audit', 'create') and not rolsuper"""
+    assert found(empty_db, creators) == ["audit_owner"]
+
+
+def test_every_table_of_the_log_outlives_a_crash(db: Database) -> None:
+    lost = """select oid::regclass::text from pg_class
+        where relnamespace = 'audit'::regnamespace and relpersistence <> 'p'"""
+    assert found(db, lost) == []
+
+
 def test_nobody_but_audit_owner_holds_more_than_select_on_a_table(db: Database) -> None:
     assert (
         found(

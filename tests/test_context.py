@@ -78,11 +78,13 @@ def test_the_block_commits_although_the_connection_does_not_autocommit(workflow:
 
 def test_the_context_does_not_outlive_its_block(workflow: Database) -> None:
     conn = workflow.connect("app")
-    with context(conn, actor_id=7):
-        pass
-    conn.execute(RENAME)
-    (event,) = modified(workflow)
-    assert (event["actor_id"], event["actor_type"], event["source"]) == ("app", "database", "sql")
+    for _ in range(2):  # the second is set at less cost
+        with context(conn, actor_id=7):
+            pass
+        conn.execute(RENAME)
+        event = modified(workflow)[-1]
+        who = (event["actor_id"], event["actor_type"], event["source"])
+        assert who == ("app", "database", "sql")
 
 
 def test_naive_twin_a_session_setting_outlives_its_block(workflow: Database) -> None:
@@ -350,6 +352,33 @@ def test_an_unknown_actor_type_is_refused_and_the_connection_stays_usable(db: Da
         assert in_force(conn)["actor_type"] == "user"
 
 
+@pytest.mark.parametrize("name", ["actor_id", "impersonator_id", "source", "organization_id"])
+def test_sql_sets_identifiers_of_up_to_200_characters_and_refuses_longer_ones(
+    db: Database, name: str
+) -> None:
+    conn = db.connect("app", autocommit=False)
+    query = f"select audit.set_context({name} => %s)".encode()
+    conn.execute(query, ["é" * 200])
+    assert in_force(conn)[name] == "é" * 200
+    with pytest.raises(psycopg.errors.StringDataRightTruncation, match="longer than 200"):
+        conn.execute(query, ["é" * 201])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("actor_type => 'robot'", 'actor_type is "robot"'),
+        ("actor_type => null", "actor_type is"),
+        ("details => '[1]'", "details is array, not an object"),
+    ],
+)
+def test_sql_refuses_a_context_that_no_event_could_carry(
+    db: Database, arguments: str, says: str
+) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=says):
+        db.connect("app").execute(f"select audit.set_context({arguments})".encode())
+
+
 @pytest.mark.parametrize("value", [b"7", True, 7.0, object(), "a\x00b", "a\ud800b"])
 def test_an_identifier_that_cannot_be_meant_is_named(db: Database, value: Any) -> None:
     with pytest.raises(InvalidInput, match="actor_id"), context(db.connect("app"), actor_id=value):
@@ -447,3 +476,77 @@ def test_a_cancelled_task_rolls_back_and_leaves_the_connection_usable(workflow: 
 
     asyncio.run(work())
     assert modified(workflow) == []
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_block_that_cannot_begin_leaves_no_transaction_open(
+    db: Database, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """After BEGIN has been sent, whatever raises."""
+
+    class Stopped(Exception):
+        pass
+
+    def stopped(self: object) -> None:
+        raise Stopped
+
+    async def stopped_async(self: object) -> None:
+        raise Stopped
+
+    def work() -> None:
+        conn = db.connect("app", autocommit=False)
+        with context(conn, actor_id=7):
+            pass
+        monkeypatch.setattr(psycopg.Transaction, "__enter__", stopped)
+        with pytest.raises(Stopped), context(conn, actor_id=7):
+            pytest.fail("the block was entered")
+        assert conn.info.transaction_status == TransactionStatus.IDLE
+        assert conn.autocommit is False
+
+    async def work_async() -> None:
+        conn = await psycopg.AsyncConnection.connect(db.conninfo("app"))
+        async with context_async(conn, actor_id=7):
+            pass
+        monkeypatch.setattr(psycopg.AsyncTransaction, "__aenter__", stopped_async)
+        with pytest.raises(Stopped):
+            async with context_async(conn, actor_id=7):
+                pytest.fail("the block was entered")
+        assert conn.info.transaction_status == TransactionStatus.IDLE
+        assert conn.autocommit is False
+        await conn.close()
+
+    asyncio.run(work_async()) if how == "async" else work()
+
+
+def test_the_asynchronous_context_sets_each_context_as_it_did_the_first(db: Database) -> None:
+    async def work() -> None:
+        async with await psycopg.AsyncConnection.connect(db.conninfo("app")) as conn:
+            for actor in (7, 8, 9):
+                async with context_async(conn, actor_id=actor, source="api"):
+                    row = await (await conn.execute("select audit.current_context()")).fetchone()
+                    assert row == ({"actor_id": str(actor), "actor_type": "user", "source": "api"},)
+                assert conn.info.transaction_status == TransactionStatus.IDLE
+                assert conn.autocommit is False
+                with pytest.raises(psycopg.errors.DivisionByZero):
+                    async with context_async(conn, actor_id=actor):
+                        await conn.execute("select 1 / 0")
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("actor", ["O'Brien", "'; drop table workflow; --", "\\'", '"}', "$$"])
+def test_no_character_of_a_context_ends_its_statement(db: Database, actor: str) -> None:
+    conn = db.connect("app")
+    for _ in range(2):  # the second is set at less cost
+        with context(conn, actor_id=actor, note=actor):
+            assert in_force(conn)["actor_id"] == in_force(conn)["details"]["note"] == actor
+
+
+@pytest.mark.parametrize("name", ["actor_id", "impersonator_id", "source", "organization_id"])
+def test_python_refuses_identifiers_of_more_than_200_characters(db: Database, name: str) -> None:
+    conn = db.connect("app")
+    for _ in range(2):
+        with context(conn, **{name: "é" * 200}):
+            assert in_force(conn)[name] == "é" * 200
+        with pytest.raises(InvalidInput, match=f"{name} is longer than 200"):
+            context(conn, **{name: "é" * 201})

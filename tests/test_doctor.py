@@ -608,3 +608,14 @@ def test_findings_are_printed_with_the_command_that_mends_them() -> None:
         "    Nobody can be given a viewer token.\n    select audit.create_key()"
     )
     assert doctor.render([]) == "healthy: nothing found"
+
+
+def test_a_fix_that_is_refused_stops_none_of_the_others(healthy: Database) -> None:
+    run(healthy.connect("app_owner"), "alter table membership disable trigger auditdb_update")
+    run(healthy.connect(), "alter table workflow disable trigger auditdb_update;"
+        "alter table workflow owner to stranger")  # fmt: skip
+    done = doctor.fix(healthy.connect("app_owner"), diagnose(healthy))
+    assert len([line for line in done if "-- refused: " in line]) == 1
+    assert [f.object for f in diagnose(healthy) if f.check_name == "triggers"] == [
+        "public.workflow"
+    ]

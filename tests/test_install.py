@@ -276,3 +276,19 @@ def test_install_leaves_the_environment_alone(create: Create) -> None:
     before = dict(os.environ)
     auditdb.install(create())
     assert dict(os.environ) == before
+
+
+def test_no_search_path_redirects_the_install(create: Create) -> None:
+    dsn = create()
+    # Nearer than the functions of PostgreSQL, for whoever asks in the path of the database.
+    run(dsn, "create schema evil; grant usage on schema evil to public;"
+        "create function evil.split_part(text, text, int) returns text language sql immutable"
+        " as $$ select 'redirected' $$")  # fmt: skip
+    name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
+    run(dsn, f'alter database "{name}" set search_path = evil, pg_catalog')
+    auditdb.install(dsn)
+    with psycopg.connect(dsn) as conn:
+        conn.execute("set search_path = pg_catalog")
+        view = conn.execute("select pg_get_viewdef('audit.log'::regclass)").fetchone()
+    assert view is not None
+    assert "split_part" in view[0] and "evil" not in view[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -12,6 +13,7 @@ import auditdb
 from auditdb import doctor
 from auditdb._maintain import maintain
 from tests.conftest import Database
+from tests.test_catalog import UNGUARDED
 
 
 def default_count(db: Database) -> int:
@@ -67,6 +69,7 @@ def test_a_drained_log_is_as_guarded_as_before(empty_db: Database) -> None:
             superuser.execute(f"truncate audit.{table}".encode())
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
         superuser.execute("delete from audit.event_2020_03")
+    assert superuser.execute(UNGUARDED.encode()).fetchall() == []
 
 
 def insert_old(conn: psycopg.Connection[Any], target: str) -> None:
@@ -75,6 +78,25 @@ def insert_old(conn: psycopg.Connection[Any], target: str) -> None:
         "values ('2020-03-20', 'test.old', 'success', 'system', 'test', %s)",
         [target],
     )
+
+
+def started(conn: psycopg.Connection[Any]) -> tuple[threading.Thread, list[str]]:
+    """Start maintenance, and return its thread and what it will have done."""
+    done: list[str] = []
+    thread = threading.Thread(target=lambda: done.extend(maintain(conn)))
+    thread.start()
+    return thread, done
+
+
+def wait_for_sleep(
+    watch: psycopg.Connection[Any], drain: psycopg.Connection[Any], thread: threading.Thread
+) -> None:
+    """Wait until maintenance has copied once, and waits for a lock that it cannot have."""
+    while not watch.execute(
+        "select from pg_stat_activity where pid = %s and wait_event = 'PgSleep'",
+        [drain.info.backend_pid],
+    ).fetchall():
+        assert thread.is_alive()
 
 
 def test_events_that_arrive_while_others_are_moved_are_moved_too(empty_db: Database) -> None:
@@ -86,23 +108,18 @@ def test_events_that_arrive_while_others_are_moved_are_moved_too(empty_db: Datab
     writer.execute("savepoint s")
     insert_old(writer, "in a savepoint")
     drain = empty_db.connect("app_owner")
-    done: list[str] = []
-    thread = threading.Thread(target=lambda: done.extend(maintain(drain)))
-    thread.start()
+    thread, done = started(drain)
     watch = empty_db.connect()
     # The 500 are copied; the open transaction keeps the drain from its lock.
-    while not watch.execute(
-        "select from pg_stat_activity where pid = %s and wait_event = 'PgSleep'",
-        [drain.info.backend_pid],
-    ).fetchall():
-        assert thread.is_alive()
+    wait_for_sleep(watch, drain, thread)
     held = watch.execute(
-        "select distinct mode from pg_locks where pid = %s and granted and relation in "
-        "('audit.event'::regclass, 'audit.event_default'::regclass)",
+        "select relation::regclass::text, mode from pg_locks where pid = %s and granted and "
+        "relation in ('audit.event'::regclass, 'audit.event_default'::regclass)",
         [drain.info.backend_pid],
     ).fetchall()
-    assert ("ShareUpdateExclusiveLock",) in held
-    assert {mode for (mode,) in held} <= {"AccessShareLock", "ShareUpdateExclusiveLock"}
+    for table in ("audit.event", "audit.event_default"):
+        assert (table, "ShareUpdateExclusiveLock") in held
+    assert {mode for _, mode in held} <= {"AccessShareLock", "ShareUpdateExclusiveLock"}
     watch.execute("set lock_timeout = '5s'")
     watch.execute("set role audit_owner")
     insert_old(watch, "meanwhile")
@@ -117,6 +134,47 @@ def test_events_that_arrive_while_others_are_moved_are_moved_too(empty_db: Datab
     assert default_count(empty_db) == 0
     superuser = empty_db.connect()
     assert [f for f in doctor.diagnose(superuser) if f.check_name != "readers"] == []
+
+
+def test_events_of_a_transaction_older_than_the_first_copy_are_moved_too(
+    empty_db: Database,
+) -> None:
+    writer = empty_db.connect(autocommit=False)
+    writer.execute("set role audit_owner")
+    insert_old(writer, "in flight")
+    # A later transaction ends before it: the snapshot of the copy has an end beyond both, and sees
+    # but this one.
+    fill(empty_db, "2020-03", 1)
+    drain, watch = empty_db.connect("app_owner"), empty_db.connect()
+    thread, done = started(drain)
+    wait_for_sleep(watch, drain, thread)
+    writer.commit()
+    thread.join()
+    assert done == ["moved 2 events out of DEFAULT"]
+    assert len(empty_db.events("target_id = 'in flight'")) == 1
+
+
+def test_events_that_are_committed_while_the_drain_waits_for_its_lock_are_moved_too(
+    empty_db: Database,
+) -> None:
+    fill(empty_db, "2020-03", 1)
+    # As if the writer were just in time.
+    watch = empty_db.connect()
+    watch.execute("alter function audit.try_lock(regclass, text) set lock_timeout = '60s'")
+    writer = empty_db.connect(autocommit=False)
+    writer.execute("set role audit_owner")
+    insert_old(writer, "in time")
+    drain = empty_db.connect("app_owner")
+    thread, done = started(drain)
+    while not watch.execute(
+        "select from pg_locks where pid = %s and not granted and mode = 'AccessExclusiveLock'",
+        [drain.info.backend_pid],
+    ).fetchall():
+        assert thread.is_alive()
+    writer.commit()
+    thread.join()
+    assert done == ["moved 2 events out of DEFAULT"]
+    assert len(empty_db.events("target_id = 'in time'")) == 1
 
 
 def test_a_drained_log_can_be_drained_again(empty_db: Database) -> None:
@@ -152,6 +210,29 @@ def test_retention_drops_whole_months_and_records_each(empty_db: Database) -> No
             "where action = 'audit.month_dropped' order by id"
         ).fetchall()
     assert rows == [("2020-03", "4", "app_owner"), ("2020-04", "1", "app_owner")]
+
+
+def months_ago(db: Database, number: int) -> str:
+    row = db.connect().execute(
+        "select to_char(date_trunc('month', now() at time zone 'UTC')"
+        " - make_interval(months => %s), 'YYYY-MM')", [number],
+    ).fetchone()  # fmt: skip
+    assert row is not None
+    return str(row[0])
+
+
+@pytest.mark.parametrize("keep", [2, 24])
+def test_retention_keeps_the_month_in_which_it_ends_and_all_later_ones(
+    empty_db: Database, keep: int
+) -> None:
+    older, boundary, later = (months_ago(empty_db, keep + n) for n in (1, 0, -1))
+    for month in (older, boundary, later):
+        fill(empty_db, month, 2)
+    owner = empty_db.connect("app_owner")
+    maintain(owner)
+    assert maintain(owner, keep=f"{keep} months") == [f"dropped {older}: 2 events"]
+    assert len(empty_db.events("action = 'test.old'")) == 4
+    assert maintain(owner, keep=f"{keep} months") == []
 
 
 def test_retention_never_touches_the_last_full_month(empty_db: Database) -> None:
@@ -210,3 +291,23 @@ def test_writers_go_on_while_maintenance_runs(db: Database) -> None:
     assert failures == []
     assert "moved 2000 events out of DEFAULT" in done
     assert len(db.events("action = 'workflow.modified'")) == written
+
+
+def test_a_month_begins_at_midnight_utc_whatever_the_time_zone(empty_db: Database) -> None:
+    conn = empty_db.connect()
+    for zone in ("UTC", "Asia/Kathmandu", "America/New_York"):
+        conn.execute(f"set timezone = '{zone}'".encode())
+        row = conn.execute("select * from audit.month_bounds('2026-03-31')").fetchone()
+        assert row == (datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC))
+
+
+def test_maintenance_does_nothing_while_an_install_is_running(empty_db: Database) -> None:
+    fill(empty_db, "2020-03", 3)
+    installing = empty_db.connect(autocommit=False)
+    installing.execute("select pg_advisory_xact_lock(hashtextextended('auditdb', 0))")
+    owner = empty_db.connect("app_owner")
+    [said] = maintain(owner)
+    assert said.startswith("nothing done")
+    assert default_count(empty_db) == 3
+    installing.rollback()
+    assert maintain(owner) == ["moved 3 events out of DEFAULT"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -277,3 +278,24 @@ def test_no_context_keeps_a_row_from_being_written_or_recorded(db: Database, con
     assert created["action"] == "workflow.created"
     assert changed["db_user"] == created["db_user"] == "app"
     assert changed["new_values"] == {"role": "OWNER"}
+
+
+@pytest.mark.parametrize("name", ["actor_id", "actor_type", "impersonator_id", "source",
+                                  "organization_id"])  # fmt: skip
+def test_no_identifier_of_the_context_is_too_long_for_a_change_of_a_plain_table(
+    db: Database, name: str
+) -> None:
+    owner = db.connect("app_owner")
+    owner.execute("create table note (id int primary key, said text); grant all on note to app")
+    owner.execute("select audit.attach('note', 'note')")
+    # No repetition, which would be compressed to something that an index takes.
+    long = "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(20_000))
+    conn = db.connect("app")
+    with conn.transaction():
+        conn.execute("select set_config('auditdb.context', %s, true)", [json.dumps({name: long})])
+        conn.execute("insert into note values (1, 'a')")
+        conn.execute("update note set said = 'b'")
+        conn.execute("delete from note")
+    events = db.events("target_type = 'note'")
+    assert [event["action"] for event in events] == ["note.created", "note.updated", "note.deleted"]
+    assert {event[name] for event in events} == {long[:200]}

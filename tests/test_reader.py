@@ -176,6 +176,24 @@ def test_a_read_inside_a_failed_transaction_is_refused_and_the_caller_can_roll_b
     assert acme(told, conn).page().events
 
 
+def test_a_read_is_read_only_and_as_audit_reader(told: Database) -> None:
+    """Seen by the check for admins, which is code of the application within the read."""
+    told.connect("app_owner").execute(
+        """create function look(role text) returns boolean language plpgsql as $$
+            begin
+                raise notice '% %', current_setting('transaction_read_only'),
+                    current_setting('role');
+                return role = 'OWNER';
+            end $$;
+        select audit.attach('membership', 'membership', admin => 'public.look(r.role)')"""
+    )
+    conn = told.connect()
+    said: list[str] = []
+    conn.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
+    assert acme(told, conn).page().events
+    assert set(said) == {"on audit_reader"}
+
+
 @pytest.mark.parametrize("autocommit", [True, False])
 def test_a_page_costs_two_round_trips(told: Database, autocommit: bool) -> None:
     conn = told.connect("app_reader", autocommit=autocommit)
@@ -294,7 +312,12 @@ def test_an_unknown_filter_is_a_type_error(db: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    "at", ["now() - n * interval '20 days'", "'2026-01-31 12:00:00.123456+01'"]
+    "at",
+    [
+        "now() - n * interval '20 days'",
+        "now() - n * interval '200 days'",
+        "'2026-01-31 12:00:00.123456+01'",
+    ],
 )
 def test_pages_meet_without_gap_or_repetition_also_at_equal_times(db: Database, at: str) -> None:
     write(db, 25, at=at)

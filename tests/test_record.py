@@ -147,3 +147,29 @@ def test_the_asynchronous_form_raises_the_same(db: Database) -> None:
                 await record_async(conn, "Login")
 
     asyncio.run(work())
+
+
+def test_an_event_of_the_log_itself_names_the_login(db: Database) -> None:
+    db.connect("app_owner").execute("select audit.create_key()")
+    row = (
+        db.connect()
+        .execute(
+            "select actor_id, actor_type, db_user, source from audit.event"
+            " where action = 'audit.key_created'"
+        )
+        .fetchone()
+    )
+    assert row == ("app_owner", "database", "app_owner", "system")
+
+
+def test_sql_records_under_the_context_in_force(db: Database) -> None:
+    conn = db.connect("app", autocommit=False)
+    conn.execute("select audit.set_context('7', 'api_key', '1', 'api', '2', '{\"a\": 1}')")
+    conn.execute("select audit.record_event('report.exported', details => '{\"b\": 2}')")
+    conn.commit()
+    (event,) = db.events()
+    assert (event["actor_id"], event["actor_type"], event["impersonator_id"]) == (
+        "7", "api_key", "1",
+    )  # fmt: skip
+    assert (event["source"], event["organization_id"]) == ("api", "2")
+    assert event["details"] == {"a": 1, "b": 2}

@@ -11,6 +11,7 @@ import pytest
 from auditdb import InvalidInput
 from auditdb._token import mint
 from tests.conftest import Database
+from tests.viewer import sign
 
 
 def organization_of(db: Database, token: str) -> Any:
@@ -35,6 +36,45 @@ def test_a_token_lives_from_now_to_its_end(db: Database) -> None:
     assert organization_of(db, mint(db.key, 1, 1, now=now - 61)) is None
     assert organization_of(db, mint(db.key, 1, 1, lifetime=3600, now=now - 5)) == "1"
     assert organization_of(db, mint(db.key, 1, 1, lifetime=3600, now=now + 60)) is None
+
+
+def test_a_token_is_void_from_the_second_in_which_it_expires(db: Database) -> None:
+    while True:
+        now = int(time.time())
+        found = organization_of(db, sign(db.key, "1", "1", seconds=0))
+        # Beyond this second it would be void with a second of tolerance too.
+        if int(time.time()) == now:
+            break
+    assert found is None
+
+
+def test_a_token_lives_for_an_hour_at_the_most(db: Database) -> None:
+    assert organization_of(db, sign(db.key, "1", "1", seconds=3600)) == "1"
+    assert organization_of(db, sign(db.key, "1", "1", seconds=3602)) is None
+
+
+def test_a_token_ends_by_the_clock_also_within_a_transaction(db: Database) -> None:
+    with psycopg.connect(db.conninfo("app_reader")) as conn:
+        began = conn.execute("select extract(epoch from now())").fetchone()
+        assert began is not None
+        while int(time.time()) <= began[0]:
+            pass
+        # Void since this second, which began after the transaction did.
+        token = sign(db.key, "1", "1", seconds=0)
+        conn.execute("select set_config('auditdb.viewer', %s, true)", (token,))
+        assert conn.execute("select audit.viewer_organization()").fetchone() == (None,)
+
+
+def test_a_token_longer_than_2000_characters_is_void_whoever_signed_it(db: Database) -> None:
+    owner = db.connect("app_owner")
+    owner.execute("create table member (organization_id text, user_id text, role text)")
+    owner.execute("select audit.attach('member', 'membership')")
+    for length, organization in ((1300, "1"), (1500, None)):
+        user = "u" * length
+        owner.execute("insert into member values ('1', %s, 'OWNER')", (user,))
+        token = sign(db.key, user, "1")
+        assert (len(token) > 2000) == (organization is None)
+        assert organization_of(db, token) == organization
 
 
 def test_a_token_of_another_key_is_void(db: Database) -> None:

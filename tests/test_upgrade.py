@@ -224,3 +224,61 @@ def test_what_logical_replication_applies_is_captured(
         while publisher.execute(slots).fetchone() != (None,) and time.monotonic() < until:
             time.sleep(0.05)
         publisher.execute("select pg_drop_replication_slot('auditdb_test')")
+
+
+def test_what_was_granted_by_hand_to_a_role_of_the_log_does_not_outlive_an_upgrade(
+    db: Database,
+) -> None:
+    admin = db.connect()
+    held = """select format('%s on %s to %s', privilege_type, o.name, grantee::regrole) from (
+            select oid::regclass::text, relacl from pg_class
+            where relnamespace = 'audit'::regnamespace
+            union all select oid::regprocedure::text, proacl from pg_proc
+            where pronamespace = 'audit'::regnamespace
+        ) as o (name, acl), aclexplode(acl) order by 1"""
+    before = admin.execute(held.encode()).fetchall()
+    admin.execute(
+        """grant select on audit.signing_key to audit_reader, audit_auditor;
+        grant insert on audit.event to audit_writer;
+        grant update on audit.attachment to audit_operator;
+        grant execute on all functions in schema audit
+            to audit_reader, audit_auditor, audit_writer, audit_operator"""
+    )
+    assert len(admin.execute(held.encode()).fetchall()) > len(before) + 100
+    auditdb.install(db.dsn)
+    assert admin.execute(held.encode()).fetchall() == before
+
+
+def test_an_install_is_an_event(db: Database) -> None:
+    query = "select count(*), max(target_id) from audit.event where action = 'audit.installed'"
+    for number in (1, 2):
+        assert db.connect().execute(query.encode()).fetchone() == (number, auditdb.__version__)
+        auditdb.install(db.dsn)
+
+
+def test_an_upgrade_closes_the_schema_to_public(db: Database) -> None:
+    db.connect().execute("grant usage, create on schema audit to public")
+    auditdb.install(db.dsn)
+    row = db.connect("stranger").execute(
+        "select has_schema_privilege('audit', 'usage'), has_schema_privilege('audit', 'create')"
+    )
+    assert row.fetchone() == (False, False)
+
+
+def test_an_upgrade_writes_the_functions_of_attached_tables_anew(db: Database) -> None:
+    admin = db.connect()
+    written = (
+        "select proname, prosrc from pg_proc where proname ~ '^(capture|admin)_[0-9]+$' order by 1"
+    )
+    before = admin.execute(written.encode()).fetchall()
+    for name, _ in before:
+        # As an older version may have written them.
+        if name.startswith("capture"):
+            admin.execute(
+                f"create or replace function audit.{name}() returns trigger language plpgsql "
+                "security definer as 'begin return null; end'".encode()
+            )
+    auditdb.install(db.dsn)
+    assert admin.execute(written.encode()).fetchall() == before
+    db.connect("app").execute("update membership set role = 'ADMIN' where user_id = 2")
+    assert db.actions() == ["membership.role_changed"]

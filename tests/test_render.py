@@ -1,0 +1,55 @@
+"""What is printed of an event: who acted, and what changed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from auditdb import Event
+from auditdb._render import change, who
+
+
+def event(**given: Any) -> Event:
+    values: dict[str, Any] = {
+        "id": 1, "occurred_at": datetime(2026, 1, 31, tzinfo=UTC), "transaction_id": 1,
+        "action": "a.b", "result": "success", "actor_id": None, "actor_type": "user",
+        "impersonator_id": None, "db_user": "app", "organization_id": "1", "target_type": None,
+        "target_id": None, "subject_id": None, "source": "web", "captured_from": None,
+        "old_values": None, "new_values": None, "details": None,
+    }  # fmt: skip
+    return Event(**{**values, **given})
+
+
+@pytest.mark.parametrize(
+    ("actor", "impersonator", "shown"),
+    [
+        ("7", None, "7"),
+        ("7", "1", "1 as 7"),
+        (None, "1", "1 as ?"),
+        ("1", "1", "1"),
+        (None, None, "-"),
+    ],
+)
+def test_the_administrator_behind_an_impersonated_actor_is_named(
+    actor: str | None, impersonator: str | None, shown: str
+) -> None:
+    assert who(event(actor_id=actor, impersonator_id=impersonator)) == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"details": {"previous_role": "MEMBER", "new_role": "ADMIN"}}, "MEMBER → ADMIN"),
+        ({"details": {"previous_role": None, "new_role": "ADMIN"}}, "- → ADMIN"),
+        ({"old_values": {"n": 1}, "new_values": {"n": None}}, "n: 1 → -"),
+        ({"old_values": {"n": "x" * 50}, "new_values": {"n": 2}}, f"n: {'x' * 39}… → 2"),
+        ({"new_values": {"n": 1}}, ""),
+        ({"details": {"reason": "ticket 7"}}, "ticket 7"),
+        ({"details": {"error": {"message": "no"}}}, "no"),
+        ({"details": {"error": "no"}}, ""),
+    ],
+)
+def test_a_change_is_said_in_words(given: dict[str, Any], shown: str) -> None:
+    assert change(event(**given)) == shown
