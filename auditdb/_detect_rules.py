@@ -192,12 +192,7 @@ class Rules:
         primary = table.has_primary_key and columns == table.identities[0]
         why = "The primary key." if primary else "A unique key without nulls."
         if not self._secrets(table, kind).isdisjoint(names_of(columns)):
-            joined = ", ".join(f"r.{c.sql}" for c in columns)
-            return Choice(
-                "target_id",
-                f"encode(sha256(convert_to(concat_ws(',', {joined}), 'UTF8')), 'hex')",
-                "The key of the table is a secret: its digest stands for it.",
-            )
+            why = "The key of the table is a secret: its digest stands for it."
         if len(columns) == 1:
             return Choice("target_id", columns[0].sql, why)
         if any(c.category == "D" or c.type == "bytea" for c in columns):

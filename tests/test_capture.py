@@ -253,7 +253,7 @@ def test_cascade_gives_an_event_for_each_row_with_the_organization_it_had(db: Da
     )
     events = gives(db, "delete from organization where id = 1")
     assert sorted(e["action"] for e in events) == [
-        "api_key.revoked", "membership.removed", "membership.removed",
+        "api_key.revoked", "membership.removed", "membership.removed", "organization.deleted",
         "user.updated", "user.updated", "workflow.deleted", "workflow.modified",
     ]  # fmt: skip
     assert {e["organization_id"] for e in events} == {"1"}

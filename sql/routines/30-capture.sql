@@ -197,15 +197,18 @@ $$;
 comment on function audit.wait_longer() is
     'Sets lock_timeout to 2 s where it is shorter, until the block that calls it is rolled back';
 
--- Advisory locks of the session outlive the block that took them.
+-- Advisory locks and prepared statements of the session outlive the block that made them.
 create or replace function audit.held_locks() returns text[]
 language sql volatile set search_path = pg_catalog, pg_temp
-return (
-    select array_agg(concat_ws(',', classid, objid, objsubid, mode) order by classid, objid)
+return array(
+    select concat_ws(',', classid, objid, objsubid, mode)
     from pg_locks
     where locktype = 'advisory' and pid = pg_backend_pid() and granted
+    union all
+    select 'statement,' || name from pg_prepared_statements
 );
-comment on function audit.held_locks() is 'The advisory locks that this session holds';
+comment on function audit.held_locks() is
+    'The advisory locks and prepared statements that this session holds';
 
 create or replace function audit.release_locks(but text[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -214,8 +217,12 @@ declare
     _lock text;
     _part text[];
 begin
-    foreach _lock in array coalesce(audit.held_locks(), '{}') loop
+    foreach _lock in array audit.held_locks() loop
         continue when _lock = any (release_locks.but);
+        if _lock like 'statement,%' then
+            execute format('deallocate %I', substr(_lock, 11));
+            continue;
+        end if;
         _part := string_to_array(_lock, ',');
         perform case
             when _part[3] = '1' and _part[4] = 'ExclusiveLock' then
@@ -223,12 +230,14 @@ begin
             when _part[3] = '1' then
                 pg_advisory_unlock_shared((_part[1]::bigint << 32) | _part[2]::bigint)
             when _part[4] = 'ExclusiveLock' then
-                pg_advisory_unlock(_part[1]::oid::bit(32)::int, _part[2]::oid::bit(32)::int)
+                pg_advisory_unlock(_part[1]::bigint::bit(32)::int, _part[2]::bigint::bit(32)::int)
             else
-                pg_advisory_unlock_shared(_part[1]::oid::bit(32)::int, _part[2]::oid::bit(32)::int)
+                pg_advisory_unlock_shared(
+                    _part[1]::bigint::bit(32)::int, _part[2]::bigint::bit(32)::int)
         end;
     end loop;
 end
 $$;
 comment on function audit.release_locks(text[]) is
-    'Gives back the advisory locks that code of the application took, and no others';
+    'Gives back the advisory locks that code of the application took, and drops the statements that '
+    'it prepared, and no others';

@@ -132,7 +132,7 @@ $$;
 comment on function audit.evaluate_each(jsonb, anyelement, anyelement, text) is
     'What each expression of a mapping says of both rows, and which could not be evaluated';
 
--- By their bytes: what cannot be read looks the same before and after.
+-- By their bytes: what cannot be read looks the same before and after, and a cast may lie.
 create or replace function audit.changed_among(columns text[], old anyelement, new anyelement)
 returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -157,7 +157,7 @@ comment on function audit.changed_among(text[], anyelement, anyelement) is
 
 -- What differs, of an update; else all of the row.
 create or replace function audit.images_of(
-    mapping jsonb, op text, before jsonb, after jsonb, redacted text[],
+    mapping jsonb, op text, before jsonb, after jsonb, changed text[], redacted text[],
     out old_values jsonb, out new_values jsonb
 )
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -168,10 +168,7 @@ begin
     old_values := before;
     new_values := after;
     if op = 'UPDATE' and not coalesce(mapping ? 'whole', false) then
-        select coalesce(array_agg(key), '{}') into _same
-        from jsonb_each(after)
-        where coalesce(mapping -> 'ignore' ? key, false)
-            or value is not distinct from before -> key;
+        _same := array(select key from jsonb_object_keys(after) as key where key <> all (changed));
         old_values := before - _same;
         new_values := after - _same;
     end if;
@@ -179,7 +176,7 @@ begin
     new_values := audit.redact(new_values, redacted);
 end
 $$;
-comment on function audit.images_of(jsonb, text, jsonb, jsonb, text[]) is
+comment on function audit.images_of(jsonb, text, jsonb, jsonb, text[], text[]) is
     'The values before and after that an event shows, secrets redacted';
 
 -- Owned by audit_mapper: values and expressions may run code of the application. Whoever that code
@@ -205,6 +202,7 @@ begin
         _images record;
         _redacted text[] := array(select jsonb_array_elements_text(rescue.mapping -> 'redact'));
         _degraded jsonb;
+        _changed text[];
         _lost text[];
         _as_text text[];
         _present jsonb := coalesce(_after.image, _before.image);
@@ -215,22 +213,19 @@ begin
                 select name from jsonb_object_keys(_present) as name
                 where not rescue.mapping -> 'columns' ? name);
         end if;
-        _images := audit.images_of(mapping, op, _before.image, _after.image, _redacted);
         _lost := _before.lost || _after.lost;
         _as_text := _before.as_text || _after.as_text;
         if op = 'UPDATE' then
-            _lost := audit.changed_among(array(
-                select distinct n from unnest(_lost) as n
-                where not coalesce(mapping -> 'ignore' ? n, false)), old, new);
-            _as_text := array(select n from unnest(_as_text) as n where _images.new_values ? n);
-            if _lost is null and not exists (
-                select from jsonb_each(_after.image)
-                where value is distinct from _before.image -> key
-                    and not coalesce(mapping -> 'ignore' ? key, false))
-            then
+            _changed := audit.changed_among(array(
+                select key from jsonb_object_keys(_after.image) as key
+                where not coalesce(mapping -> 'ignore' ? key, false)), old, new);
+            if _changed is null then
                 return '{"unchanged": true}';
             end if;
+            _lost := array(select n from unnest(_lost) as n where n = any (_changed));
+            _as_text := array(select n from unnest(_as_text) as n where n = any (_changed));
         end if;
+        _images := audit.images_of(mapping, op, _before.image, _after.image, _changed, _redacted);
         _said := audit.evaluate_each(mapping, old, new, op);
         _degraded := jsonb_strip_nulls(jsonb_build_object(
             'lost', (

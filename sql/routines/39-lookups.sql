@@ -42,6 +42,8 @@ begin
         audit.probe(target, 'text', 'as %L', expression,
             format('select null::text where coalesce(%s, null) is null', _value));
     _probe := audit.probe(target, _returns, 'return %s', expression, _value);
+    -- What parsing ran may have chosen a path of its own, by which names would be printed.
+    perform set_config('search_path', 'pg_catalog, pg_temp', true);
     select prosqlbody::text into tree from pg_proc where oid = _probe;
     select jsonb_object_agg(refobjid::regclass::text, columns) into reads
     from (
@@ -107,7 +109,7 @@ return (
     from regexp_matches(tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') as m
         join pg_proc as p on p.oid = m[1]::oid
     where pronamespace = 'pg_catalog'::regnamespace
-        and (provolatile = 'v' or proname ~ '_to_xml' or proretset or prokind <> 'f')
+        and (provolatile = 'v' or proname ~ '_to_xml')
 );
 comment on function audit.forbidden_function(text) is
     'A function of PostgreSQL that no mapping may call, or null';
@@ -170,6 +172,9 @@ begin
         case when _found.problem is not null then
             'column ' || audit.missing_column(target, expression) || ' does not exist' end,
         _found.problem,
+        -- As a parameter, r is nameless.
+        case when regexp_replace(expression, '''[^'']*''', '', 'g') ~ '\$[0-9]'
+            then 'it names a parameter' end,
         'it calls ' || audit.forbidden_function(_found.tree),
         'it reads ' || audit.forbidden_relation(_found.tree)
             || ', which is the log''s, the system''s or temporary',
@@ -177,12 +182,15 @@ begin
     if _found.problem is null and _reason is not null then
         _hint := ' It neither acts nor returns rows, and reads what the table''s owner may read.';
     end if;
+    -- One line, whatever the expression holds.
+    _reason := regexp_replace(_reason, '\s+', ' ', 'g');
     if _reason is not null then
         raise exception 'option "%" of % does not work: %', check_expression.name,
                 check_expression.target, _reason
             using errcode = coalesce(_found.code, 'insufficient_privilege'),
                 hint = format('It reads: %s. It is SQL over the row r, with every table and '
-                    'function named with its schema.%s', check_expression.expression, _hint);
+                    'function named with its schema.%s',
+                    regexp_replace(check_expression.expression, '\s+', ' ', 'g'), _hint);
     end if;
     return jsonb_build_object(
         'reads', _found.reads, 'functions', to_jsonb(_found.functions),
@@ -215,7 +223,7 @@ begin
         select key, value from jsonb_each_text(check_mapping.mapping)
         where key in ('organization', 'target_id', 'subject', 'role', 'alive', 'admin', 'parent')
             and (key in ('alive', 'admin') or audit.column_of(target, value) is null)
-            and value is distinct from audit.key_of(target)
+            and (key in ('alive', 'admin') or value is distinct from audit.key_of(target))
             and not (key = 'alive' and audit.alive_code(target, mapping, 'r') is not null)
     loop
         _found := audit.check_expression(target, _name, _expression);

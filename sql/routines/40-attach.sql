@@ -312,10 +312,12 @@ comment on function audit.create_triggers(regclass, int) is
     'Creates the capture triggers of a table and of its partitions';
 
 create or replace function audit.attach_given(target regclass, kind text, given jsonb) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
+language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
 as $$
 begin
+    -- No writer waits for this one; they do for those of the tables.
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
+    perform set_config('lock_timeout', '5s', true);
     perform audit.refuse_target(attach_given.target, attach_given.kind);
     perform audit.open_schemas(attach_given.target, attach_given.given);
     insert into audit.request (verb, target, kind, given)
@@ -349,7 +351,7 @@ create or replace function audit.attach(
     password text default null,
     two_factor text default null
 ) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform audit.attach_given(attach.target, attach.kind, jsonb_strip_nulls(jsonb_build_object(

@@ -173,6 +173,19 @@ begin
         raise exception 'retention of % would drop the present', drop_months.keep
             using errcode = 'invalid_parameter_value', hint = 'Keep at least 2 months.';
     end if;
+    -- A clock that jumped leaves a gap before today; today's own events may be of that clock.
+    if audit.months_attached() && array(
+            select m from unnest(audit.months_attached()) as m where m < _until)
+        and not exists (
+            select from audit.event
+            where occurred_at > now() - interval '40 days'
+                and occurred_at < now() - interval '1 day')
+    then
+        raise exception 'the clock says %, and no event is from the 40 days before',
+                to_char(now() at time zone 'UTC', 'YYYY-MM-DD')
+            using errcode = 'object_not_in_prerequisite_state',
+                hint = 'If the clock is right, run it again when the log is a day older than today.';
+    end if;
     -- Counted before the lock, which writers wait for.
     foreach _month in array audit.months_attached() loop
         continue when _month >= _until;

@@ -36,7 +36,7 @@ grant execute on function
     audit.evaluate(text, anyelement),
     audit.evaluate_each(jsonb, anyelement, anyelement, text),
     audit.changed_among(text[], anyelement, anyelement),
-    audit.images_of(jsonb, text, jsonb, jsonb, text[]),
+    audit.images_of(jsonb, text, jsonb, jsonb, text[], text[]),
     audit.redact(jsonb, text[]),
     audit.parse_expression(regclass, text, text),
     audit.probe(regclass, text, text, text, text),
