@@ -217,7 +217,7 @@ MISTAKES = {
     "a detail without a value": (("record", "auth.login", "--detail", "x"), 2, "NAME=VALUE"),
     "no key": (("log", "--viewer", "1", "--organization", "1"), 2, "auditdb key create"),
     "a missing mapping file": (("attach", "nope.toml"), 2, "nope.toml: No such file"),
-    "a table that is not attached": (("detach", "pg_catalog.pg_class"), 1, "is not attached"),
+    "a table of somebody else": (("detach", "pg_catalog.pg_class"), 1, "does not own pg_class"),
     "a retention that is none": (("maintain", "--keep", "banana"), 1, "banana"),
 }  # fmt: skip
 

@@ -496,7 +496,7 @@ comment on function audit.needles_in(jsonb, text[]) is
     'null if any part may';
 
 create or replace function audit.redact_json(value jsonb) returns jsonb
-language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp
 as $$
 declare
     _secrets text[];

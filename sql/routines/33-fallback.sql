@@ -112,7 +112,9 @@ begin
                 _value := case _side
                     when 'old' then audit.evaluate(mapping ->> _name, old)
                     else audit.evaluate(mapping ->> _name, new) end;
-                if length(_value) > 200 and not coalesce(mapping -> 'digest' ? _name, false) then
+                if length(_value) > 200 and _name <> 'role'
+                    and not coalesce(mapping -> 'digest' ? _name, false)
+                then
                     lost := lost || _name;
                     -- Cut short, an organisation could be mistaken for another.
                     _value := case when _name <> 'organization' then left(_value, 200) end;
