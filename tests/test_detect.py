@@ -586,7 +586,7 @@ def test_a_primary_key_that_is_a_secret_is_told_by_its_digest(app: Application) 
     )
     assert (action, organization, subject) == ("api_key.created", "1", "2")
     # Keyed by a secret of the installation: nobody can try what it may be the digest of.
-    assert re.fullmatch("[0-9a-f]{64}", target)
+    assert re.fullmatch("[0-9a-f]{64}", str(target))
     assert target != hashlib.sha256(b"SECRET").hexdigest()
 
 

@@ -491,7 +491,8 @@ def test_a_month_taken_away_is_found_and_one_dropped_by_retention_is_not(
     assert (finding.object, finding.severity) == ("audit.event_2020_02", "critical")
     assert "retention did not drop it" in finding.problem
     run(conn, "set role audit_owner; insert into audit.event (occurred_at, action, result,"
-              "actor_type, source) values (now() - interval '2 days', 'a.b', 'success', 'user', 'x');"
+              "actor_type, source) values (now() - interval '2 days', 'a.b', 'success', 'user',"
+              "'x');"
               "reset role")  # fmt: skip
     for _ in range(3):
         run(conn, "select audit.maintain(keep => '1 year')")

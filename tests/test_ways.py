@@ -1,4 +1,4 @@
-"""The ways in which a row is read say the same: as audit_owner, as audit_mapper, and the fallback."""
+"""A row read as audit_owner, as audit_mapper, and by the fallback says the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ create table raw (like typed including all);
 create table fallen (like typed including all);
 select audit.attach('typed', 'membership', redact => '{{mood}}', admin => 'false');
 select audit.attach('raw', 'membership', redact => '{{mood}}', admin => 'false',
-    organization => 'r.organization_id + 0', subject => 'r.user_id + 0', target_id => 'r.user_id + 0');
+    organization => 'r.organization_id + 0', subject => 'r.user_id + 0',
+    target_id => 'r.user_id + 0');
 select audit.attach('fallen', 'membership', redact => '{{mood}}', admin => 'false');
 grant all on typed, raw, fallen to app;
 """
