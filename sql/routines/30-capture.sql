@@ -216,25 +216,30 @@ as $$
 declare
     _lock text;
     _part text[];
+    _left text[];
 begin
-    foreach _lock in array audit.held_locks() loop
-        continue when _lock = any (release_locks.but);
-        if _lock like 'statement,%' then
-            execute format('deallocate %I', substr(_lock, 11));
-            continue;
-        end if;
-        _part := string_to_array(_lock, ',');
-        perform case
-            when _part[3] = '1' and _part[4] = 'ExclusiveLock' then
-                pg_advisory_unlock((_part[1]::bigint << 32) | _part[2]::bigint)
-            when _part[3] = '1' then
-                pg_advisory_unlock_shared((_part[1]::bigint << 32) | _part[2]::bigint)
-            when _part[4] = 'ExclusiveLock' then
-                pg_advisory_unlock(_part[1]::bigint::bit(32)::int, _part[2]::bigint::bit(32)::int)
-            else
-                pg_advisory_unlock_shared(
-                    _part[1]::bigint::bit(32)::int, _part[2]::bigint::bit(32)::int)
-        end;
+    -- One that was taken more than once has to be given back as often.
+    for _round in 1 .. 1000 loop
+        _left := array(select l from unnest(audit.held_locks()) as l where l <> all (but));
+        exit when _left = '{}';
+        foreach _lock in array _left loop
+            if _lock like 'statement,%' then
+                execute format('deallocate %I', substr(_lock, 11));
+                continue;
+            end if;
+            _part := string_to_array(_lock, ',');
+            perform case
+                when _part[3] = '1' and _part[4] = 'ExclusiveLock' then
+                    pg_advisory_unlock((_part[1]::bigint << 32) | _part[2]::bigint)
+                when _part[3] = '1' then
+                    pg_advisory_unlock_shared((_part[1]::bigint << 32) | _part[2]::bigint)
+                when _part[4] = 'ExclusiveLock' then
+                    pg_advisory_unlock(_part[1]::bigint::bit(32)::int, _part[2]::bigint::bit(32)::int)
+                else
+                    pg_advisory_unlock_shared(
+                        _part[1]::bigint::bit(32)::int, _part[2]::bigint::bit(32)::int)
+            end;
+        end loop;
     end loop;
 end
 $$;

@@ -37,9 +37,18 @@ as $$
 declare
     _id int;
     _admin boolean;
+    _is_foreign boolean;
+    _locks text[];
 begin
-    for _id in select id from audit.attachment where mapping ? 'admin' order by id loop
+    for _id, _is_foreign in
+        select id, not mapping ? 'checked' or mapping -> 'checked' ? 'is_foreign'
+            or kind = 'admin'
+        from audit.attachment where mapping ? 'admin' order by id
+    loop
         _admin := false;
+        if _is_foreign then
+            _locks := audit.held_locks();
+        end if;
         -- Always rolled back, so that nothing which a mapping's code sets or does outlives the
         -- answer; one mapping gone stale leaves the others in force. The token is no mapping's.
         begin
@@ -51,6 +60,9 @@ begin
             when sqlstate 'AU001' then null;
             when assert_failure or others then _admin := false;
         end;
+        if _is_foreign then
+            perform audit.release_locks(_locks);
+        end if;
         if _admin then
             return true;
         end if;
