@@ -33,8 +33,13 @@ def reference() -> str:
 
 
 def _help(path: str, command: click.Command) -> str:
-    with click.Context(command, info_name=path, max_content_width=96, terminal_width=96) as ctx:
-        return command.get_help(ctx) + "\n"
+    context = click.Context(
+        command, info_name=path, max_content_width=96, terminal_width=96, **main.context_settings
+    )
+    # A command keeps the names of its help option from the first context that it met.
+    command._help_option = None
+    with context:
+        return command.get_help(context) + "\n"
 
 
 if __name__ == "__main__":

@@ -38,11 +38,17 @@ def test_the_administrator_behind_an_impersonated_actor_is_named(
     assert who(event(actor_id=actor, impersonator_id=impersonator)) == shown
 
 
+CAPTURED = {"action": "membership.role_changed", "captured_from": "public.membership"}
+
+
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
-        ({"details": {"previous_role": "MEMBER", "new_role": "ADMIN"}}, "MEMBER → ADMIN"),
-        ({"details": {"previous_role": None, "new_role": "ADMIN"}}, "- → ADMIN"),
+        ({**CAPTURED, "details": {"previous_role": "MEMBER", "new_role": "ADMIN"}},
+         "MEMBER → ADMIN"),
+        ({**CAPTURED, "details": {"previous_role": None, "new_role": "ADMIN"}}, "- → ADMIN"),
+        ({**CAPTURED, "captured_from": None, "details": {"new_role": "ADMIN"}}, ""),
+        ({**CAPTURED, "action": "membership.updated", "details": {"new_role": "ADMIN"}}, ""),
         ({"old_values": {"n": 1}, "new_values": {"n": None}}, "n: 1 → -"),
         ({"old_values": {"n": "x" * 50}, "new_values": {"n": 2}}, f"n: {'x' * 39}… → 2"),
         ({"new_values": {"n": 1}}, ""),
@@ -50,6 +56,6 @@ def test_the_administrator_behind_an_impersonated_actor_is_named(
         ({"details": {"error": {"message": "no"}}}, "no"),
         ({"details": {"error": "no"}}, ""),
     ],
-)
+)  # fmt: skip
 def test_a_change_is_said_in_words(given: dict[str, Any], shown: str) -> None:
     assert change(event(**given)) == shown

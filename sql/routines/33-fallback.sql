@@ -224,8 +224,10 @@ begin
             if _changed is null then
                 return '{"unchanged": true}';
             end if;
-            _lost := array(select n from unnest(_lost) as n where n = any (_changed));
-            _as_text := array(select n from unnest(_as_text) as n where n = any (_changed));
+            if not mapping ? 'whole' then
+                _lost := array(select n from unnest(_lost) as n where n = any (_changed));
+                _as_text := array(select n from unnest(_as_text) as n where n = any (_changed));
+            end if;
         end if;
         _images := audit.images_of(mapping, op, _before.image, _after.image, _changed, _redacted);
         _said := audit.evaluate_each(mapping, old, new, op);
