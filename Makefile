@@ -2,6 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# What squawk advises for an application's migrations: install sets its timeouts itself, the tables
+# of yoyo are as yoyo makes them, and what is dropped is the log's own.
+STYLE := require-lock-timeout,require-statement-timeout,require-concurrent-index-creation,prefer-text-field,prefer-timestamp-tz,prefer-bigint-over-int,ban-drop-type
+
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -23,6 +27,7 @@ check: $(BIN)/auditdb ## Lint, type-check, and check the SQL
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/squawk --exclude $(STYLE) sql/*.sql sql/*/*.sql
 	$(BIN)/python -m pytest -q tests/test_catalog.py
 
 attacks: $(BIN)/auditdb ## Run the attack suite and print attack, outcome and counts

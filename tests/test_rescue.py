@@ -231,3 +231,17 @@ def test_re_attaching_mends_a_stale_mapping(db: Database) -> None:
     event = one(db, "update membership set member_role = 'B' where user_id = 2")
     assert event["action"] == "membership.role_changed"
     assert lost(event) == []
+
+
+def test_a_secret_that_was_renamed_stays_one_where_code_is_written_anew(db: Database) -> None:
+    alter(
+        db,
+        """create table vault_item (id int primary key, token text, note text);
+        select audit.attach('public.vault_item', 'item');
+        alter table vault_item rename token to remark""",
+    )
+    with psycopg.connect(db.dsn) as conn:
+        conn.execute("set role audit_owner")
+        conn.execute("select audit.regenerate()")
+    event = one(db, "insert into vault_item values (1, 'canary', 'plain')")
+    assert event["new_values"] == {"id": 1, "remark": "[redacted]", "note": "plain"}

@@ -107,27 +107,27 @@ return (
             cross join unnest(c.conkey, c.confkey) as f (conkey, confkey)
         where f.conkey = way.attnum
     ),
-    ends as (
-        select way.*, audit.is_store(w.relation, k.kind) as store,
-            audit.says_connector(audit.normal_name(r.relname)) as connector
-        from way
-            cross join lateral (select way.relid::regclass) as w (relation)
-            join pg_class as r on r.oid = way.relid
+    tables as materialized (
+        select c.oid, audit.is_store(w.relation, k.kind) as store,
+            audit.says_connector(audit.normal_name(c.relname)) as connector
+        from pg_class as c
+            cross join lateral (select c.oid::regclass) as w (relation)
             cross join lateral (
-                select case when way.relid = secret_columns.target then secret_columns.kind
+                select case when c.oid = secret_columns.target then secret_columns.kind
                     else (select a.kind from audit.attachment as a where a.target = w.relation) end
             ) as k (kind)
-        -- Of a foreign key, what it leads to decides.
-        where not exists (
-            select from pg_constraint as c
-            where c.conrelid = way.relid and c.contype = 'f' and way.attnum = any (c.conkey)
-                and (c.confrelid <> way.relid or not way.attnum = any (c.confkey)))
+        where c.oid in (select relid from way)
     )
     select coalesce(array_agg(attname::text order by origin), '{}')
     from (
         select attname, origin
-        from ends
-        where audit.is_secret_column(relid::regclass, attnum, store, connector)
+        from way join tables on tables.oid = way.relid
+        -- Of a foreign key, what it leads to decides.
+        where not exists (
+                select from pg_constraint as c
+                where c.conrelid = way.relid and c.contype = 'f' and way.attnum = any (c.conkey)
+                    and (c.confrelid <> way.relid or not way.attnum = any (c.confkey)))
+            and audit.is_secret_column(way.relid::regclass, attnum, store, connector)
         group by attname, origin
     ) as found
 );

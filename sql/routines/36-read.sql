@@ -24,9 +24,12 @@ as $$
 #variable_conflict use_column
 begin
     return (
-    select name from audit.own_columns(column_of.target)
-    where expression in (format('r.%I', name), audit.key_form((type).oid, format('r.%I', name)))
-);
+        select attname
+        from pg_attribute cross join format('r.%I', attname) as own
+        where attrelid = column_of.target and attnum > 0 and not attisdropped
+            and strpos(expression, own) > 0
+            and expression in (own, audit.key_form(atttypid, own))
+    );
 end
 $$;
 comment on function audit.column_of(regclass, text) is

@@ -156,7 +156,7 @@ comment on function audit.read_call_code(int, regclass, jsonb, text) is
     'Generated code that has audit_mapper read what audit_owner may not';
 
 create or replace function audit.value_code(
-    target regclass, mapping jsonb, type pg_type, name text, side text
+    mapping jsonb, type pg_type, name text, side text
 ) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -179,7 +179,7 @@ begin
 end;
 end
 $$;
-comment on function audit.value_code(regclass, jsonb, pg_type, text, text) is
+comment on function audit.value_code(jsonb, pg_type, text, text) is
     'Generated expression for a value as an event shows it';
 
 create or replace function audit.image_code(target regclass, mapping jsonb, side text)
@@ -191,7 +191,7 @@ return (
         '''{}''::jsonb')
     from (
         select (attnum - 1) / 50 as n, string_agg(format(E'\n            %L, %s', name,
-            audit.value_code(target, mapping, type, name, side)), ',' order by attnum) as pairs
+            audit.value_code(mapping, type, name, side)), ',' order by attnum) as pairs
         from audit.own_columns(target)
         group by 1
     ) as p
@@ -207,8 +207,8 @@ return (
             _old := _old || jsonb_build_object(%2$L, %3$s);
             _new := _new || jsonb_build_object(%2$L, %4$s);
         end if;$sql$, audit.differs_code(type, name), name,
-            audit.value_code(target, mapping, type, name, 'old'),
-            audit.value_code(target, mapping, type, name, 'new')), '' order by attnum), '')
+            audit.value_code(mapping, type, name, 'old'),
+            audit.value_code(mapping, type, name, 'new')), '' order by attnum), '')
     from audit.own_columns(target)
     where not coalesce(mapping -> 'ignore' ? name, false)
 );
@@ -242,8 +242,7 @@ return E'\n        -- What it was, and what it is.' || case op
 comment on function audit.values_code(regclass, jsonb, text) is
     'Generated code that puts the values before and after into _old and _new';
 
-create or replace function audit.action_code(target regclass, mapping jsonb, op text)
-returns text
+create or replace function audit.action_code(mapping jsonb, op text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -278,7 +277,7 @@ begin
     end;
 end
 $$;
-comment on function audit.action_code(regclass, jsonb, text) is
+comment on function audit.action_code(jsonb, text) is
     'Generated expression: audit.action_of for one mapping and operation';
 
 create or replace function audit.details_code(target regclass, mapping jsonb, op text)
@@ -327,7 +326,7 @@ return case when not mapping ? 'organization' then '' else (
             mapping -> 'raw' ? 'organization' as is_raw,
             coalesce((
                 select audit.differs_code(type, name) from audit.own_columns(target)
-                where name = audit.column_of(target, mapping ->> 'organization')
+                where name = (select audit.column_of(target, mapping ->> 'organization'))
                     and audit.typed(type, '') is not null
             ), format('%s is distinct from %s',
                 audit.part_code(mapping, 'organization', 'old'),

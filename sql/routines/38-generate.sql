@@ -21,7 +21,6 @@ declare
     _source text;
     _details jsonb;
     _organization text;
-    _former text;
     _action text;
     _target_id text;
     _subject text;
@@ -44,8 +43,11 @@ begin
         end if;%s
     end if;%s
 end$sql$,
-        case when is_raw then E'\n    _before text[];\n    _after text[];' end
-            || case when is_foreign then E'\n    _locks text[] := audit.held_locks();' else '' end,
+        concat(
+            case when op = 'UPDATE' then E'\n    _former text;' end,
+            case when is_raw and op <> 'INSERT' then E'\n    _before text[];' end,
+            case when is_raw and op <> 'DELETE' then E'\n    _after text[];' end,
+            case when is_foreign then E'\n    _locks text[] := audit.held_locks();' end),
         audit.who_code(),
         audit.shape_code(target, case op when 'DELETE' then 'old' else 'new' end),
         case when op = 'UPDATE' and (is_raw or mapping ? 'whole')
@@ -56,7 +58,7 @@ end$sql$,
         if _new = '{}' then
             return null;
         end if;$sql$ else '' end,
-        audit.action_code(target, mapping, op),
+        audit.action_code(mapping, op),
         audit.whose_code(id, target, mapping, op),
         audit.names_code(target, mapping, op),
         audit.details_code(target, mapping, op),
@@ -75,7 +77,8 @@ end$sql$,
     from (
         select mapping -> 'raw' <> '[]' as is_raw,
             mapping -> 'raw' <> '[]'
-                and (coalesce(mapping -> 'checked' ? 'is_foreign', false) or mapping ->> 'raw' like '%"column %') as is_foreign
+                and (coalesce(mapping -> 'checked' ? 'is_foreign', false)
+                    or mapping ->> 'raw' like '%"column %') as is_foreign
     ) as t
 );
 comment on function audit.capture_code(int, regclass, jsonb, text) is

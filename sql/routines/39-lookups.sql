@@ -264,13 +264,10 @@ comment on function audit.check_mapping(regclass, jsonb) is
 create or replace function audit.columns_named(target regclass, mapping jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select coalesce(jsonb_agg(name), '[]')
-    from audit.own_columns(target)
-    where exists (
-        select from jsonb_each_text(mapping)
-        where key in ('organization', 'subject', 'role', 'alive', 'admin')
-            and (audit.column_of(target, value) = name
-                or strpos(value, format('r.%I', name)) > 0))
+    select coalesce(jsonb_agg(distinct name), '[]')
+    from jsonb_each_text(mapping)
+        join audit.own_columns(target) on strpos(value, format('r.%I', name)) > 0
+    where key in ('organization', 'subject', 'role', 'alive', 'admin')
 );
 comment on function audit.columns_named(regclass, jsonb) is
     'The columns of a table that its rule for admins names';

@@ -1,0 +1,147 @@
+"""Measures capture beside that of former releases, for tables of several shapes.
+
+python -m benchmarks.former             # an embedded server, docs/former.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+import auditdb
+from benchmarks.capture import address, environment
+from benchmarks.contenders import CONTEXT
+from benchmarks.operate import table
+from benchmarks.workloads import TABLES, Workload, workloads
+from tests.conftest import ROLES
+
+RELEASES = sorted((Path(__file__).parent.parent / "tests" / "releases").glob("*.sql"))
+NOW = "now"
+ROWS = 500
+KB = (0.1, 1, 10, 100)
+
+SHAPES = """
+create table team (id int primary key, organization_id int not null);
+create table team_member (id int primary key, team_id int not null, user_id int not null,
+    role text not null, n int not null);
+create domain address as text check (value like '%@%');
+create table contact (id int primary key, organization_id int not null, email address not null,
+    n int not null);
+create table document (id int primary key, organization_id int not null, body jsonb not null,
+    note text not null);
+insert into team select g, g % 50 from generate_series(1, 500) as g;
+insert into team_member select g, g, g, 'MEMBER', 0 from generate_series(1, 500) as g;
+insert into contact select g, g % 50, 'a@b.test', 0 from generate_series(1, 500) as g;
+insert into document select g, g % 50, '{}', '' from generate_series(1, 500) as g;
+"""
+ATTACH = """
+select audit.attach('public.member', 'membership');
+select audit.attach('public.wide', 'document');
+select audit.attach('public.team_member', 'membership', organization =>
+    'select t.organization_id from public.team as t where t.id = r.team_id');
+select audit.attach('public.contact', 'contact');
+select audit.attach('public.document', 'document');
+"""
+
+
+def _loop(name: str, title: str, statement: str, rows: int) -> Workload:
+    body = f"for _i in 1 .. {rows} loop\n{statement} where id = _i;\nend loop;"
+    return Workload(name=name, title=title, rows=rows, body=body, floor="")
+
+
+def shapes() -> list[Workload]:
+    """Return the updates of one row of tables that are not plain."""
+    found = [
+        _loop("lookup", "its organisation is looked up", "update team_member set n = n + 1", ROWS),
+        _loop("domain", "a column of a domain", "update contact set n = n + 1", ROWS),
+    ]
+    for kb in KB:
+        # As an editor's: words, numbers and lists, with a value that changes.
+        item = '{"type": "step", "title": "Send a message", "position": 7, "options": [1, 2, 3]}'
+        items = f"array_fill('{item}'::jsonb, array[greatest(1, {int(kb * 10)})])"
+        document = f"jsonb_build_object('n', _i + {{round}}, 'steps', to_jsonb({items}))"
+        rows = 20 if kb == KB[-1] else 100
+        found += [
+            _loop(f"json_{kb}", f"jsonb of {kb} kB", f"update document set body = {document}", rows),
+            _loop(
+                f"text_{kb}", f"text of {kb} kB",
+                f"update document set note = _i + {{round}} || repeat('Plain words, ', {int(kb * 80)})",
+                rows,
+            ),
+        ]  # fmt: skip
+    return found
+
+
+def _prepare(dsn: str, release: Path | None, name: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(TABLES.encode())
+        conn.execute(SHAPES.encode())
+    if name == NOW:
+        auditdb.install(dsn)
+    elif release is not None:
+        with psycopg.connect(dsn) as conn:
+            conn.execute(release.read_bytes())
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        if release is not None or name == NOW:
+            conn.execute(ROLES.encode())
+            conn.execute(ATTACH.encode())
+        conn.execute("vacuum analyze")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.former", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9, help="how often (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for the JSON")
+    options = parser.parse_args()
+
+    sides: dict[str, Path | None] = {"no audit": None, **{p.stem: p for p in RELEASES}, NOW: None}
+    micros: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    work = [*workloads(1000), *shapes()]
+    with address(None) as dsn:
+        conns = {}
+        for name, release in sides.items():
+            database = sql.Identifier(f"bench_{name.replace(' ', '_')}")
+            with psycopg.connect(dsn, autocommit=True) as admin:
+                admin.execute(sql.SQL("create database {} template template0").format(database))
+            conninfo = make_conninfo(dsn, dbname=f"bench_{name.replace(' ', '_')}")
+            _prepare(conninfo, release, name)
+            conns[name] = psycopg.connect(conninfo, autocommit=True)
+        for number in range(options.rounds + 1):
+            first = number % len(sides)
+            order = [*sides][first:] + [*sides][:first]
+            for workload in work:
+                for name in order:
+                    conn = conns[name]
+                    conn.execute("vacuum member, wide, team_member, contact, document")
+                    context = CONTEXT if name != "no audit" else ""
+                    block = workload.block(round_number=number, context=context, floor=False)
+                    conn.execute(block.encode())
+                    row = conn.execute("select current_setting('bench.elapsed')::float8").fetchone()
+                    assert row is not None
+                    if number > 0:
+                        micros[workload.name][name].append(row[0] * 1e6 / workload.rows)
+        for conn in conns.values():
+            conn.close()
+        result = {"environment": environment(dsn), "rounds": options.rounds, "added": {}}
+    rows = []
+    for workload in work:
+        of = micros[workload.name]
+        rows.append({"workload": workload.title} | {
+            f"{name}, {what}": round(summary(of[name]) - summary(of["no audit"]), 1)
+            for name in sides if name != "no audit"
+            for what, summary in (("median", statistics.median), ("min", min))
+        })  # fmt: skip
+    result["added"] = rows
+    print(table(rows))
+    (options.out / "former.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
