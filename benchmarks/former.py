@@ -62,20 +62,18 @@ def shapes() -> list[Workload]:
         _loop("lookup", "its organisation is looked up", "update team_member set n = n + 1", ROWS),
         _loop("domain", "a column of a domain", "update contact set n = n + 1", ROWS),
     ]
+    # As an editor's: words, numbers and lists, with a value that changes.
+    item = '{"type": "step", "title": "Send a message", "position": 7, "options": [1, 2, 3]}'
     for kb in KB:
-        # As an editor's: words, numbers and lists, with a value that changes.
-        item = '{"type": "step", "title": "Send a message", "position": 7, "options": [1, 2, 3]}'
-        items = f"array_fill('{item}'::jsonb, array[greatest(1, {int(kb * 10)})])"
-        document = f"jsonb_build_object('n', _i + {{round}}, 'steps', to_jsonb({items}))"
-        rows = 20 if kb == KB[-1] else 100
-        found += [
-            _loop(f"json_{kb}", f"jsonb of {kb} kB", f"update document set body = {document}", rows),
-            _loop(
-                f"text_{kb}", f"text of {kb} kB",
-                f"update document set note = _i + {{round}} || repeat('Plain words, ', {int(kb * 80)})",
-                rows,
-            ),
-        ]  # fmt: skip
+        steps = f"array_fill('{item}'::jsonb, array[{max(1, int(kb * 10))}])"
+        values = {
+            "json": f"body = jsonb_build_object('n', _i + {{round}}, 'steps', to_jsonb({steps}))",
+            "text": f"note = _i + {{round}} || repeat('Plain words, ', {int(kb * 80)})",
+        }
+        for kind, value in values.items():
+            rows = 20 if kb == KB[-1] else 100
+            statement = f"update document set {value}"
+            found.append(_loop(f"{kind}_{kb}", f"{kind} of {kb} kB", statement, rows))
     return found
 
 

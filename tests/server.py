@@ -95,7 +95,7 @@ def default_bin() -> Path:
 
 
 def _folder() -> Path | None:
-    """Return where data live: in memory if there is room, where a database is copied 20 x faster."""
+    """Return where data live: in memory if there is room, which copies databases 20 x faster."""
     memory = Path("/dev/shm")
     is_roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM
     return memory if is_roomy else None

@@ -75,6 +75,19 @@ TRIGGERS = {
         "triggers", "public.membership", "auditdb_delete dropped and created again",
         mended_by=OWNER,
     ),
+    "a_capture_function_on_another_table": Damage(
+        """
+        create table lookalike (like membership);
+        do $$
+        begin
+            execute 'create trigger forge after insert on lookalike for each row execute function '
+                || (select tgfoid::regprocedure from pg_trigger
+                    where tgrelid = 'membership'::regclass and tgname = 'auditdb_insert');
+        end
+        $$
+        """,
+        "triggers", "public.lookalike", "forge calls audit.capture_1_insert()",
+    ),
     "a_trigger_narrowed_by_a_condition": Damage(
         """
         do $$
@@ -252,6 +265,13 @@ TABLES = {
     "a_lookup_hidden_by_row_level_security": Damage(
         "alter table workflow enable row level security",
         "mappings", "public.workflow", "no policy lets audit_mapper read it", by=OWNER,
+        severity="warning", mended_by=OWNER,
+    ),
+    "a_lookup_hidden_by_a_restrictive_policy": Damage(
+        "alter table workflow enable row level security;"
+        " create policy own on workflow using (true);"
+        " create policy shown on workflow as restrictive for select using (name <> 'hidden')",
+        "mappings", "public.workflow", "the restrictive policy shown may hide rows", by=OWNER,
         severity="warning", mended_by=OWNER,
     ),
     "a_rule_for_admins_that_fails": Damage(

@@ -173,3 +173,24 @@ def test_sql_records_under_the_context_in_force(db: Database) -> None:
     )  # fmt: skip
     assert (event["source"], event["organization_id"]) == ("api", "2")
     assert event["details"] == {"a": 1, "b": 2}
+
+
+def test_sql_refuses_an_actor_type_that_is_none(db: Database) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match='actor_type is "martian"'):
+        db.connect("app").execute("select audit.record_event('a.b', actor_type => 'martian')")
+
+
+@pytest.mark.parametrize(
+    ("details", "recorded"),
+    [("{}", {"b": 2}), ('["a"]', {"b": 2}), ('"a"', {"b": 2}),
+     ('{"new_role": "OWNER", "degraded": {}, "a": 1}', {"a": 1, "b": 2})],
+)  # fmt: skip
+def test_details_of_a_context_are_an_object_and_never_stand_for_the_log_s_own(
+    db: Database, details: str, recorded: dict[str, int]
+) -> None:
+    conn = db.connect("app", autocommit=False)
+    context = f'{{"actor_id": "7", "details": {details}}}'
+    conn.execute("select set_config('auditdb.context', %s, true)", (context,))
+    conn.execute("select audit.record_event('report.exported', details => '{\"b\": 2}')")
+    conn.commit()
+    assert db.events()[0]["details"] == recorded

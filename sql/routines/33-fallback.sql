@@ -281,7 +281,7 @@ begin
         raise exception using errcode = 'AU001';
     exception
         when sqlstate 'AU001' then null;
-        when statement_too_complex or insufficient_resources then
+        when query_canceled or statement_too_complex or insufficient_resources then
             -- Whoever runs out of stack on purpose must not decide what is recorded.
             perform audit.release_locks(_locks);
             raise;

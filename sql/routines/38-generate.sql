@@ -67,7 +67,10 @@ end$sql$,
         raise exception using errcode = 'AU001';$sql$ end,
         case when is_raw then $sql$
         when sqlstate 'AU001' then
-            null;$sql$ end,
+            null;$sql$ end || case when is_foreign then $sql$
+        when query_canceled then
+            perform audit.release_locks(_locks);
+            raise;$sql$ else '' end,
         case when is_foreign then $sql$
     perform audit.release_locks(_locks);$sql$ end,
         id,

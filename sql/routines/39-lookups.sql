@@ -161,7 +161,12 @@ declare
     _reason text;
     _hint text;
 begin
-    _found := audit.examine(target, name, expression);
+    begin
+        _found := audit.examine(target, name, expression);
+    exception when query_canceled then
+        perform audit.release_locks(_locks);
+        raise;
+    end;
     perform audit.release_locks(_locks);
     if _found.problem like '%permission denied%temporary%' then
         raise exception '%', _found.problem

@@ -47,10 +47,14 @@ begin
             using errcode = 'invalid_parameter_value',
                 hint = 'Give a jsonb object, as in ''{"ip": "203.0.113.9"}''.';
     end if;
+    if record_event.actor_type not in ('user', 'api_key', 'system', 'database') then
+        raise exception 'actor_type is "%"', record_event.actor_type
+            using errcode = 'invalid_parameter_value',
+                hint = 'It is one of user, api_key, system, database.';
+    end if;
     if greatest(length(record_event.organization_id), length(record_event.target_type),
         length(record_event.target_id), length(record_event.subject_id),
-        length(record_event.actor_id), length(record_event.actor_type),
-        length(record_event.impersonator_id), length(record_event.source)) > 200
+        length(record_event.actor_id), length(record_event.impersonator_id), length(record_event.source)) > 200
     then
         raise exception 'an identifier of % is longer than 200 characters', record_event.action
             using errcode = 'string_data_right_truncation',
@@ -75,7 +79,8 @@ begin
         coalesce(record_event.source, left(_context ->> 'source', 200), 'sql'),
         record_event.old_values,
         record_event.new_values,
-        nullif(coalesce(_context -> 'details', '{}') || coalesce(record_event.details, '{}'), '{}')
+        nullif(coalesce(audit.context_details(_context), '{}')
+            || coalesce(record_event.details, '{}'), '{}')
     ) returning id into _id;
     return _id;
 end

@@ -58,6 +58,9 @@ begin
             raise exception using errcode = 'AU001';
         exception
             when sqlstate 'AU001' then null;
+            when query_canceled then
+                perform audit.release_locks(_locks);
+                raise;
             when assert_failure or others then _admin := false;
         end;
         if _is_foreign then

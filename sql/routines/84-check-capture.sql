@@ -72,10 +72,22 @@ as $$
                 then 'attest' else 'reattach' end as mend
         ) as m
     where t.state is not null
-    group by t.target, t.relation, t.state, t.attested, m.mend;
+    group by t.target, t.relation, t.state, t.attested, m.mend
+    union all
+    select 'triggers', 'critical', t.tgrelid::regclass::text,
+        format('%s calls %s, which captures another table', quote_ident(t.tgname),
+            t.tgfoid::regprocedure),
+        'It makes events of what was not done to the attached table.',
+        format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass), false
+    from pg_trigger as t join pg_proc as p on p.oid = t.tgfoid
+    where p.pronamespace = 'audit'::regnamespace and p.proname ~ '^capture_[0-9]+(_[a-z]+)?$'
+        and not t.tgisinternal and not exists (
+            select from audit.captured_tables() as c
+            where c.relation = t.tgrelid and c.id::text = substring(p.proname, '[0-9]+'));
 $$;
 comment on function audit.check_triggers() is
-    'Capture triggers missing, disabled, downgraded, created again, or altered and put back';
+    'Capture triggers missing, disabled, downgraded, created again, altered and put back, or put on '
+    'another table';
 
 create or replace function audit.attach_command(target text, kind text, given jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -196,6 +208,9 @@ begin
         raise exception using errcode = 'AU001';
     exception
         when sqlstate 'AU001' then null;
+        when query_canceled then
+            perform audit.release_locks(_locks);
+            raise;
         when assert_failure or others then _said := sqlerrm;
     end;
     perform audit.release_locks(_locks);
@@ -339,6 +354,16 @@ $$;
 comment on function audit.check_stored() is
     'Mappings that were tampered with, that a former release made, and what admins are told by';
 
+create or replace function audit.hidden_tables() returns setof pg_class
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select c.* from pg_class as c
+    where c.relrowsecurity and c.relnamespace <> 'audit'::regnamespace
+        and has_any_column_privilege('audit_mapper', c.oid, 'select');
+$$;
+comment on function audit.hidden_tables() is
+    'Tables with row-level security that mappings read';
+
 create or replace function audit.check_lookups() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -347,14 +372,23 @@ as $$
         'Mapping expressions that look into it find nothing.',
         format('create policy auditdb_mapper on %s for select to audit_mapper using (true)',
             c.oid::regclass), false
-    from pg_class as c
-    where c.relrowsecurity and c.relnamespace <> 'audit'::regnamespace
-        and has_any_column_privilege('audit_mapper', c.oid, 'select')
-        and not exists (
-            select from pg_policy
-            where polrelid = c.oid and polcmd in ('r', '*')
-                and ('audit_mapper'::regrole = any (polroles) or 0 = any (polroles))
-        );
+    from audit.hidden_tables() as c
+    where not exists (
+        select from pg_policy
+        where polrelid = c.oid and polpermissive and polcmd in ('r', '*')
+            and ('audit_mapper'::regrole = any (polroles) or 0 = any (polroles)))
+    union all
+    select 'mappings', 'warning', c.oid::regclass::text,
+        format('the restrictive policy %I may hide rows from audit_mapper', p.polname),
+        'Mapping expressions that look into it find nothing there.',
+        format('alter policy %I on %s using (current_user = ''audit_mapper'' or %s)', p.polname,
+            c.oid::regclass, e.code), false
+    from audit.hidden_tables() as c
+        join pg_policy as p on p.polrelid = c.oid
+        cross join pg_get_expr(p.polqual, p.polrelid) as e (code)
+    where not p.polpermissive and p.polcmd in ('r', '*')
+        and ('audit_mapper'::regrole = any (p.polroles) or 0 = any (p.polroles))
+        and e.code not like '((CURRENT_USER = ''audit_mapper''::name) OR %';
 $$;
 comment on function audit.check_lookups() is
     'Tables that mappings read and row-level security hides';

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import errors as pg
 from psycopg.rows import dict_row
 
 from auditdb import doctor
@@ -295,6 +296,39 @@ def test_reading_leaves_nothing_behind(db: Database, what: str) -> None:
 
     for role in ("app_reader", None):
         assert_nothing_is_left(db, role, read)
+
+
+CANCELS = BODIES["locks"].removesuffix("end") + (
+    "perform pg_catalog.pg_advisory_lock(667004);"
+    " raise exception using errcode = 'query_canceled'; end"
+)
+
+
+@attack(GROUP, ROWS["locks"], outcome="B")
+@pytest.mark.parametrize("context", ["", "no json"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "insert into svc.thing values (1, 1, 'fine', '(1,2)', 'a')",
+        "select * from audit.doctor()",
+        "select audit.attach('svc.other', 'thing', organization =>"
+        " '(((''{1}''::svc.checked[])[1])::text)')",
+        "select audit.is_admin('1', '66')",
+    ],
+)
+def test_code_that_cancels_leaves_no_lock_behind(db: Database, call: str, context: str) -> None:
+    serve(db, "locks", ROADS_TO_CAPTURE["a function"])
+    conn = login(db, None)
+    conn.execute("create table svc.other (id int primary key)")
+    conn.execute(
+        "create or replace function svc.hostile() returns void language plpgsql as"
+        f" $h$ {CANCELS} $h$".encode()
+    )
+    conn.execute("select set_config('auditdb.context', %s, false)", (context,))
+    before = state(conn)
+    with pytest.raises(pg.QueryCanceled):
+        conn.execute(call.encode())
+    assert left(before, state(conn)) == {}
 
 
 CONTEXT = '{"actor_id": "7", "source": "web"}'

@@ -69,7 +69,9 @@ def test_a_lookup_that_the_application_locks_out_is_not_filed_with_another(
 
 @attack(GROUP, FAILS, outcome="S")
 @pytest.mark.parametrize("setting", ["0", "1h", "1ms"])
-def test_a_lookup_waits_as_long_as_the_application_would_or_two_seconds(steps: Database, setting: str) -> None:
+def test_a_lookup_waits_as_long_as_the_application_would_or_two_seconds(
+    steps: Database, setting: str
+) -> None:
     blocker, app, watch = steps.connect(), steps.connect("app"), steps.connect()
     blocker.execute("begin")
     blocker.execute("lock table workflow in access exclusive mode")
