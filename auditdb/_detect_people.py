@@ -48,6 +48,22 @@ class People(Rules):
             choices.append(fact_of(table, option))
         self._add(table, "user", why, choices, questions=questions)
 
+    def organizations(self) -> None:
+        """The organisations themselves: where each one's log begins."""
+        table = self.tenancy.organization
+        if table is None or table.key is None or table.oid in self.found:
+            return
+        self._add(
+            table,
+            "organization",
+            "Organisations: if an identifier is used again, its new admins read from here on.",
+            [
+                self._organization(table),
+                self._target_id(table, "organization"),
+                self._alive(table, "organization"),
+            ],
+        )
+
     def memberships(self) -> None:
         """Memberships of organisations, of teams inside them, and where else their roles live."""
         for m in sorted(

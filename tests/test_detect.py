@@ -154,7 +154,9 @@ def test_detect_inside_a_transaction_leaves_it_writable(app: Application) -> Non
 def test_only_the_schemas_asked_for_are_proposed(app: Application) -> None:
     app.build(ddl("modules"))
     proposal = detect(app.owner, ["Tenancy"])
-    assert {t.name for t in proposal.tables} == {'"Tenancy"."Company Member"', '"Tenancy"."ApiKey"'}
+    assert {t.name for t in proposal.tables} == {
+        '"Tenancy"."Company Member"', '"Tenancy"."Company"', '"Tenancy"."ApiKey"',
+    }  # fmt: skip
     with pytest.raises(InvalidInput, match="did you mean 'Tenancy'"):
         detect(app.owner, ["tenancy"])
 
@@ -192,7 +194,10 @@ def test_sessions_and_one_time_tokens_are_no_api_keys(app: Application) -> None:
         """
     )
     certain = {(t.name, t.kind) for t in detect(app.owner).tables if t.certain}
-    assert certain == {("public.memberships", "membership"), ("public.users", "user")}
+    assert certain == {
+        ("public.memberships", "membership"), ("public.users", "user"),
+        ("public.organizations", "organization"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -288,6 +293,7 @@ def test_calcom_unedited(app: Application) -> None:
         ("auth.email_changed", "1", "10", "10"),
         ("auth.two_factor_enabled", "1", "11", "11"),
         ("auth.password_changed", "1", "11", "11"),
+        ("organization.deleted", "1", "2", None),
         ("membership.removed", "1", "22", "11"),
     ]
     # A system administrator of Cal.com is no admin of a customer; nor is a sub-team's owner.

@@ -288,7 +288,7 @@ begin
         when assert_failure or others then _said := null;
     end;
     perform audit.release_locks(_locks);
-    return _said || jsonb_build_object('mapping', _mapping);
+    return _said || jsonb_build_object('mapping', _mapping, 'op', op);
 end
 $$;
 -- IMMUTABLE: as audit.rescue.
@@ -329,6 +329,11 @@ begin
     if _context is null and nullif(current_setting('auditdb.context', true), '') is not null then
         _degraded := coalesce(_degraded, '{}') || jsonb_build_object(
             'lost', coalesce(_degraded -> 'lost', '[]') || '["context"]');
+    end if;
+    if append_said.said ->> 'op' = 'INSERT' and _mapping ->> 'target_type' = 'organization'
+        and _of ->> 'organization.new' = _of ->> 'target_id.new'
+    then
+        perform audit.start_organization(_of ->> 'target_id.new');
     end if;
     perform audit.append_facts(
         case when _action = _mapping -> 'verbs' ->> 'changed' then _mapping -> 'facts' end,

@@ -143,9 +143,6 @@ begin
             where attrelid = target and attnum > 0 and not attisdropped
         )
     );
-    if kind = 'organization' and _organization = _mapping ->> 'target_id' then
-        _mapping := _mapping || '{"is_organization": true}';
-    end if;
     if kind = 'membership' and _parent is null or given ? 'admin' then
         _mapping := _mapping || jsonb_build_object('admin', coalesce(
             audit.over_row(target, given ->> 'admin'),

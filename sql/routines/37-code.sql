@@ -347,6 +347,17 @@ return coalesce((
 comment on function audit.names_code(regclass, jsonb, text) is
     'Generated code that names what the event was done to, and whom it is about';
 
+-- The log of an organisation begins before the event that tells of its row.
+create or replace function audit.start_code(mapping jsonb, indent text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return case when mapping ->> 'target_type' = 'organization' and mapping ? 'organization' then
+    replace($sql$
+if _organization = _target_id then
+    perform audit.start_organization(_target_id);
+end if;$sql$, E'\n', E'\n' || indent) end;
+comment on function audit.start_code(jsonb, text) is
+    'Generated code that says that an organisation came to be; null for another kind';
+
 -- The INSERT stands outside of the guarded block: inside, each row would take a subtransaction id,
 -- and more than 64 of them in a transaction slow down all others.
 create or replace function audit.insert_code(mapping jsonb, op text) returns text
@@ -361,6 +372,7 @@ return concat(
         (select array_agg(f ->> 'column') from jsonb_array_elements(mapping -> 'facts') as f),
         mapping -> 'facts', mapping ->> 'target_type') end,
     case when op = 'UPDATE' and mapping ? 'organization' then E'\n    loop' end,
+    case when op = 'INSERT' then audit.start_code(mapping, '    ') end,
     format($sql$
     insert into audit.event (
         action, result, actor_id, actor_type, impersonator_id, organization_id,
@@ -375,8 +387,6 @@ return concat(
     exit when _former is null or _former = _organization;
     _organization := _former;
     end loop;$sql$ end,
-    case when op = 'INSERT' and mapping ? 'is_organization' then $sql$
-    perform audit.start_organization(_target_id);$sql$ end,
     E'\n    return null;');
 comment on function audit.insert_code(jsonb, text) is 'Generated code that writes the event';
 
@@ -398,6 +408,7 @@ return concat(
                 case op when 'DELETE' then 'old' else 'new' end) as code
         where code is not null
     ),
+    case when op = 'INSERT' then audit.start_code(mapping, '        ') end,
     format($sql$
         perform audit.append(%L, _organization, null, %L, _target_id, _subject, _captured_from,
             null, null, jsonb_build_object('degraded', jsonb_build_object(

@@ -203,7 +203,7 @@ as $$
         'names organisations, and no table of organisations is attached'
             || case when ty.typcategory = 'S' then '; a name can be given twice' else '' end,
         'If an identifier is used again, the new organisation''s admins read the former one''s log.',
-        '-- attach the table whose rows are organisations, with its key as organization', false
+        '-- attach the table whose rows are organisations, as kind organization', false
     from audit.attachment as a
         join pg_class as c on c.oid = a.target
         left join pg_attribute as o on o.attrelid = a.target and o.attnum > 0
@@ -212,7 +212,7 @@ as $$
         left join pg_type as ty on ty.oid = o.atttypid
     where a.mapping ? 'admin' and not exists (
         select from audit.attachment as k
-        where k.mapping ->> 'organization' = k.mapping ->> 'target_id'
+        where k.kind = 'organization' and k.mapping ? 'organization'
     );
 $$;
 comment on function audit.check_tenants() is

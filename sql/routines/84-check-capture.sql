@@ -307,7 +307,7 @@ begin
         else key in ('verbs', 'target_type', 'facts', 'given', 'whole') end
     from jsonb_each(mapping_difference.mapping) as m
         full join jsonb_each(_wanted) as w using (key)
-    where m.value is distinct from w.value and key not in ('checked', 'is_organization')
+    where m.value is distinct from w.value and key <> 'checked'
         -- Taken from a parent that is gone or in other hands, which is a finding of its own.
         and not (key = 'organization' and w.value is null and mapping -> 'given' ? 'parent');
 end
