@@ -93,12 +93,12 @@ as $$
     with recursive part (class, oid) as (
         select 'pg_class'::regclass::oid, a.target::oid
         from audit.attachment as a
-        where a.target = beneath.target and a.mapping ? 'admin'
+        where a.target = beneath.target
         union
         select 'pg_proc'::regclass::oid, to_regprocedure(f)::oid
         from audit.attachment as a
             cross join jsonb_array_elements_text(a.mapping #> '{checked,functions}') as f
-        where a.target = beneath.target and a.mapping ? 'admin'
+        where a.target = beneath.target
         union
         select d.refclassid, d.refobjid
         from part as p
@@ -119,7 +119,7 @@ as $$
     where f.prokind = 'f';
 $$;
 comment on function audit.beneath(regclass) is
-    'The views and functions that say who is an admin, and their definitions';
+    'The views and functions that say who is an admin by an attached table, and their definitions';
 
 create or replace function audit.relation_facts() returns setof audit.fact
 language sql stable set search_path = pg_catalog, pg_temp
@@ -135,8 +135,10 @@ as $$
             'mapping', (
                 select audit.fingerprint(a.kind, a.mapping::text) from audit.attachment as a
                 where a.target = c.oid),
-            'beneath', case when not s.is_log then (
-                select jsonb_object_agg(b.name, b.sha256) from audit.beneath(c.oid) as b) end,
+            'beneath', (
+                select jsonb_object_agg(b.name, b.sha256)
+                from audit.attachment as a cross join audit.beneath(c.oid) as b
+                where a.target = c.oid and a.mapping ? 'admin'),
             'columns', (
                 select jsonb_object_agg(attname, format_type(atttypid, atttypmod)) from pg_attribute
                 where attrelid = c.oid and attnum > 0 and not attisdropped),
@@ -220,7 +222,7 @@ as $$
             ' (' || g.attname || ')', ''), r.name), 'function', g.function)
     from audit.privileges() as g
         left join audit.attachment as a
-            on g.function ~ format('^audit[.]capture_%s(_[a-z]+)?[(][)]$', a.id)
+            on a.id::text = substring(g.function from '^audit[.]capture_([0-9]+)(?:_[a-z]+)?[(]')
         cross join lateral aclexplode(g.acl) as x
         cross join lateral (
             select case x.grantee when 0 then 'public' else x.grantee::regrole::text end as name
