@@ -39,8 +39,9 @@ create table document (id int primary key, organization_id int not null, body js
 insert into team select g, g % 50 from generate_series(1, 500) as g;
 insert into team_member select g, g, g, 'MEMBER', 0 from generate_series(1, 500) as g;
 insert into contact select g, g % 50, 'a@b.test', 0 from generate_series(1, 500) as g;
-insert into document select g, g % 50, '{}', '' from generate_series(1, 500) as g;
+insert into document select g, g % 50, '{}', '' from generate_series(1, 1000) as g;
 """
+EMAIL = "email = 'b@' || {round}"
 ATTACH = """
 select audit.attach('public.member', 'membership');
 select audit.attach('public.wide', 'document');
@@ -51,8 +52,8 @@ select audit.attach('public.document', 'document');
 """
 
 
-def _loop(name: str, title: str, statement: str, rows: int) -> Workload:
-    body = f"for _i in 1 .. {rows} loop\n{statement} where id = _i;\nend loop;"
+def _loop(name: str, title: str, statement: str, rows: int, first: int = 1) -> Workload:
+    body = f"for _i in {first} .. {first + rows - 1} loop\n{statement} where id = _i;\nend loop;"
     return Workload(name=name, title=title, rows=rows, body=body, floor="")
 
 
@@ -60,11 +61,12 @@ def shapes() -> list[Workload]:
     """Return the updates of one row of tables that are not plain."""
     found = [
         _loop("lookup", "its organisation is looked up", "update team_member set n = n + 1", ROWS),
-        _loop("domain", "a column of a domain", "update contact set n = n + 1", ROWS),
+        _loop("domain", "beside a column of a domain", "update contact set n = n + 1", ROWS),
+        _loop("of_domain", "a column of a domain", f"update contact set {EMAIL}", ROWS),
     ]
     # As an editor's: words, numbers and lists, with a value that changes.
     item = '{"type": "step", "title": "Send a message", "position": 7, "options": [1, 2, 3]}'
-    for kb in KB:
+    for number, kb in enumerate(KB):
         steps = f"array_fill('{item}'::jsonb, array[{max(1, int(kb * 10))}])"
         values = {
             "json": f"body = jsonb_build_object('n', _i + {{round}}, 'steps', to_jsonb({steps}))",
@@ -73,7 +75,9 @@ def shapes() -> list[Workload]:
         for kind, value in values.items():
             rows = 20 if kb == KB[-1] else 100
             statement = f"update document set {value}"
-            found.append(_loop(f"{kind}_{kb}", f"{kind} of {kb} kB", statement, rows))
+            # Rows of their own, so that what was there before is as long.
+            first = 1 + 100 * (2 * number + (kind == "text"))
+            found.append(_loop(f"{kind}_{kb}", f"{kind} of {kb} kB", statement, rows, first))
     return found
 
 

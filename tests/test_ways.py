@@ -112,3 +112,29 @@ def test_a_session_without_row_security_is_captured_in_whole(empty_db: Database)
     events = said(empty_db, "typed")
     assert len(events) == 6
     assert events[:3] == events[3:]
+
+
+def test_columns_that_audit_mapper_reads_are_told_where_they_change(empty_db: Database) -> None:
+    owner = empty_db.connect("app_owner")
+    owner.execute("create domain address as text check (value like '%@%')")
+    owner.execute("create domain amount as int check (value > 0)")
+    owner.execute("create table contact (id int primary key, email address, n amount, note text)")
+    owner.execute("select audit.attach('contact', 'contact')")
+    for statement in (
+        "insert into contact values (1, 'a@b', 1, 'x')",
+        "update contact set email = 'c@d: token=canary'",
+        "update contact set n = 2",
+        "update contact set note = 'y'",
+        "update contact set note = 'y', n = null",
+        "update contact set note = 'y'",
+    ):
+        owner.execute(statement.encode())
+    told = [(e["old_values"], e["new_values"]) for e in empty_db.events()]
+    assert told == [
+        (None, {"id": 1, "email": "a@b", "n": 1, "note": "x"}),
+        ({"email": "a@b"}, {"email": "c@d: token=[redacted]"}),
+        ({"n": 1}, {"n": 2}),
+        ({"note": "x"}, {"note": "y"}),
+        ({"n": 2}, {"n": None}),
+    ]
+    assert not any("degraded" in (e["details"] or {}) for e in empty_db.events())

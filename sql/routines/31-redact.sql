@@ -5,10 +5,12 @@
 
 -- The first look at a text, short so that it is inlined. It asks for what sets off a secret from
 -- the text around it: a colon, an equals sign, a tag, an option of a command, bytes in hex, a
--- list of pairs.
+-- list of pairs. A long text may be compressed, which each question would undo anew:
+-- audit.redact_text() does it once.
 create or replace function audit.may_hold_secret(value text) returns boolean
 language sql immutable parallel safe
-return octet_length(value) > 7 and (value collate "C" like '%:%' or value collate "C" like '%=%'
+return octet_length(value) > 7 and (octet_length(value) > 2000
+    or value collate "C" like '%:%' or value collate "C" like '%=%'
     or value collate "C" like '%<%' or value collate "C" like '%--%'
     or value collate "C" like '\\x%' or value collate "C" like '[[%');
 comment on function audit.may_hold_secret(text) is
@@ -282,9 +284,18 @@ declare
     _text text;
     _last text;
 begin
-    if value is null or not audit.may_hold_secret(value) then
+    if octet_length(value) > 2000 then
+        value := value || '';
+        if not (strpos(value collate "C", ':') > 0 or strpos(value collate "C", '=') > 0
+            or strpos(value collate "C", '<') > 0 or value collate "C" like '%--%'
+            or value collate "C" like '\\x%' or value collate "C" like '[[%')
+        then
+            return value;
+        end if;
+    elsif value is null or not audit.may_hold_secret(value) then
         return value;
-    elsif octet_length(value) > 16000000 then
+    end if;
+    if octet_length(value) > 16000000 then
         return '[redacted]';
     elsif value collate "C" like '\\x%' and value collate "C" ~ '^\\x(?:[0-9a-fA-F]{2})*$' then
         return case audit.redact_bytes(decode(substr(value, 3), 'hex'))

@@ -180,9 +180,45 @@ $$;
 comment on function audit.text_code(regclass, text, text) is
     'Generated expression for what a mapping names, as text; null if audit_mapper has to tell';
 
+-- What an extension brings along is a superuser's; reading a domain runs none of its checks.
+create or replace function audit.runs_code(type oid) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _type pg_type;
+begin
+    select * into _type from pg_type as t where t.oid = audit.base_type(runs_code.type);
+    if _type.typcategory = 'A' and _type.typelem <> 0 then
+        return audit.runs_code(_type.typelem);
+    end if;
+    return _type.typnamespace <> 'pg_catalog'::regnamespace and (_type.typtype <> 'b' or exists (
+        select from pg_cast as k join pg_proc as p on p.oid = k.castfunc
+            join pg_roles as r on r.oid = p.proowner
+        where k.castsource = _type.oid and k.casttarget in ('json'::regtype, 'text'::regtype)
+            and not r.rolsuper));
+end
+$$;
+comment on function audit.runs_code(oid) is
+    'Whether reading a value of a type may run code of one who is no superuser';
+
+-- A domain of a text, or a text of an extension's such as citext: as text it is what it is as JSON.
+create or replace function audit.is_plain_text(type oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select t.oid = any (array['text', 'varchar']::regtype[]) or t.typcategory = 'S'
+        and t.typnamespace <> 'pg_catalog'::regnamespace and not audit.runs_code(t.oid)
+        and exists (
+            select from pg_cast
+            where castsource = t.oid and casttarget = 'text'::regtype and castmethod = 'b')
+    from pg_type as t where t.oid = audit.base_type(is_plain_text.type)
+);
+comment on function audit.is_plain_text(oid) is
+    'Whether audit_mapper reads a value of a type as text, without taking it for JSON';
+
 -- Kept with the mapping while code is written, since each paragraph asks for it: `code`, what is
 -- read as audit_owner, for both sides of an update; `raw`, what audit_mapper reads, in the order of
--- audit.read_<id>; `long`, the names that may be long or hold a secret; secrets and keys.
+-- audit.read_<id>; `is_foreign`, whether that may run code of the application; `long`, the names
+-- that may be long or hold a secret; secrets and keys.
 create or replace function audit.complete_mapping(target regclass, mapping jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -195,6 +231,7 @@ declare
     _raw jsonb := '[]';
     _long jsonb := '[]';
     _names text[];
+    _read text[];
 begin
     _mapping := _mapping || jsonb_build_object('redact', audit.redacted_columns(target, _mapping));
     foreach _part in array '{organization,target_id,subject,role,row_id,alive}'::text[] loop
@@ -203,6 +240,7 @@ begin
             else audit.text_code(target, _mapping ->> _part, 'old') end;
         if _old is null then
             _raw := _raw || to_jsonb(_part);
+            _read := _read || audit.column_of(target, _mapping ->> _part);
         else
             _code := _code || jsonb_build_object(_part, jsonb_build_object('old', _old, 'new',
                 case _part when 'alive' then audit.alive_code(target, _mapping, 'new')
@@ -218,12 +256,17 @@ begin
             _long := _long || to_jsonb(_part);
         end if;
     end loop;
+    _names := array(
+        select name from audit.own_columns(target)
+        where not _mapping -> 'redact' ? name and audit.typed(type, '') is null);
     return _mapping || jsonb_build_object(
         'digest', audit.digested(target, _mapping),
         'code', _code,
-        'raw', _raw || to_jsonb(array(
-            select 'column ' || name from audit.own_columns(target)
-            where not _mapping -> 'redact' ? name and audit.typed(type, '') is null)),
+        'raw', _raw || to_jsonb(array(select 'column ' || name from unnest(_names) as name)),
+        'is_foreign', _raw <> '[]' and coalesce(_mapping -> 'checked' ? 'is_foreign', false)
+            or exists (
+                select from audit.own_columns(target)
+                where name = any (_names || _read) and audit.runs_code((type).oid)),
         'long', _long,
         'key', audit.key_columns(target),
         'secret_texts', array(
@@ -255,10 +298,12 @@ create or replace function audit.read_code(target regclass, mapping jsonb) retur
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select audit.as_mapper(format(E'    return array[\n        %s\n    ];', string_agg(case
-        when part like 'column %' then format('to_jsonb(r.%I)::text', substr(part, 8))
+        when audit.is_plain_text((c.type).oid) then format('r.%I::text', c.name)
+        when c.name is not null then format('to_jsonb(r.%I)::text', c.name)
         -- On a line of its own: the expression may end in a comment.
         else format(E'(%s\n        )::text', mapping ->> part) end, E',\n        ' order by n)))
     from jsonb_array_elements_text(mapping -> 'raw') with ordinality as t (part, n)
+        left join audit.own_columns(target) as c on part = 'column ' || c.name
 );
 comment on function audit.read_code(regclass, jsonb) is
     'Body of audit.read_<id>: what audit_mapper reads of a row, as text; null if nothing';

@@ -124,34 +124,45 @@ return case when not coalesce(mapping -> 'checked' ? 'inputs', false) then 'old 
 comment on function audit.inputs_code(regclass, jsonb) is
     'Generated condition: an update changed what audit_mapper reads';
 
+-- Columns alone are read only where one of them changed: nothing else is told of an update.
 create or replace function audit.read_call_code(id int, target regclass, mapping jsonb, op text)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return case when mapping -> 'raw' = '[]' then '' else format($sql$
-        -- Read as audit_mapper: %s.%s
+return case when mapping -> 'raw' = '[]' then '' else (
+    select format($sql$
+        -- Read as audit_mapper: %s.%s%s
         %s := audit.read_%s(%s);%s
         if %s then
             raise exception using errcode = 'data_exception';
-        end if;$sql$,
-    (
-        select string_agg(regexp_replace(part, '\s+', ' ', 'g'), ', ' order by n)
-        from jsonb_array_elements_text(mapping -> 'raw') with ordinality as t (part, n)
-    ),
-    case when mapping -> 'checked' ? 'waits' then $sql$
+        end if;%s$sql$,
+        (
+            select string_agg(regexp_replace(part, '\s+', ' ', 'g'), ', ' order by n)
+            from jsonb_array_elements_text(mapping -> 'raw') with ordinality as t (part, n)
+        ),
+        case when mapping -> 'checked' ? 'waits' then $sql$
         if current_setting('lock_timeout') <> '0' then
             perform audit.wait_longer();
         end if;$sql$ end,
-    case op when 'DELETE' then '_before' else '_after' end, id,
-    case op when 'DELETE' then 'old' else 'new' end,
-    case op when 'UPDATE' then format($sql$
-        _before := case when %s then audit.read_%s(old) else _after end;$sql$,
-        audit.inputs_code(target, mapping), id) end,
-    (
-        select string_agg(format('cardinality(%s) is distinct from %s', v,
-            jsonb_array_length(mapping -> 'raw')), ' or ')
-        from unnest(case op when 'UPDATE' then '{_after,_before}' when 'INSERT' then '{_after}'
-            else '{_before}' end::text[]) as v
-    )) end;
+        case when on_change then format(E'\n        if %s then', inputs) end,
+        case op when 'DELETE' then '_before' else '_after' end, id,
+        case op when 'DELETE' then 'old' else 'new' end,
+        case when on_change then format(E'\n        _before := audit.read_%s(old);', id)
+            when op = 'UPDATE' then format($sql$
+        _before := case when %s then audit.read_%s(old) else _after end;$sql$, inputs, id) end,
+        (
+            select string_agg(format('cardinality(%s) is distinct from %s', v,
+                jsonb_array_length(mapping -> 'raw')), ' or ')
+            from unnest(case op when 'UPDATE' then '{_after,_before}' when 'INSERT' then '{_after}'
+                else '{_before}' end::text[]) as v
+        ),
+        case when on_change then E'\n        end if;' end)
+    from (
+        select op = 'UPDATE' and not mapping ? 'whole' and not exists (
+            select from jsonb_array_elements_text(mapping -> 'raw') as part
+            where part not like 'column %') as on_change
+    ) as t
+        cross join audit.inputs_code(target, mapping) as inputs
+) end;
 comment on function audit.read_call_code(int, regclass, jsonb, text) is
     'Generated code that has audit_mapper read what audit_owner may not';
 
@@ -165,7 +176,11 @@ begin
     return case
     when mapping -> 'redact' ? name then
         format('case when not %s.%I is null then ''[redacted]'' end', side, name)
-    when mapping -> 'raw' ? ('column ' || name) then format('audit.redact_json(%s::jsonb)',
+    when mapping -> 'raw' ? ('column ' || name) then format(case
+            when audit.is_plain_text((type).oid) then
+                'case when audit.may_hold_secret(%1$s) then audit.redact_text(%1$s) else %1$s end'
+            when audit.is_harmless_type((type).oid) then '%s::jsonb'
+            else 'audit.redact_json(%s::jsonb)' end,
         audit.part_code(mapping, 'column ' || name, side))
     -- A key may be made of a secret.
     when mapping -> 'key' ? name and (type).oid = any (array['text', 'varchar']::regtype[])

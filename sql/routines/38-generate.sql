@@ -78,10 +78,7 @@ end$sql$,
         audit.insert_code(mapping, op)
     )
     from (
-        select mapping -> 'raw' <> '[]' as is_raw,
-            mapping -> 'raw' <> '[]'
-                and (coalesce(mapping -> 'checked' ? 'is_foreign', false)
-                    or mapping ->> 'raw' like '%"column %') as is_foreign
+        select mapping -> 'raw' <> '[]' as is_raw, (mapping -> 'is_foreign')::boolean as is_foreign
     ) as t
 );
 comment on function audit.capture_code(int, regclass, jsonb, text) is

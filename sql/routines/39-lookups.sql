@@ -26,7 +26,8 @@ comment on function audit.probe(regclass, text, text, text, text) is
 -- executes neither; only then is the text put into a body that is parsed at once, for which
 -- PostgreSQL keeps what it depends on.
 create or replace function audit.parse_expression(
-    target regclass, name text, expression text, out tree text, out reads jsonb, out functions text[]
+    target regclass, name text, expression text,
+    out tree text, out reads jsonb, out functions text[], out types boolean
 )
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -63,16 +64,26 @@ begin
         where classid = 'pg_proc'::regclass and objid = _probe
             and refclassid = 'pg_operator'::regclass
     ) as t (f);
+    -- To become a domain runs its checks; to read what another role made may run its casts.
+    select bool_or(case
+        when typtype = 'e' then not rolsuper
+            and typowner <> (select relowner from pg_class where oid = target)
+        else typtype <> 'b' or typcategory = 'A' end) into types
+    from pg_depend join pg_type as t on t.oid = refobjid join pg_roles as r on r.oid = typowner
+    where classid = 'pg_proc'::regclass and objid = _probe and refclassid = 'pg_type'::regclass
+        and typnamespace <> 'pg_catalog'::regnamespace and typrelid <> target;
 end
 $$;
 comment on function audit.parse_expression(regclass, text, text) is
-    'What an expression is made of: its parse tree, the columns of tables that it reads, and the '
-    'functions of the application that it calls; raises if it is not one expression';
+    'What an expression is made of: its parse tree, the columns of tables that it reads, the '
+    'functions of the application that it calls, and whether it meets types that may run code; '
+    'raises if it is not one expression';
 
 -- Parsing converts literals, which may run the check of a domain: as audit_mapper, and rolled back.
 create or replace function audit.examine(
     target regclass, name text, expression text,
-    out tree text, out reads jsonb, out functions text[], out problem text, out code text
+    out tree text, out reads jsonb, out functions text[], out types boolean,
+    out problem text, out code text
 )
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -81,7 +92,7 @@ begin
         raise exception 'audit.examine runs as %', current_user;
     end if;
     begin
-        select p.tree, p.reads, p.functions into tree, reads, functions
+        select p.tree, p.reads, p.functions, p.types into tree, reads, functions, types
         from audit.parse_expression(target, name, expression) as p;
         raise exception using errcode = 'AU001';
     exception
@@ -199,6 +210,7 @@ begin
     end if;
     return jsonb_build_object(
         'reads', _found.reads, 'functions', to_jsonb(_found.functions),
+        'types', coalesce(_found.types, false),
         'looks_up', _found.tree ~ ':relid [1-9]',
         -- Beside the row that is handed over.
         'scans_itself', _found.tree ~ format(':relid %s\M', target::oid),
@@ -243,6 +255,9 @@ begin
         if _found -> 'functions' <> 'null' then
             _extra := _extra || jsonb_build_object('is_foreign', true, 'functions',
                 coalesce(_extra -> 'functions', '[]') || (_found -> 'functions'));
+        end if;
+        if (_found ->> 'types')::boolean then
+            _extra := _extra || '{"is_foreign": true}';
         end if;
         if (_found ->> 'looks_up')::boolean or _found -> 'functions' <> 'null' then
             _extra := _extra || '{"waits": true}';

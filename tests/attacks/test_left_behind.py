@@ -215,6 +215,44 @@ def test_a_write_leaves_nothing_behind(db: Database, road: str, what: str) -> No
     assert len(db.events("captured_from = 'svc.thing'")) == 2 * 2 * len(WRITES)
 
 
+BY_EXPRESSION = [road for road, way in ROADS_TO_CAPTURE.items() if not way.after]
+
+
+@attack(GROUP, ROWS["locks"], outcome="B")
+@pytest.mark.parametrize("road", BY_EXPRESSION)
+def test_a_write_to_a_plain_table_leaves_no_lock_behind(db: Database, road: str) -> None:
+    """Of which no column runs code: only the mapping does."""
+    serve(db, "locks", Road())
+    conn = login(db, "other_owner")
+    conn.execute("create table svc.plain (id int primary key, organization_id int, v text)")
+    conn.execute("grant all on svc.plain to app")
+    conn.execute(
+        "select audit.attach('svc.plain', 'plain', organization => %s)",
+        (ROADS_TO_CAPTURE[road].organization,),
+    )
+
+    def write(conn: psycopg.Connection[Any]) -> None:
+        conn.execute("insert into svc.plain values (1, 1, 'a')")
+        conn.execute("update svc.plain set v = 'b', organization_id = 2")
+        conn.execute("delete from svc.plain")
+
+    assert_nothing_is_left(db, "app", write)
+
+
+@attack(GROUP, ROWS["locks"], outcome="B")
+def test_a_cast_that_was_there_before_leaves_no_lock_behind(db: Database) -> None:
+    serve(db, "locks", None)
+    conn = login(db, "other_owner")
+    conn.execute("create cast (svc.mood as json) with function svc.mood_json(svc.mood)")
+    conn.execute("select audit.attach('svc.thing', 'thing')")
+
+    def write(conn: psycopg.Connection[Any]) -> None:
+        for statement in WRITES:
+            conn.execute(statement.encode())
+
+    assert_nothing_is_left(db, "app", write)
+
+
 def fix(conn: psycopg.Connection[Any]) -> None:
     """Ask doctor and mend what it finds, as `auditdb doctor --fix` does."""
     doctor.fix(conn, doctor.diagnose(conn))
