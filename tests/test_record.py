@@ -175,9 +175,12 @@ def test_sql_records_under_the_context_in_force(db: Database) -> None:
     assert event["details"] == {"a": 1, "b": 2}
 
 
-def test_sql_refuses_an_actor_type_that_is_none(db: Database) -> None:
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match='actor_type is "martian"'):
-        db.connect("app").execute("select audit.record_event('a.b', actor_type => 'martian')")
+@pytest.mark.parametrize("given", ["actor_type => 'martian'", "result => 'maybe'"])
+def test_sql_refuses_an_actor_type_or_a_result_that_is_none(db: Database, given: str) -> None:
+    says = given.replace(" =>", " is").replace("'", '"')
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=says):
+        db.connect("app").execute(f"select audit.record_event('a.b', {given})".encode())
+    assert db.events() == []
 
 
 @pytest.mark.parametrize(

@@ -268,9 +268,11 @@ def test_an_upgrade_closes_the_schema_to_public(db: Database) -> None:
 def test_an_upgrade_writes_the_functions_of_attached_tables_anew(db: Database) -> None:
     admin = db.connect()
     written = (
-        "select proname, prosrc from pg_proc where proname ~ '^(capture|admin)_[0-9]+$' order by 1"
+        "select proname, prosrc from pg_proc"
+        " where proname ~ '^(capture|read|organization|admin)_[0-9]+(_[a-z]+)?$' order by 1"
     )
     before = admin.execute(written.encode()).fetchall()
+    assert len(before) > 20
     for name, _ in before:
         # As an older version may have written them.
         if name.startswith("capture"):

@@ -85,8 +85,9 @@ create or replace function audit.view_commands(out drop_all text, out create_all
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'drop view ' || string_agg(v.oid::regclass::text, ', '),
-        array_agg(format('create view %s with (%s) as %s', v.oid::regclass,
-            array_to_string(v.reloptions, ', '), pg_get_viewdef(v.oid)) order by v.oid)
+        array_agg(format('create view %s%s as %s', v.oid::regclass,
+            ' with (' || array_to_string(v.reloptions, ', ') || ')', pg_get_viewdef(v.oid))
+            order by v.oid)
         || array_agg(format('comment on view %s is %L', v.oid::regclass,
             obj_description(v.oid, 'pg_class')))
         || array(
@@ -103,7 +104,7 @@ as $$
                 and x.grantee <> 'audit_owner'::regrole)
     from pg_class as v
     where v.relnamespace = 'audit'::regnamespace and v.relkind = 'v'
-        and 'security_invoker=true' = any (v.reloptions);
+        and v.relowner = 'audit_owner'::regrole;
 $$;
 comment on function audit.view_commands() is
     'Commands that drop the views of the log, and that make them again as they are, grants included';
