@@ -48,9 +48,11 @@ bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other p
 	$(BIN)/python -m benchmarks.capture
 	$(BIN)/python -m benchmarks.operate
 
-reference: $(BIN)/auditdb ## Write docs/cli.md, and the SQL of the vocabulary of secrets
+reference: $(BIN)/auditdb ## Write docs/cli.md and docs/kinds.md, and the SQL of kinds and names
 	$(BIN)/python -m tests.reference > docs/cli.md
 	$(BIN)/python -m tests.vocabulary > sql/routines/31-names.sql
+	$(BIN)/python -m tests.kinds markdown > docs/kinds.md
+	$(BIN)/python -m tests.kinds sql > sql/routines/32-kind-rows.sql
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist

@@ -1,7 +1,7 @@
 """An audit log for multi-tenant products on PostgreSQL."""
 
 from auditdb import auth
-from auditdb._attach import attach, detach
+from auditdb._attach import attach, define_kind, detach
 from auditdb._context import context, context_async
 from auditdb._query import Event, Page
 from auditdb._reader import AsyncReader, Reader, auditor, auditor_async, reader, reader_async
@@ -27,6 +27,7 @@ __all__ = [
     "auth",
     "context",
     "context_async",
+    "define_kind",
     "detach",
     "install",
     "reader",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from auditdb._arguments import unexpected
 from auditdb.errors import from_psycopg
@@ -20,8 +21,8 @@ def attach(
     Args:
         conn: a connection of the table's owner, who holds `audit_operator`; its transaction.
         target: the table as PostgreSQL writes it, such as `public."Membership"`.
-        kind: `membership`, `api_key`, `workflow`, `user`, `password`, `two_factor`, or a word of
-            your own such as `invoice`, which gives `invoice.created`, `.updated` and `.deleted`.
+        kind: one of docs/kinds.md such as `membership`, one that `define_kind` defined, or a word
+            of your own such as `invoice`, which gives `invoice.created`, `.updated`, `.deleted`.
         options: the options of `audit.attach`: `organization`, `target_id`, `subject`, `role`,
             `alive`, `admin`, `parent`, `email`, `password`, `two_factor` (each a column or an SQL
             expression over the row `r`), `ignore` and `redact` (names of columns).
@@ -49,6 +50,50 @@ def attach(
     )
     values = {name: _plain(value) for name, value in options.items()}
     _run(conn, query, {**values, "target": target, "kind": kind})
+
+
+def define_kind(
+    conn: psycopg.Connection[Any],
+    name: str,
+    description: str | None = None,
+    *,
+    verbs: Mapping[str, str] | None = None,
+    facts: Mapping[str, str] | None = None,
+    target_type: str | None = None,
+    subject: str | None = None,
+    options: Sequence[str] | None = None,
+) -> None:
+    """Define a kind of your own: what the rows of a table are called in events.
+
+    Args:
+        conn: a connection that holds `audit_operator`; its transaction.
+        name: what `attach` is told: lower case, digits and underscores, at most 40 characters.
+        description: what a row is, in a sentence.
+        verbs: the actions of rows that are `created`, `updated`, `deleted`; by default
+            `<name>.created` and so on.
+        facts: columns whose update is an event of its own, and its action.
+        target_type: what events are about; by default the name.
+        subject: whom they are about where the mapping does not say: `"column"`, whom a column such
+            as `user_id` names; `"row"`, the row itself; by default nobody.
+        options: those of `attach` that the kind understands; by default all but those of users and
+            memberships.
+
+    Raises:
+        Refused: it cannot be meant, or is auditdb's own; no privilege.
+
+    Example:
+        >>> define_kind(conn, "invoice", verbs={"created": "invoice.issued"},
+        ...     facts={"status": "invoice.status_changed"})  # doctest: +SKIP
+    """
+    values = {
+        "name": name, "description": description, "verbs": Jsonb(dict(verbs or {})),
+        "facts": Jsonb(dict(facts or {})), "target_type": target_type, "subject": subject,
+        "options": None if options is None else list(options),
+    }  # fmt: skip
+    named = sql.SQL(", ").join(
+        sql.SQL("{} => {}").format(sql.Identifier(key), sql.Placeholder(key)) for key in values
+    )
+    _run(conn, sql.SQL("select audit.define_kind({})").format(named), values)
 
 
 def detach(conn: psycopg.Connection[Any], target: str) -> None:

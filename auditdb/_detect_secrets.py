@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from auditdb._catalog import Catalog, Column, Table
+from auditdb._kinds import KINDS
 from auditdb._vocabulary import is_secret, normal_name, says
 
 _PLAIN_ARRAYS = frozenset(
@@ -13,10 +14,9 @@ _PLAIN_ARRAYS = frozenset(
 
 def is_store(table: Table, kind: str) -> bool:
     """Return whether a table holds credentials: by the kind, else by its name and its columns."""
-    if kind in {"password", "two_factor", "api_key"}:
-        return True
-    if kind in {"user", "membership", "admin"}:
-        return False
+    known = KINDS.get(kind)
+    if known is not None and known.credentials is not None:
+        return known.credentials
     return says("stores", table.name) or (
         says("stores_with_a_secret", table.name)
         and any(c.category not in "BDT" and is_secret(c.name) for c in table.columns)

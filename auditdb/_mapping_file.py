@@ -6,13 +6,14 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import psycopg
 from psycopg.rows import scalar_row, tuple_row
 from psycopg.types.json import Jsonb
 
-from auditdb._attach import attach
+from auditdb._attach import attach, define_kind
 from auditdb._pin import pinned
 from auditdb._plain import is_plain, plain
 from auditdb.errors import AuditError, InvalidInput, Refused, from_psycopg
@@ -21,6 +22,11 @@ EXPRESSIONS = ("organization", "target_id", "subject", "role", "alive", "admin",
 COLUMNS = ("email", "password", "two_factor")
 LISTS = ("ignore", "redact")
 OPTIONS = EXPRESSIONS + COLUMNS + LISTS
+KIND_ARGUMENTS = {
+    "description": "text", "verbs": "a table of texts", "facts": "a table of texts",
+    "target_type": "text", "subject": "text", "options": "a list of texts",
+}  # fmt: skip
+_SHAPES: dict[str, type] = {"text": str, "a table of texts": dict, "a list of texts": list}
 
 
 @dataclass(frozen=True)
@@ -33,22 +39,33 @@ class TableMapping:
 
 
 @dataclass(frozen=True)
+class KindMapping:
+    """One kind that a mapping file defines: its name, and the arguments of `define_kind`."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Change:
-    """What applying a mapping does, or would do, to one table.
+    """What applying a mapping does, or would do, to one table or kind.
 
     `verb` is `attach`, `remap`, `mend` (a trigger is absent or switched off), `unchanged`, or
     `unlisted` for a table that is attached but not in the file: it is left alone. `options` has,
-    for each option that differs, its value before and after.
+    for each option that differs, its value before and after. A kind that the file defines, other
+    than it is defined now, is `define`, and its `kind` is "kind".
     """
 
     name: str
     kind: str
-    verb: Literal["attach", "remap", "mend", "unchanged", "unlisted"]
+    verb: Literal["define", "attach", "remap", "mend", "unchanged", "unlisted"]
     options: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return a line for people, and one for each option that differs."""
         note = " (attached, not in the file: left alone)" if self.verb == "unlisted" else ""
+        if self.kind == "kind":
+            return f"{self.verb:9} kind {plain(self.name)}"
         lines = [f"{self.verb:9} {plain(self.name)} as {plain(self.kind)}{note}"]
         if self.verb == "remap":
             lines += [
@@ -65,7 +82,7 @@ def _shown(value: Any) -> str:
     return plain(" ".join(text.split()))
 
 
-def load(text: str, source: str = "auditdb.toml") -> list[TableMapping]:
+def load(text: str, source: str = "auditdb.toml") -> list[TableMapping | KindMapping]:
     r"""Read a mapping file.
 
     Args:
@@ -73,7 +90,8 @@ def load(text: str, source: str = "auditdb.toml") -> list[TableMapping]:
         source: its name, for error messages.
 
     Raises:
-        InvalidInput: not TOML; a key that is not known, absent or of the wrong type; a table twice.
+        InvalidInput: not TOML; a key that is not known, absent or of the wrong type; a table or
+            kind twice.
 
     Example:
         >>> load("[[table]]\nname = 'public.invoice'\nkind = 'invoice'\nignore = ['seen_at']")
@@ -84,18 +102,49 @@ def load(text: str, source: str = "auditdb.toml") -> list[TableMapping]:
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{source} is not TOML: {error}") from error
     for key in document:
-        if key != "table":
-            raise InvalidInput(f"{source}: unknown key '{key}'; a file is made of [[table]]s")
-    tables = document.get("table", [])
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise InvalidInput(f"{source}: write [[table]], with two brackets, above each table")
-    mappings: list[TableMapping] = []
-    for number, table in enumerate(tables, 1):
-        mapping = _mapping(table, source, number)
-        if any(mapping.name == other.name for other in mappings):
-            raise InvalidInput(f"{source}: {mapping.name} is there twice; keep one [[table]] of it")
-        mappings.append(mapping)
+        if key not in ("table", "kind"):
+            raise InvalidInput(
+                f"{source}: unknown key '{key}'; a file is made of [[table]]s and [[kind]]s"
+            )
+    mappings: list[TableMapping | KindMapping] = [
+        *(_kind(part, source, n) for n, part in enumerate(_parts(document, "kind", source), 1)),
+        *(_mapping(part, source, n) for n, part in enumerate(_parts(document, "table", source), 1)),
+    ]
+    for number, mapping in enumerate(mappings):
+        if (type(mapping), mapping.name) in {(type(m), m.name) for m in mappings[:number]}:
+            what = "kind" if isinstance(mapping, KindMapping) else "table"
+            raise InvalidInput(
+                f"{source}: {mapping.name} is there twice; keep one [[{what}]] of it"
+            )
     return mappings
+
+
+def _parts(document: dict[str, Any], name: str, source: str) -> list[dict[str, Any]]:
+    """Return the [[table]]s or [[kind]]s of a file."""
+    parts = document.get(name, [])
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise InvalidInput(f"{source}: write [[{name}]], with two brackets, above each {name}")
+    return parts
+
+
+def _kind(part: dict[str, Any], source: str, number: int) -> KindMapping:
+    """Return one [[kind]], checked; what only the server knows, it checks."""
+    named = part.get("name")
+    where = f"{source}, kind {named if isinstance(named, str) and named else number}"
+    for key, value in part.items():
+        if key not in ("name", *KIND_ARGUMENTS):
+            close = difflib.get_close_matches(key, KIND_ARGUMENTS, 1, 0.5)
+            keys = ", ".join(KIND_ARGUMENTS)
+            hint = f"did you mean '{close[0]}'?" if close else f"the keys are {keys}"
+            raise InvalidInput(f"{where}: unknown key '{key}'; {hint}")
+        shape = KIND_ARGUMENTS.get(key, "text")
+        items = value.values() if isinstance(value, dict) else value
+        is_meant = isinstance(value, _SHAPES[shape]) and all(isinstance(i, str) for i in items)
+        if not is_meant:
+            raise InvalidInput(f"{where}: '{key}' must be {shape}")
+    if not named:
+        raise InvalidInput(f"{where}: 'name' is missing")
+    return KindMapping(str(named), {key: part[key] for key in part if key != "name"})
 
 
 def _mapping(table: dict[str, Any], source: str, number: int) -> TableMapping:
@@ -157,7 +206,9 @@ order by 2
 """
 
 
-def plan(conn: psycopg.Connection[Any], mappings: Sequence[TableMapping]) -> list[Change]:
+def plan(
+    conn: psycopg.Connection[Any], mappings: Sequence[TableMapping | KindMapping]
+) -> list[Change]:
     """Compare a mapping file with what is attached, and change nothing.
 
     Args:
@@ -165,8 +216,9 @@ def plan(conn: psycopg.Connection[Any], mappings: Sequence[TableMapping]) -> lis
         mappings: what `load` returned.
 
     Returns:
-        A change for each table of the file, in the order in which `apply` takes them, then one
-        for each attached table that the file does not name.
+        A change for each kind of the file that is defined otherwise, and for each of its tables,
+        in the order in which `apply` takes them, then one for each attached table that the file
+        does not name.
 
     Raises:
         Refused: no such table, kind, option or column; no privilege.
@@ -174,14 +226,18 @@ def plan(conn: psycopg.Connection[Any], mappings: Sequence[TableMapping]) -> lis
     """
     changes: list[Change] = []
     seen: dict[int, str] = {}
+    kinds = [mapping for mapping in mappings if isinstance(mapping, KindMapping)]
     try:
         with conn.transaction(force_rollback=True):
             cursor = psycopg.Cursor(conn, row_factory=tuple_row)
-            cursor.execute("set transaction read only")
+            if not kinds:
+                cursor.execute("set transaction read only")
             cursor.execute("select audit.version()")  # Says so where auditdb is not installed.
             # Names without a schema are found as the session would find them: before the pin.
             found = [(_oid(conn, mapping), mapping) for mapping in _in_order(mappings)]
             with pinned(conn):
+                # What tables mean depends on kinds: rolled back.
+                changes += [kind for kind in map(partial(_define, conn), kinds) if kind]
                 attached = {row[0]: row[1:] for row in cursor.execute(_ATTACHED)}
                 for oid, mapping in found:
                     if oid in seen:
@@ -194,6 +250,18 @@ def plan(conn: psycopg.Connection[Any], mappings: Sequence[TableMapping]) -> lis
         Change(row[0], row[1], "unlisted") for oid, row in attached.items() if oid not in seen
     ]
     return changes
+
+
+_KIND = "select to_jsonb(k) from audit.kind as k where k.name = %s"
+
+
+def _define(conn: psycopg.Connection[Any], kind: KindMapping) -> Change | None:
+    """Define a kind; return the change if it was none before, or another."""
+    cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+    before = cursor.execute(_KIND, (kind.name,)).fetchone()
+    define_kind(conn, kind.name, **kind.arguments)
+    after = cursor.execute(_KIND, (kind.name,)).fetchone()
+    return Change(kind.name, "kind", "define") if before != after else None
 
 
 def _change(
@@ -265,13 +333,16 @@ def _naming(error: psycopg.Error, mapping: TableMapping) -> AuditError:
     return type(plain)(f"{mapping.name}: {plain}")
 
 
-def _in_order(mappings: Sequence[TableMapping]) -> list[TableMapping]:
+def _in_order(mappings: Sequence[TableMapping | KindMapping]) -> list[TableMapping]:
     """Return parents before children: a child takes what it does not say from its parent."""
-    return sorted(mappings, key=lambda mapping: "parent" in mapping.options)
+    tables = [mapping for mapping in mappings if isinstance(mapping, TableMapping)]
+    return sorted(tables, key=lambda mapping: "parent" in mapping.options)
 
 
-def apply(conn: psycopg.Connection[Any], mappings: Sequence[TableMapping]) -> list[Change]:
-    """Attach every table of a mapping file, in one transaction: all of them, or none.
+def apply(
+    conn: psycopg.Connection[Any], mappings: Sequence[TableMapping | KindMapping]
+) -> list[Change]:
+    """Define every kind of a mapping file and attach its tables, in one transaction: all or none.
 
     Applying a file again changes nothing that has not changed, and mends what went stale. Tables
     that are attached and not in the file stay attached.
@@ -290,6 +361,9 @@ def apply(conn: psycopg.Connection[Any], mappings: Sequence[TableMapping]) -> li
     try:
         with conn.transaction():
             changes = plan(conn, mappings)
+            for kind in mappings:
+                if isinstance(kind, KindMapping):
+                    define_kind(conn, kind.name, **kind.arguments)
             for mapping in _in_order(mappings):
                 try:
                     attach(conn, mapping.name, mapping.kind, **mapping.options)

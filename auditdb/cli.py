@@ -17,6 +17,7 @@ import psycopg
 
 import auditdb
 from auditdb._connect import connect, without_password, without_uri
+from auditdb._kinds import KINDS
 from auditdb._plain import as_json, plain
 from auditdb.errors import AuditError, InvalidInput, from_psycopg
 
@@ -139,7 +140,10 @@ def detect(ctx: click.Context, schemas: tuple[str, ...]) -> None:
         click.echo(propose(conn, list(schemas) or None).to_toml(), nl=False)
 
 
-@main.command()
+@main.command(
+    help="Capture tables: those of a mapping FILE (- for standard input), or one TABLE as KIND.\n\n"
+    f"KIND is {', '.join(KINDS)}, or a word of your own."
+)
 @click.argument("target", default="auditdb.toml", metavar="[FILE|TABLE]")
 @click.argument("kind", required=False)
 @click.option(
@@ -161,13 +165,11 @@ def detect(ctx: click.Context, schemas: tuple[str, ...]) -> None:
 def attach(
     ctx: click.Context, /, target: str, kind: str | None, dry_run: bool, **options: Any
 ) -> None:
-    """Capture tables: those of a mapping FILE (- for standard input), or one TABLE as KIND.
-
-    KIND is membership, api_key, workflow, user, password, two_factor, or a word of your own.
-    """
-    from auditdb._mapping_file import TableMapping, apply, load, plan
+    """Capture the tables of a mapping file, or one."""
+    from auditdb._mapping_file import KindMapping, TableMapping, apply, load, plan
 
     given = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items() if v}
+    mappings: list[TableMapping | KindMapping]
     if kind is not None:
         mappings = [TableMapping(name=target, kind=kind, options=given)]
     elif given:

@@ -19,15 +19,16 @@ create or replace function audit.is_store(target regclass, kind text) returns bo
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select case
-        when is_store.kind in ('password', 'two_factor', 'api_key') then true
-        when is_store.kind in ('user', 'membership', 'admin') then false
+        when k.credentials is not null then k.credentials
         when audit.says_store(n.name) then true
         when audit.says_store_with_a_secret(n.name) then exists (
             select from pg_attribute join pg_type as t on t.oid = atttypid
             where attrelid = is_store.target and attnum > 0 and not attisdropped
                 and t.typcategory not in ('B', 'D', 'T') and audit.is_secret(attname))
         else false end
-    from pg_class as c cross join audit.normal_name(c.relname) as n (name)
+    from pg_class as c
+        cross join audit.normal_name(c.relname) as n (name)
+        left join audit.kind as k on k.name = is_store.kind
     where c.oid = is_store.target
 );
 comment on function audit.is_store(regclass, text) is

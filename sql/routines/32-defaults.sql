@@ -117,48 +117,15 @@ $$;
 comment on function audit.key_of(regclass) is
     'Expression for the primary key, else the first unique key without nulls, else null';
 
-create or replace function audit.verbs_of(kind text) returns jsonb
-language sql immutable set search_path = pg_catalog, pg_temp
-return case kind
-    when 'membership' then '{"born": "membership.added", "died": "membership.removed",
-        "changed": "membership.updated", "role_changed": "membership.role_changed"}'
-    when 'api_key' then '{"born": "api_key.created", "died": "api_key.revoked",
-        "changed": "api_key.updated"}'
-    when 'workflow' then '{"born": "workflow.created", "died": "workflow.deleted",
-        "changed": "workflow.modified"}'
-    when 'password' then '{"born": "auth.password_changed", "died": "password.deleted",
-        "changed": "auth.password_changed"}'
-    when 'two_factor' then '{"born": "auth.two_factor_enabled",
-        "died": "auth.two_factor_disabled", "changed": "two_factor.updated"}'
-    else jsonb_build_object('born', kind || '.created', 'died', kind || '.deleted',
-        'changed', kind || '.updated')
-end;
-comment on function audit.verbs_of(text) is
-    'The actions of a kind: when a row is born, dies, changes, or changes its role';
-
-create or replace function audit.options_of(kind text) returns text[]
-language sql immutable set search_path = pg_catalog, pg_temp
-return case kind
-    when 'membership' then
-        '{organization,target_id,subject,role,alive,admin,parent,ignore,redact}'
-    when 'user' then
-        '{organization,target_id,subject,role,alive,admin,email,password,two_factor,ignore,redact}'
-    when 'admin' then '{organization,subject}'
-    when 'password' then '{organization,target_id,subject,ignore,redact}'
-    when 'two_factor' then '{organization,target_id,subject,alive,ignore,redact}'
-    else '{organization,target_id,subject,alive,parent,ignore,redact}'
-end::text[];
-comment on function audit.options_of(text) is 'The options that a kind understands';
-
-create or replace function audit.facts_of(target regclass, given jsonb) returns jsonb
+create or replace function audit.user_facts(target regclass, given jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _email text := coalesce(facts_of.given ->> 'email',
-        audit.column_like(facts_of.target, 'email', '(primary|user|login)?email(address)?'));
-    _password text := coalesce(facts_of.given ->> 'password', audit.column_like(facts_of.target,
+    _email text := coalesce(user_facts.given ->> 'email',
+        audit.column_like(user_facts.target, 'email', '(primary|user|login)?email(address)?'));
+    _password text := coalesce(user_facts.given ->> 'password', audit.column_like(user_facts.target,
         '(hashed|encrypted)?password(hash|digest|encrypted)?', '.*passw.*hash.*', 'passwd'));
-    _two_factor text := facts_of.given ->> 'two_factor';
+    _two_factor text := user_facts.given ->> 'two_factor';
     _facts jsonb := '[]';
     _name text;
     _column text;
@@ -166,7 +133,7 @@ begin
     if _two_factor is null then
         select attname into _two_factor
         from pg_attribute
-        where attrelid = facts_of.target and attnum > 0 and not attisdropped
+        where attrelid = user_facts.target and attnum > 0 and not attisdropped
             and lower(replace(attname, '_',
                 '')) ~ '(twofactor|2fa|mfa|totp|twostep)|^otp|otp(enabled|required|active)?$'
             and (atttypid = 'boolean'::regtype
@@ -179,7 +146,7 @@ begin
         _column := case _name when 'email' then _email when 'password' then _password
             else _two_factor end;
         continue when _column is null;
-        if _name = 'two_factor' and facts_of.given -> 'redact' ? _column then
+        if _name = 'two_factor' and user_facts.given -> 'redact' ? _column then
             raise exception 'option "redact" names column "%", which says whether two-factor is on',
                     _column
                 using errcode = 'invalid_parameter_value',
@@ -187,7 +154,7 @@ begin
         end if;
         select attname into strict _column
         from pg_attribute
-        where attrelid = facts_of.target and attnum > 0 and not attisdropped
+        where attrelid = user_facts.target and attnum > 0 and not attisdropped
             and _column in (attname, quote_ident(attname), '"' || attname || '"');
         _facts := _facts || jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
             'column', _column,
@@ -197,7 +164,7 @@ begin
                 -- The secret and the backup codes come and go with the flag.
                 select jsonb_agg(attname order by attnum)
                 from pg_attribute
-                where attrelid = facts_of.target and attnum > 0 and not attisdropped
+                where attrelid = user_facts.target and attnum > 0 and not attisdropped
                     and (attname = _column or lower(replace(attname, '_', ''))
                         ~ '(twofactor|2fa|mfa|totp|twostep|(backup|recovery|scratch)codes?)'
                             '|^otp|otp$')
@@ -207,12 +174,12 @@ begin
     return _facts;
 exception when no_data_found then
     raise exception 'option "%" names column "%", which % does not have',
-            _name, facts_of.given ->> _name, facts_of.target
+            _name, user_facts.given ->> _name, user_facts.target
         using errcode = 'undefined_column',
             hint = 'email, password and two_factor each take the name of a column.';
 end
 $$;
-comment on function audit.facts_of(regclass, jsonb) is
+comment on function audit.user_facts(regclass, jsonb) is
     'The facts in a user''s row that have events of their own: e-mail, password, two-factor';
 
 create or replace function audit.default_alive(target regclass) returns text

@@ -7,21 +7,15 @@ as $$
 declare
     _option text;
     _column text;
+    _options text[] := (audit.kind_of(check_options.kind)).options;
 begin
-    if check_options.kind is null or check_options.kind !~ '^[a-z][a-z0-9_]{0,39}$'
-        or check_options.kind in ('audit', 'auth')
-    then
-        raise exception '"%" is not a kind', check_options.kind
-            using errcode = 'invalid_parameter_value',
-                hint = 'Use membership, api_key, workflow, user, password, two_factor or a word of '
-                    'your own: lower case, digits and underscores, at most 40 characters.';
-    end if;
+    perform audit.check_kind_name(check_options.kind);
     for _option in select jsonb_object_keys(check_options.given) loop
-        if _option <> all (audit.options_of(check_options.kind)) then
+        if _option <> all (_options) then
             raise exception 'kind "%" has no option "%"', check_options.kind, _option
                 using errcode = 'invalid_parameter_value',
                     hint = format('Its options are %s.',
-                        array_to_string(audit.options_of(check_options.kind), ', '));
+                        array_to_string(_options, ', '));
         end if;
         continue when _option not in ('ignore', 'redact');
         for _column in select jsonb_array_elements_text(check_options.given -> _option) loop
@@ -49,6 +43,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
     _mapping jsonb := '{}';
+    _kind audit.kind := audit.kind_of(resolve_mapping.kind);
     _organization text := audit.name_of(target, given ->> 'organization');
     _subject text := audit.name_of(target, given ->> 'subject');
     _role text := audit.over_row(target, given ->> 'role');
@@ -78,7 +73,7 @@ begin
     end if;
     _organization := coalesce(_organization, audit.name_of(target, audit.column_like(target,
         '(organi[sz]ation|org)id', '(tenant|workspace|company|account|customer|team)id')));
-    if kind <> 'user' then
+    if _kind.subject is distinct from 'row' then
         _subject := coalesce(_subject, audit.name_of(target, audit.column_like(target,
             '(user|owner|ownerusr|owneruser)id', '(member|person|profile|account)id',
             'created(by|byid|byuserid)')));
@@ -91,30 +86,30 @@ begin
 
     _mapping := jsonb_build_object(
         'given', given,
-        'verbs', audit.verbs_of(kind) || case
+        'verbs', audit.verbs_of(_kind) || case
             -- A row that gives a member a role: that it comes or goes changes the member's role.
             when kind = 'membership' and _parent is not null and _role is not null
                 then '{"changed": "membership.role_changed"}'
             -- A user with a role in the one organisation of their row: the row is the membership.
             when kind = 'user' and _role is not null
-                then audit.verbs_of('membership') || '{"changed": "user.updated"}'
+                then audit.verbs_of(audit.kind_of('membership')) || '{"changed": "user.updated"}'
             else '{}' end::jsonb,
-        'target_type', case when kind in ('password', 'two_factor') then 'user' else kind end,
+        'target_type', _kind.target_type,
         'organization', _organization,
         'target_id', coalesce(
             audit.name_of(target, given ->> 'target_id'),
             _parent,
-            case when kind in ('password', 'two_factor') then _subject end,
+            case when _kind.target = 'subject' then _subject end,
             _key),
         'row_id', case when _parent is not null and _role is null then _key end,
         -- Nothing tells its rows apart, so that each event carries all of the row.
-        'whole', case when _key is null and kind <> 'user' and not given ? 'target_id'
+        'whole', case when _key is null and _kind.subject is distinct from 'row'
+            and not given ? 'target_id'
             then true end,
         'subject', case
-            when kind = 'user' then
+            when _kind.subject = 'row' then
                 coalesce(_subject, audit.name_of(target, given ->> 'target_id'), _key)
-            when kind in ('membership', 'api_key', 'password', 'two_factor', 'admin')
-                or given ? 'subject' then _subject end,
+            when _kind.subject = 'column' or given ? 'subject' then _subject end,
         'role', _role,
         'alive', _alive,
         'parent', _parent,
@@ -136,7 +131,9 @@ begin
                     or attname = any (_secrets)
                         and not coalesce(given -> 'redact' ? ('-' || attname), false))
         ),
-        'facts', case when kind = 'user' then audit.facts_of(target, given) end,
+        'facts', case
+            when kind = 'user' then audit.user_facts(target, given)
+            when _kind.facts <> '{}' then audit.facts_of(_kind, target) end,
         'columns', (
             select jsonb_agg(attname order by attnum)
             from pg_attribute

@@ -183,6 +183,11 @@ as $$
         when 'born' then 'came to be' when 'died' then 'ceased to be' else 'changed' end)
     from jsonb_each_text(name_actions.mapping -> 'verbs')
     union all
+    select f ->> 'action', format('Of a row of kind %s, column %s changed', name_actions.kind,
+        f ->> 'column')
+    from jsonb_array_elements(name_actions.mapping -> 'facts') as f
+    where f ? 'action'
+    union all
     select name_actions.kind || '.truncated',
         format('All rows of a table of kind %s were removed at once', name_actions.kind)
     on conflict do nothing;

@@ -65,10 +65,10 @@ grant select on audit.organization_start to audit_auditor;
 grant execute on function
     audit.list_tables(), audit.list_partitions(), audit.list_members(), audit.version()
     to audit_auditor;
-grant select on audit.attachment to audit_auditor;
+grant select on audit.attachment, audit.kind to audit_auditor;
 
 -- audit_operator: attach and detach run as the table's owner and call these on the way.
-grant select on audit.attachment, audit.action, audit.migration to audit_operator;
+grant select on audit.attachment, audit.action, audit.kind, audit.migration to audit_operator;
 grant insert on audit.request to audit_operator;
 grant execute on function
     audit.attach(regclass, text, text, text, text, text, text, text, text, text[], text[], text,
@@ -77,9 +77,14 @@ grant execute on function
     audit.refuse_target(regclass, text),
     audit.resolve_mapping(regclass, text, jsonb),
     audit.check_options(regclass, text, jsonb),
-    audit.options_of(text),
-    audit.verbs_of(text),
-    audit.facts_of(regclass, jsonb),
+    audit.kind_of(text),
+    audit.default_verbs(text),
+    audit.default_options(),
+    audit.verbs_of(audit.kind),
+    audit.facts_of(audit.kind, regclass),
+    audit.check_kind_name(text),
+    audit.define_kind(text, text, jsonb, jsonb, text, text, text[]),
+    audit.user_facts(regclass, jsonb),
     audit.column_like(regclass, text[]),
     audit.over_row(regclass, text),
     audit.name_of(regclass, text),
