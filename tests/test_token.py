@@ -120,7 +120,9 @@ def test_a_key_read_from_a_file_may_end_in_a_newline(db: Database) -> None:
 def test_a_malformed_key_is_refused_without_being_repeated(key: str) -> None:
     with pytest.raises(InvalidInput, match=r"key_id\.secret; AUDITDB_KEY") as caught:
         mint(key, 1, 1)
-    assert "cret;" not in str(caught.value).replace("key_id.secret;", "")
+    with pytest.raises(InvalidInput) as of_another:
+        mint("another", 1, 1)
+    assert str(caught.value) == str(of_another.value)
 
 
 @pytest.mark.parametrize("lifetime", [0, -1, 3601])

@@ -570,6 +570,23 @@ def test_a_naive_mapping_runs_whatever_it_says(arena: Arena, text: str, row: str
     " or grant",
     outcome="B",
 )
+def test_what_audit_mapper_reads_for_one_service_no_other_maps(arena: Arena) -> None:
+    """The owner of public.workflow let audit_mapper read it; svc's owner may not read it."""
+    with arena.trial() as conn:
+        build(conn, SAYS)
+        with pytest.raises(pg.InsufficientPrivilege, match="other_owner may not read column"):
+            conn.execute(
+                "select audit.attach('svc.thing', 'thing', organization =>"
+                " 'select w.organization_id from public.workflow as w where w.id = r.id')"
+            )
+
+
+@attack(
+    GROUP,
+    "A mapping that reads tables of the log, of the catalogs, or tables that its owner may not read"
+    " or grant",
+    outcome="B",
+)
 @pytest.mark.parametrize(
     "path", ["public, pg_catalog", "pg_temp, public, pg_catalog", "svc, public, pg_catalog"]
 )
