@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -404,6 +405,47 @@ def test_nothing_raises(conn: psycopg.Connection[Any]) -> None:
         if name.startswith("ten thousand levels") and "not closed" not in name:
             redacted = one(conn, f"select audit.redact_json(({text})::jsonb)::text")
             assert "password=x" not in redacted and ": 1" not in redacted
+
+
+# What a writer may put into a text field, by size.
+GROWING = {
+    "token lines": "repeat(E'token: abc\n', {n} / 11)",
+    "json lines": """repeat(E'{{"user":"a","password":"b","n":1}}\n', {n} / 34)""",
+    "names": "(select string_agg('token_' || i || ': x', E'\n') from generate_series(1, {n} / 14) i)",
+    "settings": "(select string_agg('export API_KEY_' || i || '=abc def', E'\n')"
+    " from generate_series(1, {n} / 28) as i)",
+    "parameters": "'https://x/?' || repeat('token=1&', {n} / 8)",
+    "tags": "repeat('<a><password>x</password></a>', {n} / 29)",
+    "words": "repeat('token ', {n} / 6) || '<a>: ='",
+    "options": "repeat('-a', {n} / 2) || ' token:'",
+    "tokens": "repeat('eyJaaaaaaaaa-', {n} / 13) || ' token:'",
+    "addresses": "repeat('://u:', {n} / 5) || ' @'",
+    "addresses with passwords": "repeat('://u:b@', {n} / 7)",
+    "spaces": "'password:' || repeat(' ', {n}) || 'x'",
+}
+
+
+def test_the_cost_of_a_text_grows_with_its_length_and_no_faster(
+    conn: psycopg.Connection[Any],
+) -> None:
+    def took(text: str, size: int) -> float:
+        sized = text.format(n=size)
+        conn.execute(f"create temp table grown as select ({sized})::text as t".encode())
+        times = []
+        for _ in range(3):
+            started = time.monotonic()
+            conn.execute("select audit.redact_text(t) from grown")
+            times.append(time.monotonic() - started)
+        conn.execute("drop table grown")
+        return min(times)
+
+    for name, text in GROWING.items():
+        # Four times the text takes sixteen times as long where each piece looks at all the others.
+        small, large = took(text, 24_000), took(text, 96_000)
+        assert large < 12 * small + 0.5, (name, small, large)
+        # Beyond 100 kB only whether there is a secret is asked.
+        huge = took(text, 384_000)
+        assert huge < 12 * large + 0.5, (name, large, huge)
 
 
 NAMES = st.sampled_from(["password", "apiKey", "a", "token_count", "Cookie", "headers", "url"])

@@ -1,5 +1,5 @@
 -- Redaction: how secrets are taken out of texts, documents and bytes.
--- No function here raises, whatever it is given. Where a value cannot be taken apart and may hold
+-- audit.redact_text, redact_bytes and redact_json raise for nothing that they are given. Where a value cannot be taken apart and may hold
 -- a secret, all of it is redacted: the detail is lost, never the event.
 -- Queries over a document keep their generic plan: to plan one anew costs more than to run it.
 
@@ -30,8 +30,7 @@ comment on function audit.secret_signs() is
 -- Keys that are known by their shape, wherever they stand.
 create or replace function audit.key_shapes() returns text
 language sql immutable parallel safe
-return '\meyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*'
-    '|\m(?:sk|rk|sbp|key|pat|api)_(?:live|test|prod)_[A-Za-z0-9]{10,}'
+return '\m(?:sk|rk|sbp|key|pat|api)_(?:live|test|prod)_[A-Za-z0-9]{10,}'
     '|\m(?:gh[pousr]|github_pat|glpat|npm|whsec)[_-][A-Za-z0-9_-]{16,}'
     '|\mxox[abeoprs]-[A-Za-z0-9-]{10,}|\m(?:AKIA|ASIA)[A-Z0-9]{16}|\mAIza[A-Za-z0-9_-]{30,}';
 comment on function audit.key_shapes() is
@@ -49,34 +48,41 @@ comment on function audit.quoted_value() is
 
 -- What is between a name and its value, and the value: of JSON, Python and hstore, of YAML and
 -- headers, of settings and code, of XML.
-create or replace function audit.assigned_value() returns text
+create or replace function audit.assigned_value(tags boolean) returns text
 language sql immutable parallel safe
 return '(?:(\\*["'']\s*(?:=>|[:=])\s*)(' || audit.quoted_value() || '|[^\s,}\]"''\[{(]+)'
     || '|([ \t]*:[ \t]*)(' || audit.quoted_value()
     || '|(?:[|>][-+0-9]*)?[ \t]*(?:\r?\n[ \t]+[^\n]*)+|[^\s"''\[{(][^\r\n]*|\[redacted\])'
     || '|(\s*(?:=>|:=|={1,3})\s*)(' || audit.quoted_value() || '|[^\s"''\[{(]\S*|\[redacted\])'
-    || '|((?:\s[^<>]*)?>)((?:<!\[CDATA\[(?:[^\]]|\](?!\]>))*\]\]>|[^<])+|\s*<(?![/!]).*))';
-comment on function audit.assigned_value() is
+    || case when tags
+        then '|((?:\s[^<>]*)?>)((?:<!\[CDATA\[(?:[^\]]|\](?!\]>))*\]\]>|[^<])+|\s*<(?![/!]).*)'
+        else '' end || ')';
+comment on function audit.assigned_value(boolean) is
     'Pattern for a separator and a value behind a name';
 
 create or replace function audit.find_names(value text, pattern text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set plan_cache_mode = force_generic_plan
 as $$
-begin
-    return (
-        select string_agg(name, '|')
+declare
+    _names constant text[] := array(
+        select name
         from (
             select distinct m[1]
             from regexp_matches(find_names.value collate "C", find_names.pattern, 'gi') as m
         ) as found (name)
-        where audit.is_secret(name)
-    );
+        where audit.is_secret(name));
+begin
+    if cardinality(_names) > 100 then
+        -- A pattern of so many takes longer than the text is worth.
+        raise exception using errcode = 'program_limit_exceeded';
+    end if;
+    return nullif(array_to_string(_names, '|'), '');
 end
 $$;
 comment on function audit.find_names(text, text) is
     'Names of secrets that a pattern finds in a text, as a pattern: they consist of letters, '
-    'digits, "_" and "-"';
+    'digits, "_" and "-"; raises if there are more than 100, so that audit.redact_text redacts all';
 
 create or replace function audit.percent_decode(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
@@ -113,74 +119,95 @@ $$;
 comment on function audit.redact_value(text) is
     'A value in a text, redacted, in the quotes that it had; not of null, true and false';
 
--- Pieces between what a pattern finds, and what it finds, one after the other.
-create or replace function audit.redact_addresses(value text) returns text
+create or replace function audit.redact_parameter(parts text[]) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _pattern constant text := '([?&#;])([^\s?&#;=/"''<>\\]{1,200})=([^\s&#;"''<>\\]*)';
-    _pieces text[] := regexp_split_to_array(redact_addresses.value collate "C", _pattern);
-    _text text := _pieces[1];
-    _n int := 1;
-    _m text[];
-    _name text;
-    _plain text;
+    _name text := case when parts[2] like '%\%%' then audit.percent_decode(parts[2])
+        else parts[2] end;
+    _plain text := case when parts[3] like '%\%%' then audit.percent_decode(parts[3]) end;
 begin
-    for _m in select m from regexp_matches(redact_addresses.value collate "C", _pattern, 'g') as m
-    loop
-        _n := _n + 1;
-        _name := audit.percent_decode(_m[2]);
-        _plain := case when _m[3] like '%\%%' then audit.percent_decode(_m[3]) end;
-        _text := _text || _m[1] || _m[2] || '=' || case
-            when _m[3] = '' then ''
-            when audit.is_secret(_name) or audit.says_parameter(audit.normal_name(_name))
-                then '[redacted]'
-            when _plain <> _m[3] and audit.redact_steps(_plain) <> _plain then '[redacted]'
-            else _m[3] end || _pieces[_n];
-    end loop;
-    return _text;
+    return parts[1] || parts[2] || '=' || case
+        when parts[3] = '' then ''
+        when audit.is_secret(_name) or audit.says_parameter(audit.normal_name(_name))
+            then '[redacted]'
+        when _plain <> parts[3] and audit.redact_steps(_plain) <> _plain then '[redacted]'
+        else parts[3] end;
+end
+$$;
+comment on function audit.redact_parameter(text[]) is
+    'A parameter of an address (what is before it, its name, its value) without a secret';
+
+-- In these two, pieces between what a pattern finds, and what it finds, one after the other.
+create or replace function audit.redact_addresses(value text) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan
+as $$
+declare
+    _pattern constant text := '([?&#;])([^\s?&#;=/"''<>\\]{1,200})=([^\s&#;"''<>\\]*)';
+begin
+    return (
+        select string_agg(piece || coalesce(audit.redact_parameter(m), ''), '' order by n)
+        from unnest(regexp_split_to_array(redact_addresses.value collate "C", _pattern))
+                with ordinality as p (piece, n)
+            left join regexp_matches(redact_addresses.value collate "C", _pattern, 'g')
+                with ordinality as f (m, k) on k = n
+    );
 end
 $$;
 comment on function audit.redact_addresses(text) is
     'A text without the parameters of addresses that are secrets, also where they are escaped';
 
+create or replace function audit.assignment_names(value text) returns text
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp
+return audit.find_names(assignment_names.value, '\m((?:\w+-){0,4}\w+)(?:\\*["'']?\s*[=:>]'
+    || case when assignment_names.value like '%<%>%'
+        then '|\s[^<>\s]*=["''][^<>]*>)' else ')' end);
+comment on function audit.assignment_names(text) is
+    'Names of secrets that a text assigns a value to, as a pattern';
+
 create or replace function audit.redact_assignments(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan
 as $$
 declare
-    _names constant text := audit.find_names(redact_assignments.value,
-        '\m((?:\w+-){0,4}\w+)(?:\\*["'']?\s*[=:>]|\s[^<>\s]*=["''][^<>]*>)');
-    _pattern constant text := '(?<!</)\m((?:' || _names || '))(?![\w-])' || audit.assigned_value();
-    _pieces text[];
-    _text text;
-    _n int := 1;
-    _m text[];
+    _names constant text := audit.assignment_names(redact_assignments.value);
+    _tags constant boolean := redact_assignments.value like '%<%>%';
+    _pattern constant text := '\m((?:' || _names || '))(?![\w-])' || audit.assigned_value(_tags);
+    -- The name of a closing tag begins no value. So marked it is no word by itself: to look behind
+    -- each name would take as long as all of the text before it.
+    _mark constant text := E'<\x02z';
+    _text constant text := replace(redact_assignments.value, '</', _mark) collate "C";
 begin
     if _names is null then
         return redact_assignments.value;
+    elsif _tags and strpos(redact_assignments.value, E'\x02') > 0 then
+        return '[redacted]';
     end if;
-    _pieces := regexp_split_to_array(redact_assignments.value collate "C", _pattern, 'i');
-    _text := _pieces[1];
-    for _m in
-        select m from regexp_matches(redact_assignments.value collate "C", _pattern, 'gi') as m
-    loop
-        _n := _n + 1;
-        _text := _text || _m[1] || coalesce(_m[2], _m[4], _m[6], _m[8])
-            || audit.redact_value(coalesce(_m[3], _m[5], _m[7], _m[9])) || _pieces[_n];
-    end loop;
-    return _text;
+    return (
+        select replace(string_agg(piece || coalesce(m[1] || coalesce(m[2], m[4], m[6], m[8])
+            || audit.redact_value(coalesce(m[3], m[5], m[7], m[9])), ''), '' order by n),
+            _mark, '</')
+        from unnest(regexp_split_to_array(_text, _pattern, 'i')) with ordinality as p (piece, n)
+            left join regexp_matches(_text, _pattern, 'gi') with ordinality as f (m, k) on k = n
+    );
 end
 $$;
 comment on function audit.redact_assignments(text) is
     'A text without the values of names that are secrets';
+
+create or replace function audit.before_pair() returns text
+language sql immutable parallel safe
+return '\m(?:name|key|header|field|k|parameter|id)\\*["'']?\s*(?:=>|[:=])\s*\\*["'']?';
+comment on function audit.before_pair() is
+    'Pattern for what is before a name that stands beside its value';
 
 -- A name and its value beside each other under names of their own: {name: password, value: x}.
 create or replace function audit.redact_pairs(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _head constant text := '\m(?:name|key|header|field|k|parameter|id)\\*["'']?\s*(?:=>|[:=])\s*'
-        '\\*["'']?';
+    _head constant text := audit.before_pair();
     _names constant text := audit.find_names(redact_pairs.value, _head || '([\w-]+)');
 begin
     return case when _names is null then redact_pairs.value else regexp_replace(
@@ -193,14 +220,21 @@ $$;
 comment on function audit.redact_pairs(text) is
     'A text without the values that stand beside names of secrets';
 
+create or replace function audit.before_option() returns text
+language sql immutable parallel safe
+return '(?:^|[\s"''`=,;|&(\[{])--?';
+comment on function audit.before_option() is
+    'Pattern for what an option of a command begins with: it stands apart';
+
 create or replace function audit.redact_options(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _names constant text := audit.find_names(redact_options.value, '--?(\w[\w-]*)\s');
+    _names constant text := audit.find_names(redact_options.value, audit.before_option() || '(\w[\w-]*)\s');
 begin
     return case when _names is null then redact_options.value else regexp_replace(
-        redact_options.value collate "C", '(--?(?:' || _names || ')[ \t]+)'
+        redact_options.value collate "C", '(' || audit.before_option() || '(?:' || _names
+        || ')[ \t]+)'
         || '(?:"[^"]*"?|''[^'']*''?|[^\s"''-]\S*)', '\1[redacted]', 'gi') end;
 end
 $$;
@@ -223,6 +257,65 @@ $$;
 comment on function audit.redact_lines(text) is
     'A text without the values of settings that are secrets, where each stands on its line';
 
+create or replace function audit.redact_url(value text) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _text text := redact_url.value;
+begin
+    if _text not like '%@%' then
+        return _text;
+    elsif length(_text) > 4000 then
+        return '://[redacted]';
+    end if;
+    _text := regexp_replace(_text, '(://[^\s/?#@:"''<>]*:)(?!\[redacted\]@)'
+        '(?:[^\s/?#"''<>]*@|(?![0-9]{1,5}[/?#])[^\s"''<>@]*@)', '\1[redacted]@', 'g');
+    return regexp_replace(_text, '://[^\s/?#@:"''<>\[]{16,}@', '://[redacted]@', 'g');
+end
+$$;
+comment on function audit.redact_url(text) is
+    'An address from its :// on, without the password or the token before its host';
+
+-- Each to its end at once: to look for "@" from each "://" of a long text may take hours.
+create or replace function audit.redact_urls(value text) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan
+as $$
+declare
+    _pattern constant text := '(://[^\s"''<>]*)';
+begin
+    return (
+        select string_agg(piece || coalesce(audit.redact_url(m[1]), ''), '' order by n)
+        from unnest(regexp_split_to_array(redact_urls.value collate "C", _pattern))
+                with ordinality as p (piece, n)
+            left join regexp_matches(redact_urls.value collate "C", _pattern, 'g')
+                with ordinality as f (m, k) on k = n
+    );
+end
+$$;
+comment on function audit.redact_urls(text) is
+    'A text without passwords and tokens before the hosts of its addresses';
+
+-- The same questions, without an answer to where the secret ends.
+create or replace function audit.has_secret(value text) returns boolean
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return audit.assignment_names(value) is not null
+        or audit.find_names(value, audit.before_pair() || '([\w-]+)') is not null
+        or value like '%://%:%@%' or value ~ '-----BEGIN [A-Z0-9 ]*PRIVATE KEY'
+        or value ~ audit.key_shapes() or value like '%eyJ%.%'
+        or value ~* '\m(?:basic|bearer)\s+\S{6,}'
+        or audit.find_names(value, audit.before_option() || '(\w[\w-]*)\s') is not null
+        or exists (
+            select from regexp_matches(value, '[?&#;]([^\s?&#;=/"''<>\\]{1,200})=', 'g') as m
+            where audit.is_secret(audit.percent_decode(m[1]))
+                or audit.says_parameter(audit.normal_name(audit.percent_decode(m[1]))));
+end
+$$;
+comment on function audit.has_secret(text) is
+    'Whether a text that is too long to be taken apart may hold a secret';
+
 create or replace function audit.redact_steps(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
@@ -234,13 +327,17 @@ begin
             '(?:[^-]|-(?!----END))*(?:-----END [A-Z0-9 ]*-----)?', '[redacted]', 'g');
     end if;
     if _text like '%://%@%' then
-        _text := regexp_replace(_text, '(://[^\s/?#@:"''<>]*:)(?!\[redacted\]@)'
-            '(?:[^\s/?#"''<>]*@|(?![0-9]{1,5}[/?#])[^\s"''<>@]*@)', '\1[redacted]@', 'g');
-        _text := regexp_replace(_text, '://[^\s/?#@:"''<>\[]{16,}@', '://[redacted]@', 'g');
+        _text := audit.redact_urls(_text);
     end if;
     _text := regexp_replace(_text, '\m(bearer|basic)(\s+)(?=[a-z]*[^a-z\s])[a-z0-9._~+/=-]{8,}',
         '\1\2[redacted]', 'gi');
     _text := regexp_replace(_text, audit.key_shapes(), '[redacted]', 'g');
+    if _text like '%eyJ%' then
+        -- From where its characters begin: else each piece of a long text is tried to its end.
+        _text := regexp_replace(_text,
+            '(^|[^A-Za-z0-9_-])(?:[A-Za-z0-9_-]*[_-])?eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+'
+            '(?:\.[A-Za-z0-9_-]*)*', '\1[redacted]', 'g');
+    end if;
     if _text like '%=%' then
         _text := audit.redact_addresses(_text);
         _text := audit.redact_lines(_text);
@@ -310,8 +407,8 @@ begin
                 return _text;
             end if;
         end if;
-        if octet_length(value) > 1000000 then
-            return '[redacted]';
+        if octet_length(value) > 100000 then
+            return case when audit.has_secret(value) then '[redacted]' else value end;
         end if;
         _text := value;
         -- What one step leaves another may find.
@@ -498,6 +595,7 @@ begin
             or _text ~* '"(?:value|val|v|content)": '
                 and _text ~* '"(?:name|key|header|field|k|parameter|id)": "'
             or _text like '%[["%' or array_to_string(secrets, '') ~ '[\\"\x01-\x1f]'
+            or cardinality(secrets) > 100
             then null
         else array(select '%"' || name || '"%' from unnest(secrets) as name) end;
 end
