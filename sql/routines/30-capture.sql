@@ -22,10 +22,24 @@ comment on function audit.digest(text) is
     'What the log shows in the place of an identifier that is a secret: the same for the same value';
 
 -- The value of a redacted column must not enter by another one, such as a key made of it.
-create or replace function audit.holds(value text, secret text) returns boolean
+create or replace function audit.holds(value text, secrets text[]) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
-return length(holds.secret) >= 6 and strpos(holds.value, holds.secret) > 0;
-comment on function audit.holds(text, text) is 'Whether a text contains the value of a secret';
+return exists (
+    select from unnest(holds.secrets) as secret
+    where length(secret) >= 6 and strpos(holds.value, secret) > 0);
+comment on function audit.holds(text, text[]) is
+    'Whether a text contains the value of one of some secrets';
+
+create or replace function audit.safe_name(value text, secrets text[]) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return case when audit.holds(value, secrets) or audit.redact_text(value) <> value
+        then audit.digest(value) else value end;
+end
+$$;
+comment on function audit.safe_name(text, text[]) is
+    'An identifier, or its digest where it is, or contains, a secret: one of some, or by its looks';
 
 create or replace function audit.refuse_long() returns text
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -120,11 +134,12 @@ return case when moved.former <> moved.present then jsonb_build_object('moved',
 comment on function audit.moved(text, text) is
     'Details of a change that moves a row to another organisation; else null';
 
--- A user's row holds several facts. One changed fact names the event; several make an event each,
--- and the columns that belong to none of them go with the first.
+-- A row holds several facts. Each that changed is an event. Columns that belong to none go with the
+-- first fact, unless the row changed its life or its role: that is an event before them.
 create or replace function audit.append_facts(
     facts jsonb,
     action text,
+    is_change boolean,
     organization_id text,
     former_organization_id text,
     target_type text,
@@ -144,29 +159,32 @@ declare
     _fact jsonb;
     _old jsonb;
     _new jsonb;
+    _is_first boolean := true;
 begin
-    select jsonb_agg(f order by n) into _changed
+    select coalesce(jsonb_agg(f order by n), '[]') into _changed
     from jsonb_array_elements(append_facts.facts) with ordinality as t (f, n)
     where append_facts.new_values ? (f ->> 'column');
+    if _changed = '[]' or not is_change then
+        _changed := '[{"columns": []}]'::jsonb || _changed;
+    end if;
 
-    for _fact in select f from jsonb_array_elements(coalesce(_changed, '[{}]')) as f loop
-        _old := append_facts.old_values;
-        _new := append_facts.new_values;
+    for _fact in select f from jsonb_array_elements(_changed) as f loop
         -- Columns that a later event, or an earlier one, shows.
         select coalesce(array_agg(c), '{}') into _others
         from jsonb_array_elements(_changed) as f, jsonb_array_elements_text(f -> 'columns') as c
         where f <> _fact and not (_fact -> 'columns' ? c);
-        if _fact = _changed -> 0 then
-            _old := _old - _others;
-            _new := _new - _others;
-        elsif _changed is not null then
-            select jsonb_object_agg(c, _old -> c), jsonb_object_agg(c, _new -> c) into _old, _new
+        if _is_first then
+            _old := append_facts.old_values - _others;
+            _new := append_facts.new_values - _others;
+        else
+            select jsonb_object_agg(c, append_facts.old_values -> c),
+                jsonb_object_agg(c, append_facts.new_values -> c) into _old, _new
             from jsonb_array_elements_text(_fact -> 'columns') as c
             where append_facts.new_values ? c;
         end if;
         perform audit.append(
             case
-                when _changed is null then append_facts.action
+                when not _fact ? 'column' then append_facts.action
                 when _fact ? 'action' then _fact ->> 'action'
                 when coalesce(_new -> (_fact ->> 'column'), 'null') in ('false', 'null')
                     then 'auth.two_factor_disabled'
@@ -174,14 +192,18 @@ begin
             end,
             append_facts.organization_id, append_facts.former_organization_id,
             append_facts.target_type, append_facts.target_id, append_facts.subject_id,
-            append_facts.captured_from, _old, _new, append_facts.details, append_facts.context);
+            append_facts.captured_from, _old, _new,
+            case when _is_first then append_facts.details
+                else append_facts.details - '{previous_role,new_role}'::text[] end,
+            append_facts.context);
+        _is_first := false;
     end loop;
 end
 $$;
-comment on function audit.append_facts(jsonb, text, text, text, text, text, text, text, jsonb,
-    jsonb, jsonb, jsonb) is
-    'Writes the events of a user''s row: e-mail, password and two-factor changes under their own '
-    'names';
+comment on function audit.append_facts(jsonb, text, boolean, text, text, text, text, text, text,
+    jsonb, jsonb, jsonb, jsonb) is
+    'Writes the events of an updated row that has facts, such as e-mail and password of a user, '
+    'under their own names';
 
 -- A lookup waits as long as the session's lock_timeout lets it, but 2 s at the least: whoever sets
 -- a short one must not decide whose event it is. Undone with the block that it is called in.

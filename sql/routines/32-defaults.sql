@@ -8,6 +8,7 @@ return (
     from unnest(column_like.patterns) with ordinality as p (pattern, rank),
         pg_attribute
     where attrelid = column_like.target and attnum > 0 and not attisdropped
+        and attgenerated <> 'v'
         and lower(replace(attname, '_', '')) ~ ('^(' || pattern || ')$')
     order by rank, attnum
     limit 1
@@ -106,7 +107,7 @@ begin
     select case count(*)
         when 0 then null
         when 1 then min(form)
-        else 'concat_ws('','', ' || string_agg(form, ', ' order by n) || ')'
+        else 'concat_ws('','', ' || string_agg(format('(%s)::text', form), ', ' order by n) || ')'
     end
     from unnest(audit.key_columns(key_of.target)) with ordinality as k (name, n)
         join pg_attribute on attrelid = key_of.target and attname = name
@@ -196,7 +197,7 @@ begin
     select attname into _column
     from pg_attribute
     where attrelid = default_alive.target and attnum > 0 and not attisdropped
-        and atttypid = 'boolean'::regtype
+        and attgenerated <> 'v' and atttypid = 'boolean'::regtype
         and lower(replace(attname, '_', '')) ~ '^(is)?(deleted|removed|revoked|discarded)$'
     order by attnum limit 1;
     if _column is not null then

@@ -47,7 +47,7 @@ return (
         'columns', jsonb_build_array(attname)) order by attnum), '[]')
     from jsonb_each_text(facts_of.kind.facts)
         join pg_attribute on attrelid = facts_of.target and attname = key and attnum > 0
-            and not attisdropped
+            and not attisdropped and attgenerated <> 'v'
 );
 comment on function audit.facts_of(audit.kind, regclass) is
     'The facts of a kind that a table has a column for';

@@ -2,18 +2,20 @@
 -- longer as it was when attached, or because a value or a lookup fails. Column by column, and
 -- expression by expression; details.degraded names what was lost.
 
-create or replace function audit.redact(image jsonb, redacted text[]) returns jsonb
+create or replace function audit.redact(image jsonb, mapping jsonb, secrets text[]) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return case when redact.image is not null then (
     select coalesce(jsonb_object_agg(key, case
-        when value <> 'null' and key = any(redact.redacted)
+        when value <> 'null' and mapping -> 'redact' ? key
             or jsonb_typeof(value) not in ('null', 'boolean') and audit.is_secret(key)
+            -- A key may be made of a secret.
+            or mapping -> 'key' ? key and audit.holds(value #>> '{}', redact.secrets)
         then '"[redacted]"' else audit.redact_json(value) end), '{}')
     from jsonb_each(redact.image)
 ) end;
-comment on function audit.redact(jsonb, text[]) is
-    'A row without the values of the given columns, of those that look like secrets, and of '
-    'secrets inside of the others';
+comment on function audit.redact(jsonb, jsonb, text[]) is
+    'A row without the values of the columns that a mapping redacts, of those that look like '
+    'secrets, and of secrets inside of the others';
 
 create or replace function audit.read_row(
     source anyelement,
@@ -91,9 +93,11 @@ end;
 comment on function audit.action_of(jsonb, text, boolean, boolean, text, text) is
     'The action that a change of a row stands for';
 
--- Each expression on its own, so that one that fails takes no other with it.
+-- Each expression on its own, so that one that fails takes no other with it. What has to become a
+-- digest stays as long as it is.
 create or replace function audit.evaluate_each(
-    mapping jsonb, old anyelement, new anyelement, op text, out said jsonb, out lost text[]
+    mapping jsonb, old anyelement, new anyelement, op text, secrets text[],
+    out said jsonb, out digest text[], out lost text[]
 )
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -112,9 +116,13 @@ begin
                 _value := case _side
                     when 'old' then audit.evaluate(mapping ->> _name, old)
                     else audit.evaluate(mapping ->> _name, new) end;
-                if length(_value) > 200 and _name <> 'role'
-                    and not coalesce(mapping -> 'digest' ? _name, false)
+                if _name in ('role', 'alive') then
+                    null;
+                elsif mapping -> 'digest' ? _name or audit.holds(_value, secrets)
+                    or audit.redact_text(_value) <> _value
                 then
+                    digest := digest || (_name || '.' || _side);
+                elsif length(_value) > 200 then
                     lost := lost || _name;
                     -- Cut short, an organisation could be mistaken for another.
                     _value := case when _name <> 'organization' then left(_value, 200) end;
@@ -131,8 +139,9 @@ begin
     end loop;
 end
 $$;
-comment on function audit.evaluate_each(jsonb, anyelement, anyelement, text) is
-    'What each expression of a mapping says of both rows, and which could not be evaluated';
+comment on function audit.evaluate_each(jsonb, anyelement, anyelement, text, text[]) is
+    'What each expression of a mapping says of both rows, which of them are secrets, and which could '
+    'not be evaluated';
 
 -- By their bytes: what cannot be read looks the same before and after, and a cast may lie.
 create or replace function audit.changed_among(columns text[], old anyelement, new anyelement)
@@ -159,23 +168,20 @@ comment on function audit.changed_among(text[], anyelement, anyelement) is
 
 -- What differs, of an update; else all of the row.
 create or replace function audit.images_of(
-    mapping jsonb, op text, before jsonb, after jsonb, changed text[], redacted text[],
+    mapping jsonb, op text, before jsonb, after jsonb, changed text[], secrets text[],
     out old_values jsonb, out new_values jsonb
 )
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _same text[];
+    _same text[] := array(select jsonb_array_elements_text(mapping -> 'virtual'));
 begin
-    old_values := before;
-    new_values := after;
-    if op = 'UPDATE' and not coalesce(mapping ? 'whole', false) then
-        _same := array(select key from jsonb_object_keys(after) as key where key <> all (changed));
-        old_values := before - _same;
-        new_values := after - _same;
+    if op = 'UPDATE' and not mapping ? 'whole' then
+        _same := _same
+            || array(select key from jsonb_object_keys(after) as key where key <> all (changed));
     end if;
-    old_values := audit.redact(old_values, redacted);
-    new_values := audit.redact(new_values, redacted);
+    old_values := audit.redact(before - _same, mapping, secrets);
+    new_values := audit.redact(after - _same, mapping, secrets);
 end
 $$;
 comment on function audit.images_of(jsonb, text, jsonb, jsonb, text[], text[]) is
@@ -192,6 +198,9 @@ create or replace function audit.rescue(
     reason text
 ) returns jsonb
 language plpgsql immutable security definer set search_path = pg_catalog, pg_temp
+    -- So that identifiers are spelt as the generated code spells them.
+    set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
+    set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C'
 as $$
 begin
     if current_user operator(pg_catalog.<>) 'audit_mapper'::pg_catalog.name then
@@ -202,19 +211,16 @@ begin
         _after record := audit.read_row(rescue.new);
         _said record;
         _images record;
-        _redacted text[] := array(select jsonb_array_elements_text(rescue.mapping -> 'redact'));
+        _secrets text[] := array(
+            select distinct value
+            from unnest(array[_before.image, _after.image]) as i (image)
+                cross join jsonb_each_text(i.image)
+            where rescue.mapping -> 'redact' ? key and length(value) >= 6);
         _degraded jsonb;
         _changed text[];
         _lost text[];
         _as_text text[];
-        _present jsonb := coalesce(_after.image, _before.image);
     begin
-        if not _present ?& _redacted then
-            -- A secret was renamed: it may be in any column that was not there before.
-            _redacted := _redacted || array(
-                select name from jsonb_object_keys(_present) as name
-                where not rescue.mapping -> 'columns' ? name);
-        end if;
         _lost := _before.lost || _after.lost;
         _as_text := _before.as_text || _after.as_text;
         if op = 'UPDATE' then
@@ -229,8 +235,8 @@ begin
                 _as_text := array(select n from unnest(_as_text) as n where n = any (_changed));
             end if;
         end if;
-        _images := audit.images_of(mapping, op, _before.image, _after.image, _changed, _redacted);
-        _said := audit.evaluate_each(mapping, old, new, op);
+        _images := audit.images_of(mapping, op, _before.image, _after.image, _changed, _secrets);
+        _said := audit.evaluate_each(mapping, old, new, op, _secrets);
         _degraded := jsonb_strip_nulls(jsonb_build_object(
             'lost', (
                 select jsonb_agg(distinct n)
@@ -243,6 +249,7 @@ begin
                 coalesce((_said.said ->> 'alive.new')::boolean, not mapping ? 'alive'),
                 _said.said ->> 'role.old', _said.said ->> 'role.new'),
             'said', _said.said,
+            'digest', to_jsonb(_said.digest),
             'old_values', _images.old_values,
             'new_values', _images.new_values,
             'degraded', case when _degraded <> '{}' then
@@ -255,28 +262,51 @@ $$;
 comment on function audit.rescue(text, anyelement, anyelement, jsonb, text) is
     'What a row says that the generated code could not read, and what of it was lost';
 
+-- What a mapping says of a row, beside what the generator needs.
+create or replace function audit.said_mapping(mapping jsonb) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return said_mapping.mapping
+    - '{admin,checked,code,given,is_foreign,long,raw,secrets,settings}'::text[]
+    || jsonb_build_object('is_fresh', said_mapping.mapping -> 'raw' ? 'organization');
+comment on function audit.said_mapping(jsonb) is
+    'The parts of a completed mapping that the fallback reads';
+
 create or replace function audit.fall_back(
     id int,
     op text,
     old anyelement,
     new anyelement,
-    reason text
+    reason text,
+    mapping jsonb
 ) returns jsonb
 language plpgsql immutable set search_path = pg_catalog, pg_temp set row_security = on
 as $$
 #variable_conflict use_column
 declare
-    _mapping jsonb;
+    _mapping jsonb := fall_back.mapping;
     _said jsonb;
+    _fresh text;
     _locks text[] := audit.held_locks();
 begin
-    select audit.complete_mapping(a.target, a.mapping) into _mapping
+    select audit.redact_new(a.target, _mapping) into _mapping
     from audit.attachment as a where a.id = fall_back.id;
     begin
         if current_setting('lock_timeout') <> '0' then
             perform audit.wait_longer();
         end if;
         _said := audit.rescue(op, old, new, _mapping, reason);
+        if (_mapping ->> 'is_fresh')::boolean and _said #>> '{said,organization.new}' is null
+            and not coalesce(_said #> '{degraded,lost}' ? 'organization', false) and op <> 'DELETE'
+        then
+            -- What this very statement made is visible to a fresh snapshot only.
+            execute format('select audit.organization_%s($1)', id) into _fresh using new;
+            _said := jsonb_set(_said, '{said,organization.new}',
+                coalesce(to_jsonb(_fresh), 'null'));
+            if _mapping -> 'digest' ? 'organization' then
+                _said := jsonb_set(_said, '{digest}',
+                    coalesce(nullif(_said -> 'digest', 'null'), '[]') || '"organization.new"');
+            end if;
+        end if;
         -- Rolled back, so that nothing which code of the application sets or does outlives it.
         raise exception using errcode = 'AU001';
     exception
@@ -289,10 +319,13 @@ begin
     end;
     perform audit.release_locks(_locks);
     return _said || jsonb_build_object('mapping', _mapping, 'op', op);
+exception
+    when query_canceled or statement_too_complex or insufficient_resources then raise;
+    when assert_failure or others then return null;
 end
 $$;
 -- IMMUTABLE: as audit.rescue.
-comment on function audit.fall_back(int, text, anyelement, anyelement, text) is
+comment on function audit.fall_back(int, text, anyelement, anyelement, text, jsonb) is
     'What a row says by audit.rescue(), whose code leaves nothing behind; null if that fails too';
 
 create or replace function audit.append_said(said jsonb, captured_from text) returns void
@@ -305,21 +338,18 @@ declare
     _context jsonb := audit.current_context();
     _degraded jsonb := nullif(append_said.said -> 'degraded', 'null');
     _name text;
-    _side text;
     _organization text;
     _former text;
     _action text := append_said.said ->> 'action';
+    _is_redacted boolean := _mapping -> 'redact' ? substring(_mapping ->> 'role', '^r\.(.*)$');
 begin
     if append_said.said ? 'unchanged' then
         return;
     end if;
-    for _name, _side in
-        select n, s from unnest('{organization,target_id,subject,row_id}'::text[]) as n,
-            unnest('{old,new}'::text[]) as s
-        where _mapping -> 'digest' ? n
+    for _name in
+        select jsonb_array_elements_text(nullif(append_said.said -> 'digest', 'null'))
     loop
-        _of := _of || jsonb_build_object(_name || '.' || _side,
-            audit.digest(_of ->> (_name || '.' || _side)));
+        _of := _of || jsonb_build_object(_name, audit.digest(_of ->> _name));
     end loop;
     _former := _of ->> 'organization.old';
     _organization := coalesce(_of ->> 'organization.new', _former,
@@ -330,21 +360,22 @@ begin
         _degraded := coalesce(_degraded, '{}') || jsonb_build_object(
             'lost', coalesce(_degraded -> 'lost', '[]') || '["context"]');
     end if;
-    if append_said.said ->> 'op' = 'INSERT' and _mapping ->> 'target_type' = 'organization'
-        and _of ->> 'organization.new' = _of ->> 'target_id.new'
-    then
-        perform audit.start_organization(_of ->> 'target_id.new');
+    if _mapping ->> 'target_type' = 'organization' then
+        perform audit.start_organization(append_said.said ->> 'op', _organization,
+            _of ->> 'target_id.old', _of ->> 'target_id.new');
     end if;
     perform audit.append_facts(
-        case when _action = _mapping -> 'verbs' ->> 'changed' then _mapping -> 'facts' end,
-        _action, _organization, _former, _mapping ->> 'target_type',
+        case when append_said.said ->> 'op' = 'UPDATE' then _mapping -> 'facts' end,
+        _action, coalesce(_action = _mapping -> 'verbs' ->> 'changed', false),
+        _organization, _former, _mapping ->> 'target_type',
         coalesce(_of ->> 'target_id.new', _of ->> 'target_id.old'),
         coalesce(_of ->> 'subject.new', _of ->> 'subject.old'),
         captured_from, nullif(append_said.said -> 'old_values', 'null'),
         nullif(append_said.said -> 'new_values', 'null'),
         coalesce(audit.moved(_former, _organization), '{}')
             || case when _action = _mapping -> 'verbs' ->> 'role_changed' then jsonb_build_object(
-                'previous_role', _of -> 'role.old', 'new_role', _of -> 'role.new')
+                'previous_role', audit.shown_role(_of -> 'role.old', _is_redacted),
+                'new_role', audit.shown_role(_of -> 'role.new', _is_redacted))
                 else '{}' end
             || case when _mapping ? 'row_id' then jsonb_build_object('row_id',
                 coalesce(_of -> 'row_id.new', _of -> 'row_id.old')) else '{}' end
@@ -355,3 +386,10 @@ end
 $$;
 comment on function audit.append_said(jsonb, text) is
     'Writes the event of a row that audit.fall_back() has read';
+
+create or replace function audit.shown_role(role jsonb, redacted boolean) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return case when shown_role.redacted and shown_role.role <> 'null' then '"[redacted]"'
+    else coalesce(shown_role.role, 'null') end;
+comment on function audit.shown_role(jsonb, boolean) is
+    'A role as details show it: not that of a column which the mapping redacts';

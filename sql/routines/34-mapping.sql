@@ -10,6 +10,18 @@ declare
     _options text[] := (audit.kind_of(check_options.kind)).options;
 begin
     perform audit.check_kind_name(check_options.kind);
+    -- PostgreSQL computes them when they are read: to a trigger they are null.
+    select key, attname into _option, _column
+    from jsonb_each_text(check_options.given)
+        join pg_attribute on attrelid = check_options.target and attgenerated = 'v'
+            and audit.over_row(check_options.target, value) = 'r.' || quote_ident(attname)
+    where key <> 'admin' limit 1;
+    if found then
+        raise exception 'option "%" names column "%" of %, which is computed when it is read',
+                _option, _column, check_options.target
+            using errcode = 'invalid_parameter_value',
+                hint = 'Say what it is computed from, as an expression over the row r.';
+    end if;
     for _option in select jsonb_object_keys(check_options.given) loop
         if _option <> all (_options) then
             raise exception 'kind "%" has no option "%"', check_options.kind, _option

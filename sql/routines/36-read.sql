@@ -4,13 +4,13 @@
 
 -- PL/pgSQL, as what follows: SQL functions would plan their queries at each of many calls.
 create or replace function audit.own_columns(target regclass)
-returns table (name text, attnum int2, type pg_type)
+returns table (name text, attnum int2, type pg_type, is_virtual boolean)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
     return query
-    select attname::text, a.attnum, t
+    select attname::text, a.attnum, t, attgenerated = 'v'
     from pg_attribute as a join pg_type as t on t.oid = a.atttypid
     where attrelid = own_columns.target and a.attnum > 0 and not attisdropped
     order by a.attnum;
@@ -48,7 +48,7 @@ return (
         select name, attnum, (type).oid as type from audit.own_columns(redacted_columns.target)
     ), secret as materialized (
         select audit.secret_columns(redacted_columns.target,
-            redacted_columns.mapping ->> 'target_type') as names
+            redacted_columns.mapping ->> 'kind') as names
     ), renamed as materialized (
         -- It may be in any column that was not there before.
         select exists (
@@ -64,6 +64,42 @@ return (
 );
 comment on function audit.redacted_columns(regclass, jsonb) is
     'Names of the columns that an event shows without their values';
+
+-- For the fallback, which meets a table that has changed since its code was written.
+create or replace function audit.redact_new(target regclass, mapping jsonb) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    _new text[] := array(
+        select name from audit.own_columns(redact_new.target)
+        where not mapping -> 'columns' ? name);
+    _is_store boolean;
+    _is_connector boolean;
+begin
+    if _new = '{}' then
+        return mapping;
+    elsif not array(select name from audit.own_columns(redact_new.target))
+            @> array(select jsonb_array_elements_text(mapping -> 'redact'))
+        or exists (
+            select from pg_constraint as c join pg_attribute on attrelid = conrelid
+                and attnum = any (conkey)
+            where conrelid = redact_new.target and contype = 'f' and attname = any (_new))
+    then
+        return mapping || jsonb_build_object('redact',
+            audit.redacted_columns(target, mapping) || (mapping -> 'redact'));
+    end if;
+    _is_store := audit.is_store(target, mapping ->> 'kind');
+    select audit.says_connector(audit.normal_name(relname)) into _is_connector
+    from pg_class where oid = redact_new.target;
+    return mapping || jsonb_build_object('redact', mapping -> 'redact' || to_jsonb(array(
+        select name from audit.own_columns(redact_new.target)
+        where name = any (_new)
+            and audit.is_secret_column(target, attnum, _is_store, _is_connector))));
+end
+$$;
+comment on function audit.redact_new(regclass, jsonb) is
+    'A mapping that also redacts what is secret of the columns that came since it was completed';
 
 -- A column is secret where it is redacted, or refers to a column that is.
 create or replace function audit.shows_secret(target regclass, name text, redacted jsonb)
@@ -104,12 +140,13 @@ declare
 begin
     for _part, _expression in
         select key, value from jsonb_each_text(digested.mapping)
-        where key in ('organization', 'target_id', 'subject', 'row_id') and _secrets <> '{}'
+        where key in ('organization', 'target_id', 'subject', 'row_id')
     loop
         _plain := audit.column_of(target, _expression);
         if (case
             when _plain is not null then _plain = any (_secrets)
             when _expression = _key then audit.key_columns(target) && _secrets
+            when mapping #> '{checked,secret}' ? _part then true
             else not _expression ~* '\mselect\M' and exists (
                 select from unnest(_secrets) as name where strpos(_expression, name) > 0)
         end) then
@@ -215,11 +252,23 @@ return (
 comment on function audit.is_plain_text(oid) is
     'Whether audit_mapper reads a value of a type as text, without taking it for JSON';
 
+-- How a value is written as text, beyond what audit.key_form sees to.
+create or replace function audit.depends_on_settings(type oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select t.typcategory in ('A', 'R', 'T')
+        or t.oid = any (array['float4', 'float8', 'money', 'timetz', 'time']::regtype[])
+    from pg_type as t where t.oid = audit.base_type(depends_on_settings.type)
+);
+comment on function audit.depends_on_settings(oid) is
+    'Whether settings of the session decide how an identifier of a type is spelt';
+
 -- Kept with the mapping while code is written, since each paragraph asks for it: `code`, what is
 -- read as audit_owner, for both sides of an update; `raw`, what audit_mapper reads, in the order of
 -- audit.read_<id>; `is_foreign`, whether that may run code of the application; `long`, the names
 -- that may be long or hold a secret; secrets and keys.
-create or replace function audit.complete_mapping(target regclass, mapping jsonb) returns jsonb
+create or replace function audit.complete_mapping(target regclass, kind text, mapping jsonb)
+returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -231,8 +280,10 @@ declare
     _raw jsonb := '[]';
     _long jsonb := '[]';
     _names text[];
+    _named text[];
     _read text[];
 begin
+    _mapping := _mapping || jsonb_build_object('kind', complete_mapping.kind);
     _mapping := _mapping || jsonb_build_object('redact', audit.redacted_columns(target, _mapping));
     foreach _part in array '{organization,target_id,subject,role,row_id,alive}'::text[] loop
         continue when not _mapping ? _part;
@@ -249,6 +300,7 @@ begin
         _names := case
             when _mapping ->> _part = audit.key_of(target) then audit.key_columns(target)
             else array[audit.column_of(target, _mapping ->> _part)] end;
+        _named := _named || _names;
         if _names[1] is null or exists (
             select from audit.own_columns(target)
             where name = any (_names) and audit.is_text((type).oid))
@@ -269,13 +321,24 @@ begin
                 where name = any (_names || _read) and audit.runs_code((type).oid)),
         'long', _long,
         'key', audit.key_columns(target),
-        'secret_texts', array(
-            select name from audit.own_columns(target)
-            where _mapping -> 'redact' ? name
-                and (type).oid = any (array['text', 'varchar', 'bpchar']::regtype[])));
+        'virtual', array(select name from audit.own_columns(target) where is_virtual),
+        'columns', array(select name from audit.own_columns(target)),
+        'settings', exists (
+            select from audit.own_columns(target)
+            where name = any (_named) and audit.depends_on_settings((type).oid)),
+        -- What an identifier may not contain: the values of what is redacted, as far as reading them
+        -- runs no code, and they are no flags and times.
+        'secrets', (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'old', audit.typed_text(type, format('old.%I', name)),
+                'new', audit.typed_text(type, format('new.%I', name)))), '[]')
+            from audit.own_columns(target)
+            where _mapping -> 'redact' ? name and not is_virtual
+                and (type).typcategory not in ('B', 'D', 'E', 'T')
+                and audit.typed_text(type, '') is not null));
 end
 $$;
-comment on function audit.complete_mapping(regclass, jsonb) is
+comment on function audit.complete_mapping(regclass, text, jsonb) is
     'A mapping with what the generated code needs to know: who reads what, secrets, keys';
 
 -- Each looks who it runs as before anything else: a function's owner, and so any code that runs as

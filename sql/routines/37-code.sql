@@ -16,12 +16,26 @@ $$;
 comment on function audit.part_code(jsonb, text, text) is
     'Generated expression for one thing that the mapping says of a row';
 
+-- Of an update both rows' secrets: one that goes is a secret still.
+create or replace function audit.secrets_code(mapping jsonb, op text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return (
+    select 'array[' || string_agg(code, ', ' order by n, side) || ']::text[]'
+    from jsonb_array_elements(mapping -> 'secrets') with ordinality as s (of, n)
+        cross join jsonb_each_text(s.of) as c (side, code)
+    where side <> case op when 'INSERT' then 'old' when 'DELETE' then 'new' else '' end
+);
+comment on function audit.secrets_code(jsonb, text) is
+    'Generated array of the values that an identifier may not contain, or null';
+
 -- Fits an index, and shows no secret.
-create or replace function audit.name_code(mapping jsonb, part text, side text) returns text
+create or replace function audit.name_code(mapping jsonb, part text, side text, op text)
+returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
     _code text := audit.part_code(mapping, part, side);
+    _secrets text := audit.secrets_code(mapping, op);
 begin
     if mapping -> 'digest' ? part then
         return format('audit.digest(%s)', _code);
@@ -30,16 +44,14 @@ begin
     end if;
     return format(E'case\n'
         '                when octet_length(%1$s) > 200 then audit.refuse_long()\n'
-        '                when audit.may_hold_secret(%1$s) and audit.redact_text(%1$s) <> %1$s\n'
-        '                    then audit.digest(%1$s)\n%2$s'
-        '                else %1$s\n            end', _code, (
-            select string_agg(format(
-                E'                when audit.holds(%1$s, %2$s.%3$I) then audit.digest(%1$s)\n',
-                _code, side, name), '')
-            from jsonb_array_elements_text(mapping -> 'secret_texts') as name));
+        '                when %2$s then audit.safe_name(%1$s, %3$s)\n'
+        '                else %1$s\n            end', _code,
+        case when _secrets is null then format('audit.may_hold_secret(%s)', _code)
+            else format('%s is not null', _code) end,
+        coalesce(_secrets, 'null'));
 end
 $$;
-comment on function audit.name_code(jsonb, text, text) is
+comment on function audit.name_code(jsonb, text, text, text) is
     'Generated expression for an identifier: a digest where it is, or contains, a secret';
 
 create or replace function audit.who_code() returns text
@@ -61,7 +73,7 @@ return format($sql$
             _impersonator_id := left(_context ->> 'impersonator_id', 200);
             _source := coalesce(left(_context ->> 'source', 200), 'sql');
             _organization := left(_context ->> 'organization_id', 200);
-            _details := _context -> 'details';
+            _details := nullif(_context -> 'details', '{}');
             if jsonb_typeof(_details) <> 'object'
                 or _details ?| %L or _actor_id is null
             then
@@ -184,11 +196,9 @@ begin
         audit.part_code(mapping, 'column ' || name, side))
     -- A key may be made of a secret.
     when mapping -> 'key' ? name and (type).oid = any (array['text', 'varchar']::regtype[])
-        and mapping -> 'secret_texts' <> '[]'
-    then format('case when %s then ''[redacted]'' else %s end', (
-            select string_agg(format('audit.holds(%1$s.%2$I, %1$s.%3$I)', side, value_code.name, s),
-                ' or ')
-            from jsonb_array_elements_text(mapping -> 'secret_texts') as s),
+        and mapping -> 'secrets' <> '[]'
+    then format('case when audit.holds(%s.%I, %s) then ''[redacted]'' else %s end', side, name,
+        audit.secrets_code(mapping, case side when 'old' then 'DELETE' else 'INSERT' end),
         audit.typed_json(type, format('%s.%I', side, name)))
     else audit.typed_json(type, format('%s.%I', side, name))
 end;
@@ -208,6 +218,7 @@ return (
         select (attnum - 1) / 50 as n, string_agg(format(E'\n            %L, %s', name,
             audit.value_code(mapping, type, name, side)), ',' order by attnum) as pairs
         from audit.own_columns(target)
+        where not is_virtual
         group by 1
     ) as p
 );
@@ -295,8 +306,17 @@ $$;
 comment on function audit.action_code(jsonb, text) is
     'Generated expression: audit.action_of for one mapping and operation';
 
-create or replace function audit.details_code(target regclass, mapping jsonb, op text)
-returns text
+create or replace function audit.role_code(mapping jsonb, side text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select case when mapping -> 'redact' ? substring(mapping ->> 'role', '^r\.(.*)$')
+        then format('case when %s is not null then ''[redacted]'' end', code) else code end
+    from audit.part_code(mapping, 'role', side) as code
+);
+comment on function audit.role_code(jsonb, text) is
+    'Generated expression for a role as details show it';
+
+create or replace function audit.details_code(mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return concat(
     case when mapping ? 'role' and (op = 'UPDATE' or mapping ? 'parent') then format($sql$
@@ -304,14 +324,14 @@ return concat(
             _details := coalesce(_details, '{}') || jsonb_build_object(
                 'previous_role', %s, 'new_role', %s);
         end if;$sql$, mapping -> 'verbs' ->> 'role_changed',
-        case op when 'INSERT' then 'null' else audit.part_code(mapping, 'role', 'old') end,
-        case op when 'DELETE' then 'null' else audit.part_code(mapping, 'role', 'new') end)
+        case op when 'INSERT' then 'null' else audit.role_code(mapping, 'old') end,
+        case op when 'DELETE' then 'null' else audit.role_code(mapping, 'new') end)
     end,
     case when mapping ? 'row_id' then format($sql$
         _details := coalesce(_details, '{}') || jsonb_build_object('row_id', %s);$sql$,
-        audit.name_code(mapping, 'row_id', case op when 'DELETE' then 'old' else 'new' end))
+        audit.name_code(mapping, 'row_id', case op when 'DELETE' then 'old' else 'new' end, op))
     end);
-comment on function audit.details_code(regclass, jsonb, text) is
+comment on function audit.details_code(jsonb, text) is
     'Generated code for details: the roles of a role change, the key of a child row';
 
 -- Of an update, the new row says whose it is; the old one only where that is unknown, and where the
@@ -324,14 +344,18 @@ return case when not mapping ? 'organization' then '' else (
         case when op = 'UPDATE' then format($sql$
         if %s then
             _former := %s;
-        end if;$sql$, differs, audit.name_code(mapping, 'organization', 'old')) end,
+        end if;$sql$, differs, audit.name_code(mapping, 'organization', 'old', op)) end,
         format(E'\n        _organization := coalesce(\n            %s,\n            _organization\n'
             '        );', concat_ws(E',\n            ',
-            audit.name_code(mapping, 'organization', side),
+            audit.name_code(mapping, 'organization', side, op),
             case when op = 'UPDATE' then
                 '_former' end,
             -- What this very statement made is visible to a fresh snapshot only.
-            case when is_raw then format('audit.organization_%s(%s)', id, side) end)),
+            case when is_raw then format(
+                case when mapping -> 'digest' ? 'organization'
+                    then 'audit.digest(audit.organization_%s(%s))'
+                    else 'audit.safe_name(audit.organization_%s(%s), %s)' end, id, side,
+                coalesce(audit.secrets_code(mapping, op), 'null')) end)),
         case when op = 'UPDATE' then $sql$
         if _former <> _organization then
             _details := coalesce(_details, '{}') || audit.moved(_former, _organization);
@@ -351,43 +375,46 @@ return case when not mapping ? 'organization' then '' else (
 comment on function audit.whose_code(int, regclass, jsonb, text) is
     'Generated code that says which organisation an event belongs to, and which one a row left';
 
-create or replace function audit.names_code(target regclass, mapping jsonb, op text) returns text
+create or replace function audit.names_code(mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return coalesce((
     select string_agg(format(E'\n        _%s := %s;', part, audit.name_code(mapping, part,
-        case op when 'DELETE' then 'old' else 'new' end)), '' order by part)
+        case op when 'DELETE' then 'old' else 'new' end, op)), '' order by part)
     from unnest('{subject,target_id}'::text[]) as part
     where mapping ? part
 ), '');
-comment on function audit.names_code(regclass, jsonb, text) is
+comment on function audit.names_code(jsonb, text) is
     'Generated code that names what the event was done to, and whom it is about';
 
 -- The log of an organisation begins before the event that tells of its row.
-create or replace function audit.start_code(mapping jsonb, indent text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
-return case when mapping ->> 'target_type' = 'organization' and mapping ? 'organization' then
-    replace($sql$
-if _organization = _target_id then
-    perform audit.start_organization(_target_id);
-end if;$sql$, E'\n', E'\n' || indent) end;
+create or replace function audit.start_code(mapping jsonb, op text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return case
+    when mapping ->> 'target_type' <> 'organization' or not mapping ? 'organization' then null
+    when op = 'INSERT' then $sql$
+    perform audit.start_organization(tg_op, _organization, null, _target_id);$sql$
+    when op = 'UPDATE' then format($sql$
+    perform audit.start_organization(tg_op, _organization, %s, _target_id);$sql$,
+        audit.name_code(mapping, 'target_id', 'old', op)) end;
 comment on function audit.start_code(jsonb, text) is
     'Generated code that says that an organisation came to be; null for another kind';
 
 -- The INSERT stands outside of the guarded block: inside, each row would take a subtransaction id,
 -- and more than 64 of them in a transaction slow down all others.
 create or replace function audit.insert_code(mapping jsonb, op text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
+language sql stable set search_path = pg_catalog, pg_temp
 return concat(
     case when op = 'UPDATE' and mapping -> 'facts' <> '[]' then format($sql$
-    if _action = %L and _new ?| %L then
-        perform audit.append_facts(%L, _action, _organization, _former, %L, _target_id, _subject,
-            _captured_from, _old, _new, audit.moved(_former, _organization), _context);
+    if _new ?| %L then
+        perform audit.append_facts(%L, _action, _action = %L, _organization, _former, %L,
+            _target_id, _subject, _captured_from, _old, _new,
+            _details - array(select jsonb_object_keys(audit.context_details(_context))), _context);
         return null;
-    end if;$sql$, mapping -> 'verbs' ->> 'changed',
+    end if;$sql$,
         (select array_agg(f ->> 'column') from jsonb_array_elements(mapping -> 'facts') as f),
-        mapping -> 'facts', mapping ->> 'target_type') end,
+        mapping -> 'facts', mapping -> 'verbs' ->> 'changed', mapping ->> 'target_type') end,
     case when op = 'UPDATE' and mapping ? 'organization' then E'\n    loop' end,
-    case when op = 'INSERT' then audit.start_code(mapping, '    ') end,
+    audit.start_code(mapping, op),
     format($sql$
     insert into audit.event (
         action, result, actor_id, actor_type, impersonator_id, organization_id,
@@ -409,28 +436,37 @@ comment on function audit.insert_code(jsonb, text) is 'Generated code that write
 create or replace function audit.last_code(target regclass, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return concat(
-    E'\n        _target_id := null;\n        _subject := null;\n        _organization := null;',
+    E'\n        _said := \'{}\';',
     (
         select string_agg(format($sql$
         begin
-            _%s := left(%s, 200);
+            _said := _said || jsonb_build_object(%L, %s);
         exception when assert_failure or others then
             null;
-        end;$sql$, part, case when mapping -> 'digest' ? part
-            then format('audit.digest(%s)', code) else code end), '' order by part)
-        from unnest('{organization,subject,target_id}'::text[]) as part
-            cross join audit.text_code(target, mapping ->> part,
-                case op when 'DELETE' then 'old' else 'new' end) as code
+        end;$sql$, part || '.' || side, case
+            when mapping -> 'digest' ? part then format('audit.digest(%s)', code)
+            when not mapping -> 'long' ? part then code
+            when part = 'organization' then
+                format('case when length(%1$s) <= 200 then audit.safe_name(%1$s, %2$s) end',
+                    code, secrets)
+            else format('left(audit.safe_name(%s, %s), 200)', code, secrets) end), ''
+            order by part)
+        from (select case op when 'DELETE' then 'old' else 'new' end as side,
+                coalesce(audit.secrets_code(mapping, op), 'null') as secrets) as s
+            cross join unnest('{organization,subject,target_id}'::text[]) as part
+            cross join audit.text_code(target, mapping ->> part, side) as code
         where code is not null
     ),
-    case when op = 'INSERT' then audit.start_code(mapping, '        ') end,
     format($sql$
-        perform audit.append(%L, _organization, null, %L, _target_id, _subject, _captured_from,
-            null, null, jsonb_build_object('degraded', jsonb_build_object(
+        perform audit.append_said(jsonb_build_object('action', %L, 'op', tg_op, 'said', _said,
+            'mapping', %L::jsonb, 'degraded', jsonb_build_object(
                 'sqlstate', _reason, 'lost', array_remove(array['row'%s], null), 'op', tg_op)),
-            audit.current_context());
-        return null;$sql$, mapping -> 'verbs' ->> 'changed', mapping ->> 'target_type',
-        case when mapping ? 'organization' then
-            $sql$, case when _organization is null then 'organization' end$sql$ end));
+            _captured_from);
+        return null;$sql$, mapping -> 'verbs' ->> 'changed', jsonb_build_object(
+            'verbs', mapping -> 'verbs', 'target_type', mapping -> 'target_type',
+            'redact', mapping -> 'redact'),
+        case when mapping ? 'organization' then format(
+            $sql$, case when _said ->> 'organization.%s' is null then 'organization' end$sql$,
+            case op when 'DELETE' then 'old' else 'new' end) end));
 comment on function audit.last_code(regclass, jsonb, text) is
     'Generated code for a row of which nothing could be read but plain columns';

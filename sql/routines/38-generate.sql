@@ -2,6 +2,25 @@
 -- trigger function of its own, audit.capture_<id>_<operation>, which runs as audit_owner and meets
 -- code of the application only through what runs as audit_mapper.
 
+-- Policies may come to a table that is looked up, and casts to an enum, after the code was written.
+create or replace function audit.foreign_code(mapping jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return case
+    when mapping -> 'raw' = '[]' then null
+    when (mapping -> 'is_foreign')::boolean then 'true'
+    else (
+        select string_agg(code, ' or ' order by code)
+        from (
+            select format('row_security_active(%s)', key::regclass::oid)
+            from jsonb_each(mapping #> '{checked,reads}')
+            union all
+            select format('exists (select from pg_cast where castsource = %s)', enum)
+            from jsonb_array_elements_text(mapping #> '{checked,enums}') as enum
+        ) as c (code)
+    ) end;
+comment on function audit.foreign_code(jsonb) is
+    'Generated condition: what audit_mapper reads may run code of the application; null if never';
+
 -- What stands between begin and end is the same for every table and operation: make the event in a
 -- guarded block that writes nothing, fall back where that raised, insert outside of it.
 create or replace function audit.capture_code(
@@ -36,7 +55,7 @@ begin
             _reason := sqlstate;
     end;%s
     if _action is null then
-        _said := audit.fall_back(%s, tg_op, old, new, _reason);
+        _said := audit.fall_back(%s, tg_op, old, new, _reason, %L);
         if _said is not null then
             perform audit.append_said(_said, _captured_from);
             return null;
@@ -47,7 +66,9 @@ end$sql$,
             case when op = 'UPDATE' then E'\n    _former text;' end,
             case when is_raw and op <> 'INSERT' then E'\n    _before text[];' end,
             case when is_raw and op <> 'DELETE' then E'\n    _after text[];' end,
-            case when is_foreign then E'\n    _locks text[] := audit.held_locks();' end),
+            case when is_raw then E'\n    _is_read boolean := false;' end,
+            case when foreign_if is not null then format(
+                E'\n    _locks text[] := case when %s then audit.held_locks() end;', foreign_if) end),
         audit.who_code(),
         audit.shape_code(target, case op when 'DELETE' then 'old' else 'new' end),
         case when op = 'UPDATE' and (is_raw or mapping ? 'whole')
@@ -60,25 +81,34 @@ end$sql$,
         end if;$sql$ else '' end,
         audit.action_code(mapping, op),
         audit.whose_code(id, target, mapping, op),
-        audit.names_code(target, mapping, op),
-        audit.details_code(target, mapping, op),
+        audit.names_code(mapping, op),
+        audit.details_code(mapping, op),
         -- Rolled back, so that nothing which code of the application sets or does outlives it.
         case when is_raw then $sql$
+        _is_read := true;
         raise exception using errcode = 'AU001';$sql$ end,
         case when is_raw then $sql$
         when sqlstate 'AU001' then
-            null;$sql$ end || case when is_foreign then $sql$
+            -- Code of the application may raise it too, before.
+            if not _is_read then
+                _action := null;
+                _reason := sqlstate;
+            end if;$sql$ end || case when foreign_if is not null then $sql$
         when query_canceled then
-            perform audit.release_locks(_locks);
+            if _locks is not null then
+                perform audit.release_locks(_locks);
+            end if;
             raise;$sql$ else '' end,
-        case when is_foreign then $sql$
-    perform audit.release_locks(_locks);$sql$ end,
-        id,
+        case when foreign_if is not null then $sql$
+    if _locks is not null then
+        perform audit.release_locks(_locks);
+    end if;$sql$ end,
+        id, audit.said_mapping(mapping),
         audit.last_code(target, mapping, op),
         audit.insert_code(mapping, op)
     )
     from (
-        select mapping -> 'raw' <> '[]' as is_raw, (mapping -> 'is_foreign')::boolean as is_foreign
+        select mapping -> 'raw' <> '[]' as is_raw, audit.foreign_code(mapping) as foreign_if
     ) as t
 );
 comment on function audit.capture_code(int, regclass, jsonb, text) is
@@ -171,28 +201,31 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
     _op text;
-    _pragma text := E'\n-- Generated for %s as %s. Do not edit: audit.attach() writes it again.'
+    -- Without the name of the table, which may hold anything: the comment of the function has it.
+    _pragma constant text := E'\n-- Generated: audit.attach() writes it again.'
         '\n#variable_conflict use_variable';
+    _settings constant text := case when (mapping ->> 'settings')::boolean then
+        $sql$ set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
+        set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C'$sql$ else '' end;
 begin
     if mapping -> 'raw' <> '[]' then
         -- IMMUTABLE is not what it is: PL/pgSQL leaves the snapshot of the statement in force for
         -- it. A team that a statement deletes is still there when its memberships go by cascade.
-        perform audit.define('read_' || id, 'r anyelement', 'text[]', 'immutable',
+        perform audit.define('read_' || id, 'r anyelement', 'text[]', 'immutable' || _settings,
             audit.read_code(target, mapping), 'What audit_mapper reads of a row' || purpose);
     else
         execute format('drop function if exists audit.read_%s(anyelement)', id);
     end if;
     if mapping -> 'raw' ? 'organization' then
-        perform audit.define('organization_' || id, 'r anyelement', 'text', 'volatile',
+        perform audit.define('organization_' || id, 'r anyelement', 'text', 'volatile' || _settings,
             audit.as_mapper(format(E'    return (%s\n    )::text;', mapping ->> 'organization')),
             'Organisation of a row, by a fresh snapshot' || purpose);
     else
         execute format('drop function if exists audit.organization_%s(anyelement)', id);
     end if;
     foreach _op in array '{INSERT,UPDATE,DELETE}'::text[] loop
-        perform audit.define(format('capture_%s_%s', id, lower(_op)), '', 'trigger', 'volatile',
-            format(_pragma, replace(target::text, E'\n', ' '), kind)
-                || audit.capture_code(id, target, mapping, _op),
+        perform audit.define(format('capture_%s_%s', id, lower(_op)), '', 'trigger', 'volatile' || _settings,
+            _pragma || audit.capture_code(id, target, mapping, _op),
             format('Captures %s%s', _op, purpose));
     end loop;
     perform audit.define(format('capture_%s_truncate', id), '', 'trigger', 'volatile',
@@ -219,7 +252,7 @@ declare
     _of text;
 begin
     select * into strict _a from audit.attachment as a where a.id = generate.id;
-    _a.mapping := audit.complete_mapping(_a.target, _a.mapping);
+    _a.mapping := audit.complete_mapping(_a.target, _a.kind, _a.mapping);
     _of := format(' of %s (attached as %s)', _a.target, _a.kind);
     -- A function given to audit_mapper needs its CREATE for that moment.
     grant create on schema audit to audit_mapper;

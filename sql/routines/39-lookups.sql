@@ -27,7 +27,7 @@ comment on function audit.probe(regclass, text, text, text, text) is
 -- PostgreSQL keeps what it depends on.
 create or replace function audit.parse_expression(
     target regclass, name text, expression text,
-    out tree text, out reads jsonb, out functions text[], out types boolean
+    out tree text, out reads jsonb, out functions text[], out types boolean, out enums oid[]
 )
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -68,7 +68,8 @@ begin
     select bool_or(case
         when typtype = 'e' then not rolsuper
             and typowner <> (select relowner from pg_class where oid = target)
-        else typtype <> 'b' or typcategory = 'A' end) into types
+        else typtype <> 'b' or typcategory = 'A' end), array_agg(t.oid) filter (where typtype = 'e')
+    into types, enums
     from pg_depend join pg_type as t on t.oid = refobjid join pg_roles as r on r.oid = typowner
     where classid = 'pg_proc'::regclass and objid = _probe and refclassid = 'pg_type'::regclass
         and typnamespace <> 'pg_catalog'::regnamespace and typrelid <> target;
@@ -83,7 +84,7 @@ comment on function audit.parse_expression(regclass, text, text) is
 create or replace function audit.examine(
     target regclass, name text, expression text,
     out tree text, out reads jsonb, out functions text[], out types boolean,
-    out problem text, out code text
+    out enums oid[], out problem text, out code text
 )
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -92,7 +93,8 @@ begin
         raise exception 'audit.examine runs as %', current_user;
     end if;
     begin
-        select p.tree, p.reads, p.functions, p.types into tree, reads, functions, types
+        select p.tree, p.reads, p.functions, p.types, p.enums
+        into tree, reads, functions, types, enums
         from audit.parse_expression(target, name, expression) as p;
         raise exception using errcode = 'AU001';
     exception
@@ -161,6 +163,30 @@ return (
 comment on function audit.missing_column(regclass, text) is
     'A column of r that an expression names and the table does not have, or null';
 
+-- The parser notes from which column each output of a SELECT comes, if it is no more than a column.
+create or replace function audit.shows_secret_of(tree text, reads jsonb) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    with secret as (
+        select r.key::regclass::oid as relation, a.attnum
+        from jsonb_each(shows_secret_of.reads) as r
+            left join audit.attachment as t on t.target = r.key::regclass
+            join pg_attribute as a on a.attrelid = r.key::regclass and r.value ? a.attname::text
+        where a.attname = any (audit.secret_columns(r.key::regclass, coalesce(t.kind, '')))
+            or t.mapping -> 'redact' ? a.attname::text
+    ),
+    output as (
+        select m[1]::oid as relation, m[2]::int as attnum
+        from regexp_matches(tree, ':resorigtbl (\d+) :resorigcol (\d+)', 'g') as m
+    )
+    select exists (select from secret) and (
+        exists (select from secret join output using (relation, attnum))
+        -- Computed: the expression itself is one such output.
+        or (select count(*) from output where relation = 0) > 1)
+);
+comment on function audit.shows_secret_of(text, jsonb) is
+    'Whether an expression that looks up a secret may return it, and not only compare with it';
+
 create or replace function audit.check_expression(target regclass, name text, expression text)
 returns jsonb
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -194,7 +220,11 @@ begin
         'it calls ' || audit.forbidden_function(_found.tree),
         'it reads ' || audit.forbidden_relation(_found.tree)
             || ', which is the log''s, the system''s or temporary',
-        _owner::text || ' may not read ' || audit.unreadable(_found.reads, _owner));
+        _owner::text || ' may not read ' || audit.unreadable(_found.reads, _owner),
+        case when name <> 'admin' then 'it reads column ' || (
+            select quote_ident(c.name) from audit.own_columns(target) as c
+            where c.is_virtual and _found.reads -> target::text ? c.name limit 1)
+            || ', which is computed when it is read' end);
     if _found.problem is null and _reason is not null then
         _hint := ' It neither acts nor returns rows, and reads what the table''s owner may read.';
     end if;
@@ -210,7 +240,8 @@ begin
     end if;
     return jsonb_build_object(
         'reads', _found.reads, 'functions', to_jsonb(_found.functions),
-        'types', coalesce(_found.types, false),
+        'types', coalesce(_found.types, false), 'enums', to_jsonb(_found.enums),
+        'shows_secret', audit.shows_secret_of(_found.tree, _found.reads),
         'looks_up', _found.tree ~ ':relid [1-9]',
         -- Beside the row that is handed over.
         'scans_itself', _found.tree ~ format(':relid %s\M', target::oid),
@@ -258,6 +289,14 @@ begin
         end if;
         if (_found ->> 'types')::boolean then
             _extra := _extra || '{"is_foreign": true}';
+        end if;
+        if _found -> 'enums' <> 'null' then
+            _extra := _extra || jsonb_build_object('enums',
+                coalesce(_extra -> 'enums', '[]') || (_found -> 'enums'));
+        end if;
+        if (_found ->> 'shows_secret')::boolean then
+            _extra := _extra || jsonb_build_object('secret',
+                coalesce(_extra -> 'secret', '[]') || to_jsonb(_name));
         end if;
         if (_found ->> 'looks_up')::boolean or _found -> 'functions' <> 'null' then
             _extra := _extra || '{"waits": true}';

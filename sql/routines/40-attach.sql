@@ -133,6 +133,10 @@ begin
 end
 $$;
 
+comment on column audit.attachment.id is
+    'Names the functions that were generated: audit.capture_<id>_insert, _update, _delete and '
+    '_truncate, audit.read_<id>, audit.organization_<id>, audit.admin_<id>';
+
 create or replace function audit.store_attachment(target regclass, kind text, given jsonb)
 returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -281,7 +285,13 @@ declare
 begin
     select * into _trigger from pg_trigger
     where tgrelid = create_trigger.relation and tgname = _name;
-    if found and _trigger.tgfoid <> audit.trigger_function(id, op) then
+    -- By another type, a condition or a list of columns it would fire for less.
+    if found and (_trigger.tgfoid <> audit.trigger_function(id, op)
+        or _trigger.tgtype <> case op when 'insert' then 5 when 'delete' then 9
+            when 'update' then 17 else 32 end
+        or _trigger.tgqual is not null or _trigger.tgattr <> '' or _trigger.tgdeferrable
+        or _trigger.tgnargs <> 0)
+    then
         execute format('drop trigger %I on %s', _name, relation);
         _trigger := null;
     end if;

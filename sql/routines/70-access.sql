@@ -163,16 +163,35 @@ comment on function audit.viewer_start() is
     'of lower id are of an organisation that had the same identifier before. An array of that one, '
     'as the planner takes "at least any of" for true of most events, and "at least" of a third';
 
-create or replace function audit.start_organization(organization_id text) returns void
-language sql volatile set search_path = pg_catalog, pg_temp
+-- Moving a row between partitions deletes it and inserts it: the same organisation, as is one whose
+-- identifier is used again in the transaction that deleted it.
+create or replace function audit.start_organization(
+    op text, organization_id text, former_id text, target_id text
+) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
+begin
+    if start_organization.target_id is distinct from start_organization.organization_id
+        or op = 'UPDATE' and start_organization.former_id = start_organization.target_id
+        or op = 'DELETE'
+    then
+        return;
+    end if;
     insert into audit.organization_start (organization_id)
-    values (start_organization.organization_id);
+    select start_organization.target_id
+    where op = 'UPDATE' or not exists (
+        select from audit.event as e
+        where e.organization_id = start_organization.organization_id
+            and e.target_id = start_organization.target_id and e.target_type = 'organization'
+            and e.transaction_id = pg_current_xact_id()
+            and e.occurred_at >= now() - interval '1 day' and e.old_values is not null);
+end
 $$;
-comment on function audit.start_organization(text) is
-    'Says that an organisation came to be: called by capture before it writes the event of the '
-    'insert. From then on nobody views what bears its identifier from before. Not called where a '
-    'row that was marked as deleted is restored';
+comment on function audit.start_organization(text, text, text, text) is
+    'Says that an organisation came to be, by an INSERT or by taking another identifier: called by '
+    'capture before it writes the event. From then on nobody views what bears its identifier from '
+    'before. Not called where a row that was marked as deleted is restored';
 
 create or replace function audit.create_key(retire_others_after interval default null) returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp

@@ -121,6 +121,8 @@ set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
 declare
     _this date := date_trunc('month', now() at time zone 'UTC');
+    _attached constant date[] := audit.months_attached();
+    _in_default constant date[] := audit.months_in_default();
     _missing date[];
     _month date;
 begin
@@ -132,9 +134,9 @@ begin
     _missing := array(
         select m::date
         from generate_series(_this, _this + make_interval(months => ahead), interval '1 month') as m
-        where m::date <> all (audit.months_attached())
+        where m::date <> all (_attached)
             -- Those of which DEFAULT holds events are drain's to make.
-            and m::date <> all (audit.months_in_default())
+            and m::date <> all (_in_default)
     );
     if _missing <> '{}' then
         foreach _month in array _missing loop
@@ -174,8 +176,7 @@ begin
             using errcode = 'invalid_parameter_value', hint = 'Keep at least 2 months.';
     end if;
     -- A clock that jumped leaves a gap before today; today's own events may be of that clock.
-    if audit.months_attached() && array(
-            select m from unnest(audit.months_attached()) as m where m < _until)
+    if exists (select from unnest(audit.months_attached()) as m where m < _until)
         and not exists (
             select from audit.event
             where occurred_at > now() - interval '40 days'

@@ -75,7 +75,7 @@ as $$
     group by t.target, t.relation, t.state, t.attested, m.mend
     union all
     select 'triggers', 'critical', t.tgrelid::regclass::text,
-        format('%s calls %s, which captures another table', quote_ident(t.tgname),
+        format('%s calls %s, which is not its to call', quote_ident(t.tgname),
             t.tgfoid::regprocedure),
         'It makes events of what was not done to the attached table.',
         format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass), false
@@ -83,7 +83,10 @@ as $$
     where p.pronamespace = 'audit'::regnamespace and p.proname ~ '^capture_[0-9]+(_[a-z]+)?$'
         and not t.tgisinternal and not exists (
             select from audit.captured_tables() as c
-            where c.relation = t.tgrelid and c.id::text = substring(p.proname, '[0-9]+'));
+            where c.relation = t.tgrelid and c.id::text = substring(p.proname, '[0-9]+')
+                and t.tgname = 'auditdb_' || coalesce(
+                    substring(p.proname, '^capture_[0-9]+_([a-z]+)$'),
+                    substring(t.tgname, '^auditdb_([a-z]+)$')));
 $$;
 comment on function audit.check_triggers() is
     'Capture triggers missing, disabled, downgraded, created again, altered and put back, or put on '

@@ -34,10 +34,11 @@ grant execute on function
 grant execute on function
     audit.read_row(anyelement),
     audit.evaluate(text, anyelement),
-    audit.evaluate_each(jsonb, anyelement, anyelement, text),
+    audit.evaluate_each(jsonb, anyelement, anyelement, text, text[]),
     audit.changed_among(text[], anyelement, anyelement),
     audit.images_of(jsonb, text, jsonb, jsonb, text[], text[]),
-    audit.redact(jsonb, text[]),
+    audit.redact(jsonb, jsonb, text[]),
+    audit.holds(text, text[]),
     audit.parse_expression(regclass, text, text),
     audit.probe(regclass, text, text, text, text),
     audit.action_of(jsonb, text, boolean, boolean, text, text)
