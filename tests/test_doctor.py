@@ -88,6 +88,18 @@ TRIGGERS = {
         """,
         "triggers", "public.lookalike", "forge calls audit.capture_1_insert()",
     ),
+    "a_capture_function_of_another_operation": Damage(
+        """
+        do $$
+        begin
+            execute 'create trigger forge after insert on membership for each row execute function '
+                || (select replace(tgfoid::regprocedure::text, 'insert', 'delete') from pg_trigger
+                    where tgrelid = 'membership'::regclass and tgname = 'auditdb_insert');
+        end
+        $$
+        """,
+        "triggers", "public.membership", "forge calls audit.capture_1_delete()",
+    ),
     "a_trigger_narrowed_by_a_condition": Damage(
         """
         do $$

@@ -361,8 +361,8 @@ begin
             'lost', coalesce(_degraded -> 'lost', '[]') || '["context"]');
     end if;
     if _mapping ->> 'target_type' = 'organization' then
-        perform audit.start_organization(append_said.said ->> 'op', _organization,
-            _of ->> 'target_id.old', _of ->> 'target_id.new');
+        perform audit.start_organization((_mapping ->> 'id')::int, append_said.said ->> 'op',
+            _organization, _of ->> 'target_id.old', _of ->> 'target_id.new');
     end if;
     perform audit.append_facts(
         case when append_said.said ->> 'op' = 'UPDATE' then _mapping -> 'facts' end,

@@ -176,6 +176,7 @@ begin
         select format('%s.%I%s', side, name, _match[2]) into _code
         from audit.own_columns(target)
         where _match[1] = format('r.%I', name) and audit.typed(type, '') is not null
+            and not is_virtual
             and (_match[2] is not null or (type).oid = 'boolean'::regtype);
         if _code is null then
             return null;

@@ -391,11 +391,10 @@ create or replace function audit.start_code(mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case
     when mapping ->> 'target_type' <> 'organization' or not mapping ? 'organization' then null
-    when op = 'INSERT' then $sql$
-    perform audit.start_organization(tg_op, _organization, null, _target_id);$sql$
-    when op = 'UPDATE' then format($sql$
-    perform audit.start_organization(tg_op, _organization, %s, _target_id);$sql$,
-        audit.name_code(mapping, 'target_id', 'old', op)) end;
+    when op <> 'DELETE' then format($sql$
+    perform audit.start_organization(%s, tg_op, _organization, %s, _target_id);$sql$,
+        mapping ->> 'id', case op when 'INSERT' then 'null'
+            else audit.name_code(mapping, 'target_id', 'old', op) end) end;
 comment on function audit.start_code(jsonb, text) is
     'Generated code that says that an organisation came to be; null for another kind';
 
@@ -463,8 +462,8 @@ return concat(
                 'sqlstate', _reason, 'lost', array_remove(array['row'%s], null), 'op', tg_op)),
             _captured_from);
         return null;$sql$, mapping -> 'verbs' ->> 'changed', jsonb_build_object(
-            'verbs', mapping -> 'verbs', 'target_type', mapping -> 'target_type',
-            'redact', mapping -> 'redact'),
+            'id', mapping -> 'id', 'verbs', mapping -> 'verbs', 'redact', mapping -> 'redact',
+            'target_type', mapping -> 'target_type'),
         case when mapping ? 'organization' then format(
             $sql$, case when _said ->> 'organization.%s' is null then 'organization' end$sql$,
             case op when 'DELETE' then 'old' else 'new' end) end));

@@ -252,7 +252,8 @@ declare
     _of text;
 begin
     select * into strict _a from audit.attachment as a where a.id = generate.id;
-    _a.mapping := audit.complete_mapping(_a.target, _a.kind, _a.mapping);
+    _a.mapping := audit.complete_mapping(_a.target, _a.kind, _a.mapping)
+        || jsonb_build_object('id', _a.id);
     _of := format(' of %s (attached as %s)', _a.target, _a.kind);
     -- A function given to audit_mapper needs its CREATE for that moment.
     grant create on schema audit to audit_mapper;

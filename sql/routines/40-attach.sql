@@ -394,6 +394,47 @@ $$;
 comment on function audit.forget(regclass) is
     'Removes the mapping of a table that is gone, or whose triggers are';
 
+-- What attaching opened, as far as no other mapping reads it and the caller may take it back.
+create or replace function audit.close_lookups(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _relation regclass;
+    _columns text;
+    _is_read boolean;
+begin
+    for _relation, _columns, _is_read in
+        select r.key::regclass, string_agg(quote_ident(c.name), ', ')
+                filter (where not coalesce(others.reads ? c.name, false)), others.reads is not null
+        from audit.attachment as a
+            cross join jsonb_each(a.mapping #> '{checked,reads}') as r
+            join pg_class as k on k.oid = to_regclass(r.key) and pg_has_role(k.relowner, 'usage')
+            cross join jsonb_array_elements_text(r.value) as c (name)
+            left join lateral (
+                select jsonb_agg(o_column) as reads
+                from audit.attachment as o
+                    cross join jsonb_array_elements_text(
+                        o.mapping #> array['checked', 'reads', r.key]) as o_column
+                where o.target <> a.target
+            ) as others on true
+        where a.target = close_lookups.target
+            and has_column_privilege('audit_mapper', k.oid, c.name, 'select')
+        group by r.key, others.reads
+    loop
+        if _columns is not null then
+            execute format('revoke select (%s) on %s from audit_mapper', _columns, _relation);
+        end if;
+        if not _is_read and exists (
+            select from pg_policy where polrelid = _relation and polname = 'auditdb_mapper')
+        then
+            execute format('drop policy auditdb_mapper on %s', _relation);
+        end if;
+    end loop;
+end
+$$;
+comment on function audit.close_lookups(regclass) is
+    'Takes from audit_mapper what it read for the mapping of a table alone';
+
 create or replace function audit.detach(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
 as $$
@@ -410,6 +451,7 @@ begin
     loop
         execute format('drop trigger %I on %s', _trigger.tgname, _trigger.relation);
     end loop;
+    perform audit.close_lookups(detach.target);
     perform audit.forget(detach.target);
     perform audit.attest(detach.target);
 end

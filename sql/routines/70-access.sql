@@ -166,7 +166,7 @@ comment on function audit.viewer_start() is
 -- Moving a row between partitions deletes it and inserts it: the same organisation, as is one whose
 -- identifier is used again in the transaction that deleted it.
 create or replace function audit.start_organization(
-    op text, organization_id text, former_id text, target_id text
+    attachment int, op text, organization_id text, former_id text, target_id text
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -175,6 +175,10 @@ begin
     if start_organization.target_id is distinct from start_organization.organization_id
         or op = 'UPDATE' and start_organization.former_id = start_organization.target_id
         or op = 'DELETE'
+        -- Or whoever attaches another table could hide a log from its admins.
+        or attachment > (
+            select min(a.id) from audit.attachment as a
+            where a.mapping ->> 'target_type' = 'organization')
     then
         return;
     end if;
@@ -188,7 +192,7 @@ begin
             and e.occurred_at >= now() - interval '1 day' and e.old_values is not null);
 end
 $$;
-comment on function audit.start_organization(text, text, text, text) is
+comment on function audit.start_organization(int, text, text, text, text) is
     'Says that an organisation came to be, by an INSERT or by taking another identifier: called by '
     'capture before it writes the event. From then on nobody views what bears its identifier from '
     'before. Not called where a row that was marked as deleted is restored';

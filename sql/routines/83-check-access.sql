@@ -212,8 +212,18 @@ as $$
         left join pg_type as ty on ty.oid = o.atttypid
     where a.mapping ? 'admin' and not exists (
         select from audit.attachment as k
-        where k.kind = 'organization' and k.mapping ? 'organization'
-    );
+        where k.mapping ->> 'target_type' = 'organization' and k.mapping ? 'organization'
+    )
+    union all
+    select 'tenants', 'warning', a.target::text,
+        format('is a table of organisations beside %s, which was attached before', first.target),
+        'Only the first says when the log of an organisation begins.',
+        format('select audit.detach(%L)', a.target), false
+    from audit.attachment as a
+        cross join lateral (
+            select f.id, f.target from audit.attachment as f
+            where f.mapping ->> 'target_type' = 'organization' order by f.id limit 1) as first
+    where a.mapping ->> 'target_type' = 'organization' and a.id > first.id;
 $$;
 comment on function audit.check_tenants() is
     'Memberships whose organisations may come, go and come again without the log being told';

@@ -100,6 +100,7 @@ grant execute on function
     audit.open_schemas(regclass, jsonb),
     audit.open_lookups(regclass),
     audit.open_lookup(regclass, text[], oid),
+    audit.close_lookups(regclass),
     audit.trigger_function(int, text),
     audit.create_trigger(regclass, int, text),
     audit.create_triggers(regclass, int),

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import errors as pg
+from psycopg import sql
 
 from auditdb import doctor
 from tests.attacks.conftest import Arena, act, count, look, newest
@@ -1198,3 +1199,81 @@ def test_the_roads_lead_to_the_code(arena: Arena) -> None:
             build(conn, SAYS, road)
             said = write_twice(conn, context="no json", by="app")
             assert whom(said), f"nothing ran over {name}"
+
+
+# What ends a comment or a literal of PL/pgSQL, and what would then run.
+ENDS = [
+    "\r",
+    "\n",
+    "\r\n",
+    "\f",
+    "\v",
+    "\u2028",
+    "\u0085",
+    "*/",
+    "$$",
+    "$sql$",
+    "'",
+    "\\'",
+    '"',
+    "%s",
+]
+NAMED = "Names of tables, columns and types that would end a comment or a literal of generated code"
+
+
+@attack(GROUP, NAMED, outcome="B")
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("what", ["table", "column", "kind of an enum"])
+def test_no_name_ends_a_comment_or_a_literal_of_generated_code(
+    arena: Arena, end: str, what: str
+) -> None:
+    name = f"{end}declare a int=svc.f();--"[:60]
+    quoted = '"' + name.replace('"', '""') + '"'
+    with arena.trial() as conn:
+        act(conn, "other_owner")
+        conn.execute("set check_function_bodies = off")
+        conn.execute(
+            "create function svc.f() returns int language plpgsql as"
+            " $$ begin raise notice 'ran as %', current_user; return 1; end $$"
+        )
+        table = quoted if what == "table" else "plain"
+        column = quoted if what == "column" else "v"
+        type_ = quoted if what == "kind of an enum" else "mood2"
+        conn.execute(f"create type svc.{type_} as enum ('a', 'b')".encode())
+        conn.execute(
+            f"create table svc.{table} (id int primary key, organization_id int,"
+            f" {column} svc.{type_})".encode()
+        )
+        with heard(conn) as said:
+            conn.execute(
+                sql.SQL("select audit.attach({}::regclass, 'thing')").format(f"svc.{table}")
+            )
+            conn.execute(f"insert into svc.{table} values (1, 1, 'a')".encode())
+            conn.execute(f"update svc.{table} set {column} = 'b'".encode())
+            conn.execute(f"delete from svc.{table}".encode())
+            event = newest(conn)[0]
+        assert whom(said) == set(), said
+        assert event["action"] == "thing.deleted"
+        assert "degraded" not in (event["details"] or {})
+
+
+@attack(GROUP, NAMED, outcome="B", twin=True)
+def test_a_naive_generator_takes_a_name_for_code(arena: Arena) -> None:
+    with arena.trial() as conn, heard(conn) as said:
+        conn.execute(
+            "create function naive.f() returns int language plpgsql as"
+            " $$ begin raise notice 'ran as %', current_user; return 1; end $$"
+        )
+        body = "begin -- for the table \r perform naive.f(); --\n return null; end"
+        conn.execute(
+            sql.SQL("create function naive.named() returns trigger language plpgsql as {}").format(
+                body
+            )
+        )
+        conn.execute("create table naive.plain (i int)")
+        conn.execute(
+            "create trigger named after insert on naive.plain for each row"
+            " execute function naive.named()"
+        )
+        conn.execute("insert into naive.plain values (1)")
+        assert whom(said)

@@ -128,3 +128,59 @@ def test_a_part_of_an_organization_begins_no_log(db: Database) -> None:
     assert len(seen(db)) == 3
     started = db.connect().execute("select organization_id from audit.organization_start")
     assert started.fetchall() == [("7",), ("7",)]
+
+
+@attack(GROUP, REUSED, outcome="B")
+def test_taking_the_identifier_of_a_former_organization_opens_nothing(db: Database) -> None:
+    conn = db.connect("app")
+    live(conn, 1)
+    conn.execute("delete from organization where id = 7")
+    conn.execute("insert into organization (id, name) values (8, 'y')")
+    conn.execute("update organization set id = 7 where id = 8")
+    conn.execute("insert into membership values (7, 2, 'OWNER')")
+    assert seen(db) == ["organization.updated", "membership.added"]
+
+
+def test_a_row_that_moves_between_partitions_is_the_same_organization(db: Database) -> None:
+    owner, conn = db.connect("app_owner"), db.connect("app")
+    owner.execute("""
+        select audit.detach('organization');
+        create table tenant (id int, plan text, primary key (id, plan)) partition by list (plan);
+        create table tenant_free partition of tenant for values in ('free');
+        create table tenant_paid partition of tenant for values in ('paid');
+        grant all on tenant to app;
+        select audit.attach('tenant', 'organization', organization => 'id', target_id => 'id')""")
+    conn.execute("insert into organization (id, name) values (7, 'x')")
+    conn.execute("insert into tenant values (7, 'free')")
+    conn.execute("insert into membership values (7, 1, 'OWNER')")
+    before = seen(db, "1")
+    conn.execute("update tenant set plan = 'paid' where id = 7")
+    assert seen(db, "1")[: len(before)] == before
+
+
+@attack(GROUP, "A second table of organisations, by which a log would be hidden", outcome="B")
+def test_a_second_table_of_organizations_begins_no_log_and_is_found(db: Database) -> None:
+    owner, conn = db.connect("app_owner"), db.connect("app")
+    live(conn, 1)
+    before = seen(db, "1")
+    owner.execute("create table tenant (id int primary key); grant all on tenant to app")
+    owner.execute("select audit.attach('tenant', 'organization')")
+    conn.execute("insert into tenant values (7)")
+    assert seen(db, "1")[: len(before)] == before
+    (found,) = [f for f in doctor.diagnose(db.connect()) if f.check_name == "tenants"]
+    assert found.object == "public.tenant" and "organization" in found.problem
+    owner.execute(found.mend.encode())
+    assert [f for f in doctor.diagnose(db.connect()) if f.check_name == "tenants"] == []
+
+
+@attack(
+    GROUP, "A second table of organisations, by which a log would be hidden", outcome="B", twin=True
+)
+def test_the_first_table_of_organizations_does_begin_logs(db: Database) -> None:
+    live(db.connect("app"), 1)
+    before = seen(db, "1")
+    db.connect("app_owner").execute("select audit.detach('organization')")
+    db.connect("app_owner").execute("create table tenant (id int primary key)")
+    db.connect("app_owner").execute("select audit.attach('tenant', 'organization')")
+    db.connect("app_owner").execute("insert into tenant values (7)")
+    assert seen(db, "1")[: len(before)] != before
