@@ -80,13 +80,13 @@ TRIGGERS = {
         create table lookalike (like membership);
         do $$
         begin
-            execute 'create trigger forge after insert on lookalike for each row execute function '
+            execute 'create trigger auditdb_insert after insert on lookalike for each row execute function '
                 || (select tgfoid::regprocedure from pg_trigger
                     where tgrelid = 'membership'::regclass and tgname = 'auditdb_insert');
         end
         $$
         """,
-        "triggers", "public.lookalike", "forge calls audit.capture_1_insert()",
+        "triggers", "public.lookalike", "auditdb_insert calls audit.capture_1_insert()",
     ),
     "a_capture_function_of_another_operation": Damage(
         """
