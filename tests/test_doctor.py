@@ -80,8 +80,8 @@ TRIGGERS = {
         create table lookalike (like membership);
         do $$
         begin
-            execute 'create trigger auditdb_insert after insert on lookalike for each row execute function '
-                || (select tgfoid::regprocedure from pg_trigger
+            execute 'create trigger auditdb_insert after insert on lookalike for each row '
+                'execute function ' || (select tgfoid::regprocedure from pg_trigger
                     where tgrelid = 'membership'::regclass and tgname = 'auditdb_insert');
         end
         $$
