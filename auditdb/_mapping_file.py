@@ -230,8 +230,6 @@ def plan(
     try:
         with conn.transaction(force_rollback=True):
             cursor = psycopg.Cursor(conn, row_factory=tuple_row)
-            if not kinds:
-                cursor.execute("set transaction read only")
             cursor.execute("select audit.version()")  # Says so where auditdb is not installed.
             # Names without a schema are found as the session would find them: before the pin.
             found = [(_oid(conn, mapping), mapping) for mapping in _in_order(mappings)]
@@ -270,10 +268,14 @@ def _change(
     """Return what one mapping changes, given the attachment of its table, if any."""
     given = dict(mapping.options)
     try:
+        # Done but for the triggers, to be rolled back: an expression that fails is refused here.
+        cursor.execute(
+            "select audit.prepare_attach(%s::oid::regclass, %s, %s)",
+            (oid, mapping.kind, Jsonb(given)),
+        )
         # Also what was not given: a column added since may be one that the defaults redact.
         cursor.execute(
-            "select audit.resolve_mapping(%s::oid::regclass, %s, %s)",
-            (oid, mapping.kind, Jsonb(given)),
+            "select a.mapping - 'checked' from audit.attachment as a where a.target = %s", (oid,)
         )
     except psycopg.Error as error:
         raise _naming(error, mapping) from error

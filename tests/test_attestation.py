@@ -90,7 +90,13 @@ def test_enabling_a_trigger_again_by_attaching_is_an_event_too(db: Database) -> 
     conn = db.connect("app_owner")
     run(conn, "alter table membership disable trigger auditdb_delete")
     run(conn, "select audit.attach('membership', 'membership')")
-    assert [target for target, _, _, _ in own_events(db, "attested")] == ["public.membership"]
+    assert [target for target, _, _, _ in own_events(db, "attested")] == ["public.membership"] * 2
+    # What was found is told before it is mended.
+    states = db.connect().execute(
+        'select old_values::text ~ \'"enabled": "D"\', new_values::text ~ \'"enabled": "D"\''
+        " from audit.event where action = 'audit.attested' order by id"
+    )
+    assert states.fetchall() == [(False, True), (True, False)]
 
 
 def test_attaching_again_unchanged_is_no_event(db: Database) -> None:

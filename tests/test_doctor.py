@@ -291,6 +291,11 @@ TABLES = {
         "readers", "public.membership", "its rule for admins fails: permission denied", by=OWNER,
         mended_by=OWNER,
     ),
+    "a_table_whose_events_are_nobody_s": Damage(
+        "create table parcel (id int primary key); select audit.attach('parcel', 'parcel')",
+        "tenants", "public.parcel", "its events belong to no organisation", by=OWNER,
+        severity="notice", mended_by=OWNER,
+    ),
     "events_without_a_month": Damage(
         "set role audit_owner; insert into audit.event (occurred_at, action, result, actor_type,"
         " source) values ('2001-01-01', 'a.b', 'success', 'user', 'web'); reset role",
@@ -606,7 +611,8 @@ def test_a_clone_disabled_on_one_partition_is_found(healthy: Database) -> None:
     run(conn, "create table invoice (id int, day date, primary key (id, day))"
               " partition by range (day);"
               "create table invoice_1 partition of invoice for values from ('2020-01-01')"
-              " to ('2021-01-01'); select audit.attach('invoice', 'invoice');"
+              " to ('2021-01-01'); select audit.attach('invoice', 'invoice',"
+              " organization => 'null::text');"
               "create table invoice_2 partition of invoice for values from ('2021-01-01')"
               " to ('2022-01-01')")  # fmt: skip
     [finding] = diagnose(healthy)

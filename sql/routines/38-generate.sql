@@ -194,6 +194,18 @@ $$;
 comment on function audit.define(text, text, text, text, text, text) is
     'Creates or replaces a generated function, closed to PUBLIC';
 
+create or replace function audit.drop_function(signature text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if to_regprocedure(signature) is not null then
+        execute 'drop function ' || to_regprocedure(signature);
+    end if;
+end
+$$;
+comment on function audit.drop_function(text) is
+    'Drops a generated function if it is there, without a word if it is not';
+
 create or replace function audit.define_capture(
     id int, target regclass, kind text, mapping jsonb, purpose text
 ) returns void
@@ -214,14 +226,14 @@ begin
         perform audit.define('read_' || id, 'r anyelement', 'text[]', 'immutable' || _settings,
             audit.read_code(target, mapping), 'What audit_mapper reads of a row' || purpose);
     else
-        execute format('drop function if exists audit.read_%s(anyelement)', id);
+        perform audit.drop_function(format('audit.read_%s(anyelement)', id));
     end if;
     if mapping -> 'raw' ? 'organization' then
         perform audit.define('organization_' || id, 'r anyelement', 'text', 'volatile' || _settings,
             audit.as_mapper(format(E'    return (%s\n    )::text;', mapping ->> 'organization')),
             'Organisation of a row, by a fresh snapshot' || purpose);
     else
-        execute format('drop function if exists audit.organization_%s(anyelement)', id);
+        perform audit.drop_function(format('audit.organization_%s(anyelement)', id));
     end if;
     foreach _op in array '{INSERT,UPDATE,DELETE}'::text[] loop
         perform audit.define(format('capture_%s_%s', id, lower(_op)), '', 'trigger', 'volatile' || _settings,
@@ -237,7 +249,7 @@ begin
         perform audit.define('capture_' || id, '', 'trigger', 'volatile',
             audit.former_code(id, target, kind, mapping), 'Captures changes' || purpose);
     else
-        execute format('drop function if exists audit.capture_%s()', id);
+        perform audit.drop_function(format('audit.capture_%s()', id));
     end if;
 end
 $$;
@@ -265,7 +277,7 @@ begin
             audit.admin_code(_a.target, _a.mapping),
             'Whether a user is an admin or owner, by a row' || _of);
     else
-        execute format('drop function if exists audit.admin_%s(text, text)', id);
+        perform audit.drop_function(format('audit.admin_%s(text, text)', id));
     end if;
     revoke create on schema audit from audit_mapper;
 end

@@ -235,7 +235,7 @@ begin
         select from pg_trigger
         where tgfoid = to_regprocedure(format('audit.capture_%s()', _id))
     ) then
-        execute format('drop function if exists audit.capture_%s()', _id);
+        perform audit.drop_function(format('audit.capture_%s()', _id));
     end if;
 end
 $$;
@@ -326,18 +326,34 @@ $$;
 comment on function audit.create_triggers(regclass, int) is
     'Creates the capture triggers of a table and of its partitions';
 
-create or replace function audit.attach_given(target regclass, kind text, given jsonb) returns void
+-- Locks no table of the application.
+create or replace function audit.prepare_attach(target regclass, kind text, given jsonb)
+returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
 as $$
 begin
-    -- No writer waits for this one; they do for those of the tables.
+    -- No writer waits for this lock; they do for those of the tables.
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
     perform set_config('lock_timeout', '5s', true);
-    perform audit.refuse_target(attach_given.target, attach_given.kind);
-    perform audit.open_schemas(attach_given.target, attach_given.given);
+    perform audit.refuse_target(prepare_attach.target, prepare_attach.kind);
+    perform audit.open_schemas(prepare_attach.target, prepare_attach.given);
     insert into audit.request (verb, target, kind, given)
-    values ('attach', attach_given.target, attach_given.kind, attach_given.given);
-    perform audit.open_lookups(attach_given.target);
+    values ('attach', prepare_attach.target, prepare_attach.kind, prepare_attach.given);
+    perform audit.open_lookups(prepare_attach.target);
+end
+$$;
+comment on function audit.prepare_attach(regclass, text, jsonb) is
+    'All of attaching but the triggers: checks and stores the mapping, writes the functions';
+
+create or replace function audit.attach_given(target regclass, kind text, given jsonb) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
+as $$
+begin
+    if exists (select from audit.attachment as a where a.target = attach_given.target) then
+        -- What is about to be mended goes into an event as it was found.
+        perform audit.attest(attach_given.target);
+    end if;
+    perform audit.prepare_attach(attach_given.target, attach_given.kind, attach_given.given);
     if attach_given.kind <> 'admin' then
         perform audit.create_triggers(attach_given.target, (
             select a.id from audit.attachment as a where a.target = attach_given.target));

@@ -72,12 +72,13 @@ select
     e.impersonator_id,
     e.source,
     e.target_id as membership_id,
-    e.id
+    e.id,
+    e.captured_from
 from audit.event as e
 where e.action = 'membership.role_changed' and e.result not in ('failure', 'denied')
     and e.captured_from is not null;
 comment on view audit.role_change is
-    'Role changes that happened: whose, from what, to what, by whom';
+    'Role changes that happened: whose, from what, to what, by whom, in which table of memberships';
 
 create or replace view audit.impersonation with (security_invoker = true) as
 select

@@ -12,7 +12,8 @@ as $$
         case when m.roleid = 'audit_owner'::regrole
             then 'It can switch off the guards and rewrite the log.'
             else 'It can change what the capture records, and read what mappings read.' end,
-        format('revoke %s from %s', m.roleid::regrole, m.member::regrole), false
+        case when v.is_usable then format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
+            else '-- it installs and upgrades auditdb by this: see to who may log in as it' end, false
     from pg_auth_members as m
         cross join lateral (
             select coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, true)
@@ -223,10 +224,19 @@ as $$
         cross join lateral (
             select f.id, f.target from audit.attachment as f
             where f.mapping ->> 'target_type' = 'organization' order by f.id limit 1) as first
-    where a.mapping ->> 'target_type' = 'organization' and a.id > first.id;
+    where a.mapping ->> 'target_type' = 'organization' and a.id > first.id
+    union all
+    select 'tenants', 'notice', a.target::text,
+        'its events belong to no organisation, unless the context names one',
+        'Only auditors read what belongs to no organisation.',
+        audit.attach_command(a.target::text, a.kind, a.mapping -> 'given'
+            || '{"organization": "null::text"}') || ' -- or say which, if it has one', false
+    from audit.attachment as a join pg_class as c on c.oid = a.target
+    where not a.mapping ? 'organization';
 $$;
 comment on function audit.check_tenants() is
-    'Memberships whose organisations may come, go and come again without the log being told';
+    'Organisations that may come, go and come again without the log being told, and tables whose '
+    'events belong to none';
 
 create or replace function audit.check_views() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp

@@ -266,7 +266,8 @@ as $$
     select 'mappings', 'warning', a.target::text, concat_ws('; ', d.changes, s.problems),
         'Changes are recorded by a slower path, without what the mapping cannot tell any more.',
         case when s.needs_word
-            then audit.attach_command(a.target::text, a.kind, a.mapping -> 'given')
+            then '-- correct ' || s.names || ', then: '
+                || audit.attach_command(a.target::text, a.kind, a.mapping -> 'given')
             else format('select audit.reattach(%L)', a.target) end,
         not coalesce(s.needs_word, false)
     from audit.attachment as a
@@ -278,6 +279,8 @@ as $$
         ) as d on true
         left join lateral (
             select string_agg(o.problem, '; ' order by o.name) as problems,
+                string_agg(o.name, ', ' order by o.name)
+                    filter (where a.mapping -> 'given' ? o.name) as names,
                 bool_or(a.mapping -> 'given' ? o.name) as needs_word
             from audit.stale_options(a.target, a.mapping) as o
             where a.kind <> 'admin'

@@ -97,6 +97,7 @@ grant execute on function
     audit.default_admin(regclass, text),
     audit.parent_organization(regclass, text, text),
     audit.attach_given(regclass, text, jsonb),
+    audit.prepare_attach(regclass, text, jsonb),
     audit.open_schemas(regclass, jsonb),
     audit.open_lookups(regclass),
     audit.open_lookup(regclass, text[], oid),
