@@ -92,18 +92,6 @@ comment on function audit.check_triggers() is
     'Capture triggers missing, disabled, downgraded, created again, altered and put back, or put on '
     'another table';
 
-create or replace function audit.attach_command(target text, kind text, given jsonb) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$
-    select format('select audit.attach(%L, %L%s)', attach_command.target, attach_command.kind,
-        coalesce(string_agg(format(', %I => %L', key, case
-            when jsonb_typeof(value) = 'array'
-                then array(select jsonb_array_elements_text(value))::text
-            else value #>> '{}' end), '' order by key), ''))
-    from jsonb_each(attach_command.given);
-$$;
-comment on function audit.attach_command(text, text, jsonb) is 'The call that attached a table';
-
 create or replace function audit.check_tables() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
