@@ -79,7 +79,7 @@ def define_kind(
             memberships.
 
     Raises:
-        Refused: it cannot be meant, or is auditdb's own; no privilege.
+        Refused: it is invalid, or auditdb's own; no privilege.
 
     Example:
         >>> define_kind(conn, "invoice", verbs={"created": "invoice.issued"},

@@ -109,7 +109,7 @@ def page_query(
     security would keep them away from any index.
 
     Raises:
-        InvalidInput: a limit, a cursor or a filter cannot be meant.
+        InvalidInput: an invalid limit, cursor or filter.
     """
     if isinstance(limit, bool) or not 1 <= limit <= _LONGEST_PAGE:
         raise InvalidInput(f"a page cannot hold {limit} events; give 1 to {_LONGEST_PAGE}")

@@ -96,7 +96,7 @@ class Reader:
             filters: see `Reader`.
 
         Raises:
-            InvalidInput: a limit, a cursor or a filter cannot be meant.
+            InvalidInput: an invalid limit, cursor or filter.
             Refused: the login is no member of `audit_reader`, or of `audit_auditor`.
             ConnectionFailed: the connection is lost.
 

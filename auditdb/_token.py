@@ -29,7 +29,7 @@ def mint(
         now: seconds since 1970; by default the clock of this machine.
 
     Raises:
-        InvalidInput: the key, an identifier or the lifetime cannot be meant.
+        InvalidInput: an invalid key, identifier or lifetime.
 
     >>> mint("k1.secret", "7", "acme", now=1_700_000_000).rpartition(".")[0]
     'v1.k1.Nw.YWNtZQ.1700000060'

@@ -49,7 +49,7 @@ class Cli(click.Group):
             raise _guarded(error) from None
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; exit 1 for a refusal, 2 for what could not be meant."""
+        """Run the command; exit 1 for a refusal, 2 for invalid usage."""
         try:
             return super().invoke(ctx)
         except click.ClickException as error:

@@ -21,7 +21,7 @@ class Refused(AuditError):
 
 
 class InvalidInput(AuditError, ValueError):
-    """A value that was given cannot be meant: a malformed key, cursor, time or file."""
+    """An invalid value: a malformed key, cursor, time or file."""
 
 
 def describe(error: psycopg.Error) -> str:

@@ -108,7 +108,7 @@ begin
     end if;
 end
 $$;
-comment on function audit.check_kind(audit.kind) is 'Raises if a kind cannot be meant';
+comment on function audit.check_kind(audit.kind) is 'Raises if a kind is invalid';
 
 create or replace function audit.check_kind_name(name text) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp

@@ -47,7 +47,7 @@ begin
 end
 $$;
 comment on function audit.check_options(regclass, text, jsonb) is
-    'Refuses a kind or an option that cannot be meant';
+    'Refuses an invalid kind or option';
 
 create or replace function audit.resolve_mapping(target regclass, kind text, given jsonb)
 returns jsonb
