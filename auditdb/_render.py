@@ -102,13 +102,19 @@ def print_csv(out: TextIO, events: Iterable[Event], *, keep_formulas: bool = Fal
     return count
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the caller: rich would end the process with exit code 1."""
+        raise  # noqa: PLE0704 (what is being handled)
+
+
 def console() -> Console:
     """Return the console; where output is no terminal, lines are not folded to its width.
 
     What it prints is never taken for markup.
     """
     width = None if Console().is_terminal else 200
-    return Console(width=width, markup=False, emoji=False, highlight=False)
+    return _Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def print_status(status: Status) -> None:

@@ -2,84 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import io
-import os
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import psycopg
 
 import auditdb
-from auditdb._connect import connect, without_password, without_uri
+from auditdb._cli_errors import Cli
+from auditdb._connect import connect
 from auditdb._kinds import KINDS
 from auditdb._plain import as_json, plain
-from auditdb.errors import AuditError, InvalidInput, from_psycopg
 
 
-class Failure(click.ClickException):
-    """One line on standard error, and an exit code."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]
-
-
-def _guarded(error: click.ClickException) -> click.ClickException:
-    """Return an error about what was typed, safe on a terminal, without what may be a password."""
-    if not isinstance(error, Failure):
-        said = plain(without_password(" ".join(error.message.split())))
-        error.message = said  # type: ignore[misc]
-    return error
-
-
-class Cli(click.Group):
-    """Turns every error into one line, and suggests the command that was meant."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Read the command line; what its errors quote may be an address with a password."""
-        try:
-            return super().make_context(*args, **kwargs)
-        except click.ClickException as error:
-            raise _guarded(error) from None
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; exit 1 for a refusal, 2 for what could not be meant."""
-        try:
-            return super().invoke(ctx)
-        except click.ClickException as error:
-            raise _guarded(error) from None
-        except InvalidInput as error:
-            self._fail(error, 2)
-        except AuditError as error:
-            self._fail(error, 1)
-        except psycopg.Error as error:
-            self._fail(from_psycopg(error), 1)
-        except BrokenPipeError:
-            # The reader of a pipe left, as head does; nothing is to be said to nobody.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(0)
-
-    @staticmethod
-    def _fail(error: Exception, code: int) -> NoReturn:
-        raise Failure(plain(without_uri(" ".join(str(error).split()))), code)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or say which one may have been meant."""
-        near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-        if args[0] not in self.commands and near:
-            ctx.fail(f"No such command '{args[0]}'. Did you mean '{near[0]}'?")
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("auditdb", cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(auditdb.__version__, prog_name="auditdb")
 @click.option(
     "--dsn",
@@ -100,9 +42,15 @@ def main(ctx: click.Context, dsn: str) -> None:
 
 @contextmanager
 def connection(ctx: click.Context) -> Iterator[psycopg.Connection[Any]]:
-    """Connect to the database of the command line; commit at the end."""
-    with connect(ctx.obj, application_name="auditdb") as conn:
+    """Connect to the database of the command line; commit at the end, or else just leave."""
+    # What psycopg logs of a connection that is lost or interrupted, our own line says.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
+    conn = connect(ctx.obj, application_name="auditdb")
+    try:
         yield conn
+        conn.commit()
+    finally:
+        conn.close()
 
 
 def print_json(value: object) -> None:

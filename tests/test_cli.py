@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,9 +37,18 @@ def error_of(result: Result, code: int = 1) -> str:
     assert result.exit_code == code, result.output
     assert result.stdout == ""
     assert result.exception is None or isinstance(result.exception, SystemExit)
-    line = result.stderr.strip().splitlines()[-1]
+    (line,) = result.stderr.splitlines()
     assert line.startswith("Error: ")
     return line
+
+
+def shell(db: Database, script: str, role: str = "app_owner") -> subprocess.CompletedProcess[str]:
+    """Run a line of shell in which auditdb is the command."""
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f'auditdb() {{ "{sys.executable}" -m auditdb "$@"; }}\n{script}'],
+        env={**os.environ, "AUDITDB_DSN": db.conninfo(role)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 def log(db: Database, viewer: str, organization: str, *args: str) -> str:
@@ -205,6 +215,11 @@ def test_status_names_a_stale_mapping(db: Database) -> None:
 MISTAKES = {
     "a misspelt command": (("instal",), 2, "No such command 'instal'. Did you mean 'install'?"),
     "a misspelt option": (("log", "--vewer", "1"), 2, "No such option"),
+    "an option that there is not": (("log", "--xyzzy"), 2, "'--xyzzy'; see auditdb log --help"),
+    "an argument too few": (("record",), 2, "Missing argument 'ACTION'; see auditdb record --help"),
+    "an argument too many": (("detach", "a", "b"), 2, "(b); see auditdb detach --help"),
+    "a value that is none": (("log", "--limit", "0"), 2, "Invalid value for '--limit': 0 is not"),
+    "a command of keys that there is not": (("key", "xyzzy"), 2, "see auditdb key --help"),
     "an unknown table": (("attach", "public.nope", "membership"), 1, "public.nope"),
     "an unknown kind": (("attach", "public.membership", "Gruppe"), 1, '"Gruppe" is not a kind'),
     "an option of another kind": (
@@ -260,10 +275,47 @@ def test_a_database_without_auditdb_says_how_to_install(server: object, db: Data
     assert "auditdb install" in error_of(result)
 
 
-def test_a_closed_pipe_is_no_error(db: Database) -> None:
-    script = f"{sys.executable} -m auditdb sql | head -1"
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {script}"], capture_output=True, text=True, check=False,
-        env={**os.environ, "AUDITDB_DSN": db.dsn},
+@pytest.mark.parametrize(
+    "command", ["sql", "--help", "log --auditor", "log --auditor --format jsonl"]
+)
+def test_a_closed_pipe_is_no_error(db: Database, command: str) -> None:
+    done = shell(db, f"auditdb {command} | true", "app_auditor")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["detect", "sql", "status", "--help", "log --auditor", "log --auditor --format jsonl"],
+)
+def test_a_full_disk_gets_one_line(db: Database, command: str) -> None:
+    done = shell(db, f"auditdb {command} > /dev/full", "app_auditor")
+    assert done.returncode == 1
+    assert done.stderr == "Error: cannot write the output: No space left on device\n"
+
+
+@pytest.mark.parametrize("command", [[], ["key"]])
+def test_a_command_alone_shows_its_help_in_lines(command: list[str]) -> None:
+    result = CliRunner().invoke(main, command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "\nCommands:\n" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "role"), [("log --auditor --all", "app_auditor"), ("status", "app_owner")]
+)
+def test_an_interrupt_is_silent(db: Database, command: str, role: str) -> None:
+    superuser, watcher = db.connect(autocommit=False), db.connect()
+    superuser.execute("lock table audit.event in access exclusive mode")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "auditdb", *command.split()],
+        env={**os.environ, "AUDITDB_DSN": db.conninfo(role)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert done.stderr == ""
+    waits = (
+        "select 1 from pg_stat_activity where datname = current_database()"
+        " and wait_event_type = 'Lock'"
+    )
+    while running.poll() is None and not watcher.execute(waits).fetchone():
+        pass
+    running.send_signal(signal.SIGINT)
+    assert (running.communicate(timeout=30), running.returncode) == (("", ""), 130)
