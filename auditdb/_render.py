@@ -105,7 +105,7 @@ def print_csv(out: TextIO, events: Iterable[Event], *, keep_formulas: bool = Fal
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Leave it to the caller: rich would end the process with exit code 1."""
-        raise  # noqa: PLE0704 (what is being handled)
+        raise
 
 
 def console() -> Console:

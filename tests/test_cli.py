@@ -44,8 +44,9 @@ def error_of(result: Result, code: int = 1) -> str:
 
 def shell(db: Database, script: str, role: str = "app_owner") -> subprocess.CompletedProcess[str]:
     """Run a line of shell in which auditdb is the command."""
+    command = f'auditdb() {{ "{sys.executable}" -m auditdb "$@"; }}'
     return subprocess.run(
-        ["bash", "-o", "pipefail", "-c", f'auditdb() {{ "{sys.executable}" -m auditdb "$@"; }}\n{script}'],
+        ["bash", "-o", "pipefail", "-c", f"{command}\n{script}"],
         env={**os.environ, "AUDITDB_DSN": db.conninfo(role)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -221,6 +222,12 @@ MISTAKES = {
     "a value that is none": (("log", "--limit", "0"), 2, "Invalid value for '--limit': 0 is not"),
     "a command of keys that there is not": (("key", "xyzzy"), 2, "see auditdb key --help"),
     "an unknown table": (("attach", "public.nope", "membership"), 1, "public.nope"),
+    "a misspelt table without its schema": (
+        ("attach", "membrship", "membership"), 1,
+        "there is no table membrship; did you mean public.membership?"),
+    "a misspelt table to detach": (
+        ("detach", "Membrship"), 1, "no table Membrship; did you mean public.membership?"),
+    "a schema that there is not": (("detach", "nope.membership"), 1, "no table nope.membership"),
     "an unknown kind": (("attach", "public.membership", "Gruppe"), 1, '"Gruppe" is not a kind'),
     "an option of another kind": (
         ("attach", "public.workflow", "workflow", "--role", "name"), 1, 'no option "role"'),
@@ -264,9 +271,36 @@ def test_an_unreachable_server_gets_one_line() -> None:
     assert "127.0.0.1" in error_of(result)
 
 
-def test_a_role_without_privileges_is_told_what_to_ask_for(db: Database) -> None:
-    line = error_of(run(db, "status", role="stranger"))
-    assert "permission denied" in line and "audit_operator" in line
+OPERATORS = {
+    "status": " (or audit_auditor)", "doctor": " (or audit_auditor)", "key list": "",
+    "key create": "", "maintain": "", "detach public.workflow": "",
+    "attach public.workflow workflow": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ["app", "stranger"])
+@pytest.mark.parametrize(("command", "also"), OPERATORS.items())
+def test_a_role_without_privileges_is_told_what_to_ask_for(
+    db: Database, command: str, also: str, role: str
+) -> None:
+    line = error_of(run(db, *command.split(), role=role))
+    assert line.startswith("Error: permission denied for ")
+    assert line.endswith(f'; run: grant audit_operator to "{role}"{also}')
+
+
+def test_an_operator_is_told_of_no_role_that_it_holds(db: Database) -> None:
+    line = error_of(run(db, "detach", "pg_catalog.pg_class", role="app_owner"))
+    assert "grant audit_operator" not in line
+
+
+@pytest.mark.parametrize("command", ["attach public.busy thing", "detach public.workflow"])
+def test_a_busy_table_is_named(db: Database, command: str) -> None:
+    db.connect("app_owner").execute("create table busy (id int primary key)")
+    writer = db.connect(autocommit=False)
+    writer.execute("lock table busy, workflow in row exclusive mode")
+    line = error_of(run(db, *command.split(), role="app_owner"))
+    table = command.split()[1]
+    assert line == f"Error: {table} is busy: another transaction uses it; try again"
 
 
 def test_a_database_without_auditdb_says_how_to_install(server: object, db: Database) -> None:
@@ -298,6 +332,14 @@ def test_a_command_alone_shows_its_help_in_lines(command: list[str]) -> None:
     result = CliRunner().invoke(main, command)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "\nCommands:\n" in result.stderr
+
+
+def test_nobody_reads_what_psycopg_logs(db: Database) -> None:
+    done = shell(db, "auditdb log --auditor", "stranger")
+    assert done.stderr == (
+        'Error: permission denied to set role "audit_auditor"; '
+        'run: grant audit_auditor to "stranger"\n'
+    )
 
 
 @pytest.mark.parametrize(
