@@ -64,6 +64,11 @@ def print_lines(*lines: object) -> None:
         click.echo(plain(line))
 
 
+def print_note(text: str) -> None:
+    """Print on standard error what may be a mistake, and is none for certain."""
+    click.echo(plain(f"note: {text}"), err=True)
+
+
 @main.command()
 @click.pass_context
 def install(ctx: click.Context) -> None:
@@ -90,6 +95,7 @@ def detect(ctx: click.Context, schemas: tuple[str, ...]) -> None:
 
 @main.command(
     help="Capture tables: those of a mapping FILE (- for standard input), or one TABLE as KIND.\n\n"
+    "Without arguments, FILE is auditdb.toml in the current directory.\n\n"
     f"KIND is {', '.join(KINDS)}, or a word of your own."
 )
 @click.argument("target", default="auditdb.toml", metavar="[FILE|TABLE]")
@@ -115,6 +121,7 @@ def attach(
 ) -> None:
     """Capture the tables of a mapping file, or one."""
     from auditdb._mapping_file import KindMapping, TableMapping, apply, load, plan
+    from auditdb._near import known_kinds, nearest
 
     given = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items() if v}
     mappings: list[TableMapping | KindMapping]
@@ -126,8 +133,12 @@ def attach(
         mappings = load(_read(target), source=target)
     with connection(ctx) as conn:
         changes = plan(conn, mappings) if dry_run else apply(conn, mappings)
+        known = known_kinds(conn) | {m.name for m in mappings if isinstance(m, KindMapping)}
     for change in changes:
         print_lines(*str(change).splitlines())
+    for kind in dict.fromkeys(c.kind for c in changes if c.verb in ("attach", "remap")):
+        if kind not in known and (meant := nearest(kind, KINDS)):
+            print_note(f"{kind!r} is a kind of your own; did you mean {meant!r}?")
 
 
 def _read(name: str) -> str:
@@ -167,12 +178,23 @@ def detach(ctx: click.Context, table: str) -> None:
 @click.pass_context
 def record(ctx: click.Context, /, action: str, details: tuple[str, ...], **fields: Any) -> None:
     """Record an event, ACTION being category.verb, and print its id."""
+    from auditdb._near import known_actions, nearest_action
+
     pairs = [detail.partition("=") for detail in details]
-    if bad := next((name for name, equals, _ in pairs if not (name and equals)), None):
-        raise click.UsageError(f"--detail takes NAME=VALUE, not '{bad}'")
+    given = {name: value for name, _, value in pairs}
+    for name, equals, value in pairs:
+        if not (name and equals):
+            raise click.UsageError(f"--detail takes NAME=VALUE, not '{name}{equals}{value}'")
+    if len(given) < len(pairs):
+        raise click.UsageError("a --detail is given twice; give each name once")
+    for name, value in fields.items():
+        if value == "":
+            option = name.removesuffix("_id") if name != "target_id" else name
+            raise click.UsageError(f"--{option.replace('_', '-')} is empty; leave it out")
     with connection(ctx) as conn:
-        given = {name: value for name, _, value in pairs} or None
-        click.echo(auditdb.record(conn, action, details=given, **fields))
+        click.echo(auditdb.record(conn, action, details=given or None, **fields))
+        if meant := nearest_action(action, known_actions(conn)):
+            print_note(f"{action!r} is an action of your own; did you mean {meant!r}?")
 
 
 @main.command()

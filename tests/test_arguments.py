@@ -11,7 +11,14 @@ import pytest
 
 import auditdb
 from auditdb import (
-    InvalidInput, attach, attempt, auth, context, context_async, reader, record,
+    InvalidInput,
+    attach,
+    attempt,
+    auth,
+    context,
+    context_async,
+    reader,
+    record,
 )  # fmt: skip
 from auditdb import record_async as recorded
 from tests.conftest import Database

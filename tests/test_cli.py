@@ -237,6 +237,16 @@ MISTAKES = {
         ("attach", "public.membership", "membership", "--admin", "r.role = 1"), 1, "operator"),
     "an unknown action": (("record", "login"), 1, 'action is "login"'),
     "a detail without a value": (("record", "auth.login", "--detail", "x"), 2, "NAME=VALUE"),
+    "a detail without a name": (("record", "auth.login", "--detail", "=x"), 2, "not '=x'"),
+    "a detail twice": (
+        ("record", "auth.login", "--detail", "a=1", "--detail", "a=2"), 2, "given twice"),
+    "an empty source": (("record", "auth.login", "--source", ""), 2, "--source is empty"),
+    "an empty subject": (("record", "auth.login", "--subject", ""), 2, "--subject is empty"),
+    "an empty target": (("record", "auth.login", "--target-id", ""), 2, "--target-id is empty"),
+    "all and a limit": (("log", "--auditor", "--all", "--limit", "1"), 2, "exclude each other"),
+    "times the wrong way around": (
+        ("log", "--auditor", "--since", "2026-02-01", "--until", "2026-02-01T00:00Z"), 2,
+        "--since 2026-02-01 is not before --until 2026-02-01T00:00Z"),
     "no key": (("log", "--viewer", "1", "--organization", "1"), 2, "auditdb key create"),
     "a missing mapping file": (("attach", "nope.toml"), 2, "nope.toml: No such file"),
     "a table of somebody else": (("detach", "pg_catalog.pg_class"), 1, "does not own pg_class"),
@@ -361,3 +371,53 @@ def test_an_interrupt_is_silent(db: Database, command: str, role: str) -> None:
         pass
     running.send_signal(signal.SIGINT)
     assert (running.communicate(timeout=30), running.returncode) == (("", ""), 130)
+
+
+NOTES = {
+    "attach public.invoice memebership": "'memebership' is a kind of your own; did you mean "
+    "'membership'?",
+    "attach public.invoice usr --dry-run": "'usr' is a kind of your own; did you mean 'user'?",
+    "attach public.invoice invoice": None,
+    "record auth.loggin": "'auth.loggin' is an action of your own; did you mean 'auth.login'?",
+    "record membrship.added": "'membrship.added' is an action of your own; did you mean "
+    "'membership.added'?",
+    "record auth.login": None,
+    "record invoice.created": None,
+    "log --action auth.loggin": "'auth.loggin' is no known action; did you mean 'auth.login'?",
+    "log --action bill.snet": "'bill.snet' is no known action; did you mean 'bill.sent'?",
+    "log --category member": "'member' is no known category; did you mean 'membership'?",
+    "log --source wbe --format csv": "'wbe' is no known source; did you mean 'web'?",
+    "log --source web --action auth.login": None,
+}
+
+
+@pytest.mark.parametrize(("command", "note"), NOTES.items())
+def test_what_nearly_is_a_known_name_gets_a_note(
+    db: Database, command: str, note: str | None
+) -> None:
+    owner = db.connect("app_owner")
+    owner.execute("create table invoice (id int primary key)")
+    owner.execute("select audit.define_action('bill.sent', 'A bill was sent')")
+    role = {"attach": "app_owner", "record": "app", "log": "app_auditor"}[command.split()[0]]
+    args = [*command.split(), *(["--auditor"] if role == "app_auditor" else [])]
+    result = run(db, *args, role=role)
+    assert result.exit_code == 0, result.output
+    said = [line for line in result.stderr.splitlines() if line != "no events"]
+    assert said == ([f"note: {note}"] if note else [])
+
+
+def test_a_kind_that_the_application_defined_gets_no_note(db: Database) -> None:
+    owner = db.connect("app_owner")
+    owner.execute("create table public.person (id int primary key)")
+    file = "[[kind]]\nname = 'users'\n[[table]]\nname = 'person'\nkind = 'users'\n"
+    for args, given in ((["-"], file), (["person", "users", "--ignore", "id"], "")):
+        dsn = db.conninfo("app_owner")
+        result = CliRunner().invoke(main, ["--dsn", dsn, "attach", *args], input=given)
+        assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_a_log_without_events_says_what_else_may_be_wrong(db: Database) -> None:
+    args = ("log", "--viewer", "9", "--organization", "1")
+    result = run(db, *args, role="app_reader", AUDITDB_KEY=db.key)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "or the key, the viewer or the organisation is not valid" in result.stderr
