@@ -109,7 +109,7 @@ class Begun(psycopg.Transaction):
         except BaseException as error:
             if _is_stuck(conn):
                 conn.close()
-            elif not conn.closed:
+            if not conn.closed:
                 conn.rollback()
                 conn.autocommit = self._autocommit
             if isinstance(error, psycopg.Error):
@@ -145,7 +145,7 @@ class AsyncBegun(psycopg.AsyncTransaction):
         except BaseException as error:
             if _is_stuck(conn):
                 await conn.close()
-            elif not conn.closed:
+            if not conn.closed:
                 await conn.rollback()
                 await conn.set_autocommit(self._autocommit)
             if isinstance(error, psycopg.Error):
@@ -330,17 +330,19 @@ def _interrupt(error: psycopg.Error) -> BaseException | None:
 
 
 def _end_autocommit(conn: Connection[Any]) -> None:
-    if _is_stuck(conn):
-        conn.close()
-    elif not conn.closed:
-        conn.autocommit = False
+    if not conn.closed:
+        if _is_stuck(conn):
+            conn.close()
+        else:
+            conn.autocommit = False
 
 
 async def _end_autocommit_async(conn: AsyncConnection[Any]) -> None:
-    if _is_stuck(conn):
-        await conn.close()
-    elif not conn.closed:
-        await conn.set_autocommit(False)
+    if not conn.closed:
+        if _is_stuck(conn):
+            await conn.close()
+        else:
+            await conn.set_autocommit(False)
 
 
 def _is_stuck(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
