@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from auditdb._arguments import unexpected
 from auditdb._pin import pinned
-from auditdb._session import explained
+from auditdb._session import check_connection, explained
 from auditdb.errors import Refused
 
 
@@ -124,6 +124,7 @@ def _plain(value: str | Sequence[str] | None) -> str | list[str] | None:
 def _run(
     conn: psycopg.Connection[Any], query: sql.SQL | sql.Composed, values: dict[str, Any]
 ) -> None:
+    check_connection(conn, is_async=False)
     target = values.get("target")
     try:
         with explained(conn, "audit_operator"), conn.transaction():

@@ -48,7 +48,7 @@ class Proposal:
             )
         if self.unrecognised:
             names = ", ".join(self.unrecognised)
-            parts.append(_comment(f"Left out: no kind was recognised of {names}"))
+            parts.append(_comment(f"Left out: no kind was recognised for {names}"))
         return "\n\n".join(parts) + "\n"
 
 

@@ -13,7 +13,7 @@ from auditdb._kinds import KINDS
 from auditdb._pin import pinned
 
 SOURCES = ("web", "api", "saml", "scim", "cli", "system", "sql")
-_ACTIONS = frozenset(
+ACTIONS = frozenset(
     action for kind in KINDS.values() for action in (*kind.verbs.values(), *kind.facts.values())
 ) | {
     f"auth.{verb}"
@@ -56,7 +56,7 @@ def known_kinds(conn: psycopg.Connection[Any]) -> frozenset[str]:
     >>> known_kinds(conn)  # doctest: +SKIP
     frozenset({'membership', 'user', ...})
     """
-    return frozenset(KINDS) | _names(conn, "select name from audit.kind")
+    return frozenset(KINDS) | _names(conn, "kind")
 
 
 def known_actions(conn: psycopg.Connection[Any]) -> frozenset[str]:
@@ -65,13 +65,18 @@ def known_actions(conn: psycopg.Connection[Any]) -> frozenset[str]:
     >>> known_actions(conn)  # doctest: +SKIP
     frozenset({'auth.login', ...})
     """
-    return _ACTIONS | _names(conn, "select name from audit.action")
+    return ACTIONS | _names(conn, "action")
 
 
-def _names(conn: psycopg.Connection[Any], query: str) -> frozenset[str]:
+def _names(conn: psycopg.Connection[Any], table: str) -> frozenset[str]:
+    """Return the names in a table of auditdb, none where the login may not read it."""
+    name = f"audit.{table}"
     try:
         with pinned(conn):
-            rows = psycopg.Cursor(conn, row_factory=scalar_row).execute(query.encode())
-            return frozenset(rows.fetchall())
+            cursor = psycopg.Cursor(conn, row_factory=scalar_row)
+            # Asked first: a refusal would be an error in the server's log.
+            if not cursor.execute("select has_table_privilege(%s, 'select')", [name]).fetchone():
+                return frozenset()
+            return frozenset(cursor.execute(f"select name from {name}".encode()).fetchall())
     except psycopg.errors.InsufficientPrivilege:
         return frozenset()

@@ -12,7 +12,7 @@ from psycopg import AsyncConnection, Connection, IsolationLevel
 from psycopg.abc import Params
 from psycopg.errors import InsufficientPrivilege
 from psycopg.pq import PipelineStatus, TransactionStatus
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 from psycopg.sql import Composed, Identifier
 from psycopg.types.json import set_json_loads
 
@@ -63,13 +63,13 @@ def check_connection(conn: object, *, is_async: bool | None = None) -> None:
         )
     if is_async is False and isinstance(conn, AsyncConnection):
         raise TypeError(
-            "conn is an AsyncConnection; use the function whose name ends in _async, such as "
-            "context_async, record_async or reader_async"
+            "conn is an AsyncConnection; give a psycopg.Connection, or use the function whose name "
+            "ends in _async, such as context_async, record_async or reader_async"
         )
     if is_async and isinstance(conn, Connection):
         raise TypeError(
-            "conn is a Connection; use the function whose name does not end in _async, such as "
-            "context, record or reader"
+            "conn is a Connection; give a psycopg.AsyncConnection, or use the function whose name "
+            "does not end in _async, such as context, record or reader"
         )
 
 
@@ -84,7 +84,8 @@ def _holds_any(conn: Connection[Any] | AsyncConnection[Any], roles: list[str]) -
     query = "select 1 from pg_catalog.pg_roles where rolname operator(pg_catalog.=) any (%s)"
     query += " and pg_catalog.pg_has_role(oid, 'usage') limit 1"
     with conn.transaction():
-        return bool(psycopg.Cursor(conn).execute(query.encode(), [roles]).fetchone())
+        cursor = psycopg.Cursor(conn, row_factory=tuple_row).execute(query.encode(), [roles])
+        return cursor.fetchone() is not None
 
 
 class Begun(psycopg.Transaction):

@@ -142,10 +142,8 @@ def attach(
 
 
 def _read(name: str) -> str:
-    if name == "-":
-        return sys.stdin.read()
     try:
-        return Path(name).read_text("utf-8")
+        return sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(
             f"cannot read the mapping file {name}: {getattr(error, 'strerror', None) or error}. "
@@ -178,7 +176,7 @@ def detach(ctx: click.Context, table: str) -> None:
 @click.pass_context
 def record(ctx: click.Context, /, action: str, details: tuple[str, ...], **fields: Any) -> None:
     """Record an event, ACTION being category.verb, and print its id."""
-    from auditdb._near import known_actions, nearest_action
+    from auditdb._near import ACTIONS, known_actions, nearest_action
 
     pairs = [detail.partition("=") for detail in details]
     given = {name: value for name, _, value in pairs}
@@ -193,7 +191,7 @@ def record(ctx: click.Context, /, action: str, details: tuple[str, ...], **field
             raise click.UsageError(f"--{option.replace('_', '-')} is empty; leave it out")
     with connection(ctx) as conn:
         click.echo(auditdb.record(conn, action, details=given or None, **fields))
-        if meant := nearest_action(action, known_actions(conn)):
+        if action not in ACTIONS and (meant := nearest_action(action, known_actions(conn))):
             print_note(f"{action!r} is an action of your own; did you mean {meant!r}?")
 
 

@@ -36,7 +36,10 @@ def server(*, keep: bool = False) -> Iterator[str]:
     """
     package = _package()
     # A socket's path may have 107 bytes: the system's temporary folder keeps it short.
-    data = Path(tempfile.mkdtemp(prefix="auditdb-"))
+    try:
+        data = Path(tempfile.mkdtemp(prefix="auditdb-"))
+    except OSError as error:
+        raise AuditError(f"the embedded PostgreSQL has no temporary folder: {error}") from error
     try:
         with _logged() as log:
             try:

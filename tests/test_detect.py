@@ -630,7 +630,7 @@ def test_tables_without_a_kind_are_named(app: Application) -> None:
     proposal = detect(app.owner)
     assert proposal.unrecognised == ("public.gizmo",)
     text = proposal.to_toml()
-    assert text.endswith("\n# Left out: no kind was recognised of public.gizmo\n")
+    assert text.endswith("\n# Left out: no kind was recognised for public.gizmo\n")
     assert "public.user_session: sessions" in text
 
 
