@@ -45,12 +45,12 @@ def connection(ctx: click.Context) -> Iterator[psycopg.Connection[Any]]:
     """Connect to the database of the command line; commit at the end, or else just leave."""
     # What psycopg logs of a connection that is lost or interrupted, our own line says.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
-    conn = connect(ctx.obj, application_name="auditdb")
-    try:
-        yield conn
-        conn.commit()
-    finally:
-        conn.close()
+    with connect(ctx.obj, application_name="auditdb") as conn:
+        try:
+            yield conn
+        except BaseException:
+            conn.close()  # Or psycopg would send a ROLLBACK to a server that may be gone.
+            raise
 
 
 def print_json(value: object) -> None:
