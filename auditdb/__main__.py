@@ -2,4 +2,4 @@
 
 from auditdb.cli import main
 
-main()
+main(prog_name="auditdb")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.errors import InvalidSchemaName, LockNotAvailable, UndefinedTable
+from psycopg.rows import scalar_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from auditdb._arguments import unexpected
-from auditdb.errors import from_psycopg
+from auditdb._pin import pinned
+from auditdb._session import check_connection, explained
+from auditdb.errors import Refused
 
 
 def attach(
@@ -119,8 +124,57 @@ def _plain(value: str | Sequence[str] | None) -> str | list[str] | None:
 def _run(
     conn: psycopg.Connection[Any], query: sql.SQL | sql.Composed, values: dict[str, Any]
 ) -> None:
+    check_connection(conn, is_async=False)
+    target = values.get("target")
     try:
-        with conn.transaction():
+        with explained(conn, "audit_operator"), conn.transaction():
             psycopg.Cursor(conn).execute(query, values)
-    except psycopg.Error as error:
-        raise from_psycopg(error) from error
+    except Refused as error:
+        if target is not None:
+            raise_if_missing(conn, target, error)
+            _raise_if_busy(target, error)
+        raise
+
+
+def _raise_if_busy(target: str, error: Refused) -> None:
+    """Raise the error of a lock that was not to be had, with what to do."""
+    cause = error.__cause__
+    if not isinstance(cause, LockNotAvailable):
+        return
+    if "pg_advisory_xact_lock" in (cause.diag.context or ""):
+        busy = f"{target}: another attach, detach or install is at work"
+    else:
+        busy = f"{target} is busy: another transaction uses it"
+    raise Refused(f"{busy}; try again") from cause
+
+
+def raise_if_missing(conn: psycopg.Connection[Any], name: str, error: Refused) -> None:
+    """Raise the error that there is no table of a name, with the one that may have been meant."""
+    if not isinstance(error.__cause__, UndefinedTable | InvalidSchemaName):
+        return
+    # Every name says its schema but the user's.
+    query = "select pg_catalog.to_regclass(%s) is null"
+    with conn.transaction():
+        row = psycopg.Cursor(conn, row_factory=tuple_row).execute(query, (name,)).fetchone()
+    if row == (True,):
+        raise no_table(conn, name) from error.__cause__
+
+
+_NAMES = """
+select format('%I.%I', table_schema, table_name) from information_schema.tables
+where table_schema not in ('pg_catalog', 'information_schema', 'audit')
+"""
+
+
+def no_table(conn: psycopg.Connection[Any], wanted: str) -> Refused:
+    """Return the error that there is no table, and whether one of a near name was meant."""
+    with pinned(conn):
+        names = psycopg.Cursor(conn, row_factory=scalar_row).execute(_NAMES).fetchall()
+    whole = {name.replace('"', "").lower(): name for name in names}
+    bare = {name.partition(".")[2]: whole[name] for name in whole}
+    said = wanted.replace('"', "").lower()
+    text = f"there is no table {wanted}"
+    if said in bare:
+        return Refused(f"{text} in the search_path; did you mean {bare[said]}?")
+    close = difflib.get_close_matches(said, [*whole, *bare], 1)
+    return Refused(f"{text}; did you mean {(whole | bare)[close[0]]}?" if close else text)

@@ -9,6 +9,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from auditdb._pin import pinned
+from auditdb._session import explained
 from auditdb.cli import connection, main, print_json, print_lines
 
 
@@ -18,7 +19,7 @@ def key() -> None:
 
 
 def _create(ctx: click.Context, retire_others_after: str | None) -> str:
-    with connection(ctx) as conn:
+    with connection(ctx) as conn, explained(conn, "audit_operator"), conn.transaction():
         query = sql.SQL("select audit.create_key(%s::interval)")
         row = conn.execute(query, [retire_others_after]).fetchone()
     assert row is not None
@@ -49,7 +50,7 @@ def rotate(ctx: click.Context, grace: str) -> None:
 @click.pass_context
 def list_(ctx: click.Context, json_: bool) -> None:
     """List the keys, without their secrets."""
-    with connection(ctx) as conn, pinned(conn):
+    with connection(ctx) as conn, explained(conn, "audit_operator"), pinned(conn):
         rows = conn.cursor(row_factory=dict_row).execute("select * from audit.list_keys()")
         keys = rows.fetchall()
     if json_:
@@ -92,7 +93,7 @@ def doctor(ctx: click.Context, json_: bool, fix: bool) -> None:
         print_json({"mended": mended, "findings": [asdict(f) for f in findings]})
     else:
         for line in mended:
-            print_lines(line if " -- refused: " in line else f"mended: {line}")
+            print_lines(f"{'not mended' if ' -- refused: ' in line else 'mended'}: {line}")
         click.echo(examine.render(findings))
     if any(finding.severity != "notice" for finding in findings):
         raise click.exceptions.Exit(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,12 @@ import click
 from psycopg import Connection
 
 import auditdb
-from auditdb.cli import connection, main
+from auditdb._query import as_moment
+from auditdb.cli import connection, main, print_note
 
+NO_EVENTS = (
+    "no events that this viewer may read; or the key, the viewer or the organisation is not valid"
+)
 KEY_HELP = "File that holds the signing key. Default: the variable AUDITDB_KEY."
 
 
@@ -73,15 +77,45 @@ def log(
     """Read an organisation's log as one of its admins or owners, newest first.
 
     An auditor reads without a key: the log of one organisation, also of one that is deleted, or of
-    all. JSON lines hold every event exactly; in the table, "how" tells events that a trigger
-    captured from those that a call recorded.
+    all. JSON lines hold every event exactly; a table shortens and leaves out what a narrow terminal
+    has no room for. In it "how" tells events that a trigger captured from those that a call
+    recorded.
     """
     from itertools import islice
 
+    if all_ and ctx.get_parameter_source("limit") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--all and --limit exclude each other")
+    _check_times(**filters)
     read = _reading(viewer, auditor, organization, key_file)
     with connection(ctx) as conn:
         events = read(conn).events(batch=500 if all_ else min(limit, 500), **filters)
-        _print(format_, events if all_ else islice(events, limit), csv_formulas == "keep")
+        if not _print(format_, events if all_ else islice(events, limit), csv_formulas == "keep"):
+            if format_ == "table":
+                click.echo("no events" if auditor else NO_EVENTS, err=True)
+            for note in _near_filters(conn, **filters):
+                print_note(note)
+
+
+def _check_times(since: str | None, until: str | None, **_: Any) -> None:
+    start, end = as_moment("since", since), as_moment("until", until)
+    if start is not None and end is not None and start >= end:
+        raise click.UsageError(f"--since {since} is not before --until {until}")
+
+
+def _near_filters(
+    conn: Connection[Any], action: str | None, category: str | None, source: str | None, **_: Any
+) -> Iterator[str]:
+    """Say which filter that left nothing may be misspelt."""
+    from auditdb._near import SOURCES, known_actions, nearest
+
+    actions = known_actions(conn) if action or category else frozenset()
+    for what, given, known in (
+        ("action", action, actions),
+        ("category", category, {name.partition(".")[0] for name in actions}),
+        ("source", source, SOURCES),
+    ):
+        if given and given not in known and (meant := nearest(given, known, 0.6)):
+            yield f"{given!r} is no known {what}; did you mean {meant!r}?"
 
 
 def _reading(
@@ -101,15 +135,14 @@ def _reading(
     return lambda conn: auditdb.reader(conn, key=key, viewer=viewer, organization=organization)
 
 
-def _print(format_: str, events: Any, keep_formulas: bool) -> None:
+def _print(format_: str, events: Any, keep_formulas: bool) -> int:
     from auditdb import _render
 
     if format_ == "jsonl":
-        _render.print_jsonl(sys.stdout, events)
-    elif format_ == "csv":
-        _render.print_csv(sys.stdout, events, keep_formulas=keep_formulas)
-    elif not _render.print_table(_render.console(), events):
-        click.echo("no events that this viewer may read", err=True)
+        return _render.print_jsonl(sys.stdout, events)
+    if format_ == "csv":
+        return _render.print_csv(sys.stdout, events, keep_formulas=keep_formulas)
+    return _render.print_table(_render.console(), events)
 
 
 @main.command()

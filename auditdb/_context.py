@@ -18,7 +18,15 @@ from psycopg import AsyncConnection, Connection
 from psycopg.pq import Escaping
 
 from auditdb._arguments import check_details
-from auditdb._session import AsyncBegun, Begun, block, block_async, can_begin, is_idle
+from auditdb._session import (
+    AsyncBegun,
+    Begun,
+    block,
+    block_async,
+    can_begin,
+    check_connection,
+    is_idle,
+)
 from auditdb._values import Id, as_json, as_text
 from auditdb.errors import InvalidInput
 
@@ -99,6 +107,7 @@ def context(
         ...     conn.execute("update membership set role = 'ADMIN' where user_id = 9")
     """
     check_details("context()", details, _ARGUMENTS)
+    check_connection(conn, is_async=False)
     who = _parameters(actor_id, actor_type, impersonator_id, source, organization_id, details)
     return _Context(conn, who)
 
@@ -120,6 +129,7 @@ def context_async(
         ...     await conn.execute("delete from api_key where id = 3")
     """
     check_details("context_async()", details, _ARGUMENTS)
+    check_connection(conn, is_async=True)
     who = _parameters(actor_id, actor_type, impersonator_id, source, organization_id, details)
     return _AsyncContext(conn, who)
 

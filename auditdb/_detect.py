@@ -34,6 +34,7 @@ class Proposal:
 
     tables: tuple[Suggestion, ...]
     notes: tuple[str, ...]
+    unrecognised: tuple[str, ...] = ()
 
     def to_toml(self) -> str:
         """Return the mapping file: each choice under a comment that says why."""
@@ -45,6 +46,9 @@ class Proposal:
             parts.append(
                 "\n".join(("# Left out:", *(_comment(note, "# - ") for note in self.notes)))
             )
+        if self.unrecognised:
+            names = ", ".join(self.unrecognised)
+            parts.append(_comment(f"Left out: no kind was recognised for {names}"))
         return "\n\n".join(parts) + "\n"
 
 
@@ -83,7 +87,9 @@ def detect(conn: psycopg.Connection[Any], schemas: Sequence[str] | None = None) 
     credentials.factors()
     credentials.invitations()
     credentials.left_out()
-    return Proposal(tuple(people.found.values()), tuple(people.notes))
+    return Proposal(
+        tuple(people.found.values()), tuple(people.notes), tuple(credentials.unrecognised())
+    )
 
 
 def _comment(text: str, prefix: str = "# ") -> str:

@@ -162,6 +162,11 @@ class Credentials(Rules):
             elif said & _FACTORS - {"security"} and said & _NOT_FACTORS:
                 self._note(table, "not a second factor itself, by its name")
 
+    def unrecognised(self) -> list[str]:
+        """Return the names of the tables that no rule took and no note names."""
+        noted = tuple(note.partition(": ")[0] for note in self.notes)
+        return sorted(table.sql for table in self._tables() if table.sql not in noted)
+
 
 def _in_key(table: Table, column: Column) -> bool:
     return any(column.name in key for key in table.keys)

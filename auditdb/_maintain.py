@@ -8,7 +8,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from auditdb._pin import pinned
-from auditdb.errors import from_psycopg
+from auditdb._session import explained
 
 
 def maintain(
@@ -30,15 +30,13 @@ def maintain(
         ['created the partition of 2027-02', 'dropped 2024-10: 48213 events']
     """
     done: list[str] = []
-    try:
-        # Each call does one kind of work, so that no lock outlasts what it is for.
-        for _ in range(3):
-            with pinned(conn, writes=True), psycopg.Cursor(conn, row_factory=tuple_row) as cursor:
-                query = "select * from audit.maintain(%s::interval, %s)"
-                lines = [line for (line,) in cursor.execute(query, [keep, ahead])]
-            done += lines
-            if not lines or lines[0].startswith("nothing done"):
-                break
-    except psycopg.Error as error:
-        raise from_psycopg(error) from error
+    # Each call does one kind of work, so that no lock outlasts what it is for.
+    for _ in range(3):
+        with explained(conn, "audit_operator"), pinned(conn, writes=True):
+            cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+            query = "select * from audit.maintain(%s::interval, %s)"
+            lines = [line for (line,) in cursor.execute(query, [keep, ahead])]
+        done += lines
+        if not lines or lines[0].startswith("nothing done"):
+            break
     return done

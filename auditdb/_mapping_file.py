@@ -13,10 +13,11 @@ import psycopg
 from psycopg.rows import scalar_row, tuple_row
 from psycopg.types.json import Jsonb
 
-from auditdb._attach import attach, define_kind
+from auditdb._attach import attach, define_kind, no_table
 from auditdb._pin import pinned
 from auditdb._plain import is_plain, plain
-from auditdb.errors import AuditError, InvalidInput, Refused, from_psycopg
+from auditdb._session import explained
+from auditdb.errors import AuditError, InvalidInput, from_psycopg
 
 EXPRESSIONS = ("organization", "target_id", "subject", "role", "alive", "admin", "parent")
 COLUMNS = ("email", "password", "two_factor")
@@ -227,23 +228,20 @@ def plan(
     changes: list[Change] = []
     seen: dict[int, str] = {}
     kinds = [mapping for mapping in mappings if isinstance(mapping, KindMapping)]
-    try:
-        with conn.transaction(force_rollback=True):
-            cursor = psycopg.Cursor(conn, row_factory=tuple_row)
-            cursor.execute("select audit.version()")  # Says so where auditdb is not installed.
-            # Names without a schema are found as the session would find them: before the pin.
-            found = [(_oid(conn, mapping), mapping) for mapping in _in_order(mappings)]
-            with pinned(conn):
-                # What tables mean depends on kinds: rolled back.
-                changes += [kind for kind in map(partial(_define, conn), kinds) if kind]
-                attached = {row[0]: row[1:] for row in cursor.execute(_ATTACHED)}
-                for oid, mapping in found:
-                    if oid in seen:
-                        raise InvalidInput(f"{seen[oid]} and {mapping.name} are the same table")
-                    seen[oid] = mapping.name
-                    changes.append(_change(cursor, mapping, oid, attached.get(oid)))
-    except psycopg.Error as error:
-        raise from_psycopg(error) from error
+    with explained(conn, "audit_operator"), conn.transaction(force_rollback=True):
+        cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+        cursor.execute("select audit.version()")  # Says so where auditdb is not installed.
+        # Names without a schema are found as the session would find them: before the pin.
+        found = [(_oid(conn, mapping), mapping) for mapping in _in_order(mappings)]
+        with pinned(conn):
+            # What tables mean depends on kinds: rolled back.
+            changes += [kind for kind in map(partial(_define, conn), kinds) if kind]
+            attached = {row[0]: row[1:] for row in cursor.execute(_ATTACHED)}
+            for oid, mapping in found:
+                if oid in seen:
+                    raise InvalidInput(f"{seen[oid]} and {mapping.name} are the same table")
+                seen[oid] = mapping.name
+                changes.append(_change(cursor, mapping, oid, attached.get(oid)))
     changes += [
         Change(row[0], row[1], "unlisted") for oid, row in attached.items() if oid not in seen
     ]
@@ -306,27 +304,8 @@ def _oid(conn: psycopg.Connection[Any], mapping: TableMapping) -> int:
     except psycopg.Error as error:
         raise _naming(error, mapping) from error
     if oid is None:
-        raise Refused(f"there is no table {mapping.name}{_nearest(conn, mapping.name)}")
+        raise no_table(conn, mapping.name)
     return int(oid)
-
-
-_NAMES = """
-select format('%I.%I', table_schema, table_name) from information_schema.tables
-where table_schema not in ('pg_catalog', 'information_schema', 'audit')
-"""
-
-
-def _nearest(conn: psycopg.Connection[Any], wanted: str) -> str:
-    """Return the question whether another table was meant, if the name of one is near."""
-    with pinned(conn):
-        names = psycopg.Cursor(conn, row_factory=scalar_row).execute(_NAMES).fetchall()
-    whole = {name.replace('"', "").lower(): name for name in names}
-    bare = {name.partition(".")[2]: name for name in whole}
-    said = wanted.replace('"', "").lower()
-    if said in bare:
-        return f" in the search_path; did you mean {whole[bare[said]]}?"
-    close = difflib.get_close_matches(said, whole, 1)
-    return f"; did you mean {whole[close[0]]}?" if close else ""
 
 
 def _naming(error: psycopg.Error, mapping: TableMapping) -> AuditError:
@@ -360,19 +339,16 @@ def apply(
         Refused: no such table, kind, option or column; an expression that fails; no privilege.
         InvalidInput: two names for one table.
     """
-    try:
-        with conn.transaction():
-            changes = plan(conn, mappings)
-            for kind in mappings:
-                if isinstance(kind, KindMapping):
-                    define_kind(conn, kind.name, **kind.arguments)
-            for mapping in _in_order(mappings):
-                try:
-                    attach(conn, mapping.name, mapping.kind, **mapping.options)
-                except AuditError as error:
-                    if mapping.name in str(error):
-                        raise
-                    raise type(error)(f"{mapping.name}: {error}") from error.__cause__
-    except psycopg.Error as error:
-        raise from_psycopg(error) from error
+    with explained(conn, "audit_operator"), conn.transaction():
+        changes = plan(conn, mappings)
+        for kind in mappings:
+            if isinstance(kind, KindMapping):
+                define_kind(conn, kind.name, **kind.arguments)
+        for mapping in _in_order(mappings):
+            try:
+                attach(conn, mapping.name, mapping.kind, **mapping.options)
+            except AuditError as error:
+                if mapping.name in str(error):
+                    raise
+                raise type(error)(f"{mapping.name}: {error}") from error.__cause__
     return changes

@@ -201,13 +201,21 @@ def _conditions(
         "subject": as_text("subject", subject),
         "result": result,
         "source": as_text("source", source),
-        "since": _moment("since", since),
-        "until": _moment("until", until),
+        "since": as_moment("since", since),
+        "until": as_moment("until", until),
     }
     return [_CONDITIONS[name] for name in _CONDITIONS if values[name] is not None], values
 
 
-def _moment(name: str, value: Moment | None) -> datetime | None:
+def as_moment(name: str, value: Moment | None) -> datetime | None:
+    """Return a time with its zone.
+
+    Raises:
+        InvalidInput: it is none, or in no zone.
+
+    >>> as_moment("since", "2026-01-31").isoformat()
+    '2026-01-31T00:00:00+00:00'
+    """
     if value is None:
         return None
     hint = "give a date (midnight UTC), or a time with its zone, such as 2026-01-31T09:00+00:00"

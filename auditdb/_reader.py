@@ -8,7 +8,7 @@ from typing import Any, ClassVar, LiteralString, Unpack
 from psycopg import AsyncConnection, Connection
 
 from auditdb._query import Event, Filters, Page, page_of, page_query
-from auditdb._session import Statement, block, block_async
+from auditdb._session import Statement, block, block_async, check_connection
 from auditdb._token import mint
 from auditdb._values import Id, as_text
 
@@ -78,6 +78,7 @@ class Reader:
     """
 
     def __init__(self, conn: Connection[Any], who: _Viewer | _Auditor) -> None:
+        check_connection(conn, is_async=False)
         self._conn = conn
         self._who = who
 
@@ -142,6 +143,7 @@ class AsyncReader:
     """Reads events as `Reader` does; made by `reader_async` or `auditor_async`."""
 
     def __init__(self, conn: AsyncConnection[Any], who: _Viewer | _Auditor) -> None:
+        check_connection(conn, is_async=True)
         self._conn = conn
         self._who = who
 

@@ -19,7 +19,7 @@ from psycopg.rows import scalar_row
 
 from auditdb._arguments import MEANT, unexpected
 from auditdb._context import RESTORE, check_actor_type, type_of
-from auditdb._session import Row, Statement, block, block_async, explained
+from auditdb._session import Row, Statement, block, block_async, check_connection, explained
 from auditdb._values import Id, as_json, as_text
 from auditdb.errors import InvalidInput
 
@@ -212,6 +212,7 @@ async def attempt_async(
 
 def run(conn: Connection[Any], query: Statement) -> int:
     """Record what `statement` made, and return the event's id."""
+    check_connection(conn, is_async=False)
     with explained(conn, "audit_writer"):
         row = psycopg.Cursor(conn, row_factory=scalar_row).execute(*query).fetchone()
     return int(row or 0)
@@ -219,6 +220,7 @@ def run(conn: Connection[Any], query: Statement) -> int:
 
 async def run_async(conn: AsyncConnection[Any], query: Statement) -> int:
     """Record as `run` does."""
+    check_connection(conn, is_async=True)
     with explained(conn, "audit_writer"):
         cursor = await psycopg.AsyncCursor(conn, row_factory=scalar_row).execute(*query)
         row = await cursor.fetchone()

@@ -55,29 +55,44 @@ def how(event: Event) -> str:
 
 
 def print_table(console: Console, events: Iterable[Event], *, title: str | None = None) -> int:
-    """Print events as a table and return how many there were."""
-    table = _table("time", "action", "result", "actor", "about", "change", "source", "how")
+    """Print events as a table and return how many there were.
+
+    Where there is little room, what matters least is left out or shortened.
+    """
+    is_narrow, is_medium = console.width < 100, console.width < 120
+    headings = ["time", "action", "result", "actor", "about", "change"]
+    table = _table(*headings, *([] if is_medium else ["source", "how"]))
     table.title, table.title_justify = title and Text(title), "left"
     count = 0
     for event in events:
         count += 1
         about = event.subject_id or " ".join(filter(None, (event.target_type, event.target_id)))
+        people = [plain(who(event)), plain(about)]
+        time = f"{event.occurred_at.astimezone():%Y-%m-%d %H:%M:%S}"
+        ways = [] if is_medium else [Text(plain(event.source)), Text(how(event))]
         table.add_row(
-            Text(f"{event.occurred_at.astimezone():%Y-%m-%d %H:%M:%S}", no_wrap=True),
+            Text(time[5:16] if is_narrow else time),
             Text(plain(event.action)),
             Text(plain(event.result), style=RESULT_STYLE.get(event.result, "")),
-            *(Text(plain(cell)) for cell in (who(event), about, change(event), event.source)),
-            Text(how(event), no_wrap=True),
+            *(Text(_middle_out(name) if console.width < 140 else name) for name in people),
+            Text(plain(change(event))),
+            *ways,
         )
     if count:
         console.print(table)
     return count
 
 
+def _middle_out(name: str) -> str:
+    """Return a name without its middle if it is long: of a UUID the end may be what differs."""
+    return name if len(name) <= 17 else f"{name[:8]}…{name[-8:]}"
+
+
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        table.add_column(Text(heading), overflow="fold", no_wrap=heading in ("time", "how"))
+        whole = heading in ("time", "action", "result", "how")
+        table.add_column(Text(heading), overflow="fold", no_wrap=whole)
     return table
 
 
@@ -102,13 +117,19 @@ def print_csv(out: TextIO, events: Iterable[Event], *, keep_formulas: bool = Fal
     return count
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the caller: rich would end the process with exit code 1."""
+        raise
+
+
 def console() -> Console:
     """Return the console; where output is no terminal, lines are not folded to its width.
 
     What it prints is never taken for markup.
     """
     width = None if Console().is_terminal else 200
-    return Console(width=width, markup=False, emoji=False, highlight=False)
+    return _Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def print_status(status: Status) -> None:

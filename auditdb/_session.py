@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    AsyncExitStack,
-    ExitStack,
-    asynccontextmanager,
-    contextmanager,
-    nullcontext,
-)
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, LiteralString, Self, TypeAlias
 
@@ -20,7 +12,7 @@ from psycopg import AsyncConnection, Connection, IsolationLevel
 from psycopg.abc import Params
 from psycopg.errors import InsufficientPrivilege
 from psycopg.pq import PipelineStatus, TransactionStatus
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 from psycopg.sql import Composed, Identifier
 from psycopg.types.json import set_json_loads
 
@@ -35,15 +27,65 @@ Statement: TypeAlias = tuple[LiteralString | Composed, Params]
 
 
 @contextmanager
-def explained(conn: Connection[Any] | AsyncConnection[Any], needs: str) -> Iterator[None]:
-    """Turn what PostgreSQL refuses into an AuditError that names the role which may be missing."""
+def explained(
+    conn: Connection[Any] | AsyncConnection[Any], needs: str, *others: str
+) -> Iterator[None]:
+    """Turn what PostgreSQL refuses into an AuditError that names the role which may be missing.
+
+    Args:
+        conn: the connection on which the block works.
+        needs: the role that the block needs.
+        others: roles that would do as well.
+    """
+    check_connection(conn)
     try:
         yield
     except InsufficientPrivilege as error:
+        if _holds_any(conn, [needs, *others]):
+            raise from_psycopg(error) from error
         user = Identifier(conn.info.user).as_string(None)
-        raise Refused(f"{describe(error)}; run: grant {needs} to {user}") from error
+        also = f" (or {' or '.join(others)})" if others else ""
+        raise Refused(f"{describe(error)}; run: grant {needs} to {user}{also}") from error
     except psycopg.Error as error:
         raise from_psycopg(error) from error
+
+
+def check_connection(conn: object, *, is_async: bool | None = None) -> None:
+    """Refuse what is no connection, or one of the other kind.
+
+    Raises:
+        TypeError: with what to give.
+    """
+    if not hasattr(conn, "pgconn"):
+        raise TypeError(
+            f"conn is a {type(conn).__name__}; give a connection of psycopg, as psycopg.connect() "
+            "returns it"
+        )
+    if is_async is False and isinstance(conn, AsyncConnection):
+        raise TypeError(
+            "conn is an AsyncConnection; give a psycopg.Connection, or use the function whose name "
+            "ends in _async, such as context_async, record_async or reader_async"
+        )
+    if is_async and isinstance(conn, Connection):
+        raise TypeError(
+            "conn is a Connection; give a psycopg.AsyncConnection, or use the function whose name "
+            "does not end in _async, such as context, record or reader"
+        )
+
+
+def _holds_any(conn: Connection[Any] | AsyncConnection[Any], roles: list[str]) -> bool:
+    """Return whether the login is known to hold one of some roles, so that none is missing."""
+    is_usable = conn.pgconn.transaction_status in (
+        TransactionStatus.IDLE,
+        TransactionStatus.INTRANS,
+    )
+    if isinstance(conn, AsyncConnection) or not is_usable or _in_pipeline(conn):
+        return False
+    query = "select 1 from pg_catalog.pg_roles where rolname operator(pg_catalog.=) any (%s)"
+    query += " and pg_catalog.pg_has_role(oid, 'usage') limit 1"
+    with conn.transaction():
+        cursor = psycopg.Cursor(conn, row_factory=tuple_row).execute(query.encode(), [roles])
+        return cursor.fetchone() is not None
 
 
 class Begun(psycopg.Transaction):
@@ -66,6 +108,8 @@ class Begun(psycopg.Transaction):
             psycopg.Cursor(conn).execute(_begin(conn) + self._statement, prepare=False)
             return super().__enter__()
         except BaseException as error:
+            if _is_stuck(conn):
+                conn.close()
             if not conn.closed:
                 conn.rollback()
                 conn.autocommit = self._autocommit
@@ -100,6 +144,8 @@ class AsyncBegun(psycopg.AsyncTransaction):
             await psycopg.AsyncCursor(conn).execute(_begin(conn) + self._statement, prepare=False)
             return await super().__aenter__()
         except BaseException as error:
+            if _is_stuck(conn):
+                await conn.close()
             if not conn.closed:
                 await conn.rollback()
                 await conn.set_autocommit(self._autocommit)
@@ -144,6 +190,7 @@ def block(
     Yields:
         The transaction, and the rows of the last statement.
     """
+    check_connection(conn, is_async=False)
     outermost = is_idle(conn)
     with ExitStack() as stack:
         with explained(conn, needs):
@@ -177,6 +224,7 @@ async def block_async(
     undo: bool = False,
 ) -> AsyncIterator[tuple[psycopg.AsyncTransaction, list[Row]]]:
     """Open a block as `block` does."""
+    check_connection(conn, is_async=True)
     outermost = is_idle(conn)
     async with AsyncExitStack() as stack:
         with explained(conn, needs):
@@ -232,19 +280,72 @@ def _in_pipeline(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
     return conn.pgconn.pipeline_status != PipelineStatus.OFF
 
 
-def _pipeline(conn: Connection[Any]) -> AbstractContextManager[Any]:
-    return conn.pipeline() if psycopg.Pipeline.is_supported() else nullcontext()
+@contextmanager
+def _pipeline(conn: Connection[Any]) -> Iterator[None]:
+    """Open a pipeline.
+
+    Where an error is known before the end, leaving the pipeline fails of the same, which psycopg
+    would log.
+    """
+    if not psycopg.Pipeline.is_supported():
+        yield
+        return
+    with ExitStack() as stack:
+        stack.enter_context(conn.pipeline())
+        try:
+            yield
+        except psycopg.Error:
+            with suppress(psycopg.Error):
+                stack.close()
+            raise
+        try:
+            stack.close()
+        except psycopg.Error as error:
+            raise _interrupt(error) or error from None
 
 
-def _pipeline_async(conn: AsyncConnection[Any]) -> AbstractAsyncContextManager[Any]:
-    return conn.pipeline() if psycopg.AsyncPipeline.is_supported() else nullcontext()
+@asynccontextmanager
+async def _pipeline_async(conn: AsyncConnection[Any]) -> AsyncIterator[None]:
+    """Open a pipeline as `_pipeline` does."""
+    if not psycopg.AsyncPipeline.is_supported():
+        yield
+        return
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(conn.pipeline())
+        try:
+            yield
+        except psycopg.Error:
+            with suppress(psycopg.Error):
+                await stack.aclose()
+            raise
+        try:
+            await stack.aclose()
+        except psycopg.Error as error:
+            raise _interrupt(error) or error from None
+
+
+def _interrupt(error: psycopg.Error) -> BaseException | None:
+    """Return the interrupt, such as Ctrl-C, during which leaving a pipeline failed."""
+    during = error.__context__
+    return None if isinstance(during, Exception) else during
 
 
 def _end_autocommit(conn: Connection[Any]) -> None:
     if not conn.closed:
-        conn.autocommit = False
+        if _is_stuck(conn):
+            conn.close()
+        else:
+            conn.autocommit = False
 
 
 async def _end_autocommit_async(conn: AsyncConnection[Any]) -> None:
     if not conn.closed:
-        await conn.set_autocommit(False)
+        if _is_stuck(conn):
+            await conn.close()
+        else:
+            await conn.set_autocommit(False)
+
+
+def _is_stuck(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    """Return whether an interrupt left a statement under way, so that nobody can use the rest."""
+    return conn.pgconn.transaction_status == TransactionStatus.ACTIVE

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import class_row, scalar_row
 
 from auditdb._pin import pinned
-from auditdb.errors import from_psycopg
+from auditdb._session import explained
 
 Row = TypeVar("Row")
 
@@ -69,17 +69,14 @@ def status(conn: psycopg.Connection[Any]) -> Status:
         >>> status(conn).version  # doctest: +SKIP
         '0.1.0'
     """
-    try:
-        with pinned(conn):
-            version = psycopg.Cursor(conn, row_factory=scalar_row).execute("select audit.version()")
-            return Status(
-                version=str(version.fetchone()),
-                tables=_rows(conn, AttachedTable, "select * from audit.list_tables()"),
-                partitions=_rows(conn, Partition, "select * from audit.list_partitions()"),
-                roles=_rows(conn, RoleMembers, "select * from audit.list_members()"),
-            )
-    except psycopg.Error as error:
-        raise from_psycopg(error) from error
+    with explained(conn, "audit_operator", "audit_auditor"), pinned(conn):
+        version = psycopg.Cursor(conn, row_factory=scalar_row).execute("select audit.version()")
+        return Status(
+            version=str(version.fetchone()),
+            tables=_rows(conn, AttachedTable, "select * from audit.list_tables()"),
+            partitions=_rows(conn, Partition, "select * from audit.list_partitions()"),
+            roles=_rows(conn, RoleMembers, "select * from audit.list_members()"),
+        )
 
 
 def _rows(conn: psycopg.Connection[Any], row: type[Row], query: str) -> list[Row]:

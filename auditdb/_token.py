@@ -34,7 +34,7 @@ def mint(
     >>> mint("k1.secret", "7", "acme", now=1_700_000_000).rpartition(".")[0]
     'v1.k1.Nw.YWNtZQ.1700000060'
     """
-    if not _KEY.fullmatch(key.strip()):
+    if not isinstance(key, str) or not _KEY.fullmatch(key.strip()):
         raise InvalidInput(
             "the signing key is not of the form key_id.secret; "
             "AUDITDB_KEY holds what `auditdb key create` printed"

@@ -2,84 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import io
-import os
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import psycopg
 
 import auditdb
-from auditdb._connect import connect, without_password, without_uri
+from auditdb._cli_errors import Cli
+from auditdb._connect import connect
 from auditdb._kinds import KINDS
 from auditdb._plain import as_json, plain
-from auditdb.errors import AuditError, InvalidInput, from_psycopg
 
 
-class Failure(click.ClickException):
-    """One line on standard error, and an exit code."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]
-
-
-def _guarded(error: click.ClickException) -> click.ClickException:
-    """Return an error about what was typed, safe on a terminal, without what may be a password."""
-    if not isinstance(error, Failure):
-        said = plain(without_password(" ".join(error.message.split())))
-        error.message = said  # type: ignore[misc]
-    return error
-
-
-class Cli(click.Group):
-    """Turns every error into one line, and suggests the command that was meant."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Read the command line; what its errors quote may be an address with a password."""
-        try:
-            return super().make_context(*args, **kwargs)
-        except click.ClickException as error:
-            raise _guarded(error) from None
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; exit 1 for a refusal, 2 for invalid usage."""
-        try:
-            return super().invoke(ctx)
-        except click.ClickException as error:
-            raise _guarded(error) from None
-        except InvalidInput as error:
-            self._fail(error, 2)
-        except AuditError as error:
-            self._fail(error, 1)
-        except psycopg.Error as error:
-            self._fail(from_psycopg(error), 1)
-        except BrokenPipeError:
-            # The reader of a pipe left, as head does; nothing is to be said to nobody.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(0)
-
-    @staticmethod
-    def _fail(error: Exception, code: int) -> NoReturn:
-        raise Failure(plain(without_uri(" ".join(str(error).split()))), code)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or say which one may have been meant."""
-        near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-        if args[0] not in self.commands and near:
-            ctx.fail(f"No such command '{args[0]}'. Did you mean '{near[0]}'?")
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("auditdb", cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(auditdb.__version__, prog_name="auditdb")
 @click.option(
     "--dsn",
@@ -100,9 +42,15 @@ def main(ctx: click.Context, dsn: str) -> None:
 
 @contextmanager
 def connection(ctx: click.Context) -> Iterator[psycopg.Connection[Any]]:
-    """Connect to the database of the command line; commit at the end."""
+    """Connect to the database of the command line; commit at the end, or else just leave."""
+    # What psycopg logs of a connection that is lost or interrupted, our own line says.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
     with connect(ctx.obj, application_name="auditdb") as conn:
-        yield conn
+        try:
+            yield conn
+        except BaseException:
+            conn.close()  # Or psycopg would send a ROLLBACK to a server that may be gone.
+            raise
 
 
 def print_json(value: object) -> None:
@@ -114,6 +62,11 @@ def print_lines(*lines: object) -> None:
     """Print lines that may hold names and values of the database, safe on a terminal."""
     for line in lines:
         click.echo(plain(line))
+
+
+def print_note(text: str) -> None:
+    """Print on standard error what may be a mistake, and is none for certain."""
+    click.echo(plain(f"note: {text}"), err=True)
 
 
 @main.command()
@@ -142,6 +95,7 @@ def detect(ctx: click.Context, schemas: tuple[str, ...]) -> None:
 
 @main.command(
     help="Capture tables: those of a mapping FILE (- for standard input), or one TABLE as KIND.\n\n"
+    "Without arguments, FILE is auditdb.toml in the current directory.\n\n"
     f"KIND is {', '.join(KINDS)}, or a word of your own."
 )
 @click.argument("target", default="auditdb.toml", metavar="[FILE|TABLE]")
@@ -167,6 +121,7 @@ def attach(
 ) -> None:
     """Capture the tables of a mapping file, or one."""
     from auditdb._mapping_file import KindMapping, TableMapping, apply, load, plan
+    from auditdb._near import known_kinds, nearest
 
     given = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items() if v}
     mappings: list[TableMapping | KindMapping]
@@ -178,15 +133,17 @@ def attach(
         mappings = load(_read(target), source=target)
     with connection(ctx) as conn:
         changes = plan(conn, mappings) if dry_run else apply(conn, mappings)
+        known = known_kinds(conn) | {m.name for m in mappings if isinstance(m, KindMapping)}
     for change in changes:
         print_lines(*str(change).splitlines())
+    for kind in dict.fromkeys(c.kind for c in changes if c.verb in ("attach", "remap")):
+        if kind not in known and (meant := nearest(kind, KINDS)):
+            print_note(f"{kind!r} is a kind of your own; did you mean {meant!r}?")
 
 
 def _read(name: str) -> str:
-    if name == "-":
-        return sys.stdin.read()
     try:
-        return Path(name).read_text("utf-8")
+        return sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(
             f"cannot read the mapping file {name}: {getattr(error, 'strerror', None) or error}. "
@@ -219,12 +176,23 @@ def detach(ctx: click.Context, table: str) -> None:
 @click.pass_context
 def record(ctx: click.Context, /, action: str, details: tuple[str, ...], **fields: Any) -> None:
     """Record an event, ACTION being category.verb, and print its id."""
+    from auditdb._near import ACTIONS, known_actions, nearest_action
+
     pairs = [detail.partition("=") for detail in details]
-    if bad := next((name for name, equals, _ in pairs if not (name and equals)), None):
-        raise click.UsageError(f"--detail takes NAME=VALUE, not '{bad}'")
+    given = {name: value for name, _, value in pairs}
+    for name, equals, value in pairs:
+        if not (name and equals):
+            raise click.UsageError(f"--detail takes NAME=VALUE, not '{name}{equals}{value}'")
+    if len(given) < len(pairs):
+        raise click.UsageError("a --detail is given twice; give each name once")
+    for name, value in fields.items():
+        if value == "":
+            option = name.removesuffix("_id") if name != "target_id" else name
+            raise click.UsageError(f"--{option.replace('_', '-')} is empty; leave it out")
     with connection(ctx) as conn:
-        given = {name: value for name, _, value in pairs} or None
-        click.echo(auditdb.record(conn, action, details=given, **fields))
+        click.echo(auditdb.record(conn, action, details=given or None, **fields))
+        if action not in ACTIONS and (meant := nearest_action(action, known_actions(conn))):
+            print_note(f"{action!r} is an action of your own; did you mean {meant!r}?")
 
 
 @main.command()

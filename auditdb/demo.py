@@ -223,7 +223,9 @@ def _show_count(out: Console, dsn: str, keep: bool) -> bool:
         pid = _value(conn, r"select split_part(pg_read_file('postmaster.pid'), e'\n', 1)")
     if keep:
         out.print("The server is still running. To look around, and to stop it:", style="bold")
-        out.print(f"  psql '{dsn}'\n  kill -INT {pid}; rm -r {data}\n", soft_wrap=True)
+        wait = f"while [ -e {data}/postmaster.pid ]; do sleep 0.1; done"
+        out.print(f"  psql '{dsn}'", soft_wrap=True)
+        out.print(f"  kill -INT {pid}; {wait}; rm -r {data}\n", soft_wrap=True)
     out.print("Next, on a database of your own:")
     out.print("  auditdb --dsn postgresql://… install")
     out.print("  auditdb --dsn postgresql://… detect > auditdb.toml")

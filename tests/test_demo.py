@@ -6,8 +6,12 @@ import contextlib
 import io
 import os
 import re
-import shutil
 import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import psycopg
@@ -60,14 +64,50 @@ def test_it_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_keep_leaves_the_server_and_says_how_to_stop_it() -> None:
     out = io.StringIO()
     assert demo.run(keep=True, console=Console(file=out, width=180))
-    said = re.search(r"psql '(\S+)'\s+kill -INT (\d+); rm -r (\S+)", out.getvalue())
+    said = re.search(r"psql '(\S+)'\s+(kill -INT (\d+); .*; rm -r (\S+))\n", out.getvalue())
     assert said is not None
-    dsn, pid, data = said.groups()
+    dsn, command, pid, data = said.groups()
     try:
         with psycopg.connect(dsn) as conn:
             assert conn.execute("select count(*) > 20 from audit.event").fetchone() == (True,)
     finally:
-        os.kill(int(pid), signal.SIGINT)
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not Path(data).exists()
     with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(int(pid)).wait(timeout=60)
-    shutil.rmtree(data)
+        assert psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def temporary() -> Iterator[dict[str, str]]:
+    """The environment of a demo whose temporary folder is its own."""
+    with tempfile.TemporaryDirectory(prefix="d", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield {**os.environ, "TMPDIR": folder}
+
+
+@pytest.mark.parametrize("stage", ["", "PG_VERSION", "global/pg_control", "log"])
+def test_an_interrupt_leaves_nothing_behind(temporary: dict[str, str], stage: str) -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-m", "auditdb", "demo", "--keep"], env=temporary,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not list(Path(temporary["TMPDIR"]).glob(f"auditdb-*/{stage}")):
+        assert running.poll() is None
+    running.send_signal(signal.SIGINT)
+    assert (running.communicate(timeout=60), running.returncode) == (("", ""), 130)
+    assert list(Path(temporary["TMPDIR"]).glob("auditdb-*")) == []
+
+
+def test_a_server_that_cannot_be_made_says_why_and_leaves_nothing(
+    temporary: dict[str, str],
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "auditdb", "demo"], env={**temporary, "LC_ALL": "nonsense"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: the embedded PostgreSQL did not start: initdb: error: ")
+    assert "locale" in line
+    assert list(Path(temporary["TMPDIR"]).glob("auditdb-*")) == []

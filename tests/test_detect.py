@@ -623,3 +623,19 @@ def test_a_secret_is_an_identifier_only_where_there_is_no_other(
     assert options(proposal, "public.api_tokens")["target_id"] == target
     found = options(proposal, "public.api_token_access")["parent"]
     assert " ".join(found.split()) == parent
+
+
+def test_tables_without_a_kind_are_named(app: Application) -> None:
+    app.build("create table gizmo (id int primary key); create table user_session (id int)")
+    proposal = detect(app.owner)
+    assert proposal.unrecognised == ("public.gizmo",)
+    text = proposal.to_toml()
+    assert text.endswith("\n# Left out: no kind was recognised for public.gizmo\n")
+    assert "public.user_session: sessions" in text
+
+
+def test_names_of_tables_without_a_kind_are_wrapped_and_safe() -> None:
+    names = tuple(f"public.a_table_of_some_length_{n}" for n in range(30))
+    text = Proposal((), (), (*names, '"x\ny"')).to_toml()
+    assert all(line.startswith("# ") and len(line) <= 98 for line in text.splitlines() if line)
+    assert all(name in text for name in names)

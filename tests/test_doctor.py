@@ -647,7 +647,7 @@ def test_findings_are_printed_with_the_command_that_mends_them() -> None:
         mend="select audit.create_key()", fixable=False,
     )  # fmt: skip
     assert doctor.render([finding]) == (
-        "notice: audit.signing_key there is no signing key\n"
+        "notice: audit.signing_key: there is no signing key\n"
         "    Nobody can be given a viewer token.\n    select audit.create_key()"
     )
     assert doctor.render([]) == "healthy: nothing found"

@@ -55,7 +55,7 @@ def test_a_finding_exits_1_and_is_on_standard_output(healthy: Database) -> None:
 def test_a_notice_alone_exits_0(db: Database) -> None:
     result = run(db)
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("notice: audit.signing_key there is no signing key\n")
+    assert result.stdout.startswith("notice: audit.signing_key: there is no signing key\n")
     (found,) = json.loads(run(db, "--json").stdout)["findings"]
     assert found["severity"] == "notice"
 
@@ -109,8 +109,10 @@ def test_the_command_says_refused_and_exits_1(healthy: Database) -> None:
     break_trigger(healthy)
     result = run(healthy, "--fix", role="app_auditor")
     assert result.exit_code == 1
-    assert "select audit.reattach('public.membership') -- refused: permission" in result.stdout
-    assert "mended: " not in result.stdout and "critical: " in result.stdout
+    assert result.stdout.startswith(
+        "not mended: select audit.reattach('public.membership') -- refused: permission denied "
+    )
+    assert "\nmended: " not in result.stdout and "critical: " in result.stdout
 
 
 @pytest.mark.parametrize("role", ["app", "app_reader", "stranger"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from auditdb import Event
-from auditdb._render import change, who
+from auditdb._render import change, print_table, who
 
 
 def event(**given: Any) -> Event:
@@ -59,3 +61,21 @@ CAPTURED = {"action": "membership.role_changed", "captured_from": "public.member
 )  # fmt: skip
 def test_a_change_is_said_in_words(given: dict[str, Any], shown: str) -> None:
     assert change(event(**given)) == shown
+
+
+@pytest.mark.parametrize(("width", "last"), [(80, "change"), (119, "change"), (120, "how")])
+def test_a_table_never_breaks_an_action_and_leaves_out_what_matters_least(
+    width: int, last: str
+) -> None:
+    out = io.StringIO()
+    uuid = "0197f0aa-3f1c-7c3e-8a54-1a9f0a8c3b55"
+    long = event(
+        action="auth.impersonation_started", actor_id=uuid, subject_id=uuid, result="failure",
+        details={"reason": "a reason that is longer than there is room for in a line"},
+    )  # fmt: skip
+    assert print_table(Console(file=out, width=width), [long]) == 1
+    heading, first = out.getvalue().splitlines()[:2]
+    assert heading.split()[-1] == last
+    assert " auth.impersonation_started  failure  " in first
+    assert max(map(len, out.getvalue().splitlines())) <= width
+    assert "01-31 " in first and ("2026-01-31" in first) == (width >= 100)
