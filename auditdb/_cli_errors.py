@@ -27,7 +27,7 @@ class Failure(click.ClickException):
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Turn every error into a Failure: exit 1 for a refusal, 2 for what cannot be meant."""
+    """Turn every error into a Failure: exit 1 for a refusal, 2 for invalid usage."""
     try:
         yield
         if sys.stdout is not None:
