@@ -536,6 +536,18 @@ def test_a_policy_altered_is_found_and_install_mends_it(healthy: Database) -> No
     assert diagnose(healthy) == []
 
 
+def test_the_policy_of_a_former_release_is_replaced_by_install(healthy: Database) -> None:
+    policies = "select polname, pg_get_expr(polqual, polrelid) from pg_policy order by 1, polrelid"
+    conn = healthy.connect()
+    new = conn.execute(policies).fetchall()
+    run(conn, "alter policy viewers_read_their_organization on audit.event using ("
+              "organization_id = (select audit.viewer_organization())"
+              " and id >= any ((select audit.viewer_start())::bigint[]))")  # fmt: skip
+    auditdb.install(healthy.dsn)
+    assert conn.execute(policies).fetchall() == new
+    assert diagnose(healthy) == []
+
+
 @pytest.mark.parametrize("damage", [
     "create or replace function audit.refuse_change() returns trigger language plpgsql"
     " as 'begin return null; end'",
