@@ -37,18 +37,11 @@ as $$
 declare
     _id int;
     _admin boolean;
-    _is_foreign boolean;
-    _locks text[];
+    -- Always: what runs no code when it is attached may do so later, by a cast or a policy.
+    _locks text[] := audit.held_locks();
 begin
-    for _id, _is_foreign in
-        select id, not mapping ? 'checked' or mapping -> 'checked' ? 'is_foreign'
-            or kind = 'admin'
-        from audit.attachment where mapping ? 'admin' order by id
-    loop
+    for _id in select id from audit.attachment where mapping ? 'admin' order by id loop
         _admin := false;
-        if _is_foreign then
-            _locks := audit.held_locks();
-        end if;
         -- Always rolled back, so that nothing which a mapping's code sets or does outlives the
         -- answer; one mapping gone stale leaves the others in force. The token is no mapping's.
         begin
@@ -63,9 +56,7 @@ begin
                 raise;
             when assert_failure or others then _admin := false;
         end;
-        if _is_foreign then
-            perform audit.release_locks(_locks);
-        end if;
+        perform audit.release_locks(_locks);
         if _admin then
             return true;
         end if;
