@@ -18,6 +18,9 @@ _INVISIBLE = re.compile(
 )
 # What a spreadsheet takes for a formula at the start of a cell, also in full width.
 _FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+# Where a semicolon separates cells, as in much of Europe, it does so within quotes too: those of a
+# line that is separated by commas do not stand at the start of a cell.
+_NEXT_FORMULA = re.compile(f";(?=[\\s\"']*{_FORMULA.pattern})")
 
 
 def is_plain(text: str) -> bool:
@@ -60,15 +63,21 @@ def as_text(value: Any) -> str:
 
 
 def as_cell(value: object, *, keep_formulas: bool = False) -> str:
-    """Return a cell of CSV: safe on a terminal, and no formula to a spreadsheet.
+    r"""Return a cell of CSV: safe on a terminal, and no formula to a spreadsheet.
 
     >>> as_cell("=HYPERLINK(1)"), as_cell({"a": 1}), as_cell(None)
     ("'=HYPERLINK(1)", '{"a": 1}', '')
+    >>> print(as_cell("a;=1"), as_cell({"a": ";=1"}))
+    a;'=1 {"a": "\u003b=1"}
     """
     if value is None:
         return ""
     if isinstance(value, dict | list):
-        return as_json(value)
+        text = as_json(value)
+        # Within a string its code says the same.
+        return text if keep_formulas else _NEXT_FORMULA.sub(r"\\u003b", text)
     text = as_text(value)
-    quote = "'" if _FORMULA.match(text) and not keep_formulas else ""
-    return quote + plain(text)
+    if keep_formulas:
+        return plain(text)
+    quote = "'" if _FORMULA.match(text) else ""
+    return quote + _NEXT_FORMULA.sub(";'", plain(text))

@@ -106,8 +106,11 @@ def print_jsonl(out: TextIO, events: Iterable[Event]) -> int:
 
 
 def print_csv(out: TextIO, events: Iterable[Event], *, keep_formulas: bool = False) -> int:
-    """Write CSV with a heading and return how many events there were."""
-    writer = csv.writer(out)
+    """Write CSV with a heading and return how many events there were.
+
+    Unless formulas are kept, every cell is quoted: an unquoted one may be parted at another mark.
+    """
+    writer = csv.writer(out, quoting=csv.QUOTE_MINIMAL if keep_formulas else csv.QUOTE_ALL)
     writer.writerow(field.name for field in dataclasses.fields(Event))
     count = 0
     for event in events:

@@ -24,8 +24,15 @@ from auditdb.errors import AuditError, from_psycopg
 
 # Held by install, attach and maintenance alike, so that none sees the others' work half done.
 LOCK = "hashtextextended('auditdb', 0)"
-# Names are looked up when a view or a policy is made: not where others may have put their own.
-PIN = "set search_path = pg_catalog, pg_temp"
+# Names are looked up when a view or a policy is made: not where others may have put their own. The
+# other settings choose how names and texts are read and printed, and whether the owner sees its own.
+PINS = {
+    "search_path": "pg_catalog, pg_temp",
+    "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on",
+    "row_security": "on",
+}
+PIN = "; ".join(f"set {name} = {value}" for name, value in PINS.items())
 
 
 def sql_directory() -> Traversable:
@@ -77,7 +84,7 @@ def script() -> str:
         )
     parts.append(routines())
     parts += ["do $$ begin perform audit.finish_install(); end $$;", "reset role;", _RESIGN]
-    parts.append("reset search_path;")
+    parts += [f"reset {name};" for name in PINS]
     return "\n".join(parts) + "\n"
 
 

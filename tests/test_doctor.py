@@ -553,6 +553,18 @@ def test_a_policy_altered_is_found_and_install_mends_it(healthy: Database) -> No
     assert diagnose(healthy) == []
 
 
+def test_the_policy_of_a_former_release_is_replaced_by_install(healthy: Database) -> None:
+    policies = "select polname, pg_get_expr(polqual, polrelid) from pg_policy order by 1, polrelid"
+    conn = healthy.connect()
+    new = conn.execute(policies).fetchall()
+    run(conn, "alter policy viewers_read_their_organization on audit.event using ("
+              "organization_id = (select audit.viewer_organization())"
+              " and id >= any ((select audit.viewer_start())::bigint[]))")  # fmt: skip
+    auditdb.install(healthy.dsn)
+    assert conn.execute(policies).fetchall() == new
+    assert diagnose(healthy) == []
+
+
 @pytest.mark.parametrize("damage", [
     "create or replace function audit.refuse_change() returns trigger language plpgsql"
     " as 'begin return null; end'",
@@ -565,6 +577,62 @@ def test_install_puts_back_what_it_defines(healthy: Database, damage: str) -> No
     run(healthy.connect(), damage)
     assert len(diagnose(healthy)) == 1
     auditdb.install(healthy.dsn)
+    assert diagnose(healthy) == []
+
+
+# How PostgreSQL prints what is attested.
+PRINTING = {
+    "quote_all_identifiers": "on",
+    "standard_conforming_strings": "off",
+    "bytea_output": "escape",
+    "DateStyle": "German, DMY",
+    "IntervalStyle": "sql_standard",
+    "TimeZone": "Asia/Kathmandu",
+    "extra_float_digits": "-15",
+    "xmlbinary": "hex",
+    "row_security": "off",
+    "search_path": "public",
+    "lc_monetary": "C",
+}
+
+
+def printing(db: Database, role: str | None = None, **settings: str) -> psycopg.Connection[Any]:
+    """Log in with settings of one's own."""
+    conn = db.connect(role)
+    for name, value in settings.items():
+        conn.execute("select set_config(%s, %s, false)", (name, value))
+    return conn
+
+
+def test_no_setting_of_the_session_makes_findings(healthy: Database) -> None:
+    # Views of memberships, whose definitions are attested.
+    run(healthy.connect(), r"""
+        create view public.boss as select organization_id, user_id from public.membership
+        where role ~ '^[A-Z]\w+$' and now() > '2020-01-01 10:00+03'::timestamptz
+            and '1 day 02:03:04'::interval > '0' and 0.1::float8 < 1 and '\x01'::bytea <> '';
+        alter view public.boss owner to app_owner""")  # fmt: skip
+    run(healthy.connect("app_owner"), "select audit.attach('boss', 'admin', organization =>"
+                                      " 'organization_id', subject => 'user_id')")  # fmt: skip
+    assert diagnose(healthy) == []
+    for role in (SUPERUSER, "app_auditor"):
+        for setting, value in PRINTING.items():
+            assert doctor.diagnose(printing(healthy, role, **{setting: value})) == [], setting
+
+
+@pytest.mark.parametrize("setting", PRINTING)
+def test_what_is_attested_under_any_setting_is_what_stands(
+    healthy: Database, setting: str
+) -> None:
+    conn = printing(healthy, **{setting: PRINTING[setting]})
+    facts = "select scope, kind, relation, name, fact from audit.attestation where id > %s"
+    [(last,)] = conn.execute("select max(id) from audit.attestation").fetchall()
+    run(conn, "select audit.attest('audit.event'); select audit.attest('public.membership')")
+    assert healthy.connect().execute(facts, [last]).fetchall() == []
+    name = psycopg.sql.Identifier(conn.info.dbname)
+    conn.execute(psycopg.sql.SQL("alter database {} set {} = {}").format(
+        name, psycopg.sql.Identifier(setting), PRINTING[setting]))  # fmt: skip
+    auditdb.install(healthy.dsn)
+    conn.execute(psycopg.sql.SQL("alter database {} reset all").format(name))
     assert diagnose(healthy) == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from typing import Any
 
 import psycopg
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 import auditdb
+from auditdb import Event
 from auditdb._attach import attach
 from auditdb._plain import as_cell, as_json, is_plain, plain
 from auditdb.cli import main
@@ -161,6 +163,58 @@ def test_a_cell_is_no_formula_unless_it_is_asked_for(db: Database, formula: str)
 
     assert actor() == "'" + plain(formula)
     assert actor("--csv-formulas", "keep") == plain(formula)
+
+
+def cells_by_semicolon(line: str) -> list[str]:
+    """Part a line as a spreadsheet does where a semicolon separates.
+
+    A quote opens only at the start of a cell, and after the closing one the cell goes on as it is.
+    """
+    cells, rest = [], line
+    while True:
+        quoted = re.match('"((?:[^"]|"")*)"', rest)
+        start = quoted[1].replace('""', '"') if quoted else ""
+        raw, mark, rest = rest[quoted.end() if quoted else 0 :].partition(";")
+        cells.append(start + raw)
+        if not mark:
+            return cells
+
+
+SEMICOLONS = [
+    ";=cmd|calc!A0",
+    "a;=cmd|calc!A0;b",
+    'a;"=cmd|calc!A0;',
+    "a; +1;",
+    'x";@SUM(1)',
+    ";-1",
+]
+
+
+@pytest.mark.parametrize("text", SEMICOLONS)
+def test_no_cell_is_a_formula_where_a_semicolon_separates(db: Database, text: str) -> None:
+    auditdb.record(
+        db.connect("app"), "auth.login", actor_id=text, organization_id=1, details={"a": text}
+    )
+    args = ("log", "--auditor", "--action", "auth.login", "--format", "csv")
+    out = run(db, *args).stdout
+    [head, line] = out.splitlines()
+    assert len(cells_by_semicolon(line)) > 1
+    for cell in cells_by_semicolon(line):
+        assert not re.match(r"[\s\"']*[=+@]|[\s\"]*-", cell) or cell.lstrip('" ')[0] == "'", cell
+    # Every cell is quoted.
+    assert line.count('","') == head.count('","') == len(Event.__dataclass_fields__) - 1
+    [row] = csv.DictReader(io.StringIO(out))
+    assert json.loads(row["details"])["a"] == text
+    [kept] = csv.DictReader(io.StringIO(run(db, *args, "--csv-formulas", "keep").stdout))
+    assert kept["actor_id"] == text
+
+
+def test_the_semicolons_of_naive_csv_make_formulas() -> None:
+    out = io.StringIO()
+    csv.writer(out).writerow([1, "a;=cmd|calc!A0;b"])
+    csv.writer(out, quoting=csv.QUOTE_ALL).writerow([1, "a;=cmd|calc!A0;b"])
+    for line in out.getvalue().splitlines():
+        assert "=cmd|calc!A0" in cells_by_semicolon(line)
 
 
 @given(st.text() | st.characters())

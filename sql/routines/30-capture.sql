@@ -220,7 +220,9 @@ $$;
 comment on function audit.wait_longer() is
     'Sets lock_timeout to 2 s where it is shorter, until the block that calls it is rolled back';
 
--- Advisory locks and prepared statements of the session outlive the block that made them.
+-- Advisory locks and prepared statements of the session outlive the block that made them. A
+-- statement counts with all that it is: one of the same name and another text would run as whoever
+-- executes it next. What it returns follows from these.
 create or replace function audit.held_locks() returns text[]
 language sql volatile set search_path = pg_catalog, pg_temp
 return array(
@@ -228,44 +230,75 @@ return array(
     from pg_locks
     where locktype = 'advisory' and pid = pg_backend_pid() and granted
     union all
-    select 'statement,' || name from pg_prepared_statements
+    select concat_ws(',', 'statement', length(name), name, extract(epoch from prepare_time),
+        from_sql, parameter_types::oid[], statement)
+    from pg_prepared_statements
 );
 comment on function audit.held_locks() is
     'The advisory locks and prepared statements that this session holds';
 
-create or replace function audit.release_locks(but text[]) returns void
+create or replace function audit.turn_lock(lock text, is_taken boolean) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
+    _part text[] := string_to_array(turn_lock.lock, ',');
+    _first int := _part[1]::bigint::bit(32)::int;
+    _second int := _part[2]::bigint::bit(32)::int;
+    _whole bigint := (_part[1]::bigint << 32) | _part[2]::bigint;
+    _is_shared boolean := _part[4] <> 'ExclusiveLock';
+begin
+    if _part[3] = '1' then
+        return case
+            when is_taken and _is_shared then pg_try_advisory_lock_shared(_whole)
+            when is_taken then pg_try_advisory_lock(_whole)
+            when _is_shared then pg_advisory_unlock_shared(_whole)
+            else pg_advisory_unlock(_whole) end;
+    end if;
+    return case
+        when is_taken and _is_shared then pg_try_advisory_lock_shared(_first, _second)
+        when is_taken then pg_try_advisory_lock(_first, _second)
+        when _is_shared then pg_advisory_unlock_shared(_first, _second)
+        else pg_advisory_unlock(_first, _second) end;
+end
+$$;
+comment on function audit.turn_lock(text, boolean) is
+    'Takes an advisory lock, or gives it back, once; false if it cannot';
+
+-- Strict: what held nothing down leaves everything as it is.
+create or replace function audit.release_locks(but text[]) returns void
+language plpgsql volatile strict set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _held text[];
     _lock text;
-    _part text[];
-    _left text[];
+    _length text;
 begin
     -- One that was taken more than once has to be given back as often.
     for _round in 1 .. 1000 loop
-        _left := array(select l from unnest(audit.held_locks()) as l where l <> all (but));
-        exit when _left = '{}';
-        foreach _lock in array _left loop
+        _held := audit.held_locks();
+        exit when _held = release_locks.but;
+        for _lock in select unnest(_held) except select unnest(release_locks.but) loop
             if _lock like 'statement,%' then
-                execute format('deallocate %I', substr(_lock, 11));
-                continue;
+                _length := split_part(_lock, ',', 2);
+                execute format('deallocate %I',
+                    substr(_lock, 12 + length(_length), _length::int));
+            else
+                perform audit.turn_lock(_lock, false);
             end if;
-            _part := string_to_array(_lock, ',');
-            perform case
-                when _part[3] = '1' and _part[4] = 'ExclusiveLock' then
-                    pg_advisory_unlock((_part[1]::bigint << 32) | _part[2]::bigint)
-                when _part[3] = '1' then
-                    pg_advisory_unlock_shared((_part[1]::bigint << 32) | _part[2]::bigint)
-                when _part[4] = 'ExclusiveLock' then
-                    pg_advisory_unlock(_part[1]::bigint::bit(32)::int, _part[2]::bigint::bit(32)::int)
-                else
-                    pg_advisory_unlock_shared(
-                        _part[1]::bigint::bit(32)::int, _part[2]::bigint::bit(32)::int)
-            end;
         end loop;
+        exit when not found;
+    end loop;
+    -- The session relies on a lock that it holds. Somebody may have got hold of it in between.
+    for _lock in
+        select unnest(release_locks.but) except select unnest(_held)
+    loop
+        continue when _lock like 'statement,%';
+        raise warning 'code of a mapping gave up advisory lock %, which %', _lock, case
+            when audit.turn_lock(_lock, true) then 'was taken again'
+            else 'somebody else holds now' end;
     end loop;
 end
 $$;
 comment on function audit.release_locks(text[]) is
-    'Gives back the advisory locks that code of the application took, and drops the statements that '
-    'it prepared, and no others';
+    'Gives back the advisory locks that code of the application took, takes again those that it '
+    'gave up, drops the statements that it prepared or replaced, and touches no others';

@@ -37,18 +37,11 @@ as $$
 declare
     _id int;
     _admin boolean;
-    _is_foreign boolean;
-    _locks text[];
+    -- Always: what runs no code when it is attached may do so later, by a cast or a policy.
+    _locks text[] := audit.held_locks();
 begin
-    for _id, _is_foreign in
-        select id, not mapping ? 'checked' or mapping -> 'checked' ? 'is_foreign'
-            or kind = 'admin'
-        from audit.attachment where mapping ? 'admin' order by id
-    loop
+    for _id in select id from audit.attachment where mapping ? 'admin' order by id loop
         _admin := false;
-        if _is_foreign then
-            _locks := audit.held_locks();
-        end if;
         -- Always rolled back, so that nothing which a mapping's code sets or does outlives the
         -- answer; one mapping gone stale leaves the others in force. The token is no mapping's.
         begin
@@ -63,9 +56,7 @@ begin
                 raise;
             when assert_failure or others then _admin := false;
         end;
-        if _is_foreign then
-            perform audit.release_locks(_locks);
-        end if;
+        perform audit.release_locks(_locks);
         if _admin then
             return true;
         end if;
@@ -260,6 +251,9 @@ $$;
 comment on function audit.set_policy(regclass, text, text, text, text) is
     'Creates a policy of the log, in the place of one of the same name';
 
+-- A column and a parameter would be compared where a row is found, after any cheaper condition of
+-- the reader's, and EXPLAIN ANALYZE tells whether they were. "true = (parameter)" needs no row: it
+-- is asked before any is read, and none is read where nobody views.
 create or replace function audit.furnish_policies() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -269,7 +263,8 @@ begin
     for _policy in
         select p.* from (values
             ('audit.event'::regclass, 'viewers_read_their_organization', 'select', 'audit_reader',
-                'using (organization_id = (select audit.viewer_organization()) '
+                'using ((organization_id, true) = (select v, v is not null '
+                'from audit.viewer_organization() as v) '
                 'and id >= any ((select audit.viewer_start())::bigint[]))'),
             ('audit.event', 'auditors_read_everything', 'select', 'audit_auditor', 'using (true)'),
             ('audit.event', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
@@ -287,9 +282,10 @@ begin
         where not exists (
             select from pg_policy as o
             where o.polrelid = p.relation and o.polname = p.name
-                -- That of 0.1.0 knew nothing of former organisations.
+                -- Those of former releases knew nothing of former organisations, or asked who reads
+                -- only where a row was found.
                 and (p.name <> 'viewers_read_their_organization'
-                    or pg_get_expr(o.polqual, o.polrelid) like '%viewer_start%')
+                    or pg_get_expr(o.polqual, o.polrelid) like '%IS NOT NULL%viewer_start%')
         )
     loop
         if _policy.relation = 'audit.event'::regclass then

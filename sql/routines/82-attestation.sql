@@ -121,8 +121,12 @@ $$;
 comment on function audit.beneath(regclass) is
     'The views and functions that say who is an admin by an attached table, and their definitions';
 
+-- Settings as those of audit.current_facts.
 create or replace function audit.relation_facts() returns setof audit.fact
 language sql stable set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off set standard_conforming_strings = on set bytea_output = 'hex'
+set datestyle = 'ISO' set intervalstyle = 'postgres' set timezone = 'UTC' set extra_float_digits = 1
+set xmlbinary = 'base64' set row_security = on
 as $$
     select s.scope, case when s.is_log then 'relation' else 'table' end, s.scope,
         case when s.is_log then c.oid::regclass::text else '' end,
@@ -232,8 +236,13 @@ $$;
 comment on function audit.grant_facts() is
     'Every privilege on the log that somebody other than its owner holds, or will hold by default';
 
+-- The settings that choose how PostgreSQL prints definitions, constants and names: what is attested
+-- by one session is compared by another.
 create or replace function audit.current_facts() returns setof audit.fact
 language sql stable set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off set standard_conforming_strings = on set bytea_output = 'hex'
+set datestyle = 'ISO' set intervalstyle = 'postgres' set timezone = 'UTC' set extra_float_digits = 1
+set xmlbinary = 'base64' set row_security = on
 as $$
     select * from audit.function_facts()
     union all select * from audit.trigger_facts()
@@ -329,6 +338,7 @@ comment on function audit.complete_attestation() is
 
 create or replace function audit.attest(scope regclass) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off set row_security = on
 as $$
 declare
     _changed jsonb := audit.record_attestation(

@@ -154,8 +154,10 @@ $$;
 comment on function audit.check_tables() is
     'Attached tables that are gone, created again, renamed, inherited from, or in other hands';
 
--- Runs as audit_mapper, whose privileges the capture has: what it may not read shows here. Nothing
--- is evaluated: no row is read, and OFFSET keeps the planner from doing so with constants.
+-- Runs as audit_mapper, whose privileges the capture has: what it may not read shows here. No row
+-- is read, and OFFSET keeps the planner from evaluating the columns of r as nulls. What the planner
+-- takes for constant it does evaluate: an immutable function of literals, the check of a domain. So
+-- may the code of a mapping run here too, and audit.try_mapper undoes what it leaves.
 create or replace function audit.try_expression(target regclass, name text, expression text)
 returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp

@@ -1,8 +1,12 @@
 -- Doctor: finds what cannot be prevented, and mends what is safe to mend.
 -- critical: events are or may be lost; warning: weaker than designed; notice: worth knowing.
 
+-- Settings as those of audit.current_facts, but for the time zone: findings tell times.
 create or replace function audit.doctor() returns setof audit.finding
 language sql stable security definer set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off set standard_conforming_strings = on set bytea_output = 'hex'
+set datestyle = 'ISO' set intervalstyle = 'postgres' set extra_float_digits = 1
+set xmlbinary = 'base64' set row_security = on
 as $$
     select f.*
     from (

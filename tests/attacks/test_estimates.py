@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,11 +16,16 @@ from psycopg.rows import dict_row
 from tests.attacks.conftest import act, scratch
 from tests.attacks.report import attack
 from tests.conftest import Database
+from tests.viewer import sign
 
 GROUP = "Reading what is not yours"
 VALUES = (
     "Estimates of EXPLAIN that depend on the value asked for: actors, subjects, targets,"
     " organisations"
+)
+RUNS = (
+    "EXPLAIN ANALYZE that tells whether an event exists by what was executed, without a token or"
+    " with another organisation's"
 )
 STATISTICS = "Statistics views (pg_stats and its like) as a reader"
 # Frequent in another organisation's events, rare there, and nowhere at all. Of one length each, for
@@ -237,6 +243,114 @@ def test_explain_spells_the_actors_of_a_naive_log(filled: Database) -> None:
         assert conn.execute("select count(*) as n from plain").fetchone() == {"n": 0}
         assert len(guesses(conn, "plain", "actor_id = '{}'", PROBES["actor_id"])) > 1
         assert len(guesses(conn, "plain", "organization_id = '{}'", ["2", "3", "99"])) > 1
+
+
+# Conditions that are cheaper than the policy's, or as cheap, of a value that exists and of others.
+EXISTS = {
+    "any": "{} = any (array['{}'])",
+    "range": "{0} >= any (array['{1}']) and {0} < any (array['{1}~'])",
+    "all": "{} = all (array['{}'])",
+    "equal": "{} = '{}'",
+    "unequal": "not {} <> '{}'",
+    "distinct": "{} is not distinct from '{}'",
+    "any of the other organisation": "organization_id = any (array['2'])"
+    " and {} = any (array['{}'])",
+    "equal in the other organisation": "organization_id = '2' and {} = '{}'",
+    "or": "({0} = '{1}' or {0} = 'x') and organization_id = any (array['2'])",
+}
+# Ones that need no operator at all; the latter of each pair is true of no event.
+BARE = [
+    ("actor_id is not null", "actor_id is null"),
+    ("impersonator_id is null", "subject_id is null"),
+    ("organization_id = any (array['2']) and new_values is not null",
+     "organization_id = any (array['2']) and new_values is null"),
+    ("actor_id <> any (array['x'])", "source <> any (array['x']) and actor_id is null"),
+    ("(id > 0) is true", "(id > 0) is not true"),
+    ("id > any (array[0])", "id < any (array[0])"),
+]  # fmt: skip
+SCANS = {
+    "indexes": ["enable_indexscan", "enable_bitmapscan", "enable_indexonlyscan"],
+    "whole": ["enable_seqscan"],
+    "none": [],
+}
+
+
+def executed(conn: psycopg.Connection[Any], log: str, condition: str) -> str:
+    """Return what EXPLAIN ANALYZE counts: loops, rows, rows removed, searches of an index."""
+
+    def counts(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {
+                key: counts(value)
+                for key, value in node.items()
+                if key in ("Plan", "Plans", "Node Type", "Subplan Name")
+                or re.match("Actual|Rows Removed|Index Searches|Heap|Exact|Lossy", key)
+            }
+        return [counts(part) for part in node] if isinstance(node, list) else node
+
+    row = conn.execute(
+        "explain (analyze, timing off, summary off, costs off, format json)"
+        f" select from {log} where {condition}".encode()
+    ).fetchone()
+    assert row is not None
+    return json.dumps(counts(next(iter(row.values()))))
+
+
+@contextlib.contextmanager
+def as_viewer(database: Database, viewer: str, off: str) -> Iterator[psycopg.Connection[Any]]:
+    """Log in as a reader without a token, or with one of organisation 1, with some scans off."""
+    with as_reader(database) as conn:
+        token = sign(database.key, "1", "1") if viewer == "another's token" else ""
+        conn.execute("select set_config('auditdb.viewer', %s, false)", (token,))
+        for scan in SCANS[off]:
+            conn.execute(f"set {scan} = off".encode())
+        yield conn
+
+
+@attack(GROUP, RUNS, outcome="B")
+@pytest.mark.parametrize("off", SCANS)
+@pytest.mark.parametrize("viewer", ["no token", "another's token"])
+def test_what_is_executed_does_not_depend_on_the_value_asked_for(
+    filled: Database, viewer: str, off: str
+) -> None:
+    with as_viewer(filled, viewer, off) as conn:
+        if viewer == "no token":
+            assert conn.execute("select count(*) as n from audit.event").fetchone() == {"n": 0}
+        for log in LOGS:
+            for column in ("actor_id", "subject_id", "target_id", "action"):
+                for condition in EXISTS.values():
+                    seen = {
+                        executed(conn, log, condition.format(column, value))
+                        for value in PROBES[column]
+                    }
+                    assert len(seen) == 1, (log, column, condition, seen)
+
+
+@attack(GROUP, RUNS, outcome="B")
+@pytest.mark.parametrize("off", SCANS)
+@pytest.mark.parametrize("pair", BARE)
+def test_what_is_executed_without_a_token_does_not_depend_on_what_there_is(
+    filled: Database, pair: tuple[str, str], off: str
+) -> None:
+    with as_viewer(filled, "no token", off) as conn:
+        for condition in pair:
+            plan = executed(conn, "audit.event", condition)
+            assert '"Actual Loops": 1' in plan
+            # No scan of a month, and who reads was asked all the same.
+            for scan in re.findall(r'"Node Type": "(?:Seq|Index|Bitmap)[^{}]*', plan):
+                assert '"Actual Loops": 0' in scan, (condition, plan)
+            assert re.search(r'InitPlan 1[^{}]*"Actual Loops": 1', plan), (condition, plan)
+
+
+@attack(GROUP, RUNS, outcome="B", twin=True)
+def test_what_is_executed_tells_the_actors_of_a_naive_log(filled: Database) -> None:
+    with as_viewer(filled, "no token", "none") as conn:
+        assert conn.execute("select count(*) as n from plain").fetchone() == {"n": 0}
+        seen = {
+            executed(conn, "plain", EXISTS["any"].format("actor_id", value))
+            for value in PROBES["actor_id"]
+        }
+    assert len(seen) == 2
 
 
 VIEWS = {

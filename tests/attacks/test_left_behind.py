@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from psycopg.rows import dict_row
 from auditdb import doctor
 from auditdb._status import status
 from tests.attacks import naive
-from tests.attacks.conftest import SERVICES
+from tests.attacks.conftest import SERVICES, look
 from tests.attacks.hostile import ROADS_TO_CAPTURE, Road, build, heard, whom
 from tests.attacks.report import attack
 from tests.conftest import Database
@@ -30,6 +31,8 @@ ROWS = {
     "deferred": "Deferred triggers that code of a mapping leaves for the end of another's"
     " transaction",
 }
+REPLACED = "A prepared statement of the session that code of a mapping replaces by one of its own"
+GIVEN_UP = "Advisory locks of the session that code of a mapping or a rule for admins gives up"
 
 SETTINGS = {
     "search_path": "svc, pg_catalog",
@@ -387,6 +390,256 @@ def test_code_of_a_mapping_does_not_choose_who_acts(db: Database, road: str) -> 
         assert now == {"c": CONTEXT}
     events = db.events("db_user = 'app'")
     assert [event["actor_id"] for event in events] == ["7"] * 4
+
+
+MINE = "prepare mine (int) as select 'mine as ' || current_user || $1 as v"
+REPLACES = body("deallocate mine", "prepare mine (int) as select 'evil as ' || current_user as v")
+GIVES_UP = body("select pg_catalog.pg_advisory_unlock_all()")
+LOCKS = (
+    "select pg_advisory_lock(667010), pg_advisory_lock_shared(-667011),"
+    " pg_advisory_lock(667, -12), pg_advisory_lock_shared(-667, 13)"
+)
+FOLDED = """
+create function svc.hostile_folded(t text) returns text immutable language plpgsql as $f$
+begin
+    perform svc.hostile();
+    return t;
+end $f$;
+create table svc.folded (id int primary key, organization_id int);
+select audit.attach('svc.folded', 'folded', subject => $$svc.hostile_folded('x')$$);
+"""
+
+
+def meet(db: Database, hostile: str, road: Road | None) -> None:
+    """Let the service build its code, and commit."""
+    admin = login(db, None)
+    admin.execute(SERVICES)
+    build(admin, hostile, road)
+    look(admin)
+    admin.execute("grant insert on svc.thing to public")
+
+
+def write_thing(conn: psycopg.Connection[Any]) -> None:
+    conn.execute("insert into svc.thing values (1, 1, 'fine', '(1,2)', 'a')")
+
+
+def ask_doctor(conn: psycopg.Connection[Any]) -> None:
+    conn.execute("select * from audit.doctor()")
+
+
+@attack(GROUP, REPLACED, outcome="B")
+@pytest.mark.parametrize("context", ["", "no json"])
+@pytest.mark.parametrize("road", ROADS_TO_CAPTURE)
+def test_a_statement_that_a_write_replaced_is_gone(db: Database, road: str, context: str) -> None:
+    meet(db, REPLACES, ROADS_TO_CAPTURE[road])
+    conn = login(db, "app")
+    conn.execute("select set_config('auditdb.context', %s, false)", (context,))
+    conn.execute(MINE)
+    with heard(conn) as said:
+        write_thing(conn)
+    if not said and "cast" in road:  # By the fast path nothing is cast.
+        assert conn.execute("execute mine (1)").fetchone() == {"v": "mine as app1"}
+        return
+    assert whom(said) == {"audit_mapper"}
+    with pytest.raises(pg.InvalidSqlStatementName):
+        conn.execute("execute mine (1)")
+
+
+@attack(GROUP, REPLACED, outcome="B")
+def test_a_statement_that_is_replaced_within_one_message_is_gone(db: Database) -> None:
+    """When it was prepared is then no difference."""
+    meet(db, REPLACES, ROADS_TO_CAPTURE["a function"])
+    conn = login(db, "app")
+    conn.execute(f"{MINE}; insert into svc.thing values (1, 1, 'fine', '(1,2)', 'a')".encode())
+    with pytest.raises(pg.InvalidSqlStatementName):
+        conn.execute("execute mine (1)")
+
+
+@attack(GROUP, REPLACED, outcome="B")
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_statement_that_doctor_replaced_is_gone(db: Database, folded: bool) -> None:
+    meet(db, REPLACES, None)
+    conn = login(db, "other_owner")
+    conn.execute(
+        FOLDED
+        if folded
+        else "create table svc.member (id int primary key, organization_id int, user_id int,"
+        " role text); select audit.attach('svc.member', 'membership',"
+        " admin => $$svc.hostile_constant('x') and svc.hostile_true(r.id)$$)"
+    )
+    conn = login(db, None)
+    conn.execute(MINE)
+    with heard(conn) as said:
+        ask_doctor(conn)
+    assert whom(said) == {"audit_mapper"}
+    with pytest.raises(pg.InvalidSqlStatementName):
+        conn.execute("execute mine (1)")
+
+
+@attack(GROUP, REPLACED, outcome="B")
+def test_statements_of_any_name_and_kind_that_nobody_touched_stay(db: Database) -> None:
+    meet(db, REPLACES, ROADS_TO_CAPTURE["a function"])
+    conn = login(db, "app")
+    names = ["mine, 12", "é\n'\"", "statement,1", "x" * 63]
+    for name in names:
+        quoted = '"' + name.replace('"', '""') + '"'
+        conn.execute(f"prepare {quoted} (int[], text) as select $1, $2, '{{,}}'".encode())
+    write_thing(conn)
+    found = conn.execute("select name from pg_prepared_statements").fetchall()
+    assert {row["name"] for row in found} == set(names)
+
+
+@attack(GROUP, REPLACED, outcome="B")
+def test_statements_of_any_name_that_code_prepared_go(db: Database) -> None:
+    prepares = body('prepare "ours, 12" as select 1', 'prepare "é\n""" as select 1')
+    meet(db, prepares, ROADS_TO_CAPTURE["a function"])
+    conn = login(db, "app")
+    write_thing(conn)
+    assert conn.execute("select name from pg_prepared_statements").fetchall() == []
+
+
+@attack(GROUP, REPLACED, outcome="B", twin=True)
+def test_a_naive_log_lets_its_mappings_replace_statements(db: Database) -> None:
+    admin = login(db, None)
+    admin.execute(naive.SETUP)
+    admin.execute(SERVICES)
+    build(admin, REPLACES)
+    admin.execute(NAIVE)
+    conn = login(db, None)
+    conn.execute(MINE)
+    conn.execute("insert into svc.thing values (1, 1)")
+    assert conn.execute("execute mine (1)").fetchone() == {"v": "evil as postgres"}
+
+
+@attack(GROUP, GIVEN_UP, outcome="B")
+@pytest.mark.parametrize(
+    "road", ["a function", "a domain", "a restrictive policy of a lookup table", None]
+)
+def test_a_lock_that_code_gave_up_is_taken_again(db: Database, road: str | None) -> None:
+    meet(db, GIVES_UP, ROADS_TO_CAPTURE[road] if road else None)
+    if not road:
+        login(db, "other_owner").execute(FOLDED)
+    conn = login(db, "app" if road else None)
+    conn.execute(LOCKS)
+    before = state(conn)
+    assert len(before["locks"]) == 4
+    with heard(conn) as said:
+        (write_thing if road else ask_doctor)(conn)
+    assert left(before, state(conn)) == {}
+    assert sum("which was taken again" in line for line in said) >= 4
+    # Once: the session gives it back as ever.
+    assert conn.execute("select pg_advisory_unlock(667010) as v").fetchone() == {"v": True}
+    assert 667010 not in state(conn)["locks"]
+
+
+@attack(GROUP, GIVEN_UP, outcome="B")
+def test_a_lock_that_another_got_hold_of_is_named(db: Database) -> None:
+    conn, other = login(db, None), login(db, None)
+    held = conn.execute("select pg_advisory_lock(667010), audit.held_locks() as v").fetchone()
+    conn.execute("select pg_advisory_unlock_all()")
+    other.execute("select pg_advisory_lock(667010)")
+    assert held is not None
+    with heard(conn) as said:
+        conn.execute("select audit.release_locks(%s)", (held["v"],))
+    assert [line for line in said if "which somebody else holds now" in line]
+
+
+@attack(GROUP, GIVEN_UP, outcome="B", twin=True)
+def test_a_naive_log_lets_its_mappings_give_up_locks(db: Database) -> None:
+    admin = login(db, None)
+    admin.execute(naive.SETUP)
+    admin.execute(SERVICES)
+    build(admin, GIVES_UP)
+    admin.execute(NAIVE)
+    conn = login(db, None)
+    conn.execute(LOCKS)
+    conn.execute("insert into svc.thing values (1, 1)")
+    assert state(conn)["locks"] == []
+
+
+UNSEEN = (
+    "One hold more of an advisory lock that the session holds, or a cursor of its that is closed"
+)
+ADMITTED = "How often the session holds a lock cannot be known."
+HIDDEN = {
+    "a hold": ("select pg_catalog.pg_advisory_lock(667010)", "select pg_advisory_lock(667010)"),
+    "a cursor": ("close ours", "declare ours cursor with hold for select 1"),
+}
+
+
+def remains(conn: psycopg.Connection[Any]) -> Any:
+    """Return whether lock and cursor are there after one hold was given back."""
+    with contextlib.suppress(psycopg.Error):
+        conn.execute("select pg_advisory_unlock(667010)")
+    return conn.execute(
+        "select (select count(*) from pg_locks where locktype = 'advisory') as locks,"
+        " (select count(*) from pg_cursors where name = 'ours') as cursors"
+    ).fetchone()
+
+
+@attack(GROUP, UNSEEN, outcome="U", documented=ADMITTED)
+@pytest.mark.parametrize(("does", "before"), HIDDEN.values(), ids=HIDDEN)
+def test_a_hold_and_a_cursor_are_not_put_back(db: Database, does: str, before: str) -> None:
+    meet(db, body(does), ROADS_TO_CAPTURE["a function"])
+    conn = login(db, "app")
+    conn.execute(before.encode())
+    write_thing(conn)
+    assert remains(conn) == {"locks": int("lock" in does), "cursors": 0}
+
+
+@attack(GROUP, UNSEEN, outcome="U", documented=ADMITTED, twin=True)
+@pytest.mark.parametrize(("does", "before"), HIDDEN.values(), ids=HIDDEN)
+def test_nor_are_they_by_a_naive_log(db: Database, does: str, before: str) -> None:
+    admin = login(db, None)
+    admin.execute(naive.SETUP)
+    admin.execute(SERVICES)
+    build(admin, body(does))
+    admin.execute(NAIVE)
+    conn = login(db, None)
+    conn.execute(before.encode())
+    conn.execute("insert into svc.thing values (1, 1)")
+    assert remains(conn) == {"locks": int("lock" in does), "cursors": 0}
+
+
+LATER_CODE = {
+    "a cast of an enum": """
+create type svc.role as enum ('ADMIN', 'OWNER', 'MEMBER');
+create table svc.member (organization_id int, user_id int, role svc.role);
+insert into svc.member values (55, 5, 'ADMIN');
+select audit.attach('svc.member', 'membership');
+create function svc.role_text(svc.role) returns text language plpgsql as $f$
+begin
+    perform svc.hostile();
+    return 'ADMIN';
+end $f$;
+create cast (svc.role as text) with function svc.role_text(svc.role) as implicit;
+""",
+    "a policy of the table": """
+create table svc.member (organization_id int, user_id int, role text);
+insert into svc.member values (55, 5, 'ADMIN');
+select audit.attach('svc.member', 'membership');
+alter table svc.member enable row level security;
+create policy later on svc.member using (svc.hostile_true(user_id));
+""",
+}
+
+
+@attack(GROUP, ROWS["locks"], outcome="B")
+@pytest.mark.parametrize("what", ["locks", "prepared"])
+@pytest.mark.parametrize("code", LATER_CODE)
+def test_code_that_a_rule_for_admins_meets_later_leaves_nothing(
+    db: Database, code: str, what: str
+) -> None:
+    meet(db, BODIES[what], None)
+    login(db, "other_owner").execute(LATER_CODE[code].encode())
+    token = sign(db.key, "5", "55")
+    conn = login(db, "app_reader")
+    before = state(conn)
+    with heard(conn) as said, conn.transaction():
+        conn.execute("select set_config('auditdb.viewer', %s, true)", (token,))
+        conn.execute("select count(*) from audit.event")
+    assert whom(said) == {"audit_mapper"}
+    assert left(before, state(conn)) == {}
 
 
 NAIVE = """
