@@ -24,8 +24,9 @@ from auditdb.errors import AuditError, from_psycopg
 
 # Held by install, attach and maintenance alike, so that none sees the others' work half done.
 LOCK = "hashtextextended('auditdb', 0)"
-# Names are looked up when a view or a policy is made: not where others may have put their own.
-PIN = "set search_path = pg_catalog, pg_temp"
+# Names are looked up when a view or a policy is made: not where others may have put their own. And
+# where strings do not conform, a backslash in a pattern says nothing.
+PIN = "set search_path = pg_catalog, pg_temp;\nset standard_conforming_strings = on"
 
 
 def sql_directory() -> Traversable:
@@ -51,7 +52,8 @@ def script() -> str:
     """Return all of auditdb as one SQL script, for psql and for other migration tools.
 
     Run it in one transaction, as a superuser or a role with CREATEROLE. It may be run again, over
-    an older version too, and ends in the same schema as `install`.
+    an older version too, and ends in the same schema as `install`. Where the database sets
+    standard_conforming_strings to off, send it statement by statement, as psql does.
 
     >>> script().startswith("-- auditdb")
     True
@@ -77,7 +79,7 @@ def script() -> str:
         )
     parts.append(routines())
     parts += ["do $$ begin perform audit.finish_install(); end $$;", "reset role;", _RESIGN]
-    parts.append("reset search_path;")
+    parts.append("reset search_path;\nreset standard_conforming_strings;")
     return "\n".join(parts) + "\n"
 
 

@@ -411,7 +411,8 @@ def test_nothing_raises(conn: psycopg.Connection[Any]) -> None:
 GROWING = {
     "token lines": "repeat(E'token: abc\n', {n} / 11)",
     "json lines": """repeat(E'{{"user":"a","password":"b","n":1}}\n', {n} / 34)""",
-    "names": "(select string_agg('token_' || i || ': x', E'\n') from generate_series(1, {n} / 14) i)",
+    "names": "(select string_agg('token_' || i || ': x', E'\n')"
+    " from generate_series(1, {n} / 14) as i)",
     "settings": "(select string_agg('export API_KEY_' || i || '=abc def', E'\n')"
     " from generate_series(1, {n} / 28) as i)",
     "parameters": "'https://x/?' || repeat('token=1&', {n} / 8)",

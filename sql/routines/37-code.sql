@@ -19,6 +19,7 @@ comment on function audit.part_code(jsonb, text, text) is
 -- Fits an index, and shows no secret.
 create or replace function audit.name_code(mapping jsonb, part text, side text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _code text := audit.part_code(mapping, part, side);
@@ -259,6 +260,7 @@ comment on function audit.values_code(regclass, jsonb, text) is
 
 create or replace function audit.action_code(mapping jsonb, op text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _verbs jsonb := action_code.mapping -> 'verbs';

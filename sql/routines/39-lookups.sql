@@ -30,6 +30,7 @@ create or replace function audit.parse_expression(
     out tree text, out reads jsonb, out functions text[], out types boolean
 )
 language plpgsql volatile set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _probe regprocedure;
@@ -164,6 +165,7 @@ comment on function audit.missing_column(regclass, text) is
 create or replace function audit.check_expression(target regclass, name text, expression text)
 returns jsonb
 language plpgsql volatile set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _owner regrole := (select relowner from pg_class where oid = check_expression.target);
