@@ -643,3 +643,16 @@ end
 $$;
 comment on function audit.redact_json(jsonb) is
     'A document without the secrets in it: under names that are secrets, and in texts';
+
+create or replace function audit.redact_details(value jsonb) returns jsonb
+language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _redacted constant jsonb := audit.redact_json(value);
+begin
+    return case when jsonb_typeof(_redacted) = 'object' then _redacted
+        else jsonb_build_object('all', _redacted) end;
+end
+$$;
+comment on function audit.redact_details(jsonb) is
+    'Details without the secrets in them; an object also where all of it is redacted';
