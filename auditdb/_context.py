@@ -18,6 +18,7 @@ from psycopg import AsyncConnection, Connection
 from psycopg.pq import Escaping
 
 from auditdb._arguments import check_details
+from auditdb._details import without_secrets
 from auditdb._session import (
     AsyncBegun,
     Begun,
@@ -90,7 +91,8 @@ def context(
         impersonator_id: the administrator who acts as the actor.
         source: the way in, such as `api`, `saml`, `scim`, `cli` or `system`; by default `web`.
         organization_id: for events whose row belongs to no organisation.
-        details: what else each event shall say, such as `ip`, `user_agent` or `request_id`.
+        details: what else each event shall say, such as `ip`, `user_agent` or `request_id`. Values
+            under names of secrets are redacted; texts are not searched.
 
     Yields:
         The transaction; `raise psycopg.Rollback(transaction)` leaves it without an error.
@@ -260,4 +262,6 @@ def _parameters(
                 f"{name} is longer than 200 characters; put long values into details"
             )
     check_actor_type(who["actor_type"])
-    return {**who, "details": as_json(details)}
+    given = as_json(details)
+    given.obj = without_secrets(given.obj)
+    return {**who, "details": given}

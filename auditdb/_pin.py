@@ -17,14 +17,16 @@ from psycopg.rows import tuple_row
 # Every name here says its schema: these run before the pin.
 _READ: LiteralString = """
 select pg_catalog.current_setting('search_path'), pg_catalog.current_setting('DateStyle'),
-    pg_catalog.current_setting('IntervalStyle')
+    pg_catalog.current_setting('IntervalStyle'),
+    pg_catalog.current_setting('standard_conforming_strings')
 """
 _SET: LiteralString = """
 select pg_catalog.set_config('search_path', %s, true), pg_catalog.set_config('DateStyle', %s, true),
-    pg_catalog.set_config('IntervalStyle', %s, true)
+    pg_catalog.set_config('IntervalStyle', %s, true),
+    pg_catalog.set_config('standard_conforming_strings', %s, true)
 """
-# psycopg reads times in the styles of ISO alone.
-_PINNED = ("pg_catalog, pg_temp", "ISO", "postgres")
+# psycopg reads times in the styles of ISO alone. Expressions mean what they mean to their capture.
+_PINNED = ("pg_catalog, pg_temp", "ISO", "postgres", "on")
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from auditdb.errors import AuditError, from_psycopg
 # Held by install, attach and maintenance alike, so that none sees the others' work half done.
 LOCK = "hashtextextended('auditdb', 0)"
 # Names are looked up when a view or a policy is made: not where others may have put their own. The
-# other settings choose how names and texts are read and printed, and whether the owner sees its own.
+# other settings choose how names and texts are read and printed, and what the owner sees.
 PINS = {
     "search_path": "pg_catalog, pg_temp",
     "quote_all_identifiers": "off",
@@ -58,7 +58,8 @@ def script() -> str:
     """Return all of auditdb as one SQL script, for psql and for other migration tools.
 
     Run it in one transaction, as a superuser or a role with CREATEROLE. It may be run again, over
-    an older version too, and ends in the same schema as `install`.
+    an older version too, and ends in the same schema as `install`. Where the database sets
+    standard_conforming_strings to off, send it statement by statement, as psql does.
 
     >>> script().startswith("-- auditdb")
     True

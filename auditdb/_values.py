@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -38,6 +38,14 @@ def as_text(name: str, value: Id | None) -> str | None:
     if _NO_TEXT.search(text):
         raise InvalidInput(f"{name} holds a NUL or half a surrogate pair, which is not text")
     return text
+
+
+@overload
+def as_json(value: Mapping[str, Any]) -> Jsonb: ...
+
+
+@overload
+def as_json(value: None) -> None: ...
 
 
 def as_json(value: Mapping[str, Any] | None) -> Jsonb | None:

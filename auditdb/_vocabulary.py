@@ -7,7 +7,7 @@ import itertools
 import re
 import tomllib
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 VOCABULARY: dict[str, Any] = tomllib.loads(
@@ -17,7 +17,8 @@ _PUNCTUATION = str.maketrans(" _./:$@#+[]~", "-" * 12)
 _TOKEN = re.compile(r"\(\^\|-\)|\(-\|\$\)|\[a-z-?\][*+]?|.")
 
 
-@cache
+# Names come from requests as well: these must not fill the memory.
+@lru_cache(maxsize=65536)
 def normal_name(name: str) -> str:
     """Return a name in lower case, its words apart by "-", and between two of these.
 

@@ -80,6 +80,19 @@ def test_every_function_pins_its_search_path(db: Database) -> None:
     )
 
 
+def test_every_function_reads_its_backslashes_alike_in_every_session(db: Database) -> None:
+    # Where strings do not conform, a pattern that is no parsed body loses its backslashes.
+    read_late = """select oid::regprocedure::text from pg_proc
+        where pronamespace = 'audit'::regnamespace and prosqlbody is null
+            and not coalesce(proconfig @> '{standard_conforming_strings=on}', false)"""
+    assert found(db, f"{read_late} and strpos(prosrc, chr(92)) > 0") == []
+    # And what holds text of a mapping, or executes it.
+    assert found(db, f"{read_late} and proname ~ '^((read|organization|admin)_[0-9]+|evaluate)$'"
+        ) == []  # fmt: skip
+    # Each setting costs time at every row.
+    assert found(db, f"{read_late} and proname ~ '^capture_[0-9]+_update$' limit 1") != []
+
+
 def test_every_function_of_the_repository_declares_its_volatility() -> None:
     undeclared = []
     for path in sorted(MIGRATIONS.parent.rglob("*.sql")):

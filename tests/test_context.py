@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -16,6 +18,8 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from auditdb import ConnectionFailed, InvalidInput, Refused, context, context_async
 from auditdb._arguments import check_details
 from auditdb._context import _ARGUMENTS
+from auditdb._details import WORDS
+from auditdb._vocabulary import VOCABULARY, likes
 from tests.conftest import Database
 from tests.trips import counted
 
@@ -550,3 +554,48 @@ def test_python_refuses_identifiers_of_more_than_200_characters(db: Database, na
             assert in_force(conn)[name] == "é" * 200
         with pytest.raises(InvalidInput, match=f"{name} is longer than 200"):
             context(conn, **{name: "é" * 201})
+
+
+def test_values_under_names_of_secrets_do_not_enter_a_context(workflow: Database) -> None:
+    conn = workflow.connect("app")
+    given: dict[str, Any] = {"password": "x",
+        "proxy": [{"apiKey": 7, "is_secret": "y", "token": None}],
+        "headers": {"Accept": "a", "X-Foo": "b", "X-Bar": None}, "has_password": "z",
+        "a" * 300 + "_secret": "c"}  # fmt: skip
+    shown = {"password": "[redacted]", "proxy": [{"apiKey": "[redacted]", "is_secret": "y"}],
+        "headers": {"Accept": "a", "X-Foo": "[redacted]"}, "has_password": "z",
+        "a" * 300 + "_secret": "[redacted]"}  # fmt: skip
+    for _ in range(2):  # the second is set at less cost
+        with context(conn, actor_id=7, **given):
+            conn.execute(RENAME)
+            assert in_force(conn)["details"] == shown
+            with context(conn, cookie="x"):
+                assert in_force(conn)["details"] == {**shown, "cookie": "[redacted]"}
+    assert [event["details"] for event in modified(workflow)] == [shown, shown]
+
+
+def test_a_context_set_in_sql_holds_no_secret(db: Database) -> None:
+    conn = db.connect("app")
+    with conn.transaction():
+        conn.execute("""select audit.set_context(details =>
+            '{"a": "https://u:hunter2@h/", "passwords": ["x"], "ip": "192.0.2.1"}')""")
+        assert in_force(conn)["details"] == {
+            "a": "https://u:[redacted]@h/", "passwords": "[redacted]", "ip": "192.0.2.1",
+        }  # fmt: skip
+
+
+def test_the_words_of_secrets_are_those_of_the_vocabulary() -> None:
+    words = [*VOCABULARY["secret"], "header"]
+    assert "|".join(words) == WORDS.pattern
+    # Each name of headers has that word, whatever stands around it.
+    assert all("header" in like for like in likes("headers"))
+
+
+def test_names_of_the_usual_details_load_no_vocabulary() -> None:
+    code = (
+        "import sys; from auditdb._details import without_secrets;"
+        "without_secrets({'ip': 1, 'user_agent': 'x', 'request_id': 'y', 'reason': 'z'});"
+        "assert 'auditdb._vocabulary' not in sys.modules;"
+        "assert without_secrets({'token': 1}) == {'token': '[redacted]'}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -620,9 +620,7 @@ def test_no_setting_of_the_session_makes_findings(healthy: Database) -> None:
 
 
 @pytest.mark.parametrize("setting", PRINTING)
-def test_what_is_attested_under_any_setting_is_what_stands(
-    healthy: Database, setting: str
-) -> None:
+def test_what_is_attested_under_any_setting_is_what_stands(healthy: Database, setting: str) -> None:
     conn = printing(healthy, **{setting: PRINTING[setting]})
     facts = "select scope, kind, relation, name, fact from audit.attestation where id > %s"
     [(last,)] = conn.execute("select max(id) from audit.attestation").fetchall()

@@ -8,8 +8,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
-from auditdb import ConnectionFailed, InvalidInput, Refused, context, record, record_async
+from auditdb import ConnectionFailed, InvalidInput, Refused, attempt, context, record, record_async
+from auditdb.cli import main
 from tests.conftest import Database
 
 
@@ -197,3 +199,51 @@ def test_details_of_a_context_are_an_object_and_never_stand_for_the_log_s_own(
     conn.execute("select audit.record_event('report.exported', details => '{\"b\": 2}')")
     conn.commit()
     assert db.events()[0]["details"] == recorded
+
+
+SECRETS: dict[str, Any] = {
+    "password": "hunter2",
+    "url": "https://u:hunter2@x/",
+    "k": {"api_key": "hunter2", "n": 1, "token_type": "x"},
+    "said": ["Authorization: Bearer hunter2hunter2"],
+}
+SHOWN = {
+    "password": "[redacted]",
+    "url": "https://u:[redacted]@x/",
+    "k": {"api_key": "[redacted]", "n": 1, "token_type": "x"},
+    "said": ["Authorization: [redacted]"],
+}
+
+
+def test_no_secret_is_recorded(db: Database) -> None:
+    conn = db.connect("app")
+    record(conn, "invoice.paid", details=SECRETS, old_values=SECRETS, new_values=SECRETS)
+    (event,) = db.events()
+    assert event["details"] == event["old_values"] == event["new_values"] == SHOWN
+
+
+def test_no_secret_of_the_command_line_is_recorded(db: Database) -> None:
+    arguments = ["record", "invoice.paid", "--detail", "password=hunter2"]
+    result = CliRunner().invoke(main, ["--dsn", db.conninfo("app"), *arguments])
+    assert result.exit_code == 0, result.output
+    assert [event["details"] for event in db.events()] == [{"password": "[redacted]"}]
+
+
+def test_no_secret_of_an_error_is_recorded(db: Database) -> None:
+    with pytest.raises(RuntimeError), attempt(db.connect("app"), "invoice.paid"):
+        raise RuntimeError("could not connect to postgresql://u:hunter2@h/db")
+    (event,) = db.events()
+    assert event["details"]["error"]["message"] == (
+        "could not connect to postgresql://u:[redacted]@h/db"
+    )
+
+
+def test_details_that_cannot_be_taken_apart_are_an_object_still(db: Database) -> None:
+    conn = db.connect()
+    conn.execute(
+        "create or replace function audit.redact_json(value jsonb) returns jsonb"
+        " language sql immutable set search_path = pg_catalog, pg_temp"
+        """ return '"[redacted]"'::jsonb"""
+    )
+    record(conn, "invoice.paid", details={"a": 1})
+    assert [event["details"] for event in db.events()] == [{"all": "[redacted]"}]

@@ -9,7 +9,7 @@ create or replace function audit.set_context(
     organization_id text default null,
     details jsonb default null
 ) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
     if set_context.actor_type is null
@@ -37,15 +37,16 @@ begin
         'impersonator_id', set_context.impersonator_id,
         'source', set_context.source,
         'organization_id', set_context.organization_id,
-        'details', set_context.details
+        'details', audit.redact_details(set_context.details)
     ))::text, true);
 end
 $$;
+-- Definer: writers may not execute what redacts.
 comment on function audit.set_context(text, text, text, text, text, jsonb) is
     'Says who acts, and from where, until the current transaction ends. While impersonating, '
     'actor_id '
     'is the impersonated user and impersonator_id the administrator. organization_id serves events '
-    'whose row belongs to no organisation. details goes into every event';
+    'whose row belongs to no organisation. details goes into every event, without the secrets in it';
 
 create or replace function audit.clear_context() returns void
 language sql volatile set search_path = pg_catalog, pg_temp

@@ -105,6 +105,7 @@ comment on function audit.percent_decode(text) is
 
 create or replace function audit.redact_value(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 begin
     return case
@@ -121,6 +122,7 @@ comment on function audit.redact_value(text) is
 
 create or replace function audit.redact_parameter(parts text[]) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _name text := case when parts[2] like '%\%%' then audit.percent_decode(parts[2])
@@ -141,6 +143,7 @@ comment on function audit.redact_parameter(text[]) is
 -- In these two, pieces between what a pattern finds, and what it finds, one after the other.
 create or replace function audit.redact_addresses(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
     set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -168,6 +171,7 @@ comment on function audit.assignment_names(text) is
 
 create or replace function audit.redact_assignments(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
     set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -205,6 +209,7 @@ comment on function audit.before_pair() is
 -- A name and its value beside each other under names of their own: {name: password, value: x}.
 create or replace function audit.redact_pairs(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _head constant text := audit.before_pair();
@@ -228,6 +233,7 @@ comment on function audit.before_option() is
 
 create or replace function audit.redact_options(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _names constant text := audit.find_names(redact_options.value, audit.before_option() || '(\w[\w-]*)\s');
@@ -244,6 +250,7 @@ comment on function audit.redact_options(text) is
 -- Where a setting stands on a line of its own, all of the line is its value.
 create or replace function audit.redact_lines(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _head constant text := '(?:^|[\r\n])[ \t]*(?:export[ \t]+|set[ \t]+|-[ \t]+)?';
@@ -259,6 +266,7 @@ comment on function audit.redact_lines(text) is
 
 create or replace function audit.redact_url(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _text text := redact_url.value;
@@ -279,6 +287,7 @@ comment on function audit.redact_url(text) is
 -- Each to its end at once: to look for "@" from each "://" of a long text may take hours.
 create or replace function audit.redact_urls(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
     set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -299,6 +308,7 @@ comment on function audit.redact_urls(text) is
 -- The same questions, without an answer to where the secret ends.
 create or replace function audit.has_secret(value text) returns boolean
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 begin
     return audit.assignment_names(value) is not null
@@ -318,6 +328,7 @@ comment on function audit.has_secret(text) is
 
 create or replace function audit.redact_steps(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _text text := redact_steps.value collate "C";
@@ -355,6 +366,7 @@ comment on function audit.redact_steps(text) is
 -- two values under one name a document keeps the last.
 create or replace function audit.redact_document(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _given jsonb;
@@ -376,6 +388,7 @@ comment on function audit.redact_document(text) is
 
 create or replace function audit.redact_text(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _text text;
@@ -431,6 +444,7 @@ comment on function audit.redact_text(text) is
 -- Bytes are read as UTF-8, else with all but ASCII escaped, zeros left out: UTF-16 is read as well.
 create or replace function audit.redact_bytes(value bytea) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _text text;
@@ -476,6 +490,7 @@ comment on function audit.names_in(jsonb) is
 
 create or replace function audit.is_option(value jsonb) returns boolean
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 begin
     return jsonb_typeof(value) = 'string' and (value #>> '{}') collate "C" like '-%'
@@ -585,6 +600,7 @@ comment on function audit.redact_node(jsonb, text[], text[], int, boolean) is
 -- text, or a name that is a value, may hold a secret too.
 create or replace function audit.needles_in(value jsonb, secrets text[]) returns text[]
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _text constant text := value::text collate "C";
@@ -627,3 +643,16 @@ end
 $$;
 comment on function audit.redact_json(jsonb) is
     'A document without the secrets in it: under names that are secrets, and in texts';
+
+create or replace function audit.redact_details(value jsonb) returns jsonb
+language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _redacted constant jsonb := audit.redact_json(value);
+begin
+    return case when jsonb_typeof(_redacted) = 'object' then _redacted
+        else jsonb_build_object('all', _redacted) end;
+end
+$$;
+comment on function audit.redact_details(jsonb) is
+    'Details without the secrets in them; an object also where all of it is redacted';

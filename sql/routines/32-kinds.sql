@@ -61,6 +61,7 @@ comment on function audit.is_action(text) is
 
 create or replace function audit.check_kind(kind audit.kind) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _key text;

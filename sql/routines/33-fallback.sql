@@ -59,6 +59,7 @@ comment on function audit.read_row(anyelement) is
 
 create or replace function audit.evaluate(expression text, source anyelement) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _value text;

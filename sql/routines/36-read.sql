@@ -127,6 +127,7 @@ comment on function audit.shows_secret(regclass, text, jsonb) is
 -- What a lookup compares with is not what it returns; anything else that reads a secret may show it.
 create or replace function audit.digested(target regclass, mapping jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _secrets text[] := array(
@@ -163,6 +164,7 @@ comment on function audit.digested(regclass, jsonb) is
 create or replace function audit.alive_code(target regclass, mapping jsonb, side text)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 #variable_conflict use_column
 declare
@@ -192,6 +194,7 @@ comment on function audit.alive_code(regclass, jsonb, text) is
 create or replace function audit.text_code(target regclass, expression text, side text)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 #variable_conflict use_column
 declare

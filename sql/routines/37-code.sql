@@ -32,6 +32,7 @@ comment on function audit.secrets_code(jsonb, text) is
 create or replace function audit.name_code(mapping jsonb, part text, side text, op text)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _code text := audit.part_code(mapping, part, side);
@@ -270,6 +271,7 @@ comment on function audit.values_code(regclass, jsonb, text) is
 
 create or replace function audit.action_code(mapping jsonb, op text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _verbs jsonb := action_code.mapping -> 'verbs';

@@ -143,6 +143,7 @@ comment on function audit.former_code(int, regclass, text, jsonb) is
 -- The live check behind every read: is this user an admin or owner there, now?
 create or replace function audit.admin_code(target regclass, mapping jsonb) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _subject text := admin_code.mapping ->> 'subject';
@@ -181,8 +182,11 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
     execute format('create or replace function audit.%I(%s) returns %s language plpgsql %s '
-        'security definer set search_path = pg_catalog, pg_temp as %L',
-        name, arguments, returns, volatility, body);
+        'security definer set search_path = pg_catalog, pg_temp%s as %L',
+        name, arguments, returns, volatility,
+        -- Only these hold text of a mapping, and each setting costs time at every row.
+        case when audit.is_of_mapper(define.name)
+            then ' set standard_conforming_strings = on' end, body);
     execute format('revoke all on function audit.%I from public', name);
     execute format('comment on function audit.%I is %L', name, purpose);
     if audit.is_of_mapper(define.name) then
@@ -210,6 +214,7 @@ create or replace function audit.define_capture(
     id int, target regclass, kind text, mapping jsonb, purpose text
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _op text;

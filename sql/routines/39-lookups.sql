@@ -30,6 +30,7 @@ create or replace function audit.parse_expression(
     out tree text, out reads jsonb, out functions text[], out types boolean, out enums oid[]
 )
 language plpgsql volatile set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _probe regprocedure;
@@ -190,6 +191,7 @@ comment on function audit.shows_secret_of(text, jsonb) is
 create or replace function audit.check_expression(target regclass, name text, expression text)
 returns jsonb
 language plpgsql volatile set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _owner regrole := (select relowner from pg_class where oid = check_expression.target);

@@ -77,10 +77,10 @@ begin
         record_event.target_id,
         record_event.subject_id,
         coalesce(record_event.source, left(_context ->> 'source', 200), 'sql'),
-        record_event.old_values,
-        record_event.new_values,
-        nullif(coalesce(audit.context_details(_context), '{}')
-            || coalesce(record_event.details, '{}'), '{}')
+        audit.redact_json(record_event.old_values),
+        audit.redact_json(record_event.new_values),
+        nullif(audit.redact_details(coalesce(audit.context_details(_context), '{}')
+            || coalesce(record_event.details, '{}')), '{}')
     ) returning id into _id;
     return _id;
 end
@@ -89,7 +89,7 @@ $$;
 comment on function audit.record_event(text, text, text, text, text, text, text, text, text, text,
     jsonb, jsonb, jsonb) is
     'Records an event that no table shows and returns its id. What is not given comes from the '
-    'context';
+    'context. Secrets in old_values, new_values and details are redacted';
 
 create or replace function audit.record_own(
     verb text, target_id text, old_values jsonb, new_values jsonb, details jsonb default null

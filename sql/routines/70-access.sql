@@ -69,6 +69,7 @@ comment on function audit.is_admin(text, text) is
 
 create or replace function audit.read_token() returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     _token text := current_setting('auditdb.viewer', true);

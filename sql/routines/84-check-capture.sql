@@ -161,6 +161,7 @@ comment on function audit.check_tables() is
 create or replace function audit.try_expression(target regclass, name text, expression text)
 returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 begin
     if current_user operator(pg_catalog.<>) 'audit_mapper'::pg_catalog.name then

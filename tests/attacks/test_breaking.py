@@ -516,3 +516,47 @@ def test_opposite_order_is_no_deadlock(db: Database) -> None:
     for thread in threads:
         thread.join()
     assert len(failed) == 1
+
+
+CONFORM = "Session whose strings do not conform: patterns and expressions read otherwise"
+NOT_CONFORMING = "set local standard_conforming_strings = off"
+
+
+@attack(GROUP, CONFORM, outcome="S")
+@pytest.mark.parametrize("drift", ["", "alter table playground.note add column more int"])
+def test_strings_that_do_not_conform_change_no_event(arena: Arena, drift: str) -> None:
+    with arena.trial() as conn:
+        act(conn, "app_owner")
+        conn.execute("create table playground.note (id int primary key, body text, org int)")
+        conn.execute("grant all on playground.note to app")
+        conn.execute(
+            "select audit.attach('playground.note', 'note', organization =>"
+            r" $$case when r.body not like 'in\_%' then r.org end$$)"
+        )
+        if drift:
+            conn.execute(drift.encode())
+        act(conn, "app")
+        conn.execute(NOT_CONFORMING)
+        conn.execute("insert into playground.note values (1, 'inner token: Bearer abc12345', 2)")
+        (event,) = newest(conn, 1)
+        assert event["organization_id"] == "2" and "abc12345" not in str(event["new_values"])
+        assert not degraded(event)
+
+
+@attack(GROUP, CONFORM, outcome="S", twin=True)
+def test_a_trigger_with_a_pattern_matches_nothing_then(arena: Arena) -> None:
+    with arena.login("naive_app") as conn:
+        conn.execute(
+            "create function naive.redacted() returns trigger language plpgsql as $$ begin"
+            r" insert into naive.log (action, new_values) values ('x', to_jsonb(regexp_replace("
+            r" new.role, 'Bearer\s+\S+', 'Bearer [redacted]')));"
+            " return null; end $$"
+        )
+        conn.execute(
+            "create trigger redacted after update on naive.membership for each row"
+            " execute function naive.redacted()"
+        )
+        conn.execute(NOT_CONFORMING)
+        conn.execute("update naive.membership set role = 'Bearer abc12345' where user_id = 1")
+        row = conn.execute("select new_values::text from naive.log order by id desc").fetchone()
+        assert row is not None and row["new_values"] == '"Bearer abc12345"'
