@@ -342,7 +342,7 @@ declare
     _organization text;
     _former text;
     _action text := append_said.said ->> 'action';
-    _is_redacted boolean := _mapping -> 'redact' ? substring(_mapping ->> 'role', '^r\.(.*)$');
+    _is_redacted boolean := _mapping -> 'redact' ? (_mapping ->> 'role_column');
 begin
     if append_said.said ? 'unchanged' then
         return;

@@ -325,6 +325,7 @@ begin
                 where name = any (_names || _read) and audit.runs_code((type).oid)),
         'long', _long,
         'key', audit.key_columns(target),
+        'role_column', audit.column_of(target, _mapping ->> 'role'),
         'virtual', array(select name from audit.own_columns(target) where is_virtual),
         'columns', array(select name from audit.own_columns(target)),
         'settings', exists (

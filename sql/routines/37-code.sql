@@ -311,7 +311,7 @@ comment on function audit.action_code(jsonb, text) is
 create or replace function audit.role_code(mapping jsonb, side text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select case when mapping -> 'redact' ? substring(mapping ->> 'role', '^r\.(.*)$')
+    select case when mapping -> 'redact' ? (mapping ->> 'role_column')
         then format('case when %s is not null then ''[redacted]'' end', code) else code end
     from audit.part_code(mapping, 'role', side) as code
 );
