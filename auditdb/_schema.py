@@ -24,8 +24,9 @@ from auditdb.errors import AuditError, from_psycopg
 
 # Held by install, attach and maintenance alike, so that none sees the others' work half done.
 LOCK = "hashtextextended('auditdb', 0)"
-# Names are looked up when a view or a policy is made: not where others may have put their own. The
-# other settings choose how names and texts are read and printed, and whether the owner sees its own.
+# Names are looked up when a view or a policy is made: not where others may have put their own.
+# The other settings choose how names and texts are read and printed, and whether the owner of a
+# table sees its rows.
 PINS = {
     "search_path": "pg_catalog, pg_temp",
     "quote_all_identifiers": "off",
