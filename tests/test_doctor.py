@@ -516,6 +516,52 @@ def test_a_dropped_membership_table_is_found(healthy: Database) -> None:
     assert [f.problem for f in diagnose(healthy)] == ["no table says who is admin or owner"]
 
 
+BENEATH = """
+create table team (id int primary key, org int);
+insert into team values (1, 1);
+alter table team enable row level security;
+create policy tenant on team using (org::text = current_setting('app.tenant', true));
+create view inner_team {options} as select * from team;
+create view outer_team {options} as select id, org from inner_team;
+grant select on team, inner_team, outer_team to app, audit_mapper;
+create table player (id int primary key, team int);
+grant all on player to app;
+select audit.attach('player', 'player',
+    organization => 'select t.org from public.outer_team as t where t.id = r.team');
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "forced", "reader"),
+    [
+        ("", "force", "app_owner"),
+        ("with (security_invoker)", "force", "audit_mapper"),
+        ("", "no force", None),
+    ],
+)
+def test_a_table_that_is_hidden_beneath_a_view_is_found_and_mended(
+    healthy: Database, options: str, forced: str, reader: str | None
+) -> None:
+    owner, app = healthy.connect("app_owner"), healthy.connect("app")
+    run(owner, BENEATH.format(options=options))
+    run(owner, f"alter table team {forced} row level security")
+    if reader == "audit_mapper":
+        run(owner, "alter policy tenant on team to app, app_owner")
+    found = diagnose(healthy)
+    assert [(f.check_name, f.severity, f.object) for f in found] == (
+        [("mappings", "warning", "public.team")] if reader else []
+    )
+    if reader:
+        assert f"to {reader} using" in found[0].mend
+        run(owner, found[0].mend)
+        assert diagnose(healthy) == []
+    run(app, "insert into player values (1, 1)")
+    assert healthy.events("target_type = 'player'")[-1]["organization_id"] == "1"
+    # The application sees no more than before.
+    [(seen,)] = app.execute("select count(*) from outer_team").fetchall()
+    assert seen == (0 if reader else 1)
+
+
 def test_a_month_taken_away_is_found_and_one_dropped_by_retention_is_not(
     healthy: Database,
 ) -> None:

@@ -351,41 +351,83 @@ $$;
 comment on function audit.check_stored() is
     'Mappings that were tampered with, that a former release made, and what admins are told by';
 
-create or replace function audit.hidden_tables() returns setof pg_class
+-- Beneath a view its owner reads, unless the view is one of security_invoker.
+create or replace function audit.hidden_tables()
+returns table (relation regclass, reader regrole)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select c.* from pg_class as c
+    with recursive part (oid, reader) as (
+        select to_regclass(r)::oid, 'audit_mapper'::regrole
+        from audit.attachment as a cross join jsonb_object_keys(
+            coalesce(nullif(a.mapping #> '{checked,reads}', 'null'), '{}')) as r
+        union
+        select d.refobjid, case when coalesce((
+                select option_value::boolean from pg_options_to_table(v.reloptions)
+                where option_name = 'security_invoker'), false)
+            then p.reader else v.relowner::regrole end
+        from part as p
+            join pg_class as v on v.oid = p.oid and v.relkind = 'v'
+            join pg_rewrite as w on w.ev_class = v.oid
+            join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+                and d.refclassid = 'pg_class'::regclass and d.refobjid <> v.oid
+    ), known as (
+        select oid, reader from part
+        union
+        select oid, 'audit_mapper' from pg_class
+        where relrowsecurity and has_any_column_privilege('audit_mapper', oid, 'select')
+    )
+    select c.oid, k.reader
+    from known as k
+        join pg_class as c on c.oid = k.oid
+        join pg_roles as r on r.oid = k.reader and not r.rolsuper and not r.rolbypassrls
     where c.relrowsecurity and c.relnamespace <> 'audit'::regnamespace
-        and has_any_column_privilege('audit_mapper', c.oid, 'select');
+        and (c.relforcerowsecurity or not pg_has_role(k.reader, c.relowner, 'usage'));
 $$;
 comment on function audit.hidden_tables() is
-    'Tables with row-level security that mappings read';
+    'Tables with row-level security that mappings read, also through views, and as whom';
 
+create or replace function audit.policies_of(relation regclass, reader regrole)
+returns table (name name, permissive boolean, code text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select polname, polpermissive, pg_get_expr(polqual, polrelid)
+    from pg_policy
+    where polrelid = policies_of.relation and polcmd in ('r', '*') and exists (
+        select from unnest(polroles) as r
+        where case when r = 0 then true else pg_has_role(policies_of.reader, r, 'usage') end);
+$$;
+comment on function audit.policies_of(regclass, regrole) is
+    'The policies by which a role reads a table';
+
+-- Whom a view reads as has policies that tell tenants from one another: only one that lets
+-- audit_mapper read, or everybody, hides nothing from a mapping.
 create or replace function audit.check_lookups() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'mappings', 'warning', c.oid::regclass::text,
-        'has row-level security, and no policy lets audit_mapper read it',
+    select 'mappings', 'warning', h.relation::text,
+        'has row-level security, and no policy lets audit_mapper read it'
+            || case when v.beneath then format(' through a view of %s', h.reader) else '' end,
         'Mapping expressions that look into it find nothing.',
-        format('create policy auditdb_mapper on %s for select to audit_mapper using (true)',
-            c.oid::regclass), false
-    from audit.hidden_tables() as c
+        format('create policy %I on %s for select to %s using (%s)',
+            case when v.beneath then 'auditdb_mapper_beneath' else 'auditdb_mapper' end,
+            h.relation, h.reader,
+            case when v.beneath then 'current_user = ''audit_mapper''' else 'true' end), false
+    from audit.hidden_tables() as h
+        cross join lateral (select h.reader <> 'audit_mapper'::regrole as beneath) as v
     where not exists (
-        select from pg_policy
-        where polrelid = c.oid and polpermissive and polcmd in ('r', '*')
-            and ('audit_mapper'::regrole = any (polroles) or 0 = any (polroles)))
+        select from audit.policies_of(h.relation, h.reader) as p
+        where p.permissive
+            and (not v.beneath or p.code = 'true' or strpos(p.code, 'audit_mapper') > 0))
     union all
-    select 'mappings', 'warning', c.oid::regclass::text,
-        format('the restrictive policy %I may hide rows from audit_mapper', p.polname),
+    select 'mappings', 'warning', h.relation::text,
+        format('the restrictive policy %I may hide rows from audit_mapper', p.name),
         'Mapping expressions that look into it find nothing there.',
-        format('alter policy %I on %s using (current_user = ''audit_mapper'' or %s)', p.polname,
-            c.oid::regclass, e.code), false
-    from audit.hidden_tables() as c
-        join pg_policy as p on p.polrelid = c.oid
-        cross join pg_get_expr(p.polqual, p.polrelid) as e (code)
-    where not p.polpermissive and p.polcmd in ('r', '*')
-        and ('audit_mapper'::regrole = any (p.polroles) or 0 = any (p.polroles))
-        and e.code not like '((CURRENT_USER = ''audit_mapper''::name) OR %';
+        format('alter policy %I on %s using (current_user = ''audit_mapper'' or %s)', p.name,
+            h.relation, p.code), false
+    from audit.hidden_tables() as h
+        cross join lateral audit.policies_of(h.relation, h.reader) as p
+    where not p.permissive
+        and p.code not like '((CURRENT_USER = ''audit_mapper''::name) OR %';
 $$;
 comment on function audit.check_lookups() is
     'Tables that mappings read and row-level security hides';
