@@ -277,6 +277,22 @@ TEXTS = {
     "code": f'client.secret_key := "{CANARY}"',
     "key by its shape": f"keys: sk_live_{CANARY}abcdefgh",
     "jwt by its shape": f"got: eyJhbGciOiJIUzI1NiJ9.{CANARY}.abc",
+    "xml, property": f'<property name="password">{CANARY}</property>',
+    "xml, property, dotted": (
+        f'<a><property name="hibernate.connection.password" x="y">\n{CANARY}</property></a>'),
+    "xml, property, cdata": f'<entry key="db-password"><![CDATA[{CANARY}]]></entry>',
+    "xml, property, with a value": (
+        f'<property name="password"> <value>{CANARY}</value></property>'),
+    "form, brackets": f"user[password]={CANARY}&a=b",
+    "form, brackets, later": f"sent user[password]={CANARY}",
+    "json, a pair that is not the first": f'{{"h": [{{"a": 1}}, ["Authorization", "{CANARY}"]]}}',
+    "json, a pair behind a number": f'[1, ["password", "{CANARY}"]]',
+    "bearer, alone": f"Bearer {CANARY}abc123",
+    "jwt, alone": f"eyJhbGciOiJIUzI1NiJ9.{CANARY}.abc",
+    "key, alone": f"sk_live_{CANARY}abcdefgh",
+    "key of a cloud, alone": f"the key AKIA{CANARY}ABCDEFGHI",
+    "key of a forge, alone": f"got ghp_0123456789{CANARY}",
+    "key of a forge, alone, long": "plain words, " * 200 + f"got ghp_0123456789{CANARY}",
     "bytes": "\\x" + f'{{"password": "{CANARY}"}}'.encode().hex(),
     "bytes, utf-16": "\\x" + f"password={CANARY}".encode("utf-16").hex(),
     "bytes, binary": "\\x" + (b"\xff\xfe\x00" + f"password={CANARY}".encode()).hex(),
@@ -323,6 +339,57 @@ def test_no_canary_is_left_in_a_column_of_any_type(conn: psycopg.Connection[Any]
         assert not holds(one(conn, query)), type_
 
 
+@pytest.mark.parametrize("output", ["hex", "escape"])
+@pytest.mark.parametrize("drift", ["", "alter table held add column more int"])
+def test_no_canary_is_left_in_bytes_however_the_session_writes_them(
+    empty_db: Database, output: str, drift: str
+) -> None:
+    owner = empty_db.connect("app_owner")
+    owner.execute("create domain blob as bytea; create type boxed as (n int, held bytea)")
+    owner.execute("create table held (a bytea, b bytea[], c blob, d boxed, e blob[])")
+    owner.execute("grant all on held to app; select audit.attach('held', 'held')")
+    owner.execute((drift or "select").encode())
+    conn = empty_db.connect("app")
+    conn.execute(f"set bytea_output = {output}".encode())
+    for encoding in ("utf-8", "utf-16-le"):
+        conn.execute(
+            "insert into held select v, array[v], v, row(1, v)::boxed, array[v::blob]"
+            " from (select %s::bytea) as t (v)", [f"password={CANARY}".encode(encoding)],
+        )  # fmt: skip
+    conn.execute("insert into held (a) values ('x'), (null)")
+    *hidden, shown, empty = (event["new_values"] for event in empty_db.events())
+    assert len(hidden) == 2 and not any(holds(json.dumps(values)) for values in hidden)
+    assert not any(CANARY in json.dumps(values).replace("\\\\000", "") for values in hidden)
+    assert (shown["a"], empty["a"]) == ("\\x78", None)
+
+
+COMPOSITES = {
+    "cred": "{0}",
+    "cred[]": "array[{0}]",
+    "creds": "array[{0}]",
+    "holder": "row({0})::holder",
+    "creds[]": "array[array[{0}]::creds]",
+}
+
+
+def test_a_row_within_a_row_is_lost_where_only_its_text_could_be_read(
+    empty_db: Database,
+) -> None:
+    owner = empty_db.connect("app_owner")
+    owner.execute("create type cred as (password text, doc json); create domain creds as cred[]")
+    owner.execute("create type holder as (held cred)")
+    conn = empty_db.connect("app")
+    for number, (type_, value) in enumerate(COMPOSITES.items()):
+        owner.execute(f"create table held_{number} (id int primary key, c {type_})".encode())
+        owner.execute(f"grant all on held_{number} to app".encode())
+        owner.execute(f"select audit.attach('held_{number}', 'held')".encode())
+        row = f"""row('{CANARY}', '{{"a": "{BACKSLASH}u0000"}}')::cred"""
+        conn.execute(f"insert into held_{number} values (1, {value.format(row)})".encode())
+    events = empty_db.events()
+    assert [e["details"]["degraded"]["lost"] for e in events] == [["c"]] * len(COMPOSITES)
+    assert not any(holds(json.dumps(event["new_values"])) for event in events)
+
+
 READABLE = (
     "plain text",
     "The token was bad",
@@ -344,6 +411,10 @@ READABLE = (
     "\\x00ff10",
     "\\x" + b"Hello: world".hex(),
     "in_progress",
+    "a snake_case_name_that_is_long",
+    "plain text [key=5] and [state]",
+    '<property name="password"/>text<property name="b">c</property>',
+    '<div name="password"> <p>text</p></div>',
     '{"password_policy": {"min_length": 8}, "has_password": true}',
 )
 
@@ -416,6 +487,11 @@ GROWING = {
     "settings": "(select string_agg('export API_KEY_' || i || '=abc def', E'\n')"
     " from generate_series(1, {n} / 28) as i)",
     "parameters": "'https://x/?' || repeat('token=1&', {n} / 8)",
+    "properties": "repeat('<a name=\"password\">x</a>', {n} / 27)",
+    "properties without an end": "'<' || repeat(' name=\"password\"', {n} / 16)",
+    "one tag": "'<' || repeat(' name=\"password\"', {n} / 16) || '>x</a>'",
+    "brackets": "repeat('user[password]=x ', {n} / 17)",
+    "brackets without an end": "repeat('a[', {n} / 2) || ' token:'",
     "tags": "repeat('<a><password>x</password></a>', {n} / 29)",
     "words": "repeat('token ', {n} / 6) || '<a>: ='",
     "options": "repeat('-a', {n} / 2) || ' token:'",

@@ -3,16 +3,27 @@
 -- a secret, all of it is redacted: the detail is lost, never the event.
 -- Queries over a document keep their generic plan: to plan one anew costs more than to run it.
 
+-- What keys that are known by their shape have in them, and tokens behind "Bearer".
+create or replace function audit.may_hold_key(value text) returns boolean
+language sql immutable parallel safe
+return value collate "C" like '%earer %' or value collate "C" like '%eyJ%'
+    or value collate "C" like '%\_%' or value collate "C" like '%A_IA%'
+    or value collate "C" like '%AIza%' or value collate "C" like '%xox%'
+    or value collate "C" like '%glpat-%';
+comment on function audit.may_hold_key(text) is
+    'Whether a text may hold a key that is known by its shape, without a name';
+
 -- The first look at a text, short so that it is inlined. It asks for what sets off a secret from
 -- the text around it: a colon, an equals sign, a tag, an option of a command, bytes in hex, a
--- list of pairs. A long text may be compressed, which each question would undo anew:
+-- list of pairs; in a text that has room for one, for a key too. A long text may be compressed, which each question would undo anew:
 -- audit.redact_text() does it once.
 create or replace function audit.may_hold_secret(value text) returns boolean
 language sql immutable parallel safe
 return octet_length(value) > 7 and (octet_length(value) > 2000
     or value collate "C" like '%:%' or value collate "C" like '%=%'
     or value collate "C" like '%<%' or value collate "C" like '%--%'
-    or value collate "C" like '\\x%' or value collate "C" like '[[%');
+    or value collate "C" like '\\x%' or value collate "C" like '[%[%'
+    or octet_length(value) > 17 and audit.may_hold_key(value));
 comment on function audit.may_hold_secret(text) is
     'Whether audit.redact_text has anything to look for: false for most short texts, at hardly any '
     'cost';
@@ -161,6 +172,22 @@ $$;
 comment on function audit.redact_addresses(text) is
     'A text without the parameters of addresses that are secrets, also where they are escaped';
 
+-- user[password]=x is a parameter also where nothing stands before it.
+create or replace function audit.redact_brackets(value text) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
+as $$
+declare
+    _names constant text := audit.find_names(redact_brackets.value, '\[([\w-]+)\]=');
+begin
+    return case when _names is null then redact_brackets.value else regexp_replace(
+        redact_brackets.value collate "C", '(\[(?:' || _names || ')\]=)[^\s&#;"''<>\\]+',
+        '\1[redacted]', 'gi') end;
+end
+$$;
+comment on function audit.redact_brackets(text) is
+    'A text without the values of names in brackets that are secrets, as forms send them';
+
 create or replace function audit.assignment_names(value text) returns text
 language sql immutable parallel safe set search_path = pg_catalog, pg_temp
 return audit.find_names(assignment_names.value, '\m((?:\w+-){0,4}\w+)(?:\\*["'']?\s*[=:>]'
@@ -213,13 +240,22 @@ language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 declare
     _head constant text := audit.before_pair();
-    _names constant text := audit.find_names(redact_pairs.value, _head || '([\w-]+)');
+    _names constant text := audit.find_names(redact_pairs.value, _head || '([\w.-]+)');
+    _text text := redact_pairs.value collate "C";
 begin
-    return case when _names is null then redact_pairs.value else regexp_replace(
-        redact_pairs.value collate "C",
+    if _names is null then
+        return _text;
+    elsif _text like '%<%>%' then
+        -- <property name="password">x</property>
+        _text := regexp_replace(_text, '(<[^<>]*' || _head || '(?:' || _names || ')\M[^<>]*[^<>/]>'
+            '(?:\s*<value[^<>]*>)?)'
+            '(?:\s*<!\[CDATA\[(?:[^\]]|\](?!\]>))*(?:\]\]>)?|(?!\s*<)[^<]+)',
+            '\1[redacted]', 'gi');
+    end if;
+    return regexp_replace(_text,
         '(' || _head || '(?:' || _names || ')\\*["'']?\s*[,;]?\s*\\*["'']?'
         || '(?:value|val|v|content)\\*["'']?\s*(?:=>|[:=])\s*)(?:'
-        || audit.quoted_value() || '|[^\s,}\]"''\[{(]+)', '\1[redacted]', 'gi') end;
+        || audit.quoted_value() || '|[^\s,}\]"''\[{(]+)', '\1[redacted]', 'gi');
 end
 $$;
 comment on function audit.redact_pairs(text) is
@@ -316,6 +352,7 @@ begin
         or value like '%://%:%@%' or value ~ '-----BEGIN [A-Z0-9 ]*PRIVATE KEY'
         or value ~ audit.key_shapes() or value like '%eyJ%.%'
         or value ~* '\m(?:basic|bearer)\s+\S{6,}'
+        or audit.find_names(value, '\[([\w-]+)\]=') is not null
         or audit.find_names(value, audit.before_option() || '(\w[\w-]*)\s') is not null
         or exists (
             select from regexp_matches(value, '[?&#;]([^\s?&#;=/"''<>\\]{1,200})=', 'g') as m
@@ -351,6 +388,9 @@ begin
     end if;
     if _text like '%=%' then
         _text := audit.redact_addresses(_text);
+        if _text like '%]=%' then
+            _text := audit.redact_brackets(_text);
+        end if;
         _text := audit.redact_lines(_text);
     end if;
     if _text like '%-%' then
@@ -398,7 +438,8 @@ begin
         value := value || '';
         if not (strpos(value collate "C", ':') > 0 or strpos(value collate "C", '=') > 0
             or strpos(value collate "C", '<') > 0 or value collate "C" like '%--%'
-            or value collate "C" like '\\x%' or value collate "C" like '[[%')
+            or value collate "C" like '\\x%' or value collate "C" like '[%[%'
+            or audit.may_hold_key(value))
         then
             return value;
         end if;
@@ -607,10 +648,17 @@ declare
 begin
     return case
         when jsonb_path_exists(value, '$.**{41}')
-            or _text ~ '=|://|\\[\\u"nrt]|--|"-|<|[a-zA-Z0-9_''\s]:|eyJ'
+            or _text ~ '=|://|\\[\\u"nrt]|--|"-|<|[a-zA-Z0-9_''\s]:|eyJ|earer |_(?:live|test|prod)_'
+                '|gh[pousr][_-]|github_pat|glpat|npm[_-]|whsec|xox|A[KS]IA|AIza'
             or _text ~* '"(?:value|val|v|content)": '
                 and _text ~* '"(?:name|key|header|field|k|parameter|id)": "'
-            or _text like '%[["%' or array_to_string(secrets, '') ~ '[\\"\x01-\x1f]'
+            or _text like '%["%' and exists (
+                -- A pair in a list of pairs. Or each would be judged as often as it is there.
+                select from (
+                    select distinct m[1] from regexp_matches(_text, '\["([^"\\]+)", ', 'g') as m
+                    offset 0
+                ) as first (name) where audit.is_secret(name))
+            or array_to_string(secrets, '') ~ '[\\"\x01-\x1f]'
             or cardinality(secrets) > 100
             then null
         else array(select '%"' || name || '"%' from unnest(secrets) as name) end;
@@ -656,3 +704,14 @@ end
 $$;
 comment on function audit.redact_details(jsonb) is
     'Details without the secrets in them; an object also where all of it is redacted';
+
+create or replace function audit.redact_byte_array(value bytea[]) returns jsonb
+language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp
+    set bytea_output = hex
+as $$
+begin
+    return audit.redact_json(to_jsonb(value));
+end
+$$;
+comment on function audit.redact_byte_array(bytea[]) is
+    'Bytes in hex, as audit.redact_bytes returns them, in an array of JSON';

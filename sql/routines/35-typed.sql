@@ -63,9 +63,13 @@ begin
     when typed_json.type.oid = any (array['text', 'varchar', 'name']::regtype[]) then format(
         'case when audit.may_hold_secret(%1$s) then audit.redact_text(%1$s) else %1$s end', value)
     when typed_json.type.oid = 'jsonb'::regtype then format('audit.redact_json(%s)', value)
-    when typed_json.type.oid = any (array['json', 'xml', 'bytea', 'bpchar']::regtype[])
+    -- Whatever bytea_output is.
+    when typed_json.type.oid = 'bytea'::regtype then format('audit.redact_bytes(%s)', value)
+    when typed_json.type.typcategory = 'A' and typed_json.type.typelem = 'bytea'::regtype
+        then format('audit.redact_byte_array(%s)', value)
+    when typed_json.type.oid = any (array['json', 'xml', 'bpchar']::regtype[])
         or typed_json.type.typcategory = 'A' and typed_json.type.typelem = any (
-            array['text', 'varchar', 'bpchar', 'name', 'json', 'jsonb', 'xml', 'bytea']::regtype[])
+            array['text', 'varchar', 'bpchar', 'name', 'json', 'jsonb', 'xml']::regtype[])
         then format('audit.redact_json(to_jsonb(%s))', value)
     else value
 end;

@@ -184,9 +184,10 @@ begin
     execute format('create or replace function audit.%I(%s) returns %s language plpgsql %s '
         'security definer set search_path = pg_catalog, pg_temp%s as %L',
         name, arguments, returns, volatility,
-        -- Only these hold text of a mapping, and each setting costs time at every row.
+        -- Only these hold text of a mapping, and turn bytes that are within a value into text; each
+        -- setting costs time at every row.
         case when audit.is_of_mapper(define.name)
-            then ' set standard_conforming_strings = on' end, body);
+            then ' set standard_conforming_strings = on set bytea_output = hex' end, body);
     execute format('revoke all on function audit.%I from public', name);
     execute format('comment on function audit.%I is %L', name, purpose);
     if audit.is_of_mapper(define.name) then

@@ -123,11 +123,12 @@ grant execute on function
     audit.says_headers(text), audit.says_parameter(text)
     to audit_mapper, audit_operator;
 grant execute on function
-    audit.may_hold_secret(text), audit.secret_signs(), audit.key_shapes(), audit.quoted_value(),
-    audit.assigned_value(boolean), audit.assignment_names(text),
+    audit.may_hold_key(text), audit.may_hold_secret(text), audit.secret_signs(),
+    audit.key_shapes(), audit.quoted_value(), audit.assigned_value(boolean), audit.assignment_names(text),
     audit.before_option(), audit.before_pair(), audit.redact_url(text), audit.redact_urls(text), audit.has_secret(text),
     audit.find_names(text, text), audit.percent_decode(text),
-    audit.redact_value(text), audit.redact_parameter(text[]), audit.redact_addresses(text), audit.redact_assignments(text),
+    audit.redact_value(text), audit.redact_parameter(text[]), audit.redact_addresses(text),
+    audit.redact_brackets(text), audit.redact_assignments(text),
     audit.redact_pairs(text), audit.redact_options(text), audit.redact_lines(text),
     audit.redact_steps(text), audit.redact_document(text), audit.redact_text(text),
     audit.redact_bytes(bytea), audit.names_in(jsonb), audit.is_option(jsonb),
