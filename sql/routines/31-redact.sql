@@ -15,8 +15,8 @@ comment on function audit.may_hold_key(text) is
 
 -- The first look at a text, short so that it is inlined. It asks for what sets off a secret from
 -- the text around it: a colon, an equals sign, a tag, an option of a command, bytes in hex, a
--- list of pairs; in a text that has room for one, for a key too. A long text may be compressed, which each question would undo anew:
--- audit.redact_text() does it once.
+-- list of pairs; in a text that has room for one, for a key too. A long text may be compressed,
+-- which each question would undo anew: audit.redact_text() does it once.
 create or replace function audit.may_hold_secret(value text) returns boolean
 language sql immutable parallel safe
 return octet_length(value) > 7 and (octet_length(value) > 2000

@@ -124,8 +124,9 @@ grant execute on function
     to audit_mapper, audit_operator;
 grant execute on function
     audit.may_hold_key(text), audit.may_hold_secret(text), audit.secret_signs(),
-    audit.key_shapes(), audit.quoted_value(), audit.assigned_value(boolean), audit.assignment_names(text),
-    audit.before_option(), audit.before_pair(), audit.redact_url(text), audit.redact_urls(text), audit.has_secret(text),
+    audit.key_shapes(), audit.quoted_value(), audit.assigned_value(boolean),
+    audit.assignment_names(text), audit.before_option(), audit.before_pair(),
+    audit.redact_url(text), audit.redact_urls(text), audit.has_secret(text),
     audit.find_names(text, text), audit.percent_decode(text),
     audit.redact_value(text), audit.redact_parameter(text[]), audit.redact_addresses(text),
     audit.redact_brackets(text), audit.redact_assignments(text),
