@@ -150,7 +150,7 @@ def test_with_statistics_the_same_questions_are_answered(
     assert len(plans(conn, SHAPES[1], VALUES)) > 1
 
 
-def test_with_an_index_on_actors_explain_analyze_counts_them(told: Database) -> None:
+def test_an_index_on_actors_tells_a_reader_nothing_of_them(told: Database) -> None:
     told.connect().execute("create index on audit.event (actor_id)")
     shape = (
         "select from audit.event where actor_id >= 'a{v}' and actor_id <= 'a{v}' order by actor_id"
@@ -158,7 +158,7 @@ def test_with_an_index_on_actors_explain_analyze_counts_them(told: Database) -> 
     with psycopg.connect(told.conninfo("app_reader")) as conn:
         conn.execute("set enable_seqscan = off; set enable_sort = off; set enable_bitmapscan = off")
         found = plans(conn, shape, VALUES[::33], COUNTS)
-    assert len(found) > 1
+    assert len(found) == 1
 
 
 def test_the_number_of_different_values_is_not_told(conn: psycopg.Connection[Any]) -> None:

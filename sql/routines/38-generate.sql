@@ -11,10 +11,11 @@ return case
     else (
         select string_agg(code, ' or ' order by code)
         from (
-            select format('row_security_active(%s)', key::regclass::oid)
+            -- By their names: oids are others in a database that was restored.
+            select format('row_security_active(%L)', key)
             from jsonb_each(mapping #> '{checked,reads}')
             union all
-            select format('exists (select from pg_cast where castsource = %s)', enum)
+            select format('exists (select from pg_cast where castsource = %L::regtype)', enum)
             from jsonb_array_elements_text(mapping #> '{checked,enums}') as enum
         ) as c (code)
     ) end;
@@ -67,13 +68,14 @@ end$sql$,
             case when is_raw and op <> 'INSERT' then E'\n    _before text[];' end,
             case when is_raw and op <> 'DELETE' then E'\n    _after text[];' end,
             case when is_raw then E'\n    _is_read boolean := false;' end,
-            case when foreign_if is not null then format(
-                E'\n    _locks text[] := case when %s then audit.held_locks() end;', foreign_if) end),
+            case when foreign_if is not null then E'\n    _locks text[];' end),
         audit.who_code(),
         audit.shape_code(target, case op when 'DELETE' then 'old' else 'new' end),
         case when op = 'UPDATE' and (is_raw or mapping ? 'whole')
             then audit.unchanged_code(target, mapping) end,
-        audit.read_call_code(id, target, mapping, op),
+        concat(case when foreign_if is not null then format(
+                E'\n        _locks := case when %s then audit.held_locks() end;', foreign_if) end,
+            audit.read_call_code(id, target, mapping, op)),
         audit.values_code(target, mapping, op)
             || case when op = 'UPDATE' and not (is_raw or mapping ? 'whole') then $sql$
         if _new = '{}' then

@@ -27,7 +27,7 @@ comment on function audit.probe(regclass, text, text, text, text) is
 -- PostgreSQL keeps what it depends on.
 create or replace function audit.parse_expression(
     target regclass, name text, expression text,
-    out tree text, out reads jsonb, out functions text[], out types boolean, out enums oid[]
+    out tree text, out reads jsonb, out functions text[], out types boolean, out enums text[]
 )
 language plpgsql volatile set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -69,7 +69,7 @@ begin
     select bool_or(case
         when typtype = 'e' then not rolsuper
             and typowner <> (select relowner from pg_class where oid = target)
-        else typtype <> 'b' or typcategory = 'A' end), array_agg(t.oid) filter (where typtype = 'e')
+        else typtype <> 'b' or typcategory = 'A' end), array_agg(t.oid::regtype::text) filter (where typtype = 'e')
     into types, enums
     from pg_depend join pg_type as t on t.oid = refobjid join pg_roles as r on r.oid = typowner
     where classid = 'pg_proc'::regclass and objid = _probe and refclassid = 'pg_type'::regclass
@@ -85,7 +85,7 @@ comment on function audit.parse_expression(regclass, text, text) is
 create or replace function audit.examine(
     target regclass, name text, expression text,
     out tree text, out reads jsonb, out functions text[], out types boolean,
-    out enums oid[], out problem text, out code text
+    out enums text[], out problem text, out code text
 )
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$

@@ -332,7 +332,6 @@ returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
 as $$
 begin
-    -- No writer waits for this lock; they do for those of the tables.
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
     perform set_config('lock_timeout', '5s', true);
     perform audit.refuse_target(prepare_attach.target, prepare_attach.kind);
@@ -346,9 +345,12 @@ comment on function audit.prepare_attach(regclass, text, jsonb) is
     'All of attaching but the triggers: checks and stores the mapping, writes the functions';
 
 create or replace function audit.attach_given(target regclass, kind text, given jsonb) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
+language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
 as $$
 begin
+    -- No writer waits for this lock; they do for those of the tables.
+    perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
+    perform set_config('lock_timeout', '5s', true);
     if exists (select from audit.attachment as a where a.target = attach_given.target) then
         -- What is about to be mended goes into an event as it was found.
         perform audit.attest(attach_given.target);
