@@ -45,6 +45,7 @@ crash: $(BIN)/auditdb ## Kill the server 100 times under a million transactions
 
 bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other packages, and operation
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmarks.former
 	$(BIN)/python -m benchmarks.capture
 	$(BIN)/python -m benchmarks.operate
 

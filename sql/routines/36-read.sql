@@ -65,22 +65,23 @@ return (
 comment on function audit.redacted_columns(regclass, jsonb) is
     'Names of the columns that an event shows without their values';
 
--- For the fallback, which meets a table that has changed since its code was written.
+-- For the fallback, which meets a table that has changed since its code was written, at each row.
 create or replace function audit.redact_new(target regclass, mapping jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    _new text[] := array(
-        select name from audit.own_columns(redact_new.target)
-        where not mapping -> 'columns' ? name);
+    _present constant text[] := array(
+        select attname from pg_attribute
+        where attrelid = redact_new.target and attnum > 0 and not attisdropped);
+    _new constant text[] := array(
+        select name from unnest(_present) as name where not mapping -> 'columns' ? name);
     _is_store boolean;
     _is_connector boolean;
 begin
     if _new = '{}' then
         return mapping;
-    elsif not array(select name from audit.own_columns(redact_new.target))
-            @> array(select jsonb_array_elements_text(mapping -> 'redact'))
+    elsif not _present @> array(select jsonb_array_elements_text(mapping -> 'redact'))
         or exists (
             select from pg_constraint as c join pg_attribute on attrelid = conrelid
                 and attnum = any (conkey)
@@ -93,8 +94,8 @@ begin
     select audit.says_connector(audit.normal_name(relname)) into _is_connector
     from pg_class where oid = redact_new.target;
     return mapping || jsonb_build_object('redact', mapping -> 'redact' || to_jsonb(array(
-        select name from audit.own_columns(redact_new.target)
-        where name = any (_new)
+        select attname::text from pg_attribute
+        where attrelid = redact_new.target and attname = any (_new)
             and audit.is_secret_column(target, attnum, _is_store, _is_connector))));
 end
 $$;
