@@ -476,6 +476,12 @@ $$;
 comment on function audit.redact_text(text) is
     'A text without the secrets in it: JSON, addresses, assignments, headers, keys, bytes in hex';
 
+-- Inlined where it is used: most short texts cost a look.
+create or replace function audit.safe_text(value text) returns text
+language sql immutable parallel safe
+return case when audit.may_hold_secret(value) then audit.redact_text(value) else value end;
+comment on function audit.safe_text(text) is 'A text without the secrets in it';
+
 -- Bytes are read as UTF-8, else with all but ASCII escaped, zeros left out: UTF-16 is read as well.
 create or replace function audit.redact_bytes(value bytea) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp

@@ -60,8 +60,7 @@ as $$
 begin
     return case
     when typed_json.type.typtype = 'e' then format('textin(enum_out(%s))', value)
-    when typed_json.type.oid = any (array['text', 'varchar', 'name']::regtype[]) then format(
-        'case when audit.may_hold_secret(%1$s) then audit.redact_text(%1$s) else %1$s end', value)
+    when typed_json.type.oid = any (array['text', 'varchar', 'name']::regtype[]) then format('audit.safe_text(%s)', value)
     when typed_json.type.oid = 'jsonb'::regtype then format('audit.redact_json(%s)', value)
     -- Whatever bytea_output is.
     when typed_json.type.oid = 'bytea'::regtype then format('audit.redact_bytes(%s)', value)

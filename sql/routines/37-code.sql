@@ -20,7 +20,7 @@ comment on function audit.part_code(jsonb, text, text) is
 create or replace function audit.secrets_code(mapping jsonb, op text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return (
-    select 'array[' || string_agg(code, ', ' order by n, side) || ']::text[]'
+    select 'array[' || string_agg(code, ', ' order by n, side) || ']'
     from jsonb_array_elements(mapping -> 'secrets') with ordinality as s (of, n)
         cross join jsonb_each_text(s.of) as c (side, code)
     where side <> case op when 'INSERT' then 'old' when 'DELETE' then 'new' else '' end
@@ -188,10 +188,10 @@ as $$
 begin
     return case
     when mapping -> 'redact' ? name then
-        format('case when not %s.%I is null then ''[redacted]'' end', side, name)
+        format('case when %s.%I is not null then ''[redacted]'' end', side, name)
     when mapping -> 'raw' ? ('column ' || name) then format(case
             when audit.is_plain_text((type).oid) then
-                'case when audit.may_hold_secret(%1$s) then audit.redact_text(%1$s) else %1$s end'
+                'audit.safe_text(%s)'
             when audit.is_harmless_type((type).oid) then '%s::jsonb'
             else 'audit.redact_json(%s::jsonb)' end,
         audit.part_code(mapping, 'column ' || name, side))
