@@ -36,6 +36,11 @@ create table contact (id int primary key, organization_id int not null, email ad
     n int not null);
 create table document (id int primary key, organization_id int not null, body jsonb not null,
     note text not null);
+create table called (id int primary key, organization_id int not null, n int not null);
+create function organization_of(id int) returns text language sql as 'select id::text';
+create table fallen (id int primary key, organization_id int not null, n int not null);
+insert into called select g, g % 50, 0 from generate_series(1, 500) as g;
+insert into fallen select g, g % 50, 0 from generate_series(1, 500) as g;
 insert into team select g, g % 50 from generate_series(1, 500) as g;
 insert into team_member select g, g, g, 'MEMBER', 0 from generate_series(1, 500) as g;
 insert into contact select g, g % 50, 'a@b.test', 0 from generate_series(1, 500) as g;
@@ -49,6 +54,10 @@ select audit.attach('public.team_member', 'membership', organization =>
     'select t.organization_id from public.team as t where t.id = r.team_id');
 select audit.attach('public.contact', 'contact');
 select audit.attach('public.document', 'document');
+select audit.attach('public.called', 'called',
+    organization => 'public.organization_of(r.organization_id)');
+select audit.attach('public.fallen', 'fallen');
+alter table fallen add more int;
 """
 
 
@@ -62,6 +71,8 @@ def shapes() -> list[Workload]:
     found = [
         _loop("lookup", "its organisation is looked up", "update team_member set n = n + 1", ROWS),
         _loop("domain", "beside a column of a domain", "update contact set n = n + 1", ROWS),
+        _loop("called", "a mapping calls a function", "update called set n = n + 1", ROWS),
+        _loop("fallen", "a column was added: fallback", "update fallen set n = n + 1", ROWS),
         _loop("of_domain", "a column of a domain", f"update contact set {EMAIL}", ROWS),
     ]
     # As an editor's: words, numbers and lists, with a value that changes.
@@ -121,7 +132,9 @@ def main() -> None:
             for workload in work:
                 for name in order:
                     conn = conns[name]
-                    conn.execute("vacuum member, wide, team_member, contact, document")
+                    conn.execute(
+                        "vacuum member, wide, team_member, contact, document, called, fallen"
+                    )
                     context = CONTEXT if name != "no audit" else ""
                     block = workload.block(round_number=number, context=context, floor=False)
                     conn.execute(block.encode())

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -18,8 +17,6 @@ from pytest_postgresql import factories
 
 import auditdb
 from tests.server import Server, own_port, running
-
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 # The roles of an application: its migrations' owner, its server, and its log readers.
 ROLES = """
