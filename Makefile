@@ -51,9 +51,9 @@ bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other p
 
 reference: $(BIN)/auditdb ## Write what is made: docs/cli.md, kinds.md, generated.md, SQL of kinds and names
 	$(BIN)/python -m tests.reference > docs/cli.md
-	$(BIN)/python -m tests.vocabulary > sql/routines/31-names.sql
+	$(BIN)/python -m tests.vocabulary > sql/secrets/names.sql
 	$(BIN)/python -m tests.kinds markdown > docs/kinds.md
-	$(BIN)/python -m tests.kinds sql > sql/routines/32-kind-rows.sql
+	$(BIN)/python -m tests.kinds sql > sql/mapping/kind_rows.sql
 	$(BIN)/python -m tests.generated > docs/generated.md
 
 clean: ## Remove what the other targets made

@@ -162,7 +162,7 @@ def raise_if_missing(conn: psycopg.Connection[Any], name: str, error: Refused) -
 
 _NAMES = """
 select format('%I.%I', table_schema, table_name) from information_schema.tables
-where table_schema not in ('pg_catalog', 'information_schema', 'audit')
+where table_schema not in ('pg_catalog', 'information_schema', 'audit', 'audit_private')
 """
 
 

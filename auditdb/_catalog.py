@@ -124,7 +124,7 @@ select c.oid::int8, n.nspname, c.relname, format('%I.%I', n.nspname, c.relname),
         where i.inhparent = c.oid and not k.relispartition)
 from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and c.relpersistence <> 't' and not c.relispartition
-    and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'audit')
+    and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'audit', 'audit_private')
     and not exists (select from pg_depend where classid = 'pg_class'::regclass
         and objid = c.oid and deptype = 'e')
 order by n.nspname, c.relname

@@ -19,7 +19,7 @@ _NESTED = (dict, list)
 
 
 def without_secrets(value: Any) -> Any:
-    """Return JSON as audit.redact_json does, but do not look into texts.
+    """Return JSON as audit_private.redact_json does, but do not look into texts.
 
     Flags and nulls stay; where headers are told apart, those that hold no credential stay too.
 

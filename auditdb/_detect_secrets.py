@@ -1,4 +1,4 @@
-"""Which columns of a table attach redacts by default: audit.secret_columns in Python."""
+"""Which columns of a table attach redacts by default: audit_private.secret_columns in Python."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ select a.target::oid::int8,
         where t.tgrelid = a.target and t.tgenabled = 'A' and t.tgname in
             ('auditdb_insert', 'auditdb_update', 'auditdb_delete', 'auditdb_truncate')),
     a.mapping - 'checked'
-from audit.attachment as a
+from audit_private.attachment as a
     join pg_class as c on c.oid = a.target join pg_namespace as n on n.oid = c.relnamespace
 order by 2
 """
@@ -268,12 +268,12 @@ def _change(
     try:
         # Done but for the triggers, to be rolled back: an expression that fails is refused here.
         cursor.execute(
-            "select audit.prepare_attach(%s::oid::regclass, %s, %s)",
+            "select audit_private.prepare_attach(%s::oid::regclass, %s, %s)",
             (oid, mapping.kind, Jsonb(given)),
         )
         # Also what was not given: a column added since may be one that the defaults redact.
         cursor.execute(
-            "select a.mapping - 'checked' from audit.attachment as a where a.target = %s", (oid,)
+            "select a.mapping - 'checked' from audit_private.attachment as a where a.target = %s", (oid,)
         )
     except psycopg.Error as error:
         raise _naming(error, mapping) from error

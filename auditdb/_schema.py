@@ -41,17 +41,18 @@ def sql_directory() -> Traversable:
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "sql"
 
 
-def _read(*folders: str) -> list[tuple[str, str]]:
-    """Return name and text of each .sql file of a folder, in order; never an empty list."""
-    folder = sql_directory().joinpath(*folders)
-    files = sorted(
-        (f.name, f.read_text("utf-8"))
-        for f in (folder.iterdir() if folder.is_dir() else ())
-        if f.name.endswith(".sql")
-    )
-    if not files:
-        raise AuditError(f"no .sql files in {folder}: the package is incomplete, install it again")
-    return files
+def _read(name: str) -> str:
+    """Return the text of a file of the SQL directory."""
+    try:
+        return sql_directory().joinpath(*name.split("/")).read_text("utf-8")
+    except OSError as error:
+        raise AuditError(f"{name} is missing: the package is incomplete, install it again") from error
+
+
+def migrations() -> list[tuple[str, str]]:
+    """Return name and text of each migration, in order; their names and sums are in CHECKSUMS."""
+    names = [line.split()[1] for line in _read("migrations/CHECKSUMS").splitlines()]
+    return [(name.removesuffix(".sql"), _read(f"migrations/{name}")) for name in names]
 
 
 def script() -> str:
@@ -68,51 +69,52 @@ def script() -> str:
         "-- auditdb: run in one transaction, for instance with: psql -1 -v ON_ERROR_STOP=1 -f",
         f"{PIN};",
         f"do $$ begin perform pg_advisory_xact_lock({LOCK}); end $$;",
-        dict(_read())["bootstrap.sql"],
+        _read("bootstrap.sql"),
         "set role audit_owner;",
     ]
-    for name, text in _read("migrations"):
-        identity = name.removesuffix(".sql")
+    for identity, text in migrations():
         mark = hashlib.sha256(identity.encode()).hexdigest()
         parts.append(
             "do $migration$\nbegin\n"
             "    if not exists (\n"
-            f"        select from audit.migration where migration_hash = '{mark}'\n    ) then\n"
+            f"        select from audit_private.migration where migration_hash = '{mark}'\n    ) then\n"
             f"        execute $statements$\n{text}$statements$;\n"
-            "        insert into audit.migration\n"
+            "        insert into audit_private.migration\n"
             f"        values ('{mark}', '{identity}', now() at time zone 'utc');\n"
             "    end if;\nend\n$migration$;"
         )
     parts.append(routines())
-    parts += ["do $$ begin perform audit.finish_install(); end $$;", "reset role;", _RESIGN]
+    parts += ["do $$ begin perform audit_private.finish_install(); end $$;", "reset role;", _RESIGN]
     parts += [f"reset {name};" for name in PINS]
     return "\n".join(parts) + "\n"
 
 
 # A function's name, arguments and result: what "create or replace" does not change.
 _HEADER = re.compile(
-    r"^create or replace function audit\.(\w+)(\(.*?)(?=\s+language (?:sql|plpgsql)\b)",
+    r"^create or replace function (audit\w*)\.(\w+)(\(.*?)(?=\s+language (?:sql|plpgsql)\b)",
     re.MULTILINE | re.DOTALL,
 )
 
 
 def routines() -> str:
-    """Return the functions and views, after what sets those of an older release aside."""
-    text = "\n".join(text for _, text in _read("routines"))
+    """Return the functions and views in the order of the manifest."""
+    names = [line for line in _read("manifest").splitlines() if not line.startswith("#")]
+    text = "\n".join(map(_read, names))
     declarations = "\n".join(
-        f"create function audit.\"declared {name}\"{header}\nlanguage plpgsql as '';"
-        for name, header in _HEADER.findall(text)
+        f"create function {schema}.\"declared {name}\"{header}\nlanguage plpgsql as '';"
+        for schema, name, header in _HEADER.findall(text)
     )
     return "\n".join(
         (
             "do $declarations$\nbegin\n"
             "    if exists (\n"
-            "        select from pg_proc where pronamespace = 'audit'::regnamespace\n    ) then\n"
+            "        select from pg_proc\n"
+            "        where pronamespace = any ('{audit,audit_private}'::regnamespace[])\n"
+            "    ) then\n"
             "        set local check_function_bodies = off;\n"
             f"        execute $declare${declarations}$declare$;\n"
             "        set local check_function_bodies = on;\n"
             "    end if;\nend\n$declarations$;",
-            dict(_read())["set-aside.sql"],
             text,
         )
     )
@@ -160,13 +162,14 @@ def install(conninfo: str = "") -> str:
             conn.execute(PIN)
             conn.execute("set client_min_messages = error")
             conn.execute(f"select pg_advisory_lock({LOCK})")
-            _bootstrap(conn)
+            _again(conn, _read("bootstrap.sql"))
             try:
-                _migrate(conninfo)
                 with conn.transaction():
                     conn.execute("set local role audit_owner")
+                    _migrate(conn)
+                    conn.execute(PIN)  # yoyo chose another search_path
                     conn.execute(routines().encode())
-                    conn.execute("select audit.finish_install()")
+                    conn.execute("select audit_private.finish_install()")
                     row = conn.execute("select audit.version()").fetchone()
             finally:
                 _again(conn, _RESIGN)
@@ -174,10 +177,6 @@ def install(conninfo: str = "") -> str:
             return str(row[0])
     except psycopg.Error as error:
         raise from_psycopg(error) from error
-
-
-def _bootstrap(conn: psycopg.Connection[Any]) -> None:
-    _again(conn, dict(_read())["bootstrap.sql"])
 
 
 def _again(conn: psycopg.Connection[Any], text: str) -> None:
@@ -193,28 +192,31 @@ def _again(conn: psycopg.Connection[Any], text: str) -> None:
             time.sleep(0.05 * (attempt + 1))
 
 
-def _migrate(conninfo: str) -> None:
-    """Apply the migrations that the database lacks, through yoyo."""
+def _migrate(conn: psycopg.Connection[Any]) -> None:
+    """Apply the migrations that the database lacks, through yoyo, in the caller's transaction."""
     # yoyo costs 0.2 s to import and serves here alone.
     from yoyo import read_migrations
     from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
     from yoyo.connections import parse_uri
 
     class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]
-        """Keeps yoyo's books in the audit schema, where they meet no other yoyo's."""
+        """Keeps yoyo's books in audit_private, and leaves begin and commit to the caller."""
 
         log_table = "migration_log"
         lock_table = "migration_lock"
         version_table = "migration_version"
-        schema = "audit"
+        schema = "audit_private"
+        # What yoyo calls a transaction is then a savepoint.
+        _in_transaction = True
 
         def connect(self, dburi: object) -> psycopg.Connection[Any]:
-            # Past yoyo's own parser, which knows fewer addresses than libpq does.
-            conn = connect(conninfo, autocommit=True)
-            conn.execute(PIN)
-            conn.execute("set client_min_messages = error")
-            conn.execute("set role audit_owner")
             return conn
+
+        def copy(self) -> Backend:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
 
         def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
             # yoyo's own asks DNS for this host and the system for this user, and may hang or fail.
@@ -230,13 +232,12 @@ def _migrate(conninfo: str) -> None:
 
     with _on_disk("migrations") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        migrations = read_migrations(str(folder))
-        if len(migrations) != len(_read("migrations")):
+        found = read_migrations(str(folder))
+        if len(found) != len(migrations()):
             raise AuditError(f"yoyo does not see every migration in {folder}")
         backend = Backend(parse_uri("postgresql+psycopg:///"), "migration")
-        with backend:
-            backend.apply_migrations(backend.to_apply(migrations))
-            left = [m.id for m in backend.to_apply(migrations)]
+        backend.apply_migrations(backend.to_apply(found))
+        left = [m.id for m in backend.to_apply(found)]
     if left:
         raise AuditError(f"migration {left[0]} was not applied")
 

@@ -1,4 +1,4 @@
--- What must exist before the first migration: the roles, the schema and yoyo's bookkeeping tables.
+-- What must exist before the first migration: the roles, the schemas and yoyo's bookkeeping tables.
 -- Safe to run any number of times, by a superuser or by a role with CREATEROLE; creates only what
 -- is absent.
 
@@ -6,6 +6,7 @@ set lock_timeout = '5s';
 
 do $$
 declare
+    _schema text;
     _role text;
     _purpose text;
 begin
@@ -16,13 +17,12 @@ begin
                 hint = 'Upgrade the server.';
     end if;
 
-    if exists (
-        select from pg_catalog.pg_namespace
-        where nspname = 'audit' and nspowner::regrole::text <> 'audit_owner'
-    ) then
-        raise exception 'schema "audit" exists already and is not auditdb''s'
-            using errcode = 'duplicate_schema',
-                hint = 'Rename it (alter schema audit rename to ...); auditdb needs this name.';
+    select nspname into _schema from pg_catalog.pg_namespace
+    where nspname in ('audit', 'audit_private') and nspowner::regrole::text <> 'audit_owner';
+    if _schema is not null then
+        raise exception 'schema "%" exists already and is not auditdb''s', _schema
+            using errcode = 'duplicate_schema', hint = pg_catalog.format(
+                'Rename it (alter schema %s rename to ...); auditdb needs this name.', _schema);
     end if;
 
     for _role, _purpose in values
@@ -86,6 +86,9 @@ begin
     if pg_catalog.to_regnamespace('audit') is null then
         create schema audit authorization audit_owner;
     end if;
+    if pg_catalog.to_regnamespace('audit_private') is null then
+        create schema audit_private authorization audit_owner;
+    end if;
 exception when insufficient_privilege then
     raise exception 'role "%" may not create a schema in database "%"',
             current_user, current_database()
@@ -97,18 +100,36 @@ $$;
 
 set role audit_owner;
 
-revoke all on schema audit from public;
+revoke all on schema audit, audit_private from public;
 comment on schema audit is
     'auditdb: an append-only log of who did what, read through row-level security';
+comment on schema audit_private is
+    'auditdb: what the schema audit is made of; nobody calls or reads it';
 
-create table if not exists audit.migration (
+-- An older installation kept them in the schema audit.
+do $$
+declare
+    _table text;
+begin
+    foreach _table in array
+        '{migration,migration_log,migration_version,migration_lock}'::text[]
+    loop
+        if pg_catalog.to_regclass('audit.' || _table) is not null then
+            execute pg_catalog.format('alter table audit.%I set schema audit_private', _table);
+        end if;
+    end loop;
+end
+$$;
+
+create table if not exists audit_private.migration (
     migration_hash varchar(64) primary key,
     migration_id varchar(255),
     applied_at_utc timestamp
 );
-comment on table audit.migration is 'Migrations that were applied (kept by yoyo-migrations)';
+comment on table audit_private.migration is
+    'Migrations that were applied (kept by yoyo-migrations)';
 
-create table if not exists audit.migration_log (
+create table if not exists audit_private.migration_log (
     id varchar(36) primary key,
     migration_hash varchar(64),
     migration_id varchar(255),
@@ -118,26 +139,26 @@ create table if not exists audit.migration_log (
     comment varchar(255),
     created_at_utc timestamp
 );
-comment on table audit.migration_log is
+comment on table audit_private.migration_log is
     'When each migration ran, and as whom (kept by yoyo-migrations)';
 
-create table if not exists audit.migration_version (
+create table if not exists audit_private.migration_version (
     version int primary key,
     installed_at_utc timestamp
 );
-comment on table audit.migration_version is
+comment on table audit_private.migration_version is
     'Layout of the bookkeeping tables (kept by yoyo-migrations)';
 
-insert into audit.migration_version
+insert into audit_private.migration_version
 values (1, now() at time zone 'utc'), (2, now() at time zone 'utc')
 on conflict do nothing;
 
-create table if not exists audit.migration_lock (
+create table if not exists audit_private.migration_lock (
     locked int default 1 primary key,
     ctime timestamp,
     pid int not null
 );
-comment on table audit.migration_lock is
+comment on table audit_private.migration_lock is
     'Unused: install holds an advisory lock (kept by yoyo-migrations)';
 
 reset role;

@@ -30,14 +30,14 @@ def own_events(db: Database, verb: str) -> list[tuple[Any, ...]]:
 
 def count(db: Database) -> int:
     with psycopg.connect(db.dsn) as conn:
-        row = conn.execute("select count(*) from audit.attestation").fetchone()
+        row = conn.execute("select count(*) from audit_private.attestation").fetchone()
     assert row is not None
     return int(row[0])
 
 
 def test_attaching_attests_the_triggers_and_functions_of_the_table(db: Database) -> None:
     rows = db.connect("app_auditor").execute(
-        "select kind, count(*), min(attested_by), min(occasion) from audit.attestation"
+        "select kind, count(*), min(attested_by), min(occasion) from audit_private.attestation"
         " where scope = 'membership'::regclass group by kind order by kind").fetchall()  # fmt: skip
     assert [(kind, by, occasion) for kind, _, by, occasion in rows] == [
         ("function", "app_owner", "attach"),
@@ -48,9 +48,9 @@ def test_attaching_attests_the_triggers_and_functions_of_the_table(db: Database)
 
 
 @pytest.mark.parametrize("statement", [
-    "update audit.attestation set fact = null",
-    "delete from audit.attestation",
-    "truncate audit.attestation",
+    "update audit_private.attestation set fact = null",
+    "delete from audit_private.attestation",
+    "truncate audit_private.attestation",
 ])  # fmt: skip
 def test_not_even_its_owner_rewrites_the_attestation(db: Database, statement: str) -> None:
     conn = db.connect()
@@ -63,7 +63,7 @@ def test_not_even_its_owner_rewrites_the_attestation(db: Database, statement: st
 def test_no_login_role_writes_the_attestation(db: Database, role: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied"):
         db.connect(role).execute(
-            "insert into audit.attestation (occasion, scope, kind, relation, name)"
+            "insert into audit_private.attestation (occasion, scope, kind, relation, name)"
             " values ('attach', 'membership', 'trigger', 'membership', 'x')"
         )
 

@@ -49,7 +49,7 @@ def build(conn: psycopg.Connection[Any], name: str) -> None:
         conn.execute(
             sql.SQL(
                 "do $$ begin if not exists ("
-                "select from audit.attachment where target = {}::regclass)"
+                "select from audit_private.attachment where target = {}::regclass)"
                 " then perform audit.attach({}, 'record'); end if; end $$"
             ).format(*[sql.Literal(f'public."{table}"')] * 2)
         )
@@ -131,7 +131,7 @@ def test_no_canary_is_in_the_log_or_in_what_the_server_writes(
             new = value(kind, None, f"{CANARY}-{number}")
             run(admin, f"update @table set innocent = {new}", table)
             admin.execute("set role audit_owner")
-            admin.execute("select audit.regenerate()")
+            admin.execute("select audit_private.regenerate()")
             admin.execute("reset role")
         run(admin, "update @table set poison = null", table)
         run(admin, "delete from @table", table)
@@ -147,7 +147,7 @@ def everything(conn: psycopg.Connection[Any]) -> str:
     """Return all rows of all tables of the audit schema, as an export would hold them."""
     tables = conn.execute(
         "select format('select t::text from %s as t', oid::regclass) from pg_class"
-        " where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p')"
+        " where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind in ('r', 'p')"
     ).fetchall()
     return "\n".join(row for (query,) in tables for (row,) in conn.execute(query).fetchall())
 
@@ -167,7 +167,7 @@ def test_a_secret_added_after_attaching_is_redacted_before_and_after_an_upgrade(
     owner.execute(f"update thing set client_secret = '{CANARY}'")
     with admin.transaction():
         admin.execute("set local role audit_owner")
-        admin.execute("select audit.regenerate()")
+        admin.execute("select audit_private.regenerate()")
     owner.execute(f"update thing set client_secret = '{CANARY}-2'")
     owner.execute(f"insert into thing values (2, 2, '{CANARY}')")
     owner.execute("delete from thing")

@@ -30,7 +30,7 @@ def found(db: Database, query: str) -> list[Any]:
     [
         pytest.param(
             """select oid::regclass::text from pg_class
-            where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'S', 'f')
+            where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind in ('r', 'p', 'v', 'm', 'S', 'f')
                 and obj_description(oid, 'pg_class') is null
                 -- Of a column GENERATED AS IDENTITY, whose comment says it.
                 and not exists (select from pg_depend where classid = 'pg_class'::regclass
@@ -40,7 +40,7 @@ def found(db: Database, query: str) -> list[Any]:
         pytest.param(
             """select format('%s.%s', attrelid::regclass, attname)
             from pg_attribute join pg_class as c on c.oid = attrelid
-            where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p') and attnum > 0
+            where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind in ('r', 'p') and attnum > 0
                 and not attisdropped and col_description(attrelid, attnum) is null
                 -- The tables of yoyo are described as wholes.
                 and relname !~ '^migration' and not relispartition""",
@@ -48,13 +48,13 @@ def found(db: Database, query: str) -> list[Any]:
         ),
         pytest.param(
             """select oid::regprocedure::text from pg_proc
-            where pronamespace = 'audit'::regnamespace
+            where pronamespace = any ('{audit,audit_private}'::regnamespace[])
                 and obj_description(oid, 'pg_proc') is null""",
             id="functions",
         ),
         pytest.param(
             """select typname from pg_type as t
-            where typnamespace = 'audit'::regnamespace and typtype in ('c', 'd', 'e', 'r')
+            where typnamespace = any ('{audit,audit_private}'::regnamespace[]) and typtype in ('c', 'd', 'e', 'r')
                 and obj_description(oid, 'pg_type') is null
                 and not exists (select from pg_class where oid = typrelid and relkind <> 'c')""",
             id="types",
@@ -69,10 +69,10 @@ def test_every_function_pins_its_search_path(db: Database) -> None:
     assert (
         found(
             db,
-            # audit.exactly names nothing, and a body that was parsed when it was created finds
+            # audit_private.exactly names nothing, and a body that was parsed when it was created finds
             # nothing when it runs: neither would be inlined with a setting.
             """select oid::regprocedure::text from pg_proc
-        where pronamespace = 'audit'::regnamespace
+        where pronamespace = any ('{audit,audit_private}'::regnamespace[])
             and not coalesce(proconfig @> '{"search_path=pg_catalog, pg_temp"}', false)
             and not (proname = 'exactly' and prosrc = 'select value' and not prosecdef)
             and not (prosqlbody is not null and not prosecdef)""",
@@ -84,7 +84,7 @@ def test_every_function_pins_its_search_path(db: Database) -> None:
 def test_every_function_reads_its_backslashes_alike_in_every_session(db: Database) -> None:
     # Where strings do not conform, a pattern that is no parsed body loses its backslashes.
     read_late = """select oid::regprocedure::text from pg_proc
-        where pronamespace = 'audit'::regnamespace and prosqlbody is null
+        where pronamespace = any ('{audit,audit_private}'::regnamespace[]) and prosqlbody is null
             and not coalesce(proconfig @> '{standard_conforming_strings=on}', false)"""
     with psycopg.connect(db.dsn) as conn:
         query = read_late.replace("::regprocedure::text", "::regprocedure::text, prosrc")
@@ -117,16 +117,16 @@ def test_public_holds_nothing(db: Database) -> None:
             """
         select object from (
             select oid::regclass::text, coalesce(relacl, acldefault('r', relowner)) from pg_class
-            where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')
+            where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind in ('r', 'p', 'v', 'm', 'f')
             union all
             select oid::regclass::text, coalesce(relacl, acldefault('S', relowner)) from pg_class
-            where relnamespace = 'audit'::regnamespace and relkind = 'S'
+            where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind = 'S'
             union all
             select oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner)) from pg_proc
-            where pronamespace = 'audit'::regnamespace
+            where pronamespace = any ('{audit,audit_private}'::regnamespace[])
             union all
             select typname::text, coalesce(typacl, acldefault('T', typowner)) from pg_type as t
-            where typnamespace = 'audit'::regnamespace and typtype in ('c', 'd', 'e', 'r')
+            where typnamespace = any ('{audit,audit_private}'::regnamespace[]) and typtype in ('c', 'd', 'e', 'r')
                 and not exists (select from pg_class where oid = typrelid and relkind <> 'c')
             union all
             select nspname::text, coalesce(nspacl, acldefault('n', nspowner)) from pg_namespace
@@ -157,7 +157,7 @@ def test_the_schema_belongs_to_audit_owner_who_alone_creates_in_it(empty_db: Dat
 
 def test_every_table_of_the_log_outlives_a_crash(db: Database) -> None:
     lost = """select oid::regclass::text from pg_class
-        where relnamespace = 'audit'::regnamespace and relpersistence <> 'p'"""
+        where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relpersistence <> 'p'"""
     assert found(db, lost) == []
 
 
@@ -168,7 +168,7 @@ def test_nobody_but_audit_owner_holds_more_than_select_on_a_table(db: Database) 
             """
         select distinct format('%s: %s to %s', c.oid::regclass, privilege_type, grantee::regrole)
         from pg_class as c, aclexplode(relacl)
-        where relnamespace = 'audit'::regnamespace and grantee <> relowner
+        where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and grantee <> relowner
             and privilege_type <> 'SELECT'
             and not (relname = 'request' and privilege_type = 'INSERT')""",
         )
@@ -209,9 +209,9 @@ def test_everything_belongs_to_audit_owner_and_what_runs_expressions_to_audit_ma
 ) -> None:
     owned = """select owner::regrole || ' ' || name from (
             select relowner, oid::regclass::text from pg_class
-            where relnamespace = 'audit'::regnamespace
+            where relnamespace = any ('{audit,audit_private}'::regnamespace[])
             union all select proowner, proname from pg_proc
-            where pronamespace = 'audit'::regnamespace
+            where pronamespace = any ('{audit,audit_private}'::regnamespace[])
         ) as o (owner, name) where owner <> 'audit_owner'::regrole"""
     others = found(db, owned)
     assert others != []
@@ -225,7 +225,7 @@ def test_everything_belongs_to_audit_owner_and_what_runs_expressions_to_audit_ma
 
 
 def test_every_view_asks_with_the_rights_of_its_reader(db: Database) -> None:
-    views = "select oid::regclass::text from pg_class where relnamespace = 'audit'::regnamespace"
+    views = "select oid::regclass::text from pg_class where relnamespace = any ('{audit,audit_private}'::regnamespace[])"
     assert len(found(db, f"{views} and relkind = 'v'")) >= 9
     assert (
         found(
@@ -253,7 +253,7 @@ def test_log_and_each_partition_is_guarded_also_those_made_later(db: Database) -
     assert found(db, UNGUARDED) == []
     before = found(db, "select count(*) from pg_partition_tree('audit.event')")
     with db.connect() as conn:
-        conn.execute("select audit.create_months(9)")
+        conn.execute("select audit_private.create_months(9)")
     after = found(db, "select count(*) from pg_partition_tree('audit.event')")
     assert after[0] >= before[0] + 6
     assert found(db, UNGUARDED) == []

@@ -94,7 +94,7 @@ def test_an_admin_is_one_whatever_the_reader_sets(empty_db: Database) -> None:
     conn = empty_db.connect()
     conn.execute(OFF)
     for user, wanted in (("1", False), ("2", True)):
-        row = conn.execute("select audit.is_admin('1', %s)", [user]).fetchone()
+        row = conn.execute("select audit_private.is_admin('1', %s)", [user]).fetchone()
         assert row == (wanted,)
 
 
@@ -135,7 +135,7 @@ def off(empty_db: Database) -> Iterator[str]:
 
 def redacted(dsn: str) -> Any:
     with psycopg.connect(dsn) as conn:
-        row = conn.execute("select audit.redact_text('X: Bearer CANARY7abc123')").fetchone()
+        row = conn.execute("select audit_private.redact_text('X: Bearer CANARY7abc123')").fetchone()
     assert row is not None
     return row[0]
 

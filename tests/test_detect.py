@@ -64,7 +64,7 @@ class Application:
 
     def may_read(self, organization: str, user: str) -> bool:
         with psycopg.connect(self.db.dsn) as conn:
-            row = conn.execute("select audit.is_admin(%s, %s)", (organization, user)).fetchone()
+            row = conn.execute("select audit_private.is_admin(%s, %s)", (organization, user)).fetchone()
         assert row is not None
         return bool(row[0])
 
@@ -120,7 +120,7 @@ def test_no_secret_of_an_attached_table_is_left_unredacted(app: Application, nam
     app.attach_detected()
     assert "redact" not in {option for t in detect(app.owner).tables for option in t.options}
     in_force = app.owner.execute(
-        "select target::regclass, mapping -> 'redact' from audit.attachment"
+        "select target::regclass, mapping -> 'redact' from audit_private.attachment"
     )
     for table, redacted in in_force.fetchall():
         columns = app.owner.execute(
@@ -235,7 +235,7 @@ def test_the_secrets_of_detect_are_those_of_attach(empty_db: Database) -> None:
         tables = schemas.facts(name)["tables"].values()
         names += [column["name"] for table in tables for column in table["columns"]]
     with psycopg.connect(empty_db.dsn) as conn:
-        query = "select n, audit.is_secret(n) from unnest(%s::text[]) as n"
+        query = "select n, audit_private.is_secret(n) from unnest(%s::text[]) as n"
         told: dict[str, bool] = dict(conn.execute(query, (names,)).fetchall())
     assert {name: is_secret(name) for name in names} == told
 

@@ -86,7 +86,7 @@ TRIGGERS = {
         end
         $$
         """,
-        "triggers", "public.lookalike", "auditdb_insert calls audit.capture_1_insert()",
+        "triggers", "public.lookalike", "auditdb_insert calls audit_private.capture_1_insert()",
     ),
     "a_capture_function_of_another_operation": Damage(
         """
@@ -98,7 +98,7 @@ TRIGGERS = {
         end
         $$
         """,
-        "triggers", "public.membership", "forge calls audit.capture_1_delete()",
+        "triggers", "public.membership", "forge calls audit_private.capture_1_delete()",
     ),
     "a_trigger_narrowed_by_a_condition": Damage(
         """
@@ -131,16 +131,16 @@ GUARDS = {
         "guards", "audit.event_default", "refuse_truncate missing", mended_by=OWNER,
     ),
     "the_guard_of_the_attestation_disabled": Damage(
-        "alter table audit.attestation disable trigger refuse_change",
-        "guards", "audit.attestation", "refuse_change disabled", mended_by=OWNER,
+        "alter table audit_private.attestation disable trigger refuse_change",
+        "guards", "audit_private.attestation", "refuse_change disabled", mended_by=OWNER,
     ),
     "row_level_security_off_on_a_partition": Damage(
         "alter table audit.event_default disable row level security",
         "guards", "audit.event_default", "row-level security is off", mended_by=OWNER,
     ),
     "row_level_security_off_on_the_keys": Damage(
-        "alter table audit.signing_key disable row level security",
-        "guards", "audit.signing_key", "row-level security is off", mended_by=OWNER,
+        "alter table audit_private.signing_key disable row level security",
+        "guards", "audit_private.signing_key", "row-level security is off", mended_by=OWNER,
     ),
     "row_level_security_not_forced_on_the_parent": Damage(
         "alter table audit.event no force row level security",
@@ -216,16 +216,16 @@ GRANTS = {
         "grants", "SELECT on table audit.event to stranger", "was not granted by auditdb",
     ),
     "a_column_opened": Damage(
-        "grant select (secret) on audit.signing_key to app",
-        "grants", "SELECT (secret) on table audit.signing_key to app", "was not granted by auditdb",
+        "grant select (secret) on audit_private.signing_key to app",
+        "grants", "SELECT (secret) on table audit_private.signing_key to app", "was not granted by auditdb",
     ),
     "a_partition_opened": Damage(
         "grant insert on audit.event_default to audit_writer",
         "grants", "INSERT on table audit.event_default to audit_writer", "was not granted",
     ),
     "a_function_opened_to_all": Damage(
-        "grant execute on function audit.refuse_change() to public",
-        "grants", "EXECUTE on function audit.refuse_change() to public", "was not granted",
+        "grant execute on function audit_private.refuse_change() to public",
+        "grants", "EXECUTE on function audit_private.refuse_change() to public", "was not granted",
     ),
     "objects_to_come_opened": Damage(
         "alter default privileges for role audit_owner in schema audit"
@@ -308,7 +308,7 @@ TABLES = {
             _month text := 'audit.event_' || to_char(now() at time zone 'UTC' + interval '2 months',
                 'YYYY_MM');
         begin
-            perform audit.close_attestation(_month::regclass, 'test');
+            perform audit_private.close_attestation(_month::regclass, 'test');
             execute 'drop table ' || _month;
         end
         $$
@@ -316,11 +316,11 @@ TABLES = {
         "partitions", "audit.event", "has no partition for", severity="warning", mended_by=OWNER,
     ),
     "an_old_key": Damage(
-        "update audit.signing_key set created_at = now() - interval '100 days'",
+        "update audit_private.signing_key set created_at = now() - interval '100 days'",
         "keys", "key ", "is 100 days old", severity="warning", mended_by=OWNER,
     ),
     "no_key": Damage(
-        "delete from audit.signing_key", "keys", "audit.signing_key", "there is no signing key",
+        "delete from audit_private.signing_key", "keys", "audit_private.signing_key", "there is no signing key",
         severity="notice", mended_by=OWNER,
     ),
 }  # fmt: skip
@@ -433,11 +433,11 @@ def test_one_who_reads_all_data_reads_no_key_and_no_event(healthy: Database) -> 
         for table in ("signing_key", "event"):
             assert conn.execute(f"select * from audit.{table}".encode()).fetchall() == []
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
-            run(conn, "insert into audit.signing_key values ('mine', 'x')")
+            run(conn, "insert into audit_private.signing_key values ('mine', 'x')")
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
             run(
                 conn,
-                "insert into audit.attestation (occasion, scope, kind, relation, name)"
+                "insert into audit_private.attestation (occasion, scope, kind, relation, name)"
                 " values ('attach', 'audit.event', 'trigger', 'audit.event', 'x')",
             )
 
@@ -566,8 +566,8 @@ def test_a_month_taken_away_is_found_and_one_dropped_by_retention_is_not(
     healthy: Database,
 ) -> None:
     conn = healthy.connect()
-    run(conn, "set role audit_owner; select audit.attach_month('2020-01-01');"
-              "select audit.attach_month('2020-02-01'); reset role")  # fmt: skip
+    run(conn, "set role audit_owner; select audit_private.attach_month('2020-01-01');"
+              "select audit_private.attach_month('2020-02-01'); reset role")  # fmt: skip
     assert diagnose(healthy) == []
     run(conn, "drop table audit.event_2020_02")
     [finding] = diagnose(healthy)
@@ -584,7 +584,7 @@ def test_a_month_taken_away_is_found_and_one_dropped_by_retention_is_not(
 
 def test_a_detached_month_is_found(healthy: Database) -> None:
     conn = healthy.connect()
-    run(conn, "set role audit_owner; select audit.attach_month('2020-01-01'); reset role")
+    run(conn, "set role audit_owner; select audit_private.attach_month('2020-01-01'); reset role")
     run(conn, "alter table audit.event detach partition audit.event_2020_01")
     assert "is no part of the log any more" in diagnose(healthy)[0].problem
 
@@ -605,14 +605,14 @@ def test_the_policy_of_a_former_release_is_replaced_by_install(healthy: Database
     new = conn.execute(policies).fetchall()
     run(conn, "alter policy viewers_read_their_organization on audit.event using ("
               "organization_id = (select audit.viewer_organization())"
-              " and id >= any ((select audit.viewer_start())::bigint[]))")  # fmt: skip
+              " and id >= any ((select audit_private.viewer_start())::bigint[]))")  # fmt: skip
     auditdb.install(healthy.dsn)
     assert conn.execute(policies).fetchall() == new
     assert diagnose(healthy) == []
 
 
 @pytest.mark.parametrize("damage", [
-    "create or replace function audit.refuse_change() returns trigger language plpgsql"
+    "create or replace function audit_private.refuse_change() returns trigger language plpgsql"
     " as 'begin return null; end'",
     "revoke select on audit.event from audit_reader",
     "grant delete on audit.event to audit_writer",
@@ -668,8 +668,8 @@ def test_no_setting_of_the_session_makes_findings(healthy: Database) -> None:
 @pytest.mark.parametrize("setting", PRINTING)
 def test_what_is_attested_under_any_setting_is_what_stands(healthy: Database, setting: str) -> None:
     conn = printing(healthy, **{setting: PRINTING[setting]})
-    facts = "select scope, kind, relation, name, fact from audit.attestation where id > %s"
-    [(last,)] = conn.execute("select max(id) from audit.attestation").fetchall()
+    facts = "select scope, kind, relation, name, fact from audit_private.attestation where id > %s"
+    [(last,)] = conn.execute("select max(id) from audit_private.attestation").fetchall()
     run(conn, "select audit.attest('audit.event'); select audit.attest('public.membership')")
     assert healthy.connect().execute(facts, [last]).fetchall() == []
     name = psycopg.sql.Identifier(conn.info.dbname)
@@ -698,8 +698,8 @@ def test_code_of_the_application_behind_a_column_is_noticed(healthy: Database) -
 
 
 def test_an_older_key_that_still_signs_is_found(healthy: Database) -> None:
-    run(healthy.connect(), "update audit.signing_key set created_at = now() - interval '20 days'")
-    run(healthy.connect(), "insert into audit.signing_key values"
+    run(healthy.connect(), "update audit_private.signing_key set created_at = now() - interval '20 days'")
+    run(healthy.connect(), "insert into audit_private.signing_key values"
         " ('new', 'x', now() - interval '9 days')")  # fmt: skip
     [finding] = diagnose(healthy)
     assert "never retired" in finding.problem
@@ -714,7 +714,7 @@ def test_an_older_key_that_still_signs_is_found(healthy: Database) -> None:
 def test_servers_with_holes_in_row_level_security_are_found(
     empty_db: Database, version: int, vulnerable: bool
 ) -> None:
-    rows = empty_db.connect().execute("select * from audit.check_server(%s)", [version]).fetchall()
+    rows = empty_db.connect().execute("select * from audit_private.check_server(%s)", [version]).fetchall()
     assert (len(rows) == 1) is vulnerable
 
 
@@ -754,12 +754,12 @@ def test_a_creator_of_roles_that_installed_is_noticed_and_nothing_else(
 
 def test_findings_are_printed_with_the_command_that_mends_them() -> None:
     finding = Finding(
-        check_name="keys", severity="notice", object="audit.signing_key",
+        check_name="keys", severity="notice", object="audit_private.signing_key",
         problem="there is no signing key", why="Nobody can be given a viewer token.",
         mend="select audit.create_key()", fixable=False,
     )  # fmt: skip
     assert doctor.render([finding]) == (
-        "notice: audit.signing_key: there is no signing key\n"
+        "notice: audit_private.signing_key: there is no signing key\n"
         "    Nobody can be given a viewer token.\n    select audit.create_key()"
     )
     assert doctor.render([]) == "healthy: nothing found"

@@ -55,7 +55,7 @@ def test_a_finding_exits_1_and_is_on_standard_output(healthy: Database) -> None:
 def test_a_notice_alone_exits_0(db: Database) -> None:
     result = run(db)
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("notice: audit.signing_key: there is no signing key\n")
+    assert result.stdout.startswith("notice: audit_private.signing_key: there is no signing key\n")
     (found,) = json.loads(run(db, "--json").stdout)["findings"]
     assert found["severity"] == "notice"
 

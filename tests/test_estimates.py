@@ -196,8 +196,8 @@ def test_catalogs_tell_a_reader_nothing_of_values(
 
 def test_the_index_of_default_is_of_no_use_to_a_reader(conn: psycopg.Connection[Any]) -> None:
     for query in (
-        "select from audit.event where audit.arrived_in(id) = '5'",
-        "select from audit.event order by audit.arrived_in(id)",
+        "select from audit.event where audit_private.arrived_in(id) = '5'",
+        "select from audit.event order by audit_private.arrived_in(id)",
     ):
         with (
             pytest.raises(psycopg.errors.InsufficientPrivilege),
@@ -210,14 +210,14 @@ def test_the_index_of_default_is_of_no_use_to_a_reader(conn: psycopg.Connection[
 def test_every_partition_is_born_without_statistics(db: Database, made: str) -> None:
     conn = db.connect()
     if made == "ahead":
-        conn.execute("select audit.create_months(9)")
+        conn.execute("select audit_private.create_months(9)")
     elif made == "when DEFAULT was drained":
         conn.execute(
             "insert into audit.event (occurred_at, action, result, actor_type, source)"
             " values ('2020-02-02', 'a.b', 'success', 'user', 'web')"
         )
         conn.execute("select audit.maintain()")
-    assert conn.execute("select * from audit.wrong_columns()").fetchall() == []
+    assert conn.execute("select * from audit_private.wrong_columns()").fetchall() == []
     rows = conn.execute(
         "select count(*) from pg_attribute"
         " join pg_partition_tree('audit.event') on attrelid = relid"

@@ -144,8 +144,8 @@ def test_role_without_superuser_installs_attaches_and_keeps_no_hold_on_the_log(
                 "select from audit.event",
                 "insert into audit.event (action, result, actor_type, source) "
                 "values ('x.y', 'success', 'user', 'web')",
-                "select secret from audit.signing_key",
-                "drop function audit.capture_1_insert() cascade",
+                "select secret from audit_private.signing_key",
+                "drop function audit_private.capture_1_insert() cascade",
                 "set role audit_owner",
             ):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege), conn.transaction():
@@ -215,7 +215,7 @@ def test_host_s_own_yoyo_is_not_disturbed(create: Create, tmp_path: Path) -> Non
     with psycopg.connect(dsn) as conn:
         assert conn.execute("select count(*) from public._yoyo_migration").fetchone() == (2,)
         assert conn.execute("select count(*) from host_one, host_two").fetchone() == (0,)
-        ours = conn.execute("select count(*) from audit.migration").fetchone()
+        ours = conn.execute("select count(*) from audit_private.migration").fetchone()
         assert ours == (len(mine),)
         assert conn.execute("select count(*) from audit.event").fetchone() != (0,)
 

@@ -30,7 +30,7 @@ grant all on invoice to app;
 
 
 def test_the_sql_of_the_built_in_kinds_is_current() -> None:
-    rows = (ROOT / "sql" / "routines" / "32-kind-rows.sql").read_text("utf-8")
+    rows = (ROOT / "sql" / "mapping" / "kind_rows.sql").read_text("utf-8")
     assert rows == kinds.sql(), "run make reference"
 
 

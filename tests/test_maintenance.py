@@ -160,7 +160,7 @@ def test_events_that_are_committed_while_the_drain_waits_for_its_lock_are_moved_
     fill(empty_db, "2020-03", 1)
     # As if the writer were just in time.
     watch = empty_db.connect()
-    watch.execute("alter function audit.try_lock(regclass, text) set lock_timeout = '60s'")
+    watch.execute("alter function audit_private.try_lock(regclass, text) set lock_timeout = '60s'")
     writer = empty_db.connect(autocommit=False)
     writer.execute("set role audit_owner")
     insert_old(writer, "in time")
@@ -321,7 +321,7 @@ def test_a_month_begins_at_midnight_utc_whatever_the_time_zone(empty_db: Databas
     conn = empty_db.connect()
     for zone in ("UTC", "Asia/Kathmandu", "America/New_York"):
         conn.execute(f"set timezone = '{zone}'".encode())
-        row = conn.execute("select * from audit.month_bounds('2026-03-31')").fetchone()
+        row = conn.execute("select * from audit_private.month_bounds('2026-03-31')").fetchone()
         assert row == (datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC))
 
 

@@ -90,7 +90,7 @@ def test_every_value_comes_back_from_toml_as_it_was(text: str, items: list[str])
 def test_a_dry_run_tells_what_would_change_and_changes_nothing(app_db: Database) -> None:
     conn = app_db.connect("app_owner")
     assert set(verbs(conn).values()) == {"attach"}
-    assert conn.execute("select count(*) from audit.attachment").fetchone() == (0,)
+    assert conn.execute("select count(*) from audit_private.attachment").fetchone() == (0,)
 
 
 def test_applying_twice_changes_nothing_the_second_time(app_db: Database) -> None:
@@ -159,7 +159,7 @@ def test_one_table_that_is_refused_leaves_none_attached(app_db: Database) -> Non
     wrong = FILE + "\n[[table]]\nname = 'public.api_key'\nkind = 'api_key'\nalive = 'r.nonsense'\n"
     with pytest.raises(Refused, match=r"api_key.*nonsense"):
         apply(conn, load(wrong))
-    assert conn.execute("select count(*) from audit.attachment").fetchone() == (0,)
+    assert conn.execute("select count(*) from audit_private.attachment").fetchone() == (0,)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ CHECK = """
 select p.oid::regprocedure::text, regexp_replace(p.proname, '_[0-9]+', ''), f.level, f.message
 from pg_proc as p join pg_language as l on l.oid = p.prolang and l.lanname = 'plpgsql'
     left join pg_trigger as t on t.tgfoid = p.oid and t.tgparentid = 0
-    left join audit.attachment as a on a.id = substring(p.proname, '_([0-9]+)')::int
+    left join audit_private.attachment as a on a.id = substring(p.proname, '_([0-9]+)')::int
     cross join lateral public.plpgsql_check_function_tb(p.oid, coalesce(t.tgrelid, 0),
         fatal_errors => false, security_warnings => true, extra_warnings => true,
         anyelememttype => coalesce(a.target, 'public.membership')::text::regtype) as f
-where p.pronamespace = 'audit'::regnamespace
+where p.pronamespace = any ('{audit,audit_private}'::regnamespace[])
     and f.level in ('error', 'security', 'warning', 'warning extra') and f.sqlstate <> '42804'
 order by 1
 """

@@ -241,7 +241,7 @@ def test_no_secret_of_an_error_is_recorded(db: Database) -> None:
 def test_details_that_cannot_be_taken_apart_are_an_object_still(db: Database) -> None:
     conn = db.connect()
     conn.execute(
-        "create or replace function audit.redact_json(value jsonb) returns jsonb"
+        "create or replace function audit_private.redact_json(value jsonb) returns jsonb"
         " language sql immutable set search_path = pg_catalog, pg_temp"
         """ return '"[redacted]"'::jsonb"""
     )

@@ -242,6 +242,6 @@ def test_a_secret_that_was_renamed_stays_one_where_code_is_written_anew(db: Data
     )
     with psycopg.connect(db.dsn) as conn:
         conn.execute("set role audit_owner")
-        conn.execute("select audit.regenerate()")
+        conn.execute("select audit_private.regenerate()")
     event = one(db, "insert into vault_item values (1, 'canary', 'plain')")
     assert event["new_values"] == {"id": 1, "remark": "[redacted]", "note": "plain"}

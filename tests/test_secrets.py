@@ -78,7 +78,7 @@ HARMLESS = (
 
 
 def judged(conn: psycopg.Connection[Any], names: Sequence[str]) -> dict[str, bool]:
-    query = "select n, audit.is_secret(n) from unnest(%s::text[]) as n"
+    query = "select n, audit_private.is_secret(n) from unnest(%s::text[]) as n"
     return dict(conn.execute(query, [list(names)]).fetchall())
 
 
@@ -89,7 +89,7 @@ def test_names_of_secrets_are_known_and_others_left(conn: psycopg.Connection[Any
 
 
 def test_the_sql_of_the_vocabulary_is_the_generated_one() -> None:
-    sql = Path(__file__).parent.parent / "sql" / "routines" / "31-names.sql"
+    sql = Path(__file__).parent.parent / "sql" / "secrets" / "names.sql"
     assert sql.read_text() == vocabulary(), "run: make reference"
 
 
@@ -118,7 +118,7 @@ def test_sql_and_python_judge_thousands_of_names_alike(conn: psycopg.Connection[
     names = generated_names()
     assert len(names) > 5000
     told = conn.execute(
-        "select n, audit.is_secret(n), audit.normal_name(n) from unnest(%s::text[]) as n", [names]
+        "select n, audit_private.is_secret(n), audit_private.normal_name(n) from unnest(%s::text[]) as n", [names]
     ).fetchall()
     assert {n: (secret, normal) for n, secret, normal in told} == {
         n: (is_secret(n), normal_name(n)) for n in names
@@ -186,7 +186,7 @@ def test_columns_of_credentials_are_redacted_by_default(
     tables: psycopg.Connection[Any],
 ) -> None:
     for name, (kind, _, wanted) in TABLES.items():
-        found = one(tables, "select audit.secret_columns(%s::regclass, %s)", name, kind)
+        found = one(tables, "select audit_private.secret_columns(%s::regclass, %s)", name, kind)
         assert found == wanted.split(), name
 
 
@@ -208,7 +208,7 @@ def _same_columns(conn: psycopg.Connection[Any]) -> None:
     catalog = _catalog.read(conn)
     for table in catalog.tables.values():
         for kind in ("record", "user", "api_key"):
-            told = one(conn, "select audit.secret_columns(%s::oid::regclass, %s)", table.oid, kind)
+            told = one(conn, "select audit_private.secret_columns(%s::oid::regclass, %s)", table.oid, kind)
             assert secret_columns(catalog, table, kind) == set(told), (table.sql, kind)
 
 
@@ -310,12 +310,12 @@ def test_no_canary_is_left_in_a_value(conn: psycopg.Connection[Any]) -> None:
     assert len(TEXTS) >= 30 and all(map(holds, TEXTS.values()))
     left = []
     for name, text in TEXTS.items():
-        assert one(conn, "select audit.may_hold_secret(%s)", text) is True, name
-        redacted = one(conn, "select audit.redact_text(%s)", text)
-        assert one(conn, "select audit.redact_text(%s)", redacted) == redacted, name
-        shown = [redacted, one(conn, "select audit.redact_bytes(%s)", text.encode())]
+        assert one(conn, "select audit_private.may_hold_secret(%s)", text) is True, name
+        redacted = one(conn, "select audit_private.redact_text(%s)", text)
+        assert one(conn, "select audit_private.redact_text(%s)", redacted) == redacted, name
+        shown = [redacted, one(conn, "select audit_private.redact_bytes(%s)", text.encode())]
         shown += [
-            one(conn, "select audit.redact_json(%s)::text", Jsonb(document))
+            one(conn, "select audit_private.redact_json(%s)::text", Jsonb(document))
             for document in (text, {"a": [text]}, [[1, text]])
         ]
         left += [name] * any(map(holds, shown))
@@ -335,7 +335,7 @@ COLUMNS = {
 def test_no_canary_is_left_in_a_column_of_any_type(conn: psycopg.Connection[Any]) -> None:
     conn.execute("create type part as (n int, password text)")
     for type_, value in COLUMNS.items():
-        query = f"select audit.redact_json(to_jsonb({value}::{type_}))::text"
+        query = f"select audit_private.redact_json(to_jsonb({value}::{type_}))::text"
         assert not holds(one(conn, query)), type_
 
 
@@ -421,8 +421,8 @@ READABLE = (
 
 def test_what_is_no_secret_stays_readable(conn: psycopg.Connection[Any]) -> None:
     for text in READABLE:
-        assert one(conn, "select audit.redact_text(%s)", text) == text
-        assert one(conn, "select audit.redact_json(%s)", Jsonb({"a": text})) == {"a": text}
+        assert one(conn, "select audit_private.redact_text(%s)", text) == text
+        assert one(conn, "select audit_private.redact_json(%s)", Jsonb({"a": text})) == {"a": text}
 
 
 def test_the_rest_of_a_value_stays_readable(conn: psycopg.Connection[Any]) -> None:
@@ -436,12 +436,12 @@ def test_the_rest_of_a_value_stays_readable(conn: psycopg.Connection[Any]) -> No
         "Authorization: Bearer x\nHost: y": "Authorization: [redacted]\nHost: y",
         '{"a": 1, "password": "x"}': '{"a": 1, "password": "[redacted]"}',
     }.items():
-        assert one(conn, "select audit.redact_text(%s)", text) == wanted
+        assert one(conn, "select audit_private.redact_text(%s)", text) == wanted
 
 
 def test_flags_and_nulls_under_a_secret_name_stay(conn: psycopg.Connection[Any]) -> None:
     document: Any = {"password": None, "token": True, "secret": 1, "api_key": [], "n": 1}
-    assert one(conn, "select audit.redact_json(%s)", Jsonb(document)) == {
+    assert one(conn, "select audit_private.redact_json(%s)", Jsonb(document)) == {
         "password": None, "token": True, "secret": "[redacted]", "api_key": "[redacted]", "n": 1,
     }  # fmt: skip
 
@@ -470,11 +470,11 @@ def test_nothing_raises(conn: psycopg.Connection[Any]) -> None:
     conn.execute("set statement_timeout = '60s'")
     for name, value in AWKWARD.items():
         text = f"({value})::text"
-        conn.execute(f"select audit.redact_text({text})".encode())
-        conn.execute(f"select audit.redact_json(to_jsonb({text}))".encode())
-        conn.execute(f"select audit.redact_bytes(convert_to({text}, 'UTF8'))".encode())
+        conn.execute(f"select audit_private.redact_text({text})".encode())
+        conn.execute(f"select audit_private.redact_json(to_jsonb({text}))".encode())
+        conn.execute(f"select audit_private.redact_bytes(convert_to({text}, 'UTF8'))".encode())
         if name.startswith("ten thousand levels") and "not closed" not in name:
-            redacted = one(conn, f"select audit.redact_json(({text})::jsonb)::text")
+            redacted = one(conn, f"select audit_private.redact_json(({text})::jsonb)::text")
             assert "password=x" not in redacted and ": 1" not in redacted
 
 
@@ -509,7 +509,7 @@ def test_the_cost_of_a_text_grows_with_its_length_and_no_faster(
         sized = text.format(n=size)
         conn.execute(f"create temp table grown as select ({sized})::text as t".encode())
         started = time.monotonic()
-        conn.execute("select audit.redact_text(t) from grown")
+        conn.execute("select audit_private.redact_text(t) from grown")
         ended = time.monotonic()
         conn.execute("drop table grown")
         return ended - started
@@ -552,9 +552,9 @@ def encodable(value: str) -> bool:
 def test_redaction_of_any_text_never_raises_and_is_idempotent(
     conn: psycopg.Connection[Any], text: str
 ) -> None:
-    once = one(conn, "select audit.redact_text(%s)", text)
-    assert one(conn, "select audit.redact_text(%s)", once) == once
-    assert one(conn, "select audit.redact_bytes(%s)", text.encode()) is not None
+    once = one(conn, "select audit_private.redact_text(%s)", text)
+    assert one(conn, "select audit_private.redact_text(%s)", once) == once
+    assert one(conn, "select audit_private.redact_bytes(%s)", text.encode()) is not None
 
 
 @fuzz
@@ -562,14 +562,14 @@ def test_redaction_of_any_text_never_raises_and_is_idempotent(
 def test_redaction_of_any_document_never_raises_and_is_idempotent(
     conn: psycopg.Connection[Any], document: Any
 ) -> None:
-    once = one(conn, "select audit.redact_json(%s)", Jsonb(document))
-    assert one(conn, "select audit.redact_json(%s)", Jsonb(once)) == once
+    once = one(conn, "select audit_private.redact_json(%s)", Jsonb(document))
+    assert one(conn, "select audit_private.redact_json(%s)", Jsonb(once)) == once
 
 
 def test_looking_at_names_of_columns_alone_would_leave_canaries(
     conn: psycopg.Connection[Any],
 ) -> None:
     # What capture did before: the canaries of this file are hidden from it.
-    naive = """select jsonb_object_agg(key, case when audit.is_secret(key) then '"[redacted]"'
+    naive = """select jsonb_object_agg(key, case when audit_private.is_secret(key) then '"[redacted]"'
         else value end)::text from jsonb_each(jsonb_build_object('note', %s::text))"""
     assert sum(holds(one(conn, naive, text)) for text in TEXTS.values()) > 50

@@ -240,7 +240,7 @@ def test_what_a_trigger_is_not_given_cannot_be_mapped(empty_db: Database, option
     # By default such a column is taken for nothing.
     make(empty_db, "select audit.attach('place', 'membership', organization => 'ref',"
                    " subject => 'id', admin => 'false')")  # fmt: skip
-    mapping = conn.execute("select mapping -> 'role' from audit.attachment").fetchone()
+    mapping = conn.execute("select mapping -> 'role' from audit_private.attachment").fetchone()
     assert mapping == (None,)
 
 

@@ -15,9 +15,9 @@ from tests.conftest import Database
 # triggers, and what audit_mapper may read for it.
 STATE = """
 select jsonb_build_array(
-    (select jsonb_agg(to_jsonb(a) order by id) from audit.attachment as a),
+    (select jsonb_agg(to_jsonb(a) order by id) from audit_private.attachment as a),
     (select jsonb_agg(jsonb_build_array(oid::regprocedure::text, prosrc, proowner, proacl)
-        order by oid::regprocedure::text) from pg_proc where pronamespace = 'audit'::regnamespace),
+        order by oid::regprocedure::text) from pg_proc where pronamespace = any ('{audit,audit_private}'::regnamespace[])),
     (select jsonb_agg(jsonb_build_array(tgrelid, tgname, tgfoid, tgenabled) order by oid)
         from pg_trigger where not tgisinternal),
     (select jsonb_agg(jsonb_build_array(attrelid, attname, attacl) order by attrelid, attnum)
@@ -39,8 +39,8 @@ select format('select audit.%I(%s)', proname, (
             || a.target::oid || ' and attnum > 0)'
         else 'null' end, ', ' order by n)
     from unnest(proargtypes) with ordinality as t (type, n)))
-from pg_proc cross join audit.attachment as a
-where pronamespace = 'audit'::regnamespace and a.target = 'workflow'::regclass
+from pg_proc cross join audit_private.attachment as a
+where pronamespace = any ('{audit,audit_private}'::regnamespace[]) and a.target = 'workflow'::regclass
     and has_function_privilege('audit_operator', pg_proc.oid, 'execute')
     and prorettype <> 'trigger'::regtype
     and ('regclass'::regtype = any (proargtypes::oid[])
@@ -118,6 +118,6 @@ def test_what_is_generated_is_closed_to_public_whatever_the_default_privileges(
     owner.execute("select audit.attach('invoice', 'invoice')")
     opened = db.connect().execute(
         "select p.oid::regprocedure::text from pg_proc as p, aclexplode(coalesce(proacl, "
-        "acldefault('f', proowner))) where pronamespace = 'audit'::regnamespace and grantee = 0"
+        "acldefault('f', proowner))) where pronamespace = any ('{audit,audit_private}'::regnamespace[]) and grantee = 0"
     )
     assert opened.fetchall() == []

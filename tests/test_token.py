@@ -90,7 +90,7 @@ def test_the_form_is_the_documented_one_and_its_mac_is_the_databases(db: Databas
     row = (
         db.connect()
         .execute(
-            "select encode(audit.hmac_sha256(convert_to('secret', 'UTF8'), %s), 'hex')",
+            "select encode(audit_private.hmac_sha256(convert_to('secret', 'UTF8'), %s), 'hex')",
             (message.encode(),),
         )
         .fetchone()

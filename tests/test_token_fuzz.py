@@ -54,7 +54,7 @@ def test_hmac_is_that_of_rfc_4231(empty_db: Database, key: str, data: str, mac: 
     row = (
         empty_db.connect()
         .execute(
-            "select encode(audit.hmac_sha256(decode(%s, 'hex'), decode(%s, 'hex')), 'hex')",
+            "select encode(audit_private.hmac_sha256(decode(%s, 'hex'), decode(%s, 'hex')), 'hex')",
             (key, data),
         )
         .fetchone()

@@ -147,7 +147,7 @@ def test_a_session_that_captured_before_an_upgrade_captures_after_it(db: Databas
 
 def test_mappings_outlive_an_upgrade(db: Database) -> None:
     with psycopg.connect(db.dsn) as conn:
-        query = "select target, kind, mapping, attached_at from audit.attachment order by id"
+        query = "select target, kind, mapping, attached_at from audit_private.attachment order by id"
         before = conn.execute(query).fetchall()
         auditdb.install(db.dsn)
         assert conn.execute(query).fetchall() == before
@@ -232,16 +232,16 @@ def test_what_was_granted_by_hand_to_a_role_of_the_log_does_not_outlive_an_upgra
     admin = db.connect()
     held = """select format('%s on %s to %s', privilege_type, o.name, grantee::regrole) from (
             select oid::regclass::text, relacl from pg_class
-            where relnamespace = 'audit'::regnamespace
+            where relnamespace = any ('{audit,audit_private}'::regnamespace[])
             union all select oid::regprocedure::text, proacl from pg_proc
-            where pronamespace = 'audit'::regnamespace
+            where pronamespace = any ('{audit,audit_private}'::regnamespace[])
         ) as o (name, acl), aclexplode(acl) order by 1"""
     before = admin.execute(held.encode()).fetchall()
     admin.execute(
-        """grant select on audit.signing_key to audit_reader, audit_auditor;
+        """grant select on audit_private.signing_key to audit_reader, audit_auditor;
         grant insert on audit.event to audit_writer;
-        grant update on audit.attachment to audit_operator;
-        grant execute on all functions in schema audit
+        grant update on audit_private.attachment to audit_operator;
+        grant execute on all functions in schema audit, audit_private
             to audit_reader, audit_auditor, audit_writer, audit_operator"""
     )
     assert len(admin.execute(held.encode()).fetchall()) > len(before) + 100
@@ -277,7 +277,7 @@ def test_an_upgrade_writes_the_functions_of_attached_tables_anew(db: Database) -
         # As an older version may have written them.
         if name.startswith("capture"):
             admin.execute(
-                f"create or replace function audit.{name}() returns trigger language plpgsql "
+                f"create or replace function audit_private.{name}() returns trigger language plpgsql "
                 "security definer as 'begin return null; end'".encode()
             )
     auditdb.install(db.dsn)

@@ -38,8 +38,8 @@ analyze audit.event;
 
 KEPT = {
     "events": "select * from audit.event where action !~ '^audit' and id <= %s order by id",
-    "keys": "select * from audit.signing_key order by id",
-    "mappings": "select * from audit.attachment order by id",
+    "keys": "select * from {schema}.signing_key order by id",
+    "mappings": "select * from {schema}.attachment order by id",
     "partitions": """select relid::regclass::text from pg_partition_tree('audit.event')
         where relid::regclass::text !~ '_20(2[5-9]|[3-9])' order by 1""",
     "grants": """select c.relname, null, a.privilege_type, a.is_grantable from pg_class as c
@@ -56,7 +56,7 @@ KEPT = {
 def old(empty_db: Database, request: pytest.FixtureRequest) -> Iterator[Database]:
     """A database of an older release, in use by a small application."""
     admin = empty_db.connect()
-    admin.execute("drop schema audit cascade")
+    admin.execute("drop schema audit, audit_private cascade")
     for script in (request.param.read_text("utf-8"), ROLES):
         with psycopg.connect(empty_db.dsn) as conn:
             conn.execute(script.encode())
@@ -69,11 +69,14 @@ def old(empty_db: Database, request: pytest.FixtureRequest) -> Iterator[Database
 
 def kept(db: Database, last: int) -> dict[str, list[tuple[Any, ...]]]:
     with psycopg.connect(db.dsn) as conn:
+        old = conn.execute("select to_regclass('audit.attachment')").fetchone()
+        schema = "audit_private" if old == (None,) else "audit"
+        queries = {name: query.replace("{schema}", schema) for name, query in KEPT.items()}
         return {
             name: conn.execute(query.encode(), [last] if "%s" in query else None).fetchall()
             if "%s" in query
             else conn.execute(query.replace("%%", "%").encode()).fetchall()
-            for name, query in KEPT.items()
+            for name, query in queries.items()
         }
 
 
@@ -114,12 +117,12 @@ def test_writers_go_on_while_an_older_release_is_brought_up_to_date(
 def test_it_ends_in_the_schema_of_a_new_installation(old: Database, db: Database) -> None:
     auditdb.install(old.dsn)
     conn = old.connect()
-    conn.execute("select audit.reattach(target) from audit.attachment order by id")
+    conn.execute("select audit.reattach(target) from audit_private.attachment order by id")
     conn.execute("select audit.maintain()")
     upgraded, new = fingerprint(old.dsn), fingerprint(db.dsn)
     # Partitions of its own months, grants and a key of its use.
     months = {row[0] for row in upgraded["relation"]} - {row[0] for row in new["relation"]}
-    assert months and all("event_20" in name for name in months)
+    assert months and all("event_20" in name for name in months), months
     for kind in ("function", "policy", "sequence", "schema"):
         assert upgraded[kind] == new[kind], kind
     by_name = {name: rest for name, *rest in new["column"]}
@@ -134,7 +137,7 @@ def test_nothing_that_was_analyzed_before_is_left(old: Database) -> None:
     assert ("actor_id",) in conn.execute(known.encode()).fetchall()
     auditdb.install(old.dsn)
     assert {name for (name,) in conn.execute(known.encode())} <= {"id", "occurred_at"}
-    assert conn.execute("select * from audit.wrong_columns()").fetchall() == []
+    assert conn.execute("select * from audit_private.wrong_columns()").fetchall() == []
 
 
 def test_a_month_s_index_is_taken_over_and_an_organisation_is_read_by_it(old: Database) -> None:
@@ -160,7 +163,7 @@ def test_the_doctor_finds_what_a_former_release_made_and_attaching_again_mends_i
     before = {(f.object, f.check_name) for f in doctor.diagnose(conn)}
     auditdb.install(old.dsn)
     found = [f for f in doctor.diagnose(conn) if (f.object, f.check_name) not in before]
-    tables = {name for (name,) in conn.execute("select target::text from audit.attachment")}
+    tables = {name for (name,) in conn.execute("select target::text from audit_private.attachment")}
     assert {f.object for f in found if f.check_name == "triggers"} == {
         f"public.{name}" for name in tables
     }
@@ -197,5 +200,5 @@ def test_organisations_that_came_to_be_before_are_known(old: Database) -> None:
     [*_, latest] = [e["id"] for e in old.events("action = 'organization.created'")]
     auditdb.install(old.dsn)
     auditdb.install(old.dsn)
-    starts = "select organization_id, first_id from audit.organization_start"
+    starts = "select organization_id, first_id from audit_private.organization_start"
     assert old.connect().execute(starts).fetchall() == [("7", latest)]

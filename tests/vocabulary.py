@@ -1,4 +1,4 @@
-"""Writes sql/routines/31-names.sql from auditdb/vocabulary.toml: python -m tests.vocabulary."""
+"""Writes sql/secrets/names.sql from auditdb/vocabulary.toml: python -m tests.vocabulary."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _HEADER = """\
 """
 
 _NORMAL = """\
-create or replace function audit.normal_name(name text) returns text
+create or replace function audit_private.normal_name(name text) returns text
 language sql immutable parallel safe
 return translate('-' || lower(case when name = lower(name collate "C") then name else
     regexp_replace(
         regexp_replace(name collate "C", '([a-z0-9])([A-Z])', '\\1-\\2', 'g'),
         '([A-Z])([A-Z][a-z])', '\\1-\\2', 'g') end collate "C") || '-',
     ' _./:$@#+[]~', '------------');
-comment on function audit.normal_name(text) is
+comment on function audit_private.normal_name(text) is
     'A name in lower case with its words apart by "-", and between two of these: clientSecret '
     'becomes -client-secret-';
 """
@@ -81,18 +81,18 @@ def _words() -> str:
     words = [joined[at : at + 88] for at in range(0, len(joined), 88)]
     literal = "\n    ".join(f"'{word}'" for word in words)
     return (
-        "create or replace function audit.secret_words() returns text\n"
+        "create or replace function audit_private.secret_words() returns text\n"
         f"language sql immutable parallel safe\nreturn {literal};\n"
-        "comment on function audit.secret_words() is\n"
+        "comment on function audit_private.secret_words() is\n"
         "    'Pattern, whatever the case, of which each name of a secret has a part';\n"
     )
 
 
 def _function(head: str, body: str, comment: str) -> str:
     return (
-        f"create or replace function audit.{head} returns boolean\n"
+        f"create or replace function audit_private.{head} returns boolean\n"
         f"language plpgsql {_PIN}\nas $$\n{body}$$;\n"
-        f"comment on function audit.{head.split('(')[0]}(text) is\n    '{comment}';\n"
+        f"comment on function audit_private.{head.split('(')[0]}(text) is\n    '{comment}';\n"
     )
 
 
@@ -112,10 +112,10 @@ def _is_secret() -> str:
     name text collate "C";
 begin
     -- Most names have none of the words, and are no more trouble.
-    if column_name collate "C" !~* audit.secret_words() then
+    if column_name collate "C" !~* audit_private.secret_words() then
         return false;
     end if;
-    name := audit.normal_name(column_name);
+    name := audit_private.normal_name(column_name);
     return ({f"{chr(10)}        or ".join(tests)})
     and not {_any(likes("except"))};
 end

@@ -250,5 +250,5 @@ def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
                 "insert into public.workflow (organization_id, name) values (1, 'a'), (2, 'b')"
             )
         with psycopg.connect(database.conninfo("app_owner")) as conn:
-            conn.execute("select audit.create_months(24)")
+            conn.execute("select audit_private.create_months(24)")
         yield Arena(database)

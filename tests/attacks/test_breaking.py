@@ -456,7 +456,7 @@ def test_writers_go_on_while_the_log_is_worked_on(db: Database) -> None:
                 conn.execute("select audit.attach('public.membership', 'membership')")
                 conn.execute("create table if not exists invoice (id int primary key)")
                 conn.execute("select audit.attach('invoice', 'invoice')")
-                conn.execute("select audit.create_months(30)")
+                conn.execute("select audit_private.create_months(30)")
                 conn.execute("select * from audit.maintain()")
     finally:
         stop.set()

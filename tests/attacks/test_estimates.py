@@ -212,7 +212,7 @@ def test_no_prepared_statement_depends_on_its_parameter(
 @pytest.mark.parametrize("how", ["analyze audit.event", "analyze", "vacuum analyze audit.event"])
 def test_analyze_brings_no_statistics_back(filled: Database, how: str) -> None:
     conn = filled.connect(row_factory=dict_row)
-    conn.execute("select audit.create_months(2)")
+    conn.execute("select audit_private.create_months(2)")
     conn.execute(how.encode())
     rows = conn.execute(
         "select distinct attname from pg_stats where schemaname = 'audit'"
@@ -226,7 +226,7 @@ def test_analyze_brings_no_statistics_back(filled: Database, how: str) -> None:
 @attack(GROUP, VALUES, outcome="B")
 def test_a_month_to_come_keeps_no_statistics_either(filled: Database) -> None:
     conn = filled.connect(row_factory=dict_row)
-    conn.execute("select audit.create_months(30)")
+    conn.execute("select audit_private.create_months(30)")
     rows = conn.execute(
         "select attname, array_agg(distinct coalesce(to_jsonb(a) ->> 'attstattarget', '-1'))"
         " as targets from pg_attribute as a where attrelid in"

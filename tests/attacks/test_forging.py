@@ -308,7 +308,7 @@ exception when others then
 end $$;
 create function evil.attack() returns void language plpgsql as $$
 begin
-    perform evil.try('select secret from audit.signing_key');
+    perform evil.try('select secret from audit_private.signing_key');
     perform evil.try($q$insert into audit.event (action, result, actor_type, source)
         values ('for.ged', 'success', 'user', 'web')$q$);
     perform evil.try('update audit.event set action = action');
@@ -324,7 +324,7 @@ begin
     perform evil.try('set local session authorization audit_owner');
     perform evil.try('select audit.record_event(''for.ged'')');
     perform evil.try('select audit.create_key()');
-    perform evil.try('select audit.append(null, null, null, null, null, null, null, null, '
+    perform evil.try('select audit_private.append(null, null, null, null, null, null, null, null, '
         'null, null)');
     perform evil.try('alter role app superuser');
 end $$;
@@ -675,7 +675,7 @@ def test_the_installing_role_has_resigned(
         for role in ("audit_owner", "audit_mapper"):
             with pytest.raises(pg.InsufficientPrivilege):
                 conn.execute(f"set role {role}".encode())
-        for statement in ("delete from audit.event", "select secret from audit.signing_key",
+        for statement in ("delete from audit.event", "select secret from audit_private.signing_key",
                           "drop schema audit cascade", "truncate audit.event"):  # fmt: skip
             with pytest.raises(pg.InsufficientPrivilege):
                 conn.execute(statement.encode())
@@ -705,18 +705,18 @@ def test_a_creator_of_roles_that_comes_back_is_found(
 
 
 MAINTENANCE = [
-    "audit.maintain()", "audit.maintain('10 years')", "audit.create_months(3)",
+    "audit.maintain()", "audit.maintain('10 years')", "audit_private.create_months(3)",
     "audit.create_key()", "audit.list_keys()", "audit.detach('public.membership')",
-    "audit.forget('public.membership')", "audit.close_capture(1)",
+    "audit_private.forget('public.membership')", "audit_private.close_capture(1)",
     "audit.define_action('a.b', 'x')", "audit.mend_guards()", "audit.attest('audit.event')",
     "audit.attach('public.membership', 'membership')", "audit.doctor()",
 ]  # fmt: skip
 INTERNAL = [
-    "audit.drop_months('10 years')", "audit.drain()", "audit.regenerate()",
-    "audit.finish_install()", "audit.guard('audit.event')", "audit.generate(1)",
-    "audit.record_own('x', null, null, null)", "audit.hmac_sha256('', '')",
-    "audit.is_admin('1', '1')",
-    "audit.rescue('INSERT', 1, 1, '{}', '')", "audit.admin_1('1', '1')",
+    "audit_private.drop_months('10 years')", "audit_private.drain()", "audit_private.regenerate()",
+    "audit_private.finish_install()", "audit_private.guard('audit.event')", "audit_private.generate(1)",
+    "audit_private.record_own('x', null, null, null)", "audit_private.hmac_sha256('', '')",
+    "audit_private.is_admin('1', '1')",
+    "audit_private.rescue('INSERT', 1, 1, '{}', '')", "audit_private.admin_1('1', '1')",
 ]  # fmt: skip
 
 
@@ -762,9 +762,9 @@ def test_retention_never_reaches_the_present(arena: Arena, keep: str) -> None:
     [
         "insert into audit.event (action, result, actor_type, source)"
         " values ('a.b', 'success', 'user', 'web')",
-        "insert into audit.signing_key (id, secret) values ('mine', 'mine')",
-        "insert into audit.attachment (target, kind, mapping) values ('pg_class', 'x', '{}')",
-        "insert into audit.attestation (occasion, scope, kind, relation, name)"
+        "insert into audit_private.signing_key (id, secret) values ('mine', 'mine')",
+        "insert into audit_private.attachment (target, kind, mapping) values ('pg_class', 'x', '{}')",
+        "insert into audit_private.attestation (occasion, scope, kind, relation, name)"
         " values ('x', 'audit.event', 'x', 'audit.event', 'x')",
     ],
 )

@@ -277,7 +277,7 @@ CALLS: dict[str, Callable[[psycopg.Connection[Any]], Any] | str] = {
     "detach": "select audit.detach('svc.member')",
     "attest": "select audit.attest('svc.member')",
     "maintain": "select * from audit.maintain()",
-    "create_months": "select audit.create_months(2)",
+    "create_months": "select audit_private.create_months(2)",
     "create_key": "select audit.create_key()",
     "record_event": "select audit.record_event('auth.login')",
     "set_context": "select audit.set_context('1')",
@@ -354,7 +354,7 @@ CANCELS = BODIES["locks"].removesuffix("end") + (
         "select * from audit.doctor()",
         "select audit.attach('svc.other', 'thing', organization =>"
         " '(((''{1}''::svc.checked[])[1])::text)')",
-        "select audit.is_admin('1', '66')",
+        "select audit_private.is_admin('1', '66')",
     ],
 )
 def test_code_that_cancels_leaves_no_lock_behind(db: Database, call: str, context: str) -> None:
@@ -535,12 +535,12 @@ def test_a_lock_that_code_gave_up_is_taken_again(db: Database, road: str | None)
 @attack(GROUP, GIVEN_UP, outcome="B")
 def test_a_lock_that_another_got_hold_of_is_named(db: Database) -> None:
     conn, other = login(db, None), login(db, None)
-    held = conn.execute("select pg_advisory_lock(667010), audit.held_locks() as v").fetchone()
+    held = conn.execute("select pg_advisory_lock(667010), audit_private.held_locks() as v").fetchone()
     conn.execute("select pg_advisory_unlock_all()")
     other.execute("select pg_advisory_lock(667010)")
     assert held is not None
     with heard(conn) as said:
-        conn.execute("select audit.release_locks(%s)", (held["v"],))
+        conn.execute("select audit_private.release_locks(%s)", (held["v"],))
     assert [line for line in said if "which somebody else holds now" in line]
 
 

@@ -180,7 +180,7 @@ def test_a_restore_of_data_is_written_and_told_row_by_row(arena: Arena, how: str
 def test_retention_refuses_what_only_a_wrong_clock_asks_for(empty_db: Database, ahead: str) -> None:
     """As if the clock had run ahead: every event but those of this moment is that much older."""
     conn = empty_db.connect(row_factory=dict_row)
-    conn.execute("select audit.create_months(1)")
+    conn.execute("select audit_private.create_months(1)")
     conn.execute(
         "insert into audit.event (occurred_at, action, result, actor_type, source)"
         " select now() - %s::interval - i * interval '1 day', 'a.b', 'success', 'user', 'web'"

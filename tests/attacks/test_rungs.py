@@ -66,7 +66,7 @@ def rung(request: pytest.FixtureRequest) -> str:
 def descend(db: Database, rung: str) -> psycopg.Connection[Any]:
     """Return a connection of the application on which rows are read by that rung."""
     if rung == LAST:
-        db.connect().execute("alter function audit.rescue security invoker")
+        db.connect().execute("alter function audit_private.rescue security invoker")
     conn = db.connect("app", row_factory=dict_row)
     if rung != FAST:
         conn.execute("set row_security = off")
@@ -102,7 +102,7 @@ def test_an_identifier_is_the_same_on_every_rung(
         assert targets == {identifier}
     else:
         key = row.split(", '")[0] if "||" not in row else row.rsplit(", ", 1)[0]
-        digest = db.connect().execute(f"select array[audit.digest({key})]".encode()).fetchone()
+        digest = db.connect().execute(f"select array[audit_private.digest({key})]".encode()).fetchone()
         assert digest == ([*targets],)
 
 

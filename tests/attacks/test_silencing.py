@@ -907,7 +907,7 @@ def test_a_mapping_in_force_that_says_less_is_found(arena: Arena, how: str) -> N
     with arena.trial() as conn:
         table = "public.app_user" if how == "nothing redacted" else "public.membership"
         changed = conn.execute(
-            f"update audit.attachment set mapping = {LESSER[how]} where target = '{table}'"
+            f"update audit_private.attachment set mapping = {LESSER[how]} where target = '{table}'"
             f"::regclass and mapping <> {LESSER[how]}".encode()
         )
         assert changed.rowcount == 1
@@ -920,10 +920,10 @@ def test_a_mapping_in_force_that_says_less_is_found(arena: Arena, how: str) -> N
 def test_nobody_stores_a_mapping_of_their_own(arena: Arena, how: str, role: str) -> None:
     with arena.login(role) as conn:
         for statement in (
-            f"update audit.attachment set mapping = {LESSER[how]}",
-            f"insert into audit.attachment (target, kind, mapping) select 'organization', kind,"
-            f" {LESSER[how]} from audit.attachment limit 1",
-            f"select audit.save_mapping(target, kind, {LESSER[how]}) from audit.attachment",
+            f"update audit_private.attachment set mapping = {LESSER[how]}",
+            f"insert into audit_private.attachment (target, kind, mapping) select 'organization', kind,"
+            f" {LESSER[how]} from audit_private.attachment limit 1",
+            f"select audit.save_mapping(target, kind, {LESSER[how]}) from audit_private.attachment",
         ):
             with (
                 pytest.raises((pg.InsufficientPrivilege, pg.UndefinedFunction)),

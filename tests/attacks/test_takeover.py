@@ -50,7 +50,7 @@ begin
         end loop;
     end if;
     begin
-        perform secret from audit.signing_key;
+        perform secret from audit_private.signing_key;
         raise notice 'read the keys as %', current_user;
     exception when others then
         null;
@@ -225,9 +225,9 @@ CALLS = {
     "attach again": "select audit.attach('svc.member', 'membership',"
     " organization => 'svc.hostile_text(r.organization_id)',"
     " subject => 'svc.hostile_text(r.user_id)')",
-    "resolve_mapping": "select audit.resolve_mapping('svc.member', 'membership',"
+    "resolve_mapping": "select audit_private.resolve_mapping('svc.member', 'membership',"
     " mapping -> 'given')"
-    " from audit.attachment where target = 'svc.member'::regclass",
+    " from audit_private.attachment where target = 'svc.member'::regclass",
     "attest": "select audit.attest('svc.member')",
     "maintain": "select audit.maintain()",
     "detach": "select audit.detach('svc.member')",
@@ -361,7 +361,7 @@ def test_a_child_takes_no_mapping_from_a_table_of_another_owner(arena: Arena, by
                          " parent => 'invoice_id')")  # fmt: skip
         look(conn)
         stored = conn.execute(
-            "select mapping::text as m from audit.attachment"
+            "select mapping::text as m from audit_private.attachment"
             " where target = 'public.invoice_line'::regclass"
         ).fetchone()
         assert stored is None or "svc." not in stored["m"], stored
@@ -461,15 +461,15 @@ DANGEROUS = {
     "window over rows": "lag(r.v) over (order by r.id)",
 }
 FORBIDDEN = {
-    "keys": "(select string_agg(k.secret, '') from audit.signing_key as k)",
+    "keys": "(select string_agg(k.secret, '') from audit_private.signing_key as k)",
     "events": "(select max(e.actor_id) from audit.event as e)",
     "a month of events": "(select max(e.actor_id) from audit.event_default as e)",
     "a view of the log": "(select max(e.actor_id) from audit.log as e)",
-    "attachments": "(select max(a.kind) from audit.attachment as a)",
-    "keys through a row": "(select k::text from audit.signing_key as k limit 1)",
-    "keys in an array": "array(select k.secret from audit.signing_key as k)::text",
-    "keys in exists": "exists (select from audit.signing_key)::text",
-    "keys in a cte": "(with k as (select secret from audit.signing_key) select max(secret) from k)",
+    "attachments": "(select max(a.kind) from audit_private.attachment as a)",
+    "keys through a row": "(select k::text from audit_private.signing_key as k limit 1)",
+    "keys in an array": "array(select k.secret from audit_private.signing_key as k)::text",
+    "keys in exists": "exists (select from audit_private.signing_key)::text",
+    "keys in a cte": "(with k as (select secret from audit_private.signing_key) select max(secret) from k)",
     "passwords": "(select max(p.rolpassword) from pg_catalog.pg_authid as p)",
     "roles": "(select max(p.rolname::text) from pg_catalog.pg_roles as p)",
     "sessions": "(select max(p.query) from pg_catalog.pg_stat_activity as p)",
@@ -525,7 +525,7 @@ def test_a_mapping_that_is_more_than_an_expression_is_refused_unexecuted(
         ).fetchall()
         conn.execute("select pg_advisory_unlock_all()")
         opened = conn.execute(
-            "select has_any_column_privilege('audit_mapper', 'audit.signing_key', 'select') as k,"
+            "select has_any_column_privilege('audit_mapper', 'audit_private.signing_key', 'select') as k,"
             " has_any_column_privilege('audit_mapper', 'public.organization', 'select') as o"
         ).fetchone()
         assert fired == {"is_called": False} and not locks, "it ran"
@@ -591,7 +591,7 @@ def test_what_audit_mapper_reads_for_one_service_no_other_maps(arena: Arena) -> 
 @pytest.mark.parametrize(
     "path", ["public, pg_catalog", "pg_temp, public, pg_catalog", "svc, public, pg_catalog"]
 )
-@pytest.mark.parametrize("lookup", ["public.organization", "audit.signing_key"])
+@pytest.mark.parametrize("lookup", ["public.organization", "audit_private.signing_key"])
 def test_code_that_runs_while_a_mapping_is_parsed_hides_no_table(
     arena: Arena, path: str, lookup: str
 ) -> None:
@@ -690,26 +690,26 @@ begin
     foreach _call in array array[
         $c$select audit.detach('public.membership')$c$,
         $c$select audit.detach('public.admins')$c$,
-        $c$select audit.forget('public.admins')$c$,
-        $c$select audit.forget('public.membership')$c$,
+        $c$select audit_private.forget('public.admins')$c$,
+        $c$select audit_private.forget('public.membership')$c$,
         $c$select audit.reattach('public.membership')$c$,
         $c$select audit.attach('public.admins', 'admin', subject => '''666''')$c$,
         $c$select audit.attach('public.membership', 'membership', ignore => '{role}')$c$,
         $c$select audit.attach('public.admin_of', 'admin')$c$,
         $c$select audit.save_mapping('public.membership', 'membership', '{"verbs": {}}')$c$,
         $c$select audit.save_mapping('public.membership', 'membership', '{}')$c$,
-        $c$select audit.close_capture(1)$c$,
-        $c$insert into audit.request (verb, target) values ('detach', 'public.membership')$c$,
-        $c$insert into audit.request (verb, target) values ('detach', 'public.admins')$c$,
-        $c$insert into audit.request (verb, target, kind) values ('close', 'public.membership',
+        $c$select audit_private.close_capture(1)$c$,
+        $c$insert into audit_private.request (verb, target) values ('detach', 'public.membership')$c$,
+        $c$insert into audit_private.request (verb, target) values ('detach', 'public.admins')$c$,
+        $c$insert into audit_private.request (verb, target, kind) values ('close', 'public.membership',
             'membership')$c$,
-        $c$insert into audit.request (verb, target, kind, given) values ('attach',
+        $c$insert into audit_private.request (verb, target, kind, given) values ('attach',
             'public.membership', 'membership', '{"ignore": ["role"]}')$c$,
-        $c$insert into audit.request (verb, target, kind, given) values ('attach',
+        $c$insert into audit_private.request (verb, target, kind, given) values ('attach',
             'public.admin_of', 'admin', '{}')$c$,
-        $c$update audit.attachment set kind = 'thing'$c$,
-        $c$delete from audit.attachment$c$,
-        $c$insert into audit.attachment (target, kind, mapping)
+        $c$update audit_private.attachment set kind = 'thing'$c$,
+        $c$delete from audit_private.attachment$c$,
+        $c$insert into audit_private.attachment (target, kind, mapping)
             values ('public.organization', 'admin', '{}')$c$
     ] loop
         begin
@@ -742,7 +742,7 @@ def test_code_of_an_operator_is_no_deputy_of_whoever_logged_in(
                      "insert into public.admins values (1, 1);"
                      "select audit.attach('public.admins', 'admin')")  # fmt: skip
         look(conn)
-        before = conn.execute("select target, kind, mapping from audit.attachment").fetchall()
+        before = conn.execute("select target, kind, mapping from audit_private.attachment").fetchall()
         build(conn, DEPUTY)
         # An index wants it immutable; PostgreSQL takes the author's word for it.
         conn.execute(
@@ -782,7 +782,7 @@ def test_code_of_an_operator_is_no_deputy_of_whoever_logged_in(
         assert not [line for line in said if line.startswith("managed")], said
         look(conn)
         after = conn.execute(
-            "select target, kind, mapping from audit.attachment where target <>"
+            "select target, kind, mapping from audit_private.attachment where target <>"
             " coalesce(to_regclass('svc.thing'), 0)"
         ).fetchall()
         assert sorted(map(str, after)) == sorted(map(str, before))
@@ -938,7 +938,7 @@ PUBLIC_CALLS = [
     "select audit.reattach('public.membership')",
     "select audit.detach('public.membership')",
     "select * from audit.maintain()",
-    "select audit.create_months(25)",
+    "select audit_private.create_months(25)",
     "select audit.create_key('1 day')",
     "select * from audit.list_keys()",
     "select audit.attest('audit.event')",

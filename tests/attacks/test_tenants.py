@@ -82,7 +82,7 @@ def test_a_log_begins_anew_also_where_nothing_of_the_row_could_be_read(db: Datab
     conn.execute("delete from organization where id = 7")
     admin = db.connect()
     admin.execute("alter table organization add more int")
-    admin.execute("drop function audit.rescue")
+    admin.execute("drop function audit_private.rescue")
     conn.execute("insert into organization values (7, 'x')")
     conn.execute("insert into membership values (7, 2, 'OWNER')")
     event, added = (e for e in db.events("organization_id = '7'")[-2:])
@@ -126,7 +126,7 @@ def test_a_part_of_an_organization_begins_no_log(db: Database) -> None:
     conn.execute("delete from organization where id = 7")
     live(conn, 2)
     assert len(seen(db)) == 3
-    started = db.connect().execute("select organization_id from audit.organization_start")
+    started = db.connect().execute("select organization_id from audit_private.organization_start")
     assert started.fetchall() == [("7",), ("7",)]
 
 

@@ -347,7 +347,7 @@ REFUSED = {
     "an extension's home": ("app_owner", "create extension plpgsql schema audit"),
     "a table in the schema": ("app_owner", "create table audit.mine (i int)"),
     "a view in the schema": ("other_owner", "create view audit.log2 as select 1"),
-    "a function in the schema": ("other_owner", "create function audit.append(int) returns int"
+    "a function in the schema": ("other_owner", "create function audit_private.append(int) returns int"
                                  " language sql as 'select 1'"),
     "an operator in the schema": ("other_owner", "create operator audit.= (leftarg = int4,"
                                   " rightarg = text, function = playground.f)"),
@@ -382,14 +382,14 @@ REFUSED = {
     "a function of ours taken": ("oper", "alter function audit.doctor() owner to oper"),
     "a security label": ("app_owner", "security label on table audit.event is 'x'"),
     "a lock of the log": ("oper", "lock table audit.event in access exclusive mode"),
-    "a lock of the attachments": ("oper", "lock table audit.attachment in exclusive mode"),
-    "vacuum's truncation": ("oper", "truncate audit.attestation"),
-    "the keys copied": ("oper", "copy audit.signing_key to stdout"),
-    "the keys by a cursor": ("oper", "declare c cursor for select * from audit.signing_key"),
+    "a lock of the attachments": ("oper", "lock table audit_private.attachment in exclusive mode"),
+    "vacuum's truncation": ("oper", "truncate audit_private.attestation"),
+    "the keys copied": ("oper", "copy audit_private.signing_key to stdout"),
+    "the keys by a cursor": ("oper", "declare c cursor for select * from audit_private.signing_key"),
     "the keys by a partition of nothing": ("app_auditor", "select tableoid, * from"
-                                           " only audit.signing_key"),
+                                           " only audit_private.signing_key"),
     "the keys by a rule": ("app_auditor", "create table playground.k as"
-                           " select * from audit.signing_key"),
+                           " select * from audit_private.signing_key"),
     "set role through a chain": ("app_owner", "set role audit_operator; set role audit_owner"),
     "reassigning": ("app_owner", "reassign owned by audit_mapper to app_owner"),
     "dropping what is owned": ("app_owner", "drop owned by audit_mapper"),
@@ -671,7 +671,7 @@ def test_a_context_changes_nothing_that_the_server_knows(arena: Arena, context: 
 
 
 @attack(FORGE, "SET ROLE audit_owner by the installing role, after install", outcome="B")
-@pytest.mark.parametrize("target", ["audit.event", "audit.signing_key", "audit.attachment",
+@pytest.mark.parametrize("target", ["audit.event", "audit_private.signing_key", "audit_private.attachment",
                                     "audit.event_default", "audit.log", "pg_catalog.pg_class",
                                     "information_schema.tables"])  # fmt: skip
 @pytest.mark.parametrize("kind", ["admin", "thing", "membership"])

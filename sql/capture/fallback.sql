@@ -1,0 +1,410 @@
+-- Fallback: how a row is captured that the generated code could not read, because the table is no
+-- longer as it was when attached, or because a value or a lookup fails. Column by column, and
+-- expression by expression; details.degraded names what was lost.
+
+create or replace function audit_private.redact(image jsonb, mapping jsonb, secrets text[]) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return case when redact.image is not null then (
+    select coalesce(jsonb_object_agg(key, case
+        when value <> 'null' and mapping -> 'redact' ? key
+            or jsonb_typeof(value) not in ('null', 'boolean') and audit_private.is_secret(key)
+            -- A key may be made of a secret.
+            or mapping -> 'key' ? key and audit_private.holds(value #>> '{}', redact.secrets)
+        then '"[redacted]"' else audit_private.redact_json(value) end), '{}')
+    from jsonb_each(redact.image)
+) end;
+comment on function audit_private.redact(jsonb, jsonb, text[]) is
+    'A row without the values of the columns that a mapping redacts, of those that look like '
+    'secrets, and of secrets inside of the others';
+
+create or replace function audit_private.read_row(
+    source anyelement,
+    out image jsonb,
+    out as_text text[],
+    out lost text[]
+)
+language plpgsql stable set search_path = pg_catalog, pg_temp set bytea_output = hex
+as $$
+declare
+    _column text;
+    _holds_row boolean;
+    _value jsonb;
+begin
+    image := to_jsonb(read_row.source);
+exception when assert_failure or others then
+    image := '{}';
+    for _column, _holds_row in
+        select attname, exists (
+            with recursive held (oid) as (
+                select atttypid
+                union
+                select coalesce(r.rngsubtype, nullif(t.typbasetype, 0), t.typelem)
+                from held join pg_type as t on t.oid = held.oid
+                    left join pg_range as r on t.oid in (r.rngtypid, r.rngmultitypid)
+            )
+            select from held join pg_type as t on t.oid = held.oid where t.typtype = 'c')
+        from pg_attribute
+        where attrelid = (select typrelid from pg_type where oid = pg_typeof(read_row.source))
+            and attnum > 0 and not attisdropped
+        order by attnum
+    loop
+        begin
+            execute format('select to_jsonb(($1).%I)', _column) into _value using read_row.source;
+        exception when assert_failure or others then
+            begin
+                -- As text a row has no names, by which its secrets are known.
+                if _holds_row then
+                    raise exception using errcode = 'data_exception';
+                end if;
+                execute format('select to_jsonb(($1).%I::text)', _column)
+                    into _value using read_row.source;
+                as_text := as_text || _column;
+            exception when assert_failure or others then
+                _value := to_jsonb(format('[unreadable: %s]', sqlstate));
+                lost := lost || _column;
+            end;
+        end;
+        image := image || jsonb_build_object(_column, _value);
+    end loop;
+end
+$$;
+comment on function audit_private.read_row(anyelement) is
+    'A row as jsonb; what could be read only as text, or not at all, is named';
+
+create or replace function audit_private.evaluate(expression text, source anyelement) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
+as $$
+declare
+    _value text;
+begin
+    if evaluate.expression is not null then
+        execute format(E'select (%s\n)::text from (select ($1).*) as r', evaluate.expression)
+            into _value using evaluate.source;
+    end if;
+    return _value;
+end
+$$;
+comment on function audit_private.evaluate(text, anyelement) is 'Value of a mapping expression over a row';
+
+create or replace function audit_private.action_of(
+    mapping jsonb,
+    op text,
+    was_alive boolean,
+    is_alive boolean,
+    old_role text,
+    new_role text
+) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return action_of.mapping -> 'verbs' ->> case
+    when action_of.mapping ? 'parent' then 'changed'
+    when action_of.op = 'INSERT' then case when is_alive then 'born' else 'changed' end
+    when action_of.op = 'DELETE' then case when was_alive then 'died' else 'changed' end
+    when is_alive and was_alive is not true then 'born'
+    when was_alive and is_alive is not true then 'died'
+    when old_role is distinct from new_role then 'role_changed'
+    else 'changed'
+end;
+comment on function audit_private.action_of(jsonb, text, boolean, boolean, text, text) is
+    'The action that a change of a row stands for';
+
+-- Each expression on its own, so that one that fails takes no other with it. What has to become a
+-- digest stays as long as it is.
+create or replace function audit_private.evaluate_each(
+    mapping jsonb, old anyelement, new anyelement, op text, secrets text[],
+    out said jsonb, out digest text[], out lost text[]
+)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _name text;
+    _side text;
+    _value text;
+begin
+    said := '{}';
+    foreach _name in array array['organization', 'target_id', 'subject', 'role', 'alive', 'row_id']
+    loop
+        continue when not evaluate_each.mapping ? _name;
+        foreach _side in array array['old', 'new'] loop
+            continue when _side = case op when 'INSERT' then 'old' when 'DELETE' then 'new' end;
+            begin
+                _value := case _side
+                    when 'old' then audit_private.evaluate(mapping ->> _name, old)
+                    else audit_private.evaluate(mapping ->> _name, new) end;
+                if _name in ('role', 'alive') then
+                    null;
+                elsif mapping -> 'digest' ? _name or audit_private.holds(_value, secrets)
+                    or audit_private.redact_text(_value) <> _value
+                then
+                    digest := digest || (_name || '.' || _side);
+                elsif length(_value) > 200 then
+                    lost := lost || _name;
+                    -- Cut short, an organisation could be mistaken for another.
+                    _value := case when _name <> 'organization' then left(_value, 200) end;
+                end if;
+            exception
+                when statement_too_complex or insufficient_resources then
+                    raise;
+                when assert_failure or others then
+                    lost := lost || _name;
+                    _value := case when _name = 'alive' then 'true' end;
+            end;
+            said := said || jsonb_build_object(_name || '.' || _side, _value);
+        end loop;
+    end loop;
+end
+$$;
+comment on function audit_private.evaluate_each(jsonb, anyelement, anyelement, text, text[]) is
+    'What each expression of a mapping says of both rows, which of them are secrets, and which could '
+    'not be evaluated';
+
+-- By their bytes: what cannot be read looks the same before and after, and a cast may lie.
+create or replace function audit_private.changed_among(columns text[], old anyelement, new anyelement)
+returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _column text;
+    _differs boolean;
+    _changed text[];
+begin
+    foreach _column in array coalesce(columns, '{}') loop
+        execute format('select row(($1).%1$I)::record *<> row(($2).%1$I)::record', _column)
+            into _differs using old, new;
+        if _differs then
+            _changed := _changed || _column;
+        end if;
+    end loop;
+    return _changed;
+end
+$$;
+comment on function audit_private.changed_among(text[], anyelement, anyelement) is
+    'Those of some columns of which two rows hold other bytes';
+
+-- What differs, of an update; else all of the row.
+create or replace function audit_private.images_of(
+    mapping jsonb, op text, before jsonb, after jsonb, changed text[], secrets text[],
+    out old_values jsonb, out new_values jsonb
+)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _same text[] := array(select jsonb_array_elements_text(mapping -> 'virtual'));
+begin
+    if op = 'UPDATE' and not mapping ? 'whole' then
+        _same := _same
+            || array(select key from jsonb_object_keys(after) as key where key <> all (changed));
+    end if;
+    old_values := audit_private.redact(before - _same, mapping, secrets);
+    new_values := audit_private.redact(after - _same, mapping, secrets);
+end
+$$;
+comment on function audit_private.images_of(jsonb, text, jsonb, jsonb, text[], text[]) is
+    'The values before and after that an event shows, secrets redacted';
+
+-- Owned by audit_mapper: values and expressions may run code of the application. Whoever that code
+-- belongs to may alter this function, which therefore looks who it runs as before it does anything:
+-- a default of a variable would be evaluated earlier.
+create or replace function audit_private.rescue(
+    op text,
+    old anyelement,
+    new anyelement,
+    mapping jsonb,
+    reason text
+) returns jsonb
+language plpgsql immutable security definer set search_path = pg_catalog, pg_temp
+    -- So that identifiers are spelt as the generated code spells them.
+    set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
+    set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C'
+as $$
+begin
+    if current_user operator(pg_catalog.<>) 'audit_mapper'::pg_catalog.name then
+        raise exception 'audit_private.rescue runs as %', current_user;
+    end if;
+    declare
+        _before record := audit_private.read_row(rescue.old);
+        _after record := audit_private.read_row(rescue.new);
+        _said record;
+        _images record;
+        _secrets text[] := array(
+            select distinct value
+            from unnest(array[_before.image, _after.image]) as i (image)
+                cross join jsonb_each_text(i.image)
+            where rescue.mapping -> 'redact' ? key and length(value) >= 6);
+        _degraded jsonb;
+        _changed text[];
+        _lost text[];
+        _as_text text[];
+    begin
+        _lost := _before.lost || _after.lost;
+        _as_text := _before.as_text || _after.as_text;
+        if op = 'UPDATE' then
+            _changed := audit_private.changed_among(array(
+                select key from jsonb_object_keys(_after.image) as key
+                where not coalesce(mapping -> 'ignore' ? key, false)), old, new);
+            if _changed is null then
+                return '{"unchanged": true}';
+            end if;
+            if not mapping ? 'whole' then
+                _lost := array(select n from unnest(_lost) as n where n = any (_changed));
+                _as_text := array(select n from unnest(_as_text) as n where n = any (_changed));
+            end if;
+        end if;
+        _images := audit_private.images_of(mapping, op, _before.image, _after.image, _changed, _secrets);
+        _said := audit_private.evaluate_each(mapping, old, new, op, _secrets);
+        _degraded := jsonb_strip_nulls(jsonb_build_object(
+            'lost', (
+                select jsonb_agg(distinct n)
+                from unnest(_lost || _said.lost) as n),
+            'as_text', (
+                select jsonb_agg(distinct n) from unnest(_as_text) as n)));
+        return jsonb_build_object(
+            'action', audit_private.action_of(mapping, op,
+                coalesce((_said.said ->> 'alive.old')::boolean, not mapping ? 'alive'),
+                coalesce((_said.said ->> 'alive.new')::boolean, not mapping ? 'alive'),
+                _said.said ->> 'role.old', _said.said ->> 'role.new'),
+            'said', _said.said,
+            'digest', to_jsonb(_said.digest),
+            'old_values', _images.old_values,
+            'new_values', _images.new_values,
+            'degraded', case when _degraded <> '{}' then
+                _degraded || jsonb_build_object('sqlstate', reason) end);
+    end;
+end
+$$;
+-- Definer: what may run code of the application runs as audit_mapper. IMMUTABLE, as the functions
+-- that read a row (36): PL/pgSQL then leaves the snapshot of the statement in force.
+comment on function audit_private.rescue(text, anyelement, anyelement, jsonb, text) is
+    'What a row says that the generated code could not read, and what of it was lost';
+
+-- What a mapping says of a row, beside what the generator needs.
+create or replace function audit_private.said_mapping(mapping jsonb) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return said_mapping.mapping
+    - '{admin,checked,code,given,is_foreign,long,raw,secrets,settings}'::text[]
+    || jsonb_build_object('is_fresh', said_mapping.mapping -> 'raw' ? 'organization');
+comment on function audit_private.said_mapping(jsonb) is
+    'The parts of a completed mapping that the fallback reads';
+
+create or replace function audit_private.fall_back(
+    id int,
+    op text,
+    old anyelement,
+    new anyelement,
+    reason text,
+    mapping jsonb
+) returns jsonb
+language plpgsql immutable set search_path = pg_catalog, pg_temp set row_security = on
+as $$
+#variable_conflict use_column
+declare
+    _mapping jsonb := fall_back.mapping;
+    _said jsonb;
+    _fresh text;
+    _locks text[] := audit_private.held_locks();
+begin
+    select audit_private.redact_new(a.target, _mapping) into _mapping
+    from audit_private.attachment as a where a.id = fall_back.id;
+    begin
+        if current_setting('lock_timeout') <> '0' then
+            perform audit_private.wait_longer();
+        end if;
+        _said := audit_private.rescue(op, old, new, _mapping, reason);
+        if (_mapping ->> 'is_fresh')::boolean and _said #>> '{said,organization.new}' is null
+            and not coalesce(_said #> '{degraded,lost}' ? 'organization', false) and op <> 'DELETE'
+        then
+            -- What this very statement made is visible to a fresh snapshot only.
+            execute format('select audit_private.organization_%s($1)', id) into _fresh using new;
+            _said := jsonb_set(_said, '{said,organization.new}',
+                coalesce(to_jsonb(_fresh), 'null'));
+            if _mapping -> 'digest' ? 'organization' then
+                _said := jsonb_set(_said, '{digest}',
+                    coalesce(nullif(_said -> 'digest', 'null'), '[]') || '"organization.new"');
+            end if;
+        end if;
+        -- Rolled back, so that nothing which code of the application sets or does outlives it.
+        raise exception using errcode = 'AU001';
+    exception
+        when sqlstate 'AU001' then null;
+        when query_canceled or statement_too_complex or insufficient_resources then
+            -- Whoever runs out of stack on purpose must not decide what is recorded.
+            perform audit_private.release_locks(_locks);
+            raise;
+        when assert_failure or others then _said := null;
+    end;
+    perform audit_private.release_locks(_locks);
+    return _said || jsonb_build_object('mapping', _mapping, 'op', op);
+exception
+    when query_canceled or statement_too_complex or insufficient_resources then raise;
+    when assert_failure or others then return null;
+end
+$$;
+-- IMMUTABLE: as audit_private.rescue.
+comment on function audit_private.fall_back(int, text, anyelement, anyelement, text, jsonb) is
+    'What a row says by audit_private.rescue(), whose code leaves nothing behind; null if that fails too';
+
+create or replace function audit_private.append_said(said jsonb, captured_from text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    _mapping jsonb := append_said.said -> 'mapping';
+    _of jsonb := append_said.said -> 'said';
+    _context jsonb := audit.current_context();
+    _degraded jsonb := nullif(append_said.said -> 'degraded', 'null');
+    _name text;
+    _organization text;
+    _former text;
+    _action text := append_said.said ->> 'action';
+    _is_redacted boolean := _mapping -> 'redact' ? (_mapping ->> 'role_column');
+begin
+    if append_said.said ? 'unchanged' then
+        return;
+    end if;
+    for _name in
+        select jsonb_array_elements_text(nullif(append_said.said -> 'digest', 'null'))
+    loop
+        _of := _of || jsonb_build_object(_name, audit_private.digest(_of ->> _name));
+    end loop;
+    _former := _of ->> 'organization.old';
+    _organization := coalesce(_of ->> 'organization.new', _former,
+        -- Lost is not the same as none.
+        case when not coalesce(_degraded -> 'lost' ? 'organization', false)
+            then left(_context ->> 'organization_id', 200) end);
+    if _context is null and nullif(current_setting('auditdb.context', true), '') is not null then
+        _degraded := coalesce(_degraded, '{}') || jsonb_build_object(
+            'lost', coalesce(_degraded -> 'lost', '[]') || '["context"]');
+    end if;
+    if _mapping ->> 'target_type' = 'organization' then
+        perform audit_private.start_organization((_mapping ->> 'id')::int, append_said.said ->> 'op',
+            _organization, _of ->> 'target_id.old', _of ->> 'target_id.new');
+    end if;
+    perform audit_private.append_facts(
+        case when append_said.said ->> 'op' = 'UPDATE' then _mapping -> 'facts' end,
+        _action, coalesce(_action = _mapping -> 'verbs' ->> 'changed', false),
+        _organization, _former, _mapping ->> 'target_type',
+        coalesce(_of ->> 'target_id.new', _of ->> 'target_id.old'),
+        coalesce(_of ->> 'subject.new', _of ->> 'subject.old'),
+        captured_from, nullif(append_said.said -> 'old_values', 'null'),
+        nullif(append_said.said -> 'new_values', 'null'),
+        coalesce(audit_private.moved(_former, _organization), '{}')
+            || case when _action = _mapping -> 'verbs' ->> 'role_changed' then jsonb_build_object(
+                'previous_role', audit_private.shown_role(_of -> 'role.old', _is_redacted),
+                'new_role', audit_private.shown_role(_of -> 'role.new', _is_redacted))
+                else '{}' end
+            || case when _mapping ? 'row_id' then jsonb_build_object('row_id',
+                coalesce(_of -> 'row_id.new', _of -> 'row_id.old')) else '{}' end
+            || case when _degraded is null then '{}'
+                else jsonb_build_object('degraded', _degraded) end,
+        _context);
+end
+$$;
+comment on function audit_private.append_said(jsonb, text) is
+    'Writes the event of a row that audit_private.fall_back() has read';
+
+create or replace function audit_private.shown_role(role jsonb, redacted boolean) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return case when shown_role.redacted and shown_role.role <> 'null' then '"[redacted]"'
+    else coalesce(shown_role.role, 'null') end;
+comment on function audit_private.shown_role(jsonb, boolean) is
+    'A role as details show it: not that of a column which the mapping redacts';

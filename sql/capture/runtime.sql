@@ -1,0 +1,304 @@
+-- Capture at run time: what the generated trigger functions share.
+-- One event for each changed row, in the row's transaction; two where a row moves from one
+-- organisation to another. What a row holds never makes the action fail.
+
+do $$
+begin
+    -- 244 random bits; kept by dump and restore, so that digests stay what they are.
+    insert into audit_private.installation (secret)
+    select encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex')
+    where not exists (select from audit_private.installation);
+end
+$$;
+
+-- Keyed: the digest of a PIN without a key is the PIN to whoever tries 10,000 of them.
+create or replace function audit_private.digest(value text) returns text
+-- Off, row_security would turn the look at the secret into an error.
+language sql stable set search_path = pg_catalog, pg_temp set row_security = on
+return (
+    select encode(sha256(convert_to(secret || digest.value, 'UTF8')), 'hex')
+    from audit_private.installation
+);
+comment on function audit_private.digest(text) is
+    'What the log shows in the place of an identifier that is a secret: the same for the same value';
+
+-- The value of a redacted column must not enter by another one, such as a key made of it.
+create or replace function audit_private.holds(value text, secrets text[]) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+return exists (
+    select from unnest(holds.secrets) as secret
+    where length(secret) >= 6 and strpos(holds.value, secret) > 0);
+comment on function audit_private.holds(text, text[]) is
+    'Whether a text contains the value of one of some secrets';
+
+create or replace function audit_private.safe_name(value text, secrets text[]) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return case when audit_private.holds(value, secrets) or audit_private.redact_text(value) <> value
+        then audit_private.digest(value) else value end;
+end
+$$;
+comment on function audit_private.safe_name(text, text[]) is
+    'An identifier, or its digest where it is, or contains, a secret: one of some, or by its looks';
+
+create or replace function audit_private.refuse_long() returns text
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception using errcode = 'string_data_right_truncation';
+end
+$$;
+comment on function audit_private.refuse_long() is
+    'Raises: an identifier is too long for the fast path; the fallback cuts it';
+
+-- What these names say in details is the log's own to say.
+create or replace function audit_private.own_details() returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp
+return '{degraded,moved,new_role,previous_role,row_id}'::text[];
+comment on function audit_private.own_details() is
+    'Keys of details that a context cannot set: they tell what the log found';
+
+create or replace function audit_private.context_details(context jsonb) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return case when jsonb_typeof(context_details.context -> 'details') = 'object'
+    then nullif((context_details.context -> 'details') - audit_private.own_details(), '{}') end;
+comment on function audit_private.context_details(jsonb) is
+    'The details that a context adds to each event, without the names that are the log''s own';
+
+create or replace function audit_private.client_details() returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return jsonb_strip_nulls(jsonb_build_object(
+    'application_name', nullif(current_setting('application_name'), ''),
+    'client_addr', host(inet_client_addr())
+));
+comment on function audit_private.client_details() is
+    'What the server knows of a client whose context names no actor';
+
+-- Runs with the rights of the trigger function that calls it, which is the only way to the log.
+create or replace function audit_private.append(
+    action text,
+    organization_id text,
+    former_organization_id text,
+    target_type text,
+    target_id text,
+    subject_id text,
+    captured_from text,
+    old_values jsonb,
+    new_values jsonb,
+    details jsonb,
+    context jsonb
+) returns void
+-- row_security is off in a session that restores a dump, and would turn the INSERT into an error.
+language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
+as $$
+#variable_conflict use_column
+declare
+    _actor_id text := left(append.context ->> 'actor_id', 200);
+    _details jsonb := coalesce(audit_private.context_details(append.context), '{}');
+    _organization text;
+begin
+    if _actor_id is null then
+        _details := audit_private.client_details() || _details;
+    end if;
+    if append.context is null then
+        _actor_id := session_user;
+    end if;
+    foreach _organization in array array[append.organization_id]
+        || case when append.former_organization_id <> append.organization_id
+            then array[append.former_organization_id] end
+    loop
+        insert into audit.event (
+            action, result, actor_id, actor_type, impersonator_id, organization_id,
+            target_type, target_id, subject_id, source, captured_from,
+            old_values, new_values, details
+        ) values (
+            append.action, 'success', _actor_id,
+            coalesce(left(append.context ->> 'actor_type', 200), 'database'),
+            left(append.context ->> 'impersonator_id', 200), _organization,
+            append.target_type, append.target_id, append.subject_id,
+            coalesce(left(append.context ->> 'source', 200), 'sql'), append.captured_from,
+            append.old_values, append.new_values,
+            nullif(_details || coalesce(append.details, '{}'), '{}')
+        );
+    end loop;
+end
+$$;
+comment on function audit_private.append(text, text, text, text, text, text, text, jsonb, jsonb, jsonb,
+    jsonb) is
+    'Writes a captured event, once for each organisation that it tells; for capture functions only';
+
+create or replace function audit_private.moved(former text, present text) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return case when moved.former <> moved.present then jsonb_build_object('moved',
+    jsonb_build_object('from', moved.former, 'to', moved.present)) end;
+comment on function audit_private.moved(text, text) is
+    'Details of a change that moves a row to another organisation; else null';
+
+-- A row holds several facts. Each that changed is an event. Columns that belong to none go with the
+-- first fact, unless the row changed its life or its role: that is an event before them.
+create or replace function audit_private.append_facts(
+    facts jsonb,
+    action text,
+    is_change boolean,
+    organization_id text,
+    former_organization_id text,
+    target_type text,
+    target_id text,
+    subject_id text,
+    captured_from text,
+    old_values jsonb,
+    new_values jsonb,
+    details jsonb,
+    context jsonb
+) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _changed jsonb;
+    _others text[];
+    _fact jsonb;
+    _old jsonb;
+    _new jsonb;
+    _is_first boolean := true;
+begin
+    select coalesce(jsonb_agg(f order by n), '[]') into _changed
+    from jsonb_array_elements(append_facts.facts) with ordinality as t (f, n)
+    where append_facts.new_values ? (f ->> 'column');
+    if _changed = '[]' or not is_change then
+        _changed := '[{"columns": []}]'::jsonb || _changed;
+    end if;
+
+    for _fact in select f from jsonb_array_elements(_changed) as f loop
+        -- Columns that a later event, or an earlier one, shows.
+        select coalesce(array_agg(c), '{}') into _others
+        from jsonb_array_elements(_changed) as f, jsonb_array_elements_text(f -> 'columns') as c
+        where f <> _fact and not (_fact -> 'columns' ? c);
+        if _is_first then
+            _old := append_facts.old_values - _others;
+            _new := append_facts.new_values - _others;
+        else
+            select jsonb_object_agg(c, append_facts.old_values -> c),
+                jsonb_object_agg(c, append_facts.new_values -> c) into _old, _new
+            from jsonb_array_elements_text(_fact -> 'columns') as c
+            where append_facts.new_values ? c;
+        end if;
+        perform audit_private.append(
+            case
+                when not _fact ? 'column' then append_facts.action
+                when _fact ? 'action' then _fact ->> 'action'
+                when coalesce(_new -> (_fact ->> 'column'), 'null') in ('false', 'null')
+                    then 'auth.two_factor_disabled'
+                else 'auth.two_factor_enabled'
+            end,
+            append_facts.organization_id, append_facts.former_organization_id,
+            append_facts.target_type, append_facts.target_id, append_facts.subject_id,
+            append_facts.captured_from, _old, _new,
+            case when _is_first then append_facts.details
+                else append_facts.details - '{previous_role,new_role}'::text[] end,
+            append_facts.context);
+        _is_first := false;
+    end loop;
+end
+$$;
+comment on function audit_private.append_facts(jsonb, text, boolean, text, text, text, text, text, text,
+    jsonb, jsonb, jsonb, jsonb) is
+    'Writes the events of an updated row that has facts, such as e-mail and password of a user, '
+    'under their own names';
+
+-- A lookup waits as long as the session's lock_timeout lets it, but 2 s at the least: whoever sets
+-- a short one must not decide whose event it is. Undone with the block that it is called in.
+create or replace function audit_private.wait_longer() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if current_setting('lock_timeout')::interval < interval '2 s' then
+        perform set_config('lock_timeout', '2s', true);
+    end if;
+end
+$$;
+comment on function audit_private.wait_longer() is
+    'Sets lock_timeout to 2 s where it is shorter, until the block that calls it is rolled back';
+
+-- Advisory locks and prepared statements of the session outlive the block that made them. A
+-- statement counts with all that it is: one of the same name and another text would run as whoever
+-- executes it next. What it returns follows from these.
+create or replace function audit_private.held_locks() returns text[]
+language sql volatile set search_path = pg_catalog, pg_temp
+return array(
+    select concat_ws(',', classid, objid, objsubid, mode)
+    from pg_locks
+    where locktype = 'advisory' and pid = pg_backend_pid() and granted
+    union all
+    select concat_ws(',', 'statement', length(name), name, extract(epoch from prepare_time),
+        from_sql, parameter_types::oid[], statement)
+    from pg_prepared_statements
+);
+comment on function audit_private.held_locks() is
+    'The advisory locks and prepared statements that this session holds';
+
+create or replace function audit_private.turn_lock(lock text, is_taken boolean) returns boolean
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _part text[] := string_to_array(turn_lock.lock, ',');
+    _first int := _part[1]::bigint::bit(32)::int;
+    _second int := _part[2]::bigint::bit(32)::int;
+    _whole bigint := (_part[1]::bigint << 32) | _part[2]::bigint;
+    _is_shared boolean := _part[4] <> 'ExclusiveLock';
+begin
+    if _part[3] = '1' then
+        return case
+            when is_taken and _is_shared then pg_try_advisory_lock_shared(_whole)
+            when is_taken then pg_try_advisory_lock(_whole)
+            when _is_shared then pg_advisory_unlock_shared(_whole)
+            else pg_advisory_unlock(_whole) end;
+    end if;
+    return case
+        when is_taken and _is_shared then pg_try_advisory_lock_shared(_first, _second)
+        when is_taken then pg_try_advisory_lock(_first, _second)
+        when _is_shared then pg_advisory_unlock_shared(_first, _second)
+        else pg_advisory_unlock(_first, _second) end;
+end
+$$;
+comment on function audit_private.turn_lock(text, boolean) is
+    'Takes an advisory lock, or gives it back, once; false if it cannot';
+
+-- Strict: what held nothing down leaves everything as it is.
+create or replace function audit_private.release_locks(but text[]) returns void
+language plpgsql volatile strict set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _held text[];
+    _lock text;
+    _length text;
+begin
+    -- One that was taken more than once has to be given back as often.
+    for _round in 1 .. 1000 loop
+        _held := audit_private.held_locks();
+        exit when _held = release_locks.but;
+        for _lock in select unnest(_held) except select unnest(release_locks.but) loop
+            if _lock like 'statement,%' then
+                _length := split_part(_lock, ',', 2);
+                execute format('deallocate %I',
+                    substr(_lock, 12 + length(_length), _length::int));
+            else
+                perform audit_private.turn_lock(_lock, false);
+            end if;
+        end loop;
+        exit when not found;
+    end loop;
+    -- The session relies on a lock that it holds. Somebody may have got hold of it in between.
+    for _lock in
+        select unnest(release_locks.but) except select unnest(_held)
+    loop
+        continue when _lock like 'statement,%';
+        raise warning 'code of a mapping gave up advisory lock %, which %', _lock, case
+            when audit_private.turn_lock(_lock, true) then 'was taken again'
+            else 'somebody else holds now' end;
+    end loop;
+end
+$$;
+comment on function audit_private.release_locks(text[]) is
+    'Gives back the advisory locks that code of the application took, takes again those that it '
+    'gave up, drops the statements that it prepared or replaced, and touches no others';

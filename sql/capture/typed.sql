@@ -1,0 +1,108 @@
+-- Typed: how generated code that runs as audit_owner reads a value without meeting any code of the
+-- application. Conversions that PostgreSQL brings along run no other code, as long as the column
+-- has the type that it had when the code was generated: audit_private.exactly makes sure when the code is
+-- parsed, and costs nothing afterwards.
+
+-- Polymorphic types take no cast: where the column has another type, no function fits, and the
+-- statement is not even parsed. A pinned search_path would keep the planner from inlining them;
+-- they name nothing that could be found elsewhere.
+create or replace function audit_private.exactly(value anyelement, type anyarray) returns anyelement
+language sql immutable
+as 'select value';
+comment on function audit_private.exactly(anyelement, anyarray) is
+    'The value, which must be of the array''s element type and not merely convertible to it';
+
+create or replace function audit_private.exactly(value anyarray, element anyelement) returns anyarray
+language sql immutable
+as 'select value';
+comment on function audit_private.exactly(anyarray, anyelement) is
+    'The array, whose elements must be of that type and not merely convertible to it';
+
+create or replace function audit_private.exactly(value anyenum) returns anyenum
+language sql immutable
+as 'select value';
+comment on function audit_private.exactly(anyenum) is 'The value, which must be one of an enum';
+
+create or replace function audit_private.typed(type pg_type, value text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return case
+    when exists (
+        select from pg_cast
+        where castsource = typed.type.oid and casttarget in ('json'::regtype, 'text'::regtype)
+            and typed.type.typtype = 'e'
+    ) then null
+    when typed.type.typtype = 'e' then format('audit_private.exactly(%s)', value)
+    when typed.type.typnamespace <> 'pg_catalog'::regnamespace or typed.type.typtype not in
+        ('b', 'r', 'm') then null
+    when typed.type.typsubscript = 'array_subscript_handler'::regproc and typed.type.typlen = -1
+        and typed.type.typelem <> 0 then (
+        select case when typnamespace = 'pg_catalog'::regnamespace and typtype in ('b', 'r', 'm')
+            then format('audit_private.exactly(%s, null::%s)', typed.value, oid::regtype) end
+        from pg_type where oid = typed.type.typelem)
+    when typed.type.typarray <> 0 then
+        format('audit_private.exactly(%s, null::%s)', value, typed.type.typarray::regtype)
+end;
+end
+$$;
+comment on function audit_private.typed(pg_type, text) is
+    'Generated expression for a value that must be of the type; null if reading one of that type '
+    'may run code of the application';
+
+-- An enum is not handed to jsonb or cast to text: both look for a cast that somebody created.
+-- Text, json, bytea and arrays of them may hold secrets inside.
+create or replace function audit_private.typed_json(type pg_type, value text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return case
+    when typed_json.type.typtype = 'e' then format('textin(enum_out(%s))', value)
+    when typed_json.type.oid = any (array['text', 'varchar', 'name']::regtype[]) then format('audit_private.safe_text(%s)', value)
+    when typed_json.type.oid = 'jsonb'::regtype then format('audit_private.redact_json(%s)', value)
+    -- Whatever bytea_output is.
+    when typed_json.type.oid = 'bytea'::regtype then format('audit_private.redact_bytes(%s)', value)
+    when typed_json.type.typcategory = 'A' and typed_json.type.typelem = 'bytea'::regtype
+        then format('audit_private.redact_byte_array(%s)', value)
+    when typed_json.type.oid = any (array['json', 'xml', 'bpchar']::regtype[])
+        or typed_json.type.typcategory = 'A' and typed_json.type.typelem = any (
+            array['text', 'varchar', 'bpchar', 'name', 'json', 'jsonb', 'xml']::regtype[])
+        then format('audit_private.redact_json(to_jsonb(%s))', value)
+    else value
+end;
+end
+$$;
+comment on function audit_private.typed_json(pg_type, text) is
+    'Generated expression for a typed value as an argument of jsonb_build_object';
+
+create or replace function audit_private.typed_text(type pg_type, value text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return case
+    when audit_private.typed(typed_text.type, value) is null then null
+    when typed_text.type.typtype = 'e' then format('textin(enum_out(%s))', value)
+    when audit_private.key_form(typed_text.type.oid, value) <> value
+        then '(' || audit_private.key_form(typed_text.type.oid, value) || ')'
+    else value || '::text'
+end;
+end
+$$;
+comment on function audit_private.typed_text(pg_type, text) is
+    'Generated expression for a typed value as text; null if reading it may run code of the '
+    'application';
+
+create or replace function audit_private.is_text(type oid) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return is_text.type <> all (array['bool', 'int2', 'int4', 'int8', 'oid', 'uuid', 'date',
+    'timestamp', 'timestamptz']::regtype[]::oid[]);
+end
+$$;
+comment on function audit_private.is_text(oid) is
+    'Whether values of a type, as identifiers, may be long or hold something else';

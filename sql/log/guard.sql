@@ -1,0 +1,86 @@
+-- The guard: nothing in the log is ever changed or taken away, not even by its owner.
+-- Row triggers on audit.event are cloned to every partition; TRUNCATE needs one on each.
+
+create or replace function audit_private.refuse_change() returns trigger
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception '% on %.% is refused: the audit log is append-only',
+            tg_op, tg_table_schema, tg_table_name
+        using errcode = 'insufficient_privilege',
+            hint = 'Only whole months go, by audit.maintain(keep => ...).';
+end
+$$;
+comment on function audit_private.refuse_change() is 'Trigger function: refuses to change or remove events';
+
+create or replace function audit_private.guard(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Only where needed: each takes a lock that every writer waits for.
+    if not (select relrowsecurity and relforcerowsecurity from pg_class
+        where oid = guard.target) then
+        execute format('alter table %s enable row level security, force row level security',
+            guard.target);
+    end if;
+    if not exists (
+        select from pg_trigger where tgrelid = guard.target and tgname = 'refuse_truncate'
+    ) then
+        execute format('create trigger refuse_truncate before truncate on %s '
+            'for each statement execute function audit_private.refuse_change()', guard.target);
+    end if;
+    if exists (
+        select from pg_trigger
+        where tgrelid = guard.target and tgname = 'refuse_truncate' and tgenabled <> 'A'
+    ) then
+        execute format('alter table %s enable always trigger refuse_truncate', guard.target);
+    end if;
+end
+$$;
+comment on function audit_private.guard(regclass) is
+    'Puts row-level security and the guard against TRUNCATE on the log or on one of its partitions';
+
+create or replace function audit_private.guard_log() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _table regclass;
+begin
+    foreach _table in array '{audit.event,audit_private.attestation,audit_private.organization_start}'::regclass[]
+    loop
+        if not exists (
+            select from pg_trigger where tgrelid = _table and tgname = 'refuse_change'
+        ) then
+            execute format('create trigger refuse_change before update or delete on %s '
+                'for each row execute function audit_private.refuse_change()', _table);
+        end if;
+    end loop;
+    for _table in
+        select relid from pg_partition_tree('audit.event')
+        union all
+        select unnest('{audit_private.attestation,audit_private.organization_start}'::regclass[])
+    loop
+        perform audit_private.guard(_table);
+        -- ENABLE ALWAYS on the parent did not reach clones before PostgreSQL 15.
+        if exists (
+            select from pg_trigger
+            where tgrelid = _table and tgname = 'refuse_change' and tgenabled <> 'A'
+        ) then
+            execute format('alter table %s enable always trigger refuse_change', _table);
+        end if;
+    end loop;
+    -- Or a member of pg_read_all_data could sign tokens, and one of pg_write_all_data map tables
+    -- anew.
+    foreach _table in array '{audit_private.signing_key,audit_private.attachment}'::regclass[] loop
+        if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = _table) then
+            execute format('alter table %s enable row level security, force row level security',
+                _table);
+        end if;
+    end loop;
+end
+$$;
+comment on function audit_private.guard_log() is
+    'Puts the guards on the log, on each of its partitions, on the attestation, on the starts of '
+    'organisations, and on the keys';
+
+do $$ begin perform audit_private.guard_log(); end $$;

@@ -1,0 +1,478 @@
+-- Attach and detach: which tables are captured, and how their rows map to events.
+-- Run by the table's owner, who creates the triggers; the rest happens as audit_owner.
+
+create or replace function audit_private.refuse_target(target regclass, kind text) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _class pg_class;
+    _problem text;
+    _hint text;
+begin
+    select * into _class from pg_class where oid = refuse_target.target;
+    if not found then
+        raise exception 'there is no table with oid %', refuse_target.target::oid
+            using errcode = 'undefined_table', hint = 'Give its name.';
+    end if;
+    if _class.relnamespace in ('audit'::regnamespace, 'audit_private'::regnamespace, 'pg_catalog'::regnamespace,
+        coalesce(to_regnamespace('information_schema'), 0))
+    then
+        _problem := 'a table of the log or of the system';
+        _hint := 'Attach the tables of your application.';
+    elsif _class.relpersistence = 't' then
+        _problem := 'a temporary table';
+        _hint := 'Attach a table that outlives the session.';
+    elsif refuse_target.kind = 'admin' then
+        if _class.relkind not in ('r', 'p', 'v', 'm') then
+            _problem := 'neither a table nor a view';
+        end if;
+    elsif _class.relkind in ('v', 'm') then
+        _problem := 'a view, and a view has no rows of its own';
+        _hint := 'Attach the tables beneath it.';
+    elsif _class.relkind = 'f' then
+        _problem := 'a foreign table, whose changes on the other server no trigger here can see';
+        _hint := 'Attach the table on its own server.';
+    elsif _class.relkind not in ('r', 'p') then
+        _problem := 'not a table';
+    elsif _class.relispartition then
+        _problem := 'a partition';
+        _hint := 'Attach the partitioned table; its partitions are captured with it.';
+    elsif exists (
+        select from pg_inherits join pg_class as c on c.oid = inhrelid
+        where inhparent = refuse_target.target and not c.relispartition
+            and not exists (select from audit_private.attachment as a where a.target = c.oid)
+    ) then
+        _problem := 'inherited by tables whose rows its triggers would not see';
+        _hint := 'Attach the tables that inherit from it first.';
+    end if;
+    if _problem is not null then
+        raise exception '% is %', refuse_target.target, _problem
+            using errcode = 'wrong_object_type', hint = coalesce(_hint, 'Attach a table.');
+    end if;
+    if not pg_has_role(_class.relowner, 'usage') then
+        raise exception 'only its owner, %, may attach %', _class.relowner::regrole,
+                refuse_target.target
+            using errcode = 'insufficient_privilege',
+                hint = format('Attach as %s, with: grant audit_operator to %1$s.',
+                    _class.relowner::regrole);
+    end if;
+end
+$$;
+comment on function audit_private.refuse_target(regclass, text) is
+    'Raises if the object cannot be captured, or is not the caller''s to attach';
+
+-- What only audit_owner can do is asked for by an INSERT into audit_private.request. A function of audit_owner
+-- cannot know whom it serves: session_user is a superuser's where code of another role runs in a
+-- superuser's session. A trigger that is no definer runs as whoever inserts, and cannot be passed by.
+
+create or replace function audit_private.authorize_request() returns trigger
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _class pg_class;
+begin
+    select * into _class from pg_class where oid = new.target;
+    -- A table that is gone is anyone's to detach.
+    if _class.oid is not null and not pg_has_role(_class.relowner, 'usage')
+        or not pg_has_role('audit_operator', 'usage')
+    then
+        raise exception '% does not own %', current_user, new.target
+            using errcode = 'insufficient_privilege',
+                hint = 'Only its owner, with audit_operator, attaches and detaches a table.';
+    end if;
+    if _class.oid is null and new.verb <> 'detach' then
+        raise exception 'there is no table with oid %', new.target::oid
+            using errcode = 'undefined_table', hint = 'Give its name.';
+    end if;
+    if _class.oid is not null and new.verb <> 'detach' then
+        perform audit_private.refuse_target(new.target, new.kind);
+    end if;
+    return new;
+end
+$$;
+comment on function audit_private.authorize_request() is
+    'Trigger function: refuses a request of one who does not own the table';
+
+create or replace function audit_private.carry_out_request() returns trigger
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    case new.verb
+        when 'attach' then perform audit_private.store_attachment(new.target, new.kind, new.given);
+        when 'close' then perform audit_private.close_capture(new.target);
+        when 'detach' then perform audit_private.forget_attachment(new.target);
+        else raise exception '"%" is no request', new.verb using errcode = 'invalid_parameter_value';
+    end case;
+    return null;
+end
+$$;
+-- Definer: writes to the log's own tables, which the caller cannot.
+comment on function audit_private.carry_out_request() is
+    'Trigger function: does what was asked for, and leaves no row';
+
+do $$
+declare
+    _trigger text;
+begin
+    -- In the order of their names.
+    foreach _trigger in array '{authorize_request,carry_out_request}'::text[] loop
+        if not exists (
+            select from pg_trigger
+            where tgrelid = 'audit_private.request'::regclass and tgname = _trigger
+        ) then
+            execute format('create trigger %1$I before insert on audit_private.request '
+                'for each row execute function audit_private.%1$I()', _trigger);
+        end if;
+        execute format('alter table audit_private.request enable always trigger %I', _trigger);
+    end loop;
+    if not exists (select from pg_policy where polrelid = 'audit_private.installation'::regclass) then
+        create policy the_owner_keeps on audit_private.installation to audit_owner using (true);
+    end if;
+    alter table audit_private.installation enable row level security, force row level security;
+    alter table audit_private.request enable row level security, force row level security;
+end
+$$;
+
+comment on column audit_private.attachment.id is
+    'Names the functions that were generated: audit_private.capture_<id>_insert, _update, _delete and '
+    '_truncate, audit_private.read_<id>, audit_private.organization_<id>, audit_private.admin_<id>';
+
+create or replace function audit_private.store_attachment(target regclass, kind text, given jsonb)
+returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _mapping jsonb := audit_private.check_mapping(target, audit_private.resolve_mapping(target, kind, given));
+    _before audit_private.attachment;
+    _id int;
+    _verb text;
+begin
+    select * into _before from audit_private.attachment as a where a.target = store_attachment.target;
+    if (_before.kind = 'admin') <> (store_attachment.kind = 'admin') then
+        raise exception '% is attached as %', store_attachment.target, _before.kind
+            using errcode = 'object_in_use',
+                hint = format('Detach it first: select audit.detach(%L);', store_attachment.target);
+    end if;
+    insert into audit_private.attachment as a (target, kind, mapping)
+    values (store_attachment.target, store_attachment.kind, _mapping)
+    on conflict on constraint a_table_is_attached_once do update
+        set kind = excluded.kind, mapping = excluded.mapping,
+            attached_at = default, attached_by = default
+        where (a.kind, a.mapping) is distinct from (excluded.kind, excluded.mapping)
+    returning a.id into _id;
+    _verb := case when _id is null then null when _before.id is null then 'attached'
+        else 'remapped' end;
+    _id := coalesce(_id, _before.id);
+    perform audit_private.name_actions(kind, _mapping);
+    perform audit_private.generate(_id);
+    if kind <> 'admin' then
+        perform audit_private.grant_capture(_id, 'grant', 'to', 'audit_operator');
+    end if;
+    if _verb is not null then
+        perform audit_private.record_own(_verb, store_attachment.target::text,
+            case when _before.id is not null then
+                jsonb_build_object('kind', _before.kind, 'mapping', _before.mapping) end,
+            jsonb_build_object('kind', kind, 'mapping', _mapping));
+    end if;
+end
+$$;
+comment on function audit_private.store_attachment(regclass, text, jsonb) is
+    'Resolves what was given to a mapping, checks and stores it, and writes its functions';
+
+create or replace function audit_private.name_actions(kind text, mapping jsonb) returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+    insert into audit.action (name, description)
+    select value, format('A row of kind %s %s', name_actions.kind, case key
+        when 'born' then 'came to be' when 'died' then 'ceased to be' else 'changed' end)
+    from jsonb_each_text(name_actions.mapping -> 'verbs')
+    union all
+    select f ->> 'action', format('Of a row of kind %s, column %s changed', name_actions.kind,
+        f ->> 'column')
+    from jsonb_array_elements(name_actions.mapping -> 'facts') as f
+    where f ? 'action'
+    union all
+    select name_actions.kind || '.truncated',
+        format('All rows of a table of kind %s were removed at once', name_actions.kind)
+    on conflict do nothing;
+$$;
+comment on function audit_private.name_actions(text, jsonb) is 'Adds the actions of a kind to the catalogue';
+
+create or replace function audit_private.grant_capture(id int, verb text, preposition text, role text)
+returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _op text;
+begin
+    foreach _op in array '{insert,update,delete,truncate}'::text[] loop
+        execute format('%s execute on function audit_private.capture_%s_%s %s %I',
+            grant_capture.verb, grant_capture.id, _op, grant_capture.preposition,
+            grant_capture.role);
+    end loop;
+end
+$$;
+comment on function audit_private.grant_capture(int, text, text, text) is
+    'Grants or revokes the right to use the capture functions of a table in a trigger';
+
+-- Once the triggers stand, nobody else may put the functions on a table of their own.
+create or replace function audit_private.close_capture(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _id int := (select a.id from audit_private.attachment as a where a.target = close_capture.target);
+    _owner name := (
+        select rolname from pg_class join pg_roles as r on r.oid = relowner
+        where pg_class.oid = close_capture.target and relkind = 'p');
+begin
+    perform audit_private.grant_capture(_id, 'revoke', 'from', 'audit_operator');
+    if _owner is not null then
+        -- Every partition to come gets the triggers too, which takes the right to use their
+        -- function.
+        perform audit_private.grant_capture(_id, 'grant', 'to', _owner);
+    end if;
+    if not exists (
+        select from pg_trigger
+        where tgfoid = to_regprocedure(format('audit_private.capture_%s()', _id))
+    ) then
+        perform audit_private.drop_function(format('audit_private.capture_%s()', _id));
+    end if;
+end
+$$;
+comment on function audit_private.close_capture(regclass) is
+    'Takes back the right to use the capture functions of a table in a trigger';
+
+-- Fails while triggers stand, so that it cannot silence a table.
+create or replace function audit_private.forget_attachment(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _a audit_private.attachment;
+    _function regprocedure;
+begin
+    delete from audit_private.attachment as a where a.target = forget_attachment.target
+    returning a.* into _a;
+    if not found then
+        raise exception '% is not attached', forget_attachment.target
+            using errcode = 'undefined_object', hint = 'auditdb status lists what is.';
+    end if;
+    for _function in
+        select oid::regprocedure from pg_proc
+        where pronamespace = any ('{audit,audit_private}'::regnamespace[])
+            and proname ~ format('^(capture|read|organization|admin)_%s(_[a-z]+)?$', _a.id)
+    loop
+        execute format('drop function %s', _function);
+    end loop;
+    perform audit_private.record_own('detached', forget_attachment.target::text,
+        jsonb_build_object('kind', _a.kind, 'mapping', _a.mapping), null);
+end
+$$;
+comment on function audit_private.forget_attachment(regclass) is
+    'Removes the mapping and the functions of a table';
+
+create or replace function audit_private.trigger_function(id int, op text) returns regprocedure
+language sql stable set search_path = pg_catalog, pg_temp
+return to_regprocedure(format('audit_private.capture_%s_%s()', id, op));
+comment on function audit_private.trigger_function(int, text) is
+    'The function that a capture trigger of a table calls';
+
+create or replace function audit_private.create_trigger(relation regclass, id int, op text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _name text := 'auditdb_' || op;
+    _trigger pg_trigger;
+begin
+    select * into _trigger from pg_trigger
+    where tgrelid = create_trigger.relation and tgname = _name;
+    -- By another type, a condition or a list of columns it would fire for less.
+    if found and (_trigger.tgfoid <> audit_private.trigger_function(id, op)
+        or _trigger.tgtype <> case op when 'insert' then 5 when 'delete' then 9
+            when 'update' then 17 else 32 end
+        or _trigger.tgqual is not null or _trigger.tgattr <> '' or _trigger.tgdeferrable
+        or _trigger.tgnargs <> 0)
+    then
+        execute format('drop trigger %I on %s', _name, relation);
+        _trigger := null;
+    end if;
+    if _trigger.oid is null then
+        execute format('create trigger %I after %s on %s for each %s execute function %s',
+            _name, op, relation, case op when 'truncate' then 'statement' else 'row' end,
+            audit_private.trigger_function(id, op));
+    end if;
+    if _trigger.tgenabled is distinct from 'A' or exists (
+        select from pg_partition_tree(create_trigger.relation) join pg_trigger on tgrelid = relid
+        where tgname = _name and tgenabled <> 'A' and op <> 'truncate'
+    ) then
+        execute format('alter table %s enable always trigger %I', relation, _name);
+    end if;
+end
+$$;
+comment on function audit_private.create_trigger(regclass, int, text) is
+    'Creates a capture trigger, if it is absent, not ENABLE ALWAYS, or calls something else';
+
+create or replace function audit_private.create_triggers(target regclass, id int) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform audit_private.create_trigger(target, id, op)
+    from unnest('{insert,update,delete,truncate}'::text[]) as op;
+    -- TRUNCATE of a partition fires no trigger of its parent.
+    perform audit_private.create_trigger(relid, create_triggers.id, 'truncate')
+    from pg_partition_tree(create_triggers.target)
+    where relid <> create_triggers.target;
+end
+$$;
+comment on function audit_private.create_triggers(regclass, int) is
+    'Creates the capture triggers of a table and of its partitions';
+
+-- Locks no table of the application.
+create or replace function audit_private.prepare_attach(target regclass, kind text, given jsonb)
+returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
+as $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
+    perform set_config('lock_timeout', '5s', true);
+    perform audit_private.refuse_target(prepare_attach.target, prepare_attach.kind);
+    perform audit_private.open_schemas(prepare_attach.target, prepare_attach.given);
+    insert into audit_private.request (verb, target, kind, given)
+    values ('attach', prepare_attach.target, prepare_attach.kind, prepare_attach.given);
+    perform audit_private.open_lookups(prepare_attach.target);
+end
+$$;
+comment on function audit_private.prepare_attach(regclass, text, jsonb) is
+    'All of attaching but the triggers: checks and stores the mapping, writes the functions';
+
+create or replace function audit_private.attach_given(target regclass, kind text, given jsonb) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
+as $$
+begin
+    -- No writer waits for this lock; they do for those of the tables.
+    perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
+    perform set_config('lock_timeout', '5s', true);
+    if exists (select from audit_private.attachment as a where a.target = attach_given.target) then
+        -- What is about to be mended goes into an event as it was found.
+        perform audit.attest(attach_given.target);
+    end if;
+    perform audit_private.prepare_attach(attach_given.target, attach_given.kind, attach_given.given);
+    if attach_given.kind <> 'admin' then
+        perform audit_private.create_triggers(attach_given.target, (
+            select a.id from audit_private.attachment as a where a.target = attach_given.target));
+        insert into audit_private.request (verb, target, kind)
+        values ('close', attach_given.target, attach_given.kind);
+    end if;
+    perform audit.attest(attach_given.target);
+end
+$$;
+comment on function audit_private.attach_given(regclass, text, jsonb) is
+    'Attaches a table with options in an object; the part that serves attach and re-attach';
+
+create or replace function audit.attach(
+    target regclass,
+    kind text,
+    organization text default null,
+    target_id text default null,
+    subject text default null,
+    role text default null,
+    alive text default null,
+    admin text default null,
+    parent text default null,
+    ignore text[] default null,
+    redact text[] default null,
+    email text default null,
+    password text default null,
+    two_factor text default null
+) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform audit_private.attach_given(attach.target, attach.kind, jsonb_strip_nulls(jsonb_build_object(
+        'organization', attach.organization, 'target_id', attach.target_id,
+        'subject', attach.subject, 'role', attach.role, 'alive', attach.alive,
+        'admin', attach.admin, 'parent', attach.parent,
+        'ignore', to_jsonb(attach.ignore), 'redact', to_jsonb(attach.redact),
+        'email', attach.email, 'password', attach.password, 'two_factor', attach.two_factor
+    )));
+end
+$$;
+comment on function audit.attach(regclass, text, text, text, text, text, text, text, text, text[],
+    text[], text, text, text) is
+    'Captures every change of a table from now on, or changes how its rows map to events. Each '
+    'option '
+    'is a column or an SQL expression over the row r; ignore and redact are names of columns. '
+    'Kind admin, on a view or table, captures nothing: its rows name who may read which '
+    'organisation';
+
+create or replace function audit_private.forget(target regclass) returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+    insert into audit_private.request (verb, target) values ('detach', forget.target);
+$$;
+comment on function audit_private.forget(regclass) is
+    'Removes the mapping of a table that is gone, or whose triggers are';
+
+-- What attaching opened, as far as no other mapping reads it and the caller may take it back.
+create or replace function audit_private.close_lookups(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _relation regclass;
+    _columns text;
+    _is_read boolean;
+begin
+    for _relation, _columns, _is_read in
+        select r.key::regclass, string_agg(quote_ident(c.name), ', ')
+                filter (where not coalesce(others.reads ? c.name, false)), others.reads is not null
+        from audit_private.attachment as a
+            cross join jsonb_each(a.mapping #> '{checked,reads}') as r
+            join pg_class as k on k.oid = to_regclass(r.key) and pg_has_role(k.relowner, 'usage')
+            cross join jsonb_array_elements_text(r.value) as c (name)
+            left join lateral (
+                select jsonb_agg(o_column) as reads
+                from audit_private.attachment as o
+                    cross join jsonb_array_elements_text(
+                        o.mapping #> array['checked', 'reads', r.key]) as o_column
+                where o.target <> a.target
+            ) as others on true
+        where a.target = close_lookups.target
+            and has_column_privilege('audit_mapper', k.oid, c.name, 'select')
+        group by r.key, others.reads
+    loop
+        if _columns is not null then
+            execute format('revoke select (%s) on %s from audit_mapper', _columns, _relation);
+        end if;
+        if not _is_read and exists (
+            select from pg_policy where polrelid = _relation and polname = 'auditdb_mapper')
+        then
+            execute format('drop policy auditdb_mapper on %s', _relation);
+        end if;
+    end loop;
+end
+$$;
+comment on function audit_private.close_lookups(regclass) is
+    'Takes from audit_mapper what it read for the mapping of a table alone';
+
+create or replace function audit.detach(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
+as $$
+declare
+    _trigger record;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
+    for _trigger in
+        select tgname, tgrelid::regclass as relation from pg_trigger
+        where (tgrelid = detach.target
+                or tgrelid in (select relid from pg_partition_tree(detach.target)))
+            and not tgisinternal and tgparentid = 0
+            and tgname in ('auditdb_insert', 'auditdb_update', 'auditdb_delete', 'auditdb_truncate')
+    loop
+        execute format('drop trigger %I on %s', _trigger.tgname, _trigger.relation);
+    end loop;
+    perform audit_private.close_lookups(detach.target);
+    perform audit_private.forget(detach.target);
+    perform audit.attest(detach.target);
+end
+$$;
+comment on function audit.detach(regclass) is
+    'Ends the capture of a table. What was captured stays; that it ended is itself an event';

@@ -1,0 +1,176 @@
+-- Kinds: what the rows of a table are, by name. A word that nobody defined is a kind too, with verbs
+-- of its own name.
+
+create or replace function audit_private.kind_of(name text) returns audit.kind
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _kind audit.kind;
+begin
+    select * into _kind from audit.kind as k where k.name = kind_of.name;
+    if not found then
+        _kind.name := kind_of.name;
+        _kind.target_type := kind_of.name;
+        _kind.verbs := audit_private.default_verbs(kind_of.name);
+        _kind.facts := '{}';
+        _kind.options := audit_private.default_options();
+    end if;
+    return _kind;
+end
+$$;
+comment on function audit_private.kind_of(text) is 'A kind, defined or not';
+
+create or replace function audit_private.default_verbs(name text) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return jsonb_build_object('created', default_verbs.name || '.created',
+    'updated', default_verbs.name || '.updated', 'deleted', default_verbs.name || '.deleted');
+comment on function audit_private.default_verbs(text) is 'The actions of a kind that names none';
+
+create or replace function audit_private.default_options() returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp
+return '{organization,target_id,subject,alive,parent,ignore,redact}'::text[];
+comment on function audit_private.default_options() is 'The options of a kind that names none';
+
+create or replace function audit_private.verbs_of(kind audit.kind) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return jsonb_strip_nulls(jsonb_build_object('born', verbs_of.kind.verbs -> 'created',
+    'died', verbs_of.kind.verbs -> 'deleted', 'changed', verbs_of.kind.verbs -> 'updated',
+    'role_changed', verbs_of.kind.verbs -> 'role_changed'));
+comment on function audit_private.verbs_of(audit.kind) is
+    'The actions of a kind as a mapping names them: when a row is born, dies, changes, or changes '
+    'its role';
+
+create or replace function audit_private.facts_of(kind audit.kind, target regclass) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select coalesce(jsonb_agg(jsonb_build_object('column', attname, 'action', value,
+        'columns', jsonb_build_array(attname)) order by attnum), '[]')
+    from jsonb_each_text(facts_of.kind.facts)
+        join pg_attribute on attrelid = facts_of.target and attname = key and attnum > 0
+            and not attisdropped and attgenerated <> 'v'
+);
+comment on function audit_private.facts_of(audit.kind, regclass) is
+    'The facts of a kind that a table has a column for';
+
+create or replace function audit_private.is_action(action text) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+return coalesce(is_action.action ~ '^[a-z][a-z0-9_]*[.][a-z][a-z0-9_]*$'
+    and length(is_action.action) <= 200 and split_part(is_action.action, '.', 1) <> 'audit', false);
+comment on function audit_private.is_action(text) is
+    'Whether a text is an action that events may have which are not the log''s own';
+
+create or replace function audit_private.check_kind(kind audit.kind) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
+as $$
+declare
+    _key text;
+    _value text;
+    _problem text;
+    _hint text;
+begin
+    perform audit_private.check_kind_name(kind.name);
+    if kind.target_type !~ '^[a-z][a-z0-9_]{0,39}$' then
+        _problem := format('target_type is "%s"', kind.target_type);
+        _hint := 'It is a word in lower case, such as invoice.';
+    elsif kind.subject not in ('row', 'column') then
+        _problem := format('subject is "%s"', kind.subject);
+        _hint := 'It is row, column or null.';
+    elsif kind.description !~ '\S' or length(kind.description) > 1000 then
+        _problem := 'its description is empty or longer than 1,000 characters';
+        _hint := 'Say in a sentence what a row is.';
+    elsif not kind.options <@ audit_private.default_options() then
+        _problem := format('it has no option "%s"', (
+            select min(o) from unnest(kind.options) as o where o <> all (audit_private.default_options())));
+        _hint := format('Options are %s.', array_to_string(audit_private.default_options(), ', '));
+    elsif jsonb_typeof(kind.verbs) <> 'object' or jsonb_typeof(kind.facts) <> 'object' then
+        _problem := 'verbs or facts are no object';
+        _hint := 'Verbs are as in ''{"created": "invoice.issued"}'', facts as in '
+            '''{"status": "invoice.status_changed"}''.';
+    end if;
+    for _key, _value in
+        select key, value from jsonb_each_text(case when _problem is null then kind.verbs end)
+        union all
+        select 'fact ' || key, value
+        from jsonb_each_text(case when _problem is null then kind.facts end)
+    loop
+        if _key not like 'fact %' and _key <> all ('{created,updated,deleted}') then
+            _problem := format('it has no verb "%s"', _key);
+            _hint := 'Verbs are created, updated and deleted.';
+        elsif not audit_private.is_action(_value) then
+            _problem := format('"%s" of %s is no action', _value, _key);
+            _hint := 'An action is category.verb in lower case, such as invoice.issued, and not of '
+                'category audit.';
+        end if;
+    end loop;
+    if _problem is not null then
+        raise exception 'kind "%": %', kind.name, _problem
+            using errcode = 'invalid_parameter_value', hint = _hint;
+    end if;
+end
+$$;
+comment on function audit_private.check_kind(audit.kind) is 'Raises if a kind is invalid';
+
+create or replace function audit_private.check_kind_name(name text) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if check_kind_name.name is null or check_kind_name.name !~ '^[a-z][a-z0-9_]{0,39}$'
+        or check_kind_name.name in ('audit', 'auth')
+    then
+        raise exception '"%" is not a kind', check_kind_name.name
+            using errcode = 'invalid_parameter_value',
+                hint = 'Use a kind of audit.kind, such as membership, or a word of your own: lower '
+                    'case, digits and underscores, at most 40 characters.';
+    end if;
+end
+$$;
+comment on function audit_private.check_kind_name(text) is 'Raises if a word cannot name a kind';
+
+create or replace function audit.define_kind(
+    name text,
+    description text default null,
+    verbs jsonb default '{}',
+    facts jsonb default '{}',
+    target_type text default null,
+    subject text default null,
+    options text[] default null
+) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    _before audit.kind;
+    _kind audit.kind := audit_private.kind_of(define_kind.name);
+begin
+    select * into _before from audit.kind as k where k.name = define_kind.name for update;
+    if _before.is_built_in then
+        raise exception 'kind "%" is auditdb''s own', define_kind.name
+            using errcode = 'invalid_parameter_value', hint = 'Define a kind of another name.';
+    end if;
+    _kind.description := coalesce(define_kind.description, 'A row of ' || define_kind.name);
+    _kind.verbs := define_kind.verbs;
+    _kind.facts := coalesce(define_kind.facts, '{}');
+    _kind.target_type := coalesce(define_kind.target_type, define_kind.name);
+    _kind.subject := define_kind.subject;
+    _kind.options := coalesce(define_kind.options, audit_private.default_options());
+    _kind.is_built_in := false;
+    perform audit_private.check_kind(_kind);
+    _kind.verbs := audit_private.default_verbs(define_kind.name) || coalesce(define_kind.verbs, '{}');
+    if _kind = _before then
+        return;
+    end if;
+    delete from audit.kind as k where k.name = define_kind.name;
+    insert into audit.kind select _kind.*;
+    perform audit_private.record_own('kind_defined', define_kind.name,
+        case when _before.name is not null then to_jsonb(_before) end, to_jsonb(_kind));
+end
+$$;
+-- Definer: operators hold no privilege to write the table.
+comment on function audit.define_kind(text, text, jsonb, jsonb, text, text, text[]) is
+    'Defines a kind of the application''s own: what its rows are called in events. Tables that are '
+    'attached as it are so once more by audit.reattach(). It is an event';
+
+insert into audit.action (name, description) values
+    ('audit.kind_defined', 'A kind of the application was defined, or defined anew')
+on conflict (name) do update set description = excluded.description;

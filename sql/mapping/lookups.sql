@@ -1,0 +1,432 @@
+-- Lookups: mapping expressions are checked without being executed, and audit_mapper is let at the
+-- columns that they read, as far as the owner of the attached table may let it.
+
+create or replace function audit_private.probe(
+    target regclass, returns text, form text, expression text, body text
+) returns regprocedure
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _name text := 'auditdb_probe_' || replace(gen_random_uuid()::text, '-', '');
+begin
+    execute format('create function pg_temp.%I(r %s) returns %s language sql stable ', _name,
+        probe.target, probe.returns) || format(probe.form, format(probe.body, probe.expression));
+    return (
+        select oid::regprocedure from pg_proc
+        where proname = _name and pronamespace = pg_my_temp_schema()
+    );
+end
+$$;
+comment on function audit_private.probe(regclass, text, text, text, text) is
+    'Creates a temporary function over a row, which is never called';
+
+-- An expression is one by construction. As a quoted body it closes no quote. Whatever text is valid
+-- both alone in a select list and within coalesce(...), which takes neither a semicolon nor an
+-- alias nor a clause, is one expression once it stands in parentheses. PostgreSQL parses both and
+-- executes neither; only then is the text put into a body that is parsed at once, for which
+-- PostgreSQL keeps what it depends on.
+create or replace function audit_private.parse_expression(
+    target regclass, name text, expression text,
+    out tree text, out reads jsonb, out functions text[], out types boolean, out enums text[]
+)
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
+as $$
+declare
+    _probe regprocedure;
+    -- No cast to boolean: PL/pgSQL would not make it either.
+    _is_condition boolean := parse_expression.name in ('alive', 'admin');
+    _returns text := case when _is_condition then 'boolean' else 'text' end;
+    _value text := case when _is_condition then E'(%s\n) is true' else E'(%s\n)::text' end;
+begin
+    perform set_config('check_function_bodies', 'on', true);
+    perform audit_private.probe(target, _returns, 'as %L', expression, 'select ' || _value),
+        audit_private.probe(target, 'text', 'as %L', expression,
+            format('select null::text where coalesce(%s, null) is null', _value));
+    _probe := audit_private.probe(target, _returns, 'return %s', expression, _value);
+    -- What parsing ran may have chosen a path of its own, by which names would be printed.
+    perform set_config('search_path', 'pg_catalog, pg_temp', true);
+    select prosqlbody::text into tree from pg_proc where oid = _probe;
+    select jsonb_object_agg(refobjid::regclass::text, columns) into reads
+    from (
+        select refobjid, coalesce(jsonb_agg(distinct attname) filter (where attname is not null),
+            '[]') as columns
+        from pg_depend
+            left join pg_attribute on attrelid = refobjid and attnum = refobjsubid and attnum > 0
+        where classid = 'pg_proc'::regclass and objid = _probe and refclassid = 'pg_class'::regclass
+        group by refobjid
+    ) as d;
+    select array_agg(distinct f::text) into functions
+    from (
+        select refobjid::regprocedure from pg_depend
+        where classid = 'pg_proc'::regclass and objid = _probe and refclassid = 'pg_proc'::regclass
+        union all
+        select oprcode::oid::regprocedure from pg_depend join pg_operator on pg_operator.oid = refobjid
+        where classid = 'pg_proc'::regclass and objid = _probe
+            and refclassid = 'pg_operator'::regclass
+    ) as t (f);
+    -- To become a domain runs its checks; to read what another role made may run its casts.
+    select bool_or(case
+        when typtype = 'e' then not rolsuper
+            and typowner <> (select relowner from pg_class where oid = target)
+        else typtype <> 'b' or typcategory = 'A' end), array_agg(t.oid::regtype::text) filter (where typtype = 'e')
+    into types, enums
+    from pg_depend join pg_type as t on t.oid = refobjid join pg_roles as r on r.oid = typowner
+    where classid = 'pg_proc'::regclass and objid = _probe and refclassid = 'pg_type'::regclass
+        and typnamespace <> 'pg_catalog'::regnamespace and typrelid <> target;
+end
+$$;
+comment on function audit_private.parse_expression(regclass, text, text) is
+    'What an expression is made of: its parse tree, the columns of tables that it reads, the '
+    'functions of the application that it calls, and whether it meets types that may run code; '
+    'raises if it is not one expression';
+
+-- Parsing converts literals, which may run the check of a domain: as audit_mapper, and rolled back.
+create or replace function audit_private.examine(
+    target regclass, name text, expression text,
+    out tree text, out reads jsonb, out functions text[], out types boolean,
+    out enums text[], out problem text, out code text
+)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if current_user operator(pg_catalog.<>) 'audit_mapper'::pg_catalog.name then
+        raise exception 'audit_private.examine runs as %', current_user;
+    end if;
+    begin
+        select p.tree, p.reads, p.functions, p.types, p.enums
+        into tree, reads, functions, types, enums
+        from audit_private.parse_expression(target, name, expression) as p;
+        raise exception using errcode = 'AU001';
+    exception
+        when sqlstate 'AU001' then
+            if tree is null then
+                problem := 'it cannot be parsed';
+                code := '42601';
+            end if;
+        when others then
+            problem := sqlerrm;
+            code := sqlstate;
+    end;
+end
+$$;
+-- Definer: whatever evaluates text of the application runs as audit_mapper.
+comment on function audit_private.examine(regclass, text, text) is
+    'Parses a mapping expression without executing it: what it is made of, or why it is none';
+
+-- Volatile functions of PostgreSQL act (locks, sequences, settings, queries in text), and some
+-- stable ones read whole tables by name: an expression is about a row.
+create or replace function audit_private.forbidden_function(tree text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select min(p.oid::regprocedure::text)
+    from regexp_matches(tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') as m
+        join pg_proc as p on p.oid = m[1]::oid
+    where pronamespace = 'pg_catalog'::regnamespace
+        and (provolatile = 'v' or proname ~ '_to_xml')
+);
+comment on function audit_private.forbidden_function(text) is
+    'A function of PostgreSQL that no mapping may call, or null';
+
+create or replace function audit_private.forbidden_relation(tree text) returns regclass
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select min(c.oid::regclass::text)::regclass
+    from regexp_matches(tree, ':relid (\d+)', 'g') as m join pg_class as c on c.oid = m[1]::oid
+    where c.relnamespace in ('audit'::regnamespace, 'audit_private'::regnamespace, 'pg_catalog'::regnamespace,
+        'pg_toast'::regnamespace, coalesce(to_regnamespace('information_schema'), 0))
+        or c.relpersistence = 't'
+);
+comment on function audit_private.forbidden_relation(text) is
+    'A table of the log or of the system that an expression reads, or null';
+
+create or replace function audit_private.unreadable(reads jsonb, reader regrole) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select min(format('column %I of %s', c.name, r.key))
+    from jsonb_each(reads) as r
+        cross join jsonb_array_elements_text(r.value) as c (name)
+    where not has_column_privilege(reader, r.key::regclass, c.name, 'select')
+);
+comment on function audit_private.unreadable(jsonb, regrole) is
+    'What a role may not read of the columns that an expression reads, or null';
+
+-- PostgreSQL only says that it knows no r.
+create or replace function audit_private.missing_column(target regclass, expression text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select min(m[1])
+    from regexp_matches(missing_column.expression, '\m(r\.(?:[a-z_][a-z0-9_$]*|"(?:[^"]|"")+"))',
+        'g') as m
+    where m[1] not in (select format('r.%I', name) from audit_private.own_columns(target))
+        and not strpos(missing_column.expression, '''') > 0
+);
+comment on function audit_private.missing_column(regclass, text) is
+    'A column of r that an expression names and the table does not have, or null';
+
+-- The parser notes from which column each output of a SELECT comes, if it is no more than a column.
+create or replace function audit_private.shows_secret_of(tree text, reads jsonb) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    with secret as (
+        select r.key::regclass::oid as relation, a.attnum
+        from jsonb_each(shows_secret_of.reads) as r
+            left join audit_private.attachment as t on t.target = r.key::regclass
+            join pg_attribute as a on a.attrelid = r.key::regclass and r.value ? a.attname::text
+        where a.attname = any (audit_private.secret_columns(r.key::regclass, coalesce(t.kind, '')))
+            or t.mapping -> 'redact' ? a.attname::text
+    ),
+    output as (
+        select m[1]::oid as relation, m[2]::int as attnum
+        from regexp_matches(tree, ':resorigtbl (\d+) :resorigcol (\d+)', 'g') as m
+    )
+    select exists (select from secret) and (
+        exists (select from secret join output using (relation, attnum))
+        -- Computed: the expression itself is one such output.
+        or (select count(*) from output where relation = 0) > 1)
+);
+comment on function audit_private.shows_secret_of(text, jsonb) is
+    'Whether an expression that looks up a secret may return it, and not only compare with it';
+
+create or replace function audit_private.check_expression(target regclass, name text, expression text)
+returns jsonb
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
+as $$
+declare
+    _owner regrole := (select relowner from pg_class where oid = check_expression.target);
+    _locks text[] := audit_private.held_locks();
+    _found record;
+    _reason text;
+    _hint text;
+begin
+    begin
+        _found := audit_private.examine(target, name, expression);
+    exception when query_canceled then
+        perform audit_private.release_locks(_locks);
+        raise;
+    end;
+    perform audit_private.release_locks(_locks);
+    if _found.problem like '%permission denied%temporary%' then
+        raise exception '%', _found.problem
+            using errcode = _found.code, hint = format('Have the database''s owner run: grant '
+                'temporary on database %I to audit_mapper', current_database());
+    end if;
+    _reason := coalesce(
+        case when _found.problem is not null then
+            'column ' || audit_private.missing_column(target, expression) || ' does not exist' end,
+        _found.problem,
+        -- As a parameter, r is nameless.
+        case when regexp_replace(expression, '''[^'']*''', '', 'g') ~ '\$[0-9]'
+            then 'it names a parameter' end,
+        'it calls ' || audit_private.forbidden_function(_found.tree),
+        'it reads ' || audit_private.forbidden_relation(_found.tree)
+            || ', which is the log''s, the system''s or temporary',
+        _owner::text || ' may not read ' || audit_private.unreadable(_found.reads, _owner),
+        case when name <> 'admin' then 'it reads column ' || (
+            select quote_ident(c.name) from audit_private.own_columns(target) as c
+            where c.is_virtual and _found.reads -> target::text ? c.name limit 1)
+            || ', which is computed when it is read' end);
+    if _found.problem is null and _reason is not null then
+        _hint := ' It neither acts nor returns rows, and reads what the table''s owner may read.';
+    end if;
+    -- One line, whatever the expression holds.
+    _reason := regexp_replace(_reason, '\s+', ' ', 'g');
+    if _reason is not null then
+        raise exception 'option "%" of % does not work: %', check_expression.name,
+                check_expression.target, _reason
+            using errcode = coalesce(_found.code, 'insufficient_privilege'),
+                hint = format('It reads: %s. It is SQL over the row r, with every table and '
+                    'function named with its schema.%s',
+                    regexp_replace(check_expression.expression, '\s+', ' ', 'g'), _hint);
+    end if;
+    return jsonb_build_object(
+        'reads', _found.reads, 'functions', to_jsonb(_found.functions),
+        'types', coalesce(_found.types, false), 'enums', to_jsonb(_found.enums),
+        'shows_secret', audit_private.shows_secret_of(_found.tree, _found.reads),
+        'looks_up', _found.tree ~ ':relid [1-9]',
+        -- Beside the row that is handed over.
+        'scans_itself', _found.tree ~ format(':relid %s\M', target::oid),
+        -- All of r may be handed on, so that no column can be named which it depends on.
+        'takes_row', regexp_count(_found.tree, '\{PARAM :paramkind 0')
+            > regexp_count(_found.tree, '\{FIELDSELECT :arg \{PARAM :paramkind 0'));
+end
+$$;
+comment on function audit_private.check_expression(regclass, text, text) is
+    'Raises if an option is not one expression that reads what the owner of the table may read';
+
+-- Of a mapping: each expression that was not made here, or reads more than the row.
+create or replace function audit_private.check_mapping(target regclass, mapping jsonb) returns jsonb
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _name text;
+    _expression text;
+    _found jsonb;
+    _all jsonb := '{}';
+    _table text;
+    _inputs jsonb := '[]';
+    _takes_row boolean := false;
+    _extra jsonb := '{}';
+begin
+    for _name, _expression in
+        select key, value from jsonb_each_text(check_mapping.mapping)
+        where key in ('organization', 'target_id', 'subject', 'role', 'alive', 'admin', 'parent')
+            and (key in ('alive', 'admin') or audit_private.column_of(target, value) is null)
+            and (key in ('alive', 'admin') or value is distinct from audit_private.key_of(target))
+            and not (key = 'alive' and audit_private.alive_code(target, mapping, 'r') is not null)
+    loop
+        _found := audit_private.check_expression(target, _name, _expression);
+        for _table in select jsonb_object_keys(coalesce(nullif(_found -> 'reads', 'null'), '{}'))
+        loop
+            continue when _table = target::text and not (_found ->> 'scans_itself')::boolean;
+            _all := _all || jsonb_build_object(_table, coalesce(_all -> _table, '[]')
+                || (_found -> 'reads' -> _table));
+        end loop;
+        _inputs := _inputs || coalesce(_found -> 'reads' -> target::text, '[]');
+        _takes_row := _takes_row or (_found ->> 'takes_row')::boolean;
+        if _found -> 'functions' <> 'null' then
+            _extra := _extra || jsonb_build_object('is_foreign', true, 'functions',
+                coalesce(_extra -> 'functions', '[]') || (_found -> 'functions'));
+        end if;
+        if (_found ->> 'types')::boolean then
+            _extra := _extra || '{"is_foreign": true}';
+        end if;
+        if _found -> 'enums' <> 'null' then
+            _extra := _extra || jsonb_build_object('enums',
+                coalesce(_extra -> 'enums', '[]') || (_found -> 'enums'));
+        end if;
+        if (_found ->> 'shows_secret')::boolean then
+            _extra := _extra || jsonb_build_object('secret',
+                coalesce(_extra -> 'secret', '[]') || to_jsonb(_name));
+        end if;
+        if (_found ->> 'looks_up')::boolean or _found -> 'functions' <> 'null' then
+            _extra := _extra || '{"waits": true}';
+        end if;
+    end loop;
+    if exists (
+        select from jsonb_object_keys(_all) as t join pg_class on oid = t::regclass
+        where oid <> target and (relkind not in ('r', 'p') or relrowsecurity)
+    ) then
+        _extra := _extra || '{"is_foreign": true}';
+    end if;
+    if check_mapping.mapping ? 'admin' then
+        -- The rule selects from the table itself.
+        _all := _all || jsonb_build_object(target::text, coalesce(_all -> target::text, '[]')
+            || audit_private.columns_named(target, check_mapping.mapping));
+    end if;
+    return check_mapping.mapping || jsonb_build_object('checked', _extra || jsonb_strip_nulls(
+        jsonb_build_object('reads', _all, 'inputs', case when not _takes_row then _inputs end)));
+end
+$$;
+comment on function audit_private.check_mapping(regclass, jsonb) is
+    'A mapping, its expressions checked, with what they read and whether they run foreign code';
+
+create or replace function audit_private.columns_named(target regclass, mapping jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select coalesce(jsonb_agg(distinct name), '[]')
+    from jsonb_each_text(mapping)
+        join audit_private.own_columns(target) on strpos(value, format('r.%I', name)) > 0
+    where key in ('organization', 'subject', 'role', 'alive', 'admin')
+);
+comment on function audit_private.columns_named(regclass, jsonb) is
+    'The columns of a table that its rule for admins names';
+
+-- From here on with the rights of the caller, and never more than the table's owner has.
+
+create or replace function audit_private.open_schemas(target regclass, given jsonb) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _schema name;
+begin
+    for _schema in
+        select nspname
+        from pg_namespace as n
+        where nspname !~ '^pg_' and nspname not in ('audit', 'audit_private', 'information_schema')
+            and (n.oid = (select relnamespace from pg_class where oid = open_schemas.target)
+                or strpos(open_schemas.given::text, nspname) > 0)
+            and not has_schema_privilege('audit_mapper', n.oid, 'usage')
+            and has_schema_privilege(
+                (select relowner from pg_class where oid = open_schemas.target), n.oid,
+                'usage with grant option')
+    loop
+        execute format('grant usage on schema %I to audit_mapper', _schema);
+    end loop;
+end
+$$;
+comment on function audit_private.open_schemas(regclass, jsonb) is
+    'Lets audit_mapper look up names in the schemas that a mapping may mean';
+
+create or replace function audit_private.open_lookups(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _owner oid := (select relowner from pg_class where oid = open_lookups.target);
+    _mapping jsonb := (
+        select mapping from audit_private.attachment as a where a.target = open_lookups.target);
+    _table text;
+    _columns jsonb;
+begin
+    for _table, _columns in select key, value from jsonb_each(_mapping #> '{checked,reads}') loop
+        -- The row itself is handed over: a constant reads nothing of it.
+        continue when _table::regclass = open_lookups.target and _columns = '[]';
+        perform audit_private.open_lookup(_table, array(
+            select distinct jsonb_array_elements_text(_columns)), _owner);
+    end loop;
+end
+$$;
+comment on function audit_private.open_lookups(regclass) is
+    'Lets audit_mapper read the columns that a mapping reads';
+
+create or replace function audit_private.open_lookup(relation regclass, columns text[], owner oid)
+returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _class pg_class;
+    _column text;
+    _is_refused boolean;
+begin
+    select * into _class from pg_class where oid = open_lookup.relation;
+    if _class.relnamespace = any ('{audit,audit_private}'::regnamespace[]) then
+        raise exception 'the mapping reads %, a table of the log', open_lookup.relation
+            using errcode = 'insufficient_privilege', hint = 'Map tables of your application.';
+    end if;
+    foreach _column in array open_lookup.columns loop
+        continue when has_column_privilege('audit_mapper', open_lookup.relation, _column, 'select');
+        if has_column_privilege(open_lookup.owner, open_lookup.relation, _column,
+            'select with grant option')
+        then
+            execute format('grant select (%I) on %s to audit_mapper', _column,
+                open_lookup.relation);
+        end if;
+    end loop;
+    if _class.relrowsecurity and pg_has_role(open_lookup.owner, _class.relowner, 'usage')
+        and not exists (
+            select from pg_policy
+            where polrelid = open_lookup.relation and polname = 'auditdb_mapper'
+        )
+    then
+        execute format('create policy auditdb_mapper on %s for select to audit_mapper using (true)',
+            open_lookup.relation);
+    end if;
+    -- GRANT by a role that may not only warns.
+    select bool_or(not has_column_privilege('audit_mapper', open_lookup.relation, c, 'select'))
+    into _is_refused from unnest(open_lookup.columns) as c;
+    if not has_schema_privilege('audit_mapper', _class.relnamespace, 'usage')
+        or coalesce(_is_refused,
+            not has_any_column_privilege('audit_mapper', open_lookup.relation, 'select'))
+    then
+        raise exception 'the mapping reads %, and % may not let audit_mapper read it',
+                open_lookup.relation, open_lookup.owner::regrole
+            using errcode = 'insufficient_privilege',
+                hint = format('Have its owner run: grant usage on schema %s to audit_mapper; '
+                    'grant select on %s to audit_mapper;', _class.relnamespace::regnamespace,
+                    open_lookup.relation);
+    end if;
+end
+$$;
+comment on function audit_private.open_lookup(regclass, text[], oid) is
+    'Lets audit_mapper read columns of a table, as far as the owner of the attached table may';

@@ -1,0 +1,273 @@
+-- Checks of access: who could become the log's owner, read its keys, or use what was not granted.
+-- Each is silent when all is well; audit.doctor (86) asks them all.
+
+create or replace function audit_private.check_roles() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    -- PostgreSQL 15 has no inherit_option and set_option: a member is a member.
+    select 'roles', case when v.is_usable then 'critical' else 'notice' end,
+        m.member::regrole::text,
+        format(case when v.is_usable then 'is a member of %s'
+            else 'may make itself a member of %s' end, m.roleid::regrole),
+        case when m.roleid = 'audit_owner'::regrole
+            then 'It can switch off the guards and rewrite the log.'
+            else 'It can change what the capture records, and read what mappings read.' end,
+        case when v.is_usable then format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
+            else '-- it installs and upgrades auditdb by this: see to who may log in as it' end, false
+    from pg_auth_members as m
+        cross join lateral (
+            select coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, true)
+                or coalesce((to_jsonb(m) ->> 'set_option')::boolean, true) as is_usable
+        ) as v
+    where m.roleid in ('audit_owner'::regrole, 'audit_mapper'::regrole)
+        and m.member <> 'audit_owner'::regrole
+        and exists (
+            select from pg_roles as r
+            where pg_has_role(r.oid, m.member, 'member') and r.rolcanlogin and not r.rolsuper
+        )
+    union all
+    select 'roles', 'critical', m.member::regrole::text,
+        format('is a member of %s', m.roleid::regrole),
+        'What runs in its name can do more than the log needs.',
+        format('revoke %s from %s', m.roleid::regrole, m.member::regrole), false
+    from pg_auth_members as m
+    where m.member in ('audit_owner'::regrole, 'audit_mapper'::regrole)
+        and m.roleid <> 'audit_mapper'::regrole
+    union all
+    select 'roles', 'critical', rolname::text, 'may log in, or do more than its part',
+        'The roles of auditdb are held, not used to log in.',
+        format('alter role %I nologin nosuperuser nobypassrls nocreaterole nocreatedb '
+            'noreplication', rolname), false
+    from pg_roles
+    where rolname in ('audit_owner', 'audit_mapper', 'audit_operator', 'audit_writer',
+            'audit_reader', 'audit_auditor')
+        and (rolcanlogin or rolsuper or rolbypassrls or rolcreaterole or rolcreatedb
+            or rolreplication);
+$$;
+comment on function audit_private.check_roles() is
+    'Who is, or can become, the owner of the log; attributes of the roles of auditdb';
+
+create or replace function audit_private.check_logins() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'logins', 'warning', rolname::text, 'bypasses row-level security',
+        'If it is ever granted SELECT on the log, it reads every organisation.',
+        format('alter role %I nobypassrls', rolname), false
+    from pg_roles
+    where rolbypassrls and rolcanlogin and not rolsuper
+    union all
+    select 'logins', 'notice', rolname::text, 'has CREATEROLE',
+        'Before PostgreSQL 16 it may grant itself any role, audit_owner too.',
+        format('alter role %I nocreaterole', rolname), false
+    from pg_roles
+    where rolcreaterole and rolcanlogin and not rolsuper
+        and current_setting('server_version_num')::int < 160000
+    union all
+    select 'logins', 'warning', r.rolname::text, format('is a member of %s', p.rolname),
+        'It reaches past privileges to tables or files, the signing keys among them.',
+        format('revoke %I from %I', p.rolname, m.rolname), false
+    from pg_auth_members as am
+        join pg_roles as p on p.oid = am.roleid
+        join pg_roles as m on m.oid = am.member
+        join pg_roles as r on r.rolcanlogin and not r.rolsuper
+            and pg_has_role(r.oid, m.oid, 'member')
+    where p.rolname in ('pg_read_all_data', 'pg_write_all_data', 'pg_execute_server_program',
+        'pg_read_server_files', 'pg_write_server_files')
+    union all
+    select 'logins', case when r.rolsuper then 'warning' else 'notice' end, r.rolname::text,
+        case when r.rolsuper then 'is a superuser, and the application logs in as it'
+            else 'owns attached tables, and the application logs in as it' end,
+        'Whoever takes over the application can switch the capture off.',
+        '-- let it log in as a role of its own, and: grant audit_writer to that role', false
+    from pg_roles as r
+    where r.rolname in (
+            -- With a context, it was the application and no console.
+            select db_user from audit.event
+            where occurred_at > now() - interval '7 days' and captured_from is not null
+                and source <> 'sql')
+        and (r.rolsuper or r.oid in (
+            select relowner from pg_class join audit_private.attachment on target = pg_class.oid));
+$$;
+comment on function audit_private.check_logins() is 'Login roles that can go around the log''s privileges';
+
+create or replace function audit_private.check_ownership() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'ownership', 'critical', o.object, format('belongs to %s, not to %s', o.owner, o.wanted),
+        'Its owner can change or drop it, and what it guards.',
+        format('alter %s owner to %s', o.object, o.wanted), false
+    from (
+        select 'schema ' || nspname, nspowner::regrole, 'audit_owner'::regrole
+        from pg_namespace where nspname in ('audit', 'audit_private')
+        union all
+        select case relkind when 'v' then 'view ' when 'S' then 'sequence ' else 'table ' end
+            || oid::regclass, relowner, 'audit_owner'
+        from pg_class
+        where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind in ('r', 'p', 'v', 'm', 'S', 'f')
+        union all
+        select 'function ' || oid::regprocedure, proowner, case
+            when audit_private.is_of_mapper(proname) then 'audit_mapper' else 'audit_owner' end::regrole
+        from pg_proc where pronamespace = any ('{audit,audit_private}'::regnamespace[])
+    ) as o (object, owner, wanted)
+    where o.owner <> o.wanted;
+$$;
+comment on function audit_private.check_ownership() is 'Objects of the log that are not audit_owner''s';
+
+create or replace function audit_private.check_grants() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'grants', case when c.stands is null then 'warning' else 'critical' end, c.name,
+        case when c.stands is null then 'was granted by install and is no more'
+            else 'was not granted by auditdb' end,
+        case when c.stands is null then 'Those who held it can no longer do their part.'
+            else 'It opens more of the log than the design does.' end,
+        case when c.stands is null then 'auditdb install'
+            else concat_ws('; ', c.stands ->> 'revoke',
+                -- A grant changes the catalog row of its function, which is attested.
+                case when c.stands ->> 'function' <> ''
+                    then format('select audit.attest(%L)', c.scope) end) end, false
+    from audit_private.compare_facts() as c
+    where c.kind = 'grant' and exists (select from pg_class where oid = c.scope);
+$$;
+comment on function audit_private.check_grants() is
+    'Privileges now against those that install left: on objects, columns, and objects to come';
+
+create or replace function audit_private.check_functions() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'functions', case when p.problem like 'was%'
+            and not audit_private.is_of_mapper(substring(c.name from '^audit_private[.](.*)[(]'))
+            then 'warning' else 'critical' end,
+        c.name, p.problem || format(', since %s', to_char(c.attested_at, 'YYYY-MM-DD HH24:MI')),
+        'What it wrote, refused or let pass meanwhile may be wrong.',
+        case
+            when c.was is null then format('drop function %s', c.name)
+            when p.problem like 'was%' then format('select audit.attest(%L)', c.scope)
+            when c.scope = 'audit.event'::regclass then 'auditdb install'
+            else format('select audit.reattach(%L)', c.scope)
+        end,
+        p.problem not like 'was%' and c.was is not null and c.scope <> 'audit.event'::regclass
+    from audit_private.compare_facts() as c
+        cross join lateral (
+            select case
+                when c.was is null then 'is none of auditdb''s'
+                when c.stands is null then 'is missing'
+                when c.was -> 'sha256' <> c.stands -> 'sha256' then 'is not as it was installed'
+                else 'was altered or granted, and put back' end as problem
+        ) as p
+    where c.kind = 'function'
+        and not exists (
+            select from audit_private.compare_facts() as g
+            where g.kind = 'grant' and coalesce(g.stands, g.was) ->> 'function' = c.name
+                and p.problem like 'was%'
+        )
+        -- Those of a dropped table are reported with it.
+        and exists (select from pg_class where oid = c.scope);
+$$;
+comment on function audit_private.check_functions() is
+    'Functions that are missing, foreign, altered, or altered and put back';
+
+create or replace function audit_private.check_keys() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    with key as (
+        select *, max(created_at) over () as newest from audit_private.signing_key
+        where retires_at is null or retires_at > now()
+    )
+    select 'keys', 'notice', 'audit_private.signing_key', 'there is no signing key',
+        'Nobody can be given a viewer token.', 'select audit.create_key()', false
+    where not exists (select from key)
+        and exists (select from audit_private.attachment where mapping ? 'admin')
+    union all
+    select 'keys', 'warning', 'key ' || id,
+        format('is %s days old', extract(day from now() - created_at)),
+        'The longer a key lives, the more places hold it.',
+        'select audit.create_key(retire_others_after => ''1 day'')', false
+    from key
+    where retires_at is null and created_at = newest and created_at < now() - interval '90 days'
+    union all
+    select 'keys', 'warning', 'key ' || id,
+        format('was never retired, though a newer one is %s days old',
+            extract(day from now() - newest)),
+        'Whoever still holds it signs tokens.',
+        'select audit.create_key(retire_others_after => ''1 day'')', false
+    from key
+    where retires_at is null and created_at < newest and newest < now() - interval '7 days';
+$$;
+comment on function audit_private.check_keys() is 'Signing keys: none, old, or superseded and still valid';
+
+create or replace function audit_private.attach_command(target text, kind text, given jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+    select format('select audit.attach(%L, %L%s)', attach_command.target, attach_command.kind,
+        coalesce(string_agg(format(', %I => %L', key, case
+            when jsonb_typeof(value) = 'array'
+                then array(select jsonb_array_elements_text(value))::text
+            else value #>> '{}' end), '' order by key), ''))
+    from jsonb_each(attach_command.given);
+$$;
+comment on function audit_private.attach_command(text, text, jsonb) is 'The call that attached a table';
+
+create or replace function audit_private.check_tenants() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'tenants', case when ty.typcategory = 'S' then 'warning' else 'notice' end,
+        a.target::text,
+        'names organisations, and no table of organisations is attached'
+            || case when ty.typcategory = 'S' then '; a name can be given twice' else '' end,
+        'If an identifier is used again, the new organisation''s admins read the former one''s log.',
+        '-- attach the table whose rows are organisations, as kind organization', false
+    from audit_private.attachment as a
+        join pg_class as c on c.oid = a.target
+        left join pg_attribute as o on o.attrelid = a.target and o.attnum > 0
+            and not o.attisdropped
+            and audit_private.over_row(a.target, o.attname) = a.mapping ->> 'organization'
+        left join pg_type as ty on ty.oid = o.atttypid
+    where a.mapping ? 'admin' and not exists (
+        select from audit_private.attachment as k
+        where k.mapping ->> 'target_type' = 'organization' and k.mapping ? 'organization'
+    )
+    union all
+    select 'tenants', 'warning', a.target::text,
+        format('is a table of organisations beside %s, which was attached before', first.target),
+        'Only the first says when the log of an organisation begins.',
+        format('select audit.detach(%L)', a.target), false
+    from audit_private.attachment as a
+        cross join lateral (
+            select f.id, f.target from audit_private.attachment as f
+            where f.mapping ->> 'target_type' = 'organization' order by f.id limit 1) as first
+    where a.mapping ->> 'target_type' = 'organization' and a.id > first.id
+    union all
+    select 'tenants', 'notice', a.target::text,
+        'its events belong to no organisation, unless the context names one',
+        'Only auditors read what belongs to no organisation.',
+        audit_private.attach_command(a.target::text, a.kind, a.mapping -> 'given'
+            || '{"organization": "null::text"}') || ' -- or say which, if it has one', false
+    from audit_private.attachment as a join pg_class as c on c.oid = a.target
+    where not a.mapping ? 'organization';
+$$;
+comment on function audit_private.check_tenants() is
+    'Organisations that may come, go and come again without the log being told, and tables whose '
+    'events belong to none';
+
+create or replace function audit_private.check_views() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select distinct on (v.oid) 'views', 'critical', v.oid::regclass::text,
+        case v.relkind when 'm' then 'copies the log'
+            else 'reads the log with its owner''s rights' end,
+        'Who may read it, reads what row-level security keeps from them.',
+        case when v.relkind = 'm' then format('drop materialized view %s', v.oid::regclass)
+            else format('alter view %s set (security_invoker = true)', v.oid::regclass) end, false
+    from pg_class as v
+        join pg_rewrite as w on w.ev_class = v.oid
+        join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+            and d.refclassid = 'pg_class'::regclass and d.refobjid <> v.oid
+        join pg_class as c on c.oid = d.refobjid and c.relnamespace = any ('{audit,audit_private}'::regnamespace[])
+    where v.relkind = 'm' or v.relkind = 'v' and not coalesce((
+        select option_value::boolean from pg_options_to_table(v.reloptions)
+        where option_name = 'security_invoker'), false)
+    order by v.oid;
+$$;
+comment on function audit_private.check_views() is
+    'Views of the log, auditdb''s and others'', that do not run with the rights of who asks';

@@ -1,0 +1,473 @@
+-- Checks of capture: triggers, tables and mappings that are no longer as they were attached.
+-- Each is silent when all is well; audit.doctor (86) asks them all.
+
+create or replace function audit_private.expected_triggers()
+returns table (target regclass, relation regclass, name text, fact jsonb, function text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select t.target, t.relation, 'auditdb_' || op, f.fact,
+        format('audit_private.capture_%s_%s()', t.id, op)
+    from audit_private.captured_tables() as t
+        cross join unnest('{insert,update,delete,truncate}'::text[]) as op
+        left join audit_private.trigger_facts() as f
+            on f.scope = t.target and f.relation = t.relation and f.name = 'auditdb_' || op;
+$$;
+comment on function audit_private.expected_triggers() is
+    'The triggers that each attached table should have, and what is there';
+
+create or replace function audit_private.trigger_states()
+returns table (target regclass, relation regclass, name text, state text, attested text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select e.target, e.relation, e.name, case
+        when e.fact is null and w.id is null and e.relation <> e.target
+            then 'missing since it became a partition'
+        when e.fact is null then 'missing'
+        when t.tgfoid::regprocedure::text ~ '^audit_private[.]capture_[0-9]+[(][)]$'
+            and w.fact -> 'sha256' = e.fact -> 'sha256' and t.tgenabled = 'A'
+            then 'made by a former release'
+        when t.tgfoid::regprocedure::text <> e.function
+            or w.fact -> 'sha256' <> e.fact -> 'sha256' then 'calling something else'
+        when t.tgenabled = 'D' then 'disabled'
+        when t.tgenabled = 'O' then 'downgraded from ENABLE ALWAYS'
+        when t.tgenabled = 'R' then 'downgraded to ENABLE REPLICA'
+        when w.fact -> 'catalog' is distinct from e.fact -> 'catalog' then null
+        when w.fact -> 'oid' <> e.fact -> 'oid' then 'dropped and created again'
+        when w.fact -> 'xmin' <> e.fact -> 'xmin' then 'altered and put back'
+        end,
+        case when w.id is null then ''
+            else format(', since %s by %s', to_char(w.attested_at, 'YYYY-MM-DD HH24:MI'),
+                w.attested_by) end
+    from audit_private.expected_triggers() as e
+        left join audit_private.attested() as w on w.scope = e.target and w.kind = 'trigger'
+            and w.relation = e.relation and w.name = e.name
+        left join pg_trigger as t on t.oid::text = e.fact ->> 'oid';
+$$;
+comment on function audit_private.trigger_states() is
+    'What is wrong with each capture trigger, or null, and when it was last attested';
+
+create or replace function audit_private.check_triggers() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'triggers', case when t.state like 'missing since%' or t.state like '%former%' then 'warning'
+            else 'critical' end,
+        t.relation::text,
+        format('%s %s', string_agg(t.name, ', ' order by t.name), t.state || t.attested),
+        case t.state
+            when 'downgraded from ENABLE ALWAYS' then 'session_replication_role = replica now '
+                'silences it; pg_restore --disable-triggers leaves it so.'
+            when 'dropped and created again' then 'Changes in between were not recorded.'
+            when 'altered and put back' then 'It was disabled, perhaps within one transaction: '
+                'changes in between were not recorded. Look into it, then attest.'
+            when 'made by a former release' then 'Changes are recorded; each connection needs more '
+                'memory for it.'
+            when 'missing since it became a partition' then 'PostgreSQL gives a new partition the '
+                'triggers for rows only: TRUNCATE of this partition alone is not recorded.'
+            else 'Changes are not recorded.'
+        end,
+        format('select audit.%s(%L)', m.mend, t.target), m.mend = 'reattach'
+    from audit_private.trigger_states() as t
+        cross join lateral (
+            select case when t.state in ('dropped and created again', 'altered and put back')
+                then 'attest' else 'reattach' end as mend
+        ) as m
+    where t.state is not null
+    group by t.target, t.relation, t.state, t.attested, m.mend
+    union all
+    select 'triggers', 'critical', t.tgrelid::regclass::text,
+        format('%s calls %s, which is not its to call', quote_ident(t.tgname),
+            t.tgfoid::regprocedure),
+        'It makes events of what was not done to the attached table.',
+        format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass), false
+    from pg_trigger as t join pg_proc as p on p.oid = t.tgfoid
+    where p.pronamespace = any ('{audit,audit_private}'::regnamespace[]) and p.proname ~ '^capture_[0-9]+(_[a-z]+)?$'
+        and not t.tgisinternal and not exists (
+            select from audit_private.captured_tables() as c
+            where c.relation = t.tgrelid and c.id::text = substring(p.proname, '[0-9]+')
+                and t.tgname = 'auditdb_' || coalesce(
+                    substring(p.proname, '^capture_[0-9]+_([a-z]+)$'),
+                    substring(t.tgname, '^auditdb_([a-z]+)$')));
+$$;
+comment on function audit_private.check_triggers() is
+    'Capture triggers missing, disabled, downgraded, created again, altered and put back, or put on '
+    'another table';
+
+create or replace function audit_private.check_tables() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'tables', 'critical', coalesce(n.name, a.target::text),
+        case when again.oid is null then 'was dropped' else 'was dropped and created again' end,
+        case when again.oid is null then 'Its mapping is left over.'
+            else 'The new table is not captured.' end,
+        format('select audit_private.forget(%L)', a.target::oid) || case when again.oid is not null
+            then '; ' || audit_private.attach_command(n.name, a.kind, a.mapping -> 'given') else '' end,
+        false
+    from audit_private.attachment as a
+        left join lateral (
+            select w.fact ->> 'on' as name from audit_private.attested() as w
+            where w.scope = a.target and w.kind = 'table'
+        ) as n on true
+        left join pg_class as again on again.oid = to_regclass(n.name)
+    where not exists (select from pg_class where oid = a.target)
+    union all
+    select 'tables', 'critical', i.inhrelid::regclass::text,
+        format('inherits from %s and is not captured', a.target),
+        'Triggers do not reach tables that inherit.',
+        audit_private.attach_command(i.inhrelid::regclass::text, a.kind, a.mapping -> 'given'), false
+    from audit_private.captured_tables() as c
+        join audit_private.attachment as a on a.id = c.id
+        join pg_inherits as i on i.inhparent = c.relation
+        join pg_class as child on child.oid = i.inhrelid and not child.relispartition
+    where i.inhrelid not in (select target from audit_private.attachment)
+    union all
+    select 'tables', case when other.oid is null then 'notice' else 'critical' end,
+        c.stands ->> 'on', format('was %s when it was attested', c.was ->> 'on')
+            || case when other.oid is null then '' else ', which now is another table' end,
+        case when other.oid is null
+            then 'If another table bore that name meanwhile, its changes were not recorded.'
+            else 'Changes of that other table are not recorded.' end,
+        case when other.oid is null then format('select audit.attest(%L)', c.scope)
+            else audit_private.attach_command(c.was ->> 'on', a.kind, a.mapping -> 'given') end, false
+    from audit_private.compare_facts() as c
+        join audit_private.attachment as a on a.target = c.scope
+        left join pg_class as other on other.oid = to_regclass(c.was ->> 'on')
+            and other.oid not in (select target from audit_private.attachment)
+    where c.kind = 'table' and c.was ->> 'on' <> c.stands ->> 'on'
+    union all
+    select 'tables', 'critical', c.stands ->> 'on',
+        'was renamed or moved, and put back' || format(', since %s by %s',
+            to_char(c.attested_at, 'YYYY-MM-DD HH24:MI'), c.attested_by),
+        'What stood in its place meanwhile was not recorded. Look into it, then attest.',
+        format('select audit.attest(%L)', c.scope), false
+    from audit_private.compare_facts() as c
+    where c.kind = 'table' and c.was ->> 'on' = c.stands ->> 'on'
+        and c.was -> 'catalog' = c.stands -> 'catalog' and c.was -> 'owner' = c.stands -> 'owner'
+        and c.was -> 'xmin' <> c.stands -> 'xmin'
+    union all
+    select 'tables', 'notice', c.relation::text, format('belongs to %s, and belonged to %s',
+            c.stands ->> 'owner', c.was ->> 'owner'),
+        'The owner of a table can switch its capture off.',
+        format('select audit.reattach(%L)', c.scope), false
+    from audit_private.compare_facts() as c
+    where c.kind = 'table' and c.was -> 'owner' <> c.stands -> 'owner';
+$$;
+comment on function audit_private.check_tables() is
+    'Attached tables that are gone, created again, renamed, inherited from, or in other hands';
+
+-- Runs as audit_mapper, whose privileges the capture has: what it may not read shows here. No row
+-- is read, and OFFSET keeps the planner from evaluating the columns of r as nulls. What the planner
+-- takes for constant it does evaluate: an immutable function of literals, the check of a domain. So
+-- may the code of a mapping run here too, and audit_private.try_mapper undoes what it leaves.
+create or replace function audit_private.try_expression(target regclass, name text, expression text)
+returns text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
+as $$
+begin
+    if current_user operator(pg_catalog.<>) 'audit_mapper'::pg_catalog.name then
+        raise exception 'audit_private.try_expression runs as %', current_user;
+    end if;
+    if not try_expression.expression ~* '\mselect\M' and not has_schema_privilege(
+        (select relnamespace from pg_class where oid = try_expression.target), 'usage')
+    then
+        return null;  -- Capture is handed the row, and so need not be able to name its table.
+    end if;
+    begin
+        execute format(E'select (%s\n)::%s from (select (null::%s).* offset 0) as r limit 0',
+            try_expression.expression,
+            case when try_expression.name = 'alive' then 'boolean' else 'text' end,
+            try_expression.target);
+        -- Rolled back, so that nothing which code of the application sets or does outlives it.
+        raise exception using errcode = 'AU001';
+    exception
+        when sqlstate 'AU001' then return null;
+        when assert_failure or others then return sqlerrm;
+    end;
+end
+$$;
+-- Definer: whatever evaluates text of the application runs as audit_mapper.
+comment on function audit_private.try_expression(regclass, text, text) is
+    'Why a mapping expression does not work, or null';
+
+-- By name, and guarded: a function of audit_mapper may be gone, and doctor has to say so.
+create or replace function audit_private.try_mapper(call text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _locks text[] := audit_private.held_locks();
+    _said text;
+begin
+    begin
+        execute 'select ' || try_mapper.call into _said;
+        raise exception using errcode = 'AU001';
+    exception
+        when sqlstate 'AU001' then null;
+        when query_canceled then
+            perform audit_private.release_locks(_locks);
+            raise;
+        when assert_failure or others then _said := sqlerrm;
+    end;
+    perform audit_private.release_locks(_locks);
+    return _said;
+end
+$$;
+comment on function audit_private.try_mapper(text) is
+    'What a function of audit_mapper returns, or why it cannot be called; it leaves nothing behind';
+
+create or replace function audit_private.stale_options(target regclass, mapping jsonb)
+returns table (name text, problem text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select o.key, format('%s: %s', o.key, p.problem)
+    from jsonb_each_text(stale_options.mapping) as o
+        cross join lateral (
+            select case
+                when not audit_private.is_column(o.value) then audit_private.try_mapper(format(
+                    'audit_private.try_expression(%s::oid::regclass, %L, %L)',
+                    stale_options.target::oid, o.key, o.value))
+                when not exists (
+                    select from pg_attribute
+                    where attrelid = stale_options.target and attnum > 0 and not attisdropped
+                        and 'r.' || quote_ident(attname) = o.value
+                ) then format('there is no column %s', substr(o.value, 3))
+            end as problem
+        ) as p
+    where o.key in ('organization', 'target_id', 'subject', 'role', 'alive', 'row_id')
+        and p.problem is not null;
+$$;
+comment on function audit_private.stale_options(regclass, jsonb) is
+    'The expressions of a mapping that fail now';
+
+create or replace function audit_private.column_changes(was jsonb, stands jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+    select string_agg(format('column %s %s', key, case when w.value is null then 'is new'
+        when s.value is null then 'is gone'
+        else format('is %s, was %s', s.value, w.value) end), ', ' order by key)
+    from jsonb_each_text(column_changes.was) as w
+        full join jsonb_each_text(column_changes.stands) as s using (key)
+    where w.value is distinct from s.value;
+$$;
+comment on function audit_private.column_changes(jsonb, jsonb) is
+    'Columns added, gone or retyped, in words';
+
+create or replace function audit_private.check_mappings() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'mappings', 'warning', a.target::text, concat_ws('; ', d.changes, s.problems),
+        'Changes are recorded by a slower path, without what the mapping cannot tell any more.',
+        case when s.needs_word
+            then '-- correct ' || s.names || ', then: '
+                || audit_private.attach_command(a.target::text, a.kind, a.mapping -> 'given')
+            else format('select audit.reattach(%L)', a.target) end,
+        not coalesce(s.needs_word, false)
+    from audit_private.attachment as a
+        join pg_class as c on c.oid = a.target
+        left join lateral (
+            select audit_private.column_changes(f.was -> 'columns', f.stands -> 'columns') as changes
+            from audit_private.compare_facts() as f
+            where f.scope = a.target and f.kind = 'table' and a.kind <> 'admin'
+        ) as d on true
+        left join lateral (
+            select string_agg(o.problem, '; ' order by o.name) as problems,
+                string_agg(o.name, ', ' order by o.name)
+                    filter (where a.mapping -> 'given' ? o.name) as names,
+                bool_or(a.mapping -> 'given' ? o.name) as needs_word
+            from audit_private.stale_options(a.target, a.mapping) as o
+            where a.kind <> 'admin'
+        ) as s on true
+    where concat_ws('; ', d.changes, s.problems) <> '';
+$$;
+comment on function audit_private.check_mappings() is
+    'Mappings that no longer fit their table: columns changed, expressions that fail';
+
+-- What a mapping in force says otherwise than its options mean, as this release reads them.
+create or replace function audit_private.mapping_difference(target regclass, kind text, mapping jsonb)
+returns table (name text, says_less boolean)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _wanted jsonb;
+begin
+    begin
+        _wanted := audit_private.resolve_mapping(target, kind, mapping -> 'given');
+    exception when others then
+        return;  -- An option names what is gone: reported as a mapping that has gone stale.
+    end;
+    if _wanted -> 'columns' is distinct from mapping -> 'columns' then
+        return;  -- So is a table whose columns have changed.
+    end if;
+    return query
+    select key, case key
+        when 'ignore' then not coalesce(w.value, '[]') @> coalesce(m.value, '[]')
+        when 'redact' then false
+        else key in ('verbs', 'target_type', 'facts', 'given', 'whole') end
+    from jsonb_each(mapping_difference.mapping) as m
+        full join jsonb_each(_wanted) as w using (key)
+    where m.value is distinct from w.value and key <> 'checked'
+        -- Taken from a parent that is gone or in other hands, which is a finding of its own.
+        and not (key = 'organization' and w.value is null and mapping -> 'given' ? 'parent');
+end
+$$;
+comment on function audit_private.mapping_difference(regclass, text, jsonb) is
+    'Parts of a mapping that are not what its options mean, and whether less is recorded by them';
+
+create or replace function audit_private.check_stored() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'mappings', 'critical', c.stands ->> 'on',
+        'its mapping was changed, and not by audit.attach()',
+        'What is recorded is not what was asked for.',
+        format('select audit.reattach(%L)', c.scope), true
+    from audit_private.compare_facts() as c
+    where c.kind = 'table' and c.was ? 'mapping'
+        and c.was -> 'mapping' <> c.stands -> 'mapping'
+    union all
+    select 'mappings', case when bool_or(d.says_less) then 'critical' else 'warning' end,
+        a.target::text, format('its mapping is not what its options mean: %s',
+            string_agg(d.name, ', ' order by d.name)),
+        case when bool_or(d.says_less) then 'Less is recorded than was asked for.'
+            else 'A former release made it: secrets may have been recorded, or names differ.' end,
+        format('select audit.reattach(%L)', a.target), true
+    from audit_private.attachment as a
+        join pg_class as c on c.oid = a.target
+        cross join lateral audit_private.mapping_difference(a.target, a.kind, a.mapping) as d
+    group by a.target
+    union all
+    select 'readers', 'critical', c.stands ->> 'on',
+        format('says otherwise than attested who is an admin: %s', b.changed),
+        'Whoever changed it decides who reads the log. Look into it, then attest.',
+        format('select audit.attest(%L)', c.scope), false
+    from audit_private.compare_facts() as c
+        cross join lateral (
+            select string_agg(key, ', ' order by key) as changed
+            from jsonb_each(nullif(c.was -> 'beneath', 'null')) as w
+                full join jsonb_each(nullif(c.stands -> 'beneath', 'null')) as s using (key)
+            where w.value is distinct from s.value
+        ) as b
+    where c.kind = 'table' and c.was ? 'mapping' and b.changed is not null
+        and c.was -> 'catalog' = c.stands -> 'catalog';
+$$;
+comment on function audit_private.check_stored() is
+    'Mappings that were tampered with, that a former release made, and what admins are told by';
+
+-- Beneath a view its owner reads, unless the view is one of security_invoker.
+create or replace function audit_private.hidden_tables()
+returns table (relation regclass, reader regrole)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    with recursive part (oid, reader) as (
+        select to_regclass(r)::oid, 'audit_mapper'::regrole
+        from audit_private.attachment as a cross join jsonb_object_keys(
+            coalesce(nullif(a.mapping #> '{checked,reads}', 'null'), '{}')) as r
+        union
+        select d.refobjid, case when coalesce((
+                select option_value::boolean from pg_options_to_table(v.reloptions)
+                where option_name = 'security_invoker'), false)
+            then p.reader else v.relowner::regrole end
+        from part as p
+            join pg_class as v on v.oid = p.oid and v.relkind = 'v'
+            join pg_rewrite as w on w.ev_class = v.oid
+            join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+                and d.refclassid = 'pg_class'::regclass and d.refobjid <> v.oid
+    ), known as (
+        select oid, reader from part
+        union
+        select oid, 'audit_mapper' from pg_class
+        where relrowsecurity and has_any_column_privilege('audit_mapper', oid, 'select')
+    )
+    select c.oid, k.reader
+    from known as k
+        join pg_class as c on c.oid = k.oid
+        join pg_roles as r on r.oid = k.reader and not r.rolsuper and not r.rolbypassrls
+    where c.relrowsecurity and c.relnamespace <> all ('{audit,audit_private}'::regnamespace[])
+        and (c.relforcerowsecurity or not pg_has_role(k.reader, c.relowner, 'usage'));
+$$;
+comment on function audit_private.hidden_tables() is
+    'Tables with row-level security that mappings read, also through views, and as whom';
+
+create or replace function audit_private.policies_of(relation regclass, reader regrole)
+returns table (name name, permissive boolean, code text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select polname, polpermissive, pg_get_expr(polqual, polrelid)
+    from pg_policy
+    where polrelid = policies_of.relation and polcmd in ('r', '*') and exists (
+        select from unnest(polroles) as r
+        where case when r = 0 then true else pg_has_role(policies_of.reader, r, 'usage') end);
+$$;
+comment on function audit_private.policies_of(regclass, regrole) is
+    'The policies by which a role reads a table';
+
+-- Whom a view reads as has policies that tell tenants from one another: only one that lets
+-- audit_mapper read, or everybody, hides nothing from a mapping.
+create or replace function audit_private.check_lookups() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'mappings', 'warning', h.relation::text,
+        'has row-level security, and no policy lets audit_mapper read it'
+            || case when v.beneath then format(' through a view of %s', h.reader) else '' end,
+        'Mapping expressions that look into it find nothing.',
+        format('create policy %I on %s for select to %s using (%s)',
+            case when v.beneath then 'auditdb_mapper_beneath' else 'auditdb_mapper' end,
+            h.relation, h.reader,
+            case when v.beneath then 'current_user = ''audit_mapper''' else 'true' end), false
+    from audit_private.hidden_tables() as h
+        cross join lateral (select h.reader <> 'audit_mapper'::regrole as beneath) as v
+    where not exists (
+        select from audit_private.policies_of(h.relation, h.reader) as p
+        where p.permissive
+            and (not v.beneath or p.code = 'true' or strpos(p.code, 'audit_mapper') > 0))
+    union all
+    select 'mappings', 'warning', h.relation::text,
+        format('the restrictive policy %I may hide rows from audit_mapper', p.name),
+        'Mapping expressions that look into it find nothing there.',
+        format('alter policy %I on %s using (current_user = ''audit_mapper'' or %s)', p.name,
+            h.relation, p.code), false
+    from audit_private.hidden_tables() as h
+        cross join lateral audit_private.policies_of(h.relation, h.reader) as p
+    where not p.permissive
+        and p.code not like '((CURRENT_USER = ''audit_mapper''::name) OR %';
+$$;
+comment on function audit_private.check_lookups() is
+    'Tables that mappings read and row-level security hides';
+
+create or replace function audit_private.check_readers() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'readers', 'critical', a.target::text, 'its rule for admins fails: '
+            || coalesce(p.problem, 'it says nothing'),
+        'While it fails, nobody reads through it.',
+        audit_private.attach_command(a.target::text, a.kind, a.mapping -> 'given'), false
+    from audit_private.attachment as a
+        cross join lateral audit_private.try_mapper(format('audit_private.admin_%s(null, null)', a.id))
+            as p (problem)
+    where a.mapping ? 'admin' and p.problem is distinct from 'false'
+        and exists (select from pg_class where oid = a.target)
+    union all
+    select 'readers', 'notice', 'audit_private.attachment', 'no table says who is admin or owner',
+        'Nobody reads the log through row-level security.',
+        '-- attach the memberships: select audit.attach(''...'', ''membership'')', false
+    from audit_private.attachment
+    having count(*) > 0 and count(*) filter (where mapping ? 'admin') = 0;
+$$;
+comment on function audit_private.check_readers() is 'Whether the rules that say who may read work';
+
+create or replace function audit_private.check_casts() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select distinct 'casts', 'notice', a.target::text,
+        format('column %I is converted by %s, of role %s', t.attname, p.oid::regprocedure,
+            p.proowner::regrole),
+        'It runs at each change of the table, as audit_mapper, and may show the log another value.',
+        '-- see that only the role that owns the table may replace the function', false
+    from audit_private.attachment as a
+        join pg_attribute as t on t.attrelid = a.target and t.attnum > 0 and not t.attisdropped
+        join pg_cast as k on k.castsource = t.atttypid
+            and k.casttarget in ('json'::regtype, 'text'::regtype)
+        join pg_proc as p on p.oid = k.castfunc
+        join pg_roles as r on r.oid = p.proowner
+    where a.kind <> 'admin' and not r.rolsuper;
+$$;
+comment on function audit_private.check_casts() is
+    'Code of the application that capture runs to read a column';

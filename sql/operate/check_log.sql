@@ -1,0 +1,272 @@
+-- Checks of the log: guards, partitions, definitions, attestation, the server.
+-- Each is silent when all is well; audit.doctor (86) asks them all.
+
+create or replace function audit_private.guards()
+returns table (relation regclass, name text, state text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select g.relation, n.name, case
+        when t.oid is null then 'missing'
+        when t.tgfoid <> 'audit_private.refuse_change()'::regprocedure
+            or w.fact -> 'sha256' <> f.fact -> 'sha256' then 'calling something else'
+        when t.tgenabled <> 'A' then 'disabled or downgraded'
+        when w.fact -> 'catalog' is distinct from f.fact -> 'catalog' then null
+        when w.fact -> 'oid' <> f.fact -> 'oid' then 'dropped and created again'
+        when w.fact -> 'xmin' <> f.fact -> 'xmin' then 'altered and put back'
+        end
+    from (
+        select relid as relation from pg_partition_tree('audit.event')
+        union all
+        select unnest('{audit_private.attestation,audit_private.organization_start}'::regclass[])
+    ) as g
+        cross join (values ('refuse_change'), ('refuse_truncate')) as n (name)
+        left join audit_private.trigger_facts() as f on f.relation = g.relation and f.name = n.name
+        left join pg_trigger as t on t.tgrelid = g.relation and t.tgname = n.name
+        left join audit_private.attested() as w on w.scope = 'audit.event'::regclass and w.kind = 'trigger'
+            and w.relation = g.relation and w.name = n.name;
+$$;
+comment on function audit_private.guards() is
+    'The guards that there should be, and what is wrong with them';
+
+create or replace function audit_private.check_guards() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'guards', 'critical', c.oid::regclass::text, 'row-level security is '
+            || case when c.relrowsecurity then 'not forced' else 'off' end,
+        'Whoever is granted SELECT, or pg_read_all_data, reads all of it.',
+        'select audit.mend_guards()', true
+    from pg_class as c
+    where (c.oid = any ('{audit_private.attestation,audit_private.organization_start,audit_private.signing_key}'::regclass[])
+            or c.oid in (select relid from pg_partition_tree('audit.event')))
+        and not (c.relrowsecurity and c.relforcerowsecurity)
+    union all
+    select 'guards', 'critical', s.relation::text,
+        format('%s %s', string_agg(s.name, ', ' order by s.name), s.state),
+        case when s.mend like '%mend_guards%' then 'Events can be changed or removed.'
+            else 'It was disabled for a while: events may have been changed. '
+                'Look into it, then attest.' end,
+        s.mend, s.mend like '%mend_guards%'
+    from (
+        select g.relation, g.name, g.state, case
+            when g.state in ('dropped and created again', 'altered and put back')
+            then 'select audit.attest(''audit.event'')'
+            else 'select audit.mend_guards()' end as mend
+        from audit_private.guards() as g
+    ) as s
+    where s.state is not null
+    group by s.relation, s.state, s.mend;
+$$;
+comment on function audit_private.check_guards() is
+    'Row-level security and the triggers that refuse changes, on the log and on each partition';
+
+create or replace function audit_private.check_log() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'log', 'critical', t.tgrelid::regclass::text,
+        format('has trigger %I, none of auditdb''s', t.tgname),
+        'A trigger on the log can swallow or change events.',
+        format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass), false
+    from pg_trigger as t join pg_class as c on c.oid = t.tgrelid
+    where c.relnamespace = any ('{audit,audit_private}'::regnamespace[]) and not t.tgisinternal and t.tgparentid = 0
+        and t.tgname not in ('refuse_change', 'refuse_truncate')
+        and (t.tgrelid <> 'audit_private.request'::regclass
+            or t.tgname not in ('authorize_request', 'carry_out_request'))
+    union all
+    select 'log', 'critical', c.oid::regclass::text, format('has rule %I', w.rulename),
+        'A rule on the log can swallow or change events.',
+        format('drop rule %I on %s', w.rulename, c.oid::regclass), false
+    from pg_rewrite as w join pg_class as c on c.oid = w.ev_class
+    where c.relnamespace = any ('{audit,audit_private}'::regnamespace[]) and w.rulename <> '_RETURN'
+    union all
+    select 'log', 'critical', k.conrelid::regclass::text, format('has constraint %I', k.conname),
+        'A constraint on the log refuses events, and with them the actions they record.',
+        format('alter table %s drop constraint %I', k.conrelid::regclass, k.conname), false
+    from pg_constraint as k
+    where k.contype in ('c', 'f', 'u', 'x') and k.conislocal
+        and k.conrelid in (select relid from pg_partition_tree('audit.event'))
+    union all
+    select 'log', 'critical', i.indrelid::regclass::text,
+        format('has unique index %s', i.indexrelid::regclass),
+        'A unique index on the log refuses events, and with them the actions they record.',
+        format('drop index %s', i.indexrelid::regclass), false
+    from pg_index as i
+    where i.indisunique and not i.indisprimary
+        and i.indrelid in (select relid from pg_partition_tree('audit.event'))
+        and not exists (select from pg_constraint where conindid = i.indexrelid);
+$$;
+comment on function audit_private.check_log() is
+    'Rules, triggers, constraints and unique indexes on the log that auditdb did not make';
+
+create or replace function audit_private.check_columns() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'columns', case w.problem when 'has statistics' then 'critical' else 'warning' end,
+        w.relation::text,
+        format('%s: %s', string_agg(w.name, ', ' order by w.name),
+            case w.problem when 'has statistics' then 'may have statistics' else w.problem end),
+        case w.problem when 'has statistics'
+            then 'EXPLAIN tells any reader, by its estimates, what other organisations'' events hold.'
+            else 'An upgrade of the C library may hide events from the index that pages are read by.'
+            end,
+        'select audit.mend_columns()', w.problem = 'has statistics'
+    from audit_private.wrong_columns() as w
+    group by w.relation, w.problem
+    union all
+    select 'columns', 'critical', s.stxrelid::regclass::text,
+        format('has extended statistics %s.%I', s.stxnamespace::regnamespace, s.stxname),
+        'EXPLAIN tells any reader, by its estimates, what other organisations'' events hold.',
+        format('drop statistics %s.%I', s.stxnamespace::regnamespace, s.stxname), false
+    from pg_statistic_ext as s
+    where s.stxrelid in (select relid from pg_partition_tree('audit.event'));
+$$;
+comment on function audit_private.check_columns() is
+    'Columns of the log that tell readers of other organisations, or compare by the C library''s '
+    'collation';
+
+create or replace function audit_private.check_indexes() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'columns', 'critical', i.indrelid::regclass::text,
+        format('has index %s, which %s', i.indexrelid::regclass, case
+            when i.indpred is not null then 'holds some of the events'
+            else 'does not begin with organization_id' end),
+        'EXPLAIN ANALYZE and the size of the index tell any reader how many events of other '
+        'organisations hold a value.',
+        format('drop index %s', i.indexrelid::regclass), false
+    from pg_index as i
+        join pg_class as c on c.oid = i.indexrelid and not c.relispartition
+    where i.indrelid in (select relid from pg_partition_tree('audit.event'))
+        and not i.indisprimary
+        -- That of DEFAULT has the transactions of all events, by a function that no reader may call.
+        and i.indexrelid is distinct from to_regclass('audit.event_default_arrived_in_idx')
+        -- A unique one is reported as such.
+        and not i.indisunique
+        and (i.indpred is not null or not exists (
+            select from pg_attribute as a
+            where a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+                and a.attname = 'organization_id'));
+$$;
+comment on function audit_private.check_indexes() is
+    'Indexes on the log by which a reader could count events of other organisations';
+
+create or replace function audit_private.check_definitions() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'log', 'critical', coalesce(c.stands, c.was) ->> 'on',
+        format('policy %I %s', c.name, case when c.was is null then 'is none of auditdb''s'
+            when c.stands is null then 'is missing' else 'is not as it was installed' end),
+        'Policies decide which organisation is read, and by whom.',
+        case when c.stands is null then 'auditdb install'
+            else format('drop policy %I on %s', c.name, c.relation)
+                || case when c.was is null then '' else '; -- then: auditdb install' end end, false
+    from audit_private.compare_facts() as c
+    where c.kind = 'policy'
+    union all
+    select 'log', 'critical', c.name, case when c.was is null then 'is none of auditdb''s'
+            when c.stands is null then 'is missing' else 'is not as it was installed' end,
+        'What the log says may be wrong.', 'auditdb install', false
+    from audit_private.compare_facts() as c
+    where c.kind = 'relation'
+        -- A month that was detached is reported as such.
+        and not (c.was is null and exists (
+            select from audit_private.attested() as w
+            where w.relation = to_regclass(c.name) and w.name = 'refuse_truncate'))
+        and (c.was - '{owner,oid}'::text[]) is distinct from (c.stands - '{owner,oid}'::text[]);
+$$;
+comment on function audit_private.check_definitions() is
+    'Policies, tables and views of the log that are foreign, missing or altered';
+
+create or replace function audit_private.check_partitions() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'partitions', 'warning', 'audit.event_default', format('holds %s events', count(*)),
+        'They have no month of their own: slower to read, and kept for ever.',
+        'select audit.maintain()', true
+    from audit.event_default
+    having count(*) > 0
+    union all
+    select 'partitions', 'warning', 'audit.event', format('has no partition for %s',
+            string_agg(to_char(m, 'YYYY-MM'), ', ' order by m)),
+        'Maintenance has not run: events will go to the DEFAULT partition.',
+        'select audit.maintain()', true
+    from date_trunc('month', now() at time zone 'UTC') as this
+        cross join generate_series(this, this + interval '2 months', interval '1 month') as m
+    where m::date <> all (audit_private.months_attached()) and m::date <> all (audit_private.months_in_default())
+    having count(*) > 0
+    union all
+    select 'partitions', 'critical', w.fact ->> 'on',
+        case when c.oid is null then 'is gone' else 'is no part of the log any more' end
+            || ', and retention did not drop it',
+        'Its events were taken away.',
+        case when c.oid is null
+            then '-- restore it from a backup, then: select audit.attest(''audit.event'')'
+            else '-- attach it again: alter table audit.event attach partition ' || c.oid::regclass
+                || ' for values ...' end, false
+    from audit_private.attested() as w
+        left join pg_class as c on c.oid = w.relation
+    where w.scope = 'audit.event'::regclass and w.kind = 'trigger' and w.name = 'refuse_truncate'
+        and w.relation <> all ('{audit_private.attestation,audit_private.organization_start}'::regclass[])
+        and w.relation not in (select relid from pg_partition_tree('audit.event'));
+$$;
+comment on function audit_private.check_partitions() is
+    'Events without a month, months that will be missing, months that were taken away';
+
+create or replace function audit_private.check_attestation() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'attestation', 'warning', 'audit_private.attestation', format(
+            'the catalogs are not those attested: %s', string_agg(distinct w.scope::text, ', ')),
+        'After a restore or pg_upgrade, triggers and functions look created anew. That none was '
+        'disabled before cannot be told. Confirm that there was a restore, then attest.',
+        'select audit.attest(target) from audit_private.attachment; select audit.attest(''audit.event'')',
+        false
+    from audit_private.attested() as w
+    where w.fact ->> 'catalog' <> 'audit'::regnamespace::oid::text
+    having count(*) > 0
+    union all
+    select 'attestation', 'warning', c.scope::text, 'was never attested',
+        'Nothing is known of what stood when it was attached.',
+        format('select audit.attest(%L)', c.scope), false
+    from audit_private.compare_facts() as c where c.kind = 'table' and c.was is null;
+$$;
+comment on function audit_private.check_attestation() is 'Whether the attestation speaks of these catalogs';
+
+create or replace function audit_private.check_events() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'events', 'warning', captured_from,
+        format('%s events of the last 7 days are degraded: %s', count(*),
+            string_agg(distinct concat_ws(' ', details -> 'degraded' ->> 'sqlstate',
+                details -> 'degraded' -> 'lost'), ', ')),
+        'A value could not be read or a mapping failed: the change is recorded, not all of it.',
+        format('select details -> ''degraded'', * from audit.event where captured_from = %L '
+            'and details ? ''degraded''', captured_from), false
+    from audit.event
+    where occurred_at > now() - interval '7 days' and details ? 'degraded'
+        and captured_from is not null
+    group by captured_from;
+$$;
+comment on function audit_private.check_events() is 'Tables whose events lost detail lately';
+
+create or replace function audit_private.check_server(
+    version int default current_setting('server_version_num')::int
+) returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'server', 'warning', 'PostgreSQL ' || check_server.version / 10000 || '.'
+            || check_server.version % 10000,
+        format('has %s, mended in %s', string_agg(cve, ', ' order by cve),
+            check_server.version / 10000 || '.' || max(mended) % 10000),
+        'Row-level security or role changes can be got around.',
+        '-- upgrade the server to its latest minor version', false
+    from (values
+        ('CVE-2023-2455', 150003), ('CVE-2023-39418', 150004),
+        ('CVE-2024-10976', 150009), ('CVE-2024-10978', 150009), ('CVE-2025-8713', 150014),
+        ('CVE-2024-10976', 160005), ('CVE-2024-10978', 160005), ('CVE-2025-8713', 160010),
+        ('CVE-2024-10976', 170001), ('CVE-2024-10978', 170001), ('CVE-2025-8713', 170006)
+    ) as known (cve, mended)
+    where mended / 10000 = check_server.version / 10000 and check_server.version < mended
+    having count(*) > 0;
+$$;
+comment on function audit_private.check_server(int) is
+    'Minor versions with published vulnerabilities of row-level security';

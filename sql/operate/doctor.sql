@@ -1,0 +1,79 @@
+-- Doctor: finds what cannot be prevented, and mends what is safe to mend.
+-- critical: events are or may be lost; warning: weaker than designed; notice: worth knowing.
+
+-- Settings as those of audit_private.current_facts, but for the time zone: findings tell times.
+create or replace function audit.doctor() returns setof audit.finding
+language sql stable security definer set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off set standard_conforming_strings = on set bytea_output = 'hex'
+set datestyle = 'ISO' set intervalstyle = 'postgres' set extra_float_digits = 1
+set xmlbinary = 'base64' set row_security = on
+as $$
+    select f.*
+    from (
+        select * from audit_private.check_roles()
+        union all select * from audit_private.check_logins()
+        union all select * from audit_private.check_ownership()
+        union all select * from audit_private.check_grants()
+        union all select * from audit_private.check_functions()
+        union all select * from audit_private.check_triggers()
+        union all select * from audit_private.check_tables()
+        union all select * from audit_private.check_guards()
+        union all select * from audit_private.check_log()
+        union all select * from audit_private.check_columns()
+        union all select * from audit_private.check_indexes()
+        union all select * from audit_private.check_definitions()
+        union all select * from audit_private.check_partitions()
+        union all select * from audit_private.check_mappings()
+        union all select * from audit_private.check_stored()
+        union all select * from audit_private.check_lookups()
+        union all select * from audit_private.check_readers()
+        union all select * from audit_private.check_tenants()
+        union all select * from audit_private.check_keys()
+        union all select * from audit_private.check_views()
+        union all select * from audit_private.check_attestation()
+        union all select * from audit_private.check_events()
+        union all select * from audit_private.check_casts()
+        union all select * from audit_private.check_server()
+    ) as f
+    order by array_position('{critical,warning,notice}', f.severity),
+        f.check_name, f.object, f.problem;
+$$;
+-- Definer: reads the attestation, and counts events and keys, which operators may not read.
+comment on function audit.doctor() is
+    'What could let events be lost, forged or read by others; why it matters, and what mends it';
+
+create or replace function audit.reattach(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _kind text;
+    _given jsonb;
+begin
+    select a.kind, a.mapping -> 'given' into _kind, _given
+    from audit_private.attachment as a where a.target = reattach.target;
+    if not found then
+        raise exception '% is not attached', reattach.target
+            using errcode = 'undefined_object', hint = 'auditdb status lists what is.';
+    end if;
+    perform audit_private.attach_given(reattach.target, _kind, _given);
+end
+$$;
+comment on function audit.reattach(regclass) is
+    'Attaches a table again as it was: mends its triggers, its functions, and its mapping';
+
+create or replace function audit.mend_guards() returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+as $$
+declare
+    _changed jsonb;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
+    perform audit_private.guard_log();
+    _changed := audit_private.record_attestation('mend', 'audit.event', '{trigger}');
+    perform audit_private.record_own('mended', 'audit.event', _changed -> 'was', _changed -> 'stands');
+end
+$$;
+-- Definer: the log belongs to audit_owner.
+comment on function audit.mend_guards() is
+    'Puts back row-level security and the triggers that refuse changes, where missing or off';

@@ -1,0 +1,158 @@
+-- Drain: events that arrived before their month had a partition leave DEFAULT, while writers write.
+
+-- Immutable is a claim that only an index makes use of: an entry keeps the transaction that wrote
+-- it, which no column can say for certain. Where a plan calls it instead, every row looks new, and
+-- copying a row twice does nothing.
+create or replace function audit_private.arrived_in(id bigint) returns xid8
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return pg_current_xact_id();
+end
+$$;
+comment on function audit_private.arrived_in(bigint) is
+    'Indexed on DEFAULT: the transaction that wrote an event there, for audit_private.drain()';
+
+create or replace function audit_private.index_default() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    create index event_default_arrived_in_idx on audit.event_default (audit_private.arrived_in(id));
+    alter index audit.event_default_arrived_in_idx alter column 1 set statistics 0;
+end
+$$;
+comment on function audit_private.index_default() is 'Makes the index by which audit_private.drain() finds newcomers';
+
+create or replace function audit_private.furnish_default() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not exists (select from pg_policy
+        where polrelid = 'audit.event_default'::regclass and polname = 'the_owner_drains')
+    then
+        create policy the_owner_drains on audit.event_default for select to audit_owner
+            using (true);
+        perform audit_private.index_default();
+    end if;
+end
+$$;
+comment on function audit_private.furnish_default() is 'Gives DEFAULT what audit_private.drain() reads it by';
+
+do $$ begin perform audit_private.furnish_default(); end $$;
+
+create or replace function audit_private.copy_default(
+    inout seen pg_snapshot, inout months date[], out copied bigint
+)
+-- The index on arrival must find the newcomers, however few the planner takes DEFAULT to hold.
+language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off
+as $$
+declare
+    _now pg_snapshot := pg_current_snapshot();
+    _from text := 'audit.event_default';
+    _month date;
+    _bounds record;
+    _count bigint;
+begin
+    copied := 0;
+    if seen is not null then
+        _from := format('(select * from audit.event_default where audit_private.arrived_in(id) >= %L::xid8 '
+            'or audit_private.arrived_in(id) = any (%L::xid8[]) offset 0)',
+            pg_snapshot_xmax(seen), array(select pg_snapshot_xip(seen)));
+    end if;
+    for _month in execute format($sql$
+        select distinct date_trunc('month', occurred_at at time zone 'UTC')::date
+        from %s as e$sql$, _from)
+    loop
+        _bounds := audit_private.month_bounds(_month);
+        if _month <> all (months) then
+            -- Until it is attached the owner writes into it; the check saves a scan then.
+            execute format('alter table %s no force row level security, add constraint in_month '
+                'check (occurred_at >= %L and occurred_at < %L)',
+                audit_private.prepare_month(_month), _bounds.starts, _bounds.ends);
+            months := months || _month;
+        end if;
+        execute format('insert into %s select * from %s as e where occurred_at >= %L '
+            'and occurred_at < %L on conflict (occurred_at, id) do nothing',
+            audit_private.prepare_month(_month), _from, _bounds.starts, _bounds.ends);
+        get diagnostics _count = row_count;
+        copied := copied + _count;
+    end loop;
+    seen := _now;
+end
+$$;
+comment on function audit_private.copy_default(pg_snapshot, date[]) is
+    'Copies events of DEFAULT that a snapshot did not see, or all, to tables of their months';
+
+create or replace function audit_private.replace_default(months date[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _month date;
+begin
+    perform audit_private.close_attestation('audit.event_default', 'drain');
+    drop table audit.event_default;
+    foreach _month in array months loop
+        execute format('alter table %s force row level security', audit_private.prepare_month(_month));
+        perform audit_private.join_month(_month);
+        execute format('alter table %s drop constraint in_month', audit_private.prepare_month(_month));
+    end loop;
+    create table audit.event_default (like audit.event including defaults including comments);
+    comment on table audit.event_default
+        is 'Events that no monthly partition covers; normally empty';
+    revoke all on audit.event_default from public;
+    perform audit_private.guard('audit.event_default');
+    perform audit_private.close_statistics('audit.event_default');
+    perform audit_private.furnish_default();
+    alter table audit.event attach partition audit.event_default default;
+    alter table audit.event_default enable always trigger refuse_change;
+    perform audit_private.record_attestation('drain', 'audit.event', '{trigger,policy}', renew => false);
+end
+$$;
+comment on function audit_private.replace_default(date[]) is
+    'Puts an empty DEFAULT and the months of its events in the place of the one that was copied';
+
+-- Copies while writers write, until little is new; then locks the log, copies what came last, and
+-- replaces DEFAULT: what writers wait for does not grow with the number of events.
+create or replace function audit_private.drain() returns bigint
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _seen pg_snapshot;
+    _months date[] := '{}';
+    _copied bigint;
+    _moved bigint := 0;
+    _is_locked boolean := false;
+begin
+    if not exists (select from audit.event_default) then
+        return 0;
+    end if;
+    if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        raise exception 'events cannot be moved under %', current_setting('transaction_isolation')
+            using errcode = 'invalid_transaction_state',
+                hint = 'Those that arrive meanwhile would not be seen. Use read committed.';
+    end if;
+    -- Keeps vacuum and others' DDL out, and no writer.
+    perform audit_private.lock_briefly('audit.event', 'share update exclusive');
+    perform audit_private.lock_briefly('audit.event_default', 'share update exclusive');
+    for _attempt in 1 .. 200 loop
+        select * into _seen, _months, _copied from audit_private.copy_default(_seen, _months);
+        _moved := _moved + _copied;
+        continue when _copied > 100 and mod(_attempt, 4) > 0;
+        _is_locked := audit_private.try_lock('audit.event', 'access exclusive');
+        exit when _is_locked;
+        perform pg_sleep(0.5);
+    end loop;
+    if not _is_locked then
+        raise exception 'no lock on audit.event was to be had'
+            using errcode = 'lock_not_available',
+                hint = 'Some transaction stays open. Run it again when that has ended.';
+    end if;
+    lock table only audit.event_default in access exclusive mode;
+    select * into _seen, _months, _copied from audit_private.copy_default(_seen, _months);
+    _moved := _moved + _copied;
+    perform audit_private.replace_default(_months);
+    return _moved;
+end
+$$;
+comment on function audit_private.drain() is
+    'Moves events out of DEFAULT into partitions of their months, and returns how many';

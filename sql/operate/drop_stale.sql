@@ -1,0 +1,17 @@
+-- Stale functions, set aside before the routines (set-aside.sql), are dropped once nothing of this
+-- release calls them.
+
+do $$
+declare
+    _stale text;
+begin
+    select string_agg(oid::regprocedure::text, ', ') into _stale
+    from pg_proc
+    where pronamespace = any ('{audit,audit_private}'::regnamespace[]) and proname ~ '^stale [0-9]+$';
+    if _stale is not null then
+        execute 'drop routine ' || _stale;
+    end if;
+end
+$$;
+
+drop type if exists audit_private.image;

@@ -1,0 +1,302 @@
+-- Access: a signed, short-lived token says who reads for which organisation; whether they may is
+-- looked up live. Every failure looks the same: no rows.
+
+create or replace function audit_private.hmac_sha256(key bytea, message bytea) returns bytea
+language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- RFC 2104, block of 64 bytes.
+    _key bytea := (case when length(hmac_sha256.key) > 64 then sha256(hmac_sha256.key)
+        else hmac_sha256.key end);
+    _hex text;
+    _eight bigint;
+    _inner bytea := '';
+    _outer bytea := '';
+begin
+    _hex := rpad(encode(_key, 'hex'), 128, '0');
+    -- Eight bytes at a time: 0x36 and 0x5c, repeated.
+    for _i in 0 .. 7 loop
+        _eight := ('x' || substr(_hex, 16 * _i + 1, 16))::bit(64)::bigint;
+        _inner := _inner || int8send(_eight # 3906369333256140342);
+        _outer := _outer || int8send(_eight # 6655295901103053916);
+    end loop;
+    return sha256(_outer || sha256(_inner || hmac_sha256.message));
+end
+$$;
+comment on function audit_private.hmac_sha256(bytea, bytea) is 'HMAC-SHA-256 (RFC 2104) from core sha256';
+
+create or replace function audit_private.from_base64url(value text) returns text
+language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp
+return convert_from(decode(
+    translate(value, '-_', '+/') || repeat('=', (4 - length(value) % 4) % 4), 'base64'), 'UTF8');
+comment on function audit_private.from_base64url(text) is 'Text from unpadded base64url';
+
+create or replace function audit_private.is_admin(organization_id text, user_id text) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _id int;
+    _admin boolean;
+    -- Always: what runs no code when it is attached may do so later, by a cast or a policy.
+    _locks text[] := audit_private.held_locks();
+begin
+    for _id in select id from audit_private.attachment where mapping ? 'admin' order by id loop
+        _admin := false;
+        -- Always rolled back, so that nothing which a mapping's code sets or does outlives the
+        -- answer; one mapping gone stale leaves the others in force. The token is no mapping's.
+        begin
+            perform set_config('auditdb.viewer', '', true);
+            execute format('select audit_private.admin_%s($1, $2)', _id)
+                into _admin using is_admin.organization_id, is_admin.user_id;
+            raise exception using errcode = 'AU001';
+        exception
+            when sqlstate 'AU001' then null;
+            when query_canceled then
+                perform audit_private.release_locks(_locks);
+                raise;
+            when assert_failure or others then _admin := false;
+        end;
+        perform audit_private.release_locks(_locks);
+        if _admin then
+            return true;
+        end if;
+    end loop;
+    return false;
+end
+$$;
+comment on function audit_private.is_admin(text, text) is
+    'Whether a user is an admin or owner of an organisation now, by the attached memberships';
+
+create or replace function audit_private.read_token() returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
+as $$
+declare
+    _token text := current_setting('auditdb.viewer', true);
+    _parts text[];
+    _secret text;
+    _expires timestamptz;
+begin
+    -- v1.key_id.user.organization.expires.mac
+    if _token is null or length(_token) > 2000 or _token !~
+        '^v1\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[0-9]{1,12}\.[0-9a-f]{64}$'
+    then
+        return null;
+    end if;
+    _parts := string_to_array(_token, '.');
+    _expires := to_timestamp(_parts[5]::bigint);
+    if _expires <= clock_timestamp() or _expires > clock_timestamp() + interval '1 hour' then
+        return null;
+    end if;
+    select secret into _secret
+    from audit_private.signing_key
+    where id = _parts[2] and (retires_at is null or retires_at > clock_timestamp());
+    if not found then
+        return null;
+    end if;
+    -- Hashes are compared, so that the time taken tells nothing about the right one.
+    if sha256(decode(_parts[6], 'hex')) <> sha256(audit_private.hmac_sha256(
+        convert_to(_secret, 'UTF8'),
+        convert_to(array_to_string(_parts[1:5], '.'), 'UTF8')))
+    then
+        return null;
+    end if;
+    return array[audit_private.from_base64url(_parts[3]), audit_private.from_base64url(_parts[4])];
+end
+$$;
+comment on function audit_private.read_token() is
+    'Who reads, and for which organisation, by the viewer token of this transaction; null if void';
+
+create or replace function audit.viewer_organization() returns text
+-- Unsafe: before PostgreSQL 17 its guarded blocks cannot start while a parallel plan runs.
+language plpgsql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _viewer text[];
+begin
+    _viewer := audit_private.read_token();
+    if _viewer is null then
+        return null;
+    end if;
+    if audit_private.is_admin(_viewer[2], _viewer[1]) then
+        return _viewer[2];
+    end if;
+    return null;
+exception when assert_failure or others then
+    return null;
+end
+$$;
+-- Definer: reads the signing keys, which no login role can.
+comment on function audit.viewer_organization() is
+    'The organisation that the viewer token of this transaction may read, or null';
+
+create or replace function audit_private.viewer_start() returns bigint[]
+language plpgsql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _organization_id text;
+    _first_id bigint;
+begin
+    _organization_id := (audit_private.read_token())[2];
+    if _organization_id is null then
+        return null;
+    end if;
+    select max(s.first_id) into _first_id from audit_private.organization_start as s
+    where s.organization_id = _organization_id;
+    return array[coalesce(_first_id, 0)];
+exception when assert_failure or others then
+    return null;
+end
+$$;
+-- Definer: reads the signing keys, and the starts of organisations. Whether the viewer is an admin
+-- is viewer_organization's to say; without a good token there is no answer.
+comment on function audit_private.viewer_start() is
+    'Id of the first event of the organisation that the viewer token is for, as it is now; events '
+    'of lower id are of an organisation that had the same identifier before. An array of that one, '
+    'as the planner takes "at least any of" for true of most events, and "at least" of a third';
+
+-- Moving a row between partitions deletes it and inserts it: the same organisation, as is one whose
+-- identifier is used again in the transaction that deleted it.
+create or replace function audit_private.start_organization(
+    attachment int, op text, organization_id text, former_id text, target_id text
+) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    if start_organization.target_id is distinct from start_organization.organization_id
+        or op = 'UPDATE' and start_organization.former_id = start_organization.target_id
+        or op = 'DELETE'
+        -- Or whoever attaches another table could hide a log from its admins.
+        or attachment > (
+            select min(a.id) from audit_private.attachment as a
+            where a.mapping ->> 'target_type' = 'organization')
+    then
+        return;
+    end if;
+    insert into audit_private.organization_start (organization_id)
+    select start_organization.target_id
+    where op = 'UPDATE' or not exists (
+        select from audit.event as e
+        where e.organization_id = start_organization.organization_id
+            and e.target_id = start_organization.target_id and e.target_type = 'organization'
+            and e.transaction_id = pg_current_xact_id()
+            and e.occurred_at >= now() - interval '1 day' and e.old_values is not null);
+end
+$$;
+comment on function audit_private.start_organization(int, text, text, text, text) is
+    'Says that an organisation came to be, by an INSERT or by taking another identifier: called by '
+    'capture before it writes the event. From then on nobody views what bears its identifier from '
+    'before. Not called where a row that was marked as deleted is restored';
+
+create or replace function audit.create_key(retire_others_after interval default null) returns text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _id text := left(encode(sha256(uuid_send(gen_random_uuid())), 'hex'), 8);
+    -- Two random UUIDs hold 244 random bits; the digest spreads them over 256.
+    _secret text := translate(rtrim(encode(sha256(
+        uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64'), '='), '+/', '-_');
+begin
+    if create_key.retire_others_after < interval '0' then
+        raise exception 'keys cannot retire % ago', - create_key.retire_others_after
+            using errcode = 'invalid_parameter_value', hint = 'Give zero or a time to come.';
+    end if;
+    -- Or two at once would each leave the other's key in force.
+    perform pg_advisory_xact_lock(hashtextextended('auditdb keys', 0));
+    if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        raise exception 'keys cannot be made under %', current_setting('transaction_isolation')
+            using errcode = 'invalid_transaction_state',
+                hint = 'Those made meanwhile would not be seen. Use read committed.';
+    end if;
+    if create_key.retire_others_after is not null then
+        perform audit_private.record_own('key_retired', id, null, null) from audit_private.signing_key
+        where retires_at is null or retires_at > clock_timestamp() + create_key.retire_others_after;
+        update audit_private.signing_key set retires_at = clock_timestamp() + create_key.retire_others_after
+        where retires_at is null or retires_at > clock_timestamp() + create_key.retire_others_after;
+    end if;
+    insert into audit_private.signing_key (id, secret) values (_id, _secret);
+    perform audit_private.record_own('key_created', _id, null, null);
+    return _id || '.' || _secret;
+end
+$$;
+-- Definer: operators hold no privilege on the keys themselves.
+comment on function audit.create_key(interval) is
+    'Makes a signing key and returns it, once, as key_id.secret; may retire all others after a '
+    'while';
+
+create or replace function audit.list_keys()
+returns table (id text, created_at timestamptz, created_by text, retires_at timestamptz)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select id, created_at, created_by, retires_at from audit_private.signing_key order by created_at, id;
+$$;
+-- Definer: shows all of the table but the secrets.
+comment on function audit.list_keys() is 'The signing keys, without their secrets';
+
+create or replace function audit_private.set_policy(
+    relation regclass, name text, command text, to_role text, qualification text
+) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if exists (
+        select from pg_policy where polrelid = set_policy.relation and polname = set_policy.name
+    ) then
+        execute format('drop policy %I on %s', name, relation);
+    end if;
+    execute format('create policy %I on %s for %s to %s %s', name, relation, command, to_role,
+        qualification);
+end
+$$;
+comment on function audit_private.set_policy(regclass, text, text, text, text) is
+    'Creates a policy of the log, in the place of one of the same name';
+
+-- A column and a parameter would be compared where a row is found, after any cheaper condition of
+-- the reader's, and EXPLAIN ANALYZE tells whether they were. "true = (parameter)" needs no row: it
+-- is asked before any is read, and none is read where nobody views.
+create or replace function audit_private.furnish_policies() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _policy record;
+begin
+    for _policy in
+        select p.* from (values
+            ('audit.event'::regclass, 'viewers_read_their_organization', 'select', 'audit_reader',
+                'using ((organization_id, true) = (select v, v is not null '
+                'from audit.viewer_organization() as v) '
+                'and id >= any ((select audit_private.viewer_start())::bigint[]))'),
+            ('audit.event', 'auditors_read_everything', 'select', 'audit_auditor', 'using (true)'),
+            ('audit.event', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
+            ('audit.event', 'the_owner_counts', 'select', 'audit_owner', 'using (true)'),
+            ('audit_private.organization_start', 'the_owner_writes', 'insert', 'audit_owner',
+                'with check (true)'),
+            ('audit_private.organization_start', 'the_owner_looks_up', 'select', 'audit_owner',
+                'using (true)'),
+            ('audit_private.organization_start', 'auditors_read_everything', 'select', 'audit_auditor',
+                'using (true)'),
+            ('audit_private.signing_key', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
+            ('audit_private.attachment', 'the_owner_maps', 'all', 'audit_owner', 'using (true)'),
+            ('audit_private.attachment', 'anyone_granted_reads', 'select', 'public', 'using (true)')
+        ) as p (relation, name, command, to_role, qualification)
+        where not exists (
+            select from pg_policy as o
+            where o.polrelid = p.relation and o.polname = p.name
+                -- Those of former releases knew nothing of former organisations, or asked who reads
+                -- only where a row was found.
+                and (p.name <> 'viewers_read_their_organization'
+                    or pg_get_expr(o.polqual, o.polrelid) like '%IS NOT NULL%viewer_start%')
+        )
+    loop
+        if _policy.relation = 'audit.event'::regclass then
+            perform audit_private.lock_briefly('audit.event', 'access exclusive');
+        end if;
+        perform audit_private.set_policy(_policy.relation, _policy.name, _policy.command, _policy.to_role,
+            _policy.qualification);
+    end loop;
+end
+$$;
+comment on function audit_private.furnish_policies() is
+    'Makes the policies of the log where they are absent, each for one role to do one thing; part '
+    'of install';

@@ -1,0 +1,172 @@
+-- Recorded events: what no table shows, such as a sign-in, a refusal or an impersonation.
+-- Marked by captured_from being null; time, id, transaction and db_user are never the caller's to
+-- give.
+
+create or replace function audit.record_event(
+    action text,
+    organization_id text default null,
+    target_type text default null,
+    target_id text default null,
+    subject_id text default null,
+    result text default 'success',
+    actor_id text default null,
+    actor_type text default null,
+    impersonator_id text default null,
+    source text default null,
+    old_values jsonb default null,
+    new_values jsonb default null,
+    details jsonb default null
+) returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set row_security = on
+as $$
+#variable_conflict use_column
+declare
+    _context jsonb := audit.current_context();
+    _id bigint;
+begin
+    if record_event.action is null
+        or record_event.action !~ '^[a-z][a-z0-9_]*[.][a-z][a-z0-9_]*$'
+        or length(record_event.action) > 200
+    then
+        raise exception 'action is "%"', record_event.action
+            using errcode = 'invalid_parameter_value',
+                hint = 'An action is category.verb in lower case, such as auth.login.';
+    end if;
+    if split_part(record_event.action, '.', 1) = 'audit' then
+        raise exception 'action "%" is kept for the log itself', record_event.action
+            using errcode = 'invalid_parameter_value', hint = 'Choose another category.';
+    end if;
+    if coalesce(record_event.result, '') not in ('success', 'failure', 'denied') then
+        raise exception 'result is "%"', record_event.result
+            using errcode = 'invalid_parameter_value',
+                hint = 'A result is success, failure or denied.';
+    end if;
+    if jsonb_typeof(record_event.details) <> 'object' then
+        raise exception 'details is %, not an object', jsonb_typeof(record_event.details)
+            using errcode = 'invalid_parameter_value',
+                hint = 'Give a jsonb object, as in ''{"ip": "203.0.113.9"}''.';
+    end if;
+    if record_event.actor_type not in ('user', 'api_key', 'system', 'database') then
+        raise exception 'actor_type is "%"', record_event.actor_type
+            using errcode = 'invalid_parameter_value',
+                hint = 'It is one of user, api_key, system, database.';
+    end if;
+    if greatest(length(record_event.organization_id), length(record_event.target_type),
+        length(record_event.target_id), length(record_event.subject_id),
+        length(record_event.actor_id), length(record_event.impersonator_id), length(record_event.source)) > 200
+    then
+        raise exception 'an identifier of % is longer than 200 characters', record_event.action
+            using errcode = 'string_data_right_truncation',
+                hint = 'Put long values into details.';
+    end if;
+    insert into audit.event (
+        action, result, actor_id, actor_type, impersonator_id, organization_id,
+        target_type, target_id, subject_id, source, old_values, new_values, details
+    ) values (
+        record_event.action,
+        record_event.result,
+        coalesce(record_event.actor_id, left(_context ->> 'actor_id', 200),
+            case when _context is null and record_event.actor_type is null then session_user end),
+        coalesce(record_event.actor_type,
+            case when record_event.actor_id is not null then 'user' end,
+            left(_context ->> 'actor_type', 200), 'database'),
+        coalesce(record_event.impersonator_id, left(_context ->> 'impersonator_id', 200)),
+        coalesce(record_event.organization_id, left(_context ->> 'organization_id', 200)),
+        record_event.target_type,
+        record_event.target_id,
+        record_event.subject_id,
+        coalesce(record_event.source, left(_context ->> 'source', 200), 'sql'),
+        audit_private.redact_json(record_event.old_values),
+        audit_private.redact_json(record_event.new_values),
+        nullif(audit_private.redact_details(coalesce(audit_private.context_details(_context), '{}')
+            || coalesce(record_event.details, '{}')), '{}')
+    ) returning id into _id;
+    return _id;
+end
+$$;
+-- Definer: writers hold no privilege on the table itself.
+comment on function audit.record_event(text, text, text, text, text, text, text, text, text, text,
+    jsonb, jsonb, jsonb) is
+    'Records an event that no table shows and returns its id. What is not given comes from the '
+    'context. Secrets in old_values, new_values and details are redacted';
+
+create or replace function audit_private.record_own(
+    verb text, target_id text, old_values jsonb, new_values jsonb, details jsonb default null
+) returns void
+language sql volatile set search_path = pg_catalog, pg_temp set row_security = on
+as $$
+    insert into audit.event (action, result, actor_id, actor_type, source, target_type, target_id,
+        old_values, new_values, details)
+    values ('audit.' || record_own.verb, 'success',
+        coalesce(left(audit.current_context() ->> 'actor_id', 200), session_user),
+        coalesce(left(audit.current_context() ->> 'actor_type', 200), 'database'),
+        'system', 'audit', left(record_own.target_id, 200),
+        record_own.old_values, record_own.new_values, record_own.details);
+$$;
+comment on function audit_private.record_own(text, text, jsonb, jsonb, jsonb) is
+    'Records what happened to the log itself: attached, detached, key created, month dropped';
+
+create or replace function audit.define_action(name text, description text) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    _before audit.action;
+begin
+    select * into _before from audit.action as a where a.name = define_action.name for update;
+    if _before.is_built_in or split_part(define_action.name, '.', 1) = 'audit' then
+        raise exception 'action "%" is auditdb''s own', define_action.name
+            using errcode = 'invalid_parameter_value',
+                hint = 'What it means stays: define an action of another name.';
+    end if;
+    if _before.description is not distinct from define_action.description then
+        return;
+    end if;
+    insert into audit.action (name, description)
+    values (define_action.name, define_action.description)
+    on conflict (name) do update set description = excluded.description;
+    perform audit_private.record_own('action_defined', define_action.name,
+        case when _before.name is not null
+            then jsonb_build_object('description', _before.description) end,
+        jsonb_build_object('description', define_action.description));
+end
+$$;
+-- Definer: operators hold no privilege on the table itself.
+comment on function audit.define_action(text, text) is
+    'Adds an action of the application to the catalogue, or describes it anew; never one of '
+    'auditdb''s own. It is an event';
+
+insert into audit.action (name, description, is_built_in)
+select name, description, true
+from (values
+    ('auth.login', 'A user signed in, or tried to'),
+    ('auth.password_changed', 'A password was set or changed'),
+    ('auth.two_factor_enabled', 'Two-factor authentication was switched on'),
+    ('auth.two_factor_disabled', 'Two-factor authentication was switched off'),
+    ('auth.impersonation_started', 'An administrator began to act as a user'),
+    ('auth.impersonation_stopped', 'An administrator ceased to act as a user'),
+    ('auth.email_changed', 'The e-mail address of a user changed'),
+    ('membership.added', 'A user was added to, or invited into, an organisation or team'),
+    ('membership.removed', 'A user was removed from an organisation or team'),
+    ('membership.role_changed', 'A member was given another role'),
+    ('membership.updated', 'Something else about a membership changed'),
+    ('api_key.created', 'An API key was created'),
+    ('api_key.revoked', 'An API key was revoked or deleted'),
+    ('api_key.updated', 'Something about an API key changed'),
+    ('workflow.created', 'A workflow was created'),
+    ('workflow.modified', 'A workflow or one of its steps changed'),
+    ('workflow.deleted', 'A workflow was deleted'),
+    ('user.created', 'A user account was created'),
+    ('user.updated', 'Something else about a user account changed'),
+    ('user.deleted', 'A user account was deleted'),
+    ('audit.installed', 'auditdb was installed or upgraded'),
+    ('audit.attached', 'The capture of a table began'),
+    ('audit.remapped', 'The mapping of a captured table changed'),
+    ('audit.detached', 'The capture of a table ended'),
+    ('audit.key_created', 'A signing key was created'),
+    ('audit.key_retired', 'A signing key was given an end'),
+    ('audit.month_dropped', 'A month of events was dropped by retention'),
+    ('audit.action_defined', 'An action of the application was defined, or described anew')
+) as own (name, description)
+on conflict (name) do update set description = excluded.description, is_built_in = true;

@@ -1,0 +1,137 @@
+-- Secrets: which columns of a table are redacted unless the mapping says otherwise.
+-- By their names alone; in a table of credentials, all that are not known to be harmless.
+
+create or replace function audit_private.base_type(type oid) returns oid
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    with recursive t (oid, typtype, typbasetype) as (
+        select oid, typtype, typbasetype from pg_type where oid = base_type.type
+        union all
+        select b.oid, b.typtype, b.typbasetype
+        from t join pg_type as b on b.oid = t.typbasetype
+        where t.typtype = 'd'
+    )
+    select oid from t where typtype <> 'd'
+);
+comment on function audit_private.base_type(oid) is 'The type that a domain is made of, else the type';
+
+create or replace function audit_private.is_store(target regclass, kind text) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select case
+        when k.credentials is not null then k.credentials
+        when audit_private.says_store(n.name) then true
+        when audit_private.says_store_with_a_secret(n.name) then exists (
+            select from pg_attribute join pg_type as t on t.oid = atttypid
+            where attrelid = is_store.target and attnum > 0 and not attisdropped
+                and t.typcategory not in ('B', 'D', 'T') and audit_private.is_secret(attname))
+        else false end
+    from pg_class as c
+        cross join audit_private.normal_name(c.relname) as n (name)
+        left join audit.kind as k on k.name = is_store.kind
+    where c.oid = is_store.target
+);
+comment on function audit_private.is_store(regclass, text) is
+    'Whether a table holds credentials: by the kind, else by its name and its columns';
+
+create or replace function audit_private.is_harmless_type(type oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select case
+        when b.typcategory = 'A' and b.typelem <> 0
+            then e.typcategory in ('B', 'D', 'T', 'N', 'I', 'E') or e.oid = 'uuid'::regtype
+        else b.typcategory in ('B', 'D', 'T', 'N', 'I', 'E') or b.oid = 'uuid'::regtype end
+    from pg_type as b
+        left join pg_type as e on e.oid = audit_private.base_type(b.typelem)
+    where b.oid = audit_private.base_type(is_harmless_type.type)
+);
+comment on function audit_private.is_harmless_type(oid) is
+    'Whether values of a type are too plain for a credential: flags, times, numbers, enums, uuids';
+
+-- An id that is made of a prefix and the hash of a key has room for the hash.
+create or replace function audit_private.holds_hash(target regclass, attnum int2) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return exists (
+    select from pg_attribute as a
+        join pg_attribute as h on h.attrelid = a.attrelid and h.attnum > 0 and not h.attisdropped
+            and h.attnum <> a.attnum and h.atttypid = a.atttypid and h.atttypmod = a.atttypmod
+        join pg_attribute as p on p.attrelid = a.attrelid and p.attnum > 0 and not p.attisdropped
+    where a.attrelid = holds_hash.target and a.attnum = holds_hash.attnum
+        and a.atttypid = 'varchar'::regtype and a.atttypmod > 64
+        and audit_private.normal_name(h.attname) ~ '-(hash|hashed|digest)-'
+        and audit_private.normal_name(p.attname) ~ '-prefix-$'
+);
+comment on function audit_private.holds_hash(regclass, int2) is
+    'Whether an identifier looks made of the prefix and the hash that stand beside it';
+
+create or replace function audit_private.is_secret_column(
+    target regclass,
+    attnum int2,
+    store boolean,
+    connector boolean
+) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select case
+        when t.typcategory in ('B', 'D', 'T') then false
+        -- A number or a uuid that is called an id points at a row, and opens nothing.
+        when (t.typcategory = 'N' or t.oid = 'uuid'::regtype) and n.name ~ '[a-z-]ids?-$'
+            then false
+        when audit_private.is_secret(a.attname) then true
+        when not is_secret_column.store and not is_secret_column.connector
+            and not audit_private.says_headers(n.name) then false
+        when audit_private.is_harmless_type(a.atttypid) then false
+        when audit_private.says_headers(n.name) then true
+        when is_secret_column.connector and audit_private.says_settings(n.name) then true
+        when not is_secret_column.store then false
+        else not audit_private.says_harmless(n.name) or audit_private.holds_hash(a.attrelid, a.attnum) end
+    from pg_attribute as a
+        join pg_type as t on t.oid = audit_private.base_type(a.atttypid)
+        cross join audit_private.normal_name(a.attname) as n (name)
+    where a.attrelid = is_secret_column.target and a.attnum = is_secret_column.attnum
+);
+comment on function audit_private.is_secret_column(regclass, int2, boolean, boolean) is
+    'Whether a column is redacted by default, by its name and type and by what its table holds';
+
+-- A foreign key holds what the column holds that it leads to.
+create or replace function audit_private.secret_columns(target regclass, kind text) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    with recursive way (attname, origin, relid, attnum, is_link) as (
+        select attname, attnum, attrelid, attnum, false
+        from pg_attribute
+        where attrelid = secret_columns.target and pg_attribute.attnum > 0 and not attisdropped
+        union
+        select way.attname, way.origin, c.confrelid, f.confkey, true
+        from way
+            join pg_constraint as c on c.conrelid = way.relid and c.contype = 'f'
+            cross join unnest(c.conkey, c.confkey) as f (conkey, confkey)
+        where f.conkey = way.attnum
+    ),
+    tables as materialized (
+        select c.oid, audit_private.is_store(w.relation, k.kind) as store,
+            audit_private.says_connector(audit_private.normal_name(c.relname)) as connector
+        from pg_class as c
+            cross join lateral (select c.oid::regclass) as w (relation)
+            cross join lateral (
+                select case when c.oid = secret_columns.target then secret_columns.kind
+                    else (select a.kind from audit_private.attachment as a where a.target = w.relation) end
+            ) as k (kind)
+        where c.oid in (select relid from way)
+    )
+    select coalesce(array_agg(attname::text order by origin), '{}')
+    from (
+        select attname, origin
+        from way join tables on tables.oid = way.relid
+        -- Of a foreign key, what it leads to decides.
+        where not exists (
+                select from pg_constraint as c
+                where c.conrelid = way.relid and c.contype = 'f' and way.attnum = any (c.conkey)
+                    and (c.confrelid <> way.relid or not way.attnum = any (c.confkey)))
+            and audit_private.is_secret_column(way.relid::regclass, attnum, store, connector)
+        group by attname, origin
+    ) as found
+);
+comment on function audit_private.secret_columns(regclass, text) is
+    'Columns of a table that are redacted by default: secrets by their names, and in a table of '
+    'credentials whatever is not known to be harmless';
