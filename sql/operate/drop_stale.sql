@@ -13,5 +13,3 @@ begin
     end if;
 end
 $$;
-
-drop type if exists audit_private.image;
