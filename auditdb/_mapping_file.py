@@ -273,7 +273,8 @@ def _change(
         )
         # Also what was not given: a column added since may be one that the defaults redact.
         cursor.execute(
-            "select a.mapping - 'checked' from audit_private.attachment as a where a.target = %s", (oid,)
+            "select a.mapping - 'checked' from audit_private.attachment as a where a.target = %s",
+            (oid,),
         )
     except psycopg.Error as error:
         raise _naming(error, mapping) from error

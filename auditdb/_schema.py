@@ -46,7 +46,9 @@ def _read(name: str) -> str:
     try:
         return sql_directory().joinpath(*name.split("/")).read_text("utf-8")
     except OSError as error:
-        raise AuditError(f"{name} is missing: the package is incomplete, install it again") from error
+        raise AuditError(
+            f"{name} is missing: the package is incomplete, install it again"
+        ) from error
 
 
 def migrations() -> list[tuple[str, str]]:
@@ -77,7 +79,8 @@ def script() -> str:
         parts.append(
             "do $migration$\nbegin\n"
             "    if not exists (\n"
-            f"        select from audit_private.migration where migration_hash = '{mark}'\n    ) then\n"
+            f"        select from audit_private.migration\n"
+            f"        where migration_hash = '{mark}'\n    ) then\n"
             f"        execute $statements$\n{text}$statements$;\n"
             "        insert into audit_private.migration\n"
             f"        values ('{mark}', '{identity}', now() at time zone 'utc');\n"

@@ -97,7 +97,7 @@ def says(entry: str, name: str) -> bool:
 
 
 def is_secret(name: str) -> bool:
-    """Return whether attach redacts a column of this name unasked: audit_private.is_secret in Python.
+    """Return whether attach redacts a column of this name: audit_private.is_secret in Python.
 
     `auditdb detect` runs where auditdb is not installed yet.
 

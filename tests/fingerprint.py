@@ -12,7 +12,7 @@ QUERIES = {
             c.relforcerowsecurity, c.reloptions::text, obj_description(c.oid, 'pg_class'),
             pg_get_expr(c.relpartbound, c.oid),
             case when c.relkind = 'v' then pg_get_viewdef(c.oid) end
-        from pg_class as c where c.relnamespace = any ('{audit,audit_private}'::regnamespace[])""",
+        from pg_class as c where c.relnamespace::regnamespace::text ~ '^audit'""",
     "column": """
         select c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
             a.attidentity, a.attgenerated, a.attcollation::regcollation,
@@ -20,36 +20,37 @@ QUERIES = {
             col_description(c.oid, a.attnum)
         from pg_attribute as a join pg_class as c on c.oid = a.attrelid
             left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
-        where c.relnamespace = any ('{audit,audit_private}'::regnamespace[]) and a.attnum > 0 and not a.attisdropped""",
+        where c.relnamespace::regnamespace::text ~ '^audit'
+            and a.attnum > 0 and not a.attisdropped""",
     "constraint": """
         select conrelid::regclass, conname, pg_get_constraintdef(oid) from pg_constraint
-        where connamespace = any ('{audit,audit_private}'::regnamespace[])""",
+        where connamespace::regnamespace::text ~ '^audit'""",
     "index": """
         select indexrelid::regclass, pg_get_indexdef(indexrelid), indisvalid from pg_index
             join pg_class as c on c.oid = indexrelid
-        where c.relnamespace = any ('{audit,audit_private}'::regnamespace[])""",
+        where c.relnamespace::regnamespace::text ~ '^audit'""",
     "function": """
         select p.oid::regprocedure, p.prosrc, pg_get_function_sqlbody(p.oid), p.proacl::text,
             p.proowner::regrole, p.proconfig::text, p.provolatile, p.prosecdef, p.proparallel,
             pg_get_function_result(p.oid), pg_get_function_arguments(p.oid),
             obj_description(p.oid, 'pg_proc')
-        from pg_proc as p where p.pronamespace = any ('{audit,audit_private}'::regnamespace[])""",
+        from pg_proc as p where p.pronamespace::regnamespace::text ~ '^audit'""",
     "trigger": """
         select tgrelid::regclass, tgname, tgenabled, pg_get_triggerdef(t.oid) from pg_trigger as t
             join pg_class as c on c.oid = tgrelid
-        where c.relnamespace = any ('{audit,audit_private}'::regnamespace[])""",
+        where c.relnamespace::regnamespace::text ~ '^audit'""",
     "policy": """
         select polrelid::regclass, polname, polcmd, polpermissive, polroles::regrole[]::text,
             pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)
         from pg_policy join pg_class as c on c.oid = polrelid
-        where c.relnamespace = any ('{audit,audit_private}'::regnamespace[])""",
+        where c.relnamespace::regnamespace::text ~ '^audit'""",
     "type": """
         select typname, typtype, typowner::regrole, typacl::text, obj_description(oid, 'pg_type')
-        from pg_type where typnamespace = any ('{audit,audit_private}'::regnamespace[]) and typtype <> 'b'""",
+        from pg_type where typnamespace::regnamespace::text ~ '^audit' and typtype <> 'b'""",
     "sequence": """
         select seqrelid::regclass, seqtypid::regtype, seqstart, seqincrement, seqmax, seqcycle
         from pg_sequence join pg_class as c on c.oid = seqrelid
-        where c.relnamespace = any ('{audit,audit_private}'::regnamespace[])""",
+        where c.relnamespace::regnamespace::text ~ '^audit'""",
     "schema": """
         select nspname, nspowner::regrole, nspacl::text, obj_description(oid, 'pg_namespace')
         from pg_namespace where nspname = 'audit'""",

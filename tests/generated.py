@@ -27,7 +27,7 @@ select audit.attach('project', 'project',
 FUNCTIONS = """
 select pg_get_functiondef(p.oid), obj_description(p.oid, 'pg_proc')
 from pg_proc as p join audit_private.attachment as a on a.target = 'project'::regclass
-where p.pronamespace = any ('{audit,audit_private}'::regnamespace[])
+where p.pronamespace::regnamespace::text ~ '^audit'
     and p.proname ~ format('^(capture|read|organization)_%s(_[a-z]+)?$', a.id)
 order by array_position('{update,insert,delete,truncate}', substring(p.proname, '_([a-z]+)$')),
     p.proname
@@ -37,8 +37,8 @@ HEADER = """\
 
 What `audit.attach` writes for one table, made by `make reference`. Each operation has a function of
 its own, so that a connection compiles what it uses. It runs as `audit_owner`, and meets code of the
-application only by what runs as `audit_mapper` (`audit_private.read_1`, `audit_private.organization_1`), in a block
-that is rolled back.
+application only by what runs as `audit_mapper` (`audit_private.read_1`,
+`audit_private.organization_1`), in a block that is rolled back.
 """
 
 

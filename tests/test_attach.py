@@ -102,7 +102,9 @@ def test_attaching_again_with_other_options_replaces_the_mapping_and_is_an_event
 
 def test_detach_ends_capture_keeps_the_events_and_is_an_event(db: Database) -> None:
     own(db, "update membership set role = 'X' where user_id = 2")
-    id = value(db, "select id from audit_private.attachment where target = 'public.membership'::regclass")
+    id = value(
+        db, "select id from audit_private.attachment where target = 'public.membership'::regclass"
+    )
     own(
         db,
         "select audit.detach('public.membership')",
@@ -110,8 +112,9 @@ def test_detach_ends_capture_keeps_the_events_and_is_an_event(db: Database) -> N
     )
     assert db.actions() == ["membership.role_changed"]
     assert log(db)[-1][:2] == ("audit.detached", "public.membership")
-    left = f"""select (select count(*) from pg_proc where pronamespace = any ('{audit,audit_private}'::regnamespace[])
-        and proname ~ '_{id}$') + (select count(*) from pg_trigger
+    left = f"""select (select count(*) from pg_proc
+        where pronamespace = 'audit_private'::regnamespace and proname ~ '_{id}$')
+        + (select count(*) from pg_trigger
         where tgrelid = 'membership'::regclass and not tgisinternal)"""
     assert value(db, left) == 0
     assert "is not attached" in refusal(db, "select audit.detach('public.membership')")
@@ -390,7 +393,7 @@ def test_view_may_say_who_the_admins_are(db: Database) -> None:
 def test_attach_and_detach_give_up_on_a_busy_table_before_they_stop_its_writers(
     db: Database,
 ) -> None:
-    unbounded = """select count(*) from pg_proc where pronamespace = any ('{audit,audit_private}'::regnamespace[])
+    unbounded = """select count(*) from pg_proc where pronamespace::regnamespace::text ~ '^audit'
         and proname in ('attach_given', 'detach') and not prosrc || proconfig::text ~
             'lock_timeout(=|'', '')5s'"""
     assert value(db, unbounded) == 0

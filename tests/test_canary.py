@@ -147,7 +147,7 @@ def everything(conn: psycopg.Connection[Any]) -> str:
     """Return all rows of all tables of the audit schema, as an export would hold them."""
     tables = conn.execute(
         "select format('select t::text from %s as t', oid::regclass) from pg_class"
-        " where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind in ('r', 'p')"
+        " where relnamespace::regnamespace::text ~ '^audit' and relkind in ('r', 'p')"
     ).fetchall()
     return "\n".join(row for (query,) in tables for (row,) in conn.execute(query).fetchall())
 

@@ -1,4 +1,4 @@
-"""What must hold for every object of schema audit, whoever adds the next one."""
+"""What must hold for every object of both schemas, whoever adds the next one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 from tests.conftest import Database
 
-MIGRATIONS = Path(__file__).resolve().parent.parent / "sql" / "migrations"
+SQL = Path(__file__).resolve().parent.parent / "sql"
+MIGRATIONS = SQL / "migrations"
 
 ROLES = (
     "audit_owner", "audit_mapper", "audit_operator", "audit_writer", "audit_reader",
@@ -30,7 +31,8 @@ def found(db: Database, query: str) -> list[Any]:
     [
         pytest.param(
             """select oid::regclass::text from pg_class
-            where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind in ('r', 'p', 'v', 'm', 'S', 'f')
+            where relnamespace::regnamespace::text ~ '^audit'
+                and relkind in ('r', 'p', 'v', 'm', 'S', 'f')
                 and obj_description(oid, 'pg_class') is null
                 -- Of a column GENERATED AS IDENTITY, whose comment says it.
                 and not exists (select from pg_depend where classid = 'pg_class'::regclass
@@ -40,7 +42,8 @@ def found(db: Database, query: str) -> list[Any]:
         pytest.param(
             """select format('%s.%s', attrelid::regclass, attname)
             from pg_attribute join pg_class as c on c.oid = attrelid
-            where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind in ('r', 'p') and attnum > 0
+            where relnamespace::regnamespace::text ~ '^audit'
+                and relkind in ('r', 'p') and attnum > 0
                 and not attisdropped and col_description(attrelid, attnum) is null
                 -- The tables of yoyo are described as wholes.
                 and relname !~ '^migration' and not relispartition""",
@@ -48,13 +51,13 @@ def found(db: Database, query: str) -> list[Any]:
         ),
         pytest.param(
             """select oid::regprocedure::text from pg_proc
-            where pronamespace = any ('{audit,audit_private}'::regnamespace[])
+            where pronamespace::regnamespace::text ~ '^audit'
                 and obj_description(oid, 'pg_proc') is null""",
             id="functions",
         ),
         pytest.param(
             """select typname from pg_type as t
-            where typnamespace = any ('{audit,audit_private}'::regnamespace[]) and typtype in ('c', 'd', 'e', 'r')
+            where typnamespace::regnamespace::text ~ '^audit' and typtype in ('c', 'd', 'e', 'r')
                 and obj_description(oid, 'pg_type') is null
                 and not exists (select from pg_class where oid = typrelid and relkind <> 'c')""",
             id="types",
@@ -65,14 +68,54 @@ def test_every_object_has_a_comment(db: Database, uncommented: str) -> None:
     assert found(db, uncommented) == []
 
 
+# What people call: the reference manual that \df audit.* prints.
+PUBLIC = {
+    "attach", "attest", "clear_context", "create_key", "current_context", "define_action",
+    "define_kind", "detach", "doctor", "list_keys", "list_members", "list_partitions",
+    "list_tables", "maintain", "mend_columns", "mend_guards", "reattach", "record_event",
+    "set_context", "version", "viewer_organization",
+}  # fmt: skip
+
+
+def test_the_public_schema_holds_what_people_call_or_read(db: Database) -> None:
+    functions = "select proname from pg_proc where pronamespace = 'audit'::regnamespace"
+    assert sorted(found(db, functions)) == sorted(PUBLIC)
+    # Somebody may call each, and read each table but the source of ids.
+    people = "'{audit_operator,audit_writer,audit_reader,audit_auditor}'::regrole[]"
+    unused = f"""
+        select proname from pg_proc where pronamespace = 'audit'::regnamespace and not exists (
+            select from aclexplode(proacl) where grantee = any ({people}))
+        union all
+        select relname from pg_class
+        where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p', 'v')
+            and not relispartition and not exists (
+                select from aclexplode(relacl) where grantee = any ({people}))"""
+    assert found(db, unused) == []
+
+
+def test_a_dump_of_the_public_schema_has_the_whole_log(db: Database) -> None:
+    outside = """select relid::regclass::text from pg_partition_tree('audit.event')
+        join pg_class as c on c.oid = relid where relnamespace <> 'audit'::regnamespace"""
+    assert found(db, outside) == []
+
+
+def test_the_manifest_names_each_file_once() -> None:
+    named = [
+        line for line in (SQL / "manifest").read_text().splitlines() if not line.startswith("#")
+    ]
+    files = {path.relative_to(SQL).as_posix() for path in SQL.rglob("*.sql")}
+    apart = {"bootstrap.sql"} | {f"migrations/{path.name}" for path in MIGRATIONS.glob("*.sql")}
+    assert sorted(named) == sorted(files - apart)
+
+
 def test_every_function_pins_its_search_path(db: Database) -> None:
     assert (
         found(
             db,
-            # audit_private.exactly names nothing, and a body that was parsed when it was created finds
-            # nothing when it runs: neither would be inlined with a setting.
+            # audit_private.exactly names nothing, and a body that was parsed when it was created
+            # finds nothing when it runs: neither would be inlined with a setting.
             """select oid::regprocedure::text from pg_proc
-        where pronamespace = any ('{audit,audit_private}'::regnamespace[])
+        where pronamespace::regnamespace::text ~ '^audit'
             and not coalesce(proconfig @> '{"search_path=pg_catalog, pg_temp"}', false)
             and not (proname = 'exactly' and prosrc = 'select value' and not prosecdef)
             and not (prosqlbody is not null and not prosecdef)""",
@@ -84,7 +127,7 @@ def test_every_function_pins_its_search_path(db: Database) -> None:
 def test_every_function_reads_its_backslashes_alike_in_every_session(db: Database) -> None:
     # Where strings do not conform, a pattern that is no parsed body loses its backslashes.
     read_late = """select oid::regprocedure::text from pg_proc
-        where pronamespace = any ('{audit,audit_private}'::regnamespace[]) and prosqlbody is null
+        where pronamespace::regnamespace::text ~ '^audit' and prosqlbody is null
             and not coalesce(proconfig @> '{standard_conforming_strings=on}', false)"""
     with psycopg.connect(db.dsn) as conn:
         query = read_late.replace("::regprocedure::text", "::regprocedure::text, prosrc")
@@ -117,16 +160,17 @@ def test_public_holds_nothing(db: Database) -> None:
             """
         select object from (
             select oid::regclass::text, coalesce(relacl, acldefault('r', relowner)) from pg_class
-            where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind in ('r', 'p', 'v', 'm', 'f')
+            where relnamespace::regnamespace::text ~ '^audit'
+                and relkind in ('r', 'p', 'v', 'm', 'f')
             union all
             select oid::regclass::text, coalesce(relacl, acldefault('S', relowner)) from pg_class
-            where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind = 'S'
+            where relnamespace::regnamespace::text ~ '^audit' and relkind = 'S'
             union all
             select oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner)) from pg_proc
-            where pronamespace = any ('{audit,audit_private}'::regnamespace[])
+            where pronamespace::regnamespace::text ~ '^audit'
             union all
             select typname::text, coalesce(typacl, acldefault('T', typowner)) from pg_type as t
-            where typnamespace = any ('{audit,audit_private}'::regnamespace[]) and typtype in ('c', 'd', 'e', 'r')
+            where typnamespace::regnamespace::text ~ '^audit' and typtype in ('c', 'd', 'e', 'r')
                 and not exists (select from pg_class where oid = typrelid and relkind <> 'c')
             union all
             select nspname::text, coalesce(nspacl, acldefault('n', nspowner)) from pg_namespace
@@ -157,7 +201,7 @@ def test_the_schema_belongs_to_audit_owner_who_alone_creates_in_it(empty_db: Dat
 
 def test_every_table_of_the_log_outlives_a_crash(db: Database) -> None:
     lost = """select oid::regclass::text from pg_class
-        where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relpersistence <> 'p'"""
+        where relnamespace::regnamespace::text ~ '^audit' and relpersistence <> 'p'"""
     assert found(db, lost) == []
 
 
@@ -168,7 +212,7 @@ def test_nobody_but_audit_owner_holds_more_than_select_on_a_table(db: Database) 
             """
         select distinct format('%s: %s to %s', c.oid::regclass, privilege_type, grantee::regrole)
         from pg_class as c, aclexplode(relacl)
-        where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and grantee <> relowner
+        where relnamespace::regnamespace::text ~ '^audit' and grantee <> relowner
             and privilege_type <> 'SELECT'
             and not (relname = 'request' and privilege_type = 'INSERT')""",
         )
@@ -209,9 +253,9 @@ def test_everything_belongs_to_audit_owner_and_what_runs_expressions_to_audit_ma
 ) -> None:
     owned = """select owner::regrole || ' ' || name from (
             select relowner, oid::regclass::text from pg_class
-            where relnamespace = any ('{audit,audit_private}'::regnamespace[])
+            where relnamespace::regnamespace::text ~ '^audit'
             union all select proowner, proname from pg_proc
-            where pronamespace = any ('{audit,audit_private}'::regnamespace[])
+            where pronamespace::regnamespace::text ~ '^audit'
         ) as o (owner, name) where owner <> 'audit_owner'::regrole"""
     others = found(db, owned)
     assert others != []
@@ -225,7 +269,9 @@ def test_everything_belongs_to_audit_owner_and_what_runs_expressions_to_audit_ma
 
 
 def test_every_view_asks_with_the_rights_of_its_reader(db: Database) -> None:
-    views = "select oid::regclass::text from pg_class where relnamespace = any ('{audit,audit_private}'::regnamespace[])"
+    views = (
+        "select oid::regclass::text from pg_class where relnamespace::regnamespace::text ~ '^audit'"
+    )
     assert len(found(db, f"{views} and relkind = 'v'")) >= 9
     assert (
         found(

@@ -64,7 +64,9 @@ class Application:
 
     def may_read(self, organization: str, user: str) -> bool:
         with psycopg.connect(self.db.dsn) as conn:
-            row = conn.execute("select audit_private.is_admin(%s, %s)", (organization, user)).fetchone()
+            row = conn.execute(
+                "select audit_private.is_admin(%s, %s)", (organization, user)
+            ).fetchone()
         assert row is not None
         return bool(row[0])
 

@@ -198,7 +198,8 @@ LOG = {
         " alter function %1$s cost 100', tgfoid::regprocedure) from pg_trigger"
         " where tgrelid = 'api_key'::regclass"
         " and tgname = 'auditdb_insert'); end $$",
-        "functions", "audit.capture_", "was altered or granted, and put back", severity="warning",
+        "functions", "audit_private.capture_", "was altered or granted, and put back",
+        severity="warning",
         mended_by=OWNER,
     ),
     "a_capture_function_that_does_nothing": Damage(
@@ -206,7 +207,7 @@ LOG = {
         " plpgsql stable security definer as ''begin return null; end''', tgfoid::regprocedure)"
         " from pg_trigger where tgrelid = 'api_key'::regclass"
         " and tgname = 'auditdb_insert'); end $$",
-        "functions", "audit.capture_", "is not as it was installed", mended_by=OWNER,
+        "functions", "audit_private.capture_", "is not as it was installed", mended_by=OWNER,
     ),
 }  # fmt: skip
 
@@ -217,7 +218,8 @@ GRANTS = {
     ),
     "a_column_opened": Damage(
         "grant select (secret) on audit_private.signing_key to app",
-        "grants", "SELECT (secret) on table audit_private.signing_key to app", "was not granted by auditdb",
+        "grants", "SELECT (secret) on table audit_private.signing_key to app",
+        "was not granted by auditdb",
     ),
     "a_partition_opened": Damage(
         "grant insert on audit.event_default to audit_writer",
@@ -320,7 +322,8 @@ TABLES = {
         "keys", "key ", "is 100 days old", severity="warning", mended_by=OWNER,
     ),
     "no_key": Damage(
-        "delete from audit_private.signing_key", "keys", "audit_private.signing_key", "there is no signing key",
+        "delete from audit_private.signing_key", "keys", "audit_private.signing_key",
+        "there is no signing key",
         severity="notice", mended_by=OWNER,
     ),
 }  # fmt: skip
@@ -430,8 +433,8 @@ def test_a_dangerous_role_is_found_and_mended(healthy: Database, damage: Damage)
 def test_one_who_reads_all_data_reads_no_key_and_no_event(healthy: Database) -> None:
     with rolled_back(healthy) as conn:
         run(conn, "grant pg_read_all_data, pg_write_all_data to app; set role app")
-        for table in ("signing_key", "event"):
-            assert conn.execute(f"select * from audit.{table}".encode()).fetchall() == []
+        for table in ("audit_private.signing_key", "audit.event"):
+            assert conn.execute(f"select * from {table}".encode()).fetchall() == []
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
             run(conn, "insert into audit_private.signing_key values ('mine', 'x')")
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
@@ -698,7 +701,10 @@ def test_code_of_the_application_behind_a_column_is_noticed(healthy: Database) -
 
 
 def test_an_older_key_that_still_signs_is_found(healthy: Database) -> None:
-    run(healthy.connect(), "update audit_private.signing_key set created_at = now() - interval '20 days'")
+    run(
+        healthy.connect(),
+        "update audit_private.signing_key set created_at = now() - interval '20 days'",
+    )
     run(healthy.connect(), "insert into audit_private.signing_key values"
         " ('new', 'x', now() - interval '9 days')")  # fmt: skip
     [finding] = diagnose(healthy)
@@ -714,7 +720,11 @@ def test_an_older_key_that_still_signs_is_found(healthy: Database) -> None:
 def test_servers_with_holes_in_row_level_security_are_found(
     empty_db: Database, version: int, vulnerable: bool
 ) -> None:
-    rows = empty_db.connect().execute("select * from audit_private.check_server(%s)", [version]).fetchall()
+    rows = (
+        empty_db.connect()
+        .execute("select * from audit_private.check_server(%s)", [version])
+        .fetchall()
+    )
     assert (len(rows) == 1) is vulnerable
 
 

@@ -163,7 +163,9 @@ def tokens(board: Database) -> dict[str, Callable[[str, str], str]]:
         row = conn.execute("select audit.create_key()").fetchone()
         assert row is not None
         retired = str(row[0])
-        conn.execute("update audit_private.signing_key set retires_at = now() - interval '1 second'")
+        conn.execute(
+            "update audit_private.signing_key set retires_at = now() - interval '1 second'"
+        )
     good = board.key
     return {
         "good": lambda user, org: sign(good, user, org),

@@ -118,7 +118,9 @@ def test_sql_and_python_judge_thousands_of_names_alike(conn: psycopg.Connection[
     names = generated_names()
     assert len(names) > 5000
     told = conn.execute(
-        "select n, audit_private.is_secret(n), audit_private.normal_name(n) from unnest(%s::text[]) as n", [names]
+        "select n, audit_private.is_secret(n), audit_private.normal_name(n)"
+        " from unnest(%s::text[]) as n",
+        [names],
     ).fetchall()
     assert {n: (secret, normal) for n, secret, normal in told} == {
         n: (is_secret(n), normal_name(n)) for n in names
@@ -208,7 +210,9 @@ def _same_columns(conn: psycopg.Connection[Any]) -> None:
     catalog = _catalog.read(conn)
     for table in catalog.tables.values():
         for kind in ("record", "user", "api_key"):
-            told = one(conn, "select audit_private.secret_columns(%s::oid::regclass, %s)", table.oid, kind)
+            told = one(
+                conn, "select audit_private.secret_columns(%s::oid::regclass, %s)", table.oid, kind
+            )
             assert secret_columns(catalog, table, kind) == set(told), (table.sql, kind)
 
 
@@ -570,6 +574,7 @@ def test_looking_at_names_of_columns_alone_would_leave_canaries(
     conn: psycopg.Connection[Any],
 ) -> None:
     # What capture did before: the canaries of this file are hidden from it.
-    naive = """select jsonb_object_agg(key, case when audit_private.is_secret(key) then '"[redacted]"'
+    naive = """select jsonb_object_agg(key,
+            case when audit_private.is_secret(key) then '"[redacted]"'
         else value end)::text from jsonb_each(jsonb_build_object('note', %s::text))"""
     assert sum(holds(one(conn, naive, text)) for text in TEXTS.values()) > 50

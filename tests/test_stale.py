@@ -31,11 +31,13 @@ def as_owner(db: Database, statements: str) -> None:
 # Each stands in the way of the release: a call that is ambiguous, an argument of another name, a
 # default too many, another result, functions that call each other.
 OLDER = {
-    "ambiguous": """create function audit_private.is_secret(column_name text, kind text default null)
+    "ambiguous": """create function
+            audit_private.is_secret(column_name text, kind text default null)
         returns boolean language sql immutable return false""",
     "argument renamed": """drop function audit_private.guard(regclass);
         create function audit_private.guard(relation regclass) returns void language sql as ''""",
-    "default removed": """create or replace function audit_private.guard(target regclass default null)
+    "default removed": """create or replace function
+            audit_private.guard(target regclass default null)
         returns void language plpgsql as 'begin end'""",
     "result changed": """drop function audit.list_keys();
         create function audit.list_keys() returns text language sql as 'select null'""",
@@ -79,7 +81,10 @@ def test_without_setting_aside_an_older_function_fails_the_install(
 
 
 def test_functions_keep_their_oid_whatever_is_set_aside(db: Database) -> None:
-    query = "select proname, oid from pg_proc where pronamespace = any ('{audit,audit_private}'::regnamespace[]) order by 2"
+    query = (
+        "select proname, oid from pg_proc"
+        " where pronamespace::regnamespace::text ~ '^audit' order by 2"
+    )
     conn = db.connect()
     before = conn.execute(query).fetchall()
     as_owner(db, OLDER["ambiguous"])
@@ -91,7 +96,7 @@ def test_functions_of_tables_that_are_detached_go_and_of_attached_ones_stay(db: 
     as_owner(db, "create function audit_private.image_999() returns int language sql return 1")
     auditdb.install(db.dsn)
     conn = db.connect()
-    names = "select proname from pg_proc where pronamespace = any ('{audit,audit_private}'::regnamespace[])"
+    names = "select proname from pg_proc where pronamespace::regnamespace::text ~ '^audit'"
     found = {name for (name,) in conn.execute(names)}
     assert "image_999" not in found
     assert {"capture_1_insert", "read_4", "admin_1"} <= found

@@ -212,5 +212,5 @@ def test_view_without_security_invoker_would_show_everything(db: Database) -> No
 def test_every_view_is_tested_here(db: Database) -> None:
     with db.connect() as conn:
         found = conn.execute("""select relname from pg_class
-            where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind = 'v'""").fetchall()
+            where relnamespace::regnamespace::text ~ '^audit' and relkind = 'v'""").fetchall()
     assert {name for (name,) in found} == set(VIEWS)

@@ -713,7 +713,8 @@ MAINTENANCE = [
 ]  # fmt: skip
 INTERNAL = [
     "audit_private.drop_months('10 years')", "audit_private.drain()", "audit_private.regenerate()",
-    "audit_private.finish_install()", "audit_private.guard('audit.event')", "audit_private.generate(1)",
+    "audit_private.finish_install()", "audit_private.guard('audit.event')",
+    "audit_private.generate(1)",
     "audit_private.record_own('x', null, null, null)", "audit_private.hmac_sha256('', '')",
     "audit_private.is_admin('1', '1')",
     "audit_private.rescue('INSERT', 1, 1, '{}', '')", "audit_private.admin_1('1', '1')",
@@ -763,7 +764,8 @@ def test_retention_never_reaches_the_present(arena: Arena, keep: str) -> None:
         "insert into audit.event (action, result, actor_type, source)"
         " values ('a.b', 'success', 'user', 'web')",
         "insert into audit_private.signing_key (id, secret) values ('mine', 'mine')",
-        "insert into audit_private.attachment (target, kind, mapping) values ('pg_class', 'x', '{}')",
+        "insert into audit_private.attachment (target, kind, mapping)"
+        " values ('pg_class', 'x', '{}')",
         "insert into audit_private.attestation (occasion, scope, kind, relation, name)"
         " values ('x', 'audit.event', 'x', 'audit.event', 'x')",
     ],
@@ -777,17 +779,25 @@ def test_one_who_may_write_all_data_writes_none_of_the_log(arena: Arena, stateme
 
 
 @attack(GROUP, "pg_write_all_data: keys, mappings and events", outcome="B", twin=True)
-@pytest.mark.parametrize("table", ["event", "signing_key", "attachment", "attestation"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        "audit.event",
+        "audit_private.signing_key",
+        "audit_private.attachment",
+        "audit_private.attestation",
+    ],
+)
 def test_one_who_may_write_all_data_changes_none_of_the_log(arena: Arena, table: str) -> None:
     assert arena.key
     with arena.trial() as conn:
         conn.execute("grant pg_write_all_data, pg_read_all_data to stranger")
         act(conn, "stranger")
-        for statement in (f"delete from audit.{table}", f"update audit.{table} set id = id"):
+        for statement in (f"delete from {table}", f"update {table} set id = id"):
             with contextlib.suppress(psycopg.Error), conn.transaction():
                 assert conn.execute(statement.encode()).rowcount == 0
         look(conn)
-        left = conn.execute(f"select count(*) as n from audit.{table}".encode()).fetchone()
+        left = conn.execute(f"select count(*) as n from {table}".encode()).fetchone()
         assert left is not None and left["n"] > 0
         conn.execute("grant pg_write_all_data to naive_reader")
         conn.execute("alter table naive.log disable row level security")

@@ -535,7 +535,9 @@ def test_a_lock_that_code_gave_up_is_taken_again(db: Database, road: str | None)
 @attack(GROUP, GIVEN_UP, outcome="B")
 def test_a_lock_that_another_got_hold_of_is_named(db: Database) -> None:
     conn, other = login(db, None), login(db, None)
-    held = conn.execute("select pg_advisory_lock(667010), audit_private.held_locks() as v").fetchone()
+    held = conn.execute(
+        "select pg_advisory_lock(667010), audit_private.held_locks() as v"
+    ).fetchone()
     conn.execute("select pg_advisory_unlock_all()")
     other.execute("select pg_advisory_lock(667010)")
     assert held is not None

@@ -102,7 +102,9 @@ def test_an_identifier_is_the_same_on_every_rung(
         assert targets == {identifier}
     else:
         key = row.split(", '")[0] if "||" not in row else row.rsplit(", ", 1)[0]
-        digest = db.connect().execute(f"select array[audit_private.digest({key})]".encode()).fetchone()
+        digest = (
+            db.connect().execute(f"select array[audit_private.digest({key})]".encode()).fetchone()
+        )
         assert digest == ([*targets],)
 
 

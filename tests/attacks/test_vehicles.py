@@ -347,7 +347,8 @@ REFUSED = {
     "an extension's home": ("app_owner", "create extension plpgsql schema audit"),
     "a table in the schema": ("app_owner", "create table audit.mine (i int)"),
     "a view in the schema": ("other_owner", "create view audit.log2 as select 1"),
-    "a function in the schema": ("other_owner", "create function audit_private.append(int) returns int"
+    "a function in the schema": ("other_owner",
+                                 "create function audit_private.append(int) returns int"
                                  " language sql as 'select 1'"),
     "an operator in the schema": ("other_owner", "create operator audit.= (leftarg = int4,"
                                   " rightarg = text, function = playground.f)"),
@@ -385,7 +386,8 @@ REFUSED = {
     "a lock of the attachments": ("oper", "lock table audit_private.attachment in exclusive mode"),
     "vacuum's truncation": ("oper", "truncate audit_private.attestation"),
     "the keys copied": ("oper", "copy audit_private.signing_key to stdout"),
-    "the keys by a cursor": ("oper", "declare c cursor for select * from audit_private.signing_key"),
+    "the keys by a cursor": ("oper",
+                             "declare c cursor for select * from audit_private.signing_key"),
     "the keys by a partition of nothing": ("app_auditor", "select tableoid, * from"
                                            " only audit_private.signing_key"),
     "the keys by a rule": ("app_auditor", "create table playground.k as"
@@ -671,7 +673,8 @@ def test_a_context_changes_nothing_that_the_server_knows(arena: Arena, context: 
 
 
 @attack(FORGE, "SET ROLE audit_owner by the installing role, after install", outcome="B")
-@pytest.mark.parametrize("target", ["audit.event", "audit_private.signing_key", "audit_private.attachment",
+@pytest.mark.parametrize("target", ["audit.event", "audit_private.signing_key",
+                                    "audit_private.attachment",
                                     "audit.event_default", "audit.log", "pg_catalog.pg_class",
                                     "information_schema.tables"])  # fmt: skip
 @pytest.mark.parametrize("kind", ["admin", "thing", "membership"])
