@@ -10,25 +10,26 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeAlias
 from weakref import WeakSet
 
 import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.pq import Escaping
+from psycopg.types.json import Jsonb
 
 from auditdb._arguments import check_details
-from auditdb._details import without_secrets
+from auditdb._details import details_without_secrets
 from auditdb._session import (
-    AsyncBegun,
-    Begun,
+    AsyncOneQueryTransaction,
+    OneQueryTransaction,
     block,
     block_async,
     can_begin,
     check_connection,
     is_idle,
 )
-from auditdb._values import Id, as_json, as_text
+from auditdb._values import Id, as_text
 from auditdb.errors import InvalidInput
 
 # Each name says its schema: the session's search_path is the application's.
@@ -59,6 +60,8 @@ from pg_catalog.current_setting('auditdb.context', true) as before, audit.curren
 """
 # Those whose login has proved that it may set a context, which later ones do at less cost.
 _writers: WeakSet[Connection[Any] | AsyncConnection[Any]] = WeakSet()
+# Names and texts of those that are given, and `details`.
+Claim: TypeAlias = dict[str, Any]
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _ARGUMENTS = frozenset(("actor_id", "actor_type", "impersonator_id", "source", "organization_id"))
 ACTOR_TYPES = ("user", "api_key", "system", "database")
@@ -110,8 +113,8 @@ def context(
     """
     check_details("context()", details, _ARGUMENTS)
     check_connection(conn, is_async=False)
-    who = _parameters(actor_id, actor_type, impersonator_id, source, organization_id, details)
-    return _Context(conn, who)
+    claim = _claim(actor_id, actor_type, impersonator_id, source, organization_id, details)
+    return _Context(conn, claim)
 
 
 def context_async(
@@ -132,22 +135,24 @@ def context_async(
     """
     check_details("context_async()", details, _ARGUMENTS)
     check_connection(conn, is_async=True)
-    who = _parameters(actor_id, actor_type, impersonator_id, source, organization_id, details)
-    return _AsyncContext(conn, who)
+    claim = _claim(actor_id, actor_type, impersonator_id, source, organization_id, details)
+    return _AsyncContext(conn, claim)
 
 
 class _Context(AbstractContextManager[psycopg.Transaction]):
-    def __init__(self, conn: Connection[Any], who: dict[str, Any]) -> None:
+    __slots__ = ("_block", "_claim", "_conn")
+
+    def __init__(self, conn: Connection[Any], claim: Claim) -> None:
         self._conn = conn
-        self._who = who
+        self._claim = claim
 
     def __enter__(self) -> psycopg.Transaction:
-        conn, who = self._conn, self._who
+        conn, claim = self._conn, self._claim
         self._block: AbstractContextManager[psycopg.Transaction]
         if conn in _writers and can_begin(conn):
-            self._block = Begun(conn, _setting(conn, who))
+            self._block = OneQueryTransaction(conn, _setting(conn, claim))
         else:
-            self._block = _block(conn, who)
+            self._block = _block(conn, claim)
         return self._block.__enter__()
 
     def __exit__(self, *error: Any) -> bool | None:
@@ -155,17 +160,19 @@ class _Context(AbstractContextManager[psycopg.Transaction]):
 
 
 class _AsyncContext(AbstractAsyncContextManager[psycopg.AsyncTransaction]):
-    def __init__(self, conn: AsyncConnection[Any], who: dict[str, Any]) -> None:
+    __slots__ = ("_block", "_claim", "_conn")
+
+    def __init__(self, conn: AsyncConnection[Any], claim: Claim) -> None:
         self._conn = conn
-        self._who = who
+        self._claim = claim
 
     async def __aenter__(self) -> psycopg.AsyncTransaction:
-        conn, who = self._conn, self._who
+        conn, claim = self._conn, self._claim
         self._block: AbstractAsyncContextManager[psycopg.AsyncTransaction]
         if conn in _writers and can_begin(conn):
-            self._block = AsyncBegun(conn, _setting(conn, who))
+            self._block = AsyncOneQueryTransaction(conn, _setting(conn, claim))
         else:
-            self._block = _block_async(conn, who)
+            self._block = _block_async(conn, claim)
         return await self._block.__aenter__()
 
     async def __aexit__(self, *error: Any) -> bool | None:
@@ -173,8 +180,8 @@ class _AsyncContext(AbstractAsyncContextManager[psycopg.AsyncTransaction]):
 
 
 @contextmanager
-def _block(conn: Connection[Any], who: dict[str, Any]) -> Iterator[psycopg.Transaction]:
-    enter = (_ENTER if is_idle(conn) else _ENTER_INNER, who)
+def _block(conn: Connection[Any], claim: Claim) -> Iterator[psycopg.Transaction]:
+    enter = (_ENTER if is_idle(conn) else _ENTER_INNER, _parameters(claim))
     with block(conn, "audit_writer", enter, leave=RESTORE) as (transaction, _):
         _writers.add(conn)
         yield transaction
@@ -182,31 +189,29 @@ def _block(conn: Connection[Any], who: dict[str, Any]) -> Iterator[psycopg.Trans
 
 @asynccontextmanager
 async def _block_async(
-    conn: AsyncConnection[Any], who: dict[str, Any]
+    conn: AsyncConnection[Any], claim: Claim
 ) -> AsyncIterator[psycopg.AsyncTransaction]:
-    enter = (_ENTER if is_idle(conn) else _ENTER_INNER, who)
+    enter = (_ENTER if is_idle(conn) else _ENTER_INNER, _parameters(claim))
     async with block_async(conn, "audit_writer", enter, leave=RESTORE) as (transaction, _):
         _writers.add(conn)
         yield transaction
 
 
-def _setting(conn: Connection[Any] | AsyncConnection[Any], who: dict[str, Any]) -> bytes:
+def _setting(conn: Connection[Any] | AsyncConnection[Any], claim: Claim) -> bytes:
     """Return the statement that does as `audit.set_context` does, at less cost.
 
     Raises:
         InvalidInput: the connection's encoding lacks a character.
     """
-    given = {
-        **who,
-        "actor_type": who["actor_type"] or "user",
-        "source": "web" if who["source"] is None else who["source"],
-        "details": _without_nulls(who["details"].obj or None),
-    }
-    context = _encode({key: value for key, value in given.items() if value is not None})
+    context = {"actor_type": "user", "source": "web", **claim}
+    if claim["details"]:
+        context["details"] = _without_nulls(claim["details"])
+    else:
+        del context["details"]
     # As psycopg: SQL_ASCII takes any bytes.
     encoding = conn.info.encoding.replace("ascii", "utf-8")
     try:
-        literal = Escaping(conn.pgconn).escape_literal(context.encode(encoding))
+        literal = Escaping(conn.pgconn).escape_literal(_encode(context).encode(encoding))
     except UnicodeEncodeError as error:
         raise InvalidInput(
             f"the client_encoding of the connection has no {error.object[error.start]!r}, which "
@@ -241,27 +246,38 @@ def check_actor_type(actor_type: str | None) -> None:
         raise InvalidInput(f"actor_type is {actor_type!r}; it is one of {', '.join(ACTOR_TYPES)}")
 
 
-def _parameters(
+def _claim(
     actor_id: Id | None,
     actor_type: str | None,
     impersonator_id: Id | None,
     source: str | None,
     organization_id: Id | None,
     details: Mapping[str, Any],
-) -> dict[str, Any]:
-    who = {
-        "actor_id": as_text("actor_id", actor_id),
-        "actor_type": as_text("actor_type", actor_type) or type_of(actor_id),
-        "impersonator_id": as_text("impersonator_id", impersonator_id),
-        "source": as_text("source", source),
-        "organization_id": as_text("organization_id", organization_id),
-    }
-    for name, value in who.items():
-        if value is not None and len(value) > 200:
-            raise InvalidInput(
-                f"{name} is longer than 200 characters; put long values into details"
-            )
-    check_actor_type(who["actor_type"])
-    given = as_json(details)
-    given.obj = without_secrets(given.obj)
-    return {**who, "details": given}
+) -> Claim:
+    """Return what was given, checked; without secrets."""
+    claim: Claim = {"details": details_without_secrets(details)}
+    if actor_id is not None:
+        claim["actor_id"] = _identifier("actor_id", actor_id)
+        claim["actor_type"] = "user"
+    if actor_type:
+        claim["actor_type"] = as_text("actor_type", actor_type)
+        check_actor_type(claim["actor_type"])
+    if impersonator_id is not None:
+        claim["impersonator_id"] = _identifier("impersonator_id", impersonator_id)
+    if source is not None:
+        claim["source"] = _identifier("source", source)
+    if organization_id is not None:
+        claim["organization_id"] = _identifier("organization_id", organization_id)
+    return claim
+
+
+def _identifier(name: str, value: Id) -> str:
+    text = as_text(name, value)
+    if len(text) > 200:
+        raise InvalidInput(f"{name} is longer than 200 characters; put long values into details")
+    return text
+
+
+def _parameters(claim: Claim) -> dict[str, Any]:
+    """Return the parameters of `_ENTER`."""
+    return {**dict.fromkeys(_ARGUMENTS), **claim, "details": Jsonb(claim["details"])}

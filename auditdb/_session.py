@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any, LiteralString, Self, TypeAlias
 
 import psycopg
-from psycopg import AsyncConnection, Connection, IsolationLevel
-from psycopg.abc import Params
-from psycopg.errors import InsufficientPrivilege
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg import AsyncConnection, Connection, IsolationLevel, generators
+from psycopg.abc import Params, PQGen
+from psycopg.errors import InsufficientPrivilege, error_from_result
+from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.rows import dict_row, tuple_row
 from psycopg.sql import Composed, Identifier
 from psycopg.types.json import set_json_loads
@@ -19,8 +19,11 @@ from psycopg.types.json import set_json_loads
 from auditdb._values import from_json
 from auditdb.errors import Refused, describe, from_psycopg
 
-# What `Begun` overrides is not public; a psycopg without it is served by `block`.
-_KNOWS_PSYCOPG = hasattr(psycopg.Transaction, "_get_enter_commands")
+# What `OneQueryTransaction` uses is not public; a psycopg without it is served by `block`.
+_KNOWS_PSYCOPG = hasattr(generators, "execute") and all(
+    hasattr(psycopg.Transaction, name) for name in ("_enter_gen", "_get_enter_commands")
+)
+_SUCCESS = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 
 Row: TypeAlias = dict[str, Any]
 Statement: TypeAlias = tuple[LiteralString | Composed, Params]
@@ -88,85 +91,83 @@ def _holds_any(conn: Connection[Any] | AsyncConnection[Any], roles: list[str]) -
         return cursor.fetchone() is not None
 
 
-class Begun(psycopg.Transaction):
-    """An outermost block whose BEGIN and first statement travel as one simple query.
+class OneQueryTransaction(psycopg.Transaction):
+    """An outermost transaction block whose BEGIN and first statement travel as one simple query.
 
     Costs the client less than `block`, which needs the rows of its statements.
     """
 
     def __init__(self, conn: Connection[Any], statement: bytes) -> None:
         super().__init__(conn)
-        self._statement = statement
-        self._autocommit = conn.autocommit
+        self._query = _begin(conn) + statement
 
     def __enter__(self) -> Self:
-        conn = self.connection
+        conn = self._conn
+        _check_unused(self)
         try:
-            if not self._autocommit:
-                # Or psycopg would send a BEGIN of its own before.
-                conn.autocommit = True
-            psycopg.Cursor(conn).execute(_begin(conn) + self._statement, prepare=False)
-            return super().__enter__()
+            with conn.lock:
+                conn.wait(_begin_gen(self, self._query))
         except BaseException as error:
             if _is_stuck(conn):
                 conn.close()
             if not conn.closed:
                 conn.rollback()
-                conn.autocommit = self._autocommit
             if isinstance(error, psycopg.Error):
                 raise from_psycopg(error) from error
             raise
-
-    def __exit__(self, *error: Any) -> bool:
-        try:
-            return super().__exit__(*error)
-        finally:
-            if not self._autocommit:
-                _end_autocommit(self.connection)
+        return self
 
     def _get_enter_commands(self) -> Iterator[bytes]:
-        return _begun(self)
+        return _has_begun(self)
 
 
-class AsyncBegun(psycopg.AsyncTransaction):
-    """A block as `Begun`."""
+class AsyncOneQueryTransaction(psycopg.AsyncTransaction):
+    """A block as `OneQueryTransaction`."""
 
     def __init__(self, conn: AsyncConnection[Any], statement: bytes) -> None:
         super().__init__(conn)
-        self._statement = statement
-        self._autocommit = conn.autocommit
+        self._query = _begin(conn) + statement
 
     async def __aenter__(self) -> Self:
-        conn = self.connection
+        conn = self._conn
+        _check_unused(self)
         try:
-            if not self._autocommit:
-                await conn.set_autocommit(True)
-            await psycopg.AsyncCursor(conn).execute(_begin(conn) + self._statement, prepare=False)
-            return await super().__aenter__()
+            async with conn.lock:
+                await conn.wait(_begin_gen(self, self._query))
         except BaseException as error:
             if _is_stuck(conn):
                 await conn.close()
             if not conn.closed:
                 await conn.rollback()
-                await conn.set_autocommit(self._autocommit)
             if isinstance(error, psycopg.Error):
                 raise from_psycopg(error) from error
             raise
-
-    async def __aexit__(self, *error: Any) -> bool:
-        try:
-            return await super().__aexit__(*error)
-        finally:
-            if not self._autocommit:
-                await _end_autocommit_async(self.connection)
+        return self
 
     def _get_enter_commands(self) -> Iterator[bytes]:
-        return _begun(self)
+        return _has_begun(self)
 
 
-def _begun(block: Begun | AsyncBegun) -> Iterator[bytes]:
-    """Make a transaction block of psycopg's that of a transaction which has begun already."""
-    block._outer_transaction, block._savepoint_name = True, ""
+def _check_unused(transaction: OneQueryTransaction | AsyncOneQueryTransaction) -> None:
+    if transaction._outer_transaction:
+        raise TypeError("transaction blocks can be used only once")
+
+
+def _begin_gen(
+    transaction: OneQueryTransaction | AsyncOneQueryTransaction, query: bytes
+) -> PQGen[None]:
+    """Send the query of a block, and let psycopg enter it when the server has begun it."""
+    pgconn = transaction.pgconn
+    pgconn.send_query(query)
+    for result in (yield from generators.execute(pgconn)):
+        if result.status not in _SUCCESS:
+            raise error_from_result(result, encoding=transaction._conn.info.encoding)
+    yield from transaction._enter_gen()
+
+
+def _has_begun(transaction: OneQueryTransaction | AsyncOneQueryTransaction) -> Iterator[bytes]:
+    """Make a block that psycopg enters that of a transaction which has begun already."""
+    transaction._outer_transaction, transaction._savepoint_name = True, ""
     return iter(())
 
 
@@ -251,7 +252,7 @@ async def block_async(
 
 
 def can_begin(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    """Return whether `Begun` serves: a pipeline takes no simple query."""
+    """Return whether `OneQueryTransaction` serves: a pipeline takes no simple query."""
     return _KNOWS_PSYCOPG and is_idle(conn) and not _in_pipeline(conn)
 
 

@@ -19,6 +19,19 @@ Id: TypeAlias = str | int | UUID
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
+def is_text(value: str) -> bool:
+    """Return whether PostgreSQL can store it: no NUL, no half of a surrogate pair."""
+    return not _NO_TEXT.search(value)
+
+
+@overload
+def as_text(name: str, value: Id) -> str: ...
+
+
+@overload
+def as_text(name: str, value: Id | None) -> str | None: ...
+
+
 def as_text(name: str, value: Id | None) -> str | None:
     """Return an identifier as text.
 
@@ -35,7 +48,7 @@ def as_text(name: str, value: Id | None) -> str | None:
             f"{name} is a {type(value).__name__}; give a string, an integer or a UUID"
         )
     text = str.__str__(value) if isinstance(value, str) else str(value)
-    if _NO_TEXT.search(text):
+    if not is_text(text):
         raise InvalidInput(f"{name} holds a NUL or half a surrogate pair, which is not text")
     return text
 
@@ -56,7 +69,7 @@ def as_json(value: Mapping[str, Any] | None) -> Jsonb | None:
     >>> as_json({"path": "/a\x00b", "took": float("nan")}).obj
     {'path': '/a�b', 'took': 'nan'}
     """
-    return None if value is None else Jsonb(_plain(value))
+    return None if value is None else Jsonb(plain(value))
 
 
 def from_json(data: bytes | str) -> Any:
@@ -79,7 +92,8 @@ def _number(digits: str) -> int | Decimal:
     return int(digits) if len(digits) < 4000 else Decimal(digits)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value as JSON holds it, as `as_json` does."""
     if type(value) is str:
         return _NO_TEXT.sub("\ufffd", value)
     if value is None or isinstance(value, bool | int):
@@ -87,8 +101,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, Mapping):
-        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+        return {plain(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     text = str.__str__(value) if isinstance(value, str) else str(value)
     return _NO_TEXT.sub("\ufffd", text)

@@ -494,14 +494,11 @@ def test_a_block_that_cannot_begin_leaves_no_transaction_open(
     def stopped(self: object) -> None:
         raise Stopped
 
-    async def stopped_async(self: object) -> None:
-        raise Stopped
-
     def work() -> None:
         conn = db.connect("app", autocommit=False)
         with context(conn, actor_id=7):
             pass
-        monkeypatch.setattr(psycopg.Transaction, "__enter__", stopped)
+        monkeypatch.setattr(psycopg.Transaction, "_enter_gen", stopped)
         with pytest.raises(Stopped), context(conn, actor_id=7):
             pytest.fail("the block was entered")
         assert conn.info.transaction_status == TransactionStatus.IDLE
@@ -511,7 +508,7 @@ def test_a_block_that_cannot_begin_leaves_no_transaction_open(
         conn = await psycopg.AsyncConnection.connect(db.conninfo("app"))
         async with context_async(conn, actor_id=7):
             pass
-        monkeypatch.setattr(psycopg.AsyncTransaction, "__aenter__", stopped_async)
+        monkeypatch.setattr(psycopg.AsyncTransaction, "_enter_gen", stopped)
         with pytest.raises(Stopped):
             async with context_async(conn, actor_id=7):
                 pytest.fail("the block was entered")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import select
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,12 @@ import psycopg
 import pytest
 
 from auditdb import Refused
-from auditdb._session import block, block_async
+from auditdb._session import (
+    AsyncOneQueryTransaction,
+    OneQueryTransaction,
+    block,
+    block_async,
+)
 from tests.conftest import Database
 
 FAILS: Any = ("select 1 / 0", ())
@@ -95,3 +102,59 @@ def test_an_interrupt_of_the_asynchronous_form_stays_one(
 
     monkeypatch.setattr(psycopg.AsyncPipeline, "_exit_gen", interrupted)
     asyncio.run(work())
+
+
+SLEEP = b"select pg_sleep(60)"
+
+
+def wait_until_asleep(db: Database, pid: int) -> None:
+    """Return when the server has begun to sleep."""
+    query = "select wait_event from pg_stat_activity where pid = %s"
+    with psycopg.connect(db.conninfo(), autocommit=True) as watcher:
+        while watcher.execute(query, [pid]).fetchone() != ("PgSleep",):
+            pass
+
+
+def test_an_interrupt_on_the_way_into_the_block_leaves_the_connection_usable(db: Database) -> None:
+    conn = db.connect("app", autocommit=False)
+
+    def interrupt(pid: int) -> None:
+        wait_until_asleep(db, pid)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, args=[conn.info.backend_pid])
+    thread.start()
+    with pytest.raises(KeyboardInterrupt), OneQueryTransaction(conn, SLEEP):
+        pytest.fail("the block was entered")
+    thread.join()
+    with conn.transaction():
+        assert conn.execute("select 1").fetchone() == (1,)
+
+
+def test_a_cancelled_task_on_the_way_into_the_block_leaves_the_connection_usable(
+    db: Database,
+) -> None:
+    async def work() -> None:
+        async with await psycopg.AsyncConnection.connect(db.conninfo("app")) as conn:
+
+            async def enter() -> None:
+                async with AsyncOneQueryTransaction(conn, SLEEP):
+                    pytest.fail("the block was entered")
+
+            task = asyncio.create_task(enter())
+            await asyncio.to_thread(wait_until_asleep, db, conn.info.backend_pid)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            async with conn.transaction():
+                await conn.execute("select 1")
+
+    asyncio.run(work())
+
+
+def test_a_block_is_entered_only_once(db: Database) -> None:
+    conn = db.connect("app")
+    with OneQueryTransaction(conn, b"select 1") as transaction:
+        with pytest.raises(TypeError, match="only once"), transaction:
+            pytest.fail("the block was entered")
+        conn.execute("select 1")
