@@ -18,9 +18,7 @@ from psycopg import AsyncConnection, Connection
 from psycopg.pq import Escaping
 from psycopg.types.json import Jsonb
 
-from auditdb._arguments import check_details
-from auditdb._details import details_without_secrets
-from auditdb._session import (
+from auditdb.connection.begin import (
     AsyncOneQueryTransaction,
     OneQueryTransaction,
     block,
@@ -29,8 +27,10 @@ from auditdb._session import (
     check_connection,
     is_idle,
 )
-from auditdb._values import Id, as_text
 from auditdb.errors import InvalidInput
+from auditdb.values.arguments import check_details
+from auditdb.values.convert import Id, as_text
+from auditdb.values.details import details_without_secrets
 
 # Each name says its schema: the session's search_path is the application's.
 # Outside of a transaction no context can be in force.

@@ -17,11 +17,11 @@ from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import scalar_row
 
-from auditdb._arguments import MEANT, unexpected
 from auditdb._context import RESTORE, check_actor_type, type_of
-from auditdb._session import Row, Statement, block, block_async, check_connection, explained
-from auditdb._values import Id, as_json, as_text
+from auditdb.connection.begin import Row, Statement, block, block_async, check_connection, explained
 from auditdb.errors import InvalidInput
+from auditdb.values.arguments import MEANT, unexpected
+from auditdb.values.convert import Id, as_json, as_text
 
 # Each name says its schema: the session's search_path is the application's.
 # Where neither the call nor the context names an actor, it is the default one, if there is one.

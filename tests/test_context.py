@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from auditdb import ConnectionFailed, InvalidInput, Refused, context, context_async
-from auditdb._arguments import check_details
 from auditdb._context import _ARGUMENTS
-from auditdb._details import WORDS
-from auditdb._vocabulary import VOCABULARY, likes
+from auditdb.mapping.vocabulary import VOCABULARY, likes
+from auditdb.values.arguments import check_details
+from auditdb.values.details import WORDS
 from tests.conftest import Database
 from tests.trips import counted
 
@@ -207,7 +207,7 @@ def test_the_connection_is_as_before_in_and_after_the_block(db: Database, autoco
 def test_a_psycopg_of_other_make_enters_and_commits_as_well(
     workflow: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("auditdb._session._KNOWS_PSYCOPG", False)
+    monkeypatch.setattr("auditdb.connection.begin._KNOWS_PSYCOPG", False)
     conn = workflow.connect("app", autocommit=False)
     for _ in range(2):
         with context(conn, actor_id=7):
@@ -590,9 +590,9 @@ def test_the_words_of_secrets_are_those_of_the_vocabulary() -> None:
 
 def test_names_of_the_usual_details_load_no_vocabulary() -> None:
     code = (
-        "import sys; from auditdb._details import without_secrets;"
+        "import sys; from auditdb.values.details import without_secrets;"
         "without_secrets({'ip': 1, 'user_agent': 'x', 'request_id': 'y', 'reason': 'z'});"
-        "assert 'auditdb._vocabulary' not in sys.modules;"
+        "assert 'auditdb.mapping.vocabulary' not in sys.modules;"
         "assert without_secrets({'token': 1}) == {'token': '[redacted]'}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,8 +9,8 @@ import pytest
 from psycopg import errors as pg
 
 from auditdb import InvalidInput, Refused, doctor
-from auditdb._kinds import KINDS
-from auditdb._mapping_file import apply, load, plan
+from auditdb.mapping.file import apply, load, plan
+from auditdb.mapping.kinds import KINDS
 from tests import kinds
 from tests.conftest import Database
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditdb._mapping_file import OPTIONS, TableMapping, apply, load, plan, value
 from auditdb.errors import InvalidInput, Refused
+from auditdb.mapping.file import OPTIONS, TableMapping, apply, load, plan, value
 from tests.conftest import APPLICATION, Database
 
 FILE = """

@@ -19,9 +19,9 @@ from rich.text import Text
 
 import auditdb
 from auditdb import Event
-from auditdb._attach import attach
-from auditdb._plain import as_cell, as_json, is_plain, plain
 from auditdb.cli import main
+from auditdb.mapping.attach import attach
+from auditdb.values.plain import as_cell, as_json, is_plain, plain
 from tests.conftest import Database
 
 # ESC, C1's CSI, backspace, a bidirectional override, a zero-width space, a line separator, markup.

@@ -112,7 +112,7 @@ def test_anyone_else_sees_an_empty_log_even_as_superuser(
 def test_naive_twin_a_superuser_with_a_plain_members_token_sees_everything(
     told: Database,
 ) -> None:
-    from auditdb._token import mint
+    from auditdb.read.token import mint
 
     conn = told.connect()
     conn.execute("select set_config('auditdb.viewer', %s, false)", (mint(told.key, MEMBER, 1),))
@@ -392,7 +392,7 @@ def test_each_read_signs_a_fresh_token(db: Database, monkeypatch: pytest.MonkeyP
     write(db, 30)
     log = acme(db, lifetime=5)
     clock = [datetime.now(tz=UTC).timestamp()]
-    monkeypatch.setattr("auditdb._token.time.time", lambda: clock[0])
+    monkeypatch.setattr("auditdb.read.token.time.time", lambda: clock[0])
     assert len(log.page().events) == 30
     clock[0] -= 6
     assert log.page().events == []

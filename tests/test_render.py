@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from auditdb import Event
-from auditdb._render import change, print_table, who
+from auditdb.cli.render import change, print_table, who
 
 
 def event(**given: Any) -> Event:

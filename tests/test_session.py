@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from auditdb import Refused
-from auditdb._session import (
+from auditdb.connection.begin import (
     AsyncOneQueryTransaction,
     OneQueryTransaction,
     block,

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 import auditdb
-from auditdb import _schema
+from auditdb.operate import install
 from tests.conftest import Database
 from tests.fingerprint import fingerprint
 
@@ -69,8 +69,8 @@ def test_without_setting_aside_an_older_function_fails_the_install(
     db: Database, older: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_owner(db, OLDER[older])
-    naive = "\n".join(text for _, text in _schema._read("routines"))
-    monkeypatch.setattr(_schema, "routines", lambda: naive)
+    naive = "\n".join(text for _, text in install._read("routines"))
+    monkeypatch.setattr(install, "routines", lambda: naive)
     with pytest.raises(auditdb.AuditError):
         auditdb.install(db.dsn)
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from auditdb import InvalidInput
-from auditdb._token import mint
+from auditdb.read.token import mint
 from tests.conftest import Database
 from tests.viewer import sign
 
