@@ -1,11 +1,12 @@
 """An audit log for multi-tenant products on PostgreSQL."""
 
 from auditdb import auth
+from auditdb._attempt import attempt, attempt_async
 from auditdb._context import context, context_async
-from auditdb._record import attempt, attempt_async, record, record_async
+from auditdb._record import record, record_async
 from auditdb.errors import AuditError, ConnectionFailed, InvalidInput, Refused
 from auditdb.mapping.attach import attach, define_kind, detach
-from auditdb.read.query import Event, Page
+from auditdb.read.event import Event, Page
 from auditdb.read.reader import AsyncReader, Reader, auditor, auditor_async, reader, reader_async
 
 __version__ = "0.1.0"

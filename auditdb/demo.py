@@ -164,13 +164,13 @@ def _show_reading(out: Console, dsn: str, key: str) -> bool:
     """Print the log as an admin, a plain member and a stranger see it."""
     seen: dict[tuple[str, str], int] = {}
     with psycopg.connect(_as(dsn, "shop_reader")) as conn:
-        reading = auditdb.reader(conn, key=key, viewer="bob", organization="acme")
+        reading = auditdb.reader(conn, key=key, viewer_id="bob", organization_id="acme")
         events = list(reading.events())
         render.print_table(
             out, reversed(events), title="The log of Acme, as its admin bob reads it"
         )
         for viewer, organization in (("fay", "acme"), ("cat", "acme"), ("cat", "globex")):
-            other = auditdb.reader(conn, key=key, viewer=viewer, organization=organization)
+            other = auditdb.reader(conn, key=key, viewer_id=viewer, organization_id=organization)
             seen[viewer, organization] = sum(1 for _ in other.events())
     out.print()
     out.print(f"Acme's log, read by fay, a plain member:     {seen['fay', 'acme']} events")

@@ -22,7 +22,7 @@ from auditdb import (
     reader_async,
     record_async,
 )
-from auditdb.connection.begin import AsyncOneQueryTransaction
+from auditdb.connection.one_query import AsyncOneQueryTransaction
 from tests.conftest import Database
 
 RENAME = "update workflow set name = name || '.' where id = 1"
@@ -287,7 +287,7 @@ def test_a_reader_that_is_refused_or_lost_raises_as_its_twin(
     db: Database, autocommit: bool
 ) -> None:
     async def work(conn: AsyncConnection[Any]) -> None:
-        log = reader_async(conn, key=db.key, viewer=1, organization=1)
+        log = reader_async(conn, key=db.key, viewer_id=1, organization_id=1)
         with pytest.raises(Refused, match="grant audit_reader"):
             await log.page()
         with pytest.raises(InvalidInput, match="1 to 10000"):

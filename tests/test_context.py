@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from auditdb import ConnectionFailed, InvalidInput, Refused, context, context_async
-from auditdb._context import _ARGUMENTS
+from auditdb._claim import ARGUMENTS
 from auditdb.mapping.vocabulary import VOCABULARY, likes
 from auditdb.values.arguments import check_details
 from auditdb.values.details import WORDS
@@ -37,7 +37,7 @@ def workflow(db: Database) -> Database:
 def is_detail(name: str) -> bool:
     """Return whether a context takes the name for that of a detail."""
     try:
-        check_details("context()", {name: 1}, _ARGUMENTS)
+        check_details("context()", {name: 1}, ARGUMENTS)
     except TypeError:
         return False
     return name != "conn"
@@ -207,7 +207,7 @@ def test_the_connection_is_as_before_in_and_after_the_block(db: Database, autoco
 def test_a_psycopg_of_other_make_enters_and_commits_as_well(
     workflow: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("auditdb.connection.begin._KNOWS_PSYCOPG", False)
+    monkeypatch.setattr("auditdb.connection.one_query._KNOWS_PSYCOPG", False)
     conn = workflow.connect("app", autocommit=False)
     for _ in range(2):
         with context(conn, actor_id=7):

@@ -13,12 +13,8 @@ import psycopg
 import pytest
 
 from auditdb import Refused
-from auditdb.connection.begin import (
-    AsyncOneQueryTransaction,
-    OneQueryTransaction,
-    block,
-    block_async,
-)
+from auditdb.connection.begin import begin_with, begin_with_async
+from auditdb.connection.one_query import AsyncOneQueryTransaction, OneQueryTransaction
 from tests.conftest import Database
 
 FAILS: Any = ("select 1 / 0", ())
@@ -40,7 +36,10 @@ def test_an_error_that_comes_early_is_raised_and_not_logged(
 ) -> None:
     conn: Any = db.connect("app", autocommit=False)
     late: Any = Late(conn)
-    with pytest.raises(Refused, match="division by zero"), block(conn, "audit_writer", FAILS, late):
+    with (
+        pytest.raises(Refused, match="division by zero"),
+        begin_with(conn, "audit_writer", FAILS, late),
+    ):
         pytest.fail("the block was entered")
     assert caplog.messages == []
     assert conn.execute("select 1").fetchone() == (1,) and not conn.autocommit
@@ -53,7 +52,7 @@ def test_an_early_error_of_the_asynchronous_form_is_raised_and_not_logged(
         async with await psycopg.AsyncConnection.connect(db.conninfo("app")) as conn:
             late: Any = Late(conn)
             with pytest.raises(Refused, match="division by zero"):
-                async with block_async(conn, "audit_writer", FAILS, late):
+                async with begin_with_async(conn, "audit_writer", FAILS, late):
                     pytest.fail("the block was entered")
             assert not conn.autocommit
 
@@ -67,7 +66,7 @@ def test_a_connection_that_is_lost_early_is_not_logged(
     conn = db.connect("app")
     db.connect().execute("select pg_terminate_backend(%s)", (conn.info.backend_pid,))
     late: Any = Late(conn)
-    with pytest.raises(Exception, match="terminat"), block(conn, "audit_writer", FAILS, late):
+    with pytest.raises(Exception, match="terminat"), begin_with(conn, "audit_writer", FAILS, late):
         pytest.fail("the block was entered")
     assert caplog.messages == []
 
@@ -82,7 +81,7 @@ def test_an_interrupt_stays_one_and_a_connection_that_is_stuck_is_closed(
 ) -> None:
     conn = db.connect("app", autocommit=False)
     monkeypatch.setattr(psycopg.Pipeline, "_exit_gen", interrupted)
-    with pytest.raises(KeyboardInterrupt), block(conn, "audit_writer", ("select 1", ())):
+    with pytest.raises(KeyboardInterrupt), begin_with(conn, "audit_writer", ("select 1", ())):
         pytest.fail("the block was entered")
     assert conn.closed
 
@@ -94,7 +93,7 @@ def test_an_interrupt_of_the_asynchronous_form_stays_one(
         conn = await psycopg.AsyncConnection.connect(db.conninfo("app"))
         try:
             with pytest.raises(KeyboardInterrupt):
-                async with block_async(conn, "audit_writer", ("select 1", ())):
+                async with begin_with_async(conn, "audit_writer", ("select 1", ())):
                     pytest.fail("the block was entered")
             assert conn.closed
         finally:

@@ -11,7 +11,7 @@ import click
 import psycopg
 
 from auditdb.connection.address import connect
-from auditdb.values.plain import as_json, plain
+from auditdb.values.plain import plain, plain_json
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def connection(ctx: click.Context) -> Iterator[psycopg.Connection[Any]]:
 
 def print_json(value: object) -> None:
     """Print indented JSON."""
-    click.echo(as_json(value, indent=2))
+    click.echo(plain_json(value, indent=2))
 
 
 def print_lines(*lines: object) -> None:

@@ -26,7 +26,7 @@ class Failure(click.ClickException):
 
 
 @contextmanager
-def one_line() -> Iterator[None]:
+def errors_in_one_line() -> Iterator[None]:
     """Turn every error into a Failure: exit 1 for a refusal, 2 for invalid usage."""
     try:
         yield
@@ -48,7 +48,7 @@ def one_line() -> Iterator[None]:
         # What is left in the buffer would fail once more at the end of the process.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
-            # The reader of a pipe left, as head does; nothing is to be said to nobody.
+            # The reader of a pipe left, as head does; nothing is to be message to nobody.
             raise click.exceptions.Exit(0) from None
         raise Failure(f"cannot write the output: {error.strerror or error}", 1) from None
 
@@ -59,11 +59,11 @@ def _failure(error: AuditError, code: int) -> Failure:
 
 def _about_usage(error: click.ClickException) -> str:
     """Return what is wrong with what was typed, safe on a terminal, without a password."""
-    said = plain(without_password(" ".join(error.format_message().split())))
+    message = plain(without_password(" ".join(error.format_message().split())))
     context = error.ctx if isinstance(error, click.UsageError) else None
-    if context is None or "auditdb " in said or "Did you mean" in said:
-        return said
-    return f"{said.rstrip('.')}; see {context.command_path} --help"
+    if context is None or "auditdb " in message or "Did you mean" in message:
+        return message
+    return f"{message.rstrip('.')}; see {context.command_path} --help"
 
 
 class Cli(click.Group):
@@ -71,12 +71,12 @@ class Cli(click.Group):
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the command line; what its errors quote may be an address with a password."""
-        with one_line():
+        with errors_in_one_line():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with one_line():
+        with errors_in_one_line():
             return super().invoke(ctx)
 
     def resolve_command(

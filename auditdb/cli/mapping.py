@@ -52,7 +52,8 @@ def attach(
 ) -> None:
     """Capture the tables of a mapping file, or one."""
     from auditdb.cli.near import known_kinds, nearest
-    from auditdb.mapping.file import KindMapping, TableMapping, apply, load, plan
+    from auditdb.mapping.file import KindMapping, TableMapping, load
+    from auditdb.mapping.plan import apply, plan
 
     given = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items() if v}
     mappings: list[TableMapping | KindMapping]
@@ -68,8 +69,8 @@ def attach(
     for change in changes:
         print_lines(*str(change).splitlines())
     for kind in dict.fromkeys(c.kind for c in changes if c.verb in ("attach", "remap")):
-        if kind not in known and (meant := nearest(kind, KINDS)):
-            print_note(f"{kind!r} is a kind of your own; did you mean {meant!r}?")
+        if kind not in known and (suggestion := nearest(kind, KINDS)):
+            print_note(f"{kind!r} is a kind of your own; did you mean {suggestion!r}?")
 
 
 def _read(name: str) -> str:

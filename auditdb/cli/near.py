@@ -44,10 +44,10 @@ def nearest_action(action: str, known: Collection[str]) -> str | None:
         return None
     category, _, verb = action.partition(".")
     parts = [name.partition(".")[::2] for name in known]
-    meant = nearest(category, {c for c, _ in parts}) or category
-    verbs = {v for c, v in parts if c == meant}
+    suggestion = nearest(category, {c for c, _ in parts}) or category
+    verbs = {v for c, v in parts if c == suggestion}
     close = verb if verb in verbs else nearest(verb, verbs)
-    return f"{meant}.{close}" if close else None
+    return f"{suggestion}.{close}" if close else None
 
 
 def known_kinds(conn: psycopg.Connection[Any]) -> frozenset[str]:

@@ -13,7 +13,7 @@ from psycopg import Connection
 
 import auditdb
 from auditdb.cli.common import connection, print_note
-from auditdb.read.query import as_moment
+from auditdb.read.filters import as_moment
 
 NO_EVENTS = (
     "no events that this viewer may read; or the key, the viewer or the organisation is not valid"
@@ -38,18 +38,18 @@ def _key(file: str | None) -> str:
 
 
 @click.command()
-@click.option("--viewer", help="The user who reads, an admin of the organisation.")
+@click.option("--viewer-id", help="The user who reads, an admin of the organisation.")
 @click.option("--auditor", is_flag=True, help="Read as a member of audit_auditor, without a key.")
 @click.option(
-    "--organization", help="The organisation whose log is read. Default of auditors: all."
+    "--organization-id", help="The organisation whose log is read. Default of auditors: all."
 )
 @click.option("--key-file", metavar="FILE", help=KEY_HELP)
 @click.option("--action", help="Only this action, such as membership.role_changed.")
 @click.option("--category", help="Only this category, such as auth.")
-@click.option("--actor", help="Only what this actor, or impersonator, did.")
+@click.option("--actor-id", help="Only what this actor, or impersonator, did.")
 @click.option("--target-type", help="Only what was done to this kind of object.")
 @click.option("--target-id", help="Only what was done to this object.")
-@click.option("--subject", help="Only what is about this user.")
+@click.option("--subject-id", help="Only what is about this user.")
 @click.option("--result", type=click.Choice(["success", "failure", "denied"]))
 @click.option("--source", help="Only what came this way: web, api, saml, ...")
 @click.option("--since", metavar="TIME", help="From then on: 2026-01-31 or 2026-01-31T12:00Z.")
@@ -64,9 +64,9 @@ def _key(file: str | None) -> str:
 def log(
     ctx: click.Context,
     /,
-    viewer: str | None,
+    viewer_id: str | None,
     auditor: bool,
-    organization: str | None,
+    organization_id: str | None,
     key_file: str | None,
     limit: int,
     all_: bool,
@@ -86,7 +86,7 @@ def log(
     if all_ and ctx.get_parameter_source("limit") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--all and --limit exclude each other")
     _check_times(**filters)
-    read = _reading(viewer, auditor, organization, key_file)
+    read = _reading(viewer_id, auditor, organization_id, key_file)
     with connection(ctx) as conn:
         events = read(conn).events(batch=500 if all_ else min(limit, 500), **filters)
         if not _print(format_, events if all_ else islice(events, limit), csv_formulas == "keep"):
@@ -114,25 +114,27 @@ def _near_filters(
         ("category", category, {name.partition(".")[0] for name in actions}),
         ("source", source, SOURCES),
     ):
-        if given and given not in known and (meant := nearest(given, known, 0.6)):
-            yield f"{given!r} is no known {what}; did you mean {meant!r}?"
+        if given and given not in known and (suggestion := nearest(given, known, 0.6)):
+            yield f"{given!r} is no known {what}; did you mean {suggestion!r}?"
 
 
 def _reading(
-    viewer: str | None, auditor: bool, organization: str | None, key_file: str | None
+    viewer_id: str | None, auditor: bool, organization_id: str | None, key_file: str | None
 ) -> Callable[[Connection[Any]], auditdb.Reader]:
     """Return what makes the reader, or say which option is missing or one too many."""
-    if auditor and (viewer is not None or key_file is not None):
-        raise click.UsageError("--auditor reads without --viewer and --key-file")
+    if auditor and (viewer_id is not None or key_file is not None):
+        raise click.UsageError("--auditor reads without --viewer-id and --key-file")
     if auditor:
-        return lambda conn: auditdb.auditor(conn, organization=organization)
-    if viewer is None or organization is None:
-        missing = "--viewer" if viewer is None else "--organization"
+        return lambda conn: auditdb.auditor(conn, organization_id=organization_id)
+    if viewer_id is None or organization_id is None:
+        missing = "--viewer-id" if viewer_id is None else "--organization-id"
         raise click.UsageError(
-            f"{missing} is missing: give --viewer and --organization, or --auditor"
+            f"{missing} is missing: give --viewer-id and --organization-id, or --auditor"
         )
     key = _key(key_file)
-    return lambda conn: auditdb.reader(conn, key=key, viewer=viewer, organization=organization)
+    return lambda conn: auditdb.reader(
+        conn, key=key, viewer_id=viewer_id, organization_id=organization_id
+    )
 
 
 def _print(format_: str, events: Any, keep_formulas: bool) -> int:

@@ -12,12 +12,12 @@ from auditdb.cli.common import connection, print_note
 
 @click.command()
 @click.argument("action")
-@click.option("--organization", "organization_id", help="Organisation it belongs to.")
+@click.option("--organization-id", help="Organisation it belongs to.")
 @click.option("--target-type", help="Kind of object it was done to.")
 @click.option("--target-id", help="Identifier of that object.")
-@click.option("--subject", "subject_id", help="The user it is about.")
+@click.option("--subject-id", help="The user it is about.")
 @click.option("--result", type=click.Choice(["success", "failure", "denied"]), default="success")
-@click.option("--actor", "actor_id", help="Who did it. Default: the database role.")
+@click.option("--actor-id", help="Who did it. Default: the database role.")
 @click.option("--actor-type", type=click.Choice(["user", "api_key", "system", "database"]))
 @click.option("--source", default="cli", show_default=True, help="Way in.")
 @click.option("--detail", "details", multiple=True, metavar="NAME=VALUE", help="May be repeated.")
@@ -35,9 +35,8 @@ def record(ctx: click.Context, /, action: str, details: tuple[str, ...], **field
         raise click.UsageError("a --detail is given twice; give each name once")
     for name, value in fields.items():
         if value == "":
-            option = name.removesuffix("_id") if name != "target_id" else name
-            raise click.UsageError(f"--{option.replace('_', '-')} is empty; leave it out")
+            raise click.UsageError(f"--{name.replace('_', '-')} is empty; leave it out")
     with connection(ctx) as conn:
         click.echo(auditdb.record(conn, action, details=given or None, **fields))
-        if action not in ACTIONS and (meant := nearest_action(action, known_actions(conn))):
-            print_note(f"{action!r} is an action of your own; did you mean {meant!r}?")
+        if action not in ACTIONS and (suggestion := nearest_action(action, known_actions(conn))):
+            print_note(f"{action!r} is an action of your own; did you mean {suggestion!r}?")

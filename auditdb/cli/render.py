@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from auditdb.operate.status import Status
-from auditdb.read.query import Event
-from auditdb.values.plain import as_cell, as_json, plain
+from auditdb.read.event import Event
+from auditdb.values.plain import as_cell, plain, plain_json
 
 RESULT_STYLE = {"success": "green", "failure": "yellow", "denied": "red"}
 
@@ -38,18 +38,18 @@ def change(event: Event) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "-" if value is None else value if isinstance(value, str) else as_json(value)
+    text = "-" if value is None else value if isinstance(value, str) else plain_json(value)
     return text if len(text) <= 40 else text[:39] + "…"
 
 
-def who(event: Event) -> str:
+def actor_of(event: Event) -> str:
     """Return the actor, as `admin as user` while impersonating."""
     if event.impersonator_id and event.impersonator_id != event.actor_id:
         return f"{event.impersonator_id} as {event.actor_id or '?'}"
     return event.actor_id or "-"
 
 
-def how(event: Event) -> str:
+def origin_of(event: Event) -> str:
     """Return whether a trigger captured an event from a row, or a call recorded it."""
     return "recorded" if event.captured_from is None else "captured"
 
@@ -67,9 +67,9 @@ def print_table(console: Console, events: Iterable[Event], *, title: str | None 
     for event in events:
         count += 1
         about = event.subject_id or " ".join(filter(None, (event.target_type, event.target_id)))
-        people = [plain(who(event)), plain(about)]
+        people = [plain(actor_of(event)), plain(about)]
         time = f"{event.occurred_at.astimezone():%Y-%m-%d %H:%M:%S}"
-        ways = [] if is_medium else [Text(plain(event.source)), Text(how(event))]
+        ways = [] if is_medium else [Text(plain(event.source)), Text(origin_of(event))]
         table.add_row(
             Text(time[5:16] if is_narrow else time),
             Text(plain(event.action)),
@@ -101,7 +101,7 @@ def print_jsonl(out: TextIO, events: Iterable[Event]) -> int:
     count = 0
     for event in events:
         count += 1
-        out.write(as_json(dataclasses.asdict(event)) + "\n")
+        out.write(plain_json(dataclasses.asdict(event)) + "\n")
     return count
 
 

@@ -69,8 +69,8 @@ def _problem(conninfo: str) -> str | None:
     except UnicodeError:
         return "it is no text"
     except psycopg.Error as error:
-        said = str(error).strip()
-        known = (what for begin, what in _PROBLEMS.items() if said.startswith(begin))
+        message = str(error).strip()
+        known = (what for begin, what in _PROBLEMS.items() if message.startswith(begin))
         return next(known, "libpq cannot read it")
     for name in ("host", "hostaddr"):
         # A socket in the abstract namespace begins with an @.

@@ -17,7 +17,7 @@ from auditdb.detect.organization import Ways
 from auditdb.detect.people import People
 from auditdb.detect.rules import Suggestion
 from auditdb.errors import InvalidInput, from_psycopg
-from auditdb.mapping.file import value
+from auditdb.mapping.file import toml_value
 from auditdb.values.plain import plain
 
 _HEADER = (
@@ -108,12 +108,12 @@ def _comment(text: str, prefix: str = "# ") -> str:
 def _block(table: Suggestion) -> str:
     """Return one [[table]], commented out if the table is a guess."""
     lines = ["[[table]]", _comment(table.why), *(_comment(q, "# ? ") for q in table.questions)]
-    lines += [f"name = {value(table.name)}", f'kind = "{table.kind}"']
+    lines += [f"name = {toml_value(table.name)}", f'kind = "{table.kind}"']
     for choice in table.choices:
         lines.append(_comment(choice.why))
         if choice.question:
             lines.append(_comment(choice.question, "# ? "))
-        lines.append(f"{choice.option} = {value(choice.value)}")
+        lines.append(f"{choice.option} = {toml_value(choice.value)}")
     text = "\n".join(lines)
     if table.certain:
         return text

@@ -12,10 +12,10 @@ from psycopg.errors import InvalidSchemaName, LockNotAvailable, UndefinedTable
 from psycopg.rows import scalar_row, tuple_row
 from psycopg.types.json import Jsonb
 
-from auditdb.connection.begin import check_connection, explained
+from auditdb.connection.checks import check_connection, raises_audit_errors
 from auditdb.connection.pin import pinned
 from auditdb.errors import Refused
-from auditdb.values.arguments import unexpected
+from auditdb.values.arguments import unknown_argument
 
 
 def attach(
@@ -43,7 +43,7 @@ def attach(
     from auditdb.mapping.file import OPTIONS
 
     for name in options.keys() - set(OPTIONS):
-        raise unexpected("attach()", name, OPTIONS, {"organisation": "organization"})
+        raise unknown_argument("attach()", name, OPTIONS, {"organisation": "organization"})
     named = sql.SQL("").join(
         sql.SQL(", {} => {}").format(sql.Identifier(name), sql.Placeholder(name))
         for name, value in options.items()
@@ -53,7 +53,7 @@ def attach(
     query = sql.SQL("select audit.attach({}::pg_catalog.regclass, {}{})").format(
         sql.Placeholder("target"), sql.Placeholder("kind"), named
     )
-    values = {name: _plain(value) for name, value in options.items()}
+    values = {name: _as_list(value) for name, value in options.items()}
     _run(conn, query, {**values, "target": target, "kind": kind})
 
 
@@ -117,7 +117,7 @@ def detach(conn: psycopg.Connection[Any], target: str) -> None:
     _run(conn, sql.SQL("select audit.detach(%(target)s::pg_catalog.regclass)"), {"target": target})
 
 
-def _plain(value: str | Sequence[str] | None) -> str | list[str] | None:
+def _as_list(value: str | Sequence[str] | None) -> str | list[str] | None:
     return value if value is None or isinstance(value, str) else list(value)
 
 
@@ -127,7 +127,7 @@ def _run(
     check_connection(conn, is_async=False)
     target = values.get("target")
     try:
-        with explained(conn, "audit_operator"), conn.transaction():
+        with raises_audit_errors(conn, "audit_operator"), conn.transaction():
             psycopg.Cursor(conn).execute(query, values)
     except Refused as error:
         if target is not None:
@@ -172,9 +172,9 @@ def no_table(conn: psycopg.Connection[Any], wanted: str) -> Refused:
         names = psycopg.Cursor(conn, row_factory=scalar_row).execute(_NAMES).fetchall()
     whole = {name.replace('"', "").lower(): name for name in names}
     bare = {name.partition(".")[2]: whole[name] for name in whole}
-    said = wanted.replace('"', "").lower()
+    name = wanted.replace('"', "").lower()
     text = f"there is no table {wanted}"
-    if said in bare:
-        return Refused(f"{text} in the search_path; did you mean {bare[said]}?")
-    close = difflib.get_close_matches(said, [*whole, *bare], 1)
+    if name in bare:
+        return Refused(f"{text} in the search_path; did you mean {bare[name]}?")
+    close = difflib.get_close_matches(name, [*whole, *bare], 1)
     return Refused(f"{text}; did you mean {(whole | bare)[close[0]]}?" if close else text)

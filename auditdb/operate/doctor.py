@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-from auditdb.connection.begin import explained
+from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
 from auditdb.errors import AuditError
 from auditdb.values.plain import plain
@@ -53,7 +53,7 @@ def diagnose(conn: psycopg.Connection[Any]) -> list[Finding]:
         >>> diagnose(conn)  # doctest: +SKIP
         []
     """
-    with explained(conn, "audit_operator", "audit_auditor"), pinned(conn):
+    with raises_audit_errors(conn, "audit_operator", "audit_auditor"), pinned(conn):
         cursor = psycopg.Cursor(conn, row_factory=class_row(Finding))
         return cursor.execute("select * from audit.doctor()").fetchall()
 
@@ -76,7 +76,7 @@ def fix(conn: psycopg.Connection[Any], findings: Iterable[Finding]) -> list[str]
     done = []
     for command in dict.fromkeys(f.mend for f in findings if f.fixable):
         try:
-            with explained(conn, "audit_operator"), pinned(conn, writes=True):
+            with raises_audit_errors(conn, "audit_operator"), pinned(conn, writes=True):
                 psycopg.Cursor(conn).execute(command.encode())
             done.append(command)
         except AuditError as error:

@@ -169,7 +169,7 @@ def install(conninfo: str = "") -> str:
                     conn.execute("select audit.finish_install()")
                     row = conn.execute("select audit.version()").fetchone()
             finally:
-                _again(conn, _RESIGN)
+                _retry(conn, _RESIGN)
             assert row is not None
             return str(row[0])
     except psycopg.Error as error:
@@ -177,10 +177,10 @@ def install(conninfo: str = "") -> str:
 
 
 def _bootstrap(conn: psycopg.Connection[Any]) -> None:
-    _again(conn, dict(_read())["bootstrap.sql"])
+    _retry(conn, dict(_read())["bootstrap.sql"])
 
 
-def _again(conn: psycopg.Connection[Any], text: str) -> None:
+def _retry(conn: psycopg.Connection[Any], text: str) -> None:
     """Run statements on roles, which another database of the cluster may be changing as well."""
     for attempt in range(20):
         try:

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row, scalar_row
 
-from auditdb.connection.begin import explained
+from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
 
 
@@ -26,7 +26,7 @@ def create_key(conn: psycopg.Connection[Any], *, retire_others_after: str | None
         >>> create_key(conn, retire_others_after="1 hour")  # doctest: +SKIP
         'k2.4fO0…'
     """
-    with explained(conn, "audit_operator"), conn.transaction():
+    with raises_audit_errors(conn, "audit_operator"), conn.transaction():
         cursor = psycopg.Cursor(conn, row_factory=scalar_row)
         key = cursor.execute(
             "select audit.create_key(%s::pg_catalog.interval)", [retire_others_after]
@@ -47,6 +47,6 @@ def list_keys(conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:
         >>> [key["id"] for key in list_keys(conn)]  # doctest: +SKIP
         ['k1', 'k2']
     """
-    with explained(conn, "audit_operator"), pinned(conn):
+    with raises_audit_errors(conn, "audit_operator"), pinned(conn):
         cursor = psycopg.Cursor(conn, row_factory=dict_row)
         return cursor.execute("select * from audit.list_keys()").fetchall()

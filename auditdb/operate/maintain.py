@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from auditdb.connection.begin import explained
+from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
 
 
@@ -32,7 +32,7 @@ def maintain(
     done: list[str] = []
     # Each call does one kind of work, so that no lock outlasts what it is for.
     for _ in range(3):
-        with explained(conn, "audit_operator"), pinned(conn, writes=True):
+        with raises_audit_errors(conn, "audit_operator"), pinned(conn, writes=True):
             cursor = psycopg.Cursor(conn, row_factory=tuple_row)
             query = "select * from audit.maintain(%s::interval, %s)"
             lines = [line for (line,) in cursor.execute(query, [keep, ahead])]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.rows import class_row, scalar_row
 
-from auditdb.connection.begin import explained
+from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
 
 Row = TypeVar("Row")
@@ -69,7 +69,7 @@ def status(conn: psycopg.Connection[Any]) -> Status:
         >>> status(conn).version  # doctest: +SKIP
         '0.1.0'
     """
-    with explained(conn, "audit_operator", "audit_auditor"), pinned(conn):
+    with raises_audit_errors(conn, "audit_operator", "audit_auditor"), pinned(conn):
         version = psycopg.Cursor(conn, row_factory=scalar_row).execute("select audit.version()")
         return Status(
             version=str(version.fetchone()),

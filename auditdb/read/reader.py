@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, ClassVar, LiteralString, Unpack
+from typing import Any, Unpack
 
 from psycopg import AsyncConnection, Connection
 
-from auditdb.connection.begin import Statement, block, block_async, check_connection
-from auditdb.read.query import Event, Filters, Page, page_of, page_query
-from auditdb.read.token import mint
-from auditdb.values.convert import Id, as_text
+from auditdb.connection.begin import Statement, begin_with, begin_with_async
+from auditdb.connection.checks import check_connection
+from auditdb.read.event import Event, Page
+from auditdb.read.filters import Filters
+from auditdb.read.query import page_of, page_query
+from auditdb.read.viewer import Auditor, Viewer
+from auditdb.values.convert import Id
 
 __all__ = [
     "AsyncReader",
@@ -23,68 +26,24 @@ __all__ = [
     "reader_async",
 ]
 
-# As audit_reader, no right of the login counts, not even that of a superuser to pass by row-level
-# security. The planner, which takes each organisation for an average one, would for a small one
-# rather fetch all and sort than read in order until the page is full. All end with the transaction.
-_BECOME: LiteralString = """
-select pg_catalog.set_config('transaction_read_only', 'on', true),
-    pg_catalog.set_config('role', %s, true),
-    pg_catalog.set_config('auditdb.viewer', %s, true),
-    pg_catalog.set_config('enable_bitmapscan', 'off', true),
-    pg_catalog.set_config('enable_sort', 'off', true),
-    pg_catalog.set_config('jit', 'off', true),
-    pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
-    pg_catalog.set_config('DateStyle', 'ISO', true)
-"""
-
-
-class _Viewer:
-    """An admin or owner of an organisation, who reads with a token."""
-
-    role: ClassVar[str] = "audit_reader"
-    only: ClassVar[str | None] = None  # Row-level security leaves the one organisation.
-
-    def __init__(self, key: str, viewer: Id, organization: Id, lifetime: int) -> None:
-        self._key, self._viewer, self._organization = key, viewer, organization
-        self._lifetime = lifetime
-        self.become()
-
-    def become(self) -> Statement:
-        """Return the statement that makes the rest of a transaction the viewer's."""
-        token = mint(self._key, self._viewer, self._organization, lifetime=self._lifetime)
-        return _BECOME, (self.role, token)
-
-
-class _Auditor:
-    """A member of audit_auditor, who reads every event, or those of one organisation."""
-
-    role: ClassVar[str] = "audit_auditor"
-
-    def __init__(self, organization: Id | None) -> None:
-        self.only = as_text("organization", organization)
-
-    def become(self) -> Statement:
-        """Return the statement that makes the rest of a transaction the auditor's."""
-        return _BECOME, (self.role, "")
-
 
 class Reader:
     """Reads the events of an organisation, or of all; made by `reader` or `auditor`.
 
     Filters, all of which an event must pass: `action`; `category`, the part of an action before the
-    dot; `actor`, who acted or impersonated; `target_type`, `target_id`; `subject`, the user it is
-    about; `result`; `source`; `since` and `until`, from the one to just before the other, as
+    dot; `actor_id`, who acted or impersonated; `target_type`, `target_id`; `subject_id`, the user
+    it is about; `result`; `source`; `since` and `until`, from the one to just before the other, as
     datetimes with a zone, dates (midnight UTC), or either in ISO 8601.
     """
 
-    def __init__(self, conn: Connection[Any], who: _Viewer | _Auditor) -> None:
+    def __init__(self, conn: Connection[Any], principal: Viewer | Auditor) -> None:
         check_connection(conn, is_async=False)
         self._conn = conn
-        self._who = who
+        self._principal = principal
 
     def become(self) -> Statement:
         """Return the statement that makes the rest of a transaction the reader's."""
-        return self._who.become()
+        return self._principal.become()
 
     def page(
         self, *, limit: int = 50, after: str | None = None, **filters: Unpack[Filters]
@@ -105,9 +64,12 @@ class Reader:
             >>> page = log.page(category="membership")  # doctest: +SKIP
             >>> log.page(category="membership", after=page.next)  # doctest: +SKIP
         """
-        query = page_query(limit, after, filters, self._who.only)
-        who = self._who
-        with block(self._conn, who.role, who.become(), query, undo=True) as (_, rows):
+        query = page_query(limit, after, filters, self._principal.organization_id)
+        principal = self._principal
+        with begin_with(self._conn, principal.role, principal.become(), query, undo=True) as (
+            _,
+            rows,
+        ):
             return page_of(rows, limit)
 
     def events(self, *, batch: int = 500, **filters: Unpack[Filters]) -> Iterator[Event]:
@@ -142,18 +104,20 @@ class Reader:
 class AsyncReader:
     """Reads events as `Reader` does; made by `reader_async` or `auditor_async`."""
 
-    def __init__(self, conn: AsyncConnection[Any], who: _Viewer | _Auditor) -> None:
+    def __init__(self, conn: AsyncConnection[Any], principal: Viewer | Auditor) -> None:
         check_connection(conn, is_async=True)
         self._conn = conn
-        self._who = who
+        self._principal = principal
 
     async def page(
         self, *, limit: int = 50, after: str | None = None, **filters: Unpack[Filters]
     ) -> Page:
         """Return a page as `Reader.page` does."""
-        query = page_query(limit, after, filters, self._who.only)
-        who = self._who
-        async with block_async(self._conn, who.role, who.become(), query, undo=True) as (_, rows):
+        query = page_query(limit, after, filters, self._principal.organization_id)
+        principal = self._principal
+        async with begin_with_async(
+            self._conn, principal.role, principal.become(), query, undo=True
+        ) as (_, rows):
             return page_of(rows, limit)
 
     def events(self, *, batch: int = 500, **filters: Unpack[Filters]) -> AsyncIterator[Event]:
@@ -173,7 +137,7 @@ class AsyncReader:
 
 
 def reader(
-    conn: Connection[Any], *, key: str, viewer: Id, organization: Id, lifetime: int = 60
+    conn: Connection[Any], *, key: str, viewer_id: Id, organization_id: Id, lifetime: int = 60
 ) -> Reader:
     """Return a reader of an organisation's events on behalf of one of its admins or owners.
 
@@ -185,8 +149,8 @@ def reader(
     Args:
         conn: a connection whose login is a member of `audit_reader`.
         key: a signing key, `key_id.secret`, from `AUDITDB_KEY` or a file.
-        viewer: the id of the user who reads, as the memberships have it. Authenticate them first.
-        organization: the id of the organisation whose events are read.
+        viewer_id: the user who reads, as the memberships have it. Authenticate them first.
+        organization_id: the organisation whose events are read.
         lifetime: seconds for which a token is good, more than the clocks of the application and of
             the database may differ.
 
@@ -194,26 +158,26 @@ def reader(
         InvalidInput: the key is malformed, or an id is empty.
 
     Example:
-        >>> log = reader(conn, key=key, viewer=1, organization=1)  # doctest: +SKIP
+        >>> log = reader(conn, key=key, viewer_id=1, organization_id=1)  # doctest: +SKIP
         >>> log.page().events[0].action  # doctest: +SKIP
         'membership.role_changed'
     """
-    return Reader(conn, _Viewer(key, viewer, organization, lifetime))
+    return Reader(conn, Viewer(key, viewer_id, organization_id, lifetime))
 
 
 def reader_async(
-    conn: AsyncConnection[Any], *, key: str, viewer: Id, organization: Id, lifetime: int = 60
+    conn: AsyncConnection[Any], *, key: str, viewer_id: Id, organization_id: Id, lifetime: int = 60
 ) -> AsyncReader:
     """Return a reader as `reader` does, on an asynchronous connection.
 
     Example:
-        >>> log = reader_async(conn, key=key, viewer=1, organization=1)  # doctest: +SKIP
+        >>> log = reader_async(conn, key=key, viewer_id=1, organization_id=1)  # doctest: +SKIP
         >>> [event.action async for event in log.events()]  # doctest: +SKIP
     """
-    return AsyncReader(conn, _Viewer(key, viewer, organization, lifetime))
+    return AsyncReader(conn, Viewer(key, viewer_id, organization_id, lifetime))
 
 
-def auditor(conn: Connection[Any], *, organization: Id | None = None) -> Reader:
+def auditor(conn: Connection[Any], *, organization_id: Id | None = None) -> Reader:
     """Return a reader of all events for an auditor: no key, no viewer.
 
     It reads also what nobody else can: the log of an organisation that was deleted, with its
@@ -221,23 +185,23 @@ def auditor(conn: Connection[Any], *, organization: Id | None = None) -> Reader:
 
     Args:
         conn: a connection whose login is a member of `audit_auditor`.
-        organization: the id of the organisation whose events are read. Default: every event.
+        organization_id: the organisation whose events are read. Default: every event.
 
     Raises:
         InvalidInput: the id is no string, integer or UUID.
 
     Example:
-        >>> for event in auditor(conn, organization=7).events():  # doctest: +SKIP
+        >>> for event in auditor(conn, organization_id=7).events():  # doctest: +SKIP
         ...     archive.write(event)
     """
-    return Reader(conn, _Auditor(organization))
+    return Reader(conn, Auditor(organization_id))
 
 
-def auditor_async(conn: AsyncConnection[Any], *, organization: Id | None = None) -> AsyncReader:
+def auditor_async(conn: AsyncConnection[Any], *, organization_id: Id | None = None) -> AsyncReader:
     """Return a reader as `auditor` does, on an asynchronous connection.
 
     Example:
-        >>> log = auditor_async(conn, organization=7)  # doctest: +SKIP
+        >>> log = auditor_async(conn, organization_id=7)  # doctest: +SKIP
         >>> [event.action async for event in log.events()]  # doctest: +SKIP
     """
-    return AsyncReader(conn, _Auditor(organization))
+    return AsyncReader(conn, Auditor(organization_id))

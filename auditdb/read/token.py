@@ -17,14 +17,14 @@ _LONGEST_TOKEN = 2000
 
 
 def mint(
-    key: str, viewer: Id, organization: Id, *, lifetime: int = 60, now: float | None = None
+    key: str, viewer_id: Id, organization_id: Id, *, lifetime: int = 60, now: float | None = None
 ) -> str:
     """Return a token for the setting `auditdb.viewer`: v1.key_id.user.organization.expires.mac.
 
     Args:
         key: what `audit.create_key()` returned, key_id.secret.
-        viewer: the user who reads.
-        organization: the organisation whose events are read.
+        viewer_id: the user who reads.
+        organization_id: the organisation whose events are read.
         lifetime: seconds until the token expires, 1 to 3600; longer than clocks may differ.
         now: seconds since 1970; by default the clock of this machine.
 
@@ -43,12 +43,15 @@ def mint(
         raise InvalidInput(f"a token cannot live {lifetime} seconds; give 1 to {_LONGEST_LIFETIME}")
     key_id, _, secret = key.strip().partition(".")
     expires = int(time.time() if now is None else now) + lifetime
-    user, tenant = _base64url("viewer", viewer), _base64url("organization", organization)
+    user, tenant = (
+        _base64url("viewer_id", viewer_id),
+        _base64url("organization_id", organization_id),
+    )
     message = f"v1.{key_id}.{user}.{tenant}.{expires}"
     mac = hmac.new(secret.encode(), message.encode(), hashlib.sha256).hexdigest()
     token = f"{message}.{mac}"
     if len(token) > _LONGEST_TOKEN:
-        raise InvalidInput("viewer and organization are too long for a token")
+        raise InvalidInput("viewer_id and organization_id are too long for a token")
     return token
 
 

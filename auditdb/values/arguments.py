@@ -14,7 +14,7 @@ COLUMNS = frozenset(
     "details".split()
 )
 # What people write for them.
-MEANT = {
+ALIASES = {
     "actor": "actor_id",
     "user": "actor_id",
     "user_id": "actor_id",
@@ -31,15 +31,17 @@ MEANT = {
 }
 
 
-def unexpected(
-    function: str, name: str, known: Collection[str], meant: Mapping[str, str]
+def unknown_argument(
+    function: str, name: str, known: Collection[str], suggestion: Mapping[str, str]
 ) -> TypeError:
     """Return the error for an argument that a function does not have.
 
-    >>> unexpected("record()", "actr_id", ["actor_id"], {})
+    >>> unknown_argument("record()", "actr_id", ["actor_id"], {})
     TypeError("record() has no argument 'actr_id'. Did you mean 'actor_id'?")
     """
-    near = meant.get(name) or next(iter(difflib.get_close_matches(name, sorted(known), 1)), None)
+    near = suggestion.get(name) or next(
+        iter(difflib.get_close_matches(name, sorted(known), 1)), None
+    )
     if near is not None and near in known:
         hint = f"Did you mean '{near}'?"
     else:
@@ -51,7 +53,7 @@ def check_details(function: str, details: Mapping[str, object], known: frozenset
     """Refuse a detail whose name is, or is nearly, that of an argument or of a column.
 
     Raises:
-        TypeError: with the argument that was meant.
+        TypeError: with the argument that was suggestion.
     """
     for name in details:
         problem = _problem(function, name, known)
@@ -65,15 +67,15 @@ def _problem(function: str, name: str, known: frozenset[str]) -> str | None:
     snake = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
     if snake == "details":
         return f"{function} has no argument '{name}'. Give each detail as an argument: ip=..."
-    meant = MEANT.get(snake) or (snake if snake in COLUMNS | known else None)
-    if meant is None:
+    suggestion = ALIASES.get(snake) or (snake if snake in COLUMNS | known else None)
+    if suggestion is None:
         near = difflib.get_close_matches(snake, sorted(known), 1, 0.88)
-        meant = near[0] if near else None
-    if meant in known:
-        return f"{function} has no argument '{name}'. Did you mean '{meant}'?"
-    if meant in COLUMNS:
+        suggestion = near[0] if near else None
+    if suggestion in known:
+        return f"{function} has no argument '{name}'. Did you mean '{suggestion}'?"
+    if suggestion in COLUMNS:
         return (
-            f"{function} has no argument '{meant}', which is a column of the log and no detail. "
-            "auditdb.context sets who acts, auditdb.record the rest"
+            f"{function} has no argument '{suggestion}', which is a column of the log and no "
+            "detail. auditdb.context sets who acts, auditdb.record the rest"
         )
     return None

@@ -69,7 +69,7 @@ def as_json(value: Mapping[str, Any] | None) -> Jsonb | None:
     >>> as_json({"path": "/a\x00b", "took": float("nan")}).obj
     {'path': '/a�b', 'took': 'nan'}
     """
-    return None if value is None else Jsonb(plain(value))
+    return None if value is None else Jsonb(json_value(value))
 
 
 def from_json(data: bytes | str) -> Any:
@@ -92,7 +92,7 @@ def _number(digits: str) -> int | Decimal:
     return int(digits) if len(digits) < 4000 else Decimal(digits)
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """Return a value as JSON holds it, as `as_json` does."""
     if type(value) is str:
         return _NO_TEXT.sub("\ufffd", value)
@@ -101,8 +101,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, Mapping):
-        return {plain(str(key)): plain(item) for key, item in value.items()}
+        return {json_value(str(key)): json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return [json_value(item) for item in value]
     text = str.__str__(value) if isinstance(value, str) else str(value)
     return _NO_TEXT.sub("\ufffd", text)

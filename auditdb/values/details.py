@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
-from auditdb.values.convert import is_text, plain
+from auditdb.values.convert import is_text, json_value
 
 # What each name of a secret, or of headers, has a part of. A constant, since the vocabulary takes
 # longer to load than a whole request may take; the tests compare it.
@@ -28,9 +28,10 @@ def details_without_secrets(details: Mapping[str, Any]) -> dict[str, Any]:
     {'ip': '192.0.2.1', 'token': '[redacted]', 'at': [1]}
     """
     for name, value in details.items():
-        if type(value) is not str or not is_text(value) or not _is_harmless(name):
-            shown: dict[str, Any] = without_secrets(plain(details))
-            return shown
+        is_long = len(name) > 200
+        if type(value) is not str or not is_text(value) or is_long or not _is_harmless(name):
+            redacted: dict[str, Any] = without_secrets(json_value(details))
+            return redacted
     return dict(details)
 
 
@@ -44,39 +45,39 @@ def without_secrets(value: Any) -> Any:
     """
     if type(value) is dict:
         for name, item in value.items():
-            if type(item) in _NESTED or len(name) > 200 or _says(name):
-                return {name: _shown(name, item) for name, item in value.items()}
+            if type(item) in _NESTED or len(name) > 200 or _verdict(name):
+                return {name: _redact(name, item) for name, item in value.items()}
         return value
     return [without_secrets(item) for item in value] if type(value) is list else value
 
 
-def _shown(name: str, value: Any) -> Any:
-    said = _says(name) if len(name) <= 200 else _says.__wrapped__(name[:100] + name[-100:])
-    if not said:
+def _redact(name: str, value: Any) -> Any:
+    verdict = _verdict(name) if len(name) <= 200 else _verdict.__wrapped__(name[:100] + name[-100:])
+    if not verdict:
         return without_secrets(value)
     if value is None or isinstance(value, bool):
         return value
-    if said == "headers" and type(value) is dict:
+    if verdict == "headers" and type(value) is dict:
         from auditdb.mapping.vocabulary import says
 
         return {
-            key: without_secrets(item) if says("harmless", key[:200]) else _hidden(item)
+            key: without_secrets(item) if says("harmless", key[:200]) else _redact_value(item)
             for key, item in value.items()
         }
-    return "[redacted]" if said == "secret" else without_secrets(value)
+    return "[redacted]" if verdict == "secret" else without_secrets(value)
 
 
-def _hidden(value: Any) -> Any:
+def _redact_value(value: Any) -> Any:
     return value if value is None or isinstance(value, bool) else "[redacted]"
 
 
 @lru_cache(maxsize=4096)
 def _is_harmless(name: str) -> bool:
-    return len(name) <= 200 and is_text(name) and not _says(name)
+    return is_text(name) and not _verdict(name)
 
 
 @lru_cache(maxsize=4096)
-def _says(name: str) -> Literal["secret", "headers", ""]:
+def _verdict(name: str) -> Literal["secret", "headers", ""]:
     if not WORDS.search(name):
         return ""
     from auditdb.mapping.vocabulary import is_secret, says

@@ -44,20 +44,20 @@ def plain(value: object) -> str:
     return "".join(c if is_plain(c) else c.encode("unicode_escape").decode() for c in text)
 
 
-def as_json(value: object, *, indent: int | None = None) -> str:
+def plain_json(value: object, *, indent: int | None = None) -> str:
     r"""Return JSON that is safe on a terminal and says the same; times as ISO 8601.
 
-    >>> as_json({"a": "\x9b\u202e"})
+    >>> plain_json({"a": "\x9b\u202e"})
     '{"a": "\\u009b\\u202e"}'
     """
-    text = json.dumps(value, indent=indent, default=as_text, ensure_ascii=False)
+    text = json.dumps(value, indent=indent, default=_text, ensure_ascii=False)
     if is_plain(text.replace("\n", "")):
         return text
     # Within strings JSON has escaped its own newlines: those that are left are the indentation's.
     return "".join(c if c == "\n" or is_plain(c) else json.dumps(c)[1:-1] for c in text)
 
 
-def as_text(value: Any) -> str:
+def _text(value: Any) -> str:
     """Return a value as text; times as ISO 8601."""
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
@@ -73,10 +73,10 @@ def as_cell(value: object, *, keep_formulas: bool = False) -> str:
     if value is None:
         return ""
     if isinstance(value, dict | list):
-        text = as_json(value)
+        text = plain_json(value)
         # Within a string its code says the same.
         return text if keep_formulas else _NEXT_FORMULA.sub(r"\\u003b", text)
-    text = as_text(value)
+    text = _text(value)
     if keep_formulas:
         return plain(text)
     quote = "'" if _FORMULA.match(text) else ""
