@@ -259,22 +259,30 @@ def email_changed(
     conn: Connection[Any],
     user_id: Id,
     *,
-    old: str | None = None,
-    new: str | None = None,
+    old_email: str | None = None,
+    new_email: str | None = None,
     organization_id: Id | None = None,
     result: str = "success",
     actor_id: Id | None = None,
     source: str | None = None,
     **details: Any,
 ) -> int:
-    """Record that the e-mail address of a user changed, from `old` to `new`.
+    """Record that the e-mail address of a user changed, from `old_email` to `new_email`.
 
     Example:
-        >>> email_changed(conn, 7, organization_id=1, new="b@acme.test")  # doctest: +SKIP
+        >>> email_changed(conn, 7, organization_id=1, new_email="b@acme.test")  # doctest: +SKIP
         1042
     """
     event = _user_event(
-        "email_changed", user_id, organization_id, result, actor_id, source, details, old, new
+        "email_changed",
+        user_id,
+        organization_id,
+        result,
+        actor_id,
+        source,
+        details,
+        old_email,
+        new_email,
     )
     return send_event(conn, event)
 
@@ -283,8 +291,8 @@ async def email_changed_async(
     conn: AsyncConnection[Any],
     user_id: Id,
     *,
-    old: str | None = None,
-    new: str | None = None,
+    old_email: str | None = None,
+    new_email: str | None = None,
     organization_id: Id | None = None,
     result: str = "success",
     actor_id: Id | None = None,
@@ -293,7 +301,15 @@ async def email_changed_async(
 ) -> int:
     """Record as `email_changed` does."""
     event = _user_event(
-        "email_changed", user_id, organization_id, result, actor_id, source, details, old, new
+        "email_changed",
+        user_id,
+        organization_id,
+        result,
+        actor_id,
+        source,
+        details,
+        old_email,
+        new_email,
     )
     return await send_event_async(conn, event)
 
