@@ -19,13 +19,13 @@ from auditdb.values.arguments import unknown_argument
 
 
 def attach(
-    conn: psycopg.Connection[Any], target: str, kind: str, **options: str | Sequence[str] | None
+    conn: psycopg.Connection[Any], table: str, kind: str, **options: str | Sequence[str] | None
 ) -> None:
     """Capture every change of a table from now on, or change how its rows map to events.
 
     Args:
         conn: a connection of the table's owner, who holds `audit_operator`; its transaction.
-        target: the table as PostgreSQL writes it, such as `public."Membership"`.
+        table: its name as PostgreSQL writes it, such as `public."Membership"`.
         kind: one of docs/kinds.md such as `membership`, one that `define_kind` defined, or a word
             of your own such as `invoice`, which gives `invoice.created`, `.updated`, `.deleted`.
         options: the options of `audit.attach`: `organization`, `target_id`, `subject`, `role`,
@@ -51,10 +51,10 @@ def attach(
     )
     # A savepoint, so that a table that is refused does not end the caller's transaction.
     query = sql.SQL("select audit.attach({}::pg_catalog.regclass, {}{})").format(
-        sql.Placeholder("target"), sql.Placeholder("kind"), named
+        sql.Placeholder("table"), sql.Placeholder("kind"), named
     )
     values = {name: _as_list(value) for name, value in options.items()}
-    _run(conn, query, {**values, "target": target, "kind": kind})
+    _run(conn, query, {**values, "table": table, "kind": kind})
 
 
 def define_kind(
@@ -101,12 +101,12 @@ def define_kind(
     _run(conn, sql.SQL("select audit.define_kind({})").format(named), values)
 
 
-def detach(conn: psycopg.Connection[Any], target: str) -> None:
+def detach(conn: psycopg.Connection[Any], table: str) -> None:
     """End the capture of a table; what was captured stays.
 
     Args:
         conn: a connection of the table's owner, who holds `audit_operator`; its transaction.
-        target: the table as PostgreSQL writes it.
+        table: its name as PostgreSQL writes it.
 
     Raises:
         Refused: no such table, or it is not attached.
@@ -114,7 +114,7 @@ def detach(conn: psycopg.Connection[Any], target: str) -> None:
     Example:
         >>> detach(conn, "invoice")  # doctest: +SKIP
     """
-    _run(conn, sql.SQL("select audit.detach(%(target)s::pg_catalog.regclass)"), {"target": target})
+    _run(conn, sql.SQL("select audit.detach(%(table)s::pg_catalog.regclass)"), {"table": table})
 
 
 def _as_list(value: str | Sequence[str] | None) -> str | list[str] | None:
@@ -125,26 +125,26 @@ def _run(
     conn: psycopg.Connection[Any], query: sql.SQL | sql.Composed, values: dict[str, Any]
 ) -> None:
     check_connection(conn, is_async=False)
-    target = values.get("target")
+    table = values.get("table")
     try:
         with raises_audit_errors(conn, "audit_operator"), conn.transaction():
             psycopg.Cursor(conn).execute(query, values)
     except Refused as error:
-        if target is not None:
-            raise_if_missing(conn, target, error)
-            _raise_if_busy(target, error)
+        if table is not None:
+            raise_if_missing(conn, table, error)
+            _raise_if_busy(table, error)
         raise
 
 
-def _raise_if_busy(target: str, error: Refused) -> None:
+def _raise_if_busy(table: str, error: Refused) -> None:
     """Raise the error of a lock that was not to be had, with what to do."""
     cause = error.__cause__
     if not isinstance(cause, LockNotAvailable):
         return
     if "pg_advisory_xact_lock" in (cause.diag.context or ""):
-        busy = f"{target}: another attach, detach or install is at work"
+        busy = f"{table}: another attach, detach or install is at work"
     else:
-        busy = f"{target} is busy: another transaction uses it"
+        busy = f"{table} is busy: another transaction uses it"
     raise Refused(f"{busy}; try again") from cause
 
 
