@@ -112,6 +112,7 @@ def test_script_runs_twice_and_install_after_it(create: Create) -> None:
 
 
 @pytest.mark.parametrize("way", ["install", "script"])
+@pytest.mark.usefixtures("db")  # The roles are made by the first install of the server.
 def test_role_without_superuser_installs_attaches_and_keeps_no_hold_on_the_log(
     create: Create, address: str, way: str
 ) -> None:
