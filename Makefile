@@ -48,6 +48,7 @@ bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other p
 	$(BIN)/python -m benchmarks.former
 	$(BIN)/python -m benchmarks.capture
 	$(BIN)/python -m benchmarks.operate
+	$(BIN)/python -m benchmarks.cpu
 
 reference: $(BIN)/auditdb ## Write what is made: docs/cli.md, kinds.md, generated.md, SQL of kinds and names
 	$(BIN)/python -m tests.reference > docs/cli.md

@@ -1,12 +1,13 @@
 """An audit log for multi-tenant products on PostgreSQL."""
 
 from auditdb import auth
-from auditdb._attach import attach, define_kind, detach
+from auditdb._attempt import attempt, attempt_async
 from auditdb._context import context, context_async
-from auditdb._query import Event, Page
-from auditdb._reader import AsyncReader, Reader, auditor, auditor_async, reader, reader_async
-from auditdb._record import attempt, attempt_async, record, record_async
+from auditdb._record import record, record_async
 from auditdb.errors import AuditError, ConnectionFailed, InvalidInput, Refused
+from auditdb.mapping.attach import attach, define_kind, detach
+from auditdb.read.event import Event, Page
+from auditdb.read.reader import AsyncReader, Reader, auditor, auditor_async, reader, reader_async
 
 __version__ = "0.1.0"
 
@@ -39,14 +40,14 @@ __all__ = [
 
 
 def install(conninfo: str = "") -> str:
-    """Install auditdb in a database; see `auditdb._schema.install`."""
-    from auditdb import _schema
+    """Install auditdb in a database; see `auditdb.operate.install.install`."""
+    from auditdb.operate.install import install
 
-    return _schema.install(conninfo)
+    return install(conninfo)
 
 
 def script() -> str:
-    """Return all of auditdb as one SQL script; see `auditdb._schema.script`."""
-    from auditdb import _schema
+    """Return all of auditdb as one SQL script; see `auditdb.operate.install.script`."""
+    from auditdb.operate.install import script
 
-    return _schema.script()
+    return script()

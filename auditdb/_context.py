@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -15,21 +14,18 @@ from weakref import WeakSet
 
 import psycopg
 from psycopg import AsyncConnection, Connection
-from psycopg.pq import Escaping
 
-from auditdb._arguments import check_details
-from auditdb._details import without_secrets
-from auditdb._session import (
-    AsyncBegun,
-    Begun,
-    block,
-    block_async,
-    can_begin,
-    check_connection,
-    is_idle,
+from auditdb._claim import ARGUMENTS, Claim, make_claim, set_context_parameters, setting_statement
+from auditdb.connection.begin import begin_with, begin_with_async
+from auditdb.connection.checks import check_connection
+from auditdb.connection.one_query import (
+    AsyncOneQueryTransaction,
+    OneQueryTransaction,
+    can_use_one_query,
 )
-from auditdb._values import Id, as_json, as_text
-from auditdb.errors import InvalidInput
+from auditdb.connection.state import is_idle
+from auditdb.values.arguments import check_details
+from auditdb.values.convert import Id
 
 # Each name says its schema: the session's search_path is the application's.
 # Outside of a transaction no context can be in force.
@@ -59,9 +55,6 @@ from pg_catalog.current_setting('auditdb.context', true) as before, audit.curren
 """
 # Those whose login has proved that it may set a context, which later ones do at less cost.
 _writers: WeakSet[Connection[Any] | AsyncConnection[Any]] = WeakSet()
-_encode = json.JSONEncoder(ensure_ascii=False).encode
-_ARGUMENTS = frozenset(("actor_id", "actor_type", "impersonator_id", "source", "organization_id"))
-ACTOR_TYPES = ("user", "api_key", "system", "database")
 RESTORE: LiteralString = """
 select pg_catalog.set_config('auditdb.context', coalesce(%(before)s, ''), true)
 """
@@ -108,10 +101,10 @@ def context(
         >>> with context(conn, actor_id=7, source="api", ip="203.0.113.9"):  # doctest: +SKIP
         ...     conn.execute("update membership set role = 'ADMIN' where user_id = 9")
     """
-    check_details("context()", details, _ARGUMENTS)
+    check_details("context()", details, ARGUMENTS)
     check_connection(conn, is_async=False)
-    who = _parameters(actor_id, actor_type, impersonator_id, source, organization_id, details)
-    return _Context(conn, who)
+    claim = make_claim(actor_id, actor_type, impersonator_id, source, organization_id, details)
+    return _Context(conn, claim)
 
 
 def context_async(
@@ -130,24 +123,26 @@ def context_async(
         >>> async with context_async(conn, actor_id=7, source="api"):  # doctest: +SKIP
         ...     await conn.execute("delete from api_key where id = 3")
     """
-    check_details("context_async()", details, _ARGUMENTS)
+    check_details("context_async()", details, ARGUMENTS)
     check_connection(conn, is_async=True)
-    who = _parameters(actor_id, actor_type, impersonator_id, source, organization_id, details)
-    return _AsyncContext(conn, who)
+    claim = make_claim(actor_id, actor_type, impersonator_id, source, organization_id, details)
+    return _AsyncContext(conn, claim)
 
 
 class _Context(AbstractContextManager[psycopg.Transaction]):
-    def __init__(self, conn: Connection[Any], who: dict[str, Any]) -> None:
+    __slots__ = ("_block", "_claim", "_conn")
+
+    def __init__(self, conn: Connection[Any], claim: Claim) -> None:
         self._conn = conn
-        self._who = who
+        self._claim = claim
 
     def __enter__(self) -> psycopg.Transaction:
-        conn, who = self._conn, self._who
+        conn, claim = self._conn, self._claim
         self._block: AbstractContextManager[psycopg.Transaction]
-        if conn in _writers and can_begin(conn):
-            self._block = Begun(conn, _setting(conn, who))
+        if conn in _writers and can_use_one_query(conn):
+            self._block = OneQueryTransaction(conn, setting_statement(conn, claim))
         else:
-            self._block = _block(conn, who)
+            self._block = _through_set_context(conn, claim)
         return self._block.__enter__()
 
     def __exit__(self, *error: Any) -> bool | None:
@@ -155,17 +150,19 @@ class _Context(AbstractContextManager[psycopg.Transaction]):
 
 
 class _AsyncContext(AbstractAsyncContextManager[psycopg.AsyncTransaction]):
-    def __init__(self, conn: AsyncConnection[Any], who: dict[str, Any]) -> None:
+    __slots__ = ("_block", "_claim", "_conn")
+
+    def __init__(self, conn: AsyncConnection[Any], claim: Claim) -> None:
         self._conn = conn
-        self._who = who
+        self._claim = claim
 
     async def __aenter__(self) -> psycopg.AsyncTransaction:
-        conn, who = self._conn, self._who
+        conn, claim = self._conn, self._claim
         self._block: AbstractAsyncContextManager[psycopg.AsyncTransaction]
-        if conn in _writers and can_begin(conn):
-            self._block = AsyncBegun(conn, _setting(conn, who))
+        if conn in _writers and can_use_one_query(conn):
+            self._block = AsyncOneQueryTransaction(conn, setting_statement(conn, claim))
         else:
-            self._block = _block_async(conn, who)
+            self._block = _through_set_context_async(conn, claim)
         return await self._block.__aenter__()
 
     async def __aexit__(self, *error: Any) -> bool | None:
@@ -173,95 +170,18 @@ class _AsyncContext(AbstractAsyncContextManager[psycopg.AsyncTransaction]):
 
 
 @contextmanager
-def _block(conn: Connection[Any], who: dict[str, Any]) -> Iterator[psycopg.Transaction]:
-    enter = (_ENTER if is_idle(conn) else _ENTER_INNER, who)
-    with block(conn, "audit_writer", enter, leave=RESTORE) as (transaction, _):
+def _through_set_context(conn: Connection[Any], claim: Claim) -> Iterator[psycopg.Transaction]:
+    enter = (_ENTER if is_idle(conn) else _ENTER_INNER, set_context_parameters(claim))
+    with begin_with(conn, "audit_writer", enter, leave=RESTORE) as (transaction, _):
         _writers.add(conn)
         yield transaction
 
 
 @asynccontextmanager
-async def _block_async(
-    conn: AsyncConnection[Any], who: dict[str, Any]
+async def _through_set_context_async(
+    conn: AsyncConnection[Any], claim: Claim
 ) -> AsyncIterator[psycopg.AsyncTransaction]:
-    enter = (_ENTER if is_idle(conn) else _ENTER_INNER, who)
-    async with block_async(conn, "audit_writer", enter, leave=RESTORE) as (transaction, _):
+    enter = (_ENTER if is_idle(conn) else _ENTER_INNER, set_context_parameters(claim))
+    async with begin_with_async(conn, "audit_writer", enter, leave=RESTORE) as (transaction, _):
         _writers.add(conn)
         yield transaction
-
-
-def _setting(conn: Connection[Any] | AsyncConnection[Any], who: dict[str, Any]) -> bytes:
-    """Return the statement that does as `audit.set_context` does, at less cost.
-
-    Raises:
-        InvalidInput: the connection's encoding lacks a character.
-    """
-    given = {
-        **who,
-        "actor_type": who["actor_type"] or "user",
-        "source": "web" if who["source"] is None else who["source"],
-        "details": _without_nulls(who["details"].obj or None),
-    }
-    context = _encode({key: value for key, value in given.items() if value is not None})
-    # As psycopg: SQL_ASCII takes any bytes.
-    encoding = conn.info.encoding.replace("ascii", "utf-8")
-    try:
-        literal = Escaping(conn.pgconn).escape_literal(context.encode(encoding))
-    except UnicodeEncodeError as error:
-        raise InvalidInput(
-            f"the client_encoding of the connection has no {error.object[error.start]!r}, which "
-            "the context holds"
-        ) from error
-    if conn.info.server_version >= 180000:
-        # Takes no plan and returns no row; but older servers' pg_stat_statements would keep a line
-        # for each value.
-        return b"set local auditdb.context = " + bytes(literal)
-    return b"select pg_catalog.set_config('auditdb.context', " + bytes(literal) + b", true)"
-
-
-def _without_nulls(value: Any) -> Any:
-    """Return what jsonb_strip_nulls would."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
-def type_of(actor_id: Id | None) -> str | None:
-    """Return the type of an actor given without one; that of an outer actor says nothing of it."""
-    return None if actor_id is None else "user"
-
-
-def check_actor_type(actor_type: str | None) -> None:
-    """Refuse what is no type of an actor.
-
-    Raises:
-        InvalidInput: it is none of them.
-    """
-    if actor_type not in (None, *ACTOR_TYPES):
-        raise InvalidInput(f"actor_type is {actor_type!r}; it is one of {', '.join(ACTOR_TYPES)}")
-
-
-def _parameters(
-    actor_id: Id | None,
-    actor_type: str | None,
-    impersonator_id: Id | None,
-    source: str | None,
-    organization_id: Id | None,
-    details: Mapping[str, Any],
-) -> dict[str, Any]:
-    who = {
-        "actor_id": as_text("actor_id", actor_id),
-        "actor_type": as_text("actor_type", actor_type) or type_of(actor_id),
-        "impersonator_id": as_text("impersonator_id", impersonator_id),
-        "source": as_text("source", source),
-        "organization_id": as_text("organization_id", organization_id),
-    }
-    for name, value in who.items():
-        if value is not None and len(value) > 200:
-            raise InvalidInput(
-                f"{name} is longer than 200 characters; put long values into details"
-            )
-    check_actor_type(who["actor_type"])
-    given = as_json(details)
-    given.obj = without_secrets(given.obj)
-    return {**who, "details": given}

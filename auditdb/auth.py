@@ -14,10 +14,10 @@ from typing import Any
 
 from psycopg import AsyncConnection, Connection
 
-from auditdb._arguments import check_details
-from auditdb._record import run, run_async, statement
-from auditdb._session import Statement
-from auditdb._values import Id
+from auditdb._record import event_statement, send_event, send_event_async
+from auditdb.connection.begin import Statement
+from auditdb.values.arguments import check_details
+from auditdb.values.convert import Id
 
 
 def login(
@@ -38,8 +38,8 @@ def login(
         >>> login(conn, 7, organization_id=1, source="saml")  # doctest: +SKIP
         1042
     """
-    about = _about("login", user_id, organization_id, result, actor_id, source, details)
-    return run(conn, about)
+    event = _user_event("login", user_id, organization_id, result, actor_id, source, details)
+    return send_event(conn, event)
 
 
 async def login_async(
@@ -53,8 +53,8 @@ async def login_async(
     **details: Any,
 ) -> int:
     """Record as `login` does."""
-    about = _about("login", user_id, organization_id, result, actor_id, source, details)
-    return await run_async(conn, about)
+    event = _user_event("login", user_id, organization_id, result, actor_id, source, details)
+    return await send_event_async(conn, event)
 
 
 def password_changed(
@@ -73,8 +73,10 @@ def password_changed(
         >>> password_changed(conn, 7, organization_id=1, reason="reset")  # doctest: +SKIP
         1042
     """
-    about = _about("password_changed", user_id, organization_id, result, actor_id, source, details)
-    return run(conn, about)
+    event = _user_event(
+        "password_changed", user_id, organization_id, result, actor_id, source, details
+    )
+    return send_event(conn, event)
 
 
 async def password_changed_async(
@@ -88,8 +90,10 @@ async def password_changed_async(
     **details: Any,
 ) -> int:
     """Record as `password_changed` does."""
-    about = _about("password_changed", user_id, organization_id, result, actor_id, source, details)
-    return await run_async(conn, about)
+    event = _user_event(
+        "password_changed", user_id, organization_id, result, actor_id, source, details
+    )
+    return await send_event_async(conn, event)
 
 
 def two_factor_enabled(
@@ -108,10 +112,10 @@ def two_factor_enabled(
         >>> two_factor_enabled(conn, 7, organization_id=1, method="totp")  # doctest: +SKIP
         1042
     """
-    about = _about(
+    event = _user_event(
         "two_factor_enabled", user_id, organization_id, result, actor_id, source, details
     )
-    return run(conn, about)
+    return send_event(conn, event)
 
 
 async def two_factor_enabled_async(
@@ -125,10 +129,10 @@ async def two_factor_enabled_async(
     **details: Any,
 ) -> int:
     """Record as `two_factor_enabled` does."""
-    about = _about(
+    event = _user_event(
         "two_factor_enabled", user_id, organization_id, result, actor_id, source, details
     )
-    return await run_async(conn, about)
+    return await send_event_async(conn, event)
 
 
 def two_factor_disabled(
@@ -147,10 +151,10 @@ def two_factor_disabled(
         >>> two_factor_disabled(conn, 7, organization_id=1, actor_id=1)  # doctest: +SKIP
         1042
     """
-    about = _about(
+    event = _user_event(
         "two_factor_disabled", user_id, organization_id, result, actor_id, source, details
     )
-    return run(conn, about)
+    return send_event(conn, event)
 
 
 async def two_factor_disabled_async(
@@ -164,15 +168,15 @@ async def two_factor_disabled_async(
     **details: Any,
 ) -> int:
     """Record as `two_factor_disabled` does."""
-    about = _about(
+    event = _user_event(
         "two_factor_disabled", user_id, organization_id, result, actor_id, source, details
     )
-    return await run_async(conn, about)
+    return await send_event_async(conn, event)
 
 
 def impersonation_started(
     conn: Connection[Any],
-    admin_id: Id,
+    impersonator_id: Id,
     user_id: Id,
     *,
     organization_id: Id | None = None,
@@ -189,13 +193,15 @@ def impersonation_started(
         >>> impersonation_started(conn, 1, 7, organization_id=1, reason="#81")  # doctest: +SKIP
         1042
     """
-    about = _impersonation("started", admin_id, user_id, organization_id, result, source, details)
-    return run(conn, about)
+    event = _impersonation_event(
+        "started", impersonator_id, user_id, organization_id, result, source, details
+    )
+    return send_event(conn, event)
 
 
 async def impersonation_started_async(
     conn: AsyncConnection[Any],
-    admin_id: Id,
+    impersonator_id: Id,
     user_id: Id,
     *,
     organization_id: Id | None = None,
@@ -204,13 +210,15 @@ async def impersonation_started_async(
     **details: Any,
 ) -> int:
     """Record as `impersonation_started` does."""
-    about = _impersonation("started", admin_id, user_id, organization_id, result, source, details)
-    return await run_async(conn, about)
+    event = _impersonation_event(
+        "started", impersonator_id, user_id, organization_id, result, source, details
+    )
+    return await send_event_async(conn, event)
 
 
 def impersonation_stopped(
     conn: Connection[Any],
-    admin_id: Id,
+    impersonator_id: Id,
     user_id: Id,
     *,
     organization_id: Id | None = None,
@@ -224,13 +232,15 @@ def impersonation_stopped(
         >>> impersonation_stopped(conn, 1, 7, organization_id=1, source="web")  # doctest: +SKIP
         1042
     """
-    about = _impersonation("stopped", admin_id, user_id, organization_id, result, source, details)
-    return run(conn, about)
+    event = _impersonation_event(
+        "stopped", impersonator_id, user_id, organization_id, result, source, details
+    )
+    return send_event(conn, event)
 
 
 async def impersonation_stopped_async(
     conn: AsyncConnection[Any],
-    admin_id: Id,
+    impersonator_id: Id,
     user_id: Id,
     *,
     organization_id: Id | None = None,
@@ -239,40 +249,50 @@ async def impersonation_stopped_async(
     **details: Any,
 ) -> int:
     """Record as `impersonation_stopped` does."""
-    about = _impersonation("stopped", admin_id, user_id, organization_id, result, source, details)
-    return await run_async(conn, about)
+    event = _impersonation_event(
+        "stopped", impersonator_id, user_id, organization_id, result, source, details
+    )
+    return await send_event_async(conn, event)
 
 
 def email_changed(
     conn: Connection[Any],
     user_id: Id,
     *,
-    old: str | None = None,
-    new: str | None = None,
+    old_email: str | None = None,
+    new_email: str | None = None,
     organization_id: Id | None = None,
     result: str = "success",
     actor_id: Id | None = None,
     source: str | None = None,
     **details: Any,
 ) -> int:
-    """Record that the e-mail address of a user changed, from `old` to `new`.
+    """Record that the e-mail address of a user changed, from `old_email` to `new_email`.
 
     Example:
-        >>> email_changed(conn, 7, organization_id=1, new="b@acme.test")  # doctest: +SKIP
+        >>> email_changed(conn, 7, organization_id=1, new_email="b@acme.test")  # doctest: +SKIP
         1042
     """
-    about = _about(
-        "email_changed", user_id, organization_id, result, actor_id, source, details, old, new
+    event = _user_event(
+        "email_changed",
+        user_id,
+        organization_id,
+        result,
+        actor_id,
+        source,
+        details,
+        old_email,
+        new_email,
     )
-    return run(conn, about)
+    return send_event(conn, event)
 
 
 async def email_changed_async(
     conn: AsyncConnection[Any],
     user_id: Id,
     *,
-    old: str | None = None,
-    new: str | None = None,
+    old_email: str | None = None,
+    new_email: str | None = None,
     organization_id: Id | None = None,
     result: str = "success",
     actor_id: Id | None = None,
@@ -280,13 +300,21 @@ async def email_changed_async(
     **details: Any,
 ) -> int:
     """Record as `email_changed` does."""
-    about = _about(
-        "email_changed", user_id, organization_id, result, actor_id, source, details, old, new
+    event = _user_event(
+        "email_changed",
+        user_id,
+        organization_id,
+        result,
+        actor_id,
+        source,
+        details,
+        old_email,
+        new_email,
     )
-    return await run_async(conn, about)
+    return await send_event_async(conn, event)
 
 
-def _about(
+def _user_event(
     verb: str,
     user_id: Id | None,
     organization_id: Id | None,
@@ -301,7 +329,7 @@ def _about(
     if verb == "email_changed":
         known |= {"old_email", "new_email"}
     check_details(f"auth.{verb}()", details, frozenset(known))
-    return statement(
+    return event_statement(
         f"auth.{verb}",
         result,
         default_actor=user_id,
@@ -318,26 +346,26 @@ def _about(
     )
 
 
-def _impersonation(
+def _impersonation_event(
     verb: str,
-    admin_id: Id,
+    impersonator_id: Id,
     user_id: Id,
     organization_id: Id | None,
     result: str,
     source: str | None,
     details: Mapping[str, Any],
 ) -> Statement:
-    known = frozenset(("admin_id", "user_id", "organization_id", "result", "source"))
+    known = frozenset(("impersonator_id", "user_id", "organization_id", "result", "source"))
     check_details(f"auth.impersonation_{verb}()", details, known)
-    return statement(
+    return event_statement(
         f"auth.impersonation_{verb}",
         result,
         organization_id=organization_id,
         target_type="user",
         target_id=user_id,
         subject_id=user_id,
-        actor_id=admin_id,
-        impersonator_id=admin_id,
+        actor_id=impersonator_id,
+        impersonator_id=impersonator_id,
         source=source,
         details=details or None,
     )

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 import auditdb
-from auditdb import _render, embedded
+from auditdb import embedded
+from auditdb.cli import render
 
 SCHEMA = """
 create role shop_owner login;
@@ -94,7 +95,7 @@ def run(*, keep: bool = False, console: Console | None = None) -> bool:
     Raises:
         AuditError: the embedded server is not installed or did not start.
     """
-    out = console or _render.console()
+    out = console or render.console()
     with embedded.server(keep=keep) as dsn:
         auditdb.install(dsn)
         with psycopg.connect(dsn) as conn:
@@ -163,19 +164,19 @@ def _show_reading(out: Console, dsn: str, key: str) -> bool:
     """Print the log as an admin, a plain member and a stranger see it."""
     seen: dict[tuple[str, str], int] = {}
     with psycopg.connect(_as(dsn, "shop_reader")) as conn:
-        reading = auditdb.reader(conn, key=key, viewer="bob", organization="acme")
+        reading = auditdb.reader(conn, key=key, viewer_id="bob", organization_id="acme")
         events = list(reading.events())
-        _render.print_table(
+        render.print_table(
             out, reversed(events), title="The log of Acme, as its admin bob reads it"
         )
         for viewer, organization in (("fay", "acme"), ("cat", "acme"), ("cat", "globex")):
-            other = auditdb.reader(conn, key=key, viewer=viewer, organization=organization)
+            other = auditdb.reader(conn, key=key, viewer_id=viewer, organization_id=organization)
             seen[viewer, organization] = sum(1 for _ in other.events())
     out.print()
     out.print(f"Acme's log, read by fay, a plain member:     {seen['fay', 'acme']} events")
     out.print(f"Acme's log, read by cat, who owns Globex:    {seen['cat', 'acme']} events")
     out.print(f"Globex's log, read by cat:                   {seen['cat', 'globex']} events\n")
-    changes = {_render.change(e) for e in events if e.action == "membership.role_changed"}
+    changes = {render.change(e) for e in events if e.action == "membership.role_changed"}
     return (
         "MEMBER → ADMIN" in changes
         and {e.organization_id for e in events} == {"acme"}

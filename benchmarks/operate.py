@@ -24,7 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 import auditdb
 from auditdb import doctor
-from auditdb._maintain import maintain
+from auditdb.operate.maintain import maintain
 from benchmarks import inserver
 from benchmarks.capture import address, environment
 from benchmarks.clients import UPDATE

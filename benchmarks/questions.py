@@ -11,7 +11,8 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from auditdb._query import Filters, page_query
+from auditdb.read.filters import Filters
+from auditdb.read.query import page_query
 
 Query = tuple[sql.Composable, dict[str, Any]]
 
@@ -79,7 +80,7 @@ def questions() -> list[Question]:
     return [
         Question("first page", _page()),
         Question("page 1,000 by cursor", _page_1000),
-        Question("by actor", _page(actor="u{o}_7")),
+        Question("by actor", _page(actor_id="u{o}_7")),
         Question("history of a target", _page(target_type="workflow", target_id="{o}_7")),
         Question("by action, last month",
             _page(action="api_key.revoked", since=before, until=month)),

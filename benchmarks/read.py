@@ -27,7 +27,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import auditdb
-from auditdb._token import mint
+from auditdb.read.token import mint
 from benchmarks.capture import address
 from benchmarks.questions import Question, questions
 
@@ -137,7 +137,7 @@ def become(conn: psycopg.Connection[Any], key: str, organization: int, *, is_sql
         token = mint(key, organization, organization)
         conn.execute("select set_config('auditdb.viewer', %s, true)", [token])
     else:
-        log = auditdb.reader(conn, key=key, viewer=organization, organization=organization)
+        log = auditdb.reader(conn, key=key, viewer_id=organization, organization_id=organization)
         conn.execute(*log.become())
 
 
@@ -215,7 +215,7 @@ def _buffers(plan: dict[str, Any]) -> int:
 def python_layer(target: str, key: str) -> dict[str, Any]:
     """Return what a stream of the largest organisation costs, and the start of the command."""
     with psycopg.connect(target, autocommit=True) as conn:
-        log = auditdb.reader(conn, key=key, viewer=1, organization=1)
+        log = auditdb.reader(conn, key=key, viewer_id=1, organization_id=1)
         events = log.events()
         for _ in range(1000):
             next(events, None)
@@ -223,7 +223,7 @@ def python_layer(target: str, key: str) -> dict[str, Any]:
         count = sum(1 for _ in islice(events, 1_000_000))
         seconds = time.perf_counter() - started
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    command = [sys.executable, "-m", "auditdb", "log", "--viewer=1", "--organization=1"]
+    command = [sys.executable, "-m", "auditdb", "log", "--viewer-id=1", "--organization-id=1"]
     cpu = []
     for _ in range(7):
         used = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -6,11 +6,11 @@ import json
 import sys
 import textwrap
 
-from auditdb._kinds import KINDS, Kind
+from auditdb.mapping.kinds import KINDS, Kind
 
 _HEADER = """\
 -- The kinds that auditdb brings, as rows.
--- Made from auditdb/kinds.toml by `make reference`: change that file, not this one.
+-- Made from auditdb/mapping/kinds.toml by `make reference`: change that file, not this one.
 
 insert into audit.kind (
     name, description, target_type, verbs, facts, options, subject, target, credentials, is_built_in
@@ -67,7 +67,7 @@ def markdown() -> str:
     parts = [
         "# Kinds",
         "What the rows of an attached table are. Each is a row of `audit.kind`; this page is made "
-        "from `auditdb/kinds.toml` by `make reference`.",
+        "from `auditdb/mapping/kinds.toml` by `make reference`.",
     ]
     for kind in KINDS.values():
         actions = [f"`{action}`" for action in dict.fromkeys(kind.verbs.values())]

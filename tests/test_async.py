@@ -22,7 +22,7 @@ from auditdb import (
     reader_async,
     record_async,
 )
-from auditdb._session import AsyncBegun
+from auditdb.connection.one_query import AsyncOneQueryTransaction
 from tests.conftest import Database
 
 RENAME = "update workflow set name = name || '.' where id = 1"
@@ -85,7 +85,7 @@ def test_an_error_of_the_block_rolls_back_and_reaches_the_caller_unchanged(
 def test_the_block_is_the_short_one(workflow: Database) -> None:
     async def work(conn: AsyncConnection[Any]) -> None:
         async with context_async(conn, actor_id=7) as transaction:
-            assert isinstance(transaction, AsyncBegun)
+            assert isinstance(transaction, AsyncOneQueryTransaction)
 
     go(workflow, work)
 
@@ -139,7 +139,8 @@ def test_a_login_that_may_no_longer_is_refused_and_can_go_on(
     async def work(conn: AsyncConnection[Any]) -> None:
         # Refused within the simple query that begins the block.
         with pytest.raises(Refused, match="permission denied for function pg_read_file"):
-            async with AsyncBegun(conn, b"select pg_catalog.pg_read_file('/etc/passwd')"):
+            reads_a_file = b"select pg_catalog.pg_read_file('/etc/passwd')"
+            async with AsyncOneQueryTransaction(conn, reads_a_file):
                 pytest.fail("the block was entered")
         assert conn.info.transaction_status == TransactionStatus.IDLE
         async with context_async(conn, actor_id=7):
@@ -286,7 +287,7 @@ def test_a_reader_that_is_refused_or_lost_raises_as_its_twin(
     db: Database, autocommit: bool
 ) -> None:
     async def work(conn: AsyncConnection[Any]) -> None:
-        log = reader_async(conn, key=db.key, viewer=1, organization=1)
+        log = reader_async(conn, key=db.key, viewer_id=1, organization_id=1)
         with pytest.raises(Refused, match="grant audit_reader"):
             await log.page()
         with pytest.raises(InvalidInput, match="1 to 10000"):

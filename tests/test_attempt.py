@@ -12,7 +12,7 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 from auditdb import InvalidInput, attempt, attempt_async, context, context_async, record
-from auditdb._record import masked
+from auditdb._attempt import mask_values
 from tests.conftest import Database
 
 INSERT = "insert into workflow (organization_id, name) values (1, 'w')"
@@ -234,8 +234,8 @@ def test_values_in_messages_are_not_recorded(db: Database) -> None:
 
 
 def test_a_long_message_is_cut_to_its_first_line() -> None:
-    assert masked("one\ntwo") == "one"
-    assert len(masked("x" * 1000)) == 200
+    assert mask_values("one\ntwo") == "one"
+    assert len(mask_values("x" * 1000)) == 200
 
 
 def test_an_identifier_that_cannot_be_meant_is_refused_before_the_action(db: Database) -> None:

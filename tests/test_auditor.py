@@ -25,14 +25,14 @@ def gone(db: Database) -> Database:
 
 
 def test_the_log_of_a_deleted_organization_is_read_by_an_auditor(gone: Database) -> None:
-    log = auditor(gone.connect("app_auditor"), organization=1)
+    log = auditor(gone.connect("app_auditor"), organization_id=1)
     actions = {event.action for event in log.events()}
     assert actions >= {"membership.removed", "membership.role_changed"}
     assert {event.organization_id for event in log.events(batch=1)} == {"1"}
 
 
 def test_naive_twin_its_former_owner_reads_nothing_of_it(gone: Database) -> None:
-    log = reader(gone.connect("app_reader"), key=gone.key, viewer=1, organization=1)
+    log = reader(gone.connect("app_reader"), key=gone.key, viewer_id=1, organization_id=1)
     assert list(log.events()) == []
 
 
@@ -45,7 +45,7 @@ def test_without_an_organization_it_is_every_event(gone: Database) -> None:
 
 
 def test_pages_and_filters_are_those_of_a_reader(gone: Database) -> None:
-    log = auditor(gone.connect("app_auditor"), organization=1)
+    log = auditor(gone.connect("app_auditor"), organization_id=1)
     first = log.page(limit=1, action="membership.removed")
     assert first.next is not None
     second = log.page(limit=5, after=first.next, action="membership.removed")
@@ -72,18 +72,18 @@ def test_a_read_leaves_no_trace_and_does_not_end_a_transaction(gone: Database) -
 def test_the_asynchronous_form_reads_the_same(gone: Database) -> None:
     async def work() -> list[str]:
         async with await psycopg.AsyncConnection.connect(gone.conninfo("app_auditor")) as conn:
-            log = auditor_async(conn, organization=1)
+            log = auditor_async(conn, organization_id=1)
             page = await log.page(limit=1)
             assert page.next is not None
             return [event.action async for event in log.events(batch=2)]
 
-    log = auditor(gone.connect("app_auditor"), organization=1)
+    log = auditor(gone.connect("app_auditor"), organization_id=1)
     assert asyncio.run(work()) == [event.action for event in log.events()]
 
 
 def test_an_organization_that_is_no_id_is_named(db: Database) -> None:
-    with pytest.raises(InvalidInput, match="organization is a float"):
-        auditor(db.connect("app_auditor"), organization=7.0)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="organization_id is a float"):
+        auditor(db.connect("app_auditor"), organization_id=7.0)  # type: ignore[arg-type]
 
 
 def log(db: Database, *args: str, role: str = "app_auditor", key: str = "") -> Result:
@@ -93,7 +93,7 @@ def log(db: Database, *args: str, role: str = "app_auditor", key: str = "") -> R
 
 
 def test_the_command_hands_over_the_log_of_a_deleted_organization(gone: Database) -> None:
-    args = ("--auditor", "--organization", "1", "--all", "--format", "jsonl")
+    args = ("--auditor", "--organization-id", "1", "--all", "--format", "jsonl")
     events = [json.loads(line) for line in log(gone, *args).stdout.splitlines()]
     assert {event["organization_id"] for event in events} == {"1"}
     assert len(events) == len(gone.events("organization_id = '1'"))
@@ -105,10 +105,10 @@ def test_the_command_reads_all_organizations_without_one(gone: Database) -> None
 
 
 MISTAKES = {
-    "neither": ((), "--viewer is missing: give --viewer and --organization, or --auditor"),
-    "no organisation": (("--viewer", "1"), "--organization is missing"),
-    "no viewer": (("--organization", "1"), "--viewer is missing"),
-    "both": (("--auditor", "--viewer", "1"), "--auditor reads without --viewer"),
+    "neither": ((), "--viewer-id is missing: give --viewer-id and --organization-id, or --auditor"),
+    "no organisation": (("--viewer-id", "1"), "--organization-id is missing"),
+    "no viewer": (("--organization-id", "1"), "--viewer-id is missing"),
+    "both": (("--auditor", "--viewer-id", "1"), "--auditor reads without --viewer-id"),
     "a key": (("--auditor", "--key-file", "x"), "--auditor reads without"),
 }
 

@@ -86,8 +86,8 @@ def test_a_failed_sign_in_of_an_unknown_user_has_no_actor_but_the_address_tried(
 def test_a_changed_address_is_shown_before_and_after(
     db: Database, call: Callable[..., int]
 ) -> None:
-    call("email_changed", 7, old="a@acme.test", new="b@acme.test")
-    call("email_changed", 7, new="c@acme.test")
+    call("email_changed", 7, old_email="a@acme.test", new_email="b@acme.test")
+    call("email_changed", 7, new_email="c@acme.test")
     values = [(event["old_values"], event["new_values"]) for event in db.events()]
     assert values == [
         ({"email": "a@acme.test"}, {"email": "b@acme.test"}),

@@ -8,8 +8,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from auditdb._detect import detect
-from auditdb._mapping_file import apply, load
+from auditdb.detect.propose import detect
+from auditdb.mapping.file import load
+from auditdb.mapping.plan import apply
 from tests.conftest import Database
 from tests.schemas import ddl, facts
 from tests.server import Server

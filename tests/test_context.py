@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from auditdb import ConnectionFailed, InvalidInput, Refused, context, context_async
-from auditdb._arguments import check_details
-from auditdb._context import _ARGUMENTS
-from auditdb._details import WORDS
-from auditdb._vocabulary import VOCABULARY, likes
+from auditdb._claim import ARGUMENTS
+from auditdb.mapping.vocabulary import VOCABULARY, likes
+from auditdb.values.arguments import check_details
+from auditdb.values.details import WORDS
 from tests.conftest import Database
 from tests.trips import counted
 
@@ -37,7 +37,7 @@ def workflow(db: Database) -> Database:
 def is_detail(name: str) -> bool:
     """Return whether a context takes the name for that of a detail."""
     try:
-        check_details("context()", {name: 1}, _ARGUMENTS)
+        check_details("context()", {name: 1}, ARGUMENTS)
     except TypeError:
         return False
     return name != "conn"
@@ -207,7 +207,7 @@ def test_the_connection_is_as_before_in_and_after_the_block(db: Database, autoco
 def test_a_psycopg_of_other_make_enters_and_commits_as_well(
     workflow: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("auditdb._session._KNOWS_PSYCOPG", False)
+    monkeypatch.setattr("auditdb.connection.one_query._KNOWS_PSYCOPG", False)
     conn = workflow.connect("app", autocommit=False)
     for _ in range(2):
         with context(conn, actor_id=7):
@@ -494,14 +494,11 @@ def test_a_block_that_cannot_begin_leaves_no_transaction_open(
     def stopped(self: object) -> None:
         raise Stopped
 
-    async def stopped_async(self: object) -> None:
-        raise Stopped
-
     def work() -> None:
         conn = db.connect("app", autocommit=False)
         with context(conn, actor_id=7):
             pass
-        monkeypatch.setattr(psycopg.Transaction, "__enter__", stopped)
+        monkeypatch.setattr(psycopg.Transaction, "_enter_gen", stopped)
         with pytest.raises(Stopped), context(conn, actor_id=7):
             pytest.fail("the block was entered")
         assert conn.info.transaction_status == TransactionStatus.IDLE
@@ -511,7 +508,7 @@ def test_a_block_that_cannot_begin_leaves_no_transaction_open(
         conn = await psycopg.AsyncConnection.connect(db.conninfo("app"))
         async with context_async(conn, actor_id=7):
             pass
-        monkeypatch.setattr(psycopg.AsyncTransaction, "__aenter__", stopped_async)
+        monkeypatch.setattr(psycopg.AsyncTransaction, "_enter_gen", stopped)
         with pytest.raises(Stopped):
             async with context_async(conn, actor_id=7):
                 pytest.fail("the block was entered")
@@ -593,9 +590,9 @@ def test_the_words_of_secrets_are_those_of_the_vocabulary() -> None:
 
 def test_names_of_the_usual_details_load_no_vocabulary() -> None:
     code = (
-        "import sys; from auditdb._details import without_secrets;"
+        "import sys; from auditdb.values.details import without_secrets;"
         "without_secrets({'ip': 1, 'user_agent': 'x', 'request_id': 'y', 'reason': 'z'});"
-        "assert 'auditdb._vocabulary' not in sys.modules;"
+        "assert 'auditdb.mapping.vocabulary' not in sys.modules;"
         "assert without_secrets({'token': 1}) == {'token': '[redacted]'}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,10 +12,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from auditdb._detect import Proposal, detect
-from auditdb._mapping_file import apply, load, plan
-from auditdb._naming import admin_labels, is_secret, words
+from auditdb.detect.naming import admin_labels, is_secret, words
+from auditdb.detect.propose import Proposal, detect
 from auditdb.errors import InvalidInput
+from auditdb.mapping.file import load
+from auditdb.mapping.plan import apply, plan
 from tests import schemas
 from tests.conftest import Database
 

@@ -9,8 +9,9 @@ import pytest
 from psycopg import errors as pg
 
 from auditdb import InvalidInput, Refused, doctor
-from auditdb._kinds import KINDS
-from auditdb._mapping_file import apply, load, plan
+from auditdb.mapping.file import load
+from auditdb.mapping.kinds import KINDS
+from auditdb.mapping.plan import apply, plan
 from tests import kinds
 from tests.conftest import Database
 

@@ -11,7 +11,7 @@ import pytest
 
 import auditdb
 from auditdb import doctor
-from auditdb._maintain import maintain
+from auditdb.operate.maintain import maintain
 from tests.conftest import Database
 from tests.test_catalog import UNGUARDED
 

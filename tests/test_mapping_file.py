@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditdb._mapping_file import OPTIONS, TableMapping, apply, load, plan, value
 from auditdb.errors import InvalidInput, Refused
+from auditdb.mapping.file import OPTIONS, TableMapping, load, toml_value
+from auditdb.mapping.plan import apply, plan
 from tests.conftest import APPLICATION, Database
 
 FILE = """
@@ -81,7 +82,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(text: str, message: str) ->
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.lists(st.text(max_size=5)))
 def test_every_value_comes_back_from_toml_as_it_was(text: str, items: list[str]) -> None:
     items = [item.encode("utf-8", "replace").decode() for item in items]
-    document = tomllib.loads(f"a = {value(text)}\nb = {value(items)}\n")
+    document = tomllib.loads(f"a = {toml_value(text)}\nb = {toml_value(items)}\n")
     # Text of several lines gains a line feed at its end, which means nothing in SQL.
     assert document["a"] in (text, f"{text}\n")
     assert document["b"] == items

@@ -14,12 +14,14 @@ from click.testing import CliRunner
 from psycopg.rows import dict_row, tuple_row
 
 import auditdb
-from auditdb import AuditError, _catalog, _mapping_file, doctor
-from auditdb._detect import detect
-from auditdb._maintain import maintain
-from auditdb._mapping_file import TableMapping
-from auditdb._status import status
+from auditdb import AuditError, doctor
 from auditdb.cli import main
+from auditdb.detect import catalog
+from auditdb.detect.propose import detect
+from auditdb.mapping import plan as mapping_plan
+from auditdb.mapping.file import TableMapping
+from auditdb.operate.maintain import maintain
+from auditdb.operate.status import status
 from tests.conftest import Database
 
 # Better matches than PostgreSQL's own wherever public is in the path at all.
@@ -93,8 +95,18 @@ COMMANDS = {
     "status": ("status",),
     "key create": ("key", "create"),
     "key list": ("key", "list"),
-    "log": ("log", "--viewer", "1", "--organization", "1", "--actor", "7", "--since", "2026-01-01"),
-    "record": ("record", "auth.login", "--subject", "7", "--detail", "a=b"),
+    "log": (
+        "log",
+        "--viewer-id",
+        "1",
+        "--organization-id",
+        "1",
+        "--actor-id",
+        "7",
+        "--since",
+        "2026-01-01",
+    ),
+    "record": ("record", "auth.login", "--subject-id", "7", "--detail", "a=b"),
     "maintain": ("maintain", "--keep", "24 months"),
     "install": ("install",),
 }
@@ -121,7 +133,7 @@ def test_no_command_runs_what_a_stranger_put_into_the_path(
 
 @pytest.mark.parametrize(
     "query",
-    [_catalog._TABLES, "select quote_ident(relname) from pg_class", _mapping_file._ATTACHED],
+    [catalog._TABLES, "select quote_ident(relname) from pg_class", mapping_plan._ATTACHED],
     ids=["tables", "quoting", "attached"],
 )
 def test_naive_twin_the_same_queries_without_the_pin_run_it(shadowed: Database, query: str) -> None:
@@ -146,9 +158,9 @@ def test_a_name_without_schema_is_found_in_the_path_of_the_login(db: Database) -
     owner.execute("create schema shop")
     owner.execute('create table shop."Invoice" (id int primary key)')
     owner.execute("set search_path = shop, public")
-    change = _mapping_file.apply(owner, [TableMapping('"Invoice"', "invoice")])[0]
+    change = mapping_plan.apply(owner, [TableMapping('"Invoice"', "invoice")])[0]
     assert change.verb == "attach"
-    change = _mapping_file.plan(owner, [TableMapping('shop."Invoice"', "invoice")])[0]
+    change = mapping_plan.plan(owner, [TableMapping('shop."Invoice"', "invoice")])[0]
     assert change.verb == "unchanged"
     auditdb.detach(owner, '"Invoice"')
     auditdb.attach(owner, '"Invoice"', "invoice")
@@ -174,12 +186,12 @@ def test_times_are_read_whatever_the_style_of_the_session(db: Database) -> None:
 
 def raising(conn: psycopg.Connection[Any]) -> None:
     with pytest.raises(AuditError):
-        _mapping_file.plan(conn, [TableMapping("workflow", "Nope")])
+        mapping_plan.plan(conn, [TableMapping("workflow", "Nope")])
 
 
 def refused(conn: psycopg.Connection[Any]) -> None:
     with pytest.raises(AuditError):
-        _mapping_file.apply(conn, [TableMapping("workflow", "workflow", {"subject": "nope"})])
+        mapping_plan.apply(conn, [TableMapping("workflow", "workflow", {"subject": "nope"})])
 
 
 def unfixed(conn: psycopg.Connection[Any]) -> None:
@@ -193,9 +205,9 @@ def unfixed(conn: psycopg.Connection[Any]) -> None:
 
 CALLS: dict[str, Callable[[psycopg.Connection[Any]], object]] = {
     "detect": detect,
-    "plan": lambda conn: _mapping_file.plan(conn, [TableMapping("workflow", "workflow")]),
+    "plan": lambda conn: mapping_plan.plan(conn, [TableMapping("workflow", "workflow")]),
     "plan refused": raising,
-    "apply": lambda conn: _mapping_file.apply(conn, [TableMapping("workflow", "workflow")]),
+    "apply": lambda conn: mapping_plan.apply(conn, [TableMapping("workflow", "workflow")]),
     "apply refused": refused,
     "attach": lambda conn: auditdb.attach(conn, "workflow", "workflow", ignore=["name"]),
     "diagnose": doctor.diagnose,

@@ -19,9 +19,9 @@ from rich.text import Text
 
 import auditdb
 from auditdb import Event
-from auditdb._attach import attach
-from auditdb._plain import as_cell, as_json, is_plain, plain
 from auditdb.cli import main
+from auditdb.mapping.attach import attach
+from auditdb.values.plain import as_cell, is_plain, plain, plain_json
 from tests.conftest import Database
 
 # ESC, C1's CSI, backspace, a bidirectional override, a zero-width space, a line separator, markup.
@@ -81,7 +81,7 @@ def evil(db: Database) -> Database:
 
 
 COMMANDS = {
-    "log": ("log", "--viewer", "1", "--organization", "1"),
+    "log": ("log", "--viewer-id", "1", "--organization-id", "1"),
     "log as JSON lines": ("log", "--auditor", "--format", "jsonl"),
     "log as CSV": ("log", "--auditor", "--format", "csv", "--csv-formulas", "keep"),
     "log of an auditor": ("log", "--auditor"),
@@ -139,7 +139,7 @@ def test_the_log_tells_recorded_events_from_captured_ones(db: Database) -> None:
         app, "membership.role_changed", organization_id=1, subject_id=2,
         details={"previous_role": "MEMBER", "new_role": "ADMIN"},
     )  # fmt: skip
-    lines = run(db, "log", "--viewer", "1", "--organization", "1").stdout.splitlines()
+    lines = run(db, "log", "--viewer-id", "1", "--organization-id", "1").stdout.splitlines()
     assert [line.split()[-1] for line in lines] == ["how", "recorded", "captured"]
     assert [line.count("MEMBER → ADMIN") for line in lines] == [0, 0, 1]
 
@@ -149,7 +149,7 @@ def test_details_of_the_context_do_not_stand_for_the_change(db: Database) -> Non
     app.execute("insert into workflow (id, organization_id, name) values (1, 1, 'w')")
     with auditdb.context(app, actor_id=7, previous_role="typo", new_role="typo"):
         app.execute("update workflow set name = 'everything'")
-    out = run(db, "log", "--viewer", "1", "--organization", "1", "--limit", "1").stdout
+    out = run(db, "log", "--viewer-id", "1", "--organization-id", "1", "--limit", "1").stdout
     assert "name: w → everything" in out and "typo" not in out
 
 
@@ -232,9 +232,9 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 
 @given(JSON)
 def test_json_is_plain_and_says_the_same(value: Any) -> None:
-    assert is_plain(as_json(value))
-    assert json.loads(as_json(value)) == value
-    assert json.loads(as_json(value, indent=2)) == value
+    assert is_plain(plain_json(value))
+    assert json.loads(plain_json(value)) == value
+    assert json.loads(plain_json(value, indent=2)) == value
 
 
 def test_a_terminal_of_another_encoding_shows_codes(

@@ -23,7 +23,7 @@ order by 1
 UNSANITIZED = "text type variable is not sanitized"
 
 # Text that becomes SQL as it is, and why it may.
-MEANT = {
+ALIASES = {
     ("define", UNSANITIZED): "words of this release's own",
     ("grant_capture", UNSANITIZED): "words of this release's own",
     ("create_trigger", UNSANITIZED): "one of four operations",
@@ -52,5 +52,5 @@ def test_no_function_has_an_error_or_text_that_becomes_sql(db: Database) -> None
     found = conn.execute(CHECK.encode()).fetchall()
     assert {level for _, name, level, _ in found if name == "naive"} == {"error", "security"}
     found = [row for row in found if row[1] != "naive"]
-    assert [row for row in found if (row[1], row[3]) not in MEANT] == []
-    assert {(row[1], row[3]) for row in found} == {*MEANT}
+    assert [row for row in found if (row[1], row[3]) not in ALIASES] == []
+    assert {(row[1], row[3]) for row in found} == {*ALIASES}

@@ -32,7 +32,7 @@ ADMIN = 3  # of organisation 2, Globex
 
 def acme(db: Database, conn: psycopg.Connection[Any] | None = None, **options: Any) -> Reader:
     """Return a reader of Acme's log on behalf of its owner."""
-    given = {"viewer": OWNER, "organization": 1, **options}
+    given = {"viewer_id": OWNER, "organization_id": 1, **options}
     return reader(conn or db.connect("app_reader"), key=db.key, **given)
 
 
@@ -47,7 +47,7 @@ def write(db: Database, count: int, *, at: str = "now() - n * interval '1 second
 
 
 @pytest.fixture
-def told(db: Database) -> Database:
+def logged(db: Database) -> Database:
     """A database with events of two organisations and of none."""
     conn = db.connect("app")
     with context(conn, actor_id=1, source="web", ip="192.0.2.1"):
@@ -61,8 +61,8 @@ def told(db: Database) -> Database:
     return db
 
 
-def test_an_admin_sees_the_organizations_events_newest_first(told: Database) -> None:
-    page = acme(told).page()
+def test_an_admin_sees_the_organizations_events_newest_first(logged: Database) -> None:
+    page = acme(logged).page()
     assert [event.action for event in page.events] == [
         "authority.given",
         "auth.login",
@@ -72,9 +72,9 @@ def test_an_admin_sees_the_organizations_events_newest_first(told: Database) -> 
     assert page.next is None
 
 
-def test_an_event_is_its_row(told: Database) -> None:
-    rows = {row["id"]: row for row in told.events("organization_id = '1'")}
-    for event in acme(told).events():
+def test_an_event_is_its_row(logged: Database) -> None:
+    rows = {row["id"]: row for row in logged.events("organization_id = '1'")}
+    for event in acme(logged).events():
         row = rows.pop(event.id)
         assert {name: getattr(event, name) for name in row} == {
             **row,
@@ -90,8 +90,8 @@ def test_an_event_has_exactly_the_columns_of_the_table(db: Database) -> None:
     assert {field.name for field in fields(Event)} == {name for (name,) in rows}
 
 
-def test_an_event_cannot_be_changed_and_knows_its_category(told: Database) -> None:
-    event = acme(told).page(action="membership.role_changed").events[0]
+def test_an_event_cannot_be_changed_and_knows_its_category(logged: Database) -> None:
+    event = acme(logged).page(action="membership.role_changed").events[0]
     assert event.category == "membership"
     with pytest.raises(FrozenInstanceError):
         event.actor_id = "9"  # type: ignore[misc]
@@ -102,20 +102,20 @@ def test_an_event_cannot_be_changed_and_knows_its_category(told: Database) -> No
 )
 @pytest.mark.parametrize("role", [None, "app_reader"])
 def test_anyone_else_sees_an_empty_log_even_as_superuser(
-    told: Database, viewer: int, organization: int, role: str | None
+    logged: Database, viewer: int, organization: int, role: str | None
 ) -> None:
-    log = acme(told, told.connect(role), viewer=viewer, organization=organization)
+    log = acme(logged, logged.connect(role), viewer_id=viewer, organization_id=organization)
     assert log.page().events == []
     assert list(log.events()) == []
 
 
 def test_naive_twin_a_superuser_with_a_plain_members_token_sees_everything(
-    told: Database,
+    logged: Database,
 ) -> None:
-    from auditdb._token import mint
+    from auditdb.read.token import mint
 
-    conn = told.connect()
-    conn.execute("select set_config('auditdb.viewer', %s, false)", (mint(told.key, MEMBER, 1),))
+    conn = logged.connect()
+    conn.execute("select set_config('auditdb.viewer', %s, false)", (mint(logged.key, MEMBER, 1),))
     row = conn.execute("select count(distinct organization_id) from audit.event").fetchone()
     assert row == (2,)
 
@@ -123,10 +123,10 @@ def test_naive_twin_a_superuser_with_a_plain_members_token_sees_everything(
 @pytest.mark.parametrize("autocommit", [True, False])
 @pytest.mark.parametrize("role", [None, "app_reader"])
 def test_a_read_leaves_no_trace_on_the_connection(
-    told: Database, autocommit: bool, role: str | None
+    logged: Database, autocommit: bool, role: str | None
 ) -> None:
-    conn = told.connect(role, autocommit=autocommit)
-    assert acme(told, conn).page().events
+    conn = logged.connect(role, autocommit=autocommit)
+    assert acme(logged, conn).page().events
     assert conn.info.transaction_status == TransactionStatus.IDLE
     assert conn.autocommit is autocommit
     row = conn.execute(
@@ -139,12 +139,12 @@ def test_a_read_leaves_no_trace_on_the_connection(
     assert row[2] == "off"
 
 
-def test_a_read_inside_a_transaction_leaves_it_as_it_was(told: Database) -> None:
-    conn = told.connect(autocommit=False)
+def test_a_read_inside_a_transaction_leaves_it_as_it_was(logged: Database) -> None:
+    conn = logged.connect(autocommit=False)
     conn.execute("set local role app")
     conn.execute("insert into workflow (organization_id, name) values (1, 'w')")
     with context(conn, actor_id=7):
-        assert acme(told, conn).page(action="workflow.created").events
+        assert acme(logged, conn).page(action="workflow.created").events
         row = conn.execute(
             "select current_user, current_setting('auditdb.viewer', true), "
             "audit.current_context() ->> 'actor_id'"
@@ -152,33 +152,36 @@ def test_a_read_inside_a_transaction_leaves_it_as_it_was(told: Database) -> None
         assert row.fetchone() == ("app", "", "7")
         conn.execute("insert into workflow (organization_id, name) values (1, 'v')")
     conn.commit()
-    assert [e["actor_id"] for e in told.events("action = 'workflow.created'")] == ["postgres", "7"]
+    assert [e["actor_id"] for e in logged.events("action = 'workflow.created'")] == [
+        "postgres",
+        "7",
+    ]
 
 
-def test_a_read_works_in_a_read_only_transaction_and_at_any_isolation(told: Database) -> None:
-    conn = told.connect("app_reader", autocommit=False)
+def test_a_read_works_in_a_read_only_transaction_and_at_any_isolation(logged: Database) -> None:
+    conn = logged.connect("app_reader", autocommit=False)
     conn.read_only = True
     conn.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
-    assert len(acme(told, conn).page().events) == 4
+    assert len(acme(logged, conn).page().events) == 4
     with conn.transaction():
-        assert len(acme(told, conn).page().events) == 4
+        assert len(acme(logged, conn).page().events) == 4
 
 
 def test_a_read_inside_a_failed_transaction_is_refused_and_the_caller_can_roll_back(
-    told: Database,
+    logged: Database,
 ) -> None:
-    conn = told.connect("app_reader", autocommit=False)
+    conn = logged.connect("app_reader", autocommit=False)
     with pytest.raises(psycopg.errors.DivisionByZero):
         conn.execute("select 1 / 0")
     with pytest.raises(Refused, match="current transaction is aborted"):
-        acme(told, conn).page()
+        acme(logged, conn).page()
     conn.rollback()
-    assert acme(told, conn).page().events
+    assert acme(logged, conn).page().events
 
 
-def test_a_read_is_read_only_and_as_audit_reader(told: Database) -> None:
+def test_a_read_is_read_only_and_as_audit_reader(logged: Database) -> None:
     """Seen by the check for admins, which is code of the application within the read."""
-    told.connect("app_owner").execute(
+    logged.connect("app_owner").execute(
         """create function look(role text) returns boolean language plpgsql as $$
             begin
                 raise notice '% %', current_setting('transaction_read_only'),
@@ -187,17 +190,17 @@ def test_a_read_is_read_only_and_as_audit_reader(told: Database) -> None:
             end $$;
         select audit.attach('membership', 'membership', admin => 'public.look(r.role)')"""
     )
-    conn = told.connect()
+    conn = logged.connect()
     said: list[str] = []
     conn.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
-    assert acme(told, conn).page().events
+    assert acme(logged, conn).page().events
     assert set(said) == {"on audit_reader"}
 
 
 @pytest.mark.parametrize("autocommit", [True, False])
-def test_a_page_costs_two_round_trips(told: Database, autocommit: bool) -> None:
-    conn = told.connect("app_reader", autocommit=autocommit)
-    log = acme(told, conn)
+def test_a_page_costs_two_round_trips(logged: Database, autocommit: bool) -> None:
+    conn = logged.connect("app_reader", autocommit=autocommit)
+    log = acme(logged, conn)
     for _ in range(8):
         with counted(conn) as trips:
             assert len(log.page().events) == 4
@@ -206,20 +209,20 @@ def test_a_page_costs_two_round_trips(told: Database, autocommit: bool) -> None:
 
 @pytest.mark.parametrize("autocommit", [True, False])
 def test_a_login_that_may_not_read_is_told_the_command_that_mends_it(
-    told: Database, autocommit: bool
+    logged: Database, autocommit: bool
 ) -> None:
-    conn = told.connect("app", autocommit=autocommit)
+    conn = logged.connect("app", autocommit=autocommit)
     with pytest.raises(Refused, match='run: grant audit_reader to "app"') as caught:
-        acme(told, conn).page()
+        acme(logged, conn).page()
     assert isinstance(caught.value.__cause__, psycopg.errors.InsufficientPrivilege)
     assert conn.info.transaction_status == TransactionStatus.IDLE
 
 
-def test_a_lost_connection_is_a_failed_connection(told: Database) -> None:
-    conn = told.connect("app_reader")
-    told.connect().execute("select pg_terminate_backend(%s)", (conn.info.backend_pid,))
+def test_a_lost_connection_is_a_failed_connection(logged: Database) -> None:
+    conn = logged.connect("app_reader")
+    logged.connect().execute("select pg_terminate_backend(%s)", (conn.info.backend_pid,))
     with pytest.raises(ConnectionFailed):
-        acme(told, conn).page()
+        acme(logged, conn).page()
 
 
 @pytest.mark.parametrize(
@@ -231,12 +234,12 @@ def test_a_lost_connection_is_a_failed_connection(told: Database) -> None:
         ({"category": "auth"}, [3]),
         ({"category": "membership"}, [2, 1]),
         ({"category": "member"}, []),
-        ({"actor": 1}, [6, 2, 1]),
-        ({"actor": "2"}, [6]),
+        ({"actor_id": 1}, [6, 2, 1]),
+        ({"actor_id": "2"}, [6]),
         ({"target_type": "desk"}, [6]),
         ({"target_type": "desk", "target_id": 5}, [6]),
         ({"target_id": 6}, []),
-        ({"subject": 2}, [3, 2, 1]),
+        ({"subject_id": 2}, [3, 2, 1]),
         ({"result": "failure"}, [3]),
         ({"source": "web"}, [2, 1]),
         ({"source": "web", "result": "denied"}, []),
@@ -246,14 +249,14 @@ def test_a_lost_connection_is_a_failed_connection(told: Database) -> None:
             {"since": "2020-01-01T00:00:00Z", "until": datetime(9000, 1, 1, tzinfo=UTC)},
             [6, 3, 2, 1],
         ),
-        ({"subject": "' or true --"}, []),
+        ({"subject_id": "' or true --"}, []),
     ],
 )
 def test_an_event_must_pass_every_filter(
-    told: Database, filters: dict[str, Any], ids: list[int]
+    logged: Database, filters: dict[str, Any], ids: list[int]
 ) -> None:
-    order = [event["id"] for event in told.events()]
-    log = acme(told)
+    order = [event["id"] for event in logged.events()]
+    log = acme(logged)
     expected = [order[number - 1] for number in ids]
     assert [event.id for event in log.page(**filters).events] == expected
     assert [event.id for event in log.events(batch=1, **filters)] == expected
@@ -307,8 +310,8 @@ def test_a_page_of_an_impossible_size_is_refused(db: Database, limit: int) -> No
 def test_an_unknown_filter_is_a_type_error(db: Database) -> None:
     with pytest.raises(TypeError, match="a reader has no argument 'colour'"):
         acme(db).page(colour="red")  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="Did you mean 'actor'"):
-        acme(db).events(actor_id=7)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="Did you mean 'actor_id'"):
+        acme(db).events(actor=7)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -356,9 +359,9 @@ def test_a_malformed_cursor_is_refused(db: Database, after: str) -> None:
         acme(db).page(after=after)
 
 
-def test_a_cursor_of_another_organization_opens_nothing(told: Database) -> None:
-    cursor = acme(told).page(limit=1).next
-    seen = acme(told, viewer=ADMIN, organization=2).page(after=cursor).events
+def test_a_cursor_of_another_organization_opens_nothing(logged: Database) -> None:
+    cursor = acme(logged).page(limit=1).next
+    seen = acme(logged, viewer_id=ADMIN, organization_id=2).page(after=cursor).events
     assert {event.organization_id for event in seen} == {"2"}
 
 
@@ -392,7 +395,7 @@ def test_each_read_signs_a_fresh_token(db: Database, monkeypatch: pytest.MonkeyP
     write(db, 30)
     log = acme(db, lifetime=5)
     clock = [datetime.now(tz=UTC).timestamp()]
-    monkeypatch.setattr("auditdb._token.time.time", lambda: clock[0])
+    monkeypatch.setattr("auditdb.read.token.time.time", lambda: clock[0])
     assert len(log.page().events) == 30
     clock[0] -= 6
     assert log.page().events == []
@@ -402,34 +405,34 @@ def test_each_read_signs_a_fresh_token(db: Database, monkeypatch: pytest.MonkeyP
 
 def test_a_reader_of_a_malformed_key_is_not_made(db: Database) -> None:
     with pytest.raises(InvalidInput, match="AUDITDB_KEY"):
-        reader(db.connect("app_reader"), key="nonsense", viewer=1, organization=1)
+        reader(db.connect("app_reader"), key="nonsense", viewer_id=1, organization_id=1)
 
 
-def test_a_key_that_is_not_the_databases_reads_nothing(told: Database) -> None:
-    log = reader(told.connect("app_reader"), key="k1.secret", viewer=1, organization=1)
+def test_a_key_that_is_not_the_databases_reads_nothing(logged: Database) -> None:
+    log = reader(logged.connect("app_reader"), key="k1.secret", viewer_id=1, organization_id=1)
     assert log.page().events == []
 
 
-def test_settings_and_factories_of_the_caller_do_not_matter(told: Database) -> None:
-    conn = told.connect(
+def test_settings_and_factories_of_the_caller_do_not_matter(logged: Database) -> None:
+    conn = logged.connect(
         "app_reader",
         row_factory=psycopg.rows.scalar_row,
         cursor_factory=psycopg.RawCursor,
         options="-c datestyle=german -c timezone=Asia/Kathmandu",
     )
-    expected = acme(told).page().events
-    assert acme(told, conn).page().events == expected
+    expected = acme(logged).page().events
+    assert acme(logged, conn).page().events == expected
 
 
 @pytest.mark.parametrize("autocommit", [True, False])
-def test_the_asynchronous_reader_reads_the_same(told: Database, autocommit: bool) -> None:
-    expected = acme(told).page().events
+def test_the_asynchronous_reader_reads_the_same(logged: Database, autocommit: bool) -> None:
+    expected = acme(logged).page().events
 
     async def work() -> None:
         async with await psycopg.AsyncConnection.connect(
-            told.conninfo("app_reader"), autocommit=autocommit
+            logged.conninfo("app_reader"), autocommit=autocommit
         ) as conn:
-            log = reader_async(conn, key=told.key, viewer=OWNER, organization=1)
+            log = reader_async(conn, key=logged.key, viewer_id=OWNER, organization_id=1)
             page = await log.page(limit=3)
             assert page.events == expected[:3]
             assert (await log.page(limit=3, after=page.next)).events == expected[3:]
@@ -437,13 +440,13 @@ def test_the_asynchronous_reader_reads_the_same(told: Database, autocommit: bool
             assert [event async for event in log.events(action="auth.logout")] == []
             with pytest.raises(InvalidInput):
                 log.events(result="ok")
-            member = reader_async(conn, key=told.key, viewer=MEMBER, organization=1)
+            member = reader_async(conn, key=logged.key, viewer_id=MEMBER, organization_id=1)
             assert (await member.page()).events == []
             assert conn.info.transaction_status == TransactionStatus.IDLE
             assert conn.autocommit is autocommit
-        async with await psycopg.AsyncConnection.connect(told.conninfo("app")) as conn:
+        async with await psycopg.AsyncConnection.connect(logged.conninfo("app")) as conn:
             with pytest.raises(Refused, match="grant audit_reader"):
-                await reader_async(conn, key=told.key, viewer=1, organization=1).page()
+                await reader_async(conn, key=logged.key, viewer_id=1, organization_id=1).page()
 
     asyncio.run(work())
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from auditdb import Event
-from auditdb._render import change, print_table, who
+from auditdb.cli.render import actor_of, change, print_table
 
 
 def event(**given: Any) -> Event:
@@ -37,7 +37,7 @@ def event(**given: Any) -> Event:
 def test_the_administrator_behind_an_impersonated_actor_is_named(
     actor: str | None, impersonator: str | None, shown: str
 ) -> None:
-    assert who(event(actor_id=actor, impersonator_id=impersonator)) == shown
+    assert actor_of(event(actor_id=actor, impersonator_id=impersonator)) == shown
 
 
 CAPTURED = {"action": "membership.role_changed", "captured_from": "public.membership"}

@@ -68,7 +68,7 @@ def test_the_view_of_a_category_is_read_in_order_and_not_sorted(grown: Database)
 
 
 def test_a_stream_holds_a_batch_or_two_however_many_events_there_are(grown: Database) -> None:
-    log = reader(grown.connect(), key=grown.key, viewer=1, organization=1)
+    log = reader(grown.connect(), key=grown.key, viewer_id=1, organization_id=1)
     events = log.events(batch=100)
     peaks = []
     tracemalloc.start()

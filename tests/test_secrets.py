@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
-from auditdb import _catalog
-from auditdb._detect_secrets import secret_columns
-from auditdb._vocabulary import VOCABULARY, is_secret, likes, normal_name
+from auditdb.detect.catalog import read as read_catalog
+from auditdb.detect.secrets import secret_columns
+from auditdb.mapping.vocabulary import VOCABULARY, is_secret, likes, normal_name
 from tests import schemas
 from tests.conftest import Database
 from tests.vocabulary import vocabulary
@@ -207,7 +207,7 @@ def test_detect_and_attach_redact_the_same_columns_of_real_applications(
 
 
 def _same_columns(conn: psycopg.Connection[Any]) -> None:
-    catalog = _catalog.read(conn)
+    catalog = read_catalog(conn)
     for table in catalog.tables.values():
         for kind in ("record", "user", "api_key"):
             told = one(

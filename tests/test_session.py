@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import select
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,8 @@ import psycopg
 import pytest
 
 from auditdb import Refused
-from auditdb._session import block, block_async
+from auditdb.connection.begin import begin_with, begin_with_async
+from auditdb.connection.one_query import AsyncOneQueryTransaction, OneQueryTransaction
 from tests.conftest import Database
 
 FAILS: Any = ("select 1 / 0", ())
@@ -33,7 +36,10 @@ def test_an_error_that_comes_early_is_raised_and_not_logged(
 ) -> None:
     conn: Any = db.connect("app", autocommit=False)
     late: Any = Late(conn)
-    with pytest.raises(Refused, match="division by zero"), block(conn, "audit_writer", FAILS, late):
+    with (
+        pytest.raises(Refused, match="division by zero"),
+        begin_with(conn, "audit_writer", FAILS, late),
+    ):
         pytest.fail("the block was entered")
     assert caplog.messages == []
     assert conn.execute("select 1").fetchone() == (1,) and not conn.autocommit
@@ -46,7 +52,7 @@ def test_an_early_error_of_the_asynchronous_form_is_raised_and_not_logged(
         async with await psycopg.AsyncConnection.connect(db.conninfo("app")) as conn:
             late: Any = Late(conn)
             with pytest.raises(Refused, match="division by zero"):
-                async with block_async(conn, "audit_writer", FAILS, late):
+                async with begin_with_async(conn, "audit_writer", FAILS, late):
                     pytest.fail("the block was entered")
             assert not conn.autocommit
 
@@ -60,7 +66,7 @@ def test_a_connection_that_is_lost_early_is_not_logged(
     conn = db.connect("app")
     db.connect().execute("select pg_terminate_backend(%s)", (conn.info.backend_pid,))
     late: Any = Late(conn)
-    with pytest.raises(Exception, match="terminat"), block(conn, "audit_writer", FAILS, late):
+    with pytest.raises(Exception, match="terminat"), begin_with(conn, "audit_writer", FAILS, late):
         pytest.fail("the block was entered")
     assert caplog.messages == []
 
@@ -75,7 +81,7 @@ def test_an_interrupt_stays_one_and_a_connection_that_is_stuck_is_closed(
 ) -> None:
     conn = db.connect("app", autocommit=False)
     monkeypatch.setattr(psycopg.Pipeline, "_exit_gen", interrupted)
-    with pytest.raises(KeyboardInterrupt), block(conn, "audit_writer", ("select 1", ())):
+    with pytest.raises(KeyboardInterrupt), begin_with(conn, "audit_writer", ("select 1", ())):
         pytest.fail("the block was entered")
     assert conn.closed
 
@@ -87,7 +93,7 @@ def test_an_interrupt_of_the_asynchronous_form_stays_one(
         conn = await psycopg.AsyncConnection.connect(db.conninfo("app"))
         try:
             with pytest.raises(KeyboardInterrupt):
-                async with block_async(conn, "audit_writer", ("select 1", ())):
+                async with begin_with_async(conn, "audit_writer", ("select 1", ())):
                     pytest.fail("the block was entered")
             assert conn.closed
         finally:
@@ -95,3 +101,59 @@ def test_an_interrupt_of_the_asynchronous_form_stays_one(
 
     monkeypatch.setattr(psycopg.AsyncPipeline, "_exit_gen", interrupted)
     asyncio.run(work())
+
+
+SLEEP = b"select pg_sleep(60)"
+
+
+def wait_until_asleep(db: Database, pid: int) -> None:
+    """Return when the server has begun to sleep."""
+    query = "select wait_event from pg_stat_activity where pid = %s"
+    with psycopg.connect(db.conninfo(), autocommit=True) as watcher:
+        while watcher.execute(query, [pid]).fetchone() != ("PgSleep",):
+            pass
+
+
+def test_an_interrupt_on_the_way_into_the_block_leaves_the_connection_usable(db: Database) -> None:
+    conn = db.connect("app", autocommit=False)
+
+    def interrupt(pid: int) -> None:
+        wait_until_asleep(db, pid)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, args=[conn.info.backend_pid])
+    thread.start()
+    with pytest.raises(KeyboardInterrupt), OneQueryTransaction(conn, SLEEP):
+        pytest.fail("the block was entered")
+    thread.join()
+    with conn.transaction():
+        assert conn.execute("select 1").fetchone() == (1,)
+
+
+def test_a_cancelled_task_on_the_way_into_the_block_leaves_the_connection_usable(
+    db: Database,
+) -> None:
+    async def work() -> None:
+        async with await psycopg.AsyncConnection.connect(db.conninfo("app")) as conn:
+
+            async def enter() -> None:
+                async with AsyncOneQueryTransaction(conn, SLEEP):
+                    pytest.fail("the block was entered")
+
+            task = asyncio.create_task(enter())
+            await asyncio.to_thread(wait_until_asleep, db, conn.info.backend_pid)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            async with conn.transaction():
+                await conn.execute("select 1")
+
+    asyncio.run(work())
+
+
+def test_a_block_is_entered_only_once(db: Database) -> None:
+    conn = db.connect("app")
+    with OneQueryTransaction(conn, b"select 1") as transaction:
+        with pytest.raises(TypeError, match="only once"), transaction:
+            pytest.fail("the block was entered")
+        conn.execute("select 1")

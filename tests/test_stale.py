@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 import auditdb
-from auditdb import _schema
+from auditdb.operate import install
 from tests.conftest import Database
 from tests.fingerprint import fingerprint
 
@@ -71,10 +71,10 @@ def test_without_setting_aside_an_older_function_fails_the_install(
     db: Database, older: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_owner(db, OLDER[older])
-    read = _schema._read
+    read = install._read
     without = read("manifest").replace("operate/set_aside.sql\n", "")
     monkeypatch.setattr(
-        _schema, "_read", lambda name: without if name == "manifest" else read(name)
+        install, "_read", lambda name: without if name == "manifest" else read(name)
     )
     with pytest.raises(auditdb.AuditError):
         auditdb.install(db.dsn)

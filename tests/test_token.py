@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from auditdb import InvalidInput
-from auditdb._token import mint
+from auditdb.read.token import mint
 from tests.conftest import Database
 from tests.viewer import sign
 
@@ -134,11 +134,11 @@ def test_a_lifetime_that_the_database_would_refuse_is_refused_here(lifetime: int
 @pytest.mark.parametrize(
     ("viewer", "organization", "says"),
     [
-        ("", 1, "viewer is empty"),
-        (1, "", "organization is empty"),
-        (None, 1, "viewer is empty"),
-        (b"1", 1, "viewer is a bytes"),
-        ("a\x00", 1, "viewer holds a NUL"),
+        ("", 1, "viewer_id is empty"),
+        (1, "", "organization_id is empty"),
+        (None, 1, "viewer_id is empty"),
+        (b"1", 1, "viewer_id is a bytes"),
+        ("a\x00", 1, "viewer_id holds a NUL"),
         ("☂" * 600, 1, "too long"),
     ],
 )

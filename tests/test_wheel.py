@@ -30,8 +30,10 @@ def test_wheel_holds_every_sql_file_of_the_repository_as_it_is(tmp_path: Path) -
     assert shipped == repository
     assert {
         "auditdb/__init__.py",
-        "auditdb/cli.py",
-        "auditdb/_schema.py",
+        "auditdb/cli/__init__.py",
+        "auditdb/operate/install.py",
+        "auditdb/mapping/kinds.toml",
+        "auditdb/mapping/vocabulary.toml",
         "auditdb/py.typed",
     } <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]

@@ -1,15 +1,15 @@
-"""Writes sql/secrets/names.sql from auditdb/vocabulary.toml: python -m tests.vocabulary."""
+"""Writes sql/secrets/names.sql from vocabulary.toml: python -m tests.vocabulary."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 
-from auditdb._vocabulary import VOCABULARY, likes
+from auditdb.mapping.vocabulary import VOCABULARY, likes
 
 _HEADER = """\
 -- Names: what the name of a column, of a key in a document or of a table says about secrets.
--- Made from auditdb/vocabulary.toml by `make reference`: change that file, not this one.
+-- Made from auditdb/mapping/vocabulary.toml by `make reference`: change that file, not this one.
 --
 -- In PL/pgSQL, which plans an expression once: inlined into others they cost more to plan than to
 -- evaluate.

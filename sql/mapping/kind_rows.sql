@@ -1,5 +1,5 @@
 -- The kinds that auditdb brings, as rows.
--- Made from auditdb/kinds.toml by `make reference`: change that file, not this one.
+-- Made from auditdb/mapping/kinds.toml by `make reference`: change that file, not this one.
 
 insert into audit.kind (
     name, description, target_type, verbs, facts, options, subject, target, credentials, is_built_in

@@ -1,5 +1,5 @@
 -- Names: what the name of a column, of a key in a document or of a table says about secrets.
--- Made from auditdb/vocabulary.toml by `make reference`: change that file, not this one.
+-- Made from auditdb/mapping/vocabulary.toml by `make reference`: change that file, not this one.
 --
 -- In PL/pgSQL, which plans an expression once: inlined into others they cost more to plan than to
 -- evaluate.

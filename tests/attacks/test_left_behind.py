@@ -12,7 +12,7 @@ from psycopg import errors as pg
 from psycopg.rows import dict_row
 
 from auditdb import doctor
-from auditdb._status import status
+from auditdb.operate.status import status
 from tests.attacks import naive
 from tests.attacks.conftest import SERVICES, look
 from tests.attacks.hostile import ROADS_TO_CAPTURE, Road, build, heard, whom

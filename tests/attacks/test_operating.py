@@ -26,7 +26,7 @@ CLOCK = "Maintenance under a wrong clock"
 POOLER = "Install through a transaction pooler: nothing stays on the connection"
 
 EVIL = "\x1b[2J\x1b[1;1Hhealthy\x1b[8m\x07\x9b31m\u202e[/x][red]\r\n"
-LOG = ["log", "--viewer", "1", "--organization", "1"]
+LOG = ["log", "--viewer-id", "1", "--organization-id", "1"]
 CSV = [*LOG, "--format", "csv"]
 OUTPUTS = [LOG, [*LOG, "--format", "jsonl"], CSV, ["doctor"],
            ["doctor", "--json"], ["status"], ["status", "--json"], ["detect"],

@@ -1,0 +1,50 @@
+"""The command line: parses, calls, prints."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import click
+
+import auditdb
+from auditdb.cli import mapping, operate, read, record
+from auditdb.cli.errors import Cli
+
+__all__ = ["main"]
+
+
+@click.group("auditdb", cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(auditdb.__version__, prog_name="auditdb")
+@click.option(
+    "--dsn",
+    envvar="AUDITDB_DSN",
+    default="",
+    metavar="CONNINFO",
+    help="The database: a URI or key=value pairs. Default: AUDITDB_DSN, else the PG* variables.",
+)
+@click.pass_context
+def main(ctx: click.Context, dsn: str) -> None:
+    """Keep an audit log of who did what in a multi-tenant product on PostgreSQL."""
+    ctx.obj = dsn
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal of another encoding shows codes of what it lacks.
+            stream.reconfigure(errors="backslashreplace")
+
+
+for command in (
+    operate.install,
+    operate.print_sql,
+    operate.demo,
+    operate.status,
+    operate.key,
+    operate.maintain,
+    operate.doctor,
+    mapping.detect,
+    mapping.attach,
+    mapping.detach,
+    record.record,
+    read.log,
+):
+    main.add_command(command)

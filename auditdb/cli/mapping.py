@@ -1,0 +1,94 @@
+"""Commands of the mapping: detect, attach, detach."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import auditdb
+from auditdb.cli.common import connection, print_lines, print_note
+from auditdb.mapping.kinds import KINDS
+
+
+@click.command()
+@click.option("--schema", "schemas", multiple=True, help="Look only there; may be repeated.")
+@click.pass_context
+def detect(ctx: click.Context, schemas: tuple[str, ...]) -> None:
+    """Propose an auditdb.toml for an existing database, without writing to it."""
+    from auditdb.detect.propose import detect as propose
+
+    with connection(ctx) as conn:
+        click.echo(propose(conn, list(schemas) or None).to_toml(), nl=False)
+
+
+@click.command(
+    help="Capture tables: those of a mapping FILE (- for standard input), or one TABLE as KIND.\n\n"
+    "Without arguments, FILE is auditdb.toml in the current directory.\n\n"
+    f"KIND is {', '.join(KINDS)}, or a word of your own."
+)
+@click.argument("target", default="auditdb.toml", metavar="[FILE|TABLE]")
+@click.argument("kind", required=False)
+@click.option(
+    "--organization", metavar="SQL", help="Organisation of a row: a column or expression."
+)
+@click.option("--target-id", metavar="SQL", help="Identifier of a row. Default: its primary key.")
+@click.option("--subject", metavar="SQL", help="The user a row is about.")
+@click.option("--role", metavar="SQL", help="The role that a membership gives.")
+@click.option("--alive", metavar="SQL", help="A row counts as existing only while this is true.")
+@click.option("--admin", metavar="SQL", help="Memberships whose user may read the log.")
+@click.option("--parent", metavar="SQL", help="Rows are changes of the row with this identifier.")
+@click.option("--email", metavar="COLUMN", help="Of users: the e-mail address.")
+@click.option("--password", metavar="COLUMN", help="Of users: the password hash.")
+@click.option("--two-factor", metavar="COLUMN", help="Of users: the two-factor flag.")
+@click.option("--ignore", multiple=True, metavar="COLUMN", help="Its change alone is no event.")
+@click.option("--redact", multiple=True, metavar="COLUMN", help="Recorded without its values.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.pass_context
+def attach(
+    ctx: click.Context, /, target: str, kind: str | None, dry_run: bool, **options: Any
+) -> None:
+    """Capture the tables of a mapping file, or one."""
+    from auditdb.cli.near import known_kinds, nearest
+    from auditdb.mapping.file import KindMapping, TableMapping, load
+    from auditdb.mapping.plan import apply, plan
+
+    given = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items() if v}
+    mappings: list[TableMapping | KindMapping]
+    if kind is not None:
+        mappings = [TableMapping(name=target, kind=kind, options=given)]
+    elif given:
+        raise click.UsageError("options describe one table: auditdb attach TABLE KIND [OPTIONS]")
+    else:
+        mappings = load(_read(target), source=target)
+    with connection(ctx) as conn:
+        changes = plan(conn, mappings) if dry_run else apply(conn, mappings)
+        known = known_kinds(conn) | {m.name for m in mappings if isinstance(m, KindMapping)}
+    for change in changes:
+        print_lines(*str(change).splitlines())
+    for kind in dict.fromkeys(c.kind for c in changes if c.verb in ("attach", "remap")):
+        if kind not in known and (suggestion := nearest(kind, KINDS)):
+            print_note(f"{kind!r} is a kind of your own; did you mean {suggestion!r}?")
+
+
+def _read(name: str) -> str:
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(
+            f"cannot read the mapping file {name}: {getattr(error, 'strerror', None) or error}. "
+            "Make one with: auditdb detect > auditdb.toml, or attach one table: "
+            "auditdb attach TABLE KIND"
+        ) from error
+
+
+@click.command()
+@click.argument("table")
+@click.pass_context
+def detach(ctx: click.Context, table: str) -> None:
+    """End the capture of TABLE; what was captured stays."""
+    with connection(ctx) as conn:
+        auditdb.detach(conn, table)
+    print_lines(f"{table} is no longer captured")

@@ -1,0 +1,82 @@
+"""Names that nearly are known ones: a note asks whether those were meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import psycopg
+from psycopg.rows import scalar_row
+
+from auditdb.connection.pin import pinned
+from auditdb.mapping.kinds import KINDS
+
+SOURCES = ("web", "api", "saml", "scim", "cli", "system", "sql")
+ACTIONS = frozenset(
+    action for kind in KINDS.values() for action in (*kind.verbs.values(), *kind.facts.values())
+) | {
+    f"auth.{verb}"
+    for verb in (
+        "login", "password_changed", "two_factor_enabled", "two_factor_disabled", "email_changed",
+        "impersonation_started", "impersonation_stopped",
+    )
+}  # fmt: skip
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.8) -> str | None:
+    """Return the known name that a name is nearly, but not quite.
+
+    >>> nearest("usr", ["user"]), nearest("user", ["user"]), nearest("invoice", ["user"])
+    ('user', None, None)
+    """
+    names = sorted(known)
+    return next((n for n in difflib.get_close_matches(name, names, 1, cutoff) if n != name), None)
+
+
+def nearest_action(action: str, known: Collection[str]) -> str | None:
+    """Return the known action whose category and verb an action's nearly are.
+
+    >>> nearest_action("auth.loggin", ["auth.login"]), nearest_action("a.login", ["auth.login"])
+    ('auth.login', None)
+    """
+    if action in known:
+        return None
+    category, _, verb = action.partition(".")
+    parts = [name.partition(".")[::2] for name in known]
+    suggestion = nearest(category, {c for c, _ in parts}) or category
+    verbs = {v for c, v in parts if c == suggestion}
+    close = verb if verb in verbs else nearest(verb, verbs)
+    return f"{suggestion}.{close}" if close else None
+
+
+def known_kinds(conn: psycopg.Connection[Any]) -> frozenset[str]:
+    """Return the kinds that auditdb brings, and those that were defined, where one may read them.
+
+    >>> known_kinds(conn)  # doctest: +SKIP
+    frozenset({'membership', 'user', ...})
+    """
+    return frozenset(KINDS) | _names(conn, "kind")
+
+
+def known_actions(conn: psycopg.Connection[Any]) -> frozenset[str]:
+    """Return the actions that auditdb brings, and those of audit.action, where one may read it.
+
+    >>> known_actions(conn)  # doctest: +SKIP
+    frozenset({'auth.login', ...})
+    """
+    return ACTIONS | _names(conn, "action")
+
+
+def _names(conn: psycopg.Connection[Any], table: str) -> frozenset[str]:
+    """Return the names in a table of auditdb, none where the login may not read it."""
+    name = f"audit.{table}"
+    try:
+        with pinned(conn):
+            cursor = psycopg.Cursor(conn, row_factory=scalar_row)
+            # Asked first: a refusal would be an error in the server's log.
+            if not cursor.execute("select has_table_privilege(%s, 'select')", [name]).fetchone():
+                return frozenset()
+            return frozenset(cursor.execute(f"select name from {name}".encode()).fetchall())
+    except psycopg.errors.InsufficientPrivilege:
+        return frozenset()

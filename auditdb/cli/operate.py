@@ -1,0 +1,130 @@
+"""Commands of the operator: install, sql, demo, status, key, maintain, doctor."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+import auditdb
+from auditdb.cli.common import connection, print_json, print_lines
+from auditdb.operate.keys import create_key, list_keys
+
+
+@click.command()
+@click.pass_context
+def install(ctx: click.Context) -> None:
+    """Install auditdb in a database, or bring it up to date."""
+    click.echo(f"auditdb {auditdb.install(ctx.obj)} is installed")
+
+
+@click.command("sql")
+def print_sql() -> None:
+    """Print everything as one SQL script, for psql and other migration tools."""
+    click.echo(auditdb.script(), nl=False)
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave the server running and print its address.")
+def demo(keep: bool) -> None:
+    """Run the main job once, on an embedded PostgreSQL that is gone afterwards."""
+    from auditdb.demo import run
+
+    if not run(keep=keep):
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+@click.pass_context
+def status(ctx: click.Context, json_: bool) -> None:
+    """Show version, attached tables, partitions with event counts, and members of the roles."""
+    from auditdb.operate.status import status as read_status
+
+    with connection(ctx) as conn:
+        found = read_status(conn)
+    if json_:
+        print_json(asdict(found))
+    else:
+        from auditdb.cli.render import print_status
+
+        print_status(found)
+
+
+@click.group()
+def key() -> None:
+    """Create, rotate and list the keys that sign viewer tokens."""
+
+
+@key.command()
+@click.pass_context
+def create(ctx: click.Context) -> None:
+    """Make a key and print it, once; give it to readers as AUDITDB_KEY."""
+    with connection(ctx) as conn:
+        click.echo(create_key(conn))
+
+
+@key.command()
+@click.option("--grace", default="1 hour", show_default=True,
+              help="Others stay valid this long; 0 if one was stolen.")  # fmt: skip
+@click.pass_context
+def rotate(ctx: click.Context, grace: str) -> None:
+    """Make a key, print it, and retire all others after a while.
+
+    Was a key stolen? Then --grace 0, which retires it at once.
+    """
+    with connection(ctx) as conn:
+        click.echo(create_key(conn, retire_others_after=grace))
+
+
+@key.command("list")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+@click.pass_context
+def list_(ctx: click.Context, json_: bool) -> None:
+    """List the keys, without their secrets."""
+    with connection(ctx) as conn:
+        keys = list_keys(conn)
+    if json_:
+        print_json(keys)
+        return
+    for row in keys:
+        end = f"retires {row['retires_at']:%Y-%m-%d %H:%M %Z}" if row["retires_at"] else "current"
+        created = f"created {row['created_at']:%Y-%m-%d %H:%M %Z} by {row['created_by']}"
+        print_lines(f"{row['id']}  {created}  {end}")
+
+
+@click.command()
+@click.option("--keep", metavar="INTERVAL", help="Drop months older than this, such as 24months.")
+@click.option("--ahead", type=click.IntRange(1, 120), default=3, show_default=True,
+              help="Months to come that have partitions.")  # fmt: skip
+@click.pass_context
+def maintain(ctx: click.Context, keep: str | None, ahead: int) -> None:
+    """Create partitions, empty DEFAULT, apply retention; for cron, and safe twice at once."""
+    from auditdb.operate.maintain import maintain as run
+
+    with connection(ctx) as conn:
+        done = run(conn, keep=keep, ahead=ahead)
+    print_lines(*(done or ["nothing to do"]))
+
+
+@click.command()
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+@click.option("--fix", is_flag=True, help="Mend what is safe to mend.")
+@click.pass_context
+def doctor(ctx: click.Context, json_: bool, fix: bool) -> None:
+    """Find what would let events be lost, forged or read by others; exit 1 for findings."""
+    from auditdb import doctor as examine
+
+    with connection(ctx) as conn:
+        findings = examine.diagnose(conn)
+        mended = examine.fix(conn, findings) if fix else []
+        if fix:
+            findings = examine.diagnose(conn)
+    if json_:
+        print_json({"mended": mended, "findings": [asdict(f) for f in findings]})
+    else:
+        for line in mended:
+            print_lines(f"{'not mended' if ' -- refused: ' in line else 'mended'}: {line}")
+        click.echo(examine.render(findings))
+    if any(finding.severity != "notice" for finding in findings):
+        raise click.exceptions.Exit(1)

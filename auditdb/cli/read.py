@@ -1,0 +1,147 @@
+"""The command that reads: log."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from psycopg import Connection
+
+import auditdb
+from auditdb.cli.common import connection, print_note
+from auditdb.read.filters import as_moment
+
+NO_EVENTS = (
+    "no events that this viewer may read; or the key, the viewer or the organisation is not valid"
+)
+KEY_HELP = "File that holds the signing key. Default: the variable AUDITDB_KEY."
+
+
+def _key(file: str | None) -> str:
+    if file is None:
+        key = os.environ.get("AUDITDB_KEY", "")
+        if not key:
+            raise click.UsageError(
+                "no signing key: set AUDITDB_KEY, or name a file with --key-file; "
+                "an operator makes one with: auditdb key create"
+            )
+        return key.strip()
+    try:
+        return Path(file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise click.UsageError(f"cannot read the key file {file}: {reason}") from error
+
+
+@click.command()
+@click.option("--viewer-id", help="The user who reads, an admin of the organisation.")
+@click.option("--auditor", is_flag=True, help="Read as a member of audit_auditor, without a key.")
+@click.option(
+    "--organization-id", help="The organisation whose log is read. Default of auditors: all."
+)
+@click.option("--key-file", metavar="FILE", help=KEY_HELP)
+@click.option("--action", help="Only this action, such as membership.role_changed.")
+@click.option("--category", help="Only this category, such as auth.")
+@click.option("--actor-id", help="Only what this actor, or impersonator, did.")
+@click.option("--target-type", help="Only what was done to this kind of object.")
+@click.option("--target-id", help="Only what was done to this object.")
+@click.option("--subject-id", help="Only what is about this user.")
+@click.option("--result", type=click.Choice(["success", "failure", "denied"]))
+@click.option("--source", help="Only what came this way: web, api, saml, ...")
+@click.option("--since", metavar="TIME", help="From then on: 2026-01-31 or 2026-01-31T12:00Z.")
+@click.option("--until", metavar="TIME", help="Before then.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--all", "all_", is_flag=True, help="Every event, however many; no limit.")
+@click.option("--format", "format_", type=click.Choice(["table", "jsonl", "csv"]), default="table")
+@click.option("--csv-formulas", type=click.Choice(["escape", "keep"]), default="escape",
+              show_default=True, help="Cells of CSV that a spreadsheet would run: after an ' or as "
+              "they are.")  # fmt: skip
+@click.pass_context
+def log(
+    ctx: click.Context,
+    /,
+    viewer_id: str | None,
+    auditor: bool,
+    organization_id: str | None,
+    key_file: str | None,
+    limit: int,
+    all_: bool,
+    format_: str,
+    csv_formulas: str,
+    **filters: Any,
+) -> None:
+    """Read an organisation's log as one of its admins or owners, newest first.
+
+    An auditor reads without a key: the log of one organisation, also of one that is deleted, or of
+    all. JSON lines hold every event exactly; a table shortens and leaves out what a narrow terminal
+    has no room for. In it "how" tells events that a trigger captured from those that a call
+    recorded.
+    """
+    from itertools import islice
+
+    if all_ and ctx.get_parameter_source("limit") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--all and --limit exclude each other")
+    _check_times(**filters)
+    read = _reading(viewer_id, auditor, organization_id, key_file)
+    with connection(ctx) as conn:
+        events = read(conn).events(batch=500 if all_ else min(limit, 500), **filters)
+        if not _print(format_, events if all_ else islice(events, limit), csv_formulas == "keep"):
+            if format_ == "table":
+                click.echo("no events" if auditor else NO_EVENTS, err=True)
+            for note in _near_filters(conn, **filters):
+                print_note(note)
+
+
+def _check_times(since: str | None, until: str | None, **_: Any) -> None:
+    start, end = as_moment("since", since), as_moment("until", until)
+    if start is not None and end is not None and start >= end:
+        raise click.UsageError(f"--since {since} is not before --until {until}")
+
+
+def _near_filters(
+    conn: Connection[Any], action: str | None, category: str | None, source: str | None, **_: Any
+) -> Iterator[str]:
+    """Say which filter that left nothing may be misspelt."""
+    from auditdb.cli.near import SOURCES, known_actions, nearest
+
+    actions = known_actions(conn) if action or category else frozenset()
+    for what, given, known in (
+        ("action", action, actions),
+        ("category", category, {name.partition(".")[0] for name in actions}),
+        ("source", source, SOURCES),
+    ):
+        if given and given not in known and (suggestion := nearest(given, known, 0.6)):
+            yield f"{given!r} is no known {what}; did you mean {suggestion!r}?"
+
+
+def _reading(
+    viewer_id: str | None, auditor: bool, organization_id: str | None, key_file: str | None
+) -> Callable[[Connection[Any]], auditdb.Reader]:
+    """Return what makes the reader, or say which option is missing or one too many."""
+    if auditor and (viewer_id is not None or key_file is not None):
+        raise click.UsageError("--auditor reads without --viewer-id and --key-file")
+    if auditor:
+        return lambda conn: auditdb.auditor(conn, organization_id=organization_id)
+    if viewer_id is None or organization_id is None:
+        missing = "--viewer-id" if viewer_id is None else "--organization-id"
+        raise click.UsageError(
+            f"{missing} is missing: give --viewer-id and --organization-id, or --auditor"
+        )
+    key = _key(key_file)
+    return lambda conn: auditdb.reader(
+        conn, key=key, viewer_id=viewer_id, organization_id=organization_id
+    )
+
+
+def _print(format_: str, events: Any, keep_formulas: bool) -> int:
+    from auditdb.cli import render
+
+    if format_ == "jsonl":
+        return render.print_jsonl(sys.stdout, events)
+    if format_ == "csv":
+        return render.print_csv(sys.stdout, events, keep_formulas=keep_formulas)
+    return render.print_table(render.console(), events)

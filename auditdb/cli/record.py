@@ -1,0 +1,42 @@
+"""The command that records an event: record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import auditdb
+from auditdb.cli.common import connection, print_note
+
+
+@click.command()
+@click.argument("action")
+@click.option("--organization-id", help="Organisation it belongs to.")
+@click.option("--target-type", help="Kind of object it was done to.")
+@click.option("--target-id", help="Identifier of that object.")
+@click.option("--subject-id", help="The user it is about.")
+@click.option("--result", type=click.Choice(["success", "failure", "denied"]), default="success")
+@click.option("--actor-id", help="Who did it. Default: the database role.")
+@click.option("--actor-type", type=click.Choice(["user", "api_key", "system", "database"]))
+@click.option("--source", default="cli", show_default=True, help="Way in.")
+@click.option("--detail", "details", multiple=True, metavar="NAME=VALUE", help="May be repeated.")
+@click.pass_context
+def record(ctx: click.Context, /, action: str, details: tuple[str, ...], **fields: Any) -> None:
+    """Record an event, ACTION being category.verb, and print its id."""
+    from auditdb.cli.near import ACTIONS, known_actions, nearest_action
+
+    pairs = [detail.partition("=") for detail in details]
+    given = {name: value for name, _, value in pairs}
+    for name, equals, value in pairs:
+        if not (name and equals):
+            raise click.UsageError(f"--detail takes NAME=VALUE, not '{name}{equals}{value}'")
+    if len(given) < len(pairs):
+        raise click.UsageError("a --detail is given twice; give each name once")
+    for name, value in fields.items():
+        if value == "":
+            raise click.UsageError(f"--{name.replace('_', '-')} is empty; leave it out")
+    with connection(ctx) as conn:
+        click.echo(auditdb.record(conn, action, details=given or None, **fields))
+        if action not in ACTIONS and (suggestion := nearest_action(action, known_actions(conn))):
+            print_note(f"{action!r} is an action of your own; did you mean {suggestion!r}?")

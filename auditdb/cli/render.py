@@ -1,0 +1,188 @@
+"""Prints events: as a table for people, as JSON lines or CSV for machines."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from auditdb.operate.status import Status
+from auditdb.read.event import Event
+from auditdb.values.plain import as_cell, plain, plain_json
+
+RESULT_STYLE = {"success": "green", "failure": "yellow", "denied": "red"}
+
+
+def change(event: Event) -> str:
+    """Return what an event changed, in words.
+
+    A role change that was captured reads `MEMBER → ADMIN`, an update `name: old → new`. Details
+    that the application gave never stand for what changed.
+    """
+    details = event.details or {}
+    is_captured = event.captured_from is not None
+    if is_captured and event.action.endswith(".role_changed") and "new_role" in details:
+        return f"{details.get('previous_role') or '-'} → {details.get('new_role') or '-'}"
+    if event.old_values is not None and event.new_values is not None:
+        old, new = event.old_values, event.new_values
+        return ", ".join(f"{k}: {_short(old.get(k))} → {_short(v)}" for k, v in new.items())
+    error = details.get("error")
+    return str(
+        details.get("reason") or (error.get("message", "") if isinstance(error, dict) else "")
+    )
+
+
+def _short(value: Any) -> str:
+    text = "-" if value is None else value if isinstance(value, str) else plain_json(value)
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def actor_of(event: Event) -> str:
+    """Return the actor, as `admin as user` while impersonating."""
+    if event.impersonator_id and event.impersonator_id != event.actor_id:
+        return f"{event.impersonator_id} as {event.actor_id or '?'}"
+    return event.actor_id or "-"
+
+
+def origin_of(event: Event) -> str:
+    """Return whether a trigger captured an event from a row, or a call recorded it."""
+    return "recorded" if event.captured_from is None else "captured"
+
+
+def print_table(console: Console, events: Iterable[Event], *, title: str | None = None) -> int:
+    """Print events as a table and return how many there were.
+
+    Where there is little room, what matters least is left out or shortened.
+    """
+    is_narrow, is_medium = console.width < 100, console.width < 120
+    headings = ["time", "action", "result", "actor", "about", "change"]
+    table = _table(*headings, *([] if is_medium else ["source", "how"]))
+    table.title, table.title_justify = title and Text(title), "left"
+    count = 0
+    for event in events:
+        count += 1
+        about = event.subject_id or " ".join(filter(None, (event.target_type, event.target_id)))
+        people = [plain(actor_of(event)), plain(about)]
+        time = f"{event.occurred_at.astimezone():%Y-%m-%d %H:%M:%S}"
+        ways = [] if is_medium else [Text(plain(event.source)), Text(origin_of(event))]
+        table.add_row(
+            Text(time[5:16] if is_narrow else time),
+            Text(plain(event.action)),
+            Text(plain(event.result), style=RESULT_STYLE.get(event.result, "")),
+            *(Text(_middle_out(name) if console.width < 140 else name) for name in people),
+            Text(plain(change(event))),
+            *ways,
+        )
+    if count:
+        console.print(table)
+    return count
+
+
+def _middle_out(name: str) -> str:
+    """Return a name without its middle if it is long: of a UUID the end may be what differs."""
+    return name if len(name) <= 17 else f"{name[:8]}…{name[-8:]}"
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        whole = heading in ("time", "action", "result", "how")
+        table.add_column(Text(heading), overflow="fold", no_wrap=whole)
+    return table
+
+
+def print_jsonl(out: TextIO, events: Iterable[Event]) -> int:
+    """Write one JSON object a line and return how many there were."""
+    count = 0
+    for event in events:
+        count += 1
+        out.write(plain_json(dataclasses.asdict(event)) + "\n")
+    return count
+
+
+def print_csv(out: TextIO, events: Iterable[Event], *, keep_formulas: bool = False) -> int:
+    """Write CSV with a heading and return how many events there were.
+
+    Unless formulas are kept, every cell is quoted: an unquoted one may be parted at another mark.
+    """
+    writer = csv.writer(out, quoting=csv.QUOTE_MINIMAL if keep_formulas else csv.QUOTE_ALL)
+    writer.writerow(field.name for field in dataclasses.fields(Event))
+    count = 0
+    for event in events:
+        count += 1
+        values = dataclasses.asdict(event).values()
+        writer.writerow(as_cell(value, keep_formulas=keep_formulas) for value in values)
+    return count
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the caller: rich would end the process with exit code 1."""
+        raise
+
+
+def console() -> Console:
+    """Return the console; where output is no terminal, lines are not folded to its width.
+
+    What it prints is never taken for markup.
+    """
+    width = None if Console().is_terminal else 200
+    return _Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def print_status(status: Status) -> None:
+    """Print what `auditdb status` found."""
+    out = console()
+    out.print(f"auditdb {plain(status.version)}\n")
+    if status.tables:
+        out.print(_attached(status))
+    else:
+        out.print("no table is attached: auditdb detect proposes some")
+    out.print()
+    months = Table(box=None, pad_edge=False, header_style="bold")
+    months.add_column("partition")
+    months.add_column("events", justify="right")
+    months.add_column("size", justify="right")
+    for month in status.partitions:
+        count = f"{'~' if month.is_estimate else ''}{month.events:,}"
+        months.add_row(*map(Text, (plain(month.name), count, f"{month.bytes / 1024:,.0f} kB")))
+    out.print(months)
+    out.print()
+    for role in status.roles:
+        out.print(Text(f"{plain(role.role_name)}: {', '.join(map(plain, role.members)) or '-'}"))
+
+
+def _attached(status: Status) -> Table:
+    tables = _table("table", "kind", "mapping", "attached", "problem")
+    for table in status.tables:
+        given = table.mapping.get("given", {})
+        mapped = [
+            f"{name}: {_one_line(table.mapping[name])}{'' if name in given else ' (default)'}"
+            for name in MAPPED
+            if name in table.mapping
+        ]
+        attached = f"{table.attached_at.astimezone():%Y-%m-%d %H:%M} by {plain(table.attached_by)}"
+        tables.add_row(
+            Text(plain(table.target)),
+            Text(plain(table.kind)),
+            Text("\n".join(mapped)),
+            Text(attached),
+            Text(plain(table.problem or ""), style="red"),
+        )
+    return tables
+
+
+def _one_line(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return plain(" ".join(text.split()))
+
+
+# What a mapping says of a row, in the order in which people ask.
+MAPPED = (
+    "organization", "target_id", "subject", "role", "alive", "admin", "parent", "ignore", "redact",
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""Connections: addresses, transaction blocks, the pin of names, errors translated."""

@@ -1,0 +1,122 @@
+"""Opens connections by an address that a person wrote, and never shows the password in it.
+
+What libpq says of an address that it cannot read quotes from it, and where a password holds an
+unescaped "@" or "/", libpq takes a piece of it for a host, a port or a database, and quotes that.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from auditdb.errors import ConnectionFailed, InvalidInput
+
+# By how libpq's message begins, which goes on with what it quotes.
+_PROBLEMS = {
+    'missing "="': 'there is a word without "="',
+    "unterminated quoted string": "a quoted value does not end",
+    "invalid connection option": "it names a parameter that libpq does not know",
+    "unexpected spaces": "there is a space; write %20",
+    "end of string reached": "the brackets of an IPv6 address are not closed",
+    "IPv6 host address": "the IPv6 address is empty",
+    "unexpected character": "the brackets of an IPv6 address are followed by neither : nor /",
+    "extra key/value separator": 'there is one "=" too many in a parameter of the URI',
+    "missing key/value separator": 'there is a parameter of the URI without "="',
+    "invalid URI query parameter": "the URI has a parameter that libpq does not know",
+    "invalid percent-encoded token": 'a "%" is not followed by two hexadecimal digits',
+    "forbidden value %00": "%00 is not allowed",
+}
+_INTEGERS = (
+    "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count",
+    "tcp_user_timeout",
+)  # fmt: skip
+_ADVICE = (
+    "(not shown: it may hold a password). In a URI write @ : / ? # % of a password as %40 %3A %2F "
+    "%3F %23 %25, among key=value pairs quote it, or leave it to PGPASSWORD or a passfile"
+)
+
+
+def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
+    """Connect as `psycopg.connect` does, with errors that hold nothing of a password.
+
+    Raises:
+        InvalidInput: the address cannot be read, or a password in it is not escaped.
+        ConnectionFailed: the server could not be reached, or refused the login.
+    """
+    problem = _problem(conninfo)
+    if problem is not None:
+        raise InvalidInput(f"the connection string is malformed: {problem} {_ADVICE}")
+    is_odd = any("@" in value or "://" in value for value in _named(conninfo).values())
+    try:
+        return psycopg.connect(conninfo, **options)
+    except psycopg.Error as error:
+        if not is_odd:
+            raise ConnectionFailed(" ".join(str(error).split())) from error
+    # Outside of the except clause: a traceback would show the error that is the context.
+    raise ConnectionFailed(
+        f"the connection failed, and its address may be malformed: a name in it holds @ or ://, "
+        f"as if part of a password were taken for it {_ADVICE}"
+    )
+
+
+def _problem(conninfo: str) -> str | None:
+    """Return what is wrong with an address, in words that quote nothing of it."""
+    try:
+        given = _named(conninfo)
+    except UnicodeError:
+        return "it is no text"
+    except psycopg.Error as error:
+        message = str(error).strip()
+        known = (what for begin, what in _PROBLEMS.items() if message.startswith(begin))
+        return next(known, "libpq cannot read it")
+    for name in ("host", "hostaddr"):
+        # A socket in the abstract namespace begins with an @.
+        parts = given.get(name, "").split(",")
+        if any("@" in part[1:] or "://" in part or re.search(r"\s", part) for part in parts):
+            return f"its {name} is none"
+    if not re.fullmatch(r"[0-9, ]*", given.get("port", "")):
+        return "its port is no number"
+    for name in _INTEGERS:
+        if not re.fullmatch(r"\s*-?[0-9]*\s*", given.get(name, "")):
+            return f"its {name} is no number"
+    path = re.match(r"postgres(?:ql)?://[^/?]*([^?]*)", conninfo)
+    return 'there is an "@" behind the host' if path and "@" in path[1] else None
+
+
+def _named(conninfo: str) -> dict[str, str]:
+    """Return what an address and the PG* variables name, without passwords and free text."""
+    found = {
+        option.keyword.decode(): option.val.decode(errors="replace")
+        for option in psycopg.pq.Conninfo.get_defaults()
+        if option.val is not None
+    }
+    found |= {name: str(value) for name, value in conninfo_to_dict(conninfo).items()}
+    free = ("user", "password", "options", "application_name", "fallback_application_name")
+    return {name: value for name, value in found.items() if name not in free}
+
+
+_URI = re.compile(r"\w+://\S*?:.*@\S*", re.DOTALL)
+_PASSWORD = re.compile(r"\S*(?://|:\S.*@|pas\w*\s*=|pwd\s*=).*", re.DOTALL | re.IGNORECASE)
+# What click says of an address for which --dsn was forgotten.
+_FORGOTTEN = re.compile(r"(No such command|Got unexpected extra arguments?) .*[=/:@].*", re.DOTALL)
+
+
+def without_uri(text: str) -> str:
+    """Return a message without the addresses in it that hold a password.
+
+    >>> without_uri("there is no table postgresql://ann:secret@host/shop")
+    'there is no table …'
+    """
+    return _URI.sub("…", text)
+
+
+def without_password(text: str) -> str:
+    """Return a message about what was typed, up to what may be an address, however misspelt.
+
+    >>> without_password("No such command 'postgres//ann:secret@host'.")
+    'No such command …'
+    """
+    return _PASSWORD.sub("…", _FORGOTTEN.sub(r"\1 …", text))

@@ -1,0 +1,1 @@
+"""Detection: proposes a mapping for a database that nobody here has seen."""

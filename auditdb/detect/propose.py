@@ -1,0 +1,122 @@
+"""Proposes a mapping file for a database that nobody here has seen, from its catalog."""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from auditdb.detect.catalog import read as read_catalog
+from auditdb.detect.credentials import Credentials
+from auditdb.detect.machines import Machines
+from auditdb.detect.organization import Ways
+from auditdb.detect.people import People
+from auditdb.detect.rules import Suggestion
+from auditdb.errors import InvalidInput, from_psycopg
+from auditdb.mapping.file import toml_value
+from auditdb.values.plain import plain
+
+_HEADER = (
+    "Proposed by auditdb detect from the tables, columns, keys and enums of this database.",
+    'Read it, answer the lines that start with "# ?", and keep it in your repository.',
+    "What is commented out is a guess: uncomment it if it is right.",
+    "Then: auditdb attach auditdb.toml --dry-run, and without --dry-run; both may be repeated.",
+)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The tables that a mapping file should name, and what was left out."""
+
+    tables: tuple[Suggestion, ...]
+    notes: tuple[str, ...]
+    unrecognised: tuple[str, ...] = ()
+
+    def to_toml(self) -> str:
+        """Return the mapping file: each choice under a comment that says why."""
+        parts = ["\n".join(f"# {line}" for line in _HEADER)]
+        if not any(table.certain for table in self.tables):
+            parts.append("# ? Nothing was recognised for certain: no [[table]] is in force below.")
+        parts += [_block(table) for table in self.tables]
+        if self.notes:
+            parts.append(
+                "\n".join(("# Left out:", *(_comment(note, "# - ") for note in self.notes)))
+            )
+        if self.unrecognised:
+            names = ", ".join(self.unrecognised)
+            parts.append(_comment(f"Left out: no kind was recognised for {names}"))
+        return "\n\n".join(parts) + "\n"
+
+
+def detect(conn: psycopg.Connection[Any], schemas: Sequence[str] | None = None) -> Proposal:
+    """Propose a mapping file from the catalog of an existing database. Writes nothing.
+
+    Args:
+        conn: any connection to the database; auditdb need not be installed there.
+        schemas: propose only tables of these schemas; lookups may lead to others.
+
+    Raises:
+        InvalidInput: no such schema.
+
+    Example:
+        >>> print(detect(conn).to_toml())  # doctest: +SKIP
+    """
+    try:
+        catalog = read_catalog(conn)
+    except psycopg.Error as error:
+        raise from_psycopg(error) from error
+    for name in schemas or ():
+        if name not in catalog.schemas:
+            close = difflib.get_close_matches(name, catalog.schemas, 1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise InvalidInput(f"there is no schema '{name}'{hint}")
+    tenancy, within = Ways.of(catalog), frozenset(schemas) if schemas else None
+    people = People(tenancy, within)
+    machines = Machines(tenancy, within, people.found, people.notes)
+    credentials = Credentials(tenancy, within, people.found, people.notes)
+    people.memberships()
+    people.users()
+    people.organizations()
+    machines.keys()
+    machines.workflows()
+    credentials.passwords()
+    credentials.factors()
+    credentials.invitations()
+    credentials.left_out()
+    return Proposal(
+        tuple(people.found.values()), tuple(people.notes), tuple(credentials.unrecognised())
+    )
+
+
+def _comment(text: str, prefix: str = "# ") -> str:
+    indent = "#" + " " * (len(prefix) - 1)
+    return "\n".join(
+        textwrap.wrap(
+            plain(" ".join(text.split())),
+            98,
+            initial_indent=prefix,
+            subsequent_indent=indent,
+            break_long_words=False,
+        )
+    )
+
+
+def _block(table: Suggestion) -> str:
+    """Return one [[table]], commented out if the table is a guess."""
+    lines = ["[[table]]", _comment(table.why), *(_comment(q, "# ? ") for q in table.questions)]
+    lines += [f"name = {toml_value(table.name)}", f'kind = "{table.kind}"']
+    for choice in table.choices:
+        lines.append(_comment(choice.why))
+        if choice.question:
+            lines.append(_comment(choice.question, "# ? "))
+        lines.append(f"{choice.option} = {toml_value(choice.value)}")
+    text = "\n".join(lines)
+    if table.certain:
+        return text
+    return "\n".join(
+        line if line.startswith(("# ", "#  ")) else f"# {line}" for line in text.splitlines()
+    )

@@ -1,0 +1,1 @@
+"""Mappings: how rows of a table become events; kinds, names, the mapping file."""

@@ -1,0 +1,150 @@
+"""The mapping file, auditdb.toml: read, checked, checked, and written."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from auditdb.errors import InvalidInput
+from auditdb.values.plain import is_plain
+
+EXPRESSIONS = ("organization", "target_id", "subject", "role", "alive", "admin", "parent")
+COLUMNS = ("email", "password", "two_factor")
+LISTS = ("ignore", "redact")
+OPTIONS = EXPRESSIONS + COLUMNS + LISTS
+KIND_ARGUMENTS = {
+    "description": "text", "verbs": "a table of texts", "facts": "a table of texts",
+    "target_type": "text", "subject": "text", "options": "a list of texts",
+}  # fmt: skip
+_SHAPES: dict[str, type] = {"text": str, "a table of texts": dict, "a list of texts": list}
+
+
+@dataclass(frozen=True)
+class TableMapping:
+    """One table of a mapping file: its name as PostgreSQL writes it, kind, options of attach."""
+
+    name: str
+    kind: str
+    options: Mapping[str, str | list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class KindMapping:
+    """One kind that a mapping file defines: its name, and the arguments of `define_kind`."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load(text: str, source: str = "auditdb.toml") -> list[TableMapping | KindMapping]:
+    r"""Read a mapping file.
+
+    Args:
+        text: the file, in TOML.
+        source: its name, for error messages.
+
+    Raises:
+        InvalidInput: not TOML; a key that is not known, absent or of the wrong type; a table or
+            kind twice.
+
+    Example:
+        >>> load("[[table]]\nname = 'public.invoice'\nkind = 'invoice'\nignore = ['seen_at']")
+        [TableMapping(name='public.invoice', kind='invoice', options={'ignore': ['seen_at']})]
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{source} is not TOML: {error}") from error
+    for key in document:
+        if key not in ("table", "kind"):
+            raise InvalidInput(
+                f"{source}: unknown key '{key}'; a file is made of [[table]]s and [[kind]]s"
+            )
+    mappings: list[TableMapping | KindMapping] = [
+        *(_kind(part, source, n) for n, part in enumerate(_parts(document, "kind", source), 1)),
+        *(_mapping(part, source, n) for n, part in enumerate(_parts(document, "table", source), 1)),
+    ]
+    for number, mapping in enumerate(mappings):
+        if (type(mapping), mapping.name) in {(type(m), m.name) for m in mappings[:number]}:
+            what = "kind" if isinstance(mapping, KindMapping) else "table"
+            raise InvalidInput(
+                f"{source}: {mapping.name} is there twice; keep one [[{what}]] of it"
+            )
+    return mappings
+
+
+def _parts(document: dict[str, Any], name: str, source: str) -> list[dict[str, Any]]:
+    """Return the [[table]]s or [[kind]]s of a file."""
+    parts = document.get(name, [])
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise InvalidInput(f"{source}: write [[{name}]], with two brackets, above each {name}")
+    return parts
+
+
+def _kind(part: dict[str, Any], source: str, number: int) -> KindMapping:
+    """Return one [[kind]], checked; what only the server knows, it checks."""
+    named = part.get("name")
+    where = f"{source}, kind {named if isinstance(named, str) and named else number}"
+    for key, value in part.items():
+        if key not in ("name", *KIND_ARGUMENTS):
+            close = difflib.get_close_matches(key, KIND_ARGUMENTS, 1, 0.5)
+            keys = ", ".join(KIND_ARGUMENTS)
+            hint = f"did you mean '{close[0]}'?" if close else f"the keys are {keys}"
+            raise InvalidInput(f"{where}: unknown key '{key}'; {hint}")
+        shape = KIND_ARGUMENTS.get(key, "text")
+        items = value.values() if isinstance(value, dict) else value
+        is_valid = isinstance(value, _SHAPES[shape]) and all(isinstance(i, str) for i in items)
+        if not is_valid:
+            raise InvalidInput(f"{where}: '{key}' must be {shape}")
+    if not named:
+        raise InvalidInput(f"{where}: 'name' is missing")
+    return KindMapping(str(named), {key: part[key] for key in part if key != "name"})
+
+
+def _mapping(table: dict[str, Any], source: str, number: int) -> TableMapping:
+    """Return one [[table]], checked."""
+    named = table.get("name")
+    where = f"{source}, {named if isinstance(named, str) and named else f'table {number}'}"
+    for key in table:
+        if key not in {"name", "kind", *OPTIONS}:
+            close = difflib.get_close_matches(key, ["name", "kind", *OPTIONS], 1, 0.5)
+            hint = f"did you mean '{close[0]}'?" if close else f"the keys are {', '.join(OPTIONS)}"
+            raise InvalidInput(f"{where}: unknown key '{key}'; {hint}")
+    for key in ("name", "kind"):
+        if key not in table:
+            raise InvalidInput(f"{where}: '{key}' is missing")
+    for key, value in table.items():
+        if key in LISTS:
+            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+                raise InvalidInput(f"{where}: '{key}' must be a list of column names")
+        elif not isinstance(value, str) or not value.strip():
+            raise InvalidInput(f"{where}: '{key}' must be text that is not empty")
+    options = {
+        key: [str(item) for item in value] if key in LISTS else str(value).strip()
+        for key, value in table.items()
+        if key not in {"name", "kind"}
+    }
+    return TableMapping(table["name"].strip(), table["kind"].strip(), options)
+
+
+def toml_value(given: str | Sequence[str]) -> str:
+    r"""Return a text, or a list of texts, in TOML, as readable as SQL in it can be.
+
+    >>> print(toml_value('r."teamId"'), toml_value("r.role = 'x'"), toml_value(["a", "b"]))
+    'r."teamId"' "r.role = 'x'" ["a", "b"]
+    """
+    if not isinstance(given, str):
+        return "[" + ", ".join(_basic_string(item) for item in given) + "]"
+    if "'''" in given or any(not (is_plain(c) or c in "\n\t") for c in given):
+        return _basic_string(given)
+    if "\n" in given or ("'" in given and ('"' in given or "\\" in given)):
+        return f"'''\n{given}\n'''"
+    return f"'{given}'" if '"' in given or "\\" in given else f'"{given}"'
+
+
+def _basic_string(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if is_plain(c) else f"\\U{ord(c):08X}" for c in escaped) + '"'

@@ -1,0 +1,1 @@
+"""Operation: install, maintain, status, keys, doctor."""

@@ -1,0 +1,101 @@
+"""Finds what lets events be lost, forged or read by others, and mends what is safe to mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+from auditdb.connection.checks import raises_audit_errors
+from auditdb.connection.pin import pinned
+from auditdb.errors import AuditError
+from auditdb.values.plain import plain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that is not as it should be.
+
+    Attributes:
+        check_name: what was looked at: triggers, grants, partitions, …
+        severity: `critical` (events are lost, or may have been), `warning` (weaker than designed)
+            or `notice` (worth knowing).
+        object: the table, function, role or key that it is about.
+        problem: what is wrong with it, to be read after the object.
+        why: why that matters.
+        mend: the SQL or the shell command that mends it; after `--` what a person has to do.
+        fixable: whether `fix` runs that command.
+    """
+
+    check_name: str
+    severity: str
+    object: str
+    problem: str
+    why: str
+    mend: str
+    fixable: bool
+
+
+def diagnose(conn: psycopg.Connection[Any]) -> list[Finding]:
+    """Return what is wrong, the worst first; an empty list for a healthy log.
+
+    Args:
+        conn: a connection of a member of `audit_operator` or `audit_auditor`. Nothing is written,
+            so that it may be one to a standby.
+
+    Raises:
+        Refused: auditdb is not installed, or the role holds neither.
+
+    Example:
+        >>> diagnose(conn)  # doctest: +SKIP
+        []
+    """
+    with raises_audit_errors(conn, "audit_operator", "audit_auditor"), pinned(conn):
+        cursor = psycopg.Cursor(conn, row_factory=class_row(Finding))
+        return cursor.execute("select * from audit.doctor()").fetchall()
+
+
+def fix(conn: psycopg.Connection[Any], findings: Iterable[Finding]) -> list[str]:
+    """Run the commands of those findings that are safe to mend, and return what became of each.
+
+    Triggers are created and enabled again, mappings are resolved anew from what was given, guards
+    are put back, partitions made. Each is an event of the log. One that is refused, for instance
+    because only the table's owner may create its triggers, stops none of the others.
+
+    Args:
+        conn: a connection of a member of `audit_operator` who owns the attached tables.
+        findings: what `diagnose` returned.
+
+    Example:
+        >>> fix(conn, diagnose(conn))  # doctest: +SKIP
+        ["select audit.reattach('membership')"]
+    """
+    done = []
+    for command in dict.fromkeys(f.mend for f in findings if f.fixable):
+        try:
+            with raises_audit_errors(conn, "audit_operator"), pinned(conn, writes=True):
+                psycopg.Cursor(conn).execute(command.encode())
+            done.append(command)
+        except AuditError as error:
+            if conn.closed:
+                raise
+            done.append(f"{command} -- refused: {error}")
+    return done
+
+
+def render(findings: Iterable[Finding]) -> str:
+    """Return findings as plain text, a paragraph each.
+
+    >>> render([])
+    'healthy: nothing found'
+    """
+    return "\n\n".join(map(_paragraph, findings)) or "healthy: nothing found"
+
+
+def _paragraph(found: Finding) -> str:
+    about = f"{found.object or 'an object without a name'}: {found.problem}"
+    lines = [f"{found.severity}: {about}", found.why, found.mend]
+    return "\n    ".join(plain(line) for line in lines if line)

@@ -1,0 +1,1 @@
+"""Reading: tokens, filters, pages, and the readers of viewers and auditors."""

@@ -1,0 +1,53 @@
+"""As whom the log is read: a viewer with a token, or an auditor."""
+
+from __future__ import annotations
+
+from typing import ClassVar, LiteralString
+
+from auditdb.connection.begin import Statement
+from auditdb.read.token import mint
+from auditdb.values.convert import Id, as_text
+
+# As audit_reader, no right of the login counts, not even that of a superuser to pass by row-level
+# security. The planner, which takes each organisation for an average one, would for a small one
+# rather fetch all and sort than read in order until the page is full. All end with the transaction.
+_BECOME: LiteralString = """
+select pg_catalog.set_config('transaction_read_only', 'on', true),
+    pg_catalog.set_config('role', %s, true),
+    pg_catalog.set_config('auditdb.viewer', %s, true),
+    pg_catalog.set_config('enable_bitmapscan', 'off', true),
+    pg_catalog.set_config('enable_sort', 'off', true),
+    pg_catalog.set_config('jit', 'off', true),
+    pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
+    pg_catalog.set_config('DateStyle', 'ISO', true)
+"""
+
+
+class Viewer:
+    """An admin or owner of an organisation, who reads with a token."""
+
+    role: ClassVar[str] = "audit_reader"
+    organization_id: ClassVar[str | None] = None  # Row-level security leaves the one organisation.
+
+    def __init__(self, key: str, viewer_id: Id, organization_id: Id, lifetime: int) -> None:
+        self._key, self._viewer_id, self._organization_id = key, viewer_id, organization_id
+        self._lifetime = lifetime
+        self.become()
+
+    def become(self) -> Statement:
+        """Return the statement that makes the rest of a transaction the viewer's."""
+        token = mint(self._key, self._viewer_id, self._organization_id, lifetime=self._lifetime)
+        return _BECOME, (self.role, token)
+
+
+class Auditor:
+    """A member of audit_auditor, who reads every event, or those of one organisation."""
+
+    role: ClassVar[str] = "audit_auditor"
+
+    def __init__(self, organization_id: Id | None) -> None:
+        self.organization_id = as_text("organization_id", organization_id)
+
+    def become(self) -> Statement:
+        """Return the statement that makes the rest of a transaction the auditor's."""
+        return _BECOME, (self.role, "")

@@ -1,0 +1,108 @@
+"""What callers give, turned into what PostgreSQL can hold: identifiers as text, details as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, TypeAlias, overload
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from auditdb.errors import InvalidInput
+
+Id: TypeAlias = str | int | UUID
+
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+
+
+def is_text(value: str) -> bool:
+    """Return whether PostgreSQL can store it: no NUL, no half of a surrogate pair."""
+    return not _NO_TEXT.search(value)
+
+
+@overload
+def as_text(name: str, value: Id) -> str: ...
+
+
+@overload
+def as_text(name: str, value: Id | None) -> str | None: ...
+
+
+def as_text(name: str, value: Id | None) -> str | None:
+    """Return an identifier as text.
+
+    Raises:
+        InvalidInput: it is no string, integer or UUID, or not text that PostgreSQL can store.
+
+    >>> as_text("target_id", 42)
+    '42'
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
+        raise InvalidInput(
+            f"{name} is a {type(value).__name__}; give a string, an integer or a UUID"
+        )
+    text = str.__str__(value) if isinstance(value, str) else str(value)
+    if not is_text(text):
+        raise InvalidInput(f"{name} holds a NUL or half a surrogate pair, which is not text")
+    return text
+
+
+@overload
+def as_json(value: Mapping[str, Any]) -> Jsonb: ...
+
+
+@overload
+def as_json(value: None) -> None: ...
+
+
+def as_json(value: Mapping[str, Any] | None) -> Jsonb | None:
+    r"""Return a mapping as jsonb, whatever it holds: what comes from a request may be anything.
+
+    What JSON has no word for becomes its `str()`; a NUL or half a surrogate pair becomes U+FFFD.
+
+    >>> as_json({"path": "/a\x00b", "took": float("nan")}).obj
+    {'path': '/a�b', 'took': 'nan'}
+    """
+    return None if value is None else Jsonb(json_value(value))
+
+
+def from_json(data: bytes | str) -> Any:
+    """Return the value of JSON that PostgreSQL sent, or its text where Python cannot hold it.
+
+    One event must not keep a page from being read: a number of 5,000 digits becomes a Decimal, and
+    JSON nested deeper than Python recurses stays text.
+
+    >>> from_json('{"n": 1}')
+    {'n': 1}
+    """
+    try:
+        return json.loads(data, parse_int=_number)
+    except RecursionError:
+        return data if isinstance(data, str) else bytes(data).decode()
+
+
+def _number(digits: str) -> int | Decimal:
+    # sys.get_int_max_str_digits() is 4,300 by default.
+    return int(digits) if len(digits) < 4000 else Decimal(digits)
+
+
+def json_value(value: Any) -> Any:
+    """Return a value as JSON holds it, as `as_json` does."""
+    if type(value) is str:
+        return _NO_TEXT.sub("\ufffd", value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, Mapping):
+        return {json_value(str(key)): json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [json_value(item) for item in value]
+    text = str.__str__(value) if isinstance(value, str) else str(value)
+    return _NO_TEXT.sub("\ufffd", text)

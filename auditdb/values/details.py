@@ -1,0 +1,85 @@
+"""Details without their secrets, by the names alone: what a context costs is not to be felt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Literal
+
+from auditdb.values.convert import is_text, json_value
+
+# What each name of a secret, or of headers, has a part of. A constant, since the vocabulary takes
+# longer to load than a whole request may take; the tests compare it.
+WORDS = re.compile(
+    "passw|passphrase|pass|pwd|pswd|secret|token|hash|salt|encrypt|cipher|"
+    "credential|mnemonic|phrase|recovery|seed|otp|pin|cvv|cvc|ssn|pem|p12|pfx|"
+    "pkcs|keystore|keytab|psk|htpasswd|jwt|jwk|pat|bearer|auth|cookie|srf|sess|"
+    "verif|assert|saml|private|key|code|link|url|uri|conn|header",
+    re.IGNORECASE,
+)
+_NESTED = (dict, list)
+
+
+def details_without_secrets(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return details as JSON without secrets; the usual ones, a few texts, at little cost.
+
+    >>> details_without_secrets({"ip": "192.0.2.1", "token": "hunter2", "at": {1}})
+    {'ip': '192.0.2.1', 'token': '[redacted]', 'at': [1]}
+    """
+    for name, value in details.items():
+        is_long = len(name) > 200
+        if type(value) is not str or not is_text(value) or is_long or not _is_harmless(name):
+            redacted: dict[str, Any] = without_secrets(json_value(details))
+            return redacted
+    return dict(details)
+
+
+def without_secrets(value: Any) -> Any:
+    """Return JSON as audit_private.redact_json does, but do not look into texts.
+
+    Flags and nulls stay; where headers are told apart, those that hold no credential stay too.
+
+    >>> without_secrets({"ip": "192.0.2.1", "proxy": {"password": "hunter2"}})
+    {'ip': '192.0.2.1', 'proxy': {'password': '[redacted]'}}
+    """
+    if type(value) is dict:
+        for name, item in value.items():
+            if type(item) in _NESTED or len(name) > 200 or _verdict(name):
+                return {name: _redact(name, item) for name, item in value.items()}
+        return value
+    return [without_secrets(item) for item in value] if type(value) is list else value
+
+
+def _redact(name: str, value: Any) -> Any:
+    verdict = _verdict(name) if len(name) <= 200 else _verdict.__wrapped__(name[:100] + name[-100:])
+    if not verdict:
+        return without_secrets(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if verdict == "headers" and type(value) is dict:
+        from auditdb.mapping.vocabulary import says
+
+        return {
+            key: without_secrets(item) if says("harmless", key[:200]) else _redact_value(item)
+            for key, item in value.items()
+        }
+    return "[redacted]" if verdict == "secret" else without_secrets(value)
+
+
+def _redact_value(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool) else "[redacted]"
+
+
+@lru_cache(maxsize=4096)
+def _is_harmless(name: str) -> bool:
+    return is_text(name) and not _verdict(name)
+
+
+@lru_cache(maxsize=4096)
+def _verdict(name: str) -> Literal["secret", "headers", ""]:
+    if not WORDS.search(name):
+        return ""
+    from auditdb.mapping.vocabulary import is_secret, says
+
+    return "secret" if is_secret(name) else "headers" if says("headers", name) else ""
