@@ -4,12 +4,11 @@ from auditdb import auth
 from auditdb._attempt import attempt, attempt_async
 from auditdb._context import context, context_async
 from auditdb._record import record, record_async
+from auditdb._version import __version__ as __version__
 from auditdb.errors import AuditError, ConnectionFailed, InvalidInput, Refused
 from auditdb.mapping.attach import attach, define_kind, detach
 from auditdb.read.event import Event, Page
 from auditdb.read.reader import AsyncReader, Reader, auditor, auditor_async, reader, reader_async
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AsyncReader",

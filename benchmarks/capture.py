@@ -2,6 +2,7 @@
 
 python -m benchmarks.capture            # an embedded server, everything, docs/capture.*
 python -m benchmarks.capture --dsn ...  # any server; databases bench_* are made and dropped
+python -m benchmarks.capture --only shapes --rounds 3   # every shape, without the packages
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import auditdb.embedded
-from benchmarks import clients, inserver, packages, report
-from benchmarks.contenders import CONTENDERS
+from benchmarks import clients, inserver, packages, report, session
+from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.workloads import workloads
 
 # The same for every contender, and only on a server that the benchmark started itself. Without
@@ -74,13 +75,13 @@ def apart(dsn: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def databases(dsn: str) -> Iterator[dict[str, str]]:
+def databases(dsn: str, contenders: list[Contender]) -> Iterator[dict[str, str]]:
     """Yield the address of each contender's database, prepared; drop them all at the end."""
     drop = sql.SQL("drop database if exists {} with (force)")
     with psycopg.connect(dsn, autocommit=True) as conn:
         addresses = {}
         try:
-            for contender in CONTENDERS:
+            for contender in contenders:
                 name = sql.Identifier(contender.database)
                 conn.execute(drop.format(name))
                 conn.execute(sql.SQL("create database {} template template0").format(name))
@@ -88,7 +89,7 @@ def databases(dsn: str) -> Iterator[dict[str, str]]:
                 contender.prepare(addresses[contender.name])
             yield addresses
         finally:
-            for contender in CONTENDERS:
+            for contender in contenders:
                 conn.execute(drop.format(sql.Identifier(contender.database)))
 
 
@@ -117,31 +118,38 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000, help="rows of a loop (%(default)s)")
     parser.add_argument("--transactions", type=int, default=400, help="of a client (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for JSON and SVG")
-    parser.add_argument("--only", choices=["server", "application"], help="one level alone")
+    parser.add_argument(
+        "--only", choices=["server", "shapes", "application", "session"],
+        help="one level alone; shapes: of the server, without the packages",
+    )  # fmt: skip
     options = parser.parse_args()
+    only, quick = options.only, options.only == "shapes"
 
-    with address(options.dsn) as dsn, databases(dsn) as dsns:
-        result: dict[str, Any] = {
-            "environment": environment(dsn),
-            "rounds": options.rounds,
-            "in_server": {},
-            "as_application": {},
-        }
-        if options.only != "application":
-            samples = inserver.run(dsns, rounds=options.rounds, rows=options.rows)
+    contenders = [c for c in CONTENDERS if c.shapes] if quick else CONTENDERS
+    work = [w for w in workloads(options.rows) if w.shape or not quick]
+    with address(options.dsn) as dsn, databases(dsn, contenders) as dsns:
+        result: dict[str, Any] = {"environment": environment(dsn), "rounds": options.rounds}
+        result |= {level: {} for level in report.LEVELS}
+        if only in (None, "server", "shapes"):
+            samples = inserver.run(dsns, work, rounds=options.rounds)
             result["in_server"] = {
                 w.name: {
                     "title": w.title,
                     "rows": w.rows,
                     "contenders": inserver.summarise(samples[w.name]),
                 }
-                for w in workloads(options.rows)
+                for w in work
             }
-        if options.only != "server":
+            result["shapes"] = inserver.by_shape(work, result["in_server"])
+        if only in (None, "session"):
+            result["session"] = session.run(dsns, rounds=20 * options.rounds)
+        if only in (None, "application"):
             result["as_application"] = clients.run(
                 dsns, rounds=options.rounds, transactions=options.transactions
             )
-    print(report.text(result))
+    print(report.text(result, brief=quick))
+    if quick:
+        result["in_server"] = {}
     report.write(result, options.out)
 
 

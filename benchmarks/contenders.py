@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 
@@ -18,7 +19,14 @@ from benchmarks.workloads import TABLES
 ATTACH = """
 select audit.attach('public.member', 'membership');
 select audit.attach('public.wide', 'document');
+select audit.attach('public.seat', 'membership');
+select audit.attach('public.account', 'user');
+select audit.attach('public.project', 'project');
+select audit.attach('public.task', 'project', parent => 'project_id');
+select audit.attach('public.ticket', 'ticket', organization =>
+    'select p.organization_id from public.project as p where p.id = r.project_id');
 """
+JSONB_TRIGGER = Path(__file__).with_name("jsonb_trigger.sql")
 
 # What auditdb.context sends, and what each package would put into its own context.
 CONTEXT = (
@@ -45,6 +53,7 @@ class Contender:
         log: the tables that its events go to.
         context: PL/pgSQL that says who acts, run once at the start of a transaction.
         floor: whether the workloads insert the event by hand.
+        shapes: whether it keeps a log of the tables of every shape, or of `member` and `wide`.
         client: how an application uses it; a key of `clients.TRANSACTIONS`, or none.
     """
 
@@ -53,6 +62,7 @@ class Contender:
     log: tuple[str, ...] = ()
     context: str = ""
     floor: bool = False
+    shapes: bool = False
     client: str | None = None
 
     @property
@@ -83,6 +93,11 @@ def _attached(dsn: str) -> None:
         conn.execute(ATTACH.encode())
 
 
+def _jsonb_trigger(dsn: str) -> None:
+    with psycopg.connect(dsn) as conn:
+        conn.execute(JSONB_TRIGGER.read_bytes())
+
+
 def _settings(prefix: str) -> str:
     return (
         f"perform set_config('{prefix}.context_id', gen_random_uuid()::text, true), "
@@ -92,11 +107,17 @@ def _settings(prefix: str) -> str:
 
 EVENT = ("audit.event",)
 CONTENDERS = [
-    Contender(name="no audit", install=_nothing, client="plain"),
-    Contender(name="floor", install=_installed, log=EVENT, floor=True),
+    Contender(name="no audit", install=_nothing, shapes=True, client="plain"),
+    Contender(name="floor", install=_installed, log=EVENT, floor=True, shapes=True),
     Contender(name="by hand", install=_installed, log=EVENT, client="by_hand"),
     Contender(name="auditdb without context", install=_attached, log=EVENT, client="plain"),
-    Contender(name="auditdb", install=_attached, log=EVENT, context=CONTEXT, client="auditdb"),
+    Contender(
+        name="auditdb", install=_attached, log=EVENT, context=CONTEXT, shapes=True,
+        client="auditdb",
+    ),
+    Contender(
+        name="jsonb trigger", install=_jsonb_trigger, log=("logged_action",), shapes=True,
+    ),
     Contender(
         name="postgresql-audit, rows", install=packages.postgresql_audit_rows,
         log=("activity", "transaction"), context=POSTGRESQL_AUDIT_CONTEXT,

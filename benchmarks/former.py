@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import auditdb
+from benchmarks import contenders, inserver
 from benchmarks.capture import address, environment
 from benchmarks.contenders import CONTEXT
 from benchmarks.operate import table
@@ -28,9 +29,6 @@ ROWS = 500
 KB = (0.1, 1, 10, 100)
 
 SHAPES = """
-create table team (id int primary key, organization_id int not null);
-create table team_member (id int primary key, team_id int not null, user_id int not null,
-    role text not null, n int not null);
 create domain address as text check (value like '%@%');
 create table contact (id int primary key, organization_id int not null, email address not null,
     n int not null);
@@ -41,17 +39,13 @@ create function organization_of(id int) returns text language sql as 'select id:
 create table fallen (id int primary key, organization_id int not null, n int not null);
 insert into called select g, g % 50, 0 from generate_series(1, 500) as g;
 insert into fallen select g, g % 50, 0 from generate_series(1, 500) as g;
-insert into team select g, g % 50 from generate_series(1, 500) as g;
-insert into team_member select g, g, g, 'MEMBER', 0 from generate_series(1, 500) as g;
 insert into contact select g, g % 50, 'a@b.test', 0 from generate_series(1, 500) as g;
 insert into document select g, g % 50, '{}', '' from generate_series(1, 1000) as g;
 """
+TOUCHED = f"{inserver.TABLES}, contact, document, called, fallen"
 EMAIL = "email = 'b@' || {round}"
-ATTACH = """
-select audit.attach('public.member', 'membership');
-select audit.attach('public.wide', 'document');
-select audit.attach('public.team_member', 'membership', organization =>
-    'select t.organization_id from public.team as t where t.id = r.team_id');
+ATTACH = f"""
+{contenders.ATTACH}
 select audit.attach('public.contact', 'contact');
 select audit.attach('public.document', 'document');
 select audit.attach('public.called', 'called',
@@ -69,7 +63,6 @@ def _loop(name: str, title: str, statement: str, rows: int, first: int = 1) -> W
 def shapes() -> list[Workload]:
     """Return the updates of one row of tables that are not plain."""
     found = [
-        _loop("lookup", "its organisation is looked up", "update team_member set n = n + 1", ROWS),
         _loop("domain", "beside a column of a domain", "update contact set n = n + 1", ROWS),
         _loop("called", "a mapping calls a function", "update called set n = n + 1", ROWS),
         _loop("fallen", "a column was added: fallback", "update fallen set n = n + 1", ROWS),
@@ -132,9 +125,7 @@ def main() -> None:
             for workload in work:
                 for name in order:
                     conn = conns[name]
-                    conn.execute(
-                        "vacuum member, wide, team_member, contact, document, called, fallen"
-                    )
+                    conn.execute(f"vacuum {TOUCHED}".encode())
                     context = CONTEXT if name != "no audit" else ""
                     block = workload.block(round_number=number, context=context, floor=False)
                     conn.execute(block.encode())

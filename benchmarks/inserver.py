@@ -10,7 +10,9 @@ from typing import Any
 import psycopg
 
 from benchmarks.contenders import IN_SERVER, Contender
-from benchmarks.workloads import Workload, workloads
+from benchmarks.workloads import Workload
+
+TABLES = "member, wide, seat, account, task, ticket"
 
 
 @dataclass
@@ -60,7 +62,7 @@ def _measure(
     samples: Samples,
     round_number: int,
 ) -> None:
-    conn.execute("vacuum member, wide")
+    conn.execute(f"vacuum {TABLES}".encode())
     block = workload.block(
         round_number=round_number, context=contender.context, floor=contender.floor
     )
@@ -75,24 +77,29 @@ def _measure(
         samples.log_bytes = (_log_size(conn, contender) - size) / workload.rows
 
 
-def run(dsns: dict[str, str], *, rounds: int, rows: int) -> dict[str, dict[str, Samples]]:
+def run(
+    dsns: dict[str, str], work: list[Workload], *, rounds: int
+) -> dict[str, dict[str, Samples]]:
     """Return the samples by workload and contender; the first round warms up and does not count.
 
     Args:
         dsns: address of each contender's database, by its name.
+        work: what is measured, in this order.
         rounds: how often everything is measured.
-        rows: rows of a loop of single-row statements.
     """
     results: dict[str, dict[str, Samples]] = defaultdict(lambda: defaultdict(Samples))
-    conns = {c.name: psycopg.connect(dsns[c.name], autocommit=True) for c in IN_SERVER}
+    contenders = [c for c in IN_SERVER if c.name in dsns]
+    conns = {c.name: psycopg.connect(dsns[c.name], autocommit=True) for c in contenders}
     try:
         for round_number in range(rounds + 1):
             # Each round starts with another contender, so that none always follows the same one.
-            first = round_number % len(IN_SERVER)
-            for contender in IN_SERVER[first:] + IN_SERVER[:first]:
-                for workload in workloads(rows):
-                    samples = results[workload.name][contender.name]
-                    _measure(conns[contender.name], contender, workload, samples, round_number)
+            first = round_number % len(contenders)
+            order = contenders[first:] + contenders[:first]
+            for workload in work:
+                for contender in order:
+                    if contender.shapes or workload.table in ("member", "wide"):
+                        samples = results[workload.name][contender.name]
+                        _measure(conns[contender.name], contender, workload, samples, round_number)
     finally:
         for conn in conns.values():
             conn.close()
@@ -122,6 +129,29 @@ def summarise(samples: dict[str, Samples]) -> list[dict[str, Any]]:
         }
         for name, s in samples.items()
     ]
+
+
+def by_shape(work: list[Workload], results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each operation and shape: times the floor, auditdb and the plain trigger."""
+    rows = []
+    for workload in work:
+        if workload.shape:
+            of = {row["contender"]: row for row in results[workload.name]["contenders"]}
+            rows.append(
+                {"operation": workload.op.upper(), "shape": workload.shape}
+                | {
+                    f"{name}, {statistic}": of[name][f"times_floor_{statistic}"]
+                    for name in ("auditdb", "jsonb trigger")
+                    for statistic in ("median", "min")
+                }
+                | {
+                    "floor_us": of["floor"]["added_us_min"],
+                    "auditdb_us": of["auditdb"]["added_us_min"],
+                    "trigger_us": of["jsonb trigger"]["added_us_min"],
+                    "wal_bytes": of["auditdb"]["wal_bytes"],
+                }
+            )
+    return rows
 
 
 def _ratio(value: float, base: float) -> float | None:

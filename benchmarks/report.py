@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import chart
 
+LEVELS = ("shapes", "session", "in_server", "as_application")
 _SERVER = ("contender", "added_us_median", "added_us_min", "times_floor_median", "wal_bytes",
            "wal_bytes_with_change", "log_bytes")  # fmt: skip
 _APPLICATION = ("contender", "p50_us", "p95_us", "p99_us", "per_second", "added_us",
@@ -20,7 +21,8 @@ _PLOTTED = (
 )
 
 
-def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
+def _table(rows: list[dict[str, Any]], columns: tuple[str, ...] = ()) -> str:
+    columns = columns or tuple(rows[0])
     cells = [list(columns)] + [[_cell(row[column]) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     return "\n".join(
@@ -36,12 +38,21 @@ def _cell(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-def text(result: dict[str, Any]) -> str:
-    """Return every table of a result."""
-    parts = [
+def text(result: dict[str, Any], *, brief: bool = False) -> str:
+    """Return every table of a result; brief, that of all shapes alone."""
+    parts = []
+    if result["shapes"]:
+        parts.append(f"Times the floor, by shape\n{_table(result['shapes'])}")
+    if brief:
+        return parts[0]
+    parts += [
         f"{workload['title']} (microseconds and bytes for each row, beyond the change itself)\n"
         + _table(workload["contenders"], _SERVER)
         for workload in result["in_server"].values()
+    ]
+    parts += [
+        f"Of a new connection: {name.replace('_', ' ')}\n{_table(rows)}"
+        for name, rows in result["session"].items()
     ]
     parts += [
         f"{title} (microseconds for each transaction)\n{_table(rows, _APPLICATION)}"
@@ -56,8 +67,8 @@ def write(result: dict[str, Any], folder: Path) -> None:
     path = folder / "capture.json"
     if path.exists():
         before = json.loads(path.read_text("utf-8"))
-        for level in ("in_server", "as_application"):
-            result[level] = result[level] or before[level]
+        for level in LEVELS:
+            result[level] = result[level] or before.get(level, {})
     path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     panels = []
     for key, title in _PLOTTED:

@@ -28,7 +28,7 @@ FUNCTIONS = """
 select pg_get_functiondef(p.oid), obj_description(p.oid, 'pg_proc')
 from pg_proc as p join audit_private.attachment as a on a.target = 'project'::regclass
 where p.pronamespace::regnamespace::text ~ '^audit'
-    and p.proname ~ format('^(capture|read|organization)_%s(_[a-z]+)?$', a.id)
+    and p.proname ~ format('^(capture|fall_back|read|organization)_%s(_[a-z]+)?$', a.id)
 order by array_position('{update,insert,delete,truncate}', substring(p.proname, '_([a-z]+)$')),
     p.proname
 """
@@ -38,7 +38,8 @@ HEADER = """\
 What `audit.attach` writes for one table, made by `make reference`. Each operation has a function of
 its own, so that a connection compiles what it uses. It runs as `audit_owner`, and meets code of the
 application only by what runs as `audit_mapper` (`audit_private.read_1`,
-`audit_private.organization_1`), in a block that is rolled back.
+`audit_private.organization_1`), in a block that is rolled back. `audit_private.append`, which all
+tables share, adds who acts and inserts the event.
 """
 
 
@@ -52,7 +53,9 @@ def markdown(dsn: str) -> str:
     parts = [HEADER.rstrip(), f"```sql\n{EXAMPLE.rstrip()}\n```"]
     for definition, comment in rows:
         parts += [f"{comment}:", f"```sql\n{definition.rstrip()}\n```"]
-    return re.sub(r"\b(capture|read|organization)_\d+", r"\1_1", "\n\n".join(parts)) + "\n"
+    return (
+        re.sub(r"\b(capture|fall_back|read|organization)_\d+", r"\1_1", "\n\n".join(parts)) + "\n"
+    )
 
 
 def main() -> None:

@@ -199,14 +199,28 @@ def copied() -> Iterator[Path]:
         yield Path(shutil.copytree(ROOT, Path(directory) / "auditdb", ignore=NOT_COPIED))
 
 
+def environment(root: Path, server: dict[str, str]) -> dict[str, str]:
+    """Return the environment in which the code of a copy runs, on a server."""
+    mine = {key: value for key, value in os.environ.items() if not key.startswith("AUDITDB_")}
+    return {**mine, **server, "PYTHONPATH": str(root)}
+
+
+def list_anew(root: Path, server: dict[str, str]) -> None:
+    """Write sql/RELEASE of a copy, or any change of its SQL would be a finding of the doctor."""
+    address = [server["AUDITDB_TEST_DSN"]] if "AUDITDB_TEST_DSN" in server else []  # else its own
+    subprocess.run(
+        [sys.executable, "-m", "tests.release", *address], cwd=root, check=False,
+        env=environment(root, server), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
 def run(root: Path, tests: Iterable[str], server: dict[str, str]) -> Verdict:
     """Run tests of a copy of the repository until the first fails."""
-    mine = {key: value for key, value in os.environ.items() if not key.startswith("AUDITDB_")}
     options = ["-q", "-x", "--tb=no", "-p", "no:randomly"]
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *options, *tests],
-        cwd=root, env={**mine, **server, "PYTHONPATH": str(root)}, text=True,
+        cwd=root, env=environment(root, server), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
@@ -238,6 +252,9 @@ def try_mutant(servers: Servers, mutant: Mutant) -> Verdict:
     with copied() as root:
         mutant.apply(root)
         with servers.lent(mutant.place) as server:
+            if mutant.file.startswith("sql/"):
+                # By the embedded server, where the mutant is for another: the list is for all.
+                list_anew(root, {} if mutant.server else server)
             return run(root, shlex.split(mutant.test), server)
 
 

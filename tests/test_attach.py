@@ -69,6 +69,102 @@ def test_tables_shaped_the_usual_way_need_no_options(db: Database) -> None:
     assert {e["target_id"] for e in events} == {str(value(db, "select id from team_member"))}
 
 
+WAYS = """
+create table "Te""am %s" ("k""ey %I" int primary key, "owner_id" int);
+create table usr ("i""d" int primary key, email text);
+create table "mem'bers" ("te""am %s" int not null references "Te""am %s",
+    user_id int not null references usr, "ro""le" text check ("ro""le" in ('it''s admin', 'x')),
+    "isAccepted" boolean, primary key ("te""am %s", user_id));
+create table "flow's" (id int primary key, "te""am" int references "Te""am %s", user_id int);
+create table flow_step (id int primary key, "flow""s" int not null references "flow's");
+grant all on all tables in schema public to app;
+select audit.attach('"Te""am %s"', 'organization');
+select audit.attach('"mem''bers"', 'membership', role => 'r."ro""le"');
+select audit.attach('usr', 'user');
+select audit.attach('"flow''s"', 'workflow');
+select audit.attach('flow_step', 'workflow');
+insert into "Te""am %s" values (1, 9);
+insert into usr values (7, 'a@x');
+insert into "mem'bers" values (1, 7, 'it''s admin', true);
+insert into "flow's" values (2, 1, 7), (3, null, 7);
+insert into flow_step values (4, 2), (5, 3);
+update usr set email = 'b@x';
+"""
+
+
+def test_ways_lead_by_foreign_keys_whatever_the_names(empty_db: Database) -> None:
+    own(empty_db, WAYS)
+    told = [(e["action"], e["organization_id"], e["target_id"]) for e in empty_db.events()]
+    assert told == [
+        ("organization.created", "1", "1"), ("user.created", None, "7"),
+        ("membership.added", "1", "1,7"), ("workflow.created", "1", "2"),
+        ("workflow.created", "1", "3"), ("workflow.modified", "1", "2"),
+        ("workflow.modified", "1", "3"), ("auth.email_changed", "1", "7"),
+    ]  # fmt: skip
+
+
+def test_a_way_leads_to_no_table_of_another_owner(empty_db: Database) -> None:
+    with empty_db.connect() as conn:
+        conn.execute("grant audit_operator to stranger; grant create on schema public to stranger")
+    with psycopg.connect(empty_db.conninfo("stranger"), autocommit=True) as conn:
+        conn.execute(
+            "create table org (id int primary key); grant references on org to app_owner;"
+            "select audit.attach('org', 'organization', target_id => '(7 + 0 * r.id)::text')"
+        )
+    own(
+        empty_db,
+        "create table note (id int primary key, org int not null references org);"
+        "select audit.attach('note', 'note')",
+    )
+    assert value(empty_db, "select mapping ->> 'organization' from audit_private.attachment "
+        "where kind = 'note'") is None  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("members", "verb"),
+    [
+        ("", "membership.added"),
+        ("create table seat (org_id int references org, usr_id int references usr);",
+         "user.created"),
+        ("create table seat (org_id int, user_id int, role text);"
+         "select audit.attach('seat', 'membership', target_id => 'user_id');", "user.created"),
+    ],
+)  # fmt: skip
+def test_a_user_is_a_membership_only_where_nothing_else_is(
+    empty_db: Database, members: str, verb: str
+) -> None:
+    own(
+        empty_db,
+        "create table org (id int primary key);"
+        "create table usr (id int primary key, org_id int not null references org, role text);"
+        f"{members} select audit.attach('org', 'organization'); select audit.attach('usr', 'user');"
+        "insert into org values (1); insert into usr values (2, 1, 'admin')",
+    )
+    assert [e["action"] for e in empty_db.events()] == ["organization.created", verb]
+    admin = value(empty_db, "select audit_private.is_admin('1', '2')")
+    assert admin is (verb == "membership.added")
+
+
+@pytest.mark.parametrize(
+    ("options", "target"), [("", "workflow_id"), (", target_id => 'id'", "id")]
+)
+def test_a_part_is_told_of_the_row_that_it_must_refer_to(
+    db: Database, options: str, target: str
+) -> None:
+    own(
+        db,
+        "create table workflow_note (id int primary key default 7,"
+        " workflow_id int not null references workflow);"
+        f"select audit.attach('workflow_note', 'workflow'{options});"
+        "insert into workflow (id, organization_id, name) values (5, 1, 'w');"
+        "insert into workflow_note (workflow_id) values (5)",
+    )
+    [event] = db.events("captured_from = 'public.workflow_note'")
+    wanted = {"workflow_id": ("workflow.modified", "5"), "id": ("workflow.created", "7")}
+    assert (event["action"], event["target_id"]) == wanted[target]
+    assert event["organization_id"] == "1"
+
+
 def test_attaching_again_with_the_same_options_is_silent_and_changes_nothing(db: Database) -> None:
     fingerprint = """select string_agg(concat(t.oid, t.xmin, tgenabled, tgfoid), ' ' order by t.oid)
         from pg_trigger t where tgname like 'auditdb%'"""

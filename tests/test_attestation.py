@@ -40,7 +40,7 @@ def test_attaching_attests_the_triggers_and_functions_of_the_table(db: Database)
         "select kind, count(*), min(attested_by), min(occasion) from audit_private.attestation"
         " where scope = 'membership'::regclass group by kind order by kind").fetchall()  # fmt: skip
     assert [(kind, by, occasion) for kind, _, by, occasion in rows] == [
-        ("function", "app_owner", "attach"),
+        ("functions", "app_owner", "attach"),
         ("table", "app_owner", "attach"),
         ("trigger", "app_owner", "attach"),
     ]

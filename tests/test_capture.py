@@ -133,6 +133,14 @@ def test_each_fact_of_a_user_s_update_has_its_own_event_and_no_column_is_lost_or
     assert len({e["transaction_id"] for e in events}) == 1
 
 
+def test_two_facts_of_a_user_who_stays_are_two_events(db: Database) -> None:
+    changed = "update app_user set email = 'new@y.z', password_hash = 'new' where id = 2"
+    assert [event["action"] for event in gives(db, changed)] == [
+        "auth.email_changed",
+        "auth.password_changed",
+    ]
+
+
 def test_switching_two_factor_off_and_enrolling_without_confirming_are_told_apart(
     db: Database,
 ) -> None:

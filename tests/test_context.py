@@ -17,11 +17,12 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 
 from auditdb import ConnectionFailed, InvalidInput, Refused, context, context_async
 from auditdb._claim import ARGUMENTS
-from auditdb.mapping.vocabulary import VOCABULARY, likes
+from auditdb.mapping.vocabulary import VOCABULARY
 from auditdb.values.arguments import check_details
 from auditdb.values.details import WORDS
 from tests.conftest import Database
 from tests.trips import counted
+from tests.vocabulary import likes
 
 TEXT = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 RENAME = "update workflow set name = name || '.' where id = 1"

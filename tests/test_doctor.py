@@ -504,18 +504,23 @@ def test_a_table_renamed_and_moved_is_noticed_and_critical_where_readers_are_loo
     run(conn, finding.mend)
     assert diagnose(healthy) == []
     run(conn, "alter table membership rename to member")
-    [finding, notice] = diagnose(healthy)
+    # The organisation of a user is that of their membership where the row names none.
+    [finding, *users, notice] = diagnose(healthy)
     assert (finding.check_name, finding.object) == ("readers", "public.member")
+    assert {(f.check_name, f.object) for f in users} == {("mappings", "public.app_user")}
     assert (notice.check_name, notice.severity) == ("tables", "notice")
-    run(conn, finding.mend)
+    for found in (finding, *users):
+        run(conn, found.mend)
     assert diagnose(healthy) == []
 
 
 def test_a_dropped_membership_table_is_found(healthy: Database) -> None:
     run(healthy.connect("app_owner"), "drop table membership")
-    [finding] = diagnose(healthy)
+    [finding, *users] = diagnose(healthy)
     assert (finding.object, finding.problem) == ("public.membership", "was dropped")
-    run(healthy.connect("app_owner"), finding.mend)
+    assert {(f.check_name, f.object) for f in users} == {("mappings", "public.app_user")}
+    for found in (finding, *users):
+        run(healthy.connect("app_owner"), found.mend)
     assert [f.problem for f in diagnose(healthy)] == ["no table says who is admin or owner"]
 
 
@@ -653,15 +658,19 @@ def printing(db: Database, role: str | None = None, **settings: str) -> psycopg.
     return conn
 
 
-def test_no_setting_of_the_session_makes_findings(healthy: Database) -> None:
-    # Views of memberships, whose definitions are attested.
-    run(healthy.connect(), r"""
+def attach_view(db: Database) -> None:
+    """Attach a view of memberships, whose definition is attested, and prints by many settings."""
+    run(db.connect(), r"""
         create view public.boss as select organization_id, user_id from public.membership
         where role ~ '^[A-Z]\w+$' and now() > '2020-01-01 10:00+03'::timestamptz
             and '1 day 02:03:04'::interval > '0' and 0.1::float8 < 1 and '\x01'::bytea <> '';
         alter view public.boss owner to app_owner""")  # fmt: skip
-    run(healthy.connect("app_owner"), "select audit.attach('boss', 'admin', organization =>"
+    run(db.connect("app_owner"), "select audit.attach('boss', 'admin', organization =>"
                                       " 'organization_id', subject => 'user_id')")  # fmt: skip
+
+
+def test_no_setting_of_the_session_makes_findings(healthy: Database) -> None:
+    attach_view(healthy)
     assert diagnose(healthy) == []
     for role in (SUPERUSER, "app_auditor"):
         for setting, value in PRINTING.items():
@@ -670,10 +679,12 @@ def test_no_setting_of_the_session_makes_findings(healthy: Database) -> None:
 
 @pytest.mark.parametrize("setting", PRINTING)
 def test_what_is_attested_under_any_setting_is_what_stands(healthy: Database, setting: str) -> None:
+    attach_view(healthy)
     conn = printing(healthy, **{setting: PRINTING[setting]})
     facts = "select scope, kind, relation, name, fact from audit_private.attestation where id > %s"
     [(last,)] = conn.execute("select max(id) from audit_private.attestation").fetchall()
-    run(conn, "select audit.attest('audit.event'); select audit.attest('public.membership')")
+    run(conn, "select audit.attest('audit.event'); select audit.attest('public.membership');"
+              "select audit.attest('public.boss')")  # fmt: skip
     assert healthy.connect().execute(facts, [last]).fetchall() == []
     name = psycopg.sql.Identifier(conn.info.dbname)
     conn.execute(psycopg.sql.SQL("alter database {} set {} = {}").format(

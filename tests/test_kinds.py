@@ -177,7 +177,8 @@ def test_a_mapping_file_defines_kinds_and_tables_at_once(db: Database) -> None:
     owner.execute(TABLE)
 
     def lines() -> list[str]:
-        return [str(change) for change in plan(owner, load(FILE)) if change.verb != "unlisted"]
+        changes = [str(change) for change in plan(owner, load(FILE)) if change.verb != "unlisted"]
+        return [change.splitlines()[0] for change in changes]
 
     assert lines() == ["define    kind invoice", "attach    public.invoice as invoice"]
     assert owner.execute("select from audit.kind where not is_built_in").fetchall() == []

@@ -209,3 +209,14 @@ def test_the_keys_of_the_file_are_the_options_of_attach(empty_db: Database) -> N
         ).fetchone()
     assert row is not None
     assert set(row[0]) == {"target", "kind", *OPTIONS}
+
+
+def test_what_a_table_will_say_is_shown_before_it_is_attached(empty_db: Database) -> None:
+    owner = empty_db.connect("app_owner")
+    owner.execute("create table note (id int primary key, organization_id int not null)")
+    [change] = plan(owner, load("[[table]]\nname = 'public.note'\nkind = 'note'\n"))
+    assert str(change).splitlines() == [
+        "attach    public.note as note",
+        "            organization: r.organization_id",
+        "            target_id: r.id",
+    ]

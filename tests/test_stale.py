@@ -71,11 +71,9 @@ def test_without_setting_aside_an_older_function_fails_the_install(
     db: Database, older: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_owner(db, OLDER[older])
-    read = install._read
+    read = install.read
     without = read("manifest").replace("operate/set_aside.sql\n", "")
-    monkeypatch.setattr(
-        install, "_read", lambda name: without if name == "manifest" else read(name)
-    )
+    monkeypatch.setattr(install, "read", lambda name: without if name == "manifest" else read(name))
     with pytest.raises(auditdb.AuditError):
         auditdb.install(db.dsn)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
+import itertools
+import re
 
-from auditdb.mapping.vocabulary import VOCABULARY, likes
+from auditdb.mapping.vocabulary import VOCABULARY
 
 _HEADER = """\
--- Names: what the name of a column, of a key in a document or of a table says about secrets.
+-- Names: what the name of a column, of a key in a document, of a table or of a label says.
 -- Made from auditdb/mapping/vocabulary.toml by `make reference`: change that file, not this one.
 --
 -- In PL/pgSQL, which plans an expression once: inlined into others they cost more to plan than to
--- evaluate.
+-- evaluate. LIKE and no regular expressions: PostgreSQL keeps no more than 32 of these compiled,
+-- and those that look into values need them all. The planner expands the patterns once a session.
 """
 
 _NORMAL = """\
@@ -23,7 +24,7 @@ return translate('-' || lower(case when name = lower(name collate "C") then name
         regexp_replace(name collate "C", '([a-z0-9])([A-Z])', '\\1-\\2', 'g'),
         '([A-Z])([A-Z][a-z])', '\\1-\\2', 'g') end collate "C") || '-',
     ' _./:$@#+[]~', '------------');
-comment on function audit_private.normal_name(text) is
+comment on function audit_private.normal_name is
     'A name in lower case with its words apart by "-", and between two of these: clientSecret '
     'becomes -client-secret-';
 """
@@ -62,29 +63,88 @@ _PREDICATES = (
 )
 
 
-def _any(patterns: Sequence[str], indent: str = "    ") -> str:
-    """Return the condition that a name is like one of the patterns, lines wrapped.
+_TOKEN = re.compile(r"\(\^\|-\)|\(-\|\$\)|\[a-z-?\][*+]?|.")
 
-    LIKE and not a regular expression: PostgreSQL keeps no more than 32 of these compiled.
+
+def likes(entry: str) -> list[str]:
+    """Return names with "%" for anything that an entry, or a word of the secrets, stands for."""
+    own = VOCABULARY["secret"]
+    given = (own[entry] or [entry]) if entry in own else VOCABULARY[entry]
+    return list(dict.fromkeys(like for pattern in given for like in expand(pattern)))
+
+
+def expand(pattern: str) -> list[str]:
+    """Return the LIKE patterns over normal names that a pattern of the vocabulary stands for.
+
+    >>> expand("(^|_)pins?$"), expand("token"), expand("^is_")
+    (['%-pin-', '%-pins-'], ['%token%'], ['-is-%'])
     """
-    if len(patterns) == 1:
-        return f"name like '{patterns[0]}'"
-    lines = textwrap.wrap(
-        ", ".join(f"'{p}'" for p in patterns), 94 - len(indent), break_on_hyphens=False
+    return list(dict.fromkeys("".join(said) for said in itertools.product(*_edged(pattern))))
+
+
+def braced(pattern: str) -> str:
+    """Return the same as one text, with alternatives in braces, as audit_private.expand takes it.
+
+    >>> braced("(^|_)pins?$"), braced("(api|access)_?key$")
+    ('%-pin{,s}-', '%{api,access}{,-}key-')
+    """
+    return "".join(
+        part[0] if len(part) == 1 else "{" + ",".join(part) + "}" for part in _edged(pattern)
     )
-    body = f"\n{indent}    ".join(lines)
-    return f"name like any (array[\n{indent}    {body}])"
 
 
-def _words() -> str:
-    joined = "|".join(VOCABULARY["secret"])
-    words = [joined[at : at + 88] for at in range(0, len(joined), 88)]
-    literal = "\n    ".join(f"'{word}'" for word in words)
+def _edged(pattern: str) -> list[list[str]]:
+    """Return the parts of a pattern, each the texts that may stand there, with its ends."""
+    tokens = _TOKEN.findall(pattern.replace("_", "-").replace("\\", ""))
+    parts = _sequence(tokens)
+    assert not tokens, pattern
+    head, tail = parts[0] == ["^"], parts[-1] == ["$"]
+    parts = parts[head : len(parts) - tail]
+    return [["-" if head else "%"], *parts, ["-" if tail else "%"]]
+
+
+def _sequence(tokens: list[str]) -> list[list[str]]:
+    """Take apart what stands up to a "|" or a closing bracket."""
+    parts: list[list[str]] = []
+    while tokens and tokens[0] not in "|)":
+        token = tokens.pop(0)
+        if token == "(":
+            part = _alternatives(tokens)
+        else:
+            part = {"(^|-)": ["-"], "(-|$)": ["-"]}.get(token, ["%" if token[0] == "[" else token])
+        if tokens and tokens[0] == "?":
+            tokens.pop(0)
+            part = ["", *part]
+        parts.append(part)
+    return parts
+
+
+def _alternatives(tokens: list[str]) -> list[str]:
+    """Take apart what stands up to the closing bracket, and take that."""
+    found = ["".join(said) for said in itertools.product(*_sequence(tokens))]
+    while tokens.pop(0) == "|":
+        found += ("".join(said) for said in itertools.product(*_sequence(tokens)))
+    return list(dict.fromkeys(found))
+
+
+def _patterns(entry: str) -> str:
+    """Return an entry as a text that audit_private.expand takes: one word a pattern."""
+    own = VOCABULARY[entry]
+    given = own if entry != "secret" else [p for word, ps in own.items() for p in ps or [word]]
+    return " ".join(dict.fromkeys(map(braced, given)))
+
+
+def _literal(text: str, indent: str = "    ") -> str:
+    """Return a text as SQL, its lines ended behind a blank, a comma or a "|" where there is one."""
+    parts = re.findall(rf".{{1,{95 - len(indent)}}}(?:[|, ]|$)|.{{1,{96 - len(indent)}}}", text)
+    return "\n".join(f"{indent}'{part}'" for part in parts)
+
+
+def _text(name: str, text: str, comment: str) -> str:
     return (
-        "create or replace function audit_private.secret_words() returns text\n"
-        f"language sql immutable parallel safe\nreturn {literal};\n"
-        "comment on function audit_private.secret_words() is\n"
-        "    'Pattern, whatever the case, of which each name of a secret has a part';\n"
+        f"create or replace function audit_private.{name}() returns text\n"
+        f"language sql immutable parallel safe\nreturn\n{_literal(text)};\n"
+        f"comment on function audit_private.{name} is\n    '{comment}';\n"
     )
 
 
@@ -92,23 +152,49 @@ def _function(head: str, body: str, comment: str) -> str:
     return (
         f"create or replace function audit_private.{head} returns boolean\n"
         f"language plpgsql {_PIN}\nas $$\n{body}$$;\n"
-        f"comment on function audit_private.{head.split('(')[0]}(text) is\n    '{comment}';\n"
+        f"comment on function audit_private.{head.split('(')[0]} is\n    '{comment}';\n"
     )
 
 
 def _predicate(entry: str, name: str, comment: str) -> str:
-    return _function(
-        f"{name}(name text)", f"begin\n    return {_any(likes(entry))};\nend\n", comment
+    text = _literal(_patterns(entry), " " * 8)
+    body = f"begin\n    return name like any (audit_private.expand(\n{text}));\nend\n"
+    return _function(f"{name}(name text)", body, comment)
+
+
+def _likes(name: str, entry: str, comment: str) -> str:
+    patterns = _literal(_patterns(entry))
+    return (
+        f"create or replace function audit_private.{name}() returns text[]\n"
+        f"language sql immutable parallel safe\nreturn audit_private.expand(\n{patterns});\n"
+        f"comment on function audit_private.{name} is\n    '{comment}';\n"
     )
 
 
+_EXPAND = """\
+create or replace function audit_private.expand(patterns text) returns text[]
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp
+return (
+    with recursive part (done, rest) as (
+        select '', pattern from string_to_table(expand.patterns, ' ') as pattern
+        union all
+        select done || split_part(rest, '{', 1) || said, substr(rest, strpos(rest, '}') + 1)
+        from part
+            cross join string_to_table(
+                split_part(split_part(rest, '{', 2), '}', 1), ',') as said
+        where strpos(rest, '{') > 0
+    )
+    select array_agg(done || rest)
+    from part
+    where strpos(rest, '{') = 0
+);
+comment on function audit_private.expand is
+    'Patterns of LIKE, of a text in which alternatives stand in braces';
+"""
+
+
 def _is_secret() -> str:
-    """Return the function that looks at patterns only where their word is."""
-    tests = []
-    for word, patterns in VOCABULARY["secret"].items():
-        test = f"name like '%{word}%'"
-        tests.append(f"{test} and {_any(likes('secret', word), ' ' * 8)}" if patterns else test)
-    body = f"""declare
+    body = """declare
     name text collate "C";
 begin
     -- Most names have none of the words, and are no more trouble.
@@ -116,8 +202,8 @@ begin
         return false;
     end if;
     name := audit_private.normal_name(column_name);
-    return ({f"{chr(10)}        or ".join(tests)})
-    and not {_any(likes("except"))};
+    return name like any (audit_private.secret_names())
+        and not name like any (audit_private.open_names());
 end
 """
     return _function(
@@ -127,15 +213,44 @@ end
     )
 
 
+def _case(entry: str, words: list[str]) -> str:
+    text = f"({'|'.join(words)})"
+    line = f"    when '{entry}' then '{text}'"
+    return line if len(line) <= 98 else f"    when '{entry}' then\n{_literal(text, ' ' * 8)}"
+
+
+def _words() -> str:
+    cases = "\n".join(_case(entry, words) for entry, words in VOCABULARY["words"].items())
+    return (
+        "create or replace function audit_private.words(entry text) returns text\n"
+        f"language sql immutable parallel safe\nreturn case entry\n{cases}\nend;\n"
+        "comment on function audit_private.words is\n"
+        "    'Pattern of an entry of the vocabulary that is not about secrets, or null';\n"
+    )
+
+
 def vocabulary() -> str:
     """Return the SQL file."""
+    secrets = VOCABULARY["secret"]
     return "\n".join(
         (
             _HEADER,
-            _words(),
+            _text(
+                "secret_words",
+                "|".join(secrets),
+                "Pattern, whatever the case, of which each name of a secret has a part",
+            ),
+            _EXPAND,
+            _likes("secret_names", "secret", "Patterns of normal names of secrets"),
+            _likes(
+                "open_names",
+                "except",
+                "Patterns of normal names that tell of a secret, and do not hold it",
+            ),
             _NORMAL,
             _is_secret(),
             *(_predicate(*predicate) for predicate in _PREDICATES),
+            _words(),
         )
     )
 

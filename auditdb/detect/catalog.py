@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -17,17 +18,13 @@ from auditdb.detect.naming import words
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its type, whether it must be there, and the labels that it may hold."""
+    """A column: its type, and whether it must be there."""
 
     name: str
     sql: str  # quoted where it has to be
     type: str
     category: str  # pg_type.typcategory: B boolean, D time, E enum, S string, N number, A array
     not_null: bool
-    default: str | None
-    labels: tuple[str, ...]  # of the enum, else the literals of check constraints
-    is_enum: bool = False  # or an array of one
-    modifier: int = -1  # pg_attribute.atttypmod: of varchar the length and 4
 
     def is_like(self, other: Column) -> bool:
         """Whether the two could hold the same identifiers."""
@@ -88,24 +85,56 @@ class Table:
         """Return whether some unique key consists of exactly these columns."""
         return any(set(key) == set(names) for key in self.keys + self.partial_keys)
 
-    @property
-    def identities(self) -> tuple[tuple[Column, ...], ...]:
-        """What tells its rows apart: the primary key, then each unique key without nulls."""
-        keys = [tuple(self.named[name] for name in key) for key in self.keys]
-        return tuple(
-            columns
-            for n, columns in enumerate(keys)
-            if (n == 0 and self.has_primary_key) or all(c.not_null for c in columns)
-        )
-
 
 @dataclass(frozen=True)
 class Catalog:
-    """The application's tables and the links between them."""
+    """The application's tables and the links between them; what they say, as attach reads it."""
 
     tables: dict[int, Table]
     links: dict[int, tuple[Link, ...]]
     schemas: tuple[str, ...]
+    cursor: psycopg.Cursor[Any]
+
+    def has_role(self, table: Table) -> bool:
+        """Whether a column says the role of a row."""
+        return bool(self._ask("(audit_private.role_of(%s::oid)).value is not null", table.oid))
+
+    def has_acceptance(self, table: Table) -> bool:
+        """Whether a column says that a row is more than an invitation."""
+        return bool(self._ask("audit_private.accepted(%s::oid) is not null", table.oid))
+
+    def has_secret(self, table: Table, kind: str) -> bool:
+        """Whether attach redacts a column of a table of this kind."""
+        return bool(self._ask("audit_private.secret_columns(%s::oid, %s) <> '{}'", table.oid, kind))
+
+    def has_fact(self, users: Table, fact: str) -> bool:
+        """Whether a column of the users holds their password, or says that two-factor is on."""
+        facts = self._ask("audit_private.user_facts(%s::oid, '{}')", users.oid)
+        wanted = "auth.password_changed" if fact == "password" else None
+        return any(found.get("action") == wanted for found in facts)
+
+    def alive(self, table: Table, kind: str) -> str | None:
+        """Return the condition under which attach counts a row."""
+        found = self._ask("audit_private.default_alive(%s::oid, %s)", table.oid, kind)
+        return None if found is None else str(found)
+
+    def admin(self, table: Table) -> str:
+        """Return the condition under which attach takes a member for an admin."""
+        parts = "audit_private.with_role(%s::oid, 'membership', '{}', '{}') ->> 'admin'"
+        return str(self._ask(parts, table.oid))
+
+    def carriers(self, members: Table) -> list[Table]:
+        """Return the tables whose rows give roles to members."""
+        found = self._ask(
+            "array(select relation::oid::int8 from audit_private.carriers_of(%s::oid, %s))",
+            members.oid,
+            self.has_role(members),
+        )
+        return [self.tables[oid] for oid in found if oid in self.tables]
+
+    def _ask(self, call: LiteralString, *args: object) -> Any:
+        row = self.cursor.execute(f"select {call}", args).fetchone()
+        return row[0] if row else None
 
     def links_to(self, table: Table) -> tuple[Link, ...]:
         """Return the links of other tables to this one."""
@@ -131,19 +160,11 @@ order by n.nspname, c.relname
 """
 _COLUMNS = """
 select a.attrelid::int8, a.attname, quote_ident(a.attname), format_type(b.oid, null),
-    b.typcategory::text, a.attnotnull, pg_get_expr(d.adbin, d.adrelid),
-    array(select e.enumlabel::text from pg_enum as e
-        where e.enumtypid = case when b.typcategory = 'A' then b.typelem else b.oid end
-        order by e.enumsortorder),
-    array(select pg_get_constraintdef(k.oid) from pg_constraint as k
-        where k.contype = 'c' and (k.conrelid = a.attrelid and k.conkey = array[a.attnum]
-            or k.contypid = t.oid)),
-    a.atttypmod
+    b.typcategory::text, a.attnotnull
 from pg_catalog.pg_attribute as a
     join pg_catalog.pg_type as t on t.oid = a.atttypid
     join pg_catalog.pg_type as b
         on b.oid = case when t.typtype = 'd' then t.typbasetype else t.oid end
-    left join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
 where a.attrelid = any (%s) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum
 """
@@ -171,12 +192,6 @@ order by c.conrelid, c.conkey, c.oid
 """
 
 
-def _literals(checks: list[str]) -> tuple[str, ...]:
-    """Return the texts that the check constraints of a column name."""
-    found = (text for check in checks for text in re.findall(r"'((?:[^']|'')*)'", check))
-    return tuple(dict.fromkeys(text.replace("''", "'") for text in found))
-
-
 def _undeclared(table: Table, tables: dict[int, Table], taken: set[str]) -> list[Link]:
     """Return the links that column names and types show where no foreign key is declared."""
     links = []
@@ -200,40 +215,30 @@ def _undeclared(table: Table, tables: dict[int, Table], taken: set[str]) -> list
     return links
 
 
-def read(conn: psycopg.Connection[Any]) -> Catalog:
-    """Return the application's part of the catalog, in a read-only transaction."""
+@contextmanager
+def read(conn: psycopg.Connection[Any]) -> Iterator[Catalog]:
+    """Give the application's part of the catalog, within a read-only transaction."""
     with pinned(conn), psycopg.Cursor(conn, row_factory=tuple_row) as cursor:
         cursor.execute("set transaction read only")
-        heads = cursor.execute(_TABLES).fetchall()
-        oids = [head[0] for head in heads]
-        columns: dict[int, list[Column]] = defaultdict(list)
-        for (
-            oid,
-            name,
-            quoted,
-            of_type,
-            category,
-            not_null,
-            default,
-            labels,
-            checks,
-            modifier,
-        ) in cursor.execute(_COLUMNS, (oids,)):
-            held = tuple(labels) or _literals(checks)
-            columns[oid].append(
-                Column(
-                    name, quoted, of_type, category, not_null, default, held, bool(labels), modifier
-                )
-            )
-        keys: dict[int, list[tuple[str, ...]]] = defaultdict(list)
-        partial: dict[int, list[tuple[str, ...]]] = defaultdict(list)
-        primary = set()
-        for oid, is_primary, is_partial, names in cursor.execute(_KEYS, (oids,)):
-            (partial if is_partial else keys)[oid].append(tuple(names))
-            if is_primary:
-                primary.add(oid)
-        foreign = cursor.execute(_FOREIGN_KEYS, (oids, oids)).fetchall()
-        schemas = cursor.execute("select nspname from pg_catalog.pg_namespace").fetchall()
+        cursor.execute("select audit.version()")  # Says so where auditdb is not installed.
+        yield _read(cursor)
+
+
+def _read(cursor: psycopg.Cursor[Any]) -> Catalog:
+    heads = cursor.execute(_TABLES).fetchall()
+    oids = [head[0] for head in heads]
+    columns: dict[int, list[Column]] = defaultdict(list)
+    for oid, *column in cursor.execute(_COLUMNS, (oids,)):
+        columns[oid].append(Column(*column))
+    keys: dict[int, list[tuple[str, ...]]] = defaultdict(list)
+    partial: dict[int, list[tuple[str, ...]]] = defaultdict(list)
+    primary = set()
+    for oid, is_primary, is_partial, names in cursor.execute(_KEYS, (oids,)):
+        (partial if is_partial else keys)[oid].append(tuple(names))
+        if is_primary:
+            primary.add(oid)
+    foreign = cursor.execute(_FOREIGN_KEYS, (oids, oids)).fetchall()
+    schemas = cursor.execute("select nspname from pg_catalog.pg_namespace").fetchall()
     tables = {
         oid: Table(
             oid=oid,
@@ -259,5 +264,8 @@ def read(conn: psycopg.Connection[Any]) -> Catalog:
         taken = {column.name for link in links[oid] for column in link.columns}
         links[oid] += _undeclared(table, tables, taken)
     return Catalog(
-        tables, {oid: tuple(links[oid]) for oid in tables}, tuple(name for (name,) in schemas)
+        tables,
+        {oid: tuple(links[oid]) for oid in tables},
+        tuple(name for (name,) in schemas),
+        cursor,
     )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from auditdb.detect.catalog import Column, Table
 from auditdb.detect.naming import OTHER_KEYS, flat, has
-from auditdb.detect.people import fact_of
-from auditdb.detect.rules import RESULTS, RUNS, Choice, Rules, names_of
-from auditdb.detect.states import alive
+from auditdb.detect.rules import RESULTS, RUNS, Rules
 
 _FACTORS = frozenset(
     "twofactor totp factor authenticator passkey webauthn u2f fido fido2 security otp hotp".split()
@@ -56,13 +53,12 @@ class Credentials(Rules):
                     or has(table.name, "credential", "auth", "login", "secret")
                 )
             )
-            keep = {c.name for c in held} | {user[0].name}
             self._add(
                 table,
                 "password",
                 "Password hashes, apart from the users.",
-                [self._organization(table), self._subject(table)],
                 questions=[
+                    self._asks_organization(table),
                     "Rows without a password are in here too: each would be auth.password_changed "
                     "when it is inserted."
                     if shared
@@ -70,19 +66,16 @@ class Credentials(Rules):
                     if certain
                     else "Does a row hold the password that its user signs in with?",
                     f"{users.name} has a password column as well: which of the two is in use?"
-                    if users is not None and fact_of(users, "password")
+                    if users is not None and self.tenancy.catalog.has_fact(users, "password")
                     else None,
                 ],
                 certain=certain and not shared,
-                ignore=names_of(
-                    c for c in table.columns if c.name not in keep and not _in_key(table, c)
-                ),
             )
 
     def factors(self) -> None:
         """Second factors in a table of their own."""
         users = self.tenancy.users
-        flag = fact_of(users, "two_factor") if users is not None else None
+        flag = users is not None and self.tenancy.catalog.has_fact(users, "two_factor")
         for table in self._tables():
             said = set(table.words)
             user = self.tenancy.user_column(table)
@@ -105,18 +98,14 @@ class Credentials(Rules):
                 or "credential" in said
                 or {"security", "key"} <= said
             )
-            state = alive(table, "two_factor")
-            doubled = flag is not None and not passkey
+            state = self.tenancy.catalog.alive(table, "two_factor")
+            doubled = flag and not passkey
             self._add(
                 table,
                 "two_factor",
                 "Second factors of users, a row each.",
-                [
-                    self._organization(table),
-                    self._subject(table),
-                    Choice("alive", state.of("r"), state.why, state.question) if state else None,
-                ],
                 questions=[
+                    self._asks_organization(table),
                     f"{users.name} has a flag that tells the same: both would make an event."
                     if doubled and users is not None
                     else None,
@@ -132,17 +121,11 @@ class Credentials(Rules):
                 RUNS | RESULTS
             ):
                 continue
-            organization = self._organization(table)
-            state = alive(table, "invitation")
             self._add(
                 table,
                 "invitation",
                 "Invitations by e-mail: invitation.created, .updated, .deleted.",
-                [
-                    organization,
-                    self._target_id(table, "invitation"),
-                    Choice("alive", state.of("r"), state.why) if state else None,
-                ],
+                questions=[self._asks_organization(table)],
             )
 
     def left_out(self) -> None:
@@ -166,7 +149,3 @@ class Credentials(Rules):
         """Return the names of the tables that no rule took and no note names."""
         noted = tuple(note.partition(": ")[0] for note in self.notes)
         return sorted(table.sql for table in self._tables() if table.sql not in noted)
-
-
-def _in_key(table: Table, column: Column) -> bool:
-    return any(column.name in key for key in table.keys)

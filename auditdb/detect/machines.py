@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from auditdb.detect.catalog import Link, Table
+from auditdb.detect.catalog import Table
 from auditdb.detect.naming import OTHER_KEYS, flat, has, words
-from auditdb.detect.rules import NEUTRAL, RESULTS, RUNS, Choice, Rules, short
-from auditdb.detect.tenancy import GROUP_WORDS, Found, alias_of
+from auditdb.detect.rules import NEUTRAL, RESULTS, RUNS, Rules
+from auditdb.detect.tenancy import GROUP_WORDS
 
 _STRONG_KEYS = frozenset(
     "api service developer machine bot integration deploy sdk publishable pat ingest webservice"
@@ -27,14 +25,6 @@ _WORKFLOW_PARTS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class _Way:
-    """A table, and the links that lead from its rows to the row they are part of."""
-
-    table: Table
-    links: tuple[Link, ...] = ()
-
-
 class Machines(Rules):
     """What acts for people: keys and workflows."""
 
@@ -51,9 +41,8 @@ class Machines(Rules):
                 or has(c.name, "scope", "permission", "prefix")
                 for c in table.columns
             )
-            secret = bool(self._secrets(table, "api_key"))
-            subject, organization = self._subject(table), self._organization(table)
-            owned = subject is not None or self.tenancy.organization_of(table) is not None
+            secret = self.tenancy.catalog.has_secret(table, "api_key")
+            owned = self.tenancy.has_subject(table) or self.tenancy.reaches(table) is not None
             if (not secret and not shown) or (not owned and strength < 2):
                 continue
             purposes = [
@@ -70,20 +59,15 @@ class Machines(Rules):
                 table,
                 "api_key",
                 "Keys or tokens for programs, by its name and what it holds.",
-                [
-                    organization,
-                    self._target_id(table, "api_key"),
-                    subject,
-                    self._alive(table, "api_key"),
-                ],
                 questions=[
+                    self._asks_organization(table),
                     None if certain else "Are these API keys, and not sessions or one-time tokens?",
                 ],
                 certain=certain,
             )
         for root in roots:
             if self.found[root.oid].certain:
-                self._children(root, "api_key", _KEY_PARTS, frozenset(("key", "token")), _Way(root))
+                self._children(root, "api_key", _KEY_PARTS, frozenset(("key", "token")))
 
     # Workflows
 
@@ -104,23 +88,14 @@ class Machines(Rules):
             if score < 3 and any(candidates[r.oid] > score for r in roots):
                 self.notes.append(f"{table.sql}: named a little like a workflow.")
                 continue
-            organization = self._organization(table)
-            made = self.tenancy.user_column(table)
             certain = score >= 3
             roots.append(table)
             self._add(
                 table,
                 "workflow",
                 "Workflows, by its name and what it holds.",
-                [
-                    organization,
-                    self._target_id(table, "workflow"),
-                    self._chosen("subject", Found(f"r.{made[0].sql}", f"{made[0].name} owns it."))
-                    if made and made[1] < 2
-                    else None,
-                    self._alive(table, "workflow"),
-                ],
                 questions=[
+                    self._asks_organization(table),
                     None if certain else "Are these workflows that people set up?",
                 ],
                 certain=certain,
@@ -128,7 +103,7 @@ class Machines(Rules):
         for root in roots:
             if self.found.get(root.oid) and self.found[root.oid].certain:
                 last = next(w for w in reversed(root.words) if w not in NEUTRAL)
-                self._children(root, "workflow", _WORKFLOW_PARTS, frozenset((last,)), _Way(root))
+                self._children(root, "workflow", _WORKFLOW_PARTS, frozenset((last,)))
 
     def _workflow_score(self, table: Table) -> int:
         said = [w for w in table.words if w not in NEUTRAL]
@@ -157,10 +132,16 @@ class Machines(Rules):
         return 3 if name == 3 else name + (evidence > 0) if name == 2 else int(evidence > 1)
 
     def _children(
-        self, root: Table, kind: str, parts: frozenset[str], heads: frozenset[str], way: _Way
+        self,
+        root: Table,
+        kind: str,
+        parts: frozenset[str],
+        heads: frozenset[str],
+        within: tuple[Table, ...] = (),
     ) -> None:
-        """Tables whose rows are part of a row of the way's table, and what is part of those."""
-        for link in self.tenancy.catalog.links_to(way.table):
+        """Tables whose rows are part of a row of the root, and what is part of those."""
+        whole = within[-1] if within else root
+        for link in self.tenancy.catalog.links_to(whole):
             child = self._source(link)
             said = set(child.words)
             if child.oid in self.found or child in (self.tenancy.users, self.tenancy.organization):
@@ -171,65 +152,16 @@ class Machines(Rules):
                 self._note(child, f"what {root.name} did, not what it is")
                 continue
             if not (said & heads or child.words[-1] in parts):
-                self._note(child, f"it references {way.table.name}, but is no part of it by name")
+                self._note(child, f"it references {whole.name}, but is no part of it by name")
                 continue
-            further = _Way(child, (link, *way.links))
             self._add(
                 child,
                 kind,
-                f"Part of {way.table.name}: a change here is a change of that {kind}, "
+                f"Part of {whole.name}: a change here is a change of that {kind}, "
                 "and belongs to the same organisation.",
-                [
-                    Choice(
-                        "parent",
-                        short(self._root_key(further.links, "r", kind)),
-                        f"The row of {root.name} it is part of.",
-                    ),
-                    self._of_parent(child, link, way.table, inherits=not way.links),
-                ],
             )
-            if len(way.links) < 2:
-                self._children(root, kind, parts, heads | {child.words[-1]}, further)
-
-    def _root_key(self, links: tuple[Link, ...], row: str, kind: str) -> str:
-        """Return the key of the root's row, by way of links from a row of a part."""
-        link, *further = links
-        if further:
-            return self.tenancy.lookup(link, row, lambda t: self._root_key(tuple(further), t, kind))
-        identity = self._identity(self._target(link), kind)
-        key = identity[0] if len(identity) == 1 else None
-        if (
-            key is not None
-            and key.name not in link.referenced
-            and set(link.referenced) & (self._secrets(self._target(link), kind))
-        ):
-            # The part names the root by a secret, but the root has a key that is none.
-            return self.tenancy.lookup(link, row, lambda t: f"{t}.{key.sql}")
-        column = next(
-            (
-                column
-                for column, name in zip(link.columns, link.referenced, strict=True)
-                if key is not None and name == key.name
-            ),
-            link.columns[0],
-        )
-        return f"{row}.{column.sql}"
-
-    def _of_parent(
-        self, child: Table, link: Link, parent: Table, *, inherits: bool
-    ) -> Choice | None:
-        """The organisation of a part, where attach would not take it from the parent's mapping."""
-        own = self.tenancy.organization_of(child, user=False)
-        if own is not None and own.not_null and own.steps == 0:
-            return self._chosen("organization", own)
-        if inherits and parent.has_primary_key and parent.key is not None:
-            return None
-        found = self.tenancy.organization_of(parent, alias_of(parent, "r"))
-        if found is None:
-            return None
-        organization = found.sql
-        sql = self.tenancy.lookup(link, "r", lambda _: organization)
-        return Choice("organization", short(sql), f"That of its {parent.name}.")
+            if len(within) < 2:
+                self._children(root, kind, parts, heads | {child.words[-1]}, (*within, child))
 
 
 def _key_strength(table: Table) -> int:

@@ -1,12 +1,9 @@
-"""What names say: the words of an identifier, and what a column of such a name holds."""
+"""The words of an identifier, whatever its spelling."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import cache
-
-from auditdb.mapping.vocabulary import is_secret as is_secret
 
 _SYNONYMS = {
     "organisation": "organization",
@@ -98,83 +95,8 @@ def has(name: str, *wanted: str) -> bool:
 
 
 def flat(name: str) -> str:
-    """Return an identifier in lower case without underscores, as the defaults of attach see it."""
+    """Return an identifier in lower case without underscores, as attach sees it."""
     return name.replace("_", "").lower()
-
-
-_TOUCHED = re.compile(
-    r"(row)?(updated|modified|changed|touched|synced|refreshed)(at|on|date|time|ts)?"
-    r"|(at|date|time)?last(updated|modified|changed|touched)(at|on|date|time)?|updatetime"
-    r"|(last|current|previous|next)"
-    r"(used|use|usage|request|requested|refill|refilled|seen|active|activity|access|accessed|login|loggedin|signin|signedin|run|ran"
-    r"|execution|executed|triggered|checked|polled|synced|heartbeat)(at|on|date|time|ts|ip|from)?"
-    r"|(lastused|lastlogin|lastseen|lastsignin|lastaccess)(at|on)?(ip|ipaddress|useragent|by)"
-    r"|(login|signin|use|usage|used|view|run|execution|request|call|hit|access|failed|failure|error"
-    r"|attempt|failedattempt|failedlogin|failedloginattempt|retry|trigger|invalidattempt)s?"
-    r"(count|counter|total)"
-    r"|(failed|invalid)(login|password|signin|otp)?(attempts|attempt|logins)|loginattempts"
-    r"|(sign|auth)?counter|signcount|lockversion|remaining|rowversion|xmin|searchvector|consumedtimestep"
-)
-
-
-def is_touched(column: str) -> bool:
-    """Return whether a column changes by mere use: touch times, last uses, counters.
-
-    >>> [is_touched(c) for c in ("updatedAt", "last_used_ip", "sign_in_count", "created_at")]
-    [True, True, True, False]
-    """
-    return _TOUCHED.fullmatch(flat(column)) is not None
-
-
-ADMIN_WORDS = frozenset(("owner", "admin", "administrator", "superadmin", "superuser", "coowner"))
-ROLE_WORDS = ADMIN_WORDS | frozenset(
-    "member user manager viewer editor guest billing developer maintainer contributor moderator"
-    " staff collaborator reader writer operator agent employee read write observer reporter"
-    " analyst readonly basic standard supervisor root".split()
-)
-_WIDENING = frozenset(
-    "organization account workspace company tenant business super primary system full global co"
-    " site head role main".split()
-)
-
-
-def admin_labels(labels: Iterable[str], group: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the labels of a role that make an admin or owner of a group named by these words.
-
-    >>> admin_labels(["OWNER", "org_admin", "BILLING_ADMIN", "TEAM_ADMIN", "manager"])
-    ('OWNER', 'org_admin')
-    """
-    wide = _WIDENING | frozenset(group)
-    return tuple(
-        label
-        for label in labels
-        if (said := words(label))
-        and said[-1] in ADMIN_WORDS
-        and all(word in wide or word in ADMIN_WORDS for word in said[:-1])
-    )
-
-
-def looks_like_roles(labels: Iterable[str]) -> bool:
-    """Return whether labels are roles: one of an admin, and as many known words as not."""
-    given = [said[-1] for label in labels if (said := words(label))]
-    known = sum(word in ROLE_WORDS for word in given)
-    return known * 2 >= len(given) > 0 and any(word in ADMIN_WORDS for word in given)
-
-
-DEAD_LABELS = frozenset(
-    "revoked removed deleted disabled deactivated inactive suspended expired left banned blocked"
-    " cancelled canceled declined rejected archived former rotated compromised terminated"
-    " withdrawn".split()
-)
-PENDING_LABELS = frozenset(
-    "pending invited requested invite awaiting unconfirmed unverified unaccepted applied draft"
-    " sent created new onboarding waiting".split()
-)
-
-
-def among(label: str, known: frozenset[str]) -> bool:
-    """Return whether a label of a status, in whatever case, is one of the known ones."""
-    return re.sub(r"[^a-z]", "", label.lower()) in known
 
 
 # Words beside "key" or "token" of tables that hold no API keys.

@@ -10,13 +10,14 @@ from typing import Any
 
 import psycopg
 
-from auditdb.detect.catalog import read as read_catalog
+from auditdb.connection.checks import raises_audit_errors
+from auditdb.detect import catalog as catalogs
 from auditdb.detect.credentials import Credentials
 from auditdb.detect.machines import Machines
-from auditdb.detect.organization import Ways
 from auditdb.detect.people import People
 from auditdb.detect.rules import Suggestion
-from auditdb.errors import InvalidInput, from_psycopg
+from auditdb.detect.tenancy import Tenancy
+from auditdb.errors import InvalidInput
 from auditdb.mapping.file import toml_value
 from auditdb.values.plain import plain
 
@@ -24,7 +25,8 @@ _HEADER = (
     "Proposed by auditdb detect from the tables, columns, keys and enums of this database.",
     'Read it, answer the lines that start with "# ?", and keep it in your repository.',
     "What is commented out is a guess: uncomment it if it is right.",
-    "Then: auditdb attach auditdb.toml --dry-run, and without --dry-run; both may be repeated.",
+    "The options of a table are those that attach finds: auditdb attach auditdb.toml --dry-run",
+    "shows them. Then the same without --dry-run; both may be repeated.",
 )
 
 
@@ -56,31 +58,34 @@ def detect(conn: psycopg.Connection[Any], schemas: Sequence[str] | None = None) 
     """Propose a mapping file from the catalog of an existing database. Writes nothing.
 
     Args:
-        conn: any connection to the database; auditdb need not be installed there.
+        conn: a connection that holds `audit_operator`: what columns say, auditdb's functions tell.
         schemas: propose only tables of these schemas; lookups may lead to others.
 
     Raises:
         InvalidInput: no such schema.
+        Refused: auditdb is not installed there, or no privilege.
 
     Example:
         >>> print(detect(conn).to_toml())  # doctest: +SKIP
     """
-    try:
-        catalog = read_catalog(conn)
-    except psycopg.Error as error:
-        raise from_psycopg(error) from error
-    for name in schemas or ():
-        if name not in catalog.schemas:
-            close = difflib.get_close_matches(name, catalog.schemas, 1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise InvalidInput(f"there is no schema '{name}'{hint}")
-    tenancy, within = Ways.of(catalog), frozenset(schemas) if schemas else None
+    with raises_audit_errors(conn, "audit_operator"), catalogs.read(conn) as catalog:
+        for name in schemas or ():
+            if name not in catalog.schemas:
+                close = difflib.get_close_matches(name, catalog.schemas, 1)
+                hint = f"; did you mean '{close[0]}'?" if close else ""
+                raise InvalidInput(f"there is no schema '{name}'{hint}")
+        return _propose(catalog, frozenset(schemas) if schemas else None)
+
+
+def _propose(catalog: catalogs.Catalog, within: frozenset[str] | None) -> Proposal:
+    """Return the tables in the order in which attach finds the way from each to the others."""
+    tenancy = Tenancy.of(catalog)
     people = People(tenancy, within)
     machines = Machines(tenancy, within, people.found, people.notes)
     credentials = Credentials(tenancy, within, people.found, people.notes)
+    people.organizations()
     people.memberships()
     people.users()
-    people.organizations()
     machines.keys()
     machines.workflows()
     credentials.passwords()
@@ -109,11 +114,6 @@ def _block(table: Suggestion) -> str:
     """Return one [[table]], commented out if the table is a guess."""
     lines = ["[[table]]", _comment(table.why), *(_comment(q, "# ? ") for q in table.questions)]
     lines += [f"name = {toml_value(table.name)}", f'kind = "{table.kind}"']
-    for choice in table.choices:
-        lines.append(_comment(choice.why))
-        if choice.question:
-            lines.append(_comment(choice.question, "# ? "))
-        lines.append(f"{choice.option} = {toml_value(choice.value)}")
     text = "\n".join(lines)
     if table.certain:
         return text

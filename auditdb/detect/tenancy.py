@@ -1,15 +1,12 @@
-"""Whose a row is: the tables of users and of organisations, and the ways from a row to both."""
+"""Whose a row is: the tables of users and of organisations, and whether a row leads to both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
 from auditdb.detect.catalog import Catalog, Column, Link, Table
 from auditdb.detect.naming import flat, has, words
-from auditdb.detect.roles import role_column
-from auditdb.detect.states import accepted
 
 _USER_WORDS = {"user": 4, "person": 3, "account": 2, "member": 2, "login": 2, "identity": 1}
 _USER_WORDS |= {"profile": 1, "customer": 1, "employee": 1, "principal": 2}
@@ -21,24 +18,13 @@ GROUP_WORDS |= dict.fromkeys(("group", "project", "department", "club", "communi
 _MEMBER_WORDS = frozenset(
     "member membership participant collaborator seat affiliation enrollment".split()
 )
+_ORGANIZATIONS = frozenset("organization tenant workspace company account customer team".split())
 _NO_MEMBERS = frozenset(
     "favorite notification log event message session token key invite preference setting"
     " subscription vote like view follow follower bookmark star watch activity comment task order"
     " file audit read request history reminder webhook export import integration setup workflow"
     " credential password domain impersonation waitlist device document".split()
 )
-
-
-@dataclass(frozen=True)
-class Found:
-    """An expression over a row, and what the choice rests on."""
-
-    sql: str
-    why: str
-    question: str | None = None
-    not_null: bool = False
-    type: str | None = None
-    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -151,27 +137,18 @@ class Tenancy:
             for further in self.catalog.links[target.oid]
         )
 
-    def subject_of(self, table: Table, row: str = "r") -> Found | None:
-        """Return the user that a row is about, by its own column or by its member or profile."""
-        direct = self.user_column(table)
-        if direct is not None and direct[1] < 3:
-            why = f"{direct[0].name} is the user."
-            return Found(f"{row}.{direct[0].sql}", why, not_null=direct[0].not_null)
+    def has_subject(self, table: Table) -> bool:
+        """Whether a row says its user, by its own column or by its member or profile."""
+        if self.user_column(table) is not None:
+            return True
         for link in self.catalog.links[table.oid]:
             target = self.catalog.tables[link.target]
             column = self.user_column(target)
             if target is self.users or column is None or column[1] > 0 or target is table:
                 continue
             if target.words[-1] in _MEMBER_WORDS | {"profile", "person", "employee", "user"}:
-                chosen = column[0].sql
-                return Found(
-                    self.lookup(link, row, lambda t, c=chosen: f"{t}.{c}"),  # type: ignore[misc]
-                    f"The user of the {' '.join(target.words)}.",
-                )
-        if direct is not None:
-            why = f"{direct[0].name} made it; no column says whose it is."
-            return Found(f"{row}.{direct[0].sql}", why, not_null=direct[0].not_null)
-        return None
+                return True
+        return False
 
     def _shapes(self, table: Table) -> list[Membership]:
         """Return the groups that a table might put users into, and how much speaks for it."""
@@ -210,8 +187,8 @@ class Tenancy:
             ):
                 score += 3
             score += 2 * bool(said & _MEMBER_WORDS and group.words[-1] in said)
-            score += 3 * (role_column(table) is not None)
-            score += 2 * table.is_unique(key, *names) + (accepted(table) is not None)
+            score += 3 * (self.catalog.has_role(table))
+            score += 2 * table.is_unique(key, *names) + (self.catalog.has_acceptance(table))
             score -= 2 * (len(table.columns) > 25)
             score -= 2 * (group.words[-1] not in GROUP_WORDS and not said & _MEMBER_WORDS)
             found.append(Membership(table, group, score))
@@ -268,35 +245,56 @@ class Tenancy:
         found = [m for m in self.memberships if m.group is self.organization]
         return max(found, key=lambda m: (m.score, m.table.sql), default=None)
 
-    def exists(self, link: Link, row: str, condition: Callable[[str], str]) -> str:
-        """Return the condition that a link leads to a row for which another one holds."""
-        target = self.catalog.tables[link.target]
-        alias = alias_of(target, row)
-        return (
-            f"exists (select from {target.sql} as {alias} where {self._joined(link, row, alias)}"
-            f" and {condition(alias)})"
-        )
+    # Whether a row leads to an organisation, as attach finds the way.
 
-    def _joined(self, link: Link, row: str, alias: str) -> str:
-        target = self.catalog.tables[link.target]
-        return " and ".join(
-            f"{alias}.{target.named[name].sql} = {row}.{column.sql}"
-            for column, name in zip(link.columns, link.referenced, strict=True)
-        )
+    def _own(self, table: Table) -> bool | None:
+        """Whether a column of the row says the organisation, in every row; none if no column."""
+        org = self.organization
+        if org is None or org.key is None:
+            named = [c for c in table.columns if _names_organization(c)]
+            return any(c.not_null for c in named) if named else None
+        links = [
+            link
+            for link in self.catalog.links[table.oid]
+            if link.target == org.oid
+            and table is not org
+            and not has(link.columns[0].name, "parent", "source", "invited", "partner", "billing")
+        ]
+        return any(link.not_null for link in links) if links else None
 
-    def lookup(self, link: Link, row: str, inner: Callable[[str], str]) -> str:
-        """Return a scalar subquery over the row that a link leads to."""
-        target = self.catalog.tables[link.target]
-        alias = alias_of(target, row)
-        joined = self._joined(link, row, alias)
-        wanted = inner(alias)
-        gap = "\n    " if "select" in wanted else " "
-        return f"(select {wanted}{gap}from {target.sql} as {alias}{gap}where {joined})"
+    def _through(self, table: Table, seen: frozenset[int]) -> bool | None:
+        """Whether rows that it is part of say the organisation of a row, and of every row."""
+        found = None
+        for link in self.catalog.links[table.oid]:
+            target = self.catalog.tables[link.target]
+            if target in (self.users, self.organization) or target.oid in seen or len(seen) > 4:
+                continue
+            if link.not_null or target.words[-1] in GROUP_WORDS or link.on_delete == "c":
+                inner = self.reaches(target, seen | {table.oid})
+                if inner is not None:
+                    found = found or (inner and link.not_null)
+        return found
+
+    def reaches(self, table: Table, seen: frozenset[int] = frozenset()) -> bool | None:
+        """Whether a row leads to an organisation without its user, in every row; none if never."""
+        if table is self.organization:
+            return True if table.key is not None else None
+        own = self._own(table)
+        if own or table is self.users:
+            return own
+        through = self._through(table, seen)
+        return through if own is None else bool(through)
+
+    def reaches_by_user(self, table: Table) -> bool:
+        """Whether the user of a row leads to an organisation."""
+        if self.primary is not None and table is self.users:
+            return True
+        column = self.user_column(table)
+        if column is None or self.users is None or self.users.key is None:
+            return False
+        return self.primary is not None or self._own(self.users) is not None
 
 
-def alias_of(table: Table, row: str) -> str:
-    """Return a name for a row of the table that does not hide the row it is reached from."""
-    letter = (table.words[-1] if table.words else table.name)[0].lower()
-    letter = letter if letter.isascii() and letter.isalpha() and letter not in "rx" else "z"
-    depth = 1 if row in {"r", "{row}"} else int(row[1:] or 1) + 1
-    return f"{letter}{depth}" if depth > 1 else letter
+def _names_organization(column: Column) -> bool:
+    said = words(column.name)
+    return said[:1] != () and said[0] in _ORGANIZATIONS and said[1:] in {("id",), ("uuid",)}

@@ -25,7 +25,8 @@ class Change:
 
     `verb` is `attach`, `remap`, `mend` (a trigger is absent or switched off), `unchanged`, or
     `unlisted` for a table that is attached but not in the file: it is left alone. `options` has,
-    for each option that differs, its value before and after. A kind that the file defines, other
+    for each option that differs, its value before and after; of a table that is not attached yet,
+    each option as it will be in force. A kind that the file defines, other
     than it is defined now, is `define`, and its `kind` is "kind".
     """
 
@@ -40,11 +41,9 @@ class Change:
         if self.kind == "kind":
             return f"{self.verb:9} kind {plain(self.name)}"
         lines = [f"{self.verb:9} {plain(self.name)} as {plain(self.kind)}{note}"]
-        if self.verb == "remap":
-            lines += [
-                f"            {name}: {_option_text(old)} -> {_option_text(new)}"
-                for name, (old, new) in self.options.items()
-            ]
+        for name, (old, new) in self.options.items():
+            before = f"{_option_text(old)} -> " if self.verb == "remap" else ""
+            lines.append(f"            {name}: {before}{_option_text(new)}")
         return "\n".join(lines)
 
 
@@ -141,7 +140,11 @@ def _change(
         raise _name_table(error, mapping) from error
     found = cursor.fetchone()
     if row is None:
-        wanted: dict[str, tuple[Any, Any]] = {name: (None, new) for name, new in given.items()}
+        # What is in force, by what was given or by what the table says.
+        in_force = given | (found[0] if found else {})
+        wanted: dict[str, tuple[Any, Any]] = {
+            name: (None, in_force[name]) for name in OPTIONS if name in in_force
+        }
         return Change(mapping.name, mapping.kind, "attach", wanted)
     _, kind, before, enabled, stored = row
     options = {
@@ -176,10 +179,14 @@ def _name_table(error: psycopg.Error, mapping: TableMapping) -> AuditError:
     return type(plain)(f"{mapping.name}: {plain}")
 
 
+_FIRST = ("organization", "membership", "user")
+
+
 def _in_order(mappings: Sequence[TableMapping | KindMapping]) -> list[TableMapping]:
-    """Return parents before children: a child takes what it does not say from its parent."""
+    """Return what others are found by first: organisations, members, users; children last."""
     tables = [mapping for mapping in mappings if isinstance(mapping, TableMapping)]
-    return sorted(tables, key=lambda mapping: "parent" in mapping.options)
+    ranks = {kind: rank for rank, kind in enumerate(_FIRST)}
+    return sorted(tables, key=lambda m: ("parent" in m.options, ranks.get(m.kind, len(_FIRST))))
 
 
 def apply(

@@ -9,9 +9,11 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from auditdb._version import __version__
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
 from auditdb.errors import AuditError
+from auditdb.operate.release import differences, installed_version
 from auditdb.values.plain import plain
 
 
@@ -42,6 +44,9 @@ class Finding:
 def diagnose(conn: psycopg.Connection[Any]) -> list[Finding]:
     """Return what is wrong, the worst first; an empty list for a healthy log.
 
+    What `audit.doctor()` says, and what of the log is not as this package installs it, of which
+    that says nothing: then somebody altered what it compares with as well.
+
     Args:
         conn: a connection of a member of `audit_operator` or `audit_auditor`. Nothing is written,
             so that it may be one to a standby.
@@ -55,7 +60,34 @@ def diagnose(conn: psycopg.Connection[Any]) -> list[Finding]:
     """
     with raises_audit_errors(conn, "audit_operator", "audit_auditor"), pinned(conn):
         cursor = psycopg.Cursor(conn, row_factory=class_row(Finding))
-        return cursor.execute("select * from audit.doctor()").fetchall()
+        found = cursor.execute("select * from audit.doctor()").fetchall()
+        return _from_outside(conn, found) + found
+
+
+def _from_outside(conn: psycopg.Connection[Any], found: list[Finding]) -> list[Finding]:
+    """Return findings of the package alone, beside those that the database makes itself."""
+    version = installed_version(conn)
+    if version is not None:
+        return [
+            Finding(
+                check_name="release", severity="warning", object="audit.version()",
+                problem=f"is {version}, and this package is {__version__}",
+                why="The log was compared with what the database says of that release alone.",
+                mend="auditdb install", fixable=False,
+            )
+        ]  # fmt: skip
+    said = [(f.object, f.problem) for f in found]
+    return [
+        Finding(
+            check_name="release", severity="critical", object=name,
+            problem=f"{problem}, and audit.doctor() does not say so",
+            why="Who altered it also altered what the database compares with: "
+                "believe nothing that it says of itself.",
+            mend="auditdb install", fixable=False,
+        )
+        for name, problem in differences(conn)
+        if not any(name == object_ and text.startswith(problem) for object_, text in said)
+    ]  # fmt: skip
 
 
 def fix(conn: psycopg.Connection[Any], findings: Iterable[Finding]) -> list[str]:

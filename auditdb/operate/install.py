@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.resources
-import re
 import socket
 import time
 import uuid
@@ -41,7 +40,7 @@ def sql_directory() -> Traversable:
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "sql"
 
 
-def _read(name: str) -> str:
+def read(name: str) -> str:
     """Return the text of a file of the SQL directory."""
     try:
         return sql_directory().joinpath(*name.split("/")).read_text("utf-8")
@@ -53,8 +52,8 @@ def _read(name: str) -> str:
 
 def migrations() -> list[tuple[str, str]]:
     """Return name and text of each migration, in order; their names and sums are in CHECKSUMS."""
-    names = [line.split()[1] for line in _read("migrations/CHECKSUMS").splitlines()]
-    return [(name.removesuffix(".sql"), _read(f"migrations/{name}")) for name in names]
+    names = [line.split()[1] for line in read("migrations/CHECKSUMS").splitlines()]
+    return [(name.removesuffix(".sql"), read(f"migrations/{name}")) for name in names]
 
 
 def script() -> str:
@@ -71,7 +70,7 @@ def script() -> str:
         "-- auditdb: run in one transaction, for instance with: psql -1 -v ON_ERROR_STOP=1 -f",
         f"{PIN};",
         f"do $$ begin perform pg_advisory_xact_lock({LOCK}); end $$;",
-        _read("bootstrap.sql"),
+        read("bootstrap.sql"),
         "set role audit_owner;",
     ]
     for identity, text in migrations():
@@ -79,8 +78,8 @@ def script() -> str:
         parts.append(
             "do $migration$\nbegin\n"
             "    if not exists (\n"
-            f"        select from audit_private.migration\n"
-            f"        where migration_hash = '{mark}'\n    ) then\n"
+            f"        select from audit_private.migration where migration_hash = '{mark}'\n"
+            "    ) then\n"
             f"        execute $statements$\n{text}$statements$;\n"
             "        insert into audit_private.migration\n"
             f"        values ('{mark}', '{identity}', now() at time zone 'utc');\n"
@@ -92,33 +91,26 @@ def script() -> str:
     return "\n".join(parts) + "\n"
 
 
-# A function's name, arguments and result: what "create or replace" does not change.
-_HEADER = re.compile(
-    r"^create or replace function (audit\w*)\.(\w+)(\(.*?)(?=\s+language (?:sql|plpgsql)\b)",
-    re.MULTILINE | re.DOTALL,
-)
+def release() -> dict[tuple[str, str], str]:
+    """Return what the release makes the log of, kind and name, and the SHA-256 of each."""
+    lines = (line.split(" ", 2) for line in read("RELEASE").splitlines())
+    return {(kind, name): sha256 for sha256, kind, name in lines}
 
 
 def routines() -> str:
-    """Return the functions and views in the order of the manifest."""
-    names = [line for line in _read("manifest").splitlines() if not line.startswith("#")]
-    text = "\n".join(map(_read, names))
-    declarations = "\n".join(
-        f"create function {schema}.\"declared {name}\"{header}\nlanguage plpgsql as '';"
-        for schema, name, header in _HEADER.findall(text)
+    """Return what fills audit_private.release, and the files of the manifest in its order."""
+    rows = ",\n".join(
+        "    ('{}', '{}', '{}')".format(kind, name.replace("'", "''"), sha256)
+        for (kind, name), sha256 in release().items()
     )
+    names = [line for line in read("manifest").splitlines() if not line.startswith("#")]
     return "\n".join(
         (
-            "do $declarations$\nbegin\n"
-            "    if exists (\n"
-            "        select from pg_proc\n"
-            "        where pronamespace = any ('{audit,audit_private}'::regnamespace[])\n"
-            "    ) then\n"
-            "        set local check_function_bodies = off;\n"
-            f"        execute $declare${declarations}$declare$;\n"
-            "        set local check_function_bodies = on;\n"
-            "    end if;\nend\n$declarations$;",
-            text,
+            # Its policy may be gone; guard.sql forces it again.
+            "alter table audit_private.release no force row level security;",
+            "delete from audit_private.release;",
+            f"insert into audit_private.release (kind, name, sha256)\nvalues\n{rows};",
+            *map(read, names),
         )
     )
 
@@ -165,7 +157,7 @@ def install(conninfo: str = "") -> str:
             conn.execute(PIN)
             conn.execute("set client_min_messages = error")
             conn.execute(f"select pg_advisory_lock({LOCK})")
-            _retry(conn, _read("bootstrap.sql"))
+            _retry(conn, read("bootstrap.sql"))
             try:
                 with conn.transaction():
                     conn.execute("set local role audit_owner")

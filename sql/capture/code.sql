@@ -1,5 +1,5 @@
 -- Code: the paragraphs of a generated trigger function, each a function that returns lines.
--- The mapping is that of audit_private.complete_mapping(); what audit_mapper read stands in _before and _after.
+-- The mapping is that of audit_private.complete_mapping(). What audit_mapper read is in _before and _after.
 
 create or replace function audit_private.part_code(mapping jsonb, part text, side text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -13,22 +13,30 @@ begin
         case when part = 'alive' then '::boolean' end));
 end
 $$;
-comment on function audit_private.part_code(jsonb, text, text) is
+comment on function audit_private.part_code is
     'Generated expression for one thing that the mapping says of a row';
 
 -- Of an update both rows' secrets: one that goes is a secret still.
-create or replace function audit_private.secrets_code(mapping jsonb, op text) returns text
+create or replace function audit_private.secrets_of(mapping jsonb, op text) returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
-return (
-    select 'array[' || string_agg(code, ', ' order by n, side) || ']'
+return array(
+    select code
     from jsonb_array_elements(mapping -> 'secrets') with ordinality as s (of, n)
         cross join jsonb_each_text(s.of) as c (side, code)
     where side <> case op when 'INSERT' then 'old' when 'DELETE' then 'new' else '' end
+    order by n, side
 );
-comment on function audit_private.secrets_code(jsonb, text) is
+comment on function audit_private.secrets_of is
+    'Generated expressions for the values that an identifier may not contain';
+
+create or replace function audit_private.secrets_code(mapping jsonb, op text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return coalesce('array[' || nullif(array_to_string(audit_private.secrets_of(mapping, op), ', '), '') || ']',
+    'null');
+comment on function audit_private.secrets_code is
     'Generated array of the values that an identifier may not contain, or null';
 
--- Fits an index, and shows no secret.
+-- Fits an index, and shows no secret. Looked at before anything is called: most are short numbers.
 create or replace function audit_private.name_code(mapping jsonb, part text, side text, op text)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -36,7 +44,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
     _code text := audit_private.part_code(mapping, part, side);
-    _secrets text := audit_private.secrets_code(mapping, op);
+    _secrets text[] := audit_private.secrets_of(mapping, op);
 begin
     if mapping -> 'digest' ? part then
         return format('audit_private.digest(%s)', _code);
@@ -47,44 +55,33 @@ begin
         '                when octet_length(%1$s) > 200 then audit_private.refuse_long()\n'
         '                when %2$s then audit_private.safe_name(%1$s, %3$s)\n'
         '                else %1$s\n            end', _code,
-        case when _secrets is null then format('audit_private.may_hold_secret(%s)', _code)
-            else format('%s is not null', _code) end,
-        coalesce(_secrets, 'null'));
+        format('audit_private.may_hold_secret(%s)', _code) || array_to_string(array(
+            select format(E'\n                    or strpos(%s, %s) > 0', _code, secret)
+            from unnest(_secrets) as secret), ''),
+        audit_private.secrets_code(mapping, op));
 end
 $$;
-comment on function audit_private.name_code(jsonb, text, text, text) is
+comment on function audit_private.name_code is
     'Generated expression for an identifier: a digest where it is, or contains, a secret';
 
-create or replace function audit_private.who_code() returns text
+-- A number or a time becomes text where the event is written: that cannot fail. What can is a
+-- variable of the guarded block.
+create or replace function audit_private.is_plain_name(mapping jsonb, part text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
-return format($sql$
-        -- Who acts, and from where.
-        _context := nullif(current_setting('auditdb.context', true), '')::jsonb;
-        if _context is null then
-            _actor_id := session_user;
-            _actor_type := 'database';
-            _source := 'sql';
-            _details := audit_private.client_details();
-        else
-            if jsonb_typeof(_context) <> 'object' then
-                raise exception using errcode = 'invalid_parameter_value';
-            end if;
-            _actor_id := left(_context ->> 'actor_id', 200);
-            _actor_type := coalesce(left(_context ->> 'actor_type', 200), 'database');
-            _impersonator_id := left(_context ->> 'impersonator_id', 200);
-            _source := coalesce(left(_context ->> 'source', 200), 'sql');
-            _organization := left(_context ->> 'organization_id', 200);
-            _details := nullif(_context -> 'details', '{}');
-            if jsonb_typeof(_details) <> 'object'
-                or _details ?| %L or _actor_id is null
-            then
-                _details := audit_private.context_details(_context);
-                if _actor_id is null then
-                    _details := audit_private.client_details() || coalesce(_details, '{}');
-                end if;
-            end if;
-        end if;$sql$, audit_private.own_details());
-comment on function audit_private.who_code() is 'Generated code that says who acts, and from where';
+return not mapping ? part or mapping -> 'code' ? part
+    and not mapping -> 'long' ? part and not mapping -> 'digest' ? part;
+comment on function audit_private.is_plain_name is
+    'Whether an identifier is read as audit_owner and neither long nor a secret';
+
+create or replace function audit_private.told_code(mapping jsonb, part text, op text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return case
+    when not mapping ? part then 'null'
+    when audit_private.is_plain_name(mapping, part) then
+        audit_private.name_code(mapping, part, case op when 'DELETE' then 'old' else 'new' end, op)
+    else '_' || part end;
+comment on function audit_private.told_code is
+    'Generated expression for an identifier where the event is written';
 
 create or replace function audit_private.shape_code(target regclass, side text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -92,13 +89,13 @@ return (
     select format($sql$
         -- The columns and types that it was attached with: else this raises, or is not even parsed.
         if current_setting('row_security') = 'off' or %s *<> row(%s) then
-            raise exception using errcode = 'datatype_mismatch';
+            raise datatype_mismatch;
         end if;$sql$, side,
         string_agg(E'\n            ' || coalesce(audit_private.typed(type, format('%s.%I', side, name)),
             format('%s.%I', side, name)), ',' order by attnum) || E'\n        ')
     from audit_private.own_columns(target)
 );
-comment on function audit_private.shape_code(regclass, text) is
+comment on function audit_private.shape_code is
     'Generated code that raises if the table has changed since it was attached';
 
 -- Equality where it means the same bytes, else the bytes: 1.0 and 1.00 are a change.
@@ -120,7 +117,7 @@ begin
 end;
 end
 $$;
-comment on function audit_private.differs_code(pg_type, text) is
+comment on function audit_private.differs_code is
     'Generated condition: a column has another value than before';
 
 -- What reads the same columns of the same statement says the same.
@@ -134,7 +131,7 @@ return case when not coalesce(mapping -> 'checked' ? 'inputs', false) then 'old 
             select audit_private.column_of(target, mapping ->> part)
             from jsonb_array_elements_text(mapping -> 'raw') as part)
 ), 'false') end;
-comment on function audit_private.inputs_code(regclass, jsonb) is
+comment on function audit_private.inputs_code is
     'Generated condition: an update changed what audit_mapper reads';
 
 -- Columns alone are read only where one of them changed: nothing else is told of an update.
@@ -146,7 +143,7 @@ return case when mapping -> 'raw' = '[]' then '' else (
         -- Read as audit_mapper: %s.%s%s
         %s := audit_private.read_%s(%s);%s
         if %s then
-            raise exception using errcode = 'data_exception';
+            raise data_exception;
         end if;%s$sql$,
         (
             select string_agg(regexp_replace(part, '\s+', ' ', 'g'), ', ' order by n)
@@ -176,7 +173,7 @@ return case when mapping -> 'raw' = '[]' then '' else (
     ) as t
         cross join audit_private.inputs_code(target, mapping) as inputs
 ) end;
-comment on function audit_private.read_call_code(int, regclass, jsonb, text) is
+comment on function audit_private.read_call_code is
     'Generated code that has audit_mapper read what audit_owner may not';
 
 create or replace function audit_private.value_code(
@@ -196,7 +193,7 @@ begin
             else 'audit_private.redact_json(%s::jsonb)' end,
         audit_private.part_code(mapping, 'column ' || name, side))
     -- A key may be made of a secret.
-    when mapping -> 'key' ? name and (type).oid = any (array['text', 'varchar']::regtype[])
+    when mapping -> 'key' ? name and (type).oid = any ('{text,varchar}'::regtype[])
         and mapping -> 'secrets' <> '[]'
     then format('case when audit_private.holds(%s.%I, %s) then ''[redacted]'' else %s end', side, name,
         audit_private.secrets_code(mapping, case side when 'old' then 'DELETE' else 'INSERT' end),
@@ -205,41 +202,59 @@ begin
 end;
 end
 $$;
-comment on function audit_private.value_code(jsonb, pg_type, text, text) is
+comment on function audit_private.value_code is
     'Generated expression for a value as an event shows it';
 
+-- Where nothing is withheld, to_jsonb says the same of the row in two thirds of the time. What the
+-- row is made of has been looked at by then.
 create or replace function audit_private.image_code(target regclass, mapping jsonb, side text)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    -- A function takes 100 arguments.
-    select coalesce(string_agg('jsonb_build_object(' || pairs || E'\n        )', ' || ' order by n),
-        '''{}''::jsonb')
-    from (
-        select (attnum - 1) / 50 as n, string_agg(format(E'\n            %L, %s', name,
-            audit_private.value_code(mapping, type, name, side)), ',' order by attnum) as pairs
+    with part as (
+        select name, attnum, value, value in (plain, safe) as is_told,
+            case when value = safe then format('audit_private.may_hold_secret(%s)', plain) end as doubt
         from audit_private.own_columns(target)
+            cross join audit_private.value_code(mapping, type, name, side) as value
+            cross join format('%s.%I', side, name) as plain
+            cross join format('audit_private.safe_text(%s)', plain) as safe
         where not is_virtual
-        group by 1
-    ) as p
+    ), image as (
+        -- A function takes 100 arguments.
+        select string_agg(format(E'jsonb_build_object(%s\n        )', pairs), ' || ' order by n)
+            as parts
+        from (
+            select string_agg(format(E'\n            %L, %s', name, value), ',' order by attnum),
+                (attnum - 1) / 50
+            from part group by 2
+        ) as p (pairs, n)
+    )
+    select case
+        when bool_and(is_told) and mapping -> 'virtual' = '[]' then
+            case when count(doubt) = 0 then format('to_jsonb(%s)', side)
+            else format(E'case when %s\n        then %s\n        else to_jsonb(%s) end',
+                string_agg(doubt, E'\n            or ' order by attnum), min(parts), side) end
+        else coalesce(min(parts), '''{}''::jsonb') end
+    from image left join part on true
 );
-comment on function audit_private.image_code(regclass, jsonb, text) is
+comment on function audit_private.image_code is
     'Generated expression for all of a row, secrets redacted';
 
+-- Statements, and not one long expression: a connection plans those alone whose column changed.
 create or replace function audit_private.change_code(target regclass, mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select coalesce(string_agg(format($sql$
         if %1$s then
-            _old := _old || jsonb_build_object(%2$L, %3$s);
-            _new := _new || jsonb_build_object(%2$L, %4$s);
+            _old := coalesce(_old, '{}') || jsonb_build_object(%2$L, %3$s);
+            _new := coalesce(_new, '{}') || jsonb_build_object(%2$L, %4$s);
         end if;$sql$, audit_private.differs_code(type, name), name,
             audit_private.value_code(mapping, type, name, 'old'),
             audit_private.value_code(mapping, type, name, 'new')), '' order by attnum), '')
     from audit_private.own_columns(target)
     where not coalesce(mapping -> 'ignore' ? name, false)
 );
-comment on function audit_private.change_code(regclass, jsonb) is
+comment on function audit_private.change_code is
     'Generated code that puts the columns which changed into _old and _new';
 
 create or replace function audit_private.unchanged_code(target regclass, mapping jsonb) returns text
@@ -252,7 +267,7 @@ return format($sql$
     from audit_private.own_columns(target)
     where not coalesce(mapping -> 'ignore' ? name, false)
 ), 'false'));
-comment on function audit_private.unchanged_code(regclass, jsonb) is
+comment on function audit_private.unchanged_code is
     'Generated code that leaves an update alone which changed nothing that is told';
 
 create or replace function audit_private.values_code(target regclass, mapping jsonb, op text) returns text
@@ -262,11 +277,9 @@ return E'\n        -- What it was, and what it is.' || case op
     when 'DELETE' then format(E'\n        _old := %s;', audit_private.image_code(target, mapping, 'old'))
     else case when mapping ? 'whole' then format(E'\n        _old := %s;\n        _new := %s;',
             audit_private.image_code(target, mapping, 'old'), audit_private.image_code(target, mapping, 'new'))
-        else $sql$
-        _old := '{}';
-        _new := '{}';$sql$ || audit_private.change_code(target, mapping) end
+        else audit_private.change_code(target, mapping) end
     end;
-comment on function audit_private.values_code(regclass, jsonb, text) is
+comment on function audit_private.values_code is
     'Generated code that puts the values before and after into _old and _new';
 
 create or replace function audit_private.action_code(mapping jsonb, op text) returns text
@@ -305,8 +318,19 @@ begin
     end;
 end
 $$;
-comment on function audit_private.action_code(jsonb, text) is
+comment on function audit_private.action_code is
     'Generated expression: audit_private.action_of for one mapping and operation';
+
+-- A variable only where it depends on the row.
+create or replace function audit_private.action_name(mapping jsonb, op text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select case when code like 'case%' or op = 'UPDATE' and mapping -> 'facts' <> '[]'
+        then '_action' else code end
+    from audit_private.action_code(mapping, op) as code
+);
+comment on function audit_private.action_name is
+    'Generated name of what was done: a variable, or a literal where it is always the same';
 
 create or replace function audit_private.role_code(mapping jsonb, side text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -315,159 +339,249 @@ return (
         then format('case when %s is not null then ''[redacted]'' end', code) else code end
     from audit_private.part_code(mapping, 'role', side) as code
 );
-comment on function audit_private.role_code(jsonb, text) is
+comment on function audit_private.role_code is
     'Generated expression for a role as details show it';
 
 create or replace function audit_private.details_code(mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return concat(
-    case when mapping ? 'role' and (op = 'UPDATE' or mapping ? 'parent') then format($sql$
-        if _action = %L then
-            _details := coalesce(_details, '{}') || jsonb_build_object(
-                'previous_role', %s, 'new_role', %s);
-        end if;$sql$, mapping -> 'verbs' ->> 'role_changed',
-        case op when 'INSERT' then 'null' else audit_private.role_code(mapping, 'old') end,
-        case op when 'DELETE' then 'null' else audit_private.role_code(mapping, 'new') end)
+    case when mapping ? 'role' and (op = 'UPDATE' or mapping ? 'parent') then (
+        select case
+            when action = '_action' then format(
+                E'\n        if _action = %L then%s\n        end if;',
+                verb, replace(code, E'\n', E'\n    '))
+            when action = quote_literal(verb) then code end
+        from format($sql$
+        _details := jsonb_build_object(
+            'previous_role', %s, 'new_role', %s);$sql$,
+            case op when 'INSERT' then 'null' else audit_private.role_code(mapping, 'old') end,
+            case op when 'DELETE' then 'null' else audit_private.role_code(mapping, 'new') end) as code
+            cross join cast(mapping -> 'verbs' ->> 'role_changed' as text) as verb
+            cross join audit_private.action_name(mapping, op) as action)
     end,
     case when mapping ? 'row_id' then format($sql$
-        _details := coalesce(_details, '{}') || jsonb_build_object('row_id', %s);$sql$,
+        _details := jsonb_build_object('row_id', %s);$sql$,
         audit_private.name_code(mapping, 'row_id', case op when 'DELETE' then 'old' else 'new' end, op))
     end);
-comment on function audit_private.details_code(jsonb, text) is
+comment on function audit_private.details_code is
     'Generated code for details: the roles of a role change, the key of a child row';
+
+create or replace function audit_private.former_name(mapping jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return case
+    when not mapping ? 'organization' then null
+    when audit_private.is_plain_name(mapping, 'organization')
+        then audit_private.part_code(mapping, 'organization', 'old')
+    else '_former' end;
+comment on function audit_private.former_name is
+    'Generated expression for the organisation that an update found; null if there is none';
 
 -- Of an update, the new row says whose it is; the old one only where that is unknown, and where the
 -- row came from another organisation, which is told too.
-create or replace function audit_private.whose_code(id int, target regclass, mapping jsonb, op text)
-returns text
+create or replace function audit_private.organization_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return case when not mapping ? 'organization' then '' else (
-    select concat(
-        case when op = 'UPDATE' then format($sql$
-        if %s then
-            _former := %s;
-        end if;$sql$, differs, audit_private.name_code(mapping, 'organization', 'old', op)) end,
-        format(E'\n        _organization := coalesce(\n            %s,\n            _organization\n'
-            '        );', concat_ws(E',\n            ',
-            audit_private.name_code(mapping, 'organization', side, op),
-            case when op = 'UPDATE' then
-                '_former' end,
+return (
+    select case when count(*) = 1 then min(code) else format(
+        E'coalesce(\n            %s\n        )', string_agg(code, E',\n            ')) end
+    from cast(case op when 'DELETE' then 'old' else 'new' end as text) as side
+        cross join unnest(array[
+            case when mapping ? 'organization' then
+                audit_private.name_code(mapping, 'organization', side, op) end,
+            case when op = 'UPDATE' then audit_private.former_name(mapping) end,
             -- What this very statement made is visible to a fresh snapshot only.
-            case when is_raw then format(
+            case when mapping -> 'raw' ? 'organization' then format(
                 case when mapping -> 'digest' ? 'organization'
                     then 'audit_private.digest(audit_private.organization_%s(%s))'
                     else 'audit_private.safe_name(audit_private.organization_%s(%s), %s)' end, id, side,
-                coalesce(audit_private.secrets_code(mapping, op), 'null')) end)),
-        case when op = 'UPDATE' then $sql$
-        if _former <> _organization then
-            _details := coalesce(_details, '{}') || audit_private.moved(_former, _organization);
-        end if;$sql$ end)
-    from (
-        select case op when 'DELETE' then 'old' else 'new' end as side,
-            mapping -> 'raw' ? 'organization' as is_raw,
-            coalesce((
-                select audit_private.differs_code(type, name) from audit_private.own_columns(target)
-                where name = (select audit_private.column_of(target, mapping ->> 'organization'))
-                    and audit_private.typed(type, '') is not null
-            ), format('%s is distinct from %s',
-                audit_private.part_code(mapping, 'organization', 'old'),
-                audit_private.part_code(mapping, 'organization', 'new'))) as differs
-    ) as s
-) end;
-comment on function audit_private.whose_code(int, regclass, jsonb, text) is
+                audit_private.secrets_code(mapping, op)) end,
+            $sql$left(_context ->> 'organization_id', 200)$sql$]) as code
+    where code is not null
+);
+comment on function audit_private.organization_code is
+    'Generated expression for the organisation that an event belongs to';
+
+create or replace function audit_private.whose_name(id int, mapping jsonb, op text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return case when audit_private.is_plain_name(mapping, 'organization')
+    then audit_private.organization_code(id, mapping, op) else '_organization' end;
+comment on function audit_private.whose_name is
+    'Generated expression for the organisation where the event is written';
+
+create or replace function audit_private.moved_code(target regclass, mapping jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return coalesce((
+    select audit_private.differs_code(type, name) from audit_private.own_columns(target)
+    where name = (select audit_private.column_of(target, mapping ->> 'organization'))
+        and audit_private.typed(type, '') is not null
+), format('%s is distinct from %s', audit_private.part_code(mapping, 'organization', 'old'),
+    audit_private.part_code(mapping, 'organization', 'new')));
+comment on function audit_private.moved_code is
+    'Generated condition: an update moved the row to another organisation';
+
+create or replace function audit_private.whose_code(id int, target regclass, mapping jsonb, op text)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return case when not audit_private.is_plain_name(mapping, 'organization') then concat(
+    case when op = 'UPDATE' then format(E'\n        _former := case when %s then %s end;',
+        audit_private.moved_code(target, mapping), audit_private.name_code(mapping, 'organization', 'old', op)) end,
+    format(E'\n        _organization := %s;', audit_private.organization_code(id, mapping, op))) end;
+comment on function audit_private.whose_code is
     'Generated code that says which organisation an event belongs to, and which one a row left';
 
 create or replace function audit_private.names_code(mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return coalesce((
-    select string_agg(format(E'\n        _%s := %s;', part, audit_private.name_code(mapping, part,
-        case op when 'DELETE' then 'old' else 'new' end, op)), '' order by part)
-    from unnest('{subject,target_id}'::text[]) as part
-    where mapping ? part
-), '');
-comment on function audit_private.names_code(jsonb, text) is
-    'Generated code that names what the event was done to, and whom it is about';
+return concat(
+    case when audit_private.action_name(mapping, op) = '_action'
+        then format(E'\n        _action := %s;', audit_private.action_code(mapping, op)) end,
+    (
+        select string_agg(format(E'\n        _%s := %s;', part, audit_private.name_code(mapping, part,
+            case op when 'DELETE' then 'old' else 'new' end, op)), '' order by part)
+        from unnest('{subject,target_id}'::text[]) as part
+        where mapping ? part and not audit_private.is_plain_name(mapping, part)
+    ));
+comment on function audit_private.names_code is
+    'Generated code that names what was done, to what, and whom it is about';
 
 -- The log of an organisation begins before the event that tells of its row.
-create or replace function audit_private.start_code(mapping jsonb, op text) returns text
+create or replace function audit_private.start_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case
     when mapping ->> 'target_type' <> 'organization' or not mapping ? 'organization' then null
     when op <> 'DELETE' then format($sql$
-    perform audit_private.start_organization(%s, tg_op, _organization, %s, _target_id);$sql$,
-        mapping ->> 'id', case op when 'INSERT' then 'null'
-            else audit_private.name_code(mapping, 'target_id', 'old', op) end) end;
-comment on function audit_private.start_code(jsonb, text) is
+    perform audit_private.start_organization(%s, tg_op, %s, %s, %s);$sql$,
+        id, audit_private.whose_name(id, mapping, op), case op when 'INSERT' then 'null'
+            else audit_private.name_code(mapping, 'target_id', 'old', op) end,
+        audit_private.told_code(mapping, 'target_id', op)) end;
+comment on function audit_private.start_code is
     'Generated code that says that an organisation came to be; null for another kind';
+
+create or replace function audit_private.several_facts_code(mapping jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select format(E'_new ?| %L\n            and (_action <> %L or %s > 1)', array_agg(name),
+        mapping -> 'verbs' ->> 'changed', string_agg(format('(_new ? %L)::int', name), ' + '))
+    from jsonb_array_elements(mapping -> 'facts') as f
+        cross join cast(f ->> 'column' as text) as name
+    having count(*) > 0
+);
+comment on function audit_private.several_facts_code is
+    'Generated condition: facts changed, and there is more than one event to tell of; or null';
+
+-- A row that moves is told to both organisations; of several facts, each is an event.
+create or replace function audit_private.several_code(id int, target regclass, mapping jsonb, op text)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select format($sql$
+    if %s then
+        perform audit_private.append_facts(%L, %s, %s, %s, %s, %L,
+            %s, %s, tg_table_schema || '.' || tg_table_name, _old, _new, _details, _context);
+        return null;
+    end if;$sql$, concat_ws(E'\n        or ', case
+                when former = '_former' then '_former <> _organization'
+                when former is not null then audit_private.moved_code(target, mapping) end,
+            audit_private.several_facts_code(mapping)),
+        mapping -> 'facts', action,
+        case action when '_action' then format('_action = %L', mapping -> 'verbs' ->> 'changed')
+            else 'true' end,
+        audit_private.whose_name(id, mapping, op), coalesce(former, 'null'), mapping ->> 'target_type',
+        audit_private.told_code(mapping, 'target_id', op), audit_private.told_code(mapping, 'subject', op))
+    from audit_private.action_name(mapping, op) as action
+        cross join audit_private.former_name(mapping) as former
+    where op = 'UPDATE' and (former is not null or mapping -> 'facts' <> '[]')
+);
+comment on function audit_private.several_code is
+    'Generated code that leaves to audit_private.append_facts what takes more than one event';
+
+-- As audit_private.append_facts does.
+create or replace function audit_private.fact_code(mapping jsonb, op text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select format(E'\n    _action := case%s\n        else _action\n    end;', string_agg(
+        format(E'\n        when _new ? %L then ', f ->> 'column') || coalesce(
+            quote_literal(f ->> 'action'), format(E'case\n'
+                '            when coalesce(_new -> %L, ''null'') in (''false'', ''null'')\n'
+                '            then ''auth.two_factor_disabled'' '
+                'else ''auth.two_factor_enabled'' end',
+                f ->> 'column')), '' order by n))
+    from jsonb_array_elements(mapping -> 'facts') with ordinality as t (f, n)
+    where op = 'UPDATE'
+    having count(*) > 0
+);
+comment on function audit_private.fact_code is
+    'Generated code that names an update after the one fact that changed';
 
 -- The INSERT stands outside of the guarded block: inside, each row would take a subtransaction id,
 -- and more than 64 of them in a transaction slow down all others.
-create or replace function audit_private.insert_code(mapping jsonb, op text) returns text
+create or replace function audit_private.insert_code(id int, target regclass, mapping jsonb, op text)
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return concat(
-    case when op = 'UPDATE' and mapping -> 'facts' <> '[]' then format($sql$
-    if _new ?| %L then
-        perform audit_private.append_facts(%L, _action, _action = %L, _organization, _former, %L,
-            _target_id, _subject, _captured_from, _old, _new,
-            _details - array(select jsonb_object_keys(audit_private.context_details(_context))), _context);
-        return null;
-    end if;$sql$,
-        (select array_agg(f ->> 'column') from jsonb_array_elements(mapping -> 'facts') as f),
-        mapping -> 'facts', mapping -> 'verbs' ->> 'changed', mapping ->> 'target_type') end,
-    case when op = 'UPDATE' and mapping ? 'organization' then E'\n    loop' end,
-    audit_private.start_code(mapping, op),
+    audit_private.start_code(id, mapping, op),
+    audit_private.several_code(id, target, mapping, op),
+    audit_private.fact_code(mapping, op),
     format($sql$
-    insert into audit.event (
-        action, result, actor_id, actor_type, impersonator_id, organization_id,
-        target_type, target_id, subject_id, source, captured_from,
-        old_values, new_values, details
-    ) values (
-        _action, 'success', _actor_id, _actor_type, _impersonator_id, _organization,
-        %L, _target_id, _subject, _source, _captured_from,
-        _old, _new, _details
-    );$sql$, mapping ->> 'target_type'),
-    case when op = 'UPDATE' and mapping ? 'organization' then $sql$
-    exit when _former is null or _former = _organization;
-    _organization := _former;
-    end loop;$sql$ end,
-    E'\n    return null;');
-comment on function audit_private.insert_code(jsonb, text) is 'Generated code that writes the event';
+    return audit_private.append(%s, %s, %L, %s, %s,
+        tg_table_schema || '.' || tg_table_name, %s, %s, _details, _context);$sql$,
+        audit_private.action_name(mapping, op), audit_private.whose_name(id, mapping, op),
+        mapping ->> 'target_type', audit_private.told_code(mapping, 'target_id', op),
+        audit_private.told_code(mapping, 'subject', op),
+        case op when 'INSERT' then 'null' else '_old' end,
+        case op when 'DELETE' then 'null' else '_new' end));
+comment on function audit_private.insert_code is
+    'Generated code that writes the event';
 
--- The last rung: what can be told without any code but PostgreSQL's own.
-create or replace function audit_private.last_code(target regclass, mapping jsonb, op text) returns text
+-- The last rung: what can be told without any code but PostgreSQL's own. For all operations, so
+-- that a row that is not there is null.
+create or replace function audit_private.last_code(target regclass, mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return concat(
-    E'\n        _said := \'{}\';',
-    (
-        select string_agg(format($sql$
-        begin
-            _said := _said || jsonb_build_object(%L, %s);
-        exception when assert_failure or others then
-            null;
-        end;$sql$, part || '.' || side, case
-            when mapping -> 'digest' ? part then format('audit_private.digest(%s)', code)
-            when not mapping -> 'long' ? part then code
-            when part = 'organization' then
-                format('case when length(%1$s) <= 200 then audit_private.safe_name(%1$s, %2$s) end',
-                    code, secrets)
-            else format('left(audit_private.safe_name(%s, %s), 200)', code, secrets) end), ''
-            order by part)
-        from (select case op when 'DELETE' then 'old' else 'new' end as side,
-                coalesce(audit_private.secrets_code(mapping, op), 'null') as secrets) as s
-            cross join unnest('{organization,subject,target_id}'::text[]) as part
-            cross join audit_private.text_code(target, mapping ->> part, side) as code
-        where code is not null
-    ),
-    format($sql$
-        perform audit_private.append_said(jsonb_build_object('action', %L, 'op', tg_op, 'said', _said,
-            'mapping', %L::jsonb, 'degraded', jsonb_build_object(
-                'sqlstate', _reason, 'lost', array_remove(array['row'%s], null), 'op', tg_op)),
-            _captured_from);
-        return null;$sql$, mapping -> 'verbs' ->> 'changed', jsonb_build_object(
-            'id', mapping -> 'id', 'verbs', mapping -> 'verbs', 'redact', mapping -> 'redact',
-            'target_type', mapping -> 'target_type'),
-        case when mapping ? 'organization' then format(
-            $sql$, case when _said ->> 'organization.%s' is null then 'organization' end$sql$,
-            case op when 'DELETE' then 'old' else 'new' end) end));
-comment on function audit_private.last_code(regclass, jsonb, text) is
+return coalesce((
+    select string_agg(format($sql$
+    begin
+        _said := _said || jsonb_build_object(%L || _side, %s);
+    exception when assert_failure or others then
+        null;
+    end;$sql$, part || '.', case
+        when mapping -> 'digest' ? part then format('audit_private.digest(%s)', code)
+        when not mapping -> 'long' ? part then code
+        when part = 'organization' then
+            format('case when length(%1$s) <= 200 then audit_private.safe_name(%1$s, %2$s) end',
+                code, audit_private.secrets_code(mapping, 'UPDATE'))
+        else format('left(audit_private.safe_name(%s, %s), 200)', code,
+            audit_private.secrets_code(mapping, 'UPDATE')) end), '' order by part)
+    from unnest('{organization,subject,target_id}'::text[]) as part
+        cross join audit_private.text_code(target, mapping ->> part, '_row') as code
+    where code is not null
+), '');
+comment on function audit_private.last_code is
     'Generated code for a row of which nothing could be read but plain columns';
+
+create or replace function audit_private.fallback_code(id int, target regclass, mapping jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return format($sql$
+declare
+    _said jsonb := audit_private.fall_back(%s, op, old, new, reason, %L);
+    _side text := case op when 'DELETE' then 'old' else 'new' end;
+    _row record;
+begin
+    if _said is not null then
+        return _said;
+    end if;
+    _said := '{}';
+    if op = 'DELETE' then
+        _row := old;
+    else
+        _row := new;
+    end if;%s
+    return jsonb_build_object('action', %L, 'op', op, 'said', _said,
+        'mapping', %L::jsonb, 'degraded', jsonb_build_object(
+            'sqlstate', reason, 'lost', array_remove(array['row'%s], null), 'op', op));
+end$sql$, id, audit_private.said_mapping(mapping), audit_private.last_code(target, mapping),
+    mapping -> 'verbs' ->> 'changed', jsonb_build_object(
+        'id', mapping -> 'id', 'verbs', mapping -> 'verbs', 'redact', mapping -> 'redact',
+        'target_type', mapping -> 'target_type'),
+    case when mapping ? 'organization' then $sql$,
+                case when _said ->> ('organization.' || _side) is null then 'organization' end$sql$
+    end);
+comment on function audit_private.fallback_code is
+    'Body of audit_private.fall_back_<id>: a row of which the generated code could not make an event';

@@ -13,7 +13,7 @@ return case when redact.image is not null then (
         then '"[redacted]"' else audit_private.redact_json(value) end), '{}')
     from jsonb_each(redact.image)
 ) end;
-comment on function audit_private.redact(jsonb, jsonb, text[]) is
+comment on function audit_private.redact is
     'A row without the values of the columns that a mapping redacts, of those that look like '
     'secrets, and of secrets inside of the others';
 
@@ -68,7 +68,7 @@ exception when assert_failure or others then
     end loop;
 end
 $$;
-comment on function audit_private.read_row(anyelement) is
+comment on function audit_private.read_row is
     'A row as jsonb; what could be read only as text, or not at all, is named';
 
 create or replace function audit_private.evaluate(expression text, source anyelement) returns text
@@ -85,7 +85,8 @@ begin
     return _value;
 end
 $$;
-comment on function audit_private.evaluate(text, anyelement) is 'Value of a mapping expression over a row';
+comment on function audit_private.evaluate is
+    'Value of a mapping expression over a row';
 
 create or replace function audit_private.action_of(
     mapping jsonb,
@@ -105,7 +106,7 @@ return action_of.mapping -> 'verbs' ->> case
     when old_role is distinct from new_role then 'role_changed'
     else 'changed'
 end;
-comment on function audit_private.action_of(jsonb, text, boolean, boolean, text, text) is
+comment on function audit_private.action_of is
     'The action that a change of a row stands for';
 
 -- Each expression on its own, so that one that fails takes no other with it. What has to become a
@@ -154,7 +155,7 @@ begin
     end loop;
 end
 $$;
-comment on function audit_private.evaluate_each(jsonb, anyelement, anyelement, text, text[]) is
+comment on function audit_private.evaluate_each is
     'What each expression of a mapping says of both rows, which of them are secrets, and which could '
     'not be evaluated';
 
@@ -178,7 +179,7 @@ begin
     return _changed;
 end
 $$;
-comment on function audit_private.changed_among(text[], anyelement, anyelement) is
+comment on function audit_private.changed_among is
     'Those of some columns of which two rows hold other bytes';
 
 -- What differs, of an update; else all of the row.
@@ -199,7 +200,7 @@ begin
     new_values := audit_private.redact(after - _same, mapping, secrets);
 end
 $$;
-comment on function audit_private.images_of(jsonb, text, jsonb, jsonb, text[], text[]) is
+comment on function audit_private.images_of is
     'The values before and after that an event shows, secrets redacted';
 
 -- Owned by audit_mapper: values and expressions may run code of the application. Whoever that code
@@ -274,7 +275,7 @@ end
 $$;
 -- Definer: what may run code of the application runs as audit_mapper. IMMUTABLE, as the functions
 -- that read a row (36): PL/pgSQL then leaves the snapshot of the statement in force.
-comment on function audit_private.rescue(text, anyelement, anyelement, jsonb, text) is
+comment on function audit_private.rescue is
     'What a row says that the generated code could not read, and what of it was lost';
 
 -- What a mapping says of a row, beside what the generator needs.
@@ -283,7 +284,7 @@ language sql immutable set search_path = pg_catalog, pg_temp
 return said_mapping.mapping
     - '{admin,checked,code,given,is_foreign,long,raw,secrets,settings}'::text[]
     || jsonb_build_object('is_fresh', said_mapping.mapping -> 'raw' ? 'organization');
-comment on function audit_private.said_mapping(jsonb) is
+comment on function audit_private.said_mapping is
     'The parts of a completed mapping that the fallback reads';
 
 create or replace function audit_private.fall_back(
@@ -340,11 +341,12 @@ exception
 end
 $$;
 -- IMMUTABLE: as audit_private.rescue.
-comment on function audit_private.fall_back(int, text, anyelement, anyelement, text, jsonb) is
+comment on function audit_private.fall_back is
     'What a row says by audit_private.rescue(), whose code leaves nothing behind; null if that fails too';
 
 create or replace function audit_private.append_said(said jsonb, captured_from text) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp
+-- row_security is off in a session that restores a dump, and would turn the INSERT into an error.
+language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
 #variable_conflict use_column
 declare
@@ -387,8 +389,7 @@ begin
         coalesce(_of ->> 'subject.new', _of ->> 'subject.old'),
         captured_from, nullif(append_said.said -> 'old_values', 'null'),
         nullif(append_said.said -> 'new_values', 'null'),
-        coalesce(audit_private.moved(_former, _organization), '{}')
-            || case when _action = _mapping -> 'verbs' ->> 'role_changed' then jsonb_build_object(
+        case when _action = _mapping -> 'verbs' ->> 'role_changed' then jsonb_build_object(
                 'previous_role', audit_private.shown_role(_of -> 'role.old', _is_redacted),
                 'new_role', audit_private.shown_role(_of -> 'role.new', _is_redacted))
                 else '{}' end
@@ -399,12 +400,12 @@ begin
         _context);
 end
 $$;
-comment on function audit_private.append_said(jsonb, text) is
+comment on function audit_private.append_said is
     'Writes the event of a row that audit_private.fall_back() has read';
 
 create or replace function audit_private.shown_role(role jsonb, redacted boolean) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return case when shown_role.redacted and shown_role.role <> 'null' then '"[redacted]"'
     else coalesce(shown_role.role, 'null') end;
-comment on function audit_private.shown_role(jsonb, boolean) is
+comment on function audit_private.shown_role is
     'A role as details show it: not that of a column which the mapping redacts';

@@ -12,120 +12,140 @@ return case
         select string_agg(code, ' or ' order by code)
         from (
             -- By their names: oids are others in a database that was restored.
-            select format('row_security_active(%L)', key)
+            select format('row_security_active(%L::regclass)', key)
             from jsonb_each(mapping #> '{checked,reads}')
             union all
             select format('exists (select from pg_cast where castsource = %L::regtype)', enum)
             from jsonb_array_elements_text(mapping #> '{checked,enums}') as enum
         ) as c (code)
     ) end;
-comment on function audit_private.foreign_code(jsonb) is
+comment on function audit_private.foreign_code is
     'Generated condition: what audit_mapper reads may run code of the application; null if never';
 
+-- Of the types of columns: PL/pgSQL would keep 2 kB of each name of a type that it parses.
+create or replace function audit_private.variables_code(id int, mapping jsonb, op text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select string_agg(format(E'\n    _%s audit.event.%s%%type;', name, coalesce(type, name)), ''
+        order by n)
+    from unnest(
+        '{context,action,organization,former,target_id,subject,old,new,details,said}'::text[],
+        '{details,null,organization_id,organization_id,null,subject_id,old_values,new_values,null,
+            details}'::text[])
+        with ordinality as v (name, type, n)
+    where case name
+        when 'action' then audit_private.action_name(mapping, op) = '_action'
+        when 'subject' then not audit_private.is_plain_name(mapping, 'subject')
+        when 'target_id' then not audit_private.is_plain_name(mapping, 'target_id')
+        when 'organization' then audit_private.whose_name(id, mapping, op) = '_organization'
+        when 'former' then op = 'UPDATE' and audit_private.former_name(mapping) = '_former'
+        when 'old' then op <> 'INSERT'
+        when 'new' then op <> 'DELETE'
+        else true end
+) || concat(
+    case when mapping -> 'raw' <> '[]' then E'\n    _is_read boolean;' end,
+    case when mapping -> 'raw' <> '[]' and op <> 'INSERT' then E'\n    _before text[];' end,
+    case when mapping -> 'raw' <> '[]' and op <> 'DELETE' then E'\n    _after text[];' end,
+    case when audit_private.foreign_code(mapping) is not null then E'\n    _locks text[];' end);
+comment on function audit_private.variables_code is
+    'Generated declarations of a trigger function';
+
+-- Who acts is read before any code of the application runs, and after an update that is not told
+-- has been left alone.
+create or replace function audit_private.reading_code(id int, target regclass, mapping jsonb, op text)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select concat(
+        case when not is_late then shown || case when op = 'UPDATE' then $sql$
+        if _new is null then
+            return null;
+        end if;$sql$ else '' end
+        when op = 'UPDATE' then audit_private.unchanged_code(target, mapping) end,
+        $sql$
+        -- Who acts, and from where.
+        _context := nullif(current_setting('auditdb.context', true), '')::jsonb;$sql$,
+        E'\n        _locks := case when ' || audit_private.foreign_code(mapping)
+            || ' then audit_private.held_locks() end;',
+        audit_private.read_call_code(id, target, mapping, op),
+        case when is_late then shown end)
+    from audit_private.values_code(target, mapping, op) as shown
+        -- Of columns that audit_mapper reads, and where all of a row is told.
+        cross join cast(mapping ? 'whole' or mapping -> 'raw' @? '$[*] ? (@ starts with "column ")'
+            as boolean) as is_late
+);
+comment on function audit_private.reading_code is
+    'Generated code that reads the values, who acts, and what audit_mapper has to read';
+
+create or replace function audit_private.rescue_code(id int, mapping jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select concat(
+        case when is_foreign then $sql$
+        when query_canceled then$sql$ || release || $sql$
+            raise;$sql$ end,
+        $sql$
+        when assert_failure or others then$sql$,
+        case when is_foreign then release end,
+        -- Code of the application may raise what is raised at the end, too.
+        case when is_raw then E'\n            if _is_read is null then'
+            || replace(rescue, E'\n', E'\n    ') || E'\n            end if;' else rescue end)
+    from (
+        select mapping -> 'raw' <> '[]' as is_raw,
+            audit_private.foreign_code(mapping) is not null as is_foreign,
+            $sql$
+            if _locks is not null then
+                perform audit_private.release_locks(_locks);
+            end if;$sql$ as release,
+            format($sql$
+            _said := audit_private.fall_back_%s(tg_op, old, new, sqlstate);
+            perform audit_private.append_said(_said, tg_table_schema || '.' || tg_table_name);
+            return null;$sql$, id) as rescue
+    ) as t
+);
+comment on function audit_private.rescue_code is
+    'Generated code for a row that could not be read, outside of the subtransaction that failed';
+
 -- What stands between begin and end is the same for every table and operation: make the event in a
--- guarded block that writes nothing, fall back where that raised, insert outside of it.
+-- guarded block that writes nothing, fall back where that raised, insert outside of it. For each
+-- table a connection keeps what it planned: about 11 kB a statement that ran. So statements are few,
+-- and what all tables have in common is in audit_private.append.
 create or replace function audit_private.capture_code(
     id int, target regclass, mapping jsonb, op text
 ) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select format($sql$
-declare
-    _captured_from text := tg_table_schema || '.' || tg_table_name;
-    _reason text;
-    _said jsonb;
-    _context jsonb;
-    _actor_id text;
-    _actor_type text;
-    _impersonator_id text;
-    _source text;
-    _details jsonb;
-    _organization text;
-    _action text;
-    _target_id text;
-    _subject text;
-    _old jsonb;
-    _new jsonb;%s
+return format($sql$
+declare%s
 begin
-    begin%s%s%s%s%s
-        -- What was done, to what, and whose it is.
-        _action := %s;%s%s%s%s
+    begin%s%s
+        -- What was done, to what, and whose it is.%s%s%s%s
     exception%s
-        when assert_failure or others then
-            _action := null;
-            _reason := sqlstate;
     end;%s
-    if _action is null then
-        _said := audit_private.fall_back(%s, tg_op, old, new, _reason, %L);
-        if _said is not null then
-            perform audit_private.append_said(_said, _captured_from);
-            return null;
-        end if;%s
-    end if;%s
 end$sql$,
-        concat(
-            case when op = 'UPDATE' then E'\n    _former text;' end,
-            case when is_raw and op <> 'INSERT' then E'\n    _before text[];' end,
-            case when is_raw and op <> 'DELETE' then E'\n    _after text[];' end,
-            case when is_raw then E'\n    _is_read boolean := false;' end,
-            case when foreign_if is not null then E'\n    _locks text[];' end),
-        audit_private.who_code(),
-        audit_private.shape_code(target, case op when 'DELETE' then 'old' else 'new' end),
-        case when op = 'UPDATE' and (is_raw or mapping ? 'whole')
-            then audit_private.unchanged_code(target, mapping) end,
-        concat(case when foreign_if is not null then format(
-                E'\n        _locks := case when %s then audit_private.held_locks() end;', foreign_if) end,
-            audit_private.read_call_code(id, target, mapping, op)),
-        audit_private.values_code(target, mapping, op)
-            || case when op = 'UPDATE' and not (is_raw or mapping ? 'whole') then $sql$
-        if _new = '{}' then
-            return null;
-        end if;$sql$ else '' end,
-        audit_private.action_code(mapping, op),
-        audit_private.whose_code(id, target, mapping, op),
-        audit_private.names_code(mapping, op),
-        audit_private.details_code(mapping, op),
-        -- Rolled back, so that nothing which code of the application sets or does outlives it.
-        case when is_raw then $sql$
+    audit_private.variables_code(id, mapping, op),
+    audit_private.shape_code(target, case op when 'DELETE' then 'old' else 'new' end),
+    audit_private.reading_code(id, target, mapping, op),
+    audit_private.names_code(mapping, op),
+    audit_private.whose_code(id, target, mapping, op),
+    audit_private.details_code(mapping, op),
+    -- Rolled back, so that nothing which code of the application sets or does outlives it.
+    case when mapping -> 'raw' <> '[]' then $sql$
         _is_read := true;
-        raise exception using errcode = 'AU001';$sql$ end,
-        case when is_raw then $sql$
-        when sqlstate 'AU001' then
-            -- Code of the application may raise it too, before.
-            if not _is_read then
-                _action := null;
-                _reason := sqlstate;
-            end if;$sql$ end || case when foreign_if is not null then $sql$
-        when query_canceled then
-            if _locks is not null then
-                perform audit_private.release_locks(_locks);
-            end if;
-            raise;$sql$ else '' end,
-        case when foreign_if is not null then $sql$
-    if _locks is not null then
-        perform audit_private.release_locks(_locks);
-    end if;$sql$ end,
-        id, audit_private.said_mapping(mapping),
-        audit_private.last_code(target, mapping, op),
-        audit_private.insert_code(mapping, op)
-    )
-    from (
-        select mapping -> 'raw' <> '[]' as is_raw, audit_private.foreign_code(mapping) as foreign_if
-    ) as t
+        raise sqlstate 'AU001';$sql$ end,
+    audit_private.rescue_code(id, mapping),
+    audit_private.insert_code(id, target, mapping, op)
 );
-comment on function audit_private.capture_code(int, regclass, jsonb, text) is
+comment on function audit_private.capture_code is
     'Body of audit_private.capture_<id>_<operation>, the trigger function of an attached table';
 
 create or replace function audit_private.truncate_code(kind text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return format($sql$
 begin
-    perform audit_private.append(%L, left(audit.current_context() ->> 'organization_id', 200), null, null,
-        null, null, tg_table_schema || '.' || tg_table_name, null, null, null,
-        audit.current_context());
-    return null;
+    return audit_private.append(%L, left(audit.current_context() ->> 'organization_id', 200), null, null,
+        null, tg_table_schema || '.' || tg_table_name, null, null, null, audit.current_context());
 end$sql$, kind || '.truncated');
-comment on function audit_private.truncate_code(text) is
+comment on function audit_private.truncate_code is
     'Body of audit_private.capture_<id>_truncate: all rows of a table went at once';
 
 -- Where triggers of a former release still call the one function that they shared.
@@ -139,7 +159,7 @@ return format(E'\n#variable_conflict use_variable\nbegin\n    if tg_op = ''INSER
     audit_private.capture_code(id, target, mapping, 'UPDATE'),
     audit_private.capture_code(id, target, mapping, 'DELETE'),
     audit_private.truncate_code(kind));
-comment on function audit_private.former_code(int, regclass, text, jsonb) is
+comment on function audit_private.former_code is
     'Body of audit_private.capture_<id>, which triggers made by a former release call';
 
 -- The live check behind every read: is this user an admin or owner there, now?
@@ -167,13 +187,13 @@ begin
         admin_code.mapping ->> 'admin'));
 end
 $$;
-comment on function audit_private.admin_code(regclass, jsonb) is
+comment on function audit_private.admin_code is
     'Body of audit_private.admin_<id>: whether a membership makes its user an admin or owner';
 
 create or replace function audit_private.is_of_mapper(name text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return is_of_mapper.name ~ '^((read|organization|admin)_[0-9]+|rescue|examine|try_expression)$';
-comment on function audit_private.is_of_mapper(text) is
+comment on function audit_private.is_of_mapper is
     'Whether a function of this name belongs to audit_mapper, since code of the application may '
     'run in it';
 
@@ -198,7 +218,7 @@ begin
     end if;
 end
 $$;
-comment on function audit_private.define(text, text, text, text, text, text) is
+comment on function audit_private.define is
     'Creates or replaces a generated function, closed to PUBLIC';
 
 create or replace function audit_private.drop_function(signature text) returns void
@@ -210,85 +230,33 @@ begin
     end if;
 end
 $$;
-comment on function audit_private.drop_function(text) is
+comment on function audit_private.drop_function is
     'Drops a generated function if it is there, without a word if it is not';
-
-create or replace function audit_private.define_capture(
-    id int, target regclass, kind text, mapping jsonb, purpose text
-) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp
-    set standard_conforming_strings = on
-as $$
-declare
-    _op text;
-    -- Without the name of the table, which may hold anything: the comment of the function has it.
-    _pragma constant text := E'\n-- Generated: audit.attach() writes it again.'
-        '\n#variable_conflict use_variable';
-    _settings constant text := case when (mapping ->> 'settings')::boolean then
-        $sql$ set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
-        set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C'$sql$ else '' end;
-begin
-    if mapping -> 'raw' <> '[]' then
-        -- IMMUTABLE is not what it is: PL/pgSQL leaves the snapshot of the statement in force for
-        -- it. A team that a statement deletes is still there when its memberships go by cascade.
-        perform audit_private.define('read_' || id, 'r anyelement', 'text[]', 'immutable' || _settings,
-            audit_private.read_code(target, mapping), 'What audit_mapper reads of a row' || purpose);
-    else
-        perform audit_private.drop_function(format('audit_private.read_%s(anyelement)', id));
-    end if;
-    if mapping -> 'raw' ? 'organization' then
-        perform audit_private.define('organization_' || id, 'r anyelement', 'text', 'volatile' || _settings,
-            audit_private.as_mapper(format(E'    return (%s\n    )::text;', mapping ->> 'organization')),
-            'Organisation of a row, by a fresh snapshot' || purpose);
-    else
-        perform audit_private.drop_function(format('audit_private.organization_%s(anyelement)', id));
-    end if;
-    foreach _op in array '{INSERT,UPDATE,DELETE}'::text[] loop
-        perform audit_private.define(format('capture_%s_%s', id, lower(_op)), '', 'trigger', 'volatile' || _settings,
-            _pragma || audit_private.capture_code(id, target, mapping, _op),
-            format('Captures %s%s', _op, purpose));
-    end loop;
-    perform audit_private.define(format('capture_%s_truncate', id), '', 'trigger', 'volatile',
-        audit_private.truncate_code(kind), 'Captures TRUNCATE' || purpose);
-    if exists (
-        select from pg_trigger
-        where tgfoid = to_regprocedure(format('audit_private.capture_%s()', define_capture.id))
-    ) then
-        perform audit_private.define('capture_' || id, '', 'trigger', 'volatile',
-            audit_private.former_code(id, target, kind, mapping), 'Captures changes' || purpose);
-    else
-        perform audit_private.drop_function(format('audit_private.capture_%s()', id));
-    end if;
-end
-$$;
-comment on function audit_private.define_capture(int, regclass, text, jsonb, text) is
-    'Writes the trigger functions of an attached table, and what audit_mapper reads for them';
 
 create or replace function audit_private.generate(id int) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _a audit_private.attachment;
-    _of text;
+    _of text := (
+        select format(' of %s (attached as %s)', a.target, a.kind)
+        from audit_private.attachment as a where a.id = generate.id);
+    _names text[] := '{}';
+    _f record;
 begin
-    select * into strict _a from audit_private.attachment as a where a.id = generate.id;
-    _a.mapping := audit_private.complete_mapping(_a.target, _a.kind, _a.mapping)
-        || jsonb_build_object('id', _a.id);
-    _of := format(' of %s (attached as %s)', _a.target, _a.kind);
     -- A function given to audit_mapper needs its CREATE for that moment.
     grant create on schema audit_private to audit_mapper;
-    if _a.kind <> 'admin' then
-        perform audit_private.define_capture(id, _a.target, _a.kind, _a.mapping, _of);
-    end if;
-    if _a.mapping ? 'admin' then
-        perform audit_private.define('admin_' || id, 'organization text, viewer text', 'boolean', 'stable',
-            audit_private.admin_code(_a.target, _a.mapping),
-            'Whether a user is an admin or owner, by a row' || _of);
-    else
-        perform audit_private.drop_function(format('audit_private.admin_%s(text, text)', id));
-    end if;
+    for _f in select * from audit_private.generated(generate.id) loop
+        _names := _names || _f.name;
+        perform audit_private.define(_f.name, _f.arguments, _f.returns, concat(_f.volatility, (
+            select string_agg(format(' set %s = %L', split_part(s, '=', 1), split_part(s, '=', 2)), '')
+            from unnest(_f.settings) as s)), _f.body, _f.purpose || _of);
+    end loop;
     revoke create on schema audit_private from audit_mapper;
+    -- What the table needed before.
+    perform audit_private.drop_function(oid::regprocedure::text) from pg_proc
+    where pronamespace = 'audit_private'::regnamespace and proname <> all (_names)
+        and proname ~ format('^(capture|fall_back|read|organization|admin)_%s(_[a-z]+)?$', generate.id);
 end
 $$;
-comment on function audit_private.generate(int) is
+comment on function audit_private.generate is
     'Writes, or writes again, the functions of an attached table';

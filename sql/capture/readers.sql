@@ -16,7 +16,8 @@ begin
     order by a.attnum;
 end
 $$;
-comment on function audit_private.own_columns(regclass) is 'The columns of a table, in order';
+comment on function audit_private.own_columns is
+    'The columns of a table, in order';
 
 create or replace function audit_private.column_of(target regclass, expression text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -32,13 +33,14 @@ begin
     );
 end
 $$;
-comment on function audit_private.column_of(regclass, text) is
+comment on function audit_private.column_of is
     'The column that an expression is no more than; else null';
 
 create or replace function audit_private.is_column(expression text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return is_column.expression ~ '^r\.([a-z_][a-z0-9_$]*|"([^"]|"")+")$';
-comment on function audit_private.is_column(text) is 'Whether an expression is no more than a column of r';
+comment on function audit_private.is_column is
+    'Whether an expression is no more than a column of r';
 
 -- What is secret now: the table may have changed since it was attached.
 create or replace function audit_private.redacted_columns(target regclass, mapping jsonb) returns jsonb
@@ -99,7 +101,7 @@ begin
             and audit_private.is_secret_column(target, attnum, _is_store, _is_connector))));
 end
 $$;
-comment on function audit_private.redact_new(regclass, jsonb) is
+comment on function audit_private.redact_new is
     'A mapping that also redacts what is secret of the columns that came since it was completed';
 
 -- A column is secret where it is redacted, or refers to a column that is.
@@ -122,7 +124,7 @@ begin
 );
 end
 $$;
-comment on function audit_private.shows_secret(regclass, text, jsonb) is
+comment on function audit_private.shows_secret is
     'Whether values of a column are secrets, its own or those of the table that it refers to';
 
 -- What a lookup compares with is not what it returns; anything else that reads a secret may show it.
@@ -158,7 +160,7 @@ begin
     return _digested;
 end
 $$;
-comment on function audit_private.digested(regclass, jsonb) is
+comment on function audit_private.digested is
     'Which identifiers of a mapping are secrets, and are stored as digests';
 
 -- A boolean column, what audit_private.default_alive says, and conjunctions of the like.
@@ -189,7 +191,7 @@ begin
     return array_to_string(_codes, ' and ');
 end
 $$;
-comment on function audit_private.alive_code(regclass, jsonb, text) is
+comment on function audit_private.alive_code is
     'Generated condition for rows that are alive; null if audit_mapper has to tell';
 
 create or replace function audit_private.text_code(target regclass, expression text, side text)
@@ -219,7 +221,7 @@ begin
             then format('concat_ws('','', %s)', array_to_string(_codes, ', ')) end;
 end
 $$;
-comment on function audit_private.text_code(regclass, text, text) is
+comment on function audit_private.text_code is
     'Generated expression for what a mapping names, as text; null if audit_mapper has to tell';
 
 -- What an extension brings along is a superuser's; reading a domain runs none of its checks.
@@ -240,21 +242,21 @@ begin
             and not r.rolsuper));
 end
 $$;
-comment on function audit_private.runs_code(oid) is
+comment on function audit_private.runs_code is
     'Whether reading a value of a type may run code of one who is no superuser';
 
 -- A domain of a text, or a text of an extension's such as citext: as text it is what it is as JSON.
 create or replace function audit_private.is_plain_text(type oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select t.oid = any (array['text', 'varchar']::regtype[]) or t.typcategory = 'S'
+    select t.oid = any ('{text,varchar}'::regtype[]) or t.typcategory = 'S'
         and t.typnamespace <> 'pg_catalog'::regnamespace and not audit_private.runs_code(t.oid)
         and exists (
             select from pg_cast
             where castsource = t.oid and casttarget = 'text'::regtype and castmethod = 'b')
     from pg_type as t where t.oid = audit_private.base_type(is_plain_text.type)
 );
-comment on function audit_private.is_plain_text(oid) is
+comment on function audit_private.is_plain_text is
     'Whether audit_mapper reads a value of a type as text, without taking it for JSON';
 
 -- How a value is written as text, beyond what audit_private.key_form sees to.
@@ -262,10 +264,10 @@ create or replace function audit_private.depends_on_settings(type oid) returns b
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select t.typcategory in ('A', 'R', 'T')
-        or t.oid = any (array['float4', 'float8', 'money', 'timetz', 'time']::regtype[])
+        or t.oid = any ('{float4,float8,money,timetz,time}'::regtype[])
     from pg_type as t where t.oid = audit_private.base_type(depends_on_settings.type)
 );
-comment on function audit_private.depends_on_settings(oid) is
+comment on function audit_private.depends_on_settings is
     'Whether settings of the session decide how an identifier of a type is spelt';
 
 -- Kept with the mapping while code is written, since each paragraph asks for it: `code`, what is
@@ -344,7 +346,7 @@ begin
                 and audit_private.typed_text(type, '') is not null));
 end
 $$;
-comment on function audit_private.complete_mapping(regclass, text, jsonb) is
+comment on function audit_private.complete_mapping is
     'A mapping with what the generated code needs to know: who reads what, secrets, keys';
 
 -- Each looks who it runs as before anything else: a function's owner, and so any code that runs as
@@ -360,7 +362,7 @@ begin
     end if;
 %s
 end$sql$, body);
-comment on function audit_private.as_mapper(text) is
+comment on function audit_private.as_mapper is
     'Body of a function of audit_mapper, which refuses to run as anyone else';
 
 create or replace function audit_private.read_code(target regclass, mapping jsonb) returns text
@@ -374,5 +376,5 @@ return (
     from jsonb_array_elements_text(mapping -> 'raw') with ordinality as t (part, n)
         left join audit_private.own_columns(target) as c on part = 'column ' || c.name
 );
-comment on function audit_private.read_code(regclass, jsonb) is
+comment on function audit_private.read_code is
     'Body of audit_private.read_<id>: what audit_mapper reads of a row, as text; null if nothing';

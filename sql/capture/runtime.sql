@@ -19,7 +19,7 @@ return (
     select encode(sha256(convert_to(secret || digest.value, 'UTF8')), 'hex')
     from audit_private.installation
 );
-comment on function audit_private.digest(text) is
+comment on function audit_private.digest is
     'What the log shows in the place of an identifier that is a secret: the same for the same value';
 
 -- The value of a redacted column must not enter by another one, such as a key made of it.
@@ -28,7 +28,7 @@ language sql immutable set search_path = pg_catalog, pg_temp
 return exists (
     select from unnest(holds.secrets) as secret
     where length(secret) >= 6 and strpos(holds.value, secret) > 0);
-comment on function audit_private.holds(text, text[]) is
+comment on function audit_private.holds is
     'Whether a text contains the value of one of some secrets';
 
 create or replace function audit_private.safe_name(value text, secrets text[]) returns text
@@ -39,7 +39,7 @@ begin
         then audit_private.digest(value) else value end;
 end
 $$;
-comment on function audit_private.safe_name(text, text[]) is
+comment on function audit_private.safe_name is
     'An identifier, or its digest where it is, or contains, a secret: one of some, or by its looks';
 
 create or replace function audit_private.refuse_long() returns text
@@ -49,21 +49,21 @@ begin
     raise exception using errcode = 'string_data_right_truncation';
 end
 $$;
-comment on function audit_private.refuse_long() is
+comment on function audit_private.refuse_long is
     'Raises: an identifier is too long for the fast path; the fallback cuts it';
 
 -- What these names say in details is the log's own to say.
 create or replace function audit_private.own_details() returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
 return '{degraded,moved,new_role,previous_role,row_id}'::text[];
-comment on function audit_private.own_details() is
+comment on function audit_private.own_details is
     'Keys of details that a context cannot set: they tell what the log found';
 
 create or replace function audit_private.context_details(context jsonb) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return case when jsonb_typeof(context_details.context -> 'details') = 'object'
     then nullif((context_details.context -> 'details') - audit_private.own_details(), '{}') end;
-comment on function audit_private.context_details(jsonb) is
+comment on function audit_private.context_details is
     'The details that a context adds to each event, without the names that are the log''s own';
 
 create or replace function audit_private.client_details() returns jsonb
@@ -72,85 +72,69 @@ return jsonb_strip_nulls(jsonb_build_object(
     'application_name', nullif(current_setting('application_name'), ''),
     'client_addr', host(inet_client_addr())
 ));
-comment on function audit_private.client_details() is
+comment on function audit_private.client_details is
     'What the server knows of a client whose context names no actor';
 
--- Runs with the rights of the trigger function that calls it, which is the only way to the log.
+-- Runs with the rights of the trigger function that calls it, which is the only way to the log. All
+-- tables share it, so that a connection plans its INSERT once.
 create or replace function audit_private.append(
-    action text,
-    organization_id text,
-    former_organization_id text,
-    target_type text,
-    target_id text,
-    subject_id text,
-    captured_from text,
-    old_values jsonb,
-    new_values jsonb,
-    details jsonb,
-    context jsonb
-) returns void
--- row_security is off in a session that restores a dump, and would turn the INSERT into an error.
-language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
+    action text, organization_id text, target_type text, target_id text, subject_id text,
+    captured_from text, old_values jsonb, new_values jsonb, details jsonb, context jsonb
+) returns jsonb
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
+#variable_conflict use_variable
 declare
-    _actor_id text := left(append.context ->> 'actor_id', 200);
-    _details jsonb := coalesce(audit_private.context_details(append.context), '{}');
-    _organization text;
+    _actor_id text := left(context ->> 'actor_id', 200);
+    _actor_type text := coalesce(left(context ->> 'actor_type', 200), 'database');
+    _impersonator_id text := left(context ->> 'impersonator_id', 200);
+    _source text := coalesce(left(context ->> 'source', 200), 'sql');
+    _details jsonb := nullif(context -> 'details', '{}');
 begin
-    if _actor_id is null then
-        _details := audit_private.client_details() || _details;
+    if _actor_id is null or jsonb_typeof(_details) <> 'object' or _details ?| audit_private.own_details()
+    then
+        _details := audit_private.context_details(context);
+        if _actor_id is null then
+            _details := audit_private.client_details() || coalesce(_details, '{}');
+        end if;
+        if context is null then
+            _actor_id := session_user;
+        elsif jsonb_typeof(context) <> 'object' then
+            _actor_id := session_user;
+            details := coalesce(details, '{}') || '{"degraded": {"lost": ["context"]}}';
+        end if;
     end if;
-    if append.context is null then
-        _actor_id := session_user;
+    if details is not null then
+        _details := nullif(coalesce(_details, '{}') || details, '{}');
     end if;
-    foreach _organization in array array[append.organization_id]
-        || case when append.former_organization_id <> append.organization_id
-            then array[append.former_organization_id] end
-    loop
-        insert into audit.event (
-            action, result, actor_id, actor_type, impersonator_id, organization_id,
-            target_type, target_id, subject_id, source, captured_from,
-            old_values, new_values, details
-        ) values (
-            append.action, 'success', _actor_id,
-            coalesce(left(append.context ->> 'actor_type', 200), 'database'),
-            left(append.context ->> 'impersonator_id', 200), _organization,
-            append.target_type, append.target_id, append.subject_id,
-            coalesce(left(append.context ->> 'source', 200), 'sql'), append.captured_from,
-            append.old_values, append.new_values,
-            nullif(_details || coalesce(append.details, '{}'), '{}')
-        );
-    end loop;
+    insert into audit.event (
+        action, result, actor_id, actor_type, impersonator_id, organization_id,
+        target_type, target_id, subject_id, source, captured_from,
+        old_values, new_values, details
+    ) values (
+        action, 'success', _actor_id, _actor_type, _impersonator_id, organization_id,
+        target_type, target_id, subject_id, _source, captured_from,
+        old_values, new_values, _details
+    );
+    return null;
 end
 $$;
-comment on function audit_private.append(text, text, text, text, text, text, text, jsonb, jsonb, jsonb,
-    jsonb) is
-    'Writes a captured event, once for each organisation that it tells; for capture functions only';
+comment on function audit_private.append is
+    'Writes a captured event, and returns null, as a trigger does; for capture functions only';
 
 create or replace function audit_private.moved(former text, present text) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return case when moved.former <> moved.present then jsonb_build_object('moved',
     jsonb_build_object('from', moved.former, 'to', moved.present)) end;
-comment on function audit_private.moved(text, text) is
+comment on function audit_private.moved is
     'Details of a change that moves a row to another organisation; else null';
 
 -- A row holds several facts. Each that changed is an event. Columns that belong to none go with the
 -- first fact, unless the row changed its life or its role: that is an event before them.
 create or replace function audit_private.append_facts(
-    facts jsonb,
-    action text,
-    is_change boolean,
-    organization_id text,
-    former_organization_id text,
-    target_type text,
-    target_id text,
-    subject_id text,
-    captured_from text,
-    old_values jsonb,
-    new_values jsonb,
-    details jsonb,
-    context jsonb
+    facts jsonb, action text, is_change boolean, organization_id text,
+    former_organization_id text, target_type text, target_id text, subject_id text,
+    captured_from text, old_values jsonb, new_values jsonb, details jsonb, context jsonb
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -160,6 +144,8 @@ declare
     _fact jsonb;
     _old jsonb;
     _new jsonb;
+    _details jsonb := coalesce(append_facts.details, '{}')
+        || coalesce(audit_private.moved(former_organization_id, organization_id), '{}');
     _is_first boolean := true;
 begin
     select coalesce(jsonb_agg(f order by n), '[]') into _changed
@@ -191,18 +177,22 @@ begin
                     then 'auth.two_factor_disabled'
                 else 'auth.two_factor_enabled'
             end,
-            append_facts.organization_id, append_facts.former_organization_id,
+            organization,
             append_facts.target_type, append_facts.target_id, append_facts.subject_id,
             append_facts.captured_from, _old, _new,
-            case when _is_first then append_facts.details
-                else append_facts.details - '{previous_role,new_role}'::text[] end,
-            append_facts.context);
+            case when _is_first then _details
+                else _details - '{previous_role,new_role}'::text[] end,
+            append_facts.context)
+        from unnest(array[append_facts.organization_id]
+            || case when append_facts.former_organization_id <> append_facts.organization_id
+                then array[append_facts.former_organization_id] end) with ordinality
+            as o (organization, n)
+        order by n;
         _is_first := false;
     end loop;
 end
 $$;
-comment on function audit_private.append_facts(jsonb, text, boolean, text, text, text, text, text, text,
-    jsonb, jsonb, jsonb, jsonb) is
+comment on function audit_private.append_facts is
     'Writes the events of an updated row that has facts, such as e-mail and password of a user, '
     'under their own names';
 
@@ -217,7 +207,7 @@ begin
     end if;
 end
 $$;
-comment on function audit_private.wait_longer() is
+comment on function audit_private.wait_longer is
     'Sets lock_timeout to 2 s where it is shorter, until the block that calls it is rolled back';
 
 -- Advisory locks and prepared statements of the session outlive the block that made them. A
@@ -234,7 +224,7 @@ return array(
         from_sql, parameter_types::oid[], statement)
     from pg_prepared_statements
 );
-comment on function audit_private.held_locks() is
+comment on function audit_private.held_locks is
     'The advisory locks and prepared statements that this session holds';
 
 create or replace function audit_private.turn_lock(lock text, is_taken boolean) returns boolean
@@ -261,7 +251,7 @@ begin
         else pg_advisory_unlock(_first, _second) end;
 end
 $$;
-comment on function audit_private.turn_lock(text, boolean) is
+comment on function audit_private.turn_lock is
     'Takes an advisory lock, or gives it back, once; false if it cannot';
 
 -- Strict: what held nothing down leaves everything as it is.
@@ -299,6 +289,6 @@ begin
     end loop;
 end
 $$;
-comment on function audit_private.release_locks(text[]) is
+comment on function audit_private.release_locks is
     'Gives back the advisory locks that code of the application took, takes again those that it '
     'gave up, drops the statements that it prepared or replaced, and touches no others';

@@ -21,7 +21,8 @@ comment on function audit_private.exactly(anyarray, anyelement) is
 create or replace function audit_private.exactly(value anyenum) returns anyenum
 language sql immutable
 as 'select value';
-comment on function audit_private.exactly(anyenum) is 'The value, which must be one of an enum';
+comment on function audit_private.exactly(anyenum) is
+    'The value, which must be one of an enum';
 
 create or replace function audit_private.typed(type pg_type, value text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -47,7 +48,7 @@ begin
 end;
 end
 $$;
-comment on function audit_private.typed(pg_type, text) is
+comment on function audit_private.typed is
     'Generated expression for a value that must be of the type; null if reading one of that type '
     'may run code of the application';
 
@@ -74,7 +75,7 @@ begin
 end;
 end
 $$;
-comment on function audit_private.typed_json(pg_type, text) is
+comment on function audit_private.typed_json is
     'Generated expression for a typed value as an argument of jsonb_build_object';
 
 create or replace function audit_private.typed_text(type pg_type, value text) returns text
@@ -91,7 +92,7 @@ begin
 end;
 end
 $$;
-comment on function audit_private.typed_text(pg_type, text) is
+comment on function audit_private.typed_text is
     'Generated expression for a typed value as text; null if reading it may run code of the '
     'application';
 
@@ -104,5 +105,5 @@ begin
     'timestamp', 'timestamptz']::regtype[]::oid[]);
 end
 $$;
-comment on function audit_private.is_text(oid) is
+comment on function audit_private.is_text is
     'Whether values of a type, as identifiers, may be long or hold something else';

@@ -42,7 +42,7 @@ begin
 end
 $$;
 -- Definer: writers may not execute what redacts.
-comment on function audit.set_context(text, text, text, text, text, jsonb) is
+comment on function audit.set_context is
     'Says who acts, and from where, until the current transaction ends. While impersonating, '
     'actor_id '
     'is the impersonated user and impersonator_id the administrator. organization_id serves events '
@@ -53,7 +53,8 @@ language sql volatile set search_path = pg_catalog, pg_temp
 as $$
     select set_config('auditdb.context', '', true);
 $$;
-comment on function audit.clear_context() is 'Forgets the context for the rest of the transaction';
+comment on function audit.clear_context is
+    'Forgets the context for the rest of the transaction';
 
 create or replace function audit.current_context() returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -67,4 +68,5 @@ exception when others then
     return null;
 end
 $$;
-comment on function audit.current_context() is 'The context in force, or null';
+comment on function audit.current_context is
+    'The context in force, or null';

@@ -6,7 +6,7 @@
 create or replace function audit_private.open_columns() returns name[]
 language sql immutable set search_path = pg_catalog, pg_temp
 return '{id,occurred_at}'::name[];
-comment on function audit_private.open_columns() is
+comment on function audit_private.open_columns is
     'Columns of the log that keep statistics: they tell how large the log is, and nothing else';
 
 create or replace function audit_private.wrong_columns()
@@ -32,7 +32,7 @@ as $$
     where coalesce(a.attstattarget, -1) <> 0
         and (string_to_array(i.indkey::text, ' '))[a.attnum] = '0';
 $$;
-comment on function audit_private.wrong_columns() is
+comment on function audit_private.wrong_columns is
     'Columns of the log, of its partitions and of indexes on expressions that are not as they are '
     'to be';
 
@@ -49,7 +49,7 @@ begin
     execute format('alter table only %s %s', close_statistics.relation, _actions);
 end
 $$;
-comment on function audit_private.close_statistics(regclass) is
+comment on function audit_private.close_statistics is
     'Keeps ANALYZE from what the columns of one table of the log hold; what it found before stays';
 
 create or replace function audit_private.refuse_dependents() returns void
@@ -78,7 +78,7 @@ begin
     end if;
 end
 $$;
-comment on function audit_private.refuse_dependents() is
+comment on function audit_private.refuse_dependents is
     'Raises if views outside of the schema audit read the log: they are not auditdb''s to drop';
 
 create or replace function audit_private.view_commands(out drop_all text, out create_all text[])
@@ -106,7 +106,7 @@ as $$
     where v.relnamespace = any ('{audit,audit_private}'::regnamespace[]) and v.relkind = 'v'
         and v.relowner = 'audit_owner'::regrole;
 $$;
-comment on function audit_private.view_commands() is
+comment on function audit_private.view_commands is
     'Commands that drop the views of the log, and that make them again as they are, grants included';
 
 create or replace function audit_private.policy_commands(out drop_all text[], out create_all text[])
@@ -125,7 +125,7 @@ as $$
     from pg_policy as p
     where p.polrelid in (select relid from pg_partition_tree('audit.event'));
 $$;
-comment on function audit_private.policy_commands() is
+comment on function audit_private.policy_commands is
     'Commands that drop the policies of the log, and that make them again as they are';
 
 create or replace function audit_private.alter_columns() returns void
@@ -152,7 +152,7 @@ begin
     end if;
 end
 $$;
-comment on function audit_private.alter_columns() is
+comment on function audit_private.alter_columns is
     'Gives the columns of the log and of its partitions their collation, and takes their '
     'statistics';
 
@@ -160,7 +160,7 @@ create or replace function audit_private.is_index_right() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return to_regclass('audit.event_organization_id_idx') is not null
     and not exists (select from audit_private.wrong_columns() where problem like '%bytes');
-comment on function audit_private.is_index_right() is
+comment on function audit_private.is_index_right is
     'Whether the index that pages are read by is that of this release';
 
 -- An index of a month that is over keeps no writer waiting. It says its collations, so that it
@@ -182,7 +182,7 @@ begin
     end loop;
 end
 $$;
-comment on function audit_private.prebuild_indexes() is
+comment on function audit_private.prebuild_indexes is
     'Makes the index of each month that is over, beside the one that is to go';
 
 create or replace function audit_private.join_indexes() returns void
@@ -204,7 +204,7 @@ begin
         on audit.event (organization_id, occurred_at desc, id desc, action, actor_id, target_id);
 end
 $$;
-comment on function audit_private.join_indexes() is
+comment on function audit_private.join_indexes is
     'Makes the index that pages are read by, of those that were made beside it';
 
 create or replace function audit_private.furnish_columns() returns void
@@ -244,7 +244,7 @@ begin
     end loop;
 end
 $$;
-comment on function audit_private.furnish_columns() is
+comment on function audit_private.furnish_columns is
     'Makes the columns of the log, and the index that pages are read by, as they are to be, where '
     'they are not; part of install. Writers wait for as long as the index of this month takes';
 
@@ -253,15 +253,16 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
 declare
-    _changed jsonb;
+    _wrong jsonb;
 begin
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
+    _wrong := (select jsonb_object_agg(concat(relation, ' ', name), problem)
+        from audit_private.wrong_columns());
     perform audit_private.furnish_columns();
-    _changed := audit_private.record_attestation('mend', 'audit.event', '{relation,policy,grant}');
-    perform audit_private.record_own('mended', 'audit.event', _changed -> 'was', _changed -> 'stands');
+    perform audit_private.record_own('mended', 'audit.event', _wrong, null);
 end
 $$;
 -- Definer: the log belongs to audit_owner.
-comment on function audit.mend_columns() is
+comment on function audit.mend_columns is
     'Puts back collations and the absence of statistics; writers and readers wait meanwhile, for '
     'as long as indexes are written anew if it was a collation';

@@ -11,7 +11,8 @@ begin
             hint = 'Only whole months go, by audit.maintain(keep => ...).';
 end
 $$;
-comment on function audit_private.refuse_change() is 'Trigger function: refuses to change or remove events';
+comment on function audit_private.refuse_change is
+    'Trigger function: refuses to change or remove events';
 
 create or replace function audit_private.guard(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -37,7 +38,7 @@ begin
     end if;
 end
 $$;
-comment on function audit_private.guard(regclass) is
+comment on function audit_private.guard is
     'Puts row-level security and the guard against TRUNCATE on the log or on one of its partitions';
 
 create or replace function audit_private.guard_log() returns void
@@ -71,7 +72,9 @@ begin
     end loop;
     -- Or a member of pg_read_all_data could sign tokens, and one of pg_write_all_data map tables
     -- anew.
-    foreach _table in array '{audit_private.signing_key,audit_private.attachment}'::regclass[] loop
+    foreach _table in array '{audit_private.signing_key,audit_private.attachment,'
+        'audit_private.release}'::regclass[]
+    loop
         if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = _table) then
             execute format('alter table %s enable row level security, force row level security',
                 _table);
@@ -79,7 +82,7 @@ begin
     end loop;
 end
 $$;
-comment on function audit_private.guard_log() is
+comment on function audit_private.guard_log is
     'Puts the guards on the log, on each of its partitions, on the attestation, on the starts of '
     'organisations, and on the keys';
 

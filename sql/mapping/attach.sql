@@ -58,7 +58,7 @@ begin
     end if;
 end
 $$;
-comment on function audit_private.refuse_target(regclass, text) is
+comment on function audit_private.refuse_target is
     'Raises if the object cannot be captured, or is not the caller''s to attach';
 
 -- What only audit_owner can do is asked for by an INSERT into audit_private.request. A function of audit_owner
@@ -90,7 +90,7 @@ begin
     return new;
 end
 $$;
-comment on function audit_private.authorize_request() is
+comment on function audit_private.authorize_request is
     'Trigger function: refuses a request of one who does not own the table';
 
 create or replace function audit_private.carry_out_request() returns trigger
@@ -107,7 +107,7 @@ begin
 end
 $$;
 -- Definer: writes to the log's own tables, which the caller cannot.
-comment on function audit_private.carry_out_request() is
+comment on function audit_private.carry_out_request is
     'Trigger function: does what was asked for, and leaves no row';
 
 do $$
@@ -176,7 +176,7 @@ begin
     end if;
 end
 $$;
-comment on function audit_private.store_attachment(regclass, text, jsonb) is
+comment on function audit_private.store_attachment is
     'Resolves what was given to a mapping, checks and stores it, and writes its functions';
 
 create or replace function audit_private.name_actions(kind text, mapping jsonb) returns void
@@ -196,7 +196,8 @@ as $$
         format('All rows of a table of kind %s were removed at once', name_actions.kind)
     on conflict do nothing;
 $$;
-comment on function audit_private.name_actions(text, jsonb) is 'Adds the actions of a kind to the catalogue';
+comment on function audit_private.name_actions is
+    'Adds the actions of a kind to the catalogue';
 
 create or replace function audit_private.grant_capture(id int, verb text, preposition text, role text)
 returns void
@@ -212,7 +213,7 @@ begin
     end loop;
 end
 $$;
-comment on function audit_private.grant_capture(int, text, text, text) is
+comment on function audit_private.grant_capture is
     'Grants or revokes the right to use the capture functions of a table in a trigger';
 
 -- Once the triggers stand, nobody else may put the functions on a table of their own.
@@ -239,7 +240,7 @@ begin
     end if;
 end
 $$;
-comment on function audit_private.close_capture(regclass) is
+comment on function audit_private.close_capture is
     'Takes back the right to use the capture functions of a table in a trigger';
 
 -- Fails while triggers stand, so that it cannot silence a table.
@@ -259,7 +260,7 @@ begin
     for _function in
         select oid::regprocedure from pg_proc
         where pronamespace = any ('{audit,audit_private}'::regnamespace[])
-            and proname ~ format('^(capture|read|organization|admin)_%s(_[a-z]+)?$', _a.id)
+            and proname ~ format('^(capture|fall_back|read|organization|admin)_%s(_[a-z]+)?$', _a.id)
     loop
         execute format('drop function %s', _function);
     end loop;
@@ -267,13 +268,13 @@ begin
         jsonb_build_object('kind', _a.kind, 'mapping', _a.mapping), null);
 end
 $$;
-comment on function audit_private.forget_attachment(regclass) is
+comment on function audit_private.forget_attachment is
     'Removes the mapping and the functions of a table';
 
 create or replace function audit_private.trigger_function(id int, op text) returns regprocedure
 language sql stable set search_path = pg_catalog, pg_temp
 return to_regprocedure(format('audit_private.capture_%s_%s()', id, op));
-comment on function audit_private.trigger_function(int, text) is
+comment on function audit_private.trigger_function is
     'The function that a capture trigger of a table calls';
 
 create or replace function audit_private.create_trigger(relation regclass, id int, op text) returns void
@@ -308,7 +309,7 @@ begin
     end if;
 end
 $$;
-comment on function audit_private.create_trigger(regclass, int, text) is
+comment on function audit_private.create_trigger is
     'Creates a capture trigger, if it is absent, not ENABLE ALWAYS, or calls something else';
 
 create or replace function audit_private.create_triggers(target regclass, id int) returns void
@@ -323,7 +324,7 @@ begin
     where relid <> create_triggers.target;
 end
 $$;
-comment on function audit_private.create_triggers(regclass, int) is
+comment on function audit_private.create_triggers is
     'Creates the capture triggers of a table and of its partitions';
 
 -- Locks no table of the application.
@@ -341,7 +342,7 @@ begin
     perform audit_private.open_lookups(prepare_attach.target);
 end
 $$;
-comment on function audit_private.prepare_attach(regclass, text, jsonb) is
+comment on function audit_private.prepare_attach is
     'All of attaching but the triggers: checks and stores the mapping, writes the functions';
 
 create or replace function audit_private.attach_given(target regclass, kind text, given jsonb) returns void
@@ -365,7 +366,7 @@ begin
     perform audit.attest(attach_given.target);
 end
 $$;
-comment on function audit_private.attach_given(regclass, text, jsonb) is
+comment on function audit_private.attach_given is
     'Attaches a table with options in an object; the part that serves attach and re-attach';
 
 create or replace function audit.attach(
@@ -396,8 +397,7 @@ begin
     )));
 end
 $$;
-comment on function audit.attach(regclass, text, text, text, text, text, text, text, text, text[],
-    text[], text, text, text) is
+comment on function audit.attach is
     'Captures every change of a table from now on, or changes how its rows map to events. Each '
     'option '
     'is a column or an SQL expression over the row r; ignore and redact are names of columns. '
@@ -409,7 +409,7 @@ language sql volatile set search_path = pg_catalog, pg_temp
 as $$
     insert into audit_private.request (verb, target) values ('detach', forget.target);
 $$;
-comment on function audit_private.forget(regclass) is
+comment on function audit_private.forget is
     'Removes the mapping of a table that is gone, or whose triggers are';
 
 -- What attaching opened, as far as no other mapping reads it and the caller may take it back.
@@ -450,7 +450,7 @@ begin
     end loop;
 end
 $$;
-comment on function audit_private.close_lookups(regclass) is
+comment on function audit_private.close_lookups is
     'Takes from audit_mapper what it read for the mapping of a table alone';
 
 create or replace function audit.detach(target regclass) returns void
@@ -474,5 +474,5 @@ begin
     perform audit.attest(detach.target);
 end
 $$;
-comment on function audit.detach(regclass) is
+comment on function audit.detach is
     'Ends the capture of a table. What was captured stays; that it ended is itself an event';

@@ -13,7 +13,7 @@ return (
     order by rank, attnum
     limit 1
 );
-comment on function audit_private.column_like(regclass, text[]) is
+comment on function audit_private.column_like is
     'First column whose name, in lower case without underscores, matches a pattern; patterns rank';
 
 create or replace function audit_private.over_row(target regclass, expression text) returns text
@@ -31,7 +31,7 @@ return (
         nullif(btrim(over_row.expression), '')
     )
 );
-comment on function audit_private.over_row(regclass, text) is
+comment on function audit_private.over_row is
     'An option as an expression over the row r: a column name becomes r.<column>';
 
 -- As the session's settings would have it, one value could have several names.
@@ -50,7 +50,7 @@ begin
 end;
 end
 $$;
-comment on function audit_private.key_form(oid, text) is
+comment on function audit_private.key_form is
     'Expression that names a value of a type the same way whatever the settings of the session';
 
 -- An identifier reads the same whatever the session's settings are.
@@ -68,10 +68,11 @@ begin
     ), _expression);
 end
 $$;
-comment on function audit_private.name_of(regclass, text) is
+comment on function audit_private.name_of is
     'An option that names something, as an expression over the row r';
 
-create or replace function audit_private.key_columns(target regclass) returns text[]
+create or replace function audit_private.key_columns(target regclass, kind text default null)
+returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -86,7 +87,15 @@ begin
             and (indisprimary or not exists (
                 select from pg_attribute
                 where attrelid = indrelid and attnum = any(indkey) and not attnotnull))
-        order by indisprimary desc, indexrelid
+        -- A secret tells rows apart only where nothing else does.
+        order by count(*) over () > 1 and exists (
+            select from pg_attribute
+            where attrelid = indrelid and attnum = any(indkey)
+                and attname = any (audit_private.secret_columns(key_columns.target, coalesce(
+                    key_columns.kind,
+                    (select a.kind from audit_private.attachment as a where a.target = key_columns.target),
+                    '')))
+        ), indisprimary desc, indexrelid
         limit 1
     ) as best
         cross join unnest(best.indkey) with ordinality as k (attnum, n)
@@ -95,10 +104,11 @@ begin
 );
 end
 $$;
-comment on function audit_private.key_columns(regclass) is
-    'Columns of the primary key, else of the first unique key without nulls, else null';
+comment on function audit_private.key_columns is
+    'Columns of the primary key, else of the first unique key without nulls, else null; of one '
+    'that is no secret if there is one';
 
-create or replace function audit_private.key_of(target regclass) returns text
+create or replace function audit_private.key_of(target regclass, kind text default null) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -109,129 +119,14 @@ begin
         when 1 then min(form)
         else 'concat_ws('','', ' || string_agg(format('(%s)::text', form), ', ' order by n) || ')'
     end
-    from unnest(audit_private.key_columns(key_of.target)) with ordinality as k (name, n)
+    from unnest(audit_private.key_columns(key_of.target, key_of.kind)) with ordinality as k (name, n)
         join pg_attribute on attrelid = key_of.target and attname = name
         cross join audit_private.key_form(atttypid, format('r.%I', name)) as f (form)
 );
 end
 $$;
-comment on function audit_private.key_of(regclass) is
+comment on function audit_private.key_of is
     'Expression for the primary key, else the first unique key without nulls, else null';
-
-create or replace function audit_private.user_facts(target regclass, given jsonb) returns jsonb
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-declare
-    _email text := coalesce(user_facts.given ->> 'email',
-        audit_private.column_like(user_facts.target, 'email', '(primary|user|login)?email(address)?'));
-    _password text := coalesce(user_facts.given ->> 'password', audit_private.column_like(user_facts.target,
-        '(hashed|encrypted)?password(hash|digest|encrypted)?', '.*passw.*hash.*', 'passwd'));
-    _two_factor text := user_facts.given ->> 'two_factor';
-    _facts jsonb := '[]';
-    _name text;
-    _column text;
-begin
-    if _two_factor is null then
-        select attname into _two_factor
-        from pg_attribute
-        where attrelid = user_facts.target and attnum > 0 and not attisdropped
-            and lower(replace(attname, '_',
-                '')) ~ '(twofactor|2fa|mfa|totp|twostep)|^otp|otp(enabled|required|active)?$'
-            and (atttypid = 'boolean'::regtype
-                or atttypid in ('timestamptz'::regtype, 'timestamp'::regtype)
-                    and attname ~* '(enabled|confirmed|activated|verified)')
-        order by atttypid = 'boolean'::regtype desc, attname ~* '(enabled|active)' desc, attnum
-        limit 1;
-    end if;
-    foreach _name in array array['email', 'password', 'two_factor'] loop
-        _column := case _name when 'email' then _email when 'password' then _password
-            else _two_factor end;
-        continue when _column is null;
-        if _name = 'two_factor' and user_facts.given -> 'redact' ? _column then
-            raise exception 'option "redact" names column "%", which says whether two-factor is on',
-                    _column
-                using errcode = 'invalid_parameter_value',
-                    hint = 'Leave it readable; secrets and backup codes are redacted by name.';
-        end if;
-        select attname into strict _column
-        from pg_attribute
-        where attrelid = user_facts.target and attnum > 0 and not attisdropped
-            and _column in (attname, quote_ident(attname), '"' || attname || '"');
-        _facts := _facts || jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
-            'column', _column,
-            'action', case _name when 'email' then 'auth.email_changed'
-                when 'password' then 'auth.password_changed' end,
-            'columns', case when _name <> 'two_factor' then jsonb_build_array(_column) else (
-                -- The secret and the backup codes come and go with the flag.
-                select jsonb_agg(attname order by attnum)
-                from pg_attribute
-                where attrelid = user_facts.target and attnum > 0 and not attisdropped
-                    and (attname = _column or lower(replace(attname, '_', ''))
-                        ~ '(twofactor|2fa|mfa|totp|twostep|(backup|recovery|scratch)codes?)'
-                            '|^otp|otp$')
-            ) end
-        )));
-    end loop;
-    return _facts;
-exception when no_data_found then
-    raise exception 'option "%" names column "%", which % does not have',
-            _name, user_facts.given ->> _name, user_facts.target
-        using errcode = 'undefined_column',
-            hint = 'email, password and two_factor each take the name of a column.';
-end
-$$;
-comment on function audit_private.user_facts(regclass, jsonb) is
-    'The facts in a user''s row that have events of their own: e-mail, password, two-factor';
-
-create or replace function audit_private.default_alive(target regclass) returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-declare
-    _column text;
-begin
-    _column := audit_private.column_like(default_alive.target,
-        '(deleted|removed|revoked|discarded|archived|deactivated)(at|on|date)');
-    if _column is not null then
-        return format('r.%I is null', _column);
-    end if;
-    select attname into _column
-    from pg_attribute
-    where attrelid = default_alive.target and attnum > 0 and not attisdropped
-        and attgenerated <> 'v' and atttypid = 'boolean'::regtype
-        and lower(replace(attname, '_', '')) ~ '^(is)?(deleted|removed|revoked|discarded)$'
-    order by attnum limit 1;
-    if _column is not null then
-        return format('r.%I is not true', _column);
-    end if;
-    return null;
-end
-$$;
-comment on function audit_private.default_alive(regclass) is
-    'Expression for rows that a soft delete has not ended, or null where rows are deleted for real';
-
-create or replace function audit_private.default_admin(target regclass, role text) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select 'lower(' || default_admin.role || '::text) in (''admin'', ''owner'')'
-        || coalesce(string_agg(' and ' || format(case
-            when atttypid = 'boolean'::regtype then case
-                when name ~ '^(is)?(accepted|confirmed|approved|active|enabled)$'
-                    then 'r.%I is true'
-                when name ~ '^(is)?(pending|invited|disabled|suspended|blocked|banned)$'
-                    then 'r.%I is not true' end
-            when atttypid in ('timestamptz'::regtype, 'timestamp'::regtype) then case
-                when name ~ '^(invitation|invite)?(accepted|confirmed|joined)(at|on)$'
-                    then 'r.%I is not null'
-                when name ~ '^(disabled|suspended|blocked|banned)(at|on)$' then 'r.%I is null' end
-            when name ~ '^(membership|member|invitation|invite)?(status|state)$'
-                then 'lower(r.%I::text) in (''active'', ''accepted'', ''confirmed'', ''approved'', '
-                    '''enabled'', ''joined'')'
-        end, attname), '' order by attnum), '')
-    from pg_attribute cross join lower(replace(attname, '_', '')) as name
-    where attrelid = default_admin.target and attnum > 0 and not attisdropped
-);
-comment on function audit_private.default_admin(regclass, text) is
-    'Expression for the admins among members: by their role, not while merely invited or suspended';
 
 -- Only a table of the same owner: another's mapping is another's text.
 create or replace function audit_private.parent_organization(target regclass, kind text, parent text)
@@ -254,5 +149,5 @@ return (
     ) desc, a.id
     limit 1
 );
-comment on function audit_private.parent_organization(regclass, text, text) is
+comment on function audit_private.parent_organization is
     'Expression for the organisation of a child row, taken from the mapping of its parent''s table';

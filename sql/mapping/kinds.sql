@@ -18,25 +18,28 @@ begin
     return _kind;
 end
 $$;
-comment on function audit_private.kind_of(text) is 'A kind, defined or not';
+comment on function audit_private.kind_of is
+    'A kind, defined or not';
 
 create or replace function audit_private.default_verbs(name text) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return jsonb_build_object('created', default_verbs.name || '.created',
     'updated', default_verbs.name || '.updated', 'deleted', default_verbs.name || '.deleted');
-comment on function audit_private.default_verbs(text) is 'The actions of a kind that names none';
+comment on function audit_private.default_verbs is
+    'The actions of a kind that names none';
 
 create or replace function audit_private.default_options() returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
 return '{organization,target_id,subject,alive,parent,ignore,redact}'::text[];
-comment on function audit_private.default_options() is 'The options of a kind that names none';
+comment on function audit_private.default_options is
+    'The options of a kind that names none';
 
 create or replace function audit_private.verbs_of(kind audit.kind) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return jsonb_strip_nulls(jsonb_build_object('born', verbs_of.kind.verbs -> 'created',
     'died', verbs_of.kind.verbs -> 'deleted', 'changed', verbs_of.kind.verbs -> 'updated',
     'role_changed', verbs_of.kind.verbs -> 'role_changed'));
-comment on function audit_private.verbs_of(audit.kind) is
+comment on function audit_private.verbs_of is
     'The actions of a kind as a mapping names them: when a row is born, dies, changes, or changes '
     'its role';
 
@@ -49,14 +52,14 @@ return (
         join pg_attribute on attrelid = facts_of.target and attname = key and attnum > 0
             and not attisdropped and attgenerated <> 'v'
 );
-comment on function audit_private.facts_of(audit.kind, regclass) is
+comment on function audit_private.facts_of is
     'The facts of a kind that a table has a column for';
 
 create or replace function audit_private.is_action(action text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return coalesce(is_action.action ~ '^[a-z][a-z0-9_]*[.][a-z][a-z0-9_]*$'
     and length(is_action.action) <= 200 and split_part(is_action.action, '.', 1) <> 'audit', false);
-comment on function audit_private.is_action(text) is
+comment on function audit_private.is_action is
     'Whether a text is an action that events may have which are not the log''s own';
 
 create or replace function audit_private.check_kind(kind audit.kind) returns void
@@ -109,7 +112,8 @@ begin
     end if;
 end
 $$;
-comment on function audit_private.check_kind(audit.kind) is 'Raises if a kind is invalid';
+comment on function audit_private.check_kind is
+    'Raises if a kind is invalid';
 
 create or replace function audit_private.check_kind_name(name text) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp
@@ -125,7 +129,8 @@ begin
     end if;
 end
 $$;
-comment on function audit_private.check_kind_name(text) is 'Raises if a word cannot name a kind';
+comment on function audit_private.check_kind_name is
+    'Raises if a word cannot name a kind';
 
 create or replace function audit.define_kind(
     name text,
@@ -167,7 +172,7 @@ begin
 end
 $$;
 -- Definer: operators hold no privilege to write the table.
-comment on function audit.define_kind(text, text, jsonb, jsonb, text, text, text[]) is
+comment on function audit.define_kind is
     'Defines a kind of the application''s own: what its rows are called in events. Tables that are '
     'attached as it are so once more by audit.reattach(). It is an event';
 

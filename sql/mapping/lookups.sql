@@ -17,7 +17,7 @@ begin
     );
 end
 $$;
-comment on function audit_private.probe(regclass, text, text, text, text) is
+comment on function audit_private.probe is
     'Creates a temporary function over a row, which is never called';
 
 -- An expression is one by construction. As a quoted body it closes no quote. Whatever text is valid
@@ -76,7 +76,7 @@ begin
         and typnamespace <> 'pg_catalog'::regnamespace and typrelid <> target;
 end
 $$;
-comment on function audit_private.parse_expression(regclass, text, text) is
+comment on function audit_private.parse_expression is
     'What an expression is made of: its parse tree, the columns of tables that it reads, the '
     'functions of the application that it calls, and whether it meets types that may run code; '
     'raises if it is not one expression';
@@ -111,7 +111,7 @@ begin
 end
 $$;
 -- Definer: whatever evaluates text of the application runs as audit_mapper.
-comment on function audit_private.examine(regclass, text, text) is
+comment on function audit_private.examine is
     'Parses a mapping expression without executing it: what it is made of, or why it is none';
 
 -- Volatile functions of PostgreSQL act (locks, sequences, settings, queries in text), and some
@@ -125,7 +125,7 @@ return (
     where pronamespace = 'pg_catalog'::regnamespace
         and (provolatile = 'v' or proname ~ '_to_xml')
 );
-comment on function audit_private.forbidden_function(text) is
+comment on function audit_private.forbidden_function is
     'A function of PostgreSQL that no mapping may call, or null';
 
 create or replace function audit_private.forbidden_relation(tree text) returns regclass
@@ -137,7 +137,7 @@ return (
         'pg_toast'::regnamespace, coalesce(to_regnamespace('information_schema'), 0))
         or c.relpersistence = 't'
 );
-comment on function audit_private.forbidden_relation(text) is
+comment on function audit_private.forbidden_relation is
     'A table of the log or of the system that an expression reads, or null';
 
 create or replace function audit_private.unreadable(reads jsonb, reader regrole) returns text
@@ -148,7 +148,7 @@ return (
         cross join jsonb_array_elements_text(r.value) as c (name)
     where not has_column_privilege(reader, r.key::regclass, c.name, 'select')
 );
-comment on function audit_private.unreadable(jsonb, regrole) is
+comment on function audit_private.unreadable is
     'What a role may not read of the columns that an expression reads, or null';
 
 -- PostgreSQL only says that it knows no r.
@@ -161,7 +161,7 @@ return (
     where m[1] not in (select format('r.%I', name) from audit_private.own_columns(target))
         and not strpos(missing_column.expression, '''') > 0
 );
-comment on function audit_private.missing_column(regclass, text) is
+comment on function audit_private.missing_column is
     'A column of r that an expression names and the table does not have, or null';
 
 -- The parser notes from which column each output of a SELECT comes, if it is no more than a column.
@@ -185,7 +185,7 @@ return (
         -- Computed: the expression itself is one such output.
         or (select count(*) from output where relation = 0) > 1)
 );
-comment on function audit_private.shows_secret_of(text, jsonb) is
+comment on function audit_private.shows_secret_of is
     'Whether an expression that looks up a secret may return it, and not only compare with it';
 
 create or replace function audit_private.check_expression(target regclass, name text, expression text)
@@ -252,7 +252,7 @@ begin
             > regexp_count(_found.tree, '\{FIELDSELECT :arg \{PARAM :paramkind 0'));
 end
 $$;
-comment on function audit_private.check_expression(regclass, text, text) is
+comment on function audit_private.check_expression is
     'Raises if an option is not one expression that reads what the owner of the table may read';
 
 -- Of a mapping: each expression that was not made here, or reads more than the row.
@@ -319,7 +319,7 @@ begin
         jsonb_build_object('reads', _all, 'inputs', case when not _takes_row then _inputs end)));
 end
 $$;
-comment on function audit_private.check_mapping(regclass, jsonb) is
+comment on function audit_private.check_mapping is
     'A mapping, its expressions checked, with what they read and whether they run foreign code';
 
 create or replace function audit_private.columns_named(target regclass, mapping jsonb) returns jsonb
@@ -330,7 +330,7 @@ return (
         join audit_private.own_columns(target) on strpos(value, format('r.%I', name)) > 0
     where key in ('organization', 'subject', 'role', 'alive', 'admin')
 );
-comment on function audit_private.columns_named(regclass, jsonb) is
+comment on function audit_private.columns_named is
     'The columns of a table that its rule for admins names';
 
 -- From here on with the rights of the caller, and never more than the table's owner has.
@@ -356,7 +356,7 @@ begin
     end loop;
 end
 $$;
-comment on function audit_private.open_schemas(regclass, jsonb) is
+comment on function audit_private.open_schemas is
     'Lets audit_mapper look up names in the schemas that a mapping may mean';
 
 create or replace function audit_private.open_lookups(target regclass) returns void
@@ -377,7 +377,7 @@ begin
     end loop;
 end
 $$;
-comment on function audit_private.open_lookups(regclass) is
+comment on function audit_private.open_lookups is
     'Lets audit_mapper read the columns that a mapping reads';
 
 create or replace function audit_private.open_lookup(relation regclass, columns text[], owner oid)
@@ -428,5 +428,5 @@ begin
     end if;
 end
 $$;
-comment on function audit_private.open_lookup(regclass, text[], oid) is
+comment on function audit_private.open_lookup is
     'Lets audit_mapper read columns of a table, as far as the owner of the attached table may';

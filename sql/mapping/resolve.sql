@@ -1,6 +1,30 @@
 -- Mapping: from the options of audit.attach, and the shape of the table where they are silent,
 -- to one SQL expression over the row r for each thing that an event says.
 
+-- PostgreSQL computes them when they are read: to a trigger they are null.
+create or replace function audit_private.check_generated(target regclass, given jsonb) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _option text;
+    _column text;
+begin
+    select key, attname into _option, _column
+    from jsonb_each_text(check_generated.given)
+        join pg_attribute on attrelid = check_generated.target and attgenerated = 'v'
+            and audit_private.over_row(check_generated.target, value) = 'r.' || quote_ident(attname)
+    where key <> 'admin' limit 1;
+    if found then
+        raise exception 'option "%" names column "%" of %, which is computed when it is read',
+                _option, _column, check_generated.target
+            using errcode = 'invalid_parameter_value',
+                hint = 'Say what it is computed from, as an expression over the row r.';
+    end if;
+end
+$$;
+comment on function audit_private.check_generated is
+    'Refuses an option that names a column which no trigger sees';
+
 create or replace function audit_private.check_options(target regclass, kind text, given jsonb) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -10,18 +34,7 @@ declare
     _options text[] := (audit_private.kind_of(check_options.kind)).options;
 begin
     perform audit_private.check_kind_name(check_options.kind);
-    -- PostgreSQL computes them when they are read: to a trigger they are null.
-    select key, attname into _option, _column
-    from jsonb_each_text(check_options.given)
-        join pg_attribute on attrelid = check_options.target and attgenerated = 'v'
-            and audit_private.over_row(check_options.target, value) = 'r.' || quote_ident(attname)
-    where key <> 'admin' limit 1;
-    if found then
-        raise exception 'option "%" names column "%" of %, which is computed when it is read',
-                _option, _column, check_options.target
-            using errcode = 'invalid_parameter_value',
-                hint = 'Say what it is computed from, as an expression over the row r.';
-    end if;
+    perform audit_private.check_generated(target, given);
     for _option in select jsonb_object_keys(check_options.given) loop
         if _option <> all (_options) then
             raise exception 'kind "%" has no option "%"', check_options.kind, _option
@@ -39,110 +52,341 @@ begin
                 raise exception 'option "%" names column "%", which % does not have',
                         _option, _column, check_options.target
                     using errcode = 'undefined_column',
-                        hint = 'Name a column of the table, without quotes; redact => ''{-note}'' shows one '
-                        'that is redacted by default.';
+                        hint = 'Name a column of the table, without quotes; redact => ''{-note}'' '
+                            'shows one that is redacted by default.';
             end if;
         end loop;
     end loop;
 end
 $$;
-comment on function audit_private.check_options(regclass, text, jsonb) is
+comment on function audit_private.check_options is
     'Refuses an invalid kind or option';
+
+-- Where a row is part of another one, that one's mapping says what is not given.
+create or replace function audit_private.given_parts(target regclass, kind text, given jsonb) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _parts jsonb := jsonb_strip_nulls(jsonb_build_object(
+        'parent', audit_private.name_of(target, given ->> 'parent'),
+        'organization', audit_private.name_of(target, given ->> 'organization'),
+        'subject', audit_private.name_of(target, given ->> 'subject'),
+        'target_id', audit_private.name_of(target, given ->> 'target_id'),
+        'role', audit_private.over_row(target, given ->> 'role'),
+        'alive', audit_private.over_row(target, given ->> 'alive'),
+        'admin', audit_private.over_row(target, given ->> 'admin')));
+    _link record;
+begin
+    select * into _link from audit_private.parent_link(target, kind) as l
+    where case when given ? 'parent'
+            then cardinality(l.here) = 1 and _parts ->> 'parent' = format('r.%I', l.here[1])
+            -- Whose own place was given, stands for itself.
+            else not given ?| '{organization,target_id,subject,role,admin}' end;
+    if _link is not null then
+        _parts := jsonb_strip_nulls(jsonb_build_object(
+            'parent', audit_private.lookup(_link.relation, _link.here, _link.there,
+                coalesce(_link.mapping ->> 'parent', _link.mapping ->> 'target_id')),
+            'organization', audit_private.lookup(_link.relation, _link.here, _link.there,
+                _link.mapping ->> 'organization'),
+            'subject', case when kind = 'membership' then audit_private.lookup(_link.relation, _link.here,
+                _link.there, _link.mapping ->> 'subject') end)) || _parts;
+    end if;
+    return _parts;
+end
+$$;
+comment on function audit_private.given_parts is
+    'Options as expressions over the row r, completed by the mapping of the row''s parent';
+
+create or replace function audit_private.default_organization(target regclass, kind text, parent text)
+returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _way record;
+    _found text := case when parent is not null
+        then audit_private.parent_organization(target, kind, parent) end;
+begin
+    if _found is not null then
+        return _found;
+    elsif parent is not null and exists (
+        select from audit_private.attachment as a
+        where a.kind = default_organization.kind and a.target <> default_organization.target
+            and not a.mapping ? 'parent'
+    ) then
+        raise exception 'the tables attached as % belong to another role than %', kind, target
+            using errcode = 'insufficient_privilege',
+                hint = 'A mapping is nobody else''s to use. Say the organisation yourself: '
+                    'organization => ''select ... where ... = r....''.';
+    elsif kind = 'organization' then
+        return audit_private.own_key(target);
+    end if;
+    select * into _way from audit_private.organization_way(target, '{}', kind) as w;
+    return coalesce(audit_private.first_of(array[_way.way, case
+        when _way.is_sure or kind in ('membership', 'admin') then null
+        when kind = 'user' then audit_private.first_membership(target)
+        else audit_private.user_organization(target) end]), audit_private.named_organization(target, false));
+end
+$$;
+comment on function audit_private.default_organization is
+    'The organisation of a row: its parent''s, else its own, else that of its user';
+
+create or replace function audit_private.own_key(target regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    -- A team that has a parent is a part of it.
+    select coalesce('coalesce(r.' || quote_ident(min(l.here[1])) || ', ' || key || ')', key)
+    from audit_private.key_of(target, 'organization') as key
+        left join audit_private.links_of(target) as l on l.relation = target and cardinality(l.here) = 1
+            and l.there = audit_private.key_columns(target, 'organization')
+            and lower(target::text) ~ (audit_private.words('nested') || 's?"?$')
+    group by key
+);
+comment on function audit_private.own_key is
+    'The organisation that a row of the table of organisations is, or is a part of';
+
+create or replace function audit_private.default_subject(target regclass, kind text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _subject text := audit_private.name_of(target, audit_private.user_column(target));
+begin
+    if _subject is null and kind = 'membership' then
+        -- A member of a team may be a member of the organisation first.
+        select audit_private.lookup(l.relation, l.here, l.there, a.mapping ->> 'subject') into _subject
+        from audit_private.links_of(target) as l join audit_private.attachment as a on a.target = l.relation
+        where a.kind = 'membership' and l.relation <> default_subject.target
+        order by a.id limit 1;
+    end if;
+    return _subject;
+end
+$$;
+comment on function audit_private.default_subject is
+    'The user whom a row is about, by a column, else that of the member whom it refers to';
+
+create or replace function audit_private.default_role(
+    target regclass,
+    kind text,
+    out value text,
+    out admin text
+)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _more record;
+    _column text := audit_private.column_like(target, 'role(name|id)');
+begin
+    select r.value, r.admin into value, admin from audit_private.role_of(target) as r;
+    if value is null then
+        select r.value, r.admin into value, admin from audit_private.linked_role(target, false) as r;
+    end if;
+    if value is null and _column is not null then
+        value := 'r.' || quote_ident(_column);
+        admin := audit_private.any_admin(value);
+    end if;
+    if kind = 'membership' then
+        select * into _more from audit_private.carried_role(target, value is not null);
+        value := coalesce(value, _more.value);
+        admin := concat_ws(' or ', admin, _more.admin);
+    end if;
+end
+$$;
+comment on function audit_private.default_role is
+    'The role of a member, wherever it is, and whether it makes an admin';
+
+create or replace function audit_private.with_role(
+    target regclass,
+    kind text,
+    given jsonb,
+    parts jsonb
+) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _role record;
+begin
+    if kind = 'admin' then
+        return parts || '{"admin": "true"}';
+    elsif kind = 'membership' and parts ? 'parent' then
+        select * into _role from audit_private.given_role(target);
+        return jsonb_strip_nulls(jsonb_build_object('role', _role.value)) || parts;
+    elsif kind = 'membership'
+        or kind = 'user' and not parts ?| '{admin,role}' and audit_private.is_membership(target, parts)
+    then
+        select * into _role from audit_private.default_role(target, kind);
+        return jsonb_strip_nulls(jsonb_build_object(
+            'role', _role.value,
+            'admin', audit_private.default_admin(target,
+                case when parts ? 'role' then audit_private.any_admin('(' || (parts ->> 'role') || ')')
+                    else _role.admin end,
+                parts, given ? 'organization'))) || parts;
+    end if;
+    return parts;
+end
+$$;
+comment on function audit_private.with_role is
+    'Parts of a mapping, completed by the role of a row and whether it makes an admin';
+
+-- Where no table of memberships could say who may read.
+create or replace function audit_private.is_membership(target regclass, parts jsonb) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return (audit_private.role_of(target)).value is not null
+    and (audit_private.own_organization(target, '{}')).way = parts ->> 'organization'
+    and not exists (
+        select from audit_private.attachment as a
+        where a.kind = 'membership' and audit_private.have_one_owner(a.target, is_membership.target))
+    and not exists (
+        select from pg_constraint as u join pg_constraint as o on o.conrelid = u.conrelid
+            join audit_private.links_of(is_membership.target) as l
+                on l.relation = o.confrelid
+        where u.contype = 'f' and o.contype = 'f' and u.confrelid = is_membership.target
+            and o.conrelid <> o.confrelid);
+comment on function audit_private.is_membership is
+    'Whether a user''s row is the only thing that says their organisation and role in it';
+
+create or replace function audit_private.default_admin(
+    target regclass,
+    roles text,
+    parts jsonb,
+    is_given boolean
+) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _organization text := parts ->> 'organization';
+    _conditions text := concat_ws(' and ', case when roles like '% or %' then '(' || roles || ')'
+        else nullif(roles, '') end, case when roles <> '' then audit_private.accepted(target) end);
+    _owner text := audit_private.named_owner(target, parts ->> 'subject');
+    _group text;
+begin
+    -- Members of a part of an organisation are no admins of the organisation.
+    if _organization like '(select%' and not is_given then
+        select format('r.%I', l.here[1]) into _group
+        from audit_private.links_of(target) as l join audit_private.attachment as a on a.target = l.relation
+        where a.kind = 'organization' order by l.here limit 1;
+        _conditions := case when _group is not null then concat_ws(' and ', nullif(_conditions, ''),
+            format('(%s)::text = %s::text', _organization, _group)) else 'false' end;
+    elsif _owner is not null then
+        _conditions := concat_ws(' or ', '(' || nullif(_conditions, '') || ')', _owner);
+    end if;
+    return coalesce(nullif(_conditions, ''), 'false');
+end
+$$;
+comment on function audit_private.default_admin is
+    'Expression for the admins among members: by their role, not while merely invited or suspended';
+
+create or replace function audit_private.default_ignore(target regclass, kind text, parts jsonb)
+returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select jsonb_agg(attname order by attnum)
+    from audit_private.columns_of(default_ignore.target)
+        join pg_class as c on c.oid = default_ignore.target
+    where flat ~ ('^' || audit_private.words('touched') || '$')
+        -- How many rows of another table there are.
+        or category = 'N' and flat ~ '.count$' and exists (
+            select from pg_class as other
+            where other.relnamespace = c.relnamespace and other.relkind in ('r', 'p')
+                and audit_private.is_named_as(left(flat, -5) || 'id', other.oid))
+        -- A change of anything but the password is no change of the password.
+        or kind = 'password' and attname <> all (audit_private.secret_columns(target, kind))
+            and format('r.%I', attname) is distinct from parts ->> 'subject'
+            and attname <> all (coalesce(audit_private.key_columns(target, kind), '{}'))
+);
+comment on function audit_private.default_ignore is
+    'Columns whose change alone is no event: touch times, last uses, counters';
+
+create or replace function audit_private.redacted_columns(target regclass, kind text, given jsonb)
+returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select jsonb_agg(attname order by attnum)
+    from pg_attribute cross join audit_private.secret_columns(target, kind) as secrets
+    where attrelid = target and attnum > 0 and not attisdropped
+        and (given -> 'redact' ? attname or attname = any (secrets)
+            and not coalesce(given -> 'redact' ? ('-' || attname), false))
+);
+comment on function audit_private.redacted_columns(regclass, text, jsonb) is
+    'Columns that are recorded as changed and never with a value';
 
 create or replace function audit_private.resolve_mapping(target regclass, kind text, given jsonb)
 returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _mapping jsonb := '{}';
-    _kind audit.kind := audit_private.kind_of(resolve_mapping.kind);
-    _organization text := audit_private.name_of(target, given ->> 'organization');
-    _subject text := audit_private.name_of(target, given ->> 'subject');
-    _role text := audit_private.over_row(target, given ->> 'role');
-    _alive text := coalesce(audit_private.over_row(target, given ->> 'alive'), audit_private.default_alive(target));
-    _parent text := audit_private.name_of(target, given ->> 'parent');
-    _key text := audit_private.key_of(target);
-    _secrets text[] := audit_private.secret_columns(target, kind);
+    _kind audit.kind := audit_private.kind_of(kind);
+    _parts jsonb;
+    _key text := audit_private.key_of(target, kind);
 begin
     perform audit_private.check_options(target, kind, given);
-
-    -- A child belongs where its parent does, whatever its own columns are called.
-    if _organization is null and _parent is not null then
-        _organization := audit_private.parent_organization(target, kind, _parent);
-        if _organization is null and exists (
-            select from audit_private.attachment as a join pg_class as c on c.oid = a.target
-            where a.kind = resolve_mapping.kind and a.target <> resolve_mapping.target
-                and not a.mapping ? 'parent'
-        ) then
-            raise exception 'the tables attached as % belong to another role than %', kind, target
-                using errcode = 'insufficient_privilege',
-                    hint = 'A mapping is nobody else''s to use. Say the organisation yourself: '
-                        'organization => ''select ... where ... = r....''.';
-        end if;
+    _parts := audit_private.given_parts(target, kind, given);
+    if not _parts ? 'organization' then
+        _parts := _parts || jsonb_strip_nulls(jsonb_build_object('organization',
+            case when kind = 'organization' and given ? 'target_id' then _parts ->> 'target_id'
+            else audit_private.default_organization(target, kind, _parts ->> 'parent') end));
     end if;
-    if kind = 'organization' then
-        _organization := coalesce(_organization, audit_private.name_of(target, given ->> 'target_id'), _key);
-    end if;
-    _organization := coalesce(_organization, audit_private.name_of(target, audit_private.column_like(target,
-        '(organi[sz]ation|org)id', '(tenant|workspace|company|account|customer|team)id')));
     if _kind.subject is distinct from 'row' then
-        _subject := coalesce(_subject, audit_private.name_of(target, audit_private.column_like(target,
-            '(user|owner|ownerusr|owneruser)id', '(member|person|profile|account)id',
-            'created(by|byid|byuserid)')));
+        _parts := jsonb_strip_nulls(
+            jsonb_build_object('subject', audit_private.default_subject(target, kind))) || _parts;
     end if;
-    if kind = 'membership' then
-        _role := coalesce(_role, 'r.' || quote_ident(audit_private.column_like(target,
-            'role', '(membership|member|organi[sz]ation|org|team|user)role(name)?',
-                'role(name|id)')));
+    _parts := audit_private.with_role(target, kind, given, _parts);
+    _parts := jsonb_strip_nulls(jsonb_build_object(
+        'alive', audit_private.default_alive(target, kind),
+        'target_id', coalesce(_parts ->> 'parent',
+            case when _kind.target = 'subject' then _parts ->> 'subject' end, _key))) || _parts;
+    if _parts ? 'admin' and not (_parts ? 'organization'
+        and (_parts ? 'subject' or _kind.subject = 'row'))
+    then
+        raise exception '% has no column that tells the % of a %', target,
+                case when not _parts ? 'organization' then 'organisation' else 'user' end, kind
+            using errcode = 'invalid_parameter_value',
+                hint = format('Say it: %s => ''a column or an expression over the row r''; or '
+                    'attach what it refers to first, in the order of auditdb detect.',
+                    case when not _parts ? 'organization' then 'organization' else 'subject' end);
     end if;
+    return audit_private.finish_mapping(target, kind, given, _parts);
+end
+$$;
+comment on function audit_private.resolve_mapping is
+    'The mapping in force for a table: what was given, completed from its columns and keys';
 
-    _mapping := jsonb_build_object(
+create or replace function audit_private.mapped_verbs(kind text, parts jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return audit_private.verbs_of(audit_private.kind_of(kind)) || case
+    -- A row that gives a member a role: that it comes or goes changes the member's role.
+    when kind = 'membership' and parts ? 'parent' and parts ? 'role'
+        then '{"changed": "membership.role_changed"}'
+    -- A user with a role in the one organisation of their row: the row is the membership.
+    when kind = 'user' and parts ? 'role'
+        then audit_private.verbs_of(audit_private.kind_of('membership')) || '{"changed": "user.updated"}'
+    else '{}' end::jsonb;
+comment on function audit_private.mapped_verbs is
+    'The actions of a table''s rows: those of its kind, or of the role that a row gives';
+
+create or replace function audit_private.finish_mapping(
+    target regclass,
+    kind text,
+    given jsonb,
+    parts jsonb
+) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _kind audit.kind := audit_private.kind_of(kind);
+    _key text := audit_private.key_of(target, kind);
+begin
+    return jsonb_strip_nulls(parts || jsonb_build_object(
         'given', given,
-        'verbs', audit_private.verbs_of(_kind) || case
-            -- A row that gives a member a role: that it comes or goes changes the member's role.
-            when kind = 'membership' and _parent is not null and _role is not null
-                then '{"changed": "membership.role_changed"}'
-            -- A user with a role in the one organisation of their row: the row is the membership.
-            when kind = 'user' and _role is not null
-                then audit_private.verbs_of(audit_private.kind_of('membership')) || '{"changed": "user.updated"}'
-            else '{}' end::jsonb,
+        'verbs', audit_private.mapped_verbs(kind, parts),
         'target_type', _kind.target_type,
-        'organization', _organization,
-        'target_id', coalesce(
-            audit_private.name_of(target, given ->> 'target_id'),
-            _parent,
-            case when _kind.target = 'subject' then _subject end,
-            _key),
-        'row_id', case when _parent is not null and _role is null then _key end,
+        'row_id', case when parts ? 'parent' and not parts ? 'role' then _key end,
         -- Nothing tells its rows apart, so that each event carries all of the row.
         'whole', case when _key is null and _kind.subject is distinct from 'row'
-            and not given ? 'target_id'
-            then true end,
+            and not given ? 'target_id' then true end,
         'subject', case
-            when _kind.subject = 'row' then
-                coalesce(_subject, audit_private.name_of(target, given ->> 'target_id'), _key)
-            when _kind.subject = 'column' or given ? 'subject' then _subject end,
-        'role', _role,
-        'alive', _alive,
-        'parent', _parent,
-        'ignore', coalesce(given -> 'ignore', (
-            select jsonb_agg(attname order by attnum)
-            from pg_attribute
-            where attrelid = target and attnum > 0 and not attisdropped
-                and lower(replace(attname, '_', '')) ~
-                    '^((updated|modified)(at|on)'
-                    '|(last|current)(used|seen|active|activity|login|signin'
-                    '|signedin)(at|on|ip)?|(login|signin|usage|use|used)count|counter|signcount'
-                    '|lockversion)$'
-        )),
-        'redact', (
-            select jsonb_agg(attname order by attnum)
-            from pg_attribute
-            where attrelid = target and attnum > 0 and not attisdropped
-                and (given -> 'redact' ? attname
-                    or attname = any (_secrets)
-                        and not coalesce(given -> 'redact' ? ('-' || attname), false))
-        ),
+            when _kind.subject = 'row' then coalesce(parts ->> 'subject', parts ->> 'target_id')
+            when _kind.subject = 'column' or given ? 'subject' then parts ->> 'subject' end,
+        'ignore', coalesce(given -> 'ignore', audit_private.default_ignore(target, kind, parts)),
+        'redact', audit_private.redacted_columns(target, kind, given),
         'facts', case
             when kind = 'user' then audit_private.user_facts(target, given)
             when _kind.facts <> '{}' then audit_private.facts_of(_kind, target) end,
@@ -150,24 +394,8 @@ begin
             select jsonb_agg(attname order by attnum)
             from pg_attribute
             where attrelid = target and attnum > 0 and not attisdropped
-        )
-    );
-    if kind = 'membership' and _parent is null or given ? 'admin' then
-        _mapping := _mapping || jsonb_build_object('admin', coalesce(
-            audit_private.over_row(target, given ->> 'admin'),
-            audit_private.default_admin(target, _role)));
-    elsif kind = 'admin' then
-        _mapping := _mapping || '{"admin": "true"}';
-    end if;
-    if _mapping ? 'admin' and (_organization is null or _mapping ->> 'subject' is null) then
-        raise exception '% has no column that tells the % of a %', target,
-                case when _organization is null then 'organisation' else 'user' end, kind
-            using errcode = 'invalid_parameter_value',
-                hint = format('Say it: %s => ''a column or an expression over the row r''.',
-                    case when _organization is null then 'organization' else 'subject' end);
-    end if;
-    return jsonb_strip_nulls(_mapping);
+        )));
 end
 $$;
-comment on function audit_private.resolve_mapping(regclass, text, jsonb) is
-    'The mapping in force for a table: what was given, completed from its columns and keys';
+comment on function audit_private.finish_mapping is
+    'A mapping of its parts: what they make of actions, identifiers and columns';

@@ -27,21 +27,6 @@ begin
         execute pg_catalog.format('alter routine %s set schema audit_private', _moved);
     end loop;
     drop type if exists audit.image cascade;
-    -- A trigger was attested with the name of the function that it calls.
-    insert into audit_private.attestation (occasion, scope, kind, relation, name, fact)
-    select 'install', w.scope, w.kind, w.relation, w.name, w.fact || pg_catalog.jsonb_build_object(
-        'sha256', audit_private.fingerprint(t.tgtype::text, 'audit_private.' || f.name,
-            t.tgattr::text, t.tgqual::text, t.tgdeferrable::text))
-    from (
-            select distinct on (scope, kind, relation, name) * from audit_private.attestation
-            order by scope, kind, relation, name, id desc
-        ) as w
-        join pg_catalog.pg_trigger as t on t.oid::text = w.fact ->> 'oid'
-        join pg_catalog.pg_proc as p
-            on p.oid = t.tgfoid and p.pronamespace = 'audit_private'::regnamespace
-        cross join lateral (select p.proname || '()') as f (name)
-    where w.kind = 'trigger' and w.fact ->> 'sha256' = audit_private.fingerprint(t.tgtype::text,
-        'audit.' || f.name, t.tgattr::text, t.tgqual::text, t.tgdeferrable::text);
     alter table audit.action add column is_built_in boolean not null default false;
     delete from audit_private.migration where migration_id = 'auditdb.0001-event-store';
 end

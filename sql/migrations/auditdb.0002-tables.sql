@@ -145,13 +145,25 @@ comment on column audit_private.attestation.occasion is
     'install, attach, attest, detach, month, drain, retention or mend';
 comment on column audit_private.attestation.scope is
     'The attached table it serves; audit.event for the log itself';
-comment on column audit_private.attestation.kind is
-    'trigger, function, table, relation, policy or grant';
+comment on column audit_private.attestation.kind is 'trigger, table or functions';
 comment on column audit_private.attestation.relation is
     'The table it is on, for instance a partition; else the scope';
 comment on column audit_private.attestation.name is 'Its name there';
 comment on column audit_private.attestation.fact is
-    'Fingerprint of the definition, oid and xmin of the catalog row, ...; null once it is gone';
+    'Oid and xmin of the catalog row, columns, owner, ...; null once it is gone';
+
+create table if not exists audit_private.release (
+    kind text not null,
+    name text not null,
+    sha256 text not null,
+    primary key (kind, name)
+);
+comment on table audit_private.release is
+    'What the release that was last installed makes the log of, for audit.doctor()';
+comment on column audit_private.release.kind is 'function, relation, policy or grant';
+comment on column audit_private.release.name is
+    'A function with its arguments and result, a table or view, ... on ..., ... on ... to ...';
+comment on column audit_private.release.sha256 is 'Of its definition; a grant has none';
 
 do $$
 begin

@@ -1,5 +1,5 @@
 -- Checks of access: who could become the log's owner, read its keys, or use what was not granted.
--- Each is silent when all is well; audit.doctor (86) asks them all.
+-- Each is silent when all is well; audit.doctor asks them all.
 
 create or replace function audit_private.check_roles() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -44,7 +44,7 @@ as $$
         and (rolcanlogin or rolsuper or rolbypassrls or rolcreaterole or rolcreatedb
             or rolreplication);
 $$;
-comment on function audit_private.check_roles() is
+comment on function audit_private.check_roles is
     'Who is, or can become, the owner of the log; attributes of the roles of auditdb';
 
 create or replace function audit_private.check_logins() returns setof audit.finding
@@ -88,7 +88,8 @@ as $$
         and (r.rolsuper or r.oid in (
             select relowner from pg_class join audit_private.attachment on target = pg_class.oid));
 $$;
-comment on function audit_private.check_logins() is 'Login roles that can go around the log''s privileges';
+comment on function audit_private.check_logins is
+    'Login roles that can go around the log''s privileges';
 
 create or replace function audit_private.check_ownership() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -111,61 +112,90 @@ as $$
     ) as o (object, owner, wanted)
     where o.owner <> o.wanted;
 $$;
-comment on function audit_private.check_ownership() is 'Objects of the log that are not audit_owner''s';
+comment on function audit_private.check_ownership is
+    'Objects of the log that are not audit_owner''s';
 
-create or replace function audit_private.check_grants() returns setof audit.finding
+create or replace function audit_private.check_grants(facts audit_private.fact[])
+returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'grants', case when c.stands is null then 'warning' else 'critical' end, c.name,
-        case when c.stands is null then 'was granted by install and is no more'
+    select 'grants', case when v.is_missing then 'warning' else 'critical' end, g.name,
+        case when v.is_missing then 'was granted by install and is no more'
             else 'was not granted by auditdb' end,
-        case when c.stands is null then 'Those who held it can no longer do their part.'
+        case when v.is_missing then 'Those who held it can no longer do their part.'
             else 'It opens more of the log than the design does.' end,
-        case when c.stands is null then 'auditdb install'
-            else concat_ws('; ', c.stands ->> 'revoke',
+        case when not v.is_missing then concat_ws('; ', g.fact ->> 'undo',
                 -- A grant changes the catalog row of its function, which is attested.
-                case when c.stands ->> 'function' <> ''
-                    then format('select audit.attest(%L)', c.scope) end) end, false
-    from audit_private.compare_facts() as c
-    where c.kind = 'grant' and exists (select from pg_class where oid = c.scope);
+                case when g.fact ->> 'object' like 'function %'
+                    then format('select audit.attest(%L)', g.scope) end)
+            when g.scope = 'audit.event'::regclass then 'auditdb install'
+            else format('select audit.reattach(%L)', g.scope) end, false
+    from unnest(check_grants.facts) as g
+        cross join lateral (select g.fact ->> 'state' = 'is missing') as v (is_missing)
+    where g.kind = 'grant';
 $$;
-comment on function audit_private.check_grants() is
-    'Privileges now against those that install left: on objects, columns, and objects to come';
+comment on function audit_private.check_grants is
+    'Privileges beside those that the release grants: on objects, columns, and objects to come';
 
-create or replace function audit_private.check_functions() returns setof audit.finding
+-- What attaching writes follows the table, as it is now. A function that nobody touched is no finding
+-- where the table is: that its columns or its name changed.
+create or replace function audit_private.check_functions(facts audit_private.fact[])
+returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'functions', case when p.problem like 'was%'
-            and not audit_private.is_of_mapper(substring(c.name from '^audit_private[.](.*)[(]'))
-            then 'warning' else 'critical' end,
-        c.name, p.problem || format(', since %s', to_char(c.attested_at, 'YYYY-MM-DD HH24:MI')),
+    select 'functions', case when k.is_untouched then 'warning' else 'critical' end, c.fact ->> 'object',
+        case when k.is_untouched then 'is not what attaching would write now'
+            else c.fact ->> 'state' end || coalesce(w.fact ->> 'since', ''),
         'What it wrote, refused or let pass meanwhile may be wrong.',
         case
-            when c.was is null then format('drop function %s', c.name)
-            when p.problem like 'was%' then format('select audit.attest(%L)', c.scope)
-            when c.scope = 'audit.event'::regclass then 'auditdb install'
-            else format('select audit.reattach(%L)', c.scope)
+            when c.scope = 'audit.event'::regclass then coalesce(v.drop_it, 'auditdb install')
+            when k.is_untouched or v.drop_it is null then format('select audit.reattach(%L)', c.scope)
+            else v.drop_it
         end,
-        p.problem not like 'was%' and c.was is not null and c.scope <> 'audit.event'::regclass
-    from audit_private.compare_facts() as c
+        c.scope <> 'audit.event'::regclass and (k.is_untouched or v.drop_it is null)
+    from unnest(check_functions.facts) as c
+        left join unnest(check_functions.facts) as w on w.scope = c.scope and w.kind = 'functions'
+        left join unnest(check_functions.facts) as t on t.scope = c.scope and t.kind = 'table'
         cross join lateral (
-            select case
-                when c.was is null then 'is none of auditdb''s'
-                when c.stands is null then 'is missing'
-                when c.was -> 'sha256' <> c.stands -> 'sha256' then 'is not as it was installed'
-                else 'was altered or granted, and put back' end as problem
-        ) as p
-    where c.kind = 'function'
-        and not exists (
-            select from audit_private.compare_facts() as g
-            where g.kind = 'grant' and coalesce(g.stands, g.was) ->> 'function' = c.name
-                and p.problem like 'was%'
-        )
-        -- Those of a dropped table are reported with it.
-        and exists (select from pg_class where oid = c.scope);
+            select case when c.fact ->> 'state' = 'is none of auditdb''s' then c.fact ->> 'undo' end,
+                c.scope <> 'audit.event'::regclass and (w.fact -> 'is_comparable')::boolean,
+                w.fact #> array['was', 'functions', c.fact ->> 'object']
+                    is not distinct from w.fact #> array['stands', 'functions', c.fact ->> 'object'],
+                t.fact #> '{was,columns}' = t.fact #> '{stands,columns}'
+                    and t.fact #> '{was,on}' = t.fact #> '{stands,on}'
+        ) as v (drop_it, is_known, is_as_attested, is_table_as_attested)
+        cross join lateral (
+            select coalesce(v.is_known and v.is_as_attested, false) as is_untouched,
+                coalesce(c.scope = 'audit.event'::regclass or v.is_table_as_attested
+                    or v.is_known and not v.is_as_attested, true) as is_finding
+        ) as k
+    where c.kind = 'function' and k.is_finding;
 $$;
-comment on function audit_private.check_functions() is
-    'Functions that are missing, foreign, altered, or altered and put back';
+comment on function audit_private.check_functions is
+    'Functions that are missing, foreign, or otherwise than the release or the mapping says';
+
+create or replace function audit_private.check_altered(facts audit_private.fact[])
+returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'functions', case
+            when audit_private.is_of_mapper(substring(s.object from '^audit_private[.](.*)[(]'))
+            then 'critical' else 'warning' end,
+        s.object, 'was altered or granted, and put back' || (c.fact ->> 'since'),
+        'What it wrote, refused or let pass meanwhile may be wrong.',
+        format('select audit.attest(%L)', c.scope), false
+    from unnest(check_altered.facts) as c
+        cross join lateral jsonb_each_text(nullif(c.fact #> '{was,functions}', 'null')) as w (object, row)
+        join lateral jsonb_each_text(nullif(c.fact #> '{stands,functions}', 'null')) as s (object, row)
+            using (object)
+    where c.kind = 'functions' and (c.fact -> 'is_comparable')::boolean and w.row <> s.row
+        and not exists (
+            select from unnest(check_altered.facts) as o
+            where o.kind in ('function', 'grant')
+                and o.fact ->> 'object' in (s.object, 'function ' || s.object));
+$$;
+comment on function audit_private.check_altered is
+    'Functions that were altered for a while';
 
 create or replace function audit_private.check_keys() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -194,7 +224,8 @@ as $$
     from key
     where retires_at is null and created_at < newest and newest < now() - interval '7 days';
 $$;
-comment on function audit_private.check_keys() is 'Signing keys: none, old, or superseded and still valid';
+comment on function audit_private.check_keys is
+    'Signing keys: none, old, or superseded and still valid';
 
 create or replace function audit_private.attach_command(target text, kind text, given jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -206,7 +237,8 @@ as $$
             else value #>> '{}' end), '' order by key), ''))
     from jsonb_each(attach_command.given);
 $$;
-comment on function audit_private.attach_command(text, text, jsonb) is 'The call that attached a table';
+comment on function audit_private.attach_command is
+    'The call that attached a table';
 
 create or replace function audit_private.check_tenants() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -246,7 +278,7 @@ as $$
     from audit_private.attachment as a join pg_class as c on c.oid = a.target
     where not a.mapping ? 'organization';
 $$;
-comment on function audit_private.check_tenants() is
+comment on function audit_private.check_tenants is
     'Organisations that may come, go and come again without the log being told, and tables whose '
     'events belong to none';
 
@@ -269,5 +301,5 @@ as $$
         where option_name = 'security_invoker'), false)
     order by v.oid;
 $$;
-comment on function audit_private.check_views() is
+comment on function audit_private.check_views is
     'Views of the log, auditdb''s and others'', that do not run with the rights of who asks';

@@ -1,52 +1,50 @@
 -- Checks of capture: triggers, tables and mappings that are no longer as they were attached.
--- Each is silent when all is well; audit.doctor (86) asks them all.
+-- Each is silent when all is well; audit.doctor asks them all.
 
-create or replace function audit_private.expected_triggers()
-returns table (target regclass, relation regclass, name text, fact jsonb, function text)
+
+
+create or replace function audit_private.trigger_states(facts audit_private.fact[])
+returns table (scope regclass, relation regclass, name text, state text, attested text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select t.target, t.relation, 'auditdb_' || op, f.fact,
-        format('audit_private.capture_%s_%s()', t.id, op)
-    from audit_private.captured_tables() as t
-        cross join unnest('{insert,update,delete,truncate}'::text[]) as op
-        left join audit_private.trigger_facts() as f
-            on f.scope = t.target and f.relation = t.relation and f.name = 'auditdb_' || op;
+    select e.scope, e.relation, e.name, case
+        when s.oid is null and w.oid is null and e.is_partition then 'missing since it became a partition'
+        when s.oid is null then 'missing'
+        when s.calls = e.former and s.fires = e.fires and s.enabled = 'A' then 'made by a former release'
+        when s.calls <> e.calls or s.fires is distinct from e.fires then 'calling something else'
+        when s.enabled = 'D' then 'disabled'
+        when s.enabled = 'O' then 'downgraded from ENABLE ALWAYS'
+        when s.enabled = 'R' then 'downgraded to ENABLE REPLICA'
+        when not (f.fact -> 'is_comparable')::boolean then null
+        when w.oid <> s.oid then 'dropped and created again'
+        when w.xmin <> s.xmin then 'altered and put back'
+        end, concat(f.fact ->> 'since', f.fact ->> 'by')
+    from (
+        select t.target, t.relation, t.relation <> t.target, 'auditdb_' || o.op, o.fires,
+            format('audit_private.capture_%s_%s()', t.id, o.op), format('audit_private.capture_%s()', t.id)
+        from audit_private.captured_tables() as t
+            cross join (values ('insert', 5), ('update', 17), ('delete', 9), ('truncate', 32)) as o (op, fires)
+        union all
+        select 'audit.event', g.relation, false, o.name, o.fires, 'audit_private.refuse_change()', null
+        from (
+            select relid from pg_partition_tree('audit.event')
+            union all
+            select unnest('{audit_private.attestation,audit_private.organization_start}'::regclass[])
+        ) as g (relation)
+            cross join (values ('refuse_change', 27), ('refuse_truncate', 34)) as o (name, fires)
+    ) as e (scope, relation, is_partition, name, fires, calls, former)
+        left join unnest(trigger_states.facts) as f on f.kind = 'trigger' and f.scope = e.scope
+            and f.relation = e.relation and f.name = e.name
+        left join lateral jsonb_to_record(nullif(f.fact -> 'was', 'null')) as w (oid oid, xmin text) on true
+        left join lateral jsonb_to_record(nullif(f.fact -> 'stands', 'null'))
+            as s (oid oid, xmin text, enabled text, calls text, fires int) on true;
 $$;
-comment on function audit_private.expected_triggers() is
-    'The triggers that each attached table should have, and what is there';
+comment on function audit_private.trigger_states is
+    'What is wrong with each capture trigger and each guard of the log, or null, and when it was last '
+    'attested';
 
-create or replace function audit_private.trigger_states()
-returns table (target regclass, relation regclass, name text, state text, attested text)
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-    select e.target, e.relation, e.name, case
-        when e.fact is null and w.id is null and e.relation <> e.target
-            then 'missing since it became a partition'
-        when e.fact is null then 'missing'
-        when t.tgfoid::regprocedure::text ~ '^audit_private[.]capture_[0-9]+[(][)]$'
-            and w.fact -> 'sha256' = e.fact -> 'sha256' and t.tgenabled = 'A'
-            then 'made by a former release'
-        when t.tgfoid::regprocedure::text <> e.function
-            or w.fact -> 'sha256' <> e.fact -> 'sha256' then 'calling something else'
-        when t.tgenabled = 'D' then 'disabled'
-        when t.tgenabled = 'O' then 'downgraded from ENABLE ALWAYS'
-        when t.tgenabled = 'R' then 'downgraded to ENABLE REPLICA'
-        when w.fact -> 'catalog' is distinct from e.fact -> 'catalog' then null
-        when w.fact -> 'oid' <> e.fact -> 'oid' then 'dropped and created again'
-        when w.fact -> 'xmin' <> e.fact -> 'xmin' then 'altered and put back'
-        end,
-        case when w.id is null then ''
-            else format(', since %s by %s', to_char(w.attested_at, 'YYYY-MM-DD HH24:MI'),
-                w.attested_by) end
-    from audit_private.expected_triggers() as e
-        left join audit_private.attested() as w on w.scope = e.target and w.kind = 'trigger'
-            and w.relation = e.relation and w.name = e.name
-        left join pg_trigger as t on t.oid::text = e.fact ->> 'oid';
-$$;
-comment on function audit_private.trigger_states() is
-    'What is wrong with each capture trigger, or null, and when it was last attested';
-
-create or replace function audit_private.check_triggers() returns setof audit.finding
+create or replace function audit_private.check_triggers(facts audit_private.fact[])
+returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'triggers', case when t.state like 'missing since%' or t.state like '%former%' then 'warning'
@@ -65,14 +63,14 @@ as $$
                 'triggers for rows only: TRUNCATE of this partition alone is not recorded.'
             else 'Changes are not recorded.'
         end,
-        format('select audit.%s(%L)', m.mend, t.target), m.mend = 'reattach'
-    from audit_private.trigger_states() as t
+        format('select audit.%s(%L)', m.mend, t.scope), m.mend = 'reattach'
+    from audit_private.trigger_states(check_triggers.facts) as t
         cross join lateral (
             select case when t.state in ('dropped and created again', 'altered and put back')
                 then 'attest' else 'reattach' end as mend
         ) as m
-    where t.state is not null
-    group by t.target, t.relation, t.state, t.attested, m.mend
+    where t.state is not null and t.scope <> 'audit.event'::regclass
+    group by t.scope, t.relation, t.state, t.attested, m.mend
     union all
     select 'triggers', 'critical', t.tgrelid::regclass::text,
         format('%s calls %s, which is not its to call', quote_ident(t.tgname),
@@ -88,11 +86,12 @@ as $$
                     substring(p.proname, '^capture_[0-9]+_([a-z]+)$'),
                     substring(t.tgname, '^auditdb_([a-z]+)$')));
 $$;
-comment on function audit_private.check_triggers() is
+comment on function audit_private.check_triggers is
     'Capture triggers missing, disabled, downgraded, created again, altered and put back, or put on '
     'another table';
 
-create or replace function audit_private.check_tables() returns setof audit.finding
+create or replace function audit_private.check_tables(facts audit_private.fact[])
+returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'tables', 'critical', coalesce(n.name, a.target::text),
@@ -104,10 +103,10 @@ as $$
         false
     from audit_private.attachment as a
         left join lateral (
-            select w.fact ->> 'on' as name from audit_private.attested() as w
-            where w.scope = a.target and w.kind = 'table'
+            select f.fact #>> '{was,on}' as name from unnest(check_tables.facts) as f
+            where f.scope = a.target and f.kind = 'table'
         ) as n on true
-        left join pg_class as again on again.oid = to_regclass(n.name)
+        left join pg_class as again on again.oid::regclass::text = n.name
     where not exists (select from pg_class where oid = a.target)
     union all
     select 'tables', 'critical', i.inhrelid::regclass::text,
@@ -118,41 +117,51 @@ as $$
         join audit_private.attachment as a on a.id = c.id
         join pg_inherits as i on i.inhparent = c.relation
         join pg_class as child on child.oid = i.inhrelid and not child.relispartition
-    where i.inhrelid not in (select target from audit_private.attachment)
-    union all
-    select 'tables', case when other.oid is null then 'notice' else 'critical' end,
-        c.stands ->> 'on', format('was %s when it was attested', c.was ->> 'on')
-            || case when other.oid is null then '' else ', which now is another table' end,
-        case when other.oid is null
-            then 'If another table bore that name meanwhile, its changes were not recorded.'
-            else 'Changes of that other table are not recorded.' end,
-        case when other.oid is null then format('select audit.attest(%L)', c.scope)
-            else audit_private.attach_command(c.was ->> 'on', a.kind, a.mapping -> 'given') end, false
-    from audit_private.compare_facts() as c
-        join audit_private.attachment as a on a.target = c.scope
-        left join pg_class as other on other.oid = to_regclass(c.was ->> 'on')
-            and other.oid not in (select target from audit_private.attachment)
-    where c.kind = 'table' and c.was ->> 'on' <> c.stands ->> 'on'
-    union all
-    select 'tables', 'critical', c.stands ->> 'on',
-        'was renamed or moved, and put back' || format(', since %s by %s',
-            to_char(c.attested_at, 'YYYY-MM-DD HH24:MI'), c.attested_by),
-        'What stood in its place meanwhile was not recorded. Look into it, then attest.',
-        format('select audit.attest(%L)', c.scope), false
-    from audit_private.compare_facts() as c
-    where c.kind = 'table' and c.was ->> 'on' = c.stands ->> 'on'
-        and c.was -> 'catalog' = c.stands -> 'catalog' and c.was -> 'owner' = c.stands -> 'owner'
-        and c.was -> 'xmin' <> c.stands -> 'xmin'
-    union all
-    select 'tables', 'notice', c.relation::text, format('belongs to %s, and belonged to %s',
-            c.stands ->> 'owner', c.was ->> 'owner'),
-        'The owner of a table can switch its capture off.',
-        format('select audit.reattach(%L)', c.scope), false
-    from audit_private.compare_facts() as c
-    where c.kind = 'table' and c.was -> 'owner' <> c.stands -> 'owner';
+    where i.inhrelid not in (select target from audit_private.attachment);
 $$;
-comment on function audit_private.check_tables() is
-    'Attached tables that are gone, created again, renamed, inherited from, or in other hands';
+comment on function audit_private.check_tables is
+    'Attached tables that are gone, created again, or inherited from';
+
+create or replace function audit_private.check_moves(facts audit_private.fact[])
+returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select f.* from unnest(check_moves.facts) as c
+        join audit_private.attachment as a on a.target = c.scope
+        cross join lateral jsonb_to_record(nullif(c.fact -> 'was', 'null'))
+            as w ("on" text, owner text, xmin text)
+        cross join lateral jsonb_to_record(nullif(c.fact -> 'stands', 'null'))
+            as s ("on" text, owner text, xmin text)
+        -- Not by to_regclass, which asks for a right to the schema.
+        left join pg_class as other on other.oid::regclass::text = w."on"
+            and other.oid not in (select target from audit_private.attachment)
+        cross join lateral (
+            select 'tables', case when other.oid is null then 'notice' else 'critical' end, s."on",
+                format('was %s when it was attested', w."on")
+                    || case when other.oid is null then '' else ', which now is another table' end,
+                case when other.oid is null
+                    then 'If another table bore that name meanwhile, its changes were not recorded.'
+                    else 'Changes of that other table are not recorded.' end,
+                case when other.oid is null then format('select audit.attest(%L)', c.scope)
+                    else audit_private.attach_command(w."on", a.kind, a.mapping -> 'given') end, false
+            where w."on" <> s."on"
+            union all
+            select 'tables', 'critical', s."on",
+                'was renamed or moved, and put back' || (c.fact ->> 'since') || (c.fact ->> 'by'),
+                'What stood in its place meanwhile was not recorded. Look into it, then attest.',
+                format('select audit.attest(%L)', c.scope), false
+            where w."on" = s."on" and (c.fact -> 'is_comparable')::boolean and w.owner = s.owner
+                and w.xmin <> s.xmin
+            union all
+            select 'tables', 'notice', s."on", format('belongs to %s, and belonged to %s', s.owner, w.owner),
+                'The owner of a table can switch its capture off.',
+                format('select audit.reattach(%L)', c.scope), false
+            where w.owner <> s.owner
+        ) as f
+    where c.kind = 'table';
+$$;
+comment on function audit_private.check_moves is
+    'Attached tables that were renamed, also if they were put back, or are in other hands';
 
 -- Runs as audit_mapper, whose privileges the capture has: what it may not read shows here. No row
 -- is read, and OFFSET keeps the planner from evaluating the columns of r as nulls. What the planner
@@ -186,7 +195,7 @@ begin
 end
 $$;
 -- Definer: whatever evaluates text of the application runs as audit_mapper.
-comment on function audit_private.try_expression(regclass, text, text) is
+comment on function audit_private.try_expression is
     'Why a mapping expression does not work, or null';
 
 -- By name, and guarded: a function of audit_mapper may be gone, and doctor has to say so.
@@ -211,7 +220,7 @@ begin
     return _said;
 end
 $$;
-comment on function audit_private.try_mapper(text) is
+comment on function audit_private.try_mapper is
     'What a function of audit_mapper returns, or why it cannot be called; it leaves nothing behind';
 
 create or replace function audit_private.stale_options(target regclass, mapping jsonb)
@@ -235,7 +244,7 @@ as $$
     where o.key in ('organization', 'target_id', 'subject', 'role', 'alive', 'row_id')
         and p.problem is not null;
 $$;
-comment on function audit_private.stale_options(regclass, jsonb) is
+comment on function audit_private.stale_options is
     'The expressions of a mapping that fail now';
 
 create or replace function audit_private.column_changes(was jsonb, stands jsonb) returns text
@@ -248,10 +257,11 @@ as $$
         full join jsonb_each_text(column_changes.stands) as s using (key)
     where w.value is distinct from s.value;
 $$;
-comment on function audit_private.column_changes(jsonb, jsonb) is
+comment on function audit_private.column_changes is
     'Columns added, gone or retyped, in words';
 
-create or replace function audit_private.check_mappings() returns setof audit.finding
+create or replace function audit_private.check_mappings(facts audit_private.fact[])
+returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'mappings', 'warning', a.target::text, concat_ws('; ', d.changes, s.problems),
@@ -264,8 +274,9 @@ as $$
     from audit_private.attachment as a
         join pg_class as c on c.oid = a.target
         left join lateral (
-            select audit_private.column_changes(f.was -> 'columns', f.stands -> 'columns') as changes
-            from audit_private.compare_facts() as f
+            select audit_private.column_changes(f.fact #> '{was,columns}',
+                f.fact #> '{stands,columns}') as changes
+            from unnest(check_mappings.facts) as f
             where f.scope = a.target and f.kind = 'table' and a.kind <> 'admin'
         ) as d on true
         left join lateral (
@@ -278,7 +289,7 @@ as $$
         ) as s on true
     where concat_ws('; ', d.changes, s.problems) <> '';
 $$;
-comment on function audit_private.check_mappings() is
+comment on function audit_private.check_mappings is
     'Mappings that no longer fit their table: columns changed, expressions that fail';
 
 -- What a mapping in force says otherwise than its options mean, as this release reads them.
@@ -309,19 +320,19 @@ begin
         and not (key = 'organization' and w.value is null and mapping -> 'given' ? 'parent');
 end
 $$;
-comment on function audit_private.mapping_difference(regclass, text, jsonb) is
+comment on function audit_private.mapping_difference is
     'Parts of a mapping that are not what its options mean, and whether less is recorded by them';
 
-create or replace function audit_private.check_stored() returns setof audit.finding
+create or replace function audit_private.check_stored(facts audit_private.fact[])
+returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'mappings', 'critical', c.stands ->> 'on',
+    select 'mappings', 'critical', c.fact #>> '{stands,on}',
         'its mapping was changed, and not by audit.attach()',
         'What is recorded is not what was asked for.',
         format('select audit.reattach(%L)', c.scope), true
-    from audit_private.compare_facts() as c
-    where c.kind = 'table' and c.was ? 'mapping'
-        and c.was -> 'mapping' <> c.stands -> 'mapping'
+    from unnest(check_stored.facts) as c
+    where c.kind = 'table' and c.fact #> '{was,mapping}' <> c.fact #> '{stands,mapping}'
     union all
     select 'mappings', case when bool_or(d.says_less) then 'critical' else 'warning' end,
         a.target::text, format('its mapping is not what its options mean: %s',
@@ -334,21 +345,21 @@ as $$
         cross join lateral audit_private.mapping_difference(a.target, a.kind, a.mapping) as d
     group by a.target
     union all
-    select 'readers', 'critical', c.stands ->> 'on',
+    select 'readers', 'critical', c.fact #>> '{stands,on}',
         format('says otherwise than attested who is an admin: %s', b.changed),
         'Whoever changed it decides who reads the log. Look into it, then attest.',
         format('select audit.attest(%L)', c.scope), false
-    from audit_private.compare_facts() as c
+    from unnest(check_stored.facts) as c
         cross join lateral (
             select string_agg(key, ', ' order by key) as changed
-            from jsonb_each(nullif(c.was -> 'beneath', 'null')) as w
-                full join jsonb_each(nullif(c.stands -> 'beneath', 'null')) as s using (key)
+            from jsonb_each(nullif(c.fact #> '{was,beneath}', 'null')) as w
+                full join jsonb_each(nullif(c.fact #> '{stands,beneath}', 'null')) as s using (key)
             where w.value is distinct from s.value
         ) as b
-    where c.kind = 'table' and c.was ? 'mapping' and b.changed is not null
-        and c.was -> 'catalog' = c.stands -> 'catalog';
+    where c.kind = 'table' and c.fact -> 'was' ? 'mapping' and c.fact -> 'stands' ? 'mapping'
+        and b.changed is not null and (c.fact -> 'is_comparable')::boolean;
 $$;
-comment on function audit_private.check_stored() is
+comment on function audit_private.check_stored is
     'Mappings that were tampered with, that a former release made, and what admins are told by';
 
 -- Beneath a view its owner reads, unless the view is one of security_invoker.
@@ -383,7 +394,7 @@ as $$
     where c.relrowsecurity and c.relnamespace <> all ('{audit,audit_private}'::regnamespace[])
         and (c.relforcerowsecurity or not pg_has_role(k.reader, c.relowner, 'usage'));
 $$;
-comment on function audit_private.hidden_tables() is
+comment on function audit_private.hidden_tables is
     'Tables with row-level security that mappings read, also through views, and as whom';
 
 create or replace function audit_private.policies_of(relation regclass, reader regrole)
@@ -396,7 +407,7 @@ as $$
         select from unnest(polroles) as r
         where case when r = 0 then true else pg_has_role(policies_of.reader, r, 'usage') end);
 $$;
-comment on function audit_private.policies_of(regclass, regrole) is
+comment on function audit_private.policies_of is
     'The policies by which a role reads a table';
 
 -- Whom a view reads as has policies that tell tenants from one another: only one that lets
@@ -429,7 +440,7 @@ as $$
     where not p.permissive
         and p.code not like '((CURRENT_USER = ''audit_mapper''::name) OR %';
 $$;
-comment on function audit_private.check_lookups() is
+comment on function audit_private.check_lookups is
     'Tables that mappings read and row-level security hides';
 
 create or replace function audit_private.check_readers() returns setof audit.finding
@@ -451,7 +462,8 @@ as $$
     from audit_private.attachment
     having count(*) > 0 and count(*) filter (where mapping ? 'admin') = 0;
 $$;
-comment on function audit_private.check_readers() is 'Whether the rules that say who may read work';
+comment on function audit_private.check_readers is
+    'Whether the rules that say who may read work';
 
 create or replace function audit_private.check_casts() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -469,5 +481,5 @@ as $$
         join pg_roles as r on r.oid = p.proowner
     where a.kind <> 'admin' and not r.rolsuper;
 $$;
-comment on function audit_private.check_casts() is
+comment on function audit_private.check_casts is
     'Code of the application that capture runs to read a column';

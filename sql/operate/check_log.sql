@@ -1,34 +1,8 @@
 -- Checks of the log: guards, partitions, definitions, attestation, the server.
--- Each is silent when all is well; audit.doctor (86) asks them all.
+-- Each is silent when all is well; audit.doctor asks them all.
 
-create or replace function audit_private.guards()
-returns table (relation regclass, name text, state text)
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-    select g.relation, n.name, case
-        when t.oid is null then 'missing'
-        when t.tgfoid <> 'audit_private.refuse_change()'::regprocedure
-            or w.fact -> 'sha256' <> f.fact -> 'sha256' then 'calling something else'
-        when t.tgenabled <> 'A' then 'disabled or downgraded'
-        when w.fact -> 'catalog' is distinct from f.fact -> 'catalog' then null
-        when w.fact -> 'oid' <> f.fact -> 'oid' then 'dropped and created again'
-        when w.fact -> 'xmin' <> f.fact -> 'xmin' then 'altered and put back'
-        end
-    from (
-        select relid as relation from pg_partition_tree('audit.event')
-        union all
-        select unnest('{audit_private.attestation,audit_private.organization_start}'::regclass[])
-    ) as g
-        cross join (values ('refuse_change'), ('refuse_truncate')) as n (name)
-        left join audit_private.trigger_facts() as f on f.relation = g.relation and f.name = n.name
-        left join pg_trigger as t on t.tgrelid = g.relation and t.tgname = n.name
-        left join audit_private.attested() as w on w.scope = 'audit.event'::regclass and w.kind = 'trigger'
-            and w.relation = g.relation and w.name = n.name;
-$$;
-comment on function audit_private.guards() is
-    'The guards that there should be, and what is wrong with them';
-
-create or replace function audit_private.check_guards() returns setof audit.finding
+create or replace function audit_private.check_guards(facts audit_private.fact[])
+returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'guards', 'critical', c.oid::regclass::text, 'row-level security is '
@@ -36,27 +10,26 @@ as $$
         'Whoever is granted SELECT, or pg_read_all_data, reads all of it.',
         'select audit.mend_guards()', true
     from pg_class as c
-    where (c.oid = any ('{audit_private.attestation,audit_private.organization_start,audit_private.signing_key}'::regclass[])
+    where (c.oid = any ('{audit_private.attestation,audit_private.organization_start,audit_private.signing_key,'
+                'audit_private.release}'::regclass[])
             or c.oid in (select relid from pg_partition_tree('audit.event')))
         and not (c.relrowsecurity and c.relforcerowsecurity)
     union all
-    select 'guards', 'critical', s.relation::text,
-        format('%s %s', string_agg(s.name, ', ' order by s.name), s.state),
-        case when s.mend like '%mend_guards%' then 'Events can be changed or removed.'
+    select 'guards', 'critical', t.relation::text,
+        format('%s %s', string_agg(t.name, ', ' order by t.name), t.state),
+        case when m.is_fixable then 'Events can be changed or removed.'
             else 'It was disabled for a while: events may have been changed. '
                 'Look into it, then attest.' end,
-        s.mend, s.mend like '%mend_guards%'
-    from (
-        select g.relation, g.name, g.state, case
-            when g.state in ('dropped and created again', 'altered and put back')
-            then 'select audit.attest(''audit.event'')'
-            else 'select audit.mend_guards()' end as mend
-        from audit_private.guards() as g
-    ) as s
-    where s.state is not null
-    group by s.relation, s.state, s.mend;
+        case when m.is_fixable then 'select audit.mend_guards()'
+            else 'select audit.attest(''audit.event'')' end,
+        m.is_fixable
+    from audit_private.trigger_states(check_guards.facts) as t
+        cross join lateral (select t.state not in (
+            'dropped and created again', 'altered and put back')) as m (is_fixable)
+    where t.state is not null and t.scope = 'audit.event'::regclass
+    group by t.relation, t.state, m.is_fixable;
 $$;
-comment on function audit_private.check_guards() is
+comment on function audit_private.check_guards is
     'Row-level security and the triggers that refuse changes, on the log and on each partition';
 
 create or replace function audit_private.check_log() returns setof audit.finding
@@ -94,7 +67,7 @@ as $$
         and i.indrelid in (select relid from pg_partition_tree('audit.event'))
         and not exists (select from pg_constraint where conindid = i.indexrelid);
 $$;
-comment on function audit_private.check_log() is
+comment on function audit_private.check_log is
     'Rules, triggers, constraints and unique indexes on the log that auditdb did not make';
 
 create or replace function audit_private.check_columns() returns setof audit.finding
@@ -119,7 +92,7 @@ as $$
     from pg_statistic_ext as s
     where s.stxrelid in (select relid from pg_partition_tree('audit.event'));
 $$;
-comment on function audit_private.check_columns() is
+comment on function audit_private.check_columns is
     'Columns of the log that tell readers of other organisations, or compare by the C library''s '
     'collation';
 
@@ -146,37 +119,37 @@ as $$
             where a.attrelid = i.indrelid and a.attnum = i.indkey[0]
                 and a.attname = 'organization_id'));
 $$;
-comment on function audit_private.check_indexes() is
+comment on function audit_private.check_indexes is
     'Indexes on the log by which a reader could count events of other organisations';
 
-create or replace function audit_private.check_definitions() returns setof audit.finding
+create or replace function audit_private.check_definitions(facts audit_private.fact[])
+returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'log', 'critical', coalesce(c.stands, c.was) ->> 'on',
-        format('policy %I %s', c.name, case when c.was is null then 'is none of auditdb''s'
-            when c.stands is null then 'is missing' else 'is not as it was installed' end),
-        'Policies decide which organisation is read, and by whom.',
-        case when c.stands is null then 'auditdb install'
-            else format('drop policy %I on %s', c.name, c.relation)
-                || case when c.was is null then '' else '; -- then: auditdb install' end end, false
-    from audit_private.compare_facts() as c
-    where c.kind = 'policy'
-    union all
-    select 'log', 'critical', c.name, case when c.was is null then 'is none of auditdb''s'
-            when c.stands is null then 'is missing' else 'is not as it was installed' end,
-        'What the log says may be wrong.', 'auditdb install', false
-    from audit_private.compare_facts() as c
-    where c.kind = 'relation'
+    select 'log', 'critical', f.fact ->> 'object', case f.kind when 'policy'
+            then format('policy %s %s', regexp_replace(f.name, ' on [^ ]+$', ''), f.fact ->> 'state')
+            else f.fact ->> 'state' end,
+        case f.kind when 'policy' then 'Policies decide which organisation is read, and by whom.'
+            else 'What the log says may be wrong.' end,
+        case when f.fact ->> 'state' = 'is none of auditdb''s' and f.kind = 'policy' then f.fact ->> 'undo'
+            else concat(f.fact ->> 'undo' || '; -- then: ', 'auditdb install') end, false
+    from unnest(check_definitions.facts) as f
+    where f.kind in ('policy', 'relation')
         -- A month that was detached is reported as such.
-        and not (c.was is null and exists (
-            select from audit_private.attested() as w
-            where w.relation = to_regclass(c.name) and w.name = 'refuse_truncate'))
-        and (c.was - '{owner,oid}'::text[]) is distinct from (c.stands - '{owner,oid}'::text[]);
+        and not (f.fact ->> 'state' = 'is none of auditdb''s' and exists (
+            select from unnest(check_definitions.facts) as w
+            where w.kind = 'trigger' and w.relation::text = f.name
+                and w.name = 'refuse_truncate' and w.fact -> 'was' <> 'null'))
+    union all
+    select 'log', 'critical', 'audit_private.release', 'is empty, or hidden from its owner',
+        'The log cannot be compared with the release.', 'auditdb install', false
+    where not exists (select from audit_private.release);
 $$;
-comment on function audit_private.check_definitions() is
+comment on function audit_private.check_definitions is
     'Policies, tables and views of the log that are foreign, missing or altered';
 
-create or replace function audit_private.check_partitions() returns setof audit.finding
+create or replace function audit_private.check_partitions(facts audit_private.fact[])
+returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'partitions', 'warning', 'audit.event_default', format('holds %s events', count(*)),
@@ -194,7 +167,7 @@ as $$
     where m::date <> all (audit_private.months_attached()) and m::date <> all (audit_private.months_in_default())
     having count(*) > 0
     union all
-    select 'partitions', 'critical', w.fact ->> 'on',
+    select 'partitions', 'critical', f.fact #>> '{was,on}',
         case when c.oid is null then 'is gone' else 'is no part of the log any more' end
             || ', and retention did not drop it',
         'Its events were taken away.',
@@ -202,34 +175,38 @@ as $$
             then '-- restore it from a backup, then: select audit.attest(''audit.event'')'
             else '-- attach it again: alter table audit.event attach partition ' || c.oid::regclass
                 || ' for values ...' end, false
-    from audit_private.attested() as w
-        left join pg_class as c on c.oid = w.relation
-    where w.scope = 'audit.event'::regclass and w.kind = 'trigger' and w.name = 'refuse_truncate'
-        and w.relation <> all ('{audit_private.attestation,audit_private.organization_start}'::regclass[])
-        and w.relation not in (select relid from pg_partition_tree('audit.event'));
+    from unnest(check_partitions.facts) as f
+        left join pg_class as c on c.oid = f.relation
+    where f.scope = 'audit.event'::regclass and f.kind = 'trigger' and f.name = 'refuse_truncate'
+        and f.fact -> 'was' <> 'null'
+        and f.relation <> all ('{audit_private.attestation,audit_private.organization_start}'::regclass[])
+        and f.relation not in (select relid from pg_partition_tree('audit.event'));
 $$;
-comment on function audit_private.check_partitions() is
+comment on function audit_private.check_partitions is
     'Events without a month, months that will be missing, months that were taken away';
 
-create or replace function audit_private.check_attestation() returns setof audit.finding
+create or replace function audit_private.check_attestation(facts audit_private.fact[])
+returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'attestation', 'warning', 'audit_private.attestation', format(
-            'the catalogs are not those attested: %s', string_agg(distinct w.scope::text, ', ')),
+            'the catalogs are not those attested: %s', string_agg(distinct f.scope::text, ', ')),
         'After a restore or pg_upgrade, triggers and functions look created anew. That none was '
         'disabled before cannot be told. Confirm that there was a restore, then attest.',
         'select audit.attest(target) from audit_private.attachment; select audit.attest(''audit.event'')',
         false
-    from audit_private.attested() as w
-    where w.fact ->> 'catalog' <> 'audit'::regnamespace::oid::text
+    from unnest(check_attestation.facts) as f
+    where f.fact #>> '{was,catalog}' <> 'audit'::regnamespace::oid::text
     having count(*) > 0
     union all
-    select 'attestation', 'warning', c.scope::text, 'was never attested',
+    select 'attestation', 'warning', f.scope::text, 'was never attested',
         'Nothing is known of what stood when it was attached.',
-        format('select audit.attest(%L)', c.scope), false
-    from audit_private.compare_facts() as c where c.kind = 'table' and c.was is null;
+        format('select audit.attest(%L)', f.scope), false
+    from unnest(check_attestation.facts) as f
+    where f.kind = 'table' and f.fact -> 'was' = 'null';
 $$;
-comment on function audit_private.check_attestation() is 'Whether the attestation speaks of these catalogs';
+comment on function audit_private.check_attestation is
+    'Whether the attestation speaks of these catalogs';
 
 create or replace function audit_private.check_events() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -246,7 +223,8 @@ as $$
         and captured_from is not null
     group by captured_from;
 $$;
-comment on function audit_private.check_events() is 'Tables whose events lost detail lately';
+comment on function audit_private.check_events is
+    'Tables whose events lost detail lately';
 
 create or replace function audit_private.check_server(
     version int default current_setting('server_version_num')::int
@@ -268,5 +246,5 @@ as $$
     where mended / 10000 = check_server.version / 10000 and check_server.version < mended
     having count(*) > 0;
 $$;
-comment on function audit_private.check_server(int) is
+comment on function audit_private.check_server is
     'Minor versions with published vulnerabilities of row-level security';

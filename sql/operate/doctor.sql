@@ -1,36 +1,42 @@
 -- Doctor: finds what cannot be prevented, and mends what is safe to mend.
 -- critical: events are or may be lost; warning: weaker than designed; notice: worth knowing.
 
--- Settings as those of audit_private.current_facts, but for the time zone: findings tell times.
+-- The catalogs are read once. Settings as those of audit_private.standing, but for the time zone: findings tell times.
 create or replace function audit.doctor() returns setof audit.finding
 language sql stable security definer set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off set standard_conforming_strings = on set bytea_output = 'hex'
 set datestyle = 'ISO' set intervalstyle = 'postgres' set extra_float_digits = 1
 set xmlbinary = 'base64' set row_security = on
 as $$
+    with known as materialized (
+        select array(select f from audit_private.compare_release() as f)
+            || array(select f from audit_private.compare_attested() as f) as facts
+    )
     select f.*
-    from (
+    from known as k cross join lateral (
         select * from audit_private.check_roles()
         union all select * from audit_private.check_logins()
         union all select * from audit_private.check_ownership()
-        union all select * from audit_private.check_grants()
-        union all select * from audit_private.check_functions()
-        union all select * from audit_private.check_triggers()
-        union all select * from audit_private.check_tables()
-        union all select * from audit_private.check_guards()
+        union all select * from audit_private.check_grants(k.facts)
+        union all select * from audit_private.check_functions(k.facts)
+        union all select * from audit_private.check_altered(k.facts)
+        union all select * from audit_private.check_triggers(k.facts)
+        union all select * from audit_private.check_tables(k.facts)
+        union all select * from audit_private.check_moves(k.facts)
+        union all select * from audit_private.check_guards(k.facts)
         union all select * from audit_private.check_log()
         union all select * from audit_private.check_columns()
         union all select * from audit_private.check_indexes()
-        union all select * from audit_private.check_definitions()
-        union all select * from audit_private.check_partitions()
-        union all select * from audit_private.check_mappings()
-        union all select * from audit_private.check_stored()
+        union all select * from audit_private.check_definitions(k.facts)
+        union all select * from audit_private.check_partitions(k.facts)
+        union all select * from audit_private.check_mappings(k.facts)
+        union all select * from audit_private.check_stored(k.facts)
         union all select * from audit_private.check_lookups()
         union all select * from audit_private.check_readers()
         union all select * from audit_private.check_tenants()
         union all select * from audit_private.check_keys()
         union all select * from audit_private.check_views()
-        union all select * from audit_private.check_attestation()
+        union all select * from audit_private.check_attestation(k.facts)
         union all select * from audit_private.check_events()
         union all select * from audit_private.check_casts()
         union all select * from audit_private.check_server()
@@ -39,7 +45,7 @@ as $$
         f.check_name, f.object, f.problem;
 $$;
 -- Definer: reads the attestation, and counts events and keys, which operators may not read.
-comment on function audit.doctor() is
+comment on function audit.doctor is
     'What could let events be lost, forged or read by others; why it matters, and what mends it';
 
 create or replace function audit.reattach(target regclass) returns void
@@ -58,7 +64,7 @@ begin
     perform audit_private.attach_given(reattach.target, _kind, _given);
 end
 $$;
-comment on function audit.reattach(regclass) is
+comment on function audit.reattach is
     'Attaches a table again as it was: mends its triggers, its functions, and its mapping';
 
 create or replace function audit.mend_guards() returns void
@@ -75,5 +81,5 @@ begin
 end
 $$;
 -- Definer: the log belongs to audit_owner.
-comment on function audit.mend_guards() is
+comment on function audit.mend_guards is
     'Puts back row-level security and the triggers that refuse changes, where missing or off';

@@ -10,7 +10,7 @@ begin
     return pg_current_xact_id();
 end
 $$;
-comment on function audit_private.arrived_in(bigint) is
+comment on function audit_private.arrived_in is
     'Indexed on DEFAULT: the transaction that wrote an event there, for audit_private.drain()';
 
 create or replace function audit_private.index_default() returns void
@@ -21,7 +21,8 @@ begin
     alter index audit.event_default_arrived_in_idx alter column 1 set statistics 0;
 end
 $$;
-comment on function audit_private.index_default() is 'Makes the index by which audit_private.drain() finds newcomers';
+comment on function audit_private.index_default is
+    'Makes the index by which audit_private.drain() finds newcomers';
 
 create or replace function audit_private.furnish_default() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -36,7 +37,8 @@ begin
     end if;
 end
 $$;
-comment on function audit_private.furnish_default() is 'Gives DEFAULT what audit_private.drain() reads it by';
+comment on function audit_private.furnish_default is
+    'Gives DEFAULT what audit_private.drain() reads it by';
 
 do $$ begin perform audit_private.furnish_default(); end $$;
 
@@ -80,7 +82,7 @@ begin
     seen := _now;
 end
 $$;
-comment on function audit_private.copy_default(pg_snapshot, date[]) is
+comment on function audit_private.copy_default is
     'Copies events of DEFAULT that a snapshot did not see, or all, to tables of their months';
 
 create or replace function audit_private.replace_default(months date[]) returns void
@@ -105,10 +107,10 @@ begin
     perform audit_private.furnish_default();
     alter table audit.event attach partition audit.event_default default;
     alter table audit.event_default enable always trigger refuse_change;
-    perform audit_private.record_attestation('drain', 'audit.event', '{trigger,policy}', renew => false);
+    perform audit_private.record_attestation('drain', 'audit.event', '{trigger}', renew => false);
 end
 $$;
-comment on function audit_private.replace_default(date[]) is
+comment on function audit_private.replace_default is
     'Puts an empty DEFAULT and the months of its events in the place of the one that was copied';
 
 -- Copies while writers write, until little is new; then locks the log, copies what came last, and
@@ -154,5 +156,5 @@ begin
     return _moved;
 end
 $$;
-comment on function audit_private.drain() is
+comment on function audit_private.drain is
     'Moves events out of DEFAULT into partitions of their months, and returns how many';

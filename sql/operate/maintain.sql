@@ -12,7 +12,8 @@ as $$
         (date_trunc('month',
             month_bounds.month::timestamp) + interval '1 month') at time zone 'UTC';
 $$;
-comment on function audit_private.month_bounds(date) is 'First instant of a month (UTC), and of the next';
+comment on function audit_private.month_bounds is
+    'First instant of a month (UTC), and of the next';
 
 create or replace function audit_private.prepare_month(month date) returns regclass
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -35,7 +36,7 @@ begin
     return _partition;
 end
 $$;
-comment on function audit_private.prepare_month(date) is
+comment on function audit_private.prepare_month is
     'Makes the table of one month, guarded, apart from the log';
 
 create or replace function audit_private.join_month(month date) returns void
@@ -51,7 +52,7 @@ begin
     execute format('alter table %s enable always trigger refuse_change', _partition);
 end
 $$;
-comment on function audit_private.join_month(date) is
+comment on function audit_private.join_month is
     'Makes the table of one month part of the log, not yet attested';
 
 create or replace function audit_private.attach_month(month date) returns void
@@ -62,7 +63,8 @@ begin
     perform audit_private.record_attestation('month', 'audit.event', '{trigger}', renew => false);
 end
 $$;
-comment on function audit_private.attach_month(date) is 'Makes the table of one month part of the log';
+comment on function audit_private.attach_month is
+    'Makes the table of one month part of the log';
 
 create or replace function audit_private.try_lock(target regclass, mode text) returns boolean
 -- Writers queue behind whoever waits: briefly, and then they go first.
@@ -75,7 +77,7 @@ exception when lock_not_available then
     return false;
 end
 $$;
-comment on function audit_private.try_lock(regclass, text) is
+comment on function audit_private.try_lock is
     'Locks a table unless that takes longer than writers may wait; whether it did';
 
 create or replace function audit_private.lock_briefly(target regclass, mode text) returns void
@@ -93,7 +95,7 @@ begin
             hint = 'Some transaction stays open. Run it again when that has ended.';
 end
 $$;
-comment on function audit_private.lock_briefly(regclass, text) is
+comment on function audit_private.lock_briefly is
     'Locks a table, trying often rather than waiting long';
 
 create or replace function audit_private.months_attached() returns date[]
@@ -103,7 +105,8 @@ return (
     from pg_inherits join pg_class on pg_class.oid = inhrelid
     where inhparent = 'audit.event'::regclass and relname ~ '^event_[0-9]{4,}_[0-9]{2}$'
 );
-comment on function audit_private.months_attached() is 'The months that have a partition';
+comment on function audit_private.months_attached is
+    'The months that have a partition';
 
 create or replace function audit_private.months_in_default() returns date[]
 language sql stable set search_path = pg_catalog, pg_temp
@@ -112,7 +115,7 @@ as $$
         '{}')
     from audit.event_default;
 $$;
-comment on function audit_private.months_in_default() is
+comment on function audit_private.months_in_default is
     'The months of events that no partition covers yet';
 
 create or replace function audit_private.create_months(ahead int default 3) returns date[]
@@ -154,7 +157,7 @@ begin
 end
 $$;
 -- Definer: partitions belong to audit_owner.
-comment on function audit_private.create_months(int) is
+comment on function audit_private.create_months is
     'Makes the partitions of this month and of the given number of months after it, where absent';
 
 create or replace function audit_private.drop_months(keep interval) returns setof text
@@ -212,7 +215,7 @@ begin
     end loop;
 end
 $$;
-comment on function audit_private.drop_months(interval) is
+comment on function audit_private.drop_months is
     'Drops the months that lie wholly before the retention, each as an event of its own';
 
 create or replace function audit.maintain(keep interval default null, ahead int default 3)
@@ -246,7 +249,7 @@ begin
 end
 $$;
 -- Definer: partitions belong to audit_owner.
-comment on function audit.maintain(interval, int) is
+comment on function audit.maintain is
     'Keeps the log healthy, for cron: DEFAULT empty, partitions ahead, months beyond the retention '
     'dropped. Does the first of these that there is to do, and returns what it did: run it until '
     'it returns nothing, or every hour. Tries for a lock for 50 ms at a time, 50 times';
@@ -266,32 +269,30 @@ begin
     end loop;
 end
 $$;
-comment on function audit_private.regenerate() is
+comment on function audit_private.regenerate is
     'Writes the functions of every attached table again, from the mapping in force; part of '
     'install';
 
 create or replace function audit.version() returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return '0.1.0';
-comment on function audit.version() is 'Version of auditdb that was last installed';
+comment on function audit.version is
+    'Version of auditdb that was last installed';
 
 create or replace function audit_private.finish_install() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform audit_private.regenerate();
-    perform audit_private.record_attestation('install', 'audit.event', '{function}');
-    perform audit_private.record_attestation('install', kinds => '{function}');
+    perform audit_private.record_attestation('install', kinds => '{functions}');
     -- Of an older release, from here on writers may wait. Months to come take the columns as they
     -- stand.
     perform audit_private.furnish_columns();
     perform audit_private.furnish_policies();
     perform audit_private.create_months();
-    perform audit_private.record_attestation('install', 'audit.event', '{policy,relation,grant}');
     perform audit_private.record_attestation('install', renew => false);
-    perform audit_private.complete_attestation();
     perform audit_private.record_own('installed', audit.version(), null, null);
 end
 $$;
-comment on function audit_private.finish_install() is
+comment on function audit_private.finish_install is
     'Last step of install: partitions, capture functions, and the event that says so';

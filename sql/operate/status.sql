@@ -20,7 +20,7 @@ as $$
         ) as now_has on true
     order by a.kind, a.target::text;
 $$;
-comment on function audit.list_tables() is
+comment on function audit.list_tables is
     'The attached tables, how their rows map to events, and whether the mapping has gone stale';
 
 create or replace function audit.list_partitions()
@@ -50,7 +50,7 @@ begin
 end
 $$;
 -- Definer: counts events, which operators may not read.
-comment on function audit.list_partitions() is
+comment on function audit.list_partitions is
     'The months of the log: how many events, how many bytes';
 
 create or replace function audit.list_members()
@@ -70,4 +70,5 @@ as $$
     group by r.rolname
     order by r.rolname;
 $$;
-comment on function audit.list_members() is 'Who holds which role of auditdb';
+comment on function audit.list_members is
+    'Who holds which role of auditdb';

@@ -23,13 +23,15 @@ begin
     return sha256(_outer || sha256(_inner || hmac_sha256.message));
 end
 $$;
-comment on function audit_private.hmac_sha256(bytea, bytea) is 'HMAC-SHA-256 (RFC 2104) from core sha256';
+comment on function audit_private.hmac_sha256 is
+    'HMAC-SHA-256 (RFC 2104) from core sha256';
 
 create or replace function audit_private.from_base64url(value text) returns text
 language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp
 return convert_from(decode(
     translate(value, '-_', '+/') || repeat('=', (4 - length(value) % 4) % 4), 'base64'), 'UTF8');
-comment on function audit_private.from_base64url(text) is 'Text from unpadded base64url';
+comment on function audit_private.from_base64url is
+    'Text from unpadded base64url';
 
 create or replace function audit_private.is_admin(organization_id text, user_id text) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -64,7 +66,7 @@ begin
     return false;
 end
 $$;
-comment on function audit_private.is_admin(text, text) is
+comment on function audit_private.is_admin is
     'Whether a user is an admin or owner of an organisation now, by the attached memberships';
 
 create or replace function audit_private.read_token() returns text[]
@@ -104,7 +106,7 @@ begin
     return array[audit_private.from_base64url(_parts[3]), audit_private.from_base64url(_parts[4])];
 end
 $$;
-comment on function audit_private.read_token() is
+comment on function audit_private.read_token is
     'Who reads, and for which organisation, by the viewer token of this transaction; null if void';
 
 create or replace function audit.viewer_organization() returns text
@@ -127,7 +129,7 @@ exception when assert_failure or others then
 end
 $$;
 -- Definer: reads the signing keys, which no login role can.
-comment on function audit.viewer_organization() is
+comment on function audit.viewer_organization is
     'The organisation that the viewer token of this transaction may read, or null';
 
 create or replace function audit_private.viewer_start() returns bigint[]
@@ -150,7 +152,7 @@ end
 $$;
 -- Definer: reads the signing keys, and the starts of organisations. Whether the viewer is an admin
 -- is viewer_organization's to say; without a good token there is no answer.
-comment on function audit_private.viewer_start() is
+comment on function audit_private.viewer_start is
     'Id of the first event of the organisation that the viewer token is for, as it is now; events '
     'of lower id are of an organisation that had the same identifier before. An array of that one, '
     'as the planner takes "at least any of" for true of most events, and "at least" of a third';
@@ -184,7 +186,7 @@ begin
             and e.occurred_at >= now() - interval '1 day' and e.old_values is not null);
 end
 $$;
-comment on function audit_private.start_organization(int, text, text, text, text) is
+comment on function audit_private.start_organization is
     'Says that an organisation came to be, by an INSERT or by taking another identifier: called by '
     'capture before it writes the event. From then on nobody views what bears its identifier from '
     'before. Not called where a row that was marked as deleted is restored';
@@ -221,7 +223,7 @@ begin
 end
 $$;
 -- Definer: operators hold no privilege on the keys themselves.
-comment on function audit.create_key(interval) is
+comment on function audit.create_key is
     'Makes a signing key and returns it, once, as key_id.secret; may retire all others after a '
     'while';
 
@@ -232,7 +234,8 @@ as $$
     select id, created_at, created_by, retires_at from audit_private.signing_key order by created_at, id;
 $$;
 -- Definer: shows all of the table but the secrets.
-comment on function audit.list_keys() is 'The signing keys, without their secrets';
+comment on function audit.list_keys is
+    'The signing keys, without their secrets';
 
 create or replace function audit_private.set_policy(
     relation regclass, name text, command text, to_role text, qualification text
@@ -249,7 +252,7 @@ begin
         qualification);
 end
 $$;
-comment on function audit_private.set_policy(regclass, text, text, text, text) is
+comment on function audit_private.set_policy is
     'Creates a policy of the log, in the place of one of the same name';
 
 -- A column and a parameter would be compared where a row is found, after any cheaper condition of
@@ -278,6 +281,7 @@ begin
                 'using (true)'),
             ('audit_private.signing_key', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
             ('audit_private.attachment', 'the_owner_maps', 'all', 'audit_owner', 'using (true)'),
+            ('audit_private.release', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
             ('audit_private.attachment', 'anyone_granted_reads', 'select', 'public', 'using (true)')
         ) as p (relation, name, command, to_role, qualification)
         where not exists (
@@ -297,6 +301,6 @@ begin
     end loop;
 end
 $$;
-comment on function audit_private.furnish_policies() is
+comment on function audit_private.furnish_policies is
     'Makes the policies of the log where they are absent, each for one role to do one thing; part '
     'of install';

@@ -86,8 +86,7 @@ begin
 end
 $$;
 -- Definer: writers hold no privilege on the table itself.
-comment on function audit.record_event(text, text, text, text, text, text, text, text, text, text,
-    jsonb, jsonb, jsonb) is
+comment on function audit.record_event is
     'Records an event that no table shows and returns its id. What is not given comes from the '
     'context. Secrets in old_values, new_values and details are redacted';
 
@@ -104,7 +103,7 @@ as $$
         'system', 'audit', left(record_own.target_id, 200),
         record_own.old_values, record_own.new_values, record_own.details);
 $$;
-comment on function audit_private.record_own(text, text, jsonb, jsonb, jsonb) is
+comment on function audit_private.record_own is
     'Records what happened to the log itself: attached, detached, key created, month dropped';
 
 create or replace function audit.define_action(name text, description text) returns void
@@ -133,7 +132,7 @@ begin
 end
 $$;
 -- Definer: operators hold no privilege on the table itself.
-comment on function audit.define_action(text, text) is
+comment on function audit.define_action is
     'Adds an action of the application to the catalogue, or describes it anew; never one of '
     'auditdb''s own. It is an event';
 

@@ -13,7 +13,8 @@ return (
     )
     select oid from t where typtype <> 'd'
 );
-comment on function audit_private.base_type(oid) is 'The type that a domain is made of, else the type';
+comment on function audit_private.base_type is
+    'The type that a domain is made of, else the type';
 
 create or replace function audit_private.is_store(target regclass, kind text) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -31,7 +32,7 @@ return (
         left join audit.kind as k on k.name = is_store.kind
     where c.oid = is_store.target
 );
-comment on function audit_private.is_store(regclass, text) is
+comment on function audit_private.is_store is
     'Whether a table holds credentials: by the kind, else by its name and its columns';
 
 create or replace function audit_private.is_harmless_type(type oid) returns boolean
@@ -45,7 +46,7 @@ return (
         left join pg_type as e on e.oid = audit_private.base_type(b.typelem)
     where b.oid = audit_private.base_type(is_harmless_type.type)
 );
-comment on function audit_private.is_harmless_type(oid) is
+comment on function audit_private.is_harmless_type is
     'Whether values of a type are too plain for a credential: flags, times, numbers, enums, uuids';
 
 -- An id that is made of a prefix and the hash of a key has room for the hash.
@@ -61,7 +62,7 @@ return exists (
         and audit_private.normal_name(h.attname) ~ '-(hash|hashed|digest)-'
         and audit_private.normal_name(p.attname) ~ '-prefix-$'
 );
-comment on function audit_private.holds_hash(regclass, int2) is
+comment on function audit_private.holds_hash is
     'Whether an identifier looks made of the prefix and the hash that stand beside it';
 
 create or replace function audit_private.is_secret_column(
@@ -90,7 +91,7 @@ return (
         cross join audit_private.normal_name(a.attname) as n (name)
     where a.attrelid = is_secret_column.target and a.attnum = is_secret_column.attnum
 );
-comment on function audit_private.is_secret_column(regclass, int2, boolean, boolean) is
+comment on function audit_private.is_secret_column is
     'Whether a column is redacted by default, by its name and type and by what its table holds';
 
 -- A foreign key holds what the column holds that it leads to.
@@ -132,6 +133,6 @@ return (
         group by attname, origin
     ) as found
 );
-comment on function audit_private.secret_columns(regclass, text) is
+comment on function audit_private.secret_columns is
     'Columns of a table that are redacted by default: secrets by their names, and in a table of '
     'credentials whatever is not known to be harmless';

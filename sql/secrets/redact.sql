@@ -6,25 +6,22 @@
 -- What keys that are known by their shape have in them, and tokens behind "Bearer".
 create or replace function audit_private.may_hold_key(value text) returns boolean
 language sql immutable parallel safe
-return value collate "C" like '%earer %' or value collate "C" like '%eyJ%'
-    or value collate "C" like '%\_%' or value collate "C" like '%A_IA%'
-    or value collate "C" like '%AIza%' or value collate "C" like '%xox%'
-    or value collate "C" like '%glpat-%';
-comment on function audit_private.may_hold_key(text) is
+return value collate "C" like any
+    ('{%earer %,%eyJ%,"%\\_%",%A_IA%,%AIza%,%xox%,%glpat-%}');
+comment on function audit_private.may_hold_key is
     'Whether a text may hold a key that is known by its shape, without a name';
 
--- The first look at a text, short so that it is inlined. It asks for what sets off a secret from
--- the text around it: a colon, an equals sign, a tag, an option of a command, bytes in hex, a
--- list of pairs; in a text that has room for one, for a key too. A long text may be compressed,
--- which each question would undo anew: audit_private.redact_text() does it once.
+-- The first look at a text, short so that it is inlined: a connection keeps it for each column.
+-- It asks for what sets off a secret from the text around it: a colon, an equals sign, a tag, an
+-- option of a command, bytes in hex, a list of pairs; in a text that has room for one, for a key
+-- too. A long text may be compressed, which each question would undo anew: audit_private.redact_text() does
+-- it once.
 create or replace function audit_private.may_hold_secret(value text) returns boolean
 language sql immutable parallel safe
 return octet_length(value) > 7 and (octet_length(value) > 2000
-    or value collate "C" like '%:%' or value collate "C" like '%=%'
-    or value collate "C" like '%<%' or value collate "C" like '%--%'
-    or value collate "C" like '\\x%' or value collate "C" like '[%[%'
+    or value collate "C" like any ('{%:%,%=%,%<%,%--%,"\\\\x%",[%[%}')
     or octet_length(value) > 17 and audit_private.may_hold_key(value));
-comment on function audit_private.may_hold_secret(text) is
+comment on function audit_private.may_hold_secret is
     'Whether audit_private.redact_text has anything to look for: false for most short texts, at hardly any '
     'cost';
 
@@ -35,7 +32,7 @@ language sql immutable parallel safe
 return audit_private.secret_words()
     || '|begin|basic|@|\\u00|%[3-7]|sig|sid|ticket|state|nonce|sas|hmac|header'
     '|\\x|eyj|_live_|_test_|_prod_|ghp_|gho_|ghu_|ghs_|ghr_|glpat|npm_|whsec|xox|akia|asia|aiza';
-comment on function audit_private.secret_signs() is
+comment on function audit_private.secret_signs is
     'Pattern, whatever the case, for texts and documents that have to be taken apart';
 
 -- Keys that are known by their shape, wherever they stand.
@@ -44,7 +41,7 @@ language sql immutable parallel safe
 return '\m(?:sk|rk|sbp|key|pat|api)_(?:live|test|prod)_[A-Za-z0-9]{10,}'
     '|\m(?:gh[pousr]|github_pat|glpat|npm|whsec)[_-][A-Za-z0-9_-]{16,}'
     '|\mxox[abeoprs]-[A-Za-z0-9-]{10,}|\m(?:AKIA|ASIA)[A-Z0-9]{16}|\mAIza[A-Za-z0-9_-]{30,}';
-comment on function audit_private.key_shapes() is
+comment on function audit_private.key_shapes is
     'Pattern for keys that are known by their shape';
 
 -- A value as it may follow a name: in quotes, in quotes that are escaped, or in brackets, whose end
@@ -54,7 +51,7 @@ language sql immutable parallel safe
 return '[bru]?"(?:[^"\\]|\\.|"")*(?:"|\\?$)|[bru]?''(?:[^''\\]|\\.|'''')*(?:''|\\?$)'
     '|\\+"(?:[^"]|"(?!\s*[,}\]]))*"?|\\+''(?:[^'']|''(?!\s*[,}\]]))*''?'
     '|(?!\[redacted\])[\[{(].*';
-comment on function audit_private.quoted_value() is
+comment on function audit_private.quoted_value is
     'Pattern for a value in quotes or brackets';
 
 -- What is between a name and its value, and the value: of JSON, Python and hstore, of YAML and
@@ -68,7 +65,7 @@ return '(?:(\\*["'']\s*(?:=>|[:=])\s*)(' || audit_private.quoted_value() || '|[^
     || case when tags
         then '|((?:\s[^<>]*)?>)((?:<!\[CDATA\[(?:[^\]]|\](?!\]>))*\]\]>|[^<])+|\s*<(?![/!]).*)'
         else '' end || ')';
-comment on function audit_private.assigned_value(boolean) is
+comment on function audit_private.assigned_value is
     'Pattern for a separator and a value behind a name';
 
 create or replace function audit_private.find_names(value text, pattern text) returns text
@@ -91,7 +88,7 @@ begin
     return nullif(array_to_string(_names, '|'), '');
 end
 $$;
-comment on function audit_private.find_names(text, text) is
+comment on function audit_private.find_names is
     'Names of secrets that a pattern finds in a text, as a pattern: they consist of letters, '
     'digits, "_" and "-"; raises if there are more than 100, so that audit_private.redact_text redacts all';
 
@@ -111,7 +108,7 @@ begin
     return _text;
 end
 $$;
-comment on function audit_private.percent_decode(text) is
+comment on function audit_private.percent_decode is
     'An address with its escapes of ASCII undone';
 
 create or replace function audit_private.redact_value(value text) returns text
@@ -128,7 +125,7 @@ begin
     end;
 end
 $$;
-comment on function audit_private.redact_value(text) is
+comment on function audit_private.redact_value is
     'A value in a text, redacted, in the quotes that it had; not of null, true and false';
 
 create or replace function audit_private.redact_parameter(parts text[]) returns text
@@ -148,7 +145,7 @@ begin
         else parts[3] end;
 end
 $$;
-comment on function audit_private.redact_parameter(text[]) is
+comment on function audit_private.redact_parameter is
     'A parameter of an address (what is before it, its name, its value) without a secret';
 
 -- In these two, pieces between what a pattern finds, and what it finds, one after the other.
@@ -169,7 +166,7 @@ begin
     );
 end
 $$;
-comment on function audit_private.redact_addresses(text) is
+comment on function audit_private.redact_addresses is
     'A text without the parameters of addresses that are secrets, also where they are escaped';
 
 -- user[password]=x is a parameter also where nothing stands before it.
@@ -185,7 +182,7 @@ begin
         '\1[redacted]', 'gi') end;
 end
 $$;
-comment on function audit_private.redact_brackets(text) is
+comment on function audit_private.redact_brackets is
     'A text without the values of names in brackets that are secrets, as forms send them';
 
 create or replace function audit_private.assignment_names(value text) returns text
@@ -193,7 +190,7 @@ language sql immutable parallel safe set search_path = pg_catalog, pg_temp
 return audit_private.find_names(assignment_names.value, '\m((?:\w+-){0,4}\w+)(?:\\*["'']?\s*[=:>]'
     || case when assignment_names.value like '%<%>%'
         then '|\s[^<>\s]*=["''][^<>]*>)' else ')' end);
-comment on function audit_private.assignment_names(text) is
+comment on function audit_private.assignment_names is
     'Names of secrets that a text assigns a value to, as a pattern';
 
 create or replace function audit_private.redact_assignments(value text) returns text
@@ -224,13 +221,13 @@ begin
     );
 end
 $$;
-comment on function audit_private.redact_assignments(text) is
+comment on function audit_private.redact_assignments is
     'A text without the values of names that are secrets';
 
 create or replace function audit_private.before_pair() returns text
 language sql immutable parallel safe
 return '\m(?:name|key|header|field|k|parameter|id)\\*["'']?\s*(?:=>|[:=])\s*\\*["'']?';
-comment on function audit_private.before_pair() is
+comment on function audit_private.before_pair is
     'Pattern for what is before a name that stands beside its value';
 
 -- A name and its value beside each other under names of their own: {name: password, value: x}.
@@ -258,13 +255,13 @@ begin
         || audit_private.quoted_value() || '|[^\s,}\]"''\[{(]+)', '\1[redacted]', 'gi');
 end
 $$;
-comment on function audit_private.redact_pairs(text) is
+comment on function audit_private.redact_pairs is
     'A text without the values that stand beside names of secrets';
 
 create or replace function audit_private.before_option() returns text
 language sql immutable parallel safe
 return '(?:^|[\s"''`=,;|&(\[{])--?';
-comment on function audit_private.before_option() is
+comment on function audit_private.before_option is
     'Pattern for what an option of a command begins with: it stands apart';
 
 create or replace function audit_private.redact_options(value text) returns text
@@ -280,7 +277,7 @@ begin
         || '(?:"[^"]*"?|''[^'']*''?|[^\s"''-]\S*)', '\1[redacted]', 'gi') end;
 end
 $$;
-comment on function audit_private.redact_options(text) is
+comment on function audit_private.redact_options is
     'A command without the values of options that are secrets';
 
 -- Where a setting stands on a line of its own, all of the line is its value.
@@ -297,7 +294,7 @@ begin
         || '([^\s"''=][^\r\n=]*)(?=[\r\n]|$)', '\1[redacted]', 'gi') end;
 end
 $$;
-comment on function audit_private.redact_lines(text) is
+comment on function audit_private.redact_lines is
     'A text without the values of settings that are secrets, where each stands on its line';
 
 create or replace function audit_private.redact_url(value text) returns text
@@ -317,7 +314,7 @@ begin
     return regexp_replace(_text, '://[^\s/?#@:"''<>\[]{16,}@', '://[redacted]@', 'g');
 end
 $$;
-comment on function audit_private.redact_url(text) is
+comment on function audit_private.redact_url is
     'An address from its :// on, without the password or the token before its host';
 
 -- Each to its end at once: to look for "@" from each "://" of a long text may take hours.
@@ -338,7 +335,7 @@ begin
     );
 end
 $$;
-comment on function audit_private.redact_urls(text) is
+comment on function audit_private.redact_urls is
     'A text without passwords and tokens before the hosts of its addresses';
 
 -- The same questions, without an answer to where the secret ends.
@@ -360,7 +357,7 @@ begin
                 or audit_private.says_parameter(audit_private.normal_name(audit_private.percent_decode(m[1]))));
 end
 $$;
-comment on function audit_private.has_secret(text) is
+comment on function audit_private.has_secret is
     'Whether a text that is too long to be taken apart may hold a secret';
 
 create or replace function audit_private.redact_steps(value text) returns text
@@ -399,7 +396,7 @@ begin
     return audit_private.redact_assignments(audit_private.redact_pairs(_text));
 end
 $$;
-comment on function audit_private.redact_steps(text) is
+comment on function audit_private.redact_steps is
     'A text that is no document, without the secrets in it';
 
 -- A text is left as it is spelt if nothing was redacted and if nothing was lost in parsing it: of
@@ -423,7 +420,7 @@ exception when assert_failure or others then
             ~ '\\u00(?:3[0-9]|[46][1-9a-fA-F]|[57][0-9aA])' then '[redacted]' end;
 end
 $$;
-comment on function audit_private.redact_document(text) is
+comment on function audit_private.redact_document is
     'A text in JSON without the secrets in it; null if it is no JSON after all';
 
 create or replace function audit_private.redact_text(value text) returns text
@@ -473,14 +470,15 @@ begin
     end;
 end
 $$;
-comment on function audit_private.redact_text(text) is
+comment on function audit_private.redact_text is
     'A text without the secrets in it: JSON, addresses, assignments, headers, keys, bytes in hex';
 
 -- Inlined where it is used: most short texts cost a look.
 create or replace function audit_private.safe_text(value text) returns text
 language sql immutable parallel safe
 return case when audit_private.may_hold_secret(value) then audit_private.redact_text(value) else value end;
-comment on function audit_private.safe_text(text) is 'A text without the secrets in it';
+comment on function audit_private.safe_text is
+    'A text without the secrets in it';
 
 -- Bytes are read as UTF-8, else with all but ASCII escaped, zeros left out: UTF-16 is read as well.
 create or replace function audit_private.redact_bytes(value bytea) returns text
@@ -504,7 +502,7 @@ exception when assert_failure or others then
     return '[redacted]';
 end
 $$;
-comment on function audit_private.redact_bytes(bytea) is
+comment on function audit_private.redact_bytes is
     'Bytes in hex, or "[redacted]" if they hold text with a secret in it';
 
 -- The names of secrets in a document, so that each is judged once, however often it is there.
@@ -526,7 +524,7 @@ begin
     );
 end
 $$;
-comment on function audit_private.names_in(jsonb) is
+comment on function audit_private.names_in is
     'Names of secrets, and of headers, in the 40 upper levels of a document';
 
 create or replace function audit_private.is_option(value jsonb) returns boolean
@@ -538,7 +536,7 @@ begin
         and (value #>> '{}') collate "C" !~ '[=:\s]' and audit_private.is_secret(value #>> '{}');
 end
 $$;
-comment on function audit_private.is_option(jsonb) is
+comment on function audit_private.is_option is
     'Whether a value is an option of a command that a secret follows, such as --password';
 
 create or replace function audit_private.redact_array(
@@ -571,7 +569,7 @@ begin
     );
 end
 $$;
-comment on function audit_private.redact_array(jsonb, text[], text[], int) is
+comment on function audit_private.redact_array is
     'An array of a document at a depth without the secrets in it';
 
 create or replace function audit_private.redact_object(
@@ -610,7 +608,7 @@ begin
     );
 end
 $$;
-comment on function audit_private.redact_object(jsonb, text[], text[], int, boolean) is
+comment on function audit_private.redact_object is
     'An object of a document at a depth, of headers or not, without the secrets in it';
 
 -- So that no document exhausts the stack: deeper than 40 levels all is redacted that may hold a
@@ -634,7 +632,7 @@ begin
         else audit_private.redact_object(value, secrets, needles, depth, header) end;
 end
 $$;
-comment on function audit_private.redact_node(jsonb, text[], text[], int, boolean) is
+comment on function audit_private.redact_node is
     'A part of a document at a depth, of headers or not, without the secrets in it';
 
 -- What a part of the document has in it that must be taken apart: one of the names; or null, if a
@@ -664,7 +662,7 @@ begin
         else array(select '%"' || name || '"%' from unnest(secrets) as name) end;
 end
 $$;
-comment on function audit_private.needles_in(jsonb, text[]) is
+comment on function audit_private.needles_in is
     'LIKE patterns for the parts of a document that hold a secret, given its names of secrets; '
     'null if any part may';
 
@@ -689,7 +687,7 @@ begin
     end;
 end
 $$;
-comment on function audit_private.redact_json(jsonb) is
+comment on function audit_private.redact_json is
     'A document without the secrets in it: under names that are secrets, and in texts';
 
 create or replace function audit_private.redact_details(value jsonb) returns jsonb
@@ -702,7 +700,7 @@ begin
         else jsonb_build_object('all', _redacted) end;
 end
 $$;
-comment on function audit_private.redact_details(jsonb) is
+comment on function audit_private.redact_details is
     'Details without the secrets in them; an object also where all of it is redacted';
 
 create or replace function audit_private.redact_byte_array(value bytea[]) returns jsonb
@@ -713,5 +711,5 @@ begin
     return audit_private.redact_json(to_jsonb(value));
 end
 $$;
-comment on function audit_private.redact_byte_array(bytea[]) is
+comment on function audit_private.redact_byte_array is
     'Bytes in hex, as audit_private.redact_bytes returns them, in an array of JSON';

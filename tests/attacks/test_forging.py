@@ -325,7 +325,8 @@ begin
     perform evil.try('select audit.record_event(''for.ged'')');
     perform evil.try('select audit.create_key()');
     perform evil.try('select audit_private.append(null, null, null, null, null, null, null, null, '
-        'null, null)');
+        'null, '
+        'null)');
     perform evil.try('alter role app superuser');
 end $$;
 create function evil.concat(name, text) returns text language plpgsql as $$

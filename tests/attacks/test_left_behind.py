@@ -608,7 +608,7 @@ LATER_CODE = {
 create type svc.role as enum ('ADMIN', 'OWNER', 'MEMBER');
 create table svc.member (organization_id int, user_id int, role svc.role);
 insert into svc.member values (55, 5, 'ADMIN');
-select audit.attach('svc.member', 'membership');
+select audit.attach('svc.member', 'membership', admin => 'lower(r.role::text) = ''admin''');
 create function svc.role_text(svc.role) returns text language plpgsql as $f$
 begin
     perform svc.hostile();

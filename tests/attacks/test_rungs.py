@@ -322,3 +322,17 @@ def test_detaching_takes_back_what_attaching_opened(db: Database) -> None:
     assert owner.execute(readable).fetchone() == (["id", "organization_id"],)
     owner.execute("select audit.detach('workflow_step')")
     assert owner.execute(readable).fetchone() == (None,)
+
+
+def test_an_identifier_that_holds_a_plain_secret_is_a_digest(db: Database) -> None:
+    # Letters alone: nothing but the redacted column tells that it is one.
+    with psycopg.connect(db.dsn, autocommit=True) as conn:
+        conn.execute("create table public.box (id text primary key, org_id int, door_code text)")
+        conn.execute("select audit.attach('public.box', 'box', redact => '{door_code}')")
+        conn.execute("insert into public.box values ('x-sesamopen', 1, 'sesamopen')")
+        told = conn.execute(
+            "select target_id, details ? 'degraded' from audit.event where target_type = 'box'"
+        ).fetchone()
+    assert told is not None
+    assert "sesam" not in told[0]
+    assert told[1] is not True

@@ -1,0 +1,74 @@
+"""What the release makes the log of, compared from outside of the database.
+
+Whoever can alter the log can alter what audit.doctor() says of it, and the list that it compares
+with. What is sent here is the package's own text, and speaks of the catalogs alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+
+from auditdb._version import __version__
+from auditdb.operate.install import read, release
+
+# A month that was detached, or that a partition stands for, is no part of any release.
+_MONTH = re.compile(r"audit\.event_\d{4,}_\d\d")
+# As audit_private.generated_for() says.
+_GENERATED = re.compile(r"audit_private\.(capture|fall_back|read|organization|admin)_\d+[_(]")
+
+
+def standing_query() -> str:
+    """Return the bodies of the functions of standing.sql, but for the last, which calls them."""
+    bodies = read("operate/standing.sql").split("$$")[1::2]
+    return "\nunion all\n".join(body.strip().removesuffix(";") for body in bodies[:-1])
+
+
+def differences(conn: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
+    """Yield the objects of the log that are not as in this release, and what audit.doctor() says.
+
+    Generated functions are left to audit.doctor(), which is compared here itself.
+
+    Args:
+        conn: a connection with the pin, in a block that is rolled back.
+    """
+    cursor = psycopg.Cursor(conn)
+    cursor.execute(
+        "select set_config('quote_all_identifiers', 'off', true),"
+        " set_config('bytea_output', 'hex', true)"
+    )
+    wanted = release()
+    for kind, name, sha256, object_, _ in cursor.execute(standing_query().encode()).fetchall():
+        known = wanted.pop((kind, name), None)
+        is_own = _GENERATED.search(name) or _MONTH.fullmatch(name)
+        if known == sha256 or (known is None and is_own):
+            continue
+        problem = "is none of auditdb's" if known is None else "is not as it was installed"
+        yield _said(kind, name, object_, problem)
+    for kind, name in wanted:
+        yield _said(kind, name, name, "is missing")
+
+
+def _said(kind: str, name: str, object_: str, problem: str) -> tuple[str, str]:
+    """Return object and problem as the checks of audit.doctor() say them."""
+    if kind == "policy":
+        return object_, f"policy {name.rsplit(' on ', 1)[0]} {problem}"
+    if kind == "grant":
+        is_missing = problem == "is missing"
+        return name, "was granted by install and is no more" if is_missing else (
+            "was not granted by auditdb"
+        )
+    return object_, problem
+
+
+def installed_version(conn: psycopg.Connection[Any]) -> str | None:
+    """Return the version that the database says, if it is another than that of the package."""
+    row = psycopg.Cursor(conn).execute(
+        "select audit.version() || case when to_regnamespace('audit_private') is null"
+        " then ' of before there was a schema audit_private' else '' end"
+    )
+    (version,) = row.fetchone() or ("",)
+    return None if version == __version__ else str(version)

@@ -1,0 +1,72 @@
+-- Generated: the functions of one attached table, as the mapping in force says them. What attaching
+-- writes (audit_private.generate) and what audit.doctor() compares with is one list.
+
+create or replace function audit_private.generated(id int)
+returns table (
+    name text, arguments text, returns text, volatility text, settings text[], body text, purpose text
+)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    with a as materialized (
+        select t.id, t.target, t.kind, m.mapping, m.mapping -> 'raw' <> '[]' as is_raw,
+            case when (m.mapping ->> 'settings')::boolean
+                then array['TimeZone=UTC', 'DateStyle=ISO', 'IntervalStyle=postgres',
+                    'extra_float_digits=1', 'bytea_output=hex', 'lc_monetary=C']
+                else '{}' end as settings,
+            -- Without the name of the table, which may hold anything: the comment has it.
+            E'\n-- Generated: audit.attach() writes it again.\n#variable_conflict use_variable'
+                as pragma
+        from audit_private.attachment as t
+            cross join lateral (
+                select audit_private.complete_mapping(t.target, t.kind, t.mapping)
+                    || jsonb_build_object('id', t.id)
+                offset 0  -- once
+            ) as m (mapping)
+        where t.id = generated.id
+    )
+    -- IMMUTABLE is not what it is: PL/pgSQL leaves the snapshot of the statement in force for it. A
+    -- team that a statement deletes is still there when its memberships go by cascade.
+    select 'read_' || id, 'r anyelement', 'text[]', 'immutable', settings,
+        audit_private.read_code(target, mapping), 'What audit_mapper reads of a row'
+    from a where kind <> 'admin' and is_raw
+    union all
+    select 'organization_' || id, 'r anyelement', 'text', 'volatile', settings,
+        audit_private.as_mapper(format(E'    return (%s\n    )::text;', mapping ->> 'organization')),
+        'Organisation of a row, by a fresh snapshot'
+    from a where kind <> 'admin' and mapping -> 'raw' ? 'organization'
+    union all
+    -- IMMUTABLE too, so that it reads by the snapshot of the statement.
+    select 'fall_back_' || id, 'op text, old anyelement, new anyelement, reason text', 'jsonb',
+        'immutable', '{}', pragma || audit_private.fallback_code(id, target, mapping),
+        'Fallback for a row'
+    from a where kind <> 'admin'
+    union all
+    select format('capture_%s_%s', id, lower(op)), '', 'trigger', 'volatile', settings,
+        pragma || audit_private.capture_code(id, target, mapping, op), 'Captures ' || op
+    from a cross join unnest('{INSERT,UPDATE,DELETE}'::text[]) as op where kind <> 'admin'
+    union all
+    select format('capture_%s_truncate', id), '', 'trigger', 'volatile', '{row_security=on}',
+        audit_private.truncate_code(kind), 'Captures TRUNCATE'
+    from a where kind <> 'admin'
+    union all
+    select 'capture_' || id, '', 'trigger', 'volatile', '{}',
+        audit_private.former_code(id, target, kind, mapping), 'Captures changes'
+    from a where kind <> 'admin' and exists (
+        select from pg_trigger where tgfoid = to_regprocedure(format('audit_private.capture_%s()', a.id)))
+    union all
+    select 'admin_' || id, 'organization text, viewer text', 'boolean', 'stable', '{}',
+        audit_private.admin_code(target, mapping), 'Whether a user is an admin or owner, by a row'
+    from a where mapping ? 'admin';
+$$;
+comment on function audit_private.generated is
+    'The functions of an attached table: each with its body, the settings it runs under, and what it '
+    'is for';
+
+create or replace function audit_private.generated_for(name text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+    select substring(generated_for.name from
+        'audit_private[.](?:capture|fall_back|read|organization|admin)_([0-9]+)[_(]');
+$$;
+comment on function audit_private.generated_for is
+    'The id of the attached table for which a function was generated, or of whose function a grant is';

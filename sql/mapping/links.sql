@@ -1,0 +1,282 @@
+-- Ways: from a row to the rows that say what it does not: its parent, organisation and user.
+-- They go by foreign keys to tables of the same owner, and to attached ones by names of columns.
+-- Each is an expression over the row r, or null where there is no way.
+
+create or replace function audit_private.have_one_owner(one oid, other oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return (select count(distinct relowner) = 1 from pg_class where oid in (one, other));
+comment on function audit_private.have_one_owner is
+    'Whether two tables belong to one role: a mapping of another''s table is another''s text';
+
+create or replace function audit_private.is_named_as(attname name, relation regclass) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select length(stem) > 1 and exists (
+        select from unnest(
+            array[stem, stem || 's', stem || 'es', regexp_replace(stem, 'y$', 'ies')]) as ending
+        where right(lower(replace(relname, '_', '')), length(ending)) = ending)
+    from pg_class
+        cross join substring(lower(replace(attname, '_', '')) from '^(.*)(?:id|uuid|guid)$') as stem
+    where oid = is_named_as.relation
+);
+comment on function audit_private.is_named_as is
+    'Whether a column has the name of a table and id, as of a foreign key that was not declared';
+
+create or replace function audit_private.links_of(target regclass)
+returns table (relation regclass, here text[], there text[], is_needed boolean, is_part boolean)
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    with named as materialized (
+        select a.target, a.kind, h.attname, h.attnotnull, h.atttypid
+        from pg_attribute as h
+            join audit_private.attachment as a on a.target <> links_of.target and a.kind <> 'admin'
+        where h.attrelid = links_of.target and h.attnum > 0 and not h.attisdropped
+            and audit_private.is_named_as(h.attname, a.target)
+            and audit_private.have_one_owner(a.target, links_of.target)
+            and not exists (
+                select from pg_constraint as c
+                where c.contype = 'f' and c.conrelid = h.attrelid and h.attnum = any (c.conkey))
+    )
+    select c.confrelid, k.here, k.there, k.is_needed, k.is_needed or confdeltype = 'c'
+    from pg_constraint as c
+        cross join lateral (
+            select array_agg(h.attname::text order by n) as here,
+                array_agg(t.attname::text order by n) as there,
+                bool_and(h.attnotnull) as is_needed
+            from unnest(c.conkey, c.confkey) with ordinality as u (here, there, n)
+                join pg_attribute as h on h.attrelid = c.conrelid and h.attnum = u.here
+                join pg_attribute as t on t.attrelid = c.confrelid and t.attnum = u.there
+        ) as k
+    where c.contype = 'f' and c.conrelid = links_of.target and c.conparentid = 0
+        and audit_private.have_one_owner(c.conrelid, c.confrelid)
+    union all
+    -- Where no foreign key is declared: named as the table, and of the type of its key.
+    select n.target, array[n.attname::text], key, n.attnotnull, n.attnotnull
+    from named as n
+        cross join audit_private.key_columns(n.target, n.kind) as key
+        join pg_attribute as t on t.attrelid = n.target and array[t.attname::text] = key
+    where t.atttypid = n.atttypid;
+end;
+comment on function audit_private.links_of is
+    'What a row refers to: table, columns here and there, whether each row does, and is part of it';
+
+create or replace function audit_private.lookup(relation regclass, here text[], there text[], wanted text)
+returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return (
+    select coalesce(
+        min(format('r.%I', h)) filter (where wanted = format('r.%I', t)),
+        format(E'(select p.found from (select %s, (%s\n) as found from %s as r) as p where %s)',
+            string_agg(format('r.%I as key%s', t, n), ', ' order by n), wanted, relation,
+            string_agg(format('p.key%s = r.%I', n, h), ' and ' order by n)))
+    from unnest(here, there) with ordinality as u (h, t, n)
+    where wanted is not null
+    having count(*) > 0
+);
+comment on function audit_private.lookup is
+    'What an expression says of the row that a row refers to';
+
+create or replace function audit_private.user_column(target regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return audit_private.column_like(target, '(user|owner|ownerusr|owneruser)(id|uuid)',
+    '(member|person|profile|account)(id|uuid)', '(created|issued)(by|byid|byuserid)');
+comment on function audit_private.user_column is
+    'The column that names the user whom a row is about, or who made it';
+
+create or replace function audit_private.first_of(ways text[]) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return (
+    select case count(*) when 0 then null when 1 then min(way)
+        else 'coalesce(' || string_agg('(' || way || ')::text', ', ' order by n) || ')' end
+    from unnest(ways) with ordinality as w (way, n)
+    where way is not null
+);
+comment on function audit_private.first_of is
+    'The first of several expressions that is not null';
+
+-- By a row that must be there: a step of its workflow, a role of its member.
+create or replace function audit_private.parent_link(target regclass, kind text)
+returns table (relation regclass, here text[], there text[], mapping jsonb)
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select l.relation, l.here, l.there, a.mapping
+    from audit_private.links_of(parent_link.target) as l join audit_private.attachment as a on a.target = l.relation
+    where l.is_part and a.kind = parent_link.kind and a.target <> parent_link.target
+        and 'parent' = any ((audit_private.kind_of(a.kind)).options)
+        and a.kind not in ('organization', 'user')
+    order by a.mapping ? 'parent', a.id
+    limit 1;
+end;
+comment on function audit_private.parent_link is
+    'The attached table of the same kind that each row of a table is part of a row of';
+
+create or replace function audit_private.named_organization(target regclass, is_known boolean) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return audit_private.name_of(target, audit_private.column_like(target, '(organi[sz]ation|org)(id|uuid)',
+    case when not is_known then '(tenant|workspace|company|account|customer|team)(id|uuid)' end));
+comment on function audit_private.named_organization is
+    'The column named as one that holds an organisation; where their table is known, only as that';
+
+create or replace function audit_private.organization_way(
+    target regclass,
+    seen regclass[],
+    kind text default null,
+    out way text,
+    out is_sure boolean
+)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _a audit_private.attachment;
+    _groups text[];
+begin
+    select * into _a from audit_private.attachment as a where a.target = organization_way.target;
+    if seen <> '{}' and (_a.kind = 'organization' or _a.mapping -> 'given' ? 'organization') then
+        way := _a.mapping ->> 'organization';
+        is_sure := true;
+        return;
+    end if;
+    select o.way, o.is_sure into way, is_sure
+    from audit_private.own_organization(organization_way.target, seen) as o;
+    if is_sure is not true and coalesce(kind, _a.kind) is distinct from 'user' then
+        select array_agg(g.way order by n) filter (where n = 1 or not first_is_sure),
+            coalesce(bool_or(g.is_sure), false)
+        into _groups, is_sure
+        from (
+            select *, row_number() over () as n, first_value(g.is_sure) over () as first_is_sure
+            from audit_private.group_organizations(organization_way.target, seen) as g
+        ) as g;
+        way := audit_private.first_of(way || _groups);
+    end if;
+end
+$$;
+comment on function audit_private.organization_way is
+    'The organisation of a row by its columns, else by rows that it is part of, and whether each '
+    'has one';
+
+create or replace function audit_private.own_organization(
+    target regclass,
+    seen regclass[],
+    out way text,
+    out is_sure boolean
+)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _name text := audit_private.named_organization(own_organization.target, exists (
+        select from audit_private.attachment as a
+        where a.kind = 'organization' and audit_private.have_one_owner(a.target, own_organization.target)));
+begin
+    -- A row of the table of organisations, by a column that is not about another's.
+    select audit_private.lookup(l.relation, l.here, l.there, a.mapping ->> 'organization'), l.is_needed
+    into way, is_sure
+    from audit_private.links_of(own_organization.target) as l
+        join audit_private.attachment as a on a.target = l.relation
+    where a.kind = 'organization' and l.relation <> own_organization.target
+        and audit_private.normal_name(l.here[1]) !~ '-(parent|source|invited|partner|billing)-'
+    order by format('r.%I', l.here[1]) = _name desc nulls last,
+        audit_private.is_named_as(l.here[1]::name, l.relation) desc, l.is_needed desc, l.here
+    limit 1;
+    if way is null and not exists (
+        select from audit_private.links_of(own_organization.target) as l
+        where _name in (select format('r.%I', h) from unnest(l.here) as h)
+            and case when l.relation <> all (seen || own_organization.target) then
+                (audit_private.organization_way(l.relation, seen || own_organization.target)).way
+                end is not null
+    ) then
+        way := _name;
+        is_sure := exists (
+            select from audit_private.columns_of(own_organization.target)
+            where format('r.%I', attname) = _name and is_needed);
+    end if;
+end
+$$;
+comment on function audit_private.own_organization is
+    'The organisation of a row by a column of its own, and whether each row has one';
+
+create or replace function audit_private.group_organizations(target regclass, seen regclass[])
+returns table (way text, is_sure boolean)
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select audit_private.lookup(l.relation, l.here, l.there, w.way), l.is_needed and w.is_sure
+    from audit_private.links_of(group_organizations.target) as l
+        join pg_class as c on c.oid = l.relation
+        left join audit_private.attachment as a on a.target = l.relation
+        cross join audit_private.organization_way(l.relation, seen || group_organizations.target) as w
+    where l.relation <> all (seen || group_organizations.target) and cardinality(seen) < 2
+        and coalesce(a.kind, '') not in ('user', 'organization')
+        -- By way of a user only where there is no other.
+        and l.here <> array[coalesce(audit_private.user_column(group_organizations.target), '')]
+        and (l.is_part or lower(c.relname) ~ (audit_private.words('group') || 's?$'))
+        and w.way is not null
+    order by 2 desc, length(w.way), l.here
+    limit 2;
+end;
+comment on function audit_private.group_organizations is
+    'The organisation of a row by rows that it is part of, the surest way first';
+
+create or replace function audit_private.members_of(users regclass) returns audit_private.attachment
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select a
+    from audit_private.attachment as a
+    where a.kind = 'membership' and not a.mapping ? 'parent' and a.target <> members_of.users
+        and audit_private.have_one_owner(a.target, members_of.users)
+    order by exists (
+        select from audit_private.links_of(a.target) as l
+            join audit_private.attachment as o on o.target = l.relation and o.kind = 'organization'
+    ) desc, a.id
+    limit 1
+);
+comment on function audit_private.members_of is
+    'The table of the memberships of users: in organisations rather than in parts of them';
+
+-- The same one every time: accepted and alive before others, then the oldest.
+create or replace function audit_private.first_membership(users regclass) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _a audit_private.attachment := audit_private.members_of(users);
+    _key text := audit_private.key_of(first_membership.users, 'user');
+    _cast text;
+begin
+    if _a.id is null or _key is null then
+        return null;
+    end if;
+    _cast := case when not exists (
+        select from pg_attribute as m join pg_attribute as u on u.atttypid = m.atttypid
+        where m.attrelid = _a.target and format('r.%I', m.attname) = _a.mapping ->> 'subject'
+            and u.attrelid = first_membership.users and format('r.%I', u.attname) = _key
+    ) then '::text' else '' end;
+    return format(E'(select p.found from (select (%s)%s as subject, (%s\n) as found, '
+        '(%s) is true as accepted, (%s) is true as counts, %s as made, %s as key from %s as r) '
+        'as p where p.subject = %s%2$s '
+        'order by p.accepted desc, p.counts desc, p.made, p.key limit 1)',
+        _a.mapping ->> 'subject', _cast, _a.mapping ->> 'organization',
+        coalesce(audit_private.accepted(_a.target), 'true'), coalesce(_a.mapping ->> 'alive', 'true'),
+        coalesce('r.' || quote_ident(audit_private.column_like(_a.target, 'createdat', 'created',
+            'joinedat')), 'null::timestamptz'),
+        coalesce(audit_private.key_of(_a.target, 'membership'), 'null::text'), _a.target, _key);
+end
+$$;
+comment on function audit_private.first_membership is
+    'The organisation of a user by their memberships';
+
+create or replace function audit_private.user_organization(target regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select audit_private.lookup(a.target, array[h.attname::text], key, a.mapping ->> 'organization')
+    from audit_private.attachment as a
+        cross join audit_private.key_columns(a.target, a.kind) as key
+        join pg_attribute as h on h.attrelid = user_organization.target
+            and h.attname = audit_private.user_column(user_organization.target)
+        join pg_attribute as t on t.attrelid = a.target and array[t.attname::text] = key
+            and t.atttypid = h.atttypid
+    where a.kind = 'user' and audit_private.have_one_owner(a.target, user_organization.target)
+    order by exists (
+        select from audit_private.links_of(user_organization.target) as l
+        where l.relation = a.target and l.here = array[h.attname::text]) desc, a.id
+    limit 1
+);
+comment on function audit_private.user_organization is
+    'The organisation of the user whom a row is about';

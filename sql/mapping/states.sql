@@ -1,0 +1,217 @@
+-- States: what the columns of a table say of its rows: whether one still counts, and whether a
+-- membership is more than an invitation. Null where the table does not tell.
+
+create or replace function audit_private.labels_of(target regclass, attnum int2) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select coalesce(
+        (
+            select array_agg(enumlabel::text order by enumsortorder)
+            from pg_enum
+            where enumtypid in (b.oid, case when b.typcategory = 'A' then b.typelem end)
+        ),
+        (
+            select array_agg(replace(literal[1], '''''', '''') order by c.oid, n)
+            from pg_constraint as c
+                cross join regexp_matches(pg_get_constraintdef(c.oid), '''((?:[^'']|'''')*)''', 'g')
+                    with ordinality as m (literal, n)
+            where contype = 'c'
+                and (conrelid = a.attrelid and conkey = array[a.attnum] or contypid = a.atttypid)
+        ),
+        '{}')
+    from pg_attribute as a join pg_type as b on b.oid = audit_private.base_type(a.atttypid)
+    where a.attrelid = labels_of.target and a.attnum = labels_of.attnum
+);
+comment on function audit_private.labels_of is
+    'What a column may hold: labels of its enum, else literals of its check constraints';
+
+create or replace function audit_private.columns_of(target regclass)
+returns table (attnum int2, attname name, flat text, category "char", is_needed boolean)
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select a.attnum, attname, lower(replace(attname, '_', '')), typcategory, attnotnull
+    from pg_attribute as a join pg_type as t on t.oid = audit_private.base_type(atttypid)
+    where attrelid = columns_of.target and a.attnum > 0 and not attisdropped
+        and attgenerated <> 'v'
+    order by 1;
+end;
+comment on function audit_private.columns_of is
+    'Columns of a table that a trigger sees, with their names in lower case without underscores';
+
+create or replace function audit_private.one_of(value text, labels text[]) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return (
+    select value || case count(*) when 1 then ' = ' || quote_literal(min(label))
+        else ' in (' || string_agg(quote_literal(label), ', ' order by n) || ')' end
+    from unnest(labels) with ordinality as l (label, n)
+);
+comment on function audit_private.one_of is
+    'Condition that a value is one of the labels';
+
+create or replace function audit_private.labels_that(labels text[], entry text) returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp
+return (
+    select coalesce(array_agg(label order by n), '{}')
+    from unnest(labels) with ordinality as l (label, n)
+    where regexp_replace(lower(label), '[^a-z]', '', 'g')
+        ~ ('^' || audit_private.words(labels_that.entry) || '$')
+);
+comment on function audit_private.labels_that is
+    'Those of the labels that an entry of the vocabulary names';
+
+create or replace function audit_private.status_of(target regclass, kind text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select case
+        when kind = 'accepted' then case
+            when s.labels = '{}' then audit_private.one_of(format('lower(r.%I::text)', attname),
+                string_to_array(btrim(audit_private.words('living'), '()'), '|'))
+            when s.ended <> '{}' then coalesce(audit_private.one_of(format('r.%I', attname), array(
+                select label from unnest(s.labels) with ordinality as u (label, n)
+                where label <> all (s.ended) order by n)), 'false') end
+        when kind = 'two_factor' then
+            audit_private.one_of(format('r.%I', attname), audit_private.labels_that(s.labels, 'on_two_factor'))
+        when audit_private.words('on_' || kind) is null then null
+        when s.labels = '{}' then '(' || audit_private.one_of(format('lower(r.%I::text)', attname),
+            string_to_array(btrim(audit_private.words('dead'), '()'), '|')) || ') is not true'
+        else '(' || audit_private.one_of(format('r.%I', attname), s.dead) || ') is not true' end
+    from audit_private.columns_of(status_of.target)
+        cross join audit_private.labels_of(target, attnum) as l (labels)
+        cross join lateral (
+            select l.labels, audit_private.labels_that(l.labels, 'dead') as dead,
+                audit_private.labels_that(l.labels, 'dead')
+                    || audit_private.labels_that(l.labels, 'pending') as ended
+        ) as s
+    where category in ('E', 'S') and flat ~ ('^' || audit_private.words('status') || '$')
+    order by attnum limit 1
+);
+comment on function audit_private.status_of is
+    'Condition over a column such as status: that a row of a kind counts, or that it is accepted';
+
+create or replace function audit_private.default_alive(target regclass, kind text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select string_agg(condition, ' and ' order by attnum)
+    from (
+        select attnum, format(case
+            when category = 'D' and not is_needed and flat ~ (ended || '(at|on|date)$')
+                then 'r.%I is null'
+            when category = 'D' and kind = 'two_factor' and flat ~ (counts || '(at)?$')
+                then 'r.%I is not null'
+            when category = 'B' and flat ~ (ended || '$') then 'r.%I is not true'
+            when category = 'B' and flat ~ (counts || '$') then 'r.%I is true' end, attname)
+        from audit_private.columns_of(default_alive.target)
+            cross join (
+                select '^(is)?(' || concat_ws('|', audit_private.words('ended'),
+                        audit_private.words('ended_' || default_alive.kind)) || ')' as ended,
+                    '^(is)?' || audit_private.words('on_' || default_alive.kind) as counts
+            ) as w
+        union all
+        select 10000, audit_private.status_of(default_alive.target, default_alive.kind)
+    ) as said (attnum, condition)
+);
+comment on function audit_private.default_alive is
+    'Expression for rows that count: not ended by a soft delete or a status; null where all do';
+
+create or replace function audit_private.accepted(target regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select string_agg(condition, ' and ' order by attnum)
+    from (
+        select attnum, format(case
+            when category = 'B' and flat ~ ('^(is|has)?' || audit_private.words('accepted') || '$')
+                then 'r.%I is true'
+            when category = 'B' and flat ~ ('^(is)?' || audit_private.words('pending_flag') || '$')
+                then 'r.%I is not true'
+            when category = 'D' and flat ~ '^(invitation|invite)acceptedat$'
+                and sent is not null then format('(r.%%I is not null or r.%I is null)', sent)
+            when category = 'D' and flat
+                ~ ('^(invitation|invite)?' || audit_private.words('accepted') || '(at|on)$')
+                then 'r.%I is not null'
+            when category = 'D' and flat ~ ('^' || audit_private.words('pending_flag') || '(at|on)$')
+                and flat !~ 'invit' then 'r.%I is null' end, attname)
+        from audit_private.columns_of(accepted.target)
+            cross join audit_private.column_like(accepted.target, '(invitation|invite)sentat', 'invitedat')
+                as sent
+        union all
+        select 10000, audit_private.status_of(accepted.target, 'accepted')
+    ) as said (attnum, condition)
+);
+comment on function audit_private.accepted is
+    'Condition that a membership is more than an invitation, and not suspended';
+
+create or replace function audit_private.fact_column(target regclass, fact text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return case fact
+    when 'email' then audit_private.column_like(target, 'email', '(primary|user|login)?email(address)?',
+        'mail')
+    when 'password' then audit_private.column_like(target,
+        '(hashed|encrypted)?password(hash|digest|encrypted)?', '.*passw.*hash.*', 'passwd')
+    else (
+        select attname
+        from audit_private.columns_of(fact_column.target)
+        where flat ~ (audit_private.words('two_factor') || '|^otp|otp(enabled|required|active)?$')
+            and flat !~ '(required|enforced)'
+            and (category = 'B'
+                or category = 'D' and flat ~ '(enabled|confirmed|activated|verified)'
+                -- A secret that is there only while two-factor is on.
+                or category = 'S' and not is_needed and flat ~ 'secret$')
+        order by category = 'B' desc, flat ~ '(enabled|active)' desc, category = 'D' desc, attnum
+        limit 1
+    ) end;
+comment on function audit_private.fact_column is
+    'The column of a user''s row that is named as one of an e-mail, a password or two-factor';
+
+create or replace function audit_private.fact_columns(target regclass, fact text, attname text)
+returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    -- The secret and the backup codes of two-factor come and go with the flag.
+    select jsonb_agg(c.attname order by attnum)
+    from audit_private.columns_of(fact_columns.target) as c
+    where c.attname = fact_columns.attname or fact = 'two_factor'
+        and flat ~ (audit_private.words('two_factor') || '|(backup|recovery|scratch)codes?|^otp|otp$')
+);
+comment on function audit_private.fact_columns is
+    'Columns whose change is told by a fact';
+
+create or replace function audit_private.user_facts(target regclass, given jsonb) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _facts jsonb := '[]';
+    _name text;
+    _wanted text;
+    _column text;
+begin
+    foreach _name in array array['email', 'password', 'two_factor'] loop
+        _wanted := coalesce(user_facts.given ->> _name, audit_private.fact_column(target, _name));
+        continue when _wanted is null;
+        if _name = 'two_factor' and user_facts.given -> 'redact' ? _wanted then
+            raise exception 'option "redact" names column "%", which says whether two-factor is on',
+                    _wanted
+                using errcode = 'invalid_parameter_value',
+                    hint = 'Leave it readable; secrets and backup codes are redacted by name.';
+        end if;
+        _column := (
+            select attname
+            from pg_attribute
+            where attrelid = user_facts.target and attnum > 0 and not attisdropped
+                and _wanted in (attname, quote_ident(attname), '"' || attname || '"'));
+        if _column is null then
+            raise exception 'option "%" names column "%", which % does not have', _name, _wanted,
+                    target
+                using errcode = 'undefined_column',
+                    hint = 'email, password and two_factor each take the name of a column.';
+        end if;
+        _facts := _facts || jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+            'column', _column,
+            'action', case _name when 'email' then 'auth.email_changed'
+                when 'password' then 'auth.password_changed' end,
+            'columns', audit_private.fact_columns(target, _name, _column))));
+    end loop;
+    return _facts;
+end
+$$;
+comment on function audit_private.user_facts is
+    'The facts in a user''s row that have events of their own: e-mail, password, two-factor';

@@ -1,0 +1,138 @@
+-- Standing: what the log is made of, as it stands in the catalogs, with a SHA-256 of each definition:
+-- the same on every version of PostgreSQL, and after a restore. The bodies ask the catalogs alone, since
+-- auditdb doctor sends them as they are (_release.py) to a database that may have been tampered with.
+
+create or replace function audit_private.standing_functions()
+returns table (kind text, name text, sha256 text, object text, undo text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'function',
+        format('%s.%I(%s) returns %s', p.pronamespace::regnamespace, p.proname,
+            pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)),
+        encode(sha256(convert_to(jsonb_build_array(l.lanname, p.prokind, p.provolatile, p.prosecdef,
+            p.proisstrict, p.proparallel, p.proleakproof, p.procost, p.prorows, p.prosupport::text,
+            array(select c from unnest(p.proconfig) as c order by c collate "C"),
+            p.prosrc, pg_get_function_sqlbody(p.oid))::text, 'UTF8')), 'hex'),
+        p.oid::regprocedure::text,
+        format('drop routine %s', p.oid::regprocedure)
+    from pg_proc as p join pg_language as l on l.oid = p.prolang
+    where p.pronamespace = any ('{audit,audit_private}'::regnamespace[]);
+$$;
+comment on function audit_private.standing_functions is
+    'The functions of the log';
+
+-- A view of one table names it before each column in PostgreSQL 15, and not from 16 on.
+create or replace function audit_private.standing_relations()
+returns table (kind text, name text, sha256 text, object text, undo text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'relation', c.oid::regclass::text,
+        encode(sha256(convert_to(jsonb_build_array(c.relkind, (
+                select jsonb_object_agg(a.attname, jsonb_build_array(
+                    format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attgenerated,
+                    pg_get_expr(d.adbin, d.adrelid)))
+                from pg_attribute as a
+                    left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+                where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+            regexp_replace(pg_get_viewdef(c.oid), '[[:<:]](e|log)[.]', '', 'g'))::text, 'UTF8')), 'hex'),
+        c.oid::regclass::text, null
+    from pg_class as c
+    where c.relnamespace = any ('{audit,audit_private}'::regnamespace[])
+        and c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition;
+$$;
+comment on function audit_private.standing_relations is
+    'The tables and views of the log, its partitions apart';
+
+create or replace function audit_private.standing_policies()
+returns table (kind text, name text, sha256 text, object text, undo text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'policy', format('%I on %s', p.polname, p.polrelid::regclass),
+        encode(sha256(convert_to(jsonb_build_array(p.polcmd, p.polpermissive,
+            array(select case r when 0 then 'public' else r::regrole::text end collate "C"
+                from unnest(p.polroles) as r order by 1),
+            pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))::text,
+            'UTF8')), 'hex'),
+        p.polrelid::regclass::text, format('drop policy %I on %s', p.polname, p.polrelid::regclass)
+    from pg_policy as p join pg_class as c on c.oid = p.polrelid
+    where c.relnamespace = any ('{audit,audit_private}'::regnamespace[]);
+$$;
+comment on function audit_private.standing_policies is
+    'The policies of row-level security on the log';
+
+create or replace function audit_private.standing_grants()
+returns table (kind text, name text, sha256 text, object text, undo text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'grant', format('%s%s on %s to %s', x.privilege_type, ' (' || o.part || ')', o.object, g.name),
+        '-', o.object,
+        format('revoke %s%s on %s from %s', x.privilege_type, ' (' || o.part || ')', o.object, g.name)
+    from (
+        select 'schema ' || oid::regnamespace, null::name, nspowner, nspacl
+        from pg_namespace where nspname in ('audit', 'audit_private')
+        union all
+        select case relkind when 'S' then 'sequence ' else 'table ' end || oid::regclass,
+            null, relowner, relacl
+        from pg_class where relnamespace = any ('{audit,audit_private}'::regnamespace[])
+        union all
+        select 'table ' || attrelid::regclass, attname, relowner, attacl
+        from pg_attribute join pg_class as c on c.oid = attrelid
+        where relnamespace = any ('{audit,audit_private}'::regnamespace[])
+        union all
+        select 'function ' || oid::regprocedure, null, proowner,
+            coalesce(proacl, acldefault('f', proowner))
+        from pg_proc where pronamespace = any ('{audit,audit_private}'::regnamespace[])
+        union all
+        select 'type ' || t.oid::regtype, null, typowner,
+            coalesce(typacl, acldefault('T', typowner))
+        from pg_type as t join pg_class as c on c.oid = t.typrelid
+        where typnamespace = any ('{audit,audit_private}'::regnamespace[]) and c.relkind = 'c'
+    ) as o (object, part, owner, acl)
+        cross join lateral aclexplode(o.acl) as x
+        cross join lateral (
+            select case x.grantee when 0 then 'public' else x.grantee::regrole::text end) as g (name)
+    where x.grantee <> o.owner and x.grantee <> 'audit_owner'::regrole;
+$$;
+comment on function audit_private.standing_grants is
+    'Every privilege on the log that somebody other than its owner holds';
+
+create or replace function audit_private.standing_defaults()
+returns table (kind text, name text, sha256 text, object text, undo text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'grant', format('%s on %s to %s', x.privilege_type, o.object, g.name), '-', o.object,
+        format('alter default privileges for role %s%s revoke %s on %s from %s', r.oid::regrole,
+            ' in schema ' || nullif(d.defaclnamespace, 0)::regnamespace, x.privilege_type, k.plural,
+            g.name)
+    from pg_roles as r
+        left join pg_default_acl as d on d.defaclrole = r.oid
+        join (values ('r', 'tables'), ('S', 'sequences'), ('f', 'functions'), ('T', 'types'),
+            ('n', 'schemas')) as k (kind, plural) on k.kind = coalesce(d.defaclobjtype, 'f')::text
+        cross join lateral (select format('future %s of %s', k.plural, r.oid::regrole)) as o (object)
+        -- Where nothing was said, functions are open to all.
+        cross join lateral aclexplode(coalesce(d.defaclacl, acldefault('f', r.oid))) as x
+        cross join lateral (
+            select case x.grantee when 0 then 'public' else x.grantee::regrole::text end) as g (name)
+    where r.rolname in ('audit_owner', 'audit_mapper') and x.grantee <> r.oid
+        and x.grantee <> 'audit_owner'::regrole
+        and (d.defaclrole is not null or r.rolname = 'audit_owner');
+$$;
+comment on function audit_private.standing_defaults is
+    'Privileges that objects to come would be born with';
+
+-- With the settings that choose how PostgreSQL prints definitions, constants and names.
+create or replace function audit_private.standing()
+returns table (kind text, name text, sha256 text, object text, undo text)
+language sql stable set search_path = pg_catalog, pg_temp
+set quote_all_identifiers = off set standard_conforming_strings = on set bytea_output = 'hex'
+set datestyle = 'ISO' set intervalstyle = 'postgres' set timezone = 'UTC' set extra_float_digits = 1
+set xmlbinary = 'base64' set row_security = on
+as $$
+    select * from audit_private.standing_functions()
+    union all select * from audit_private.standing_relations()
+    union all select * from audit_private.standing_policies()
+    union all select * from audit_private.standing_grants()
+    union all select * from audit_private.standing_defaults();
+$$;
+comment on function audit_private.standing is
+    'What the log is made of: functions, tables, views, policies, and who holds which privilege';

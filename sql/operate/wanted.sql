@@ -1,0 +1,75 @@
+-- Wanted: what the log is to be made of: what the release defines, and the code of attached tables as
+-- attaching them again would write it. It cannot be rewritten together with what it is compared with.
+
+-- Of a table whose code cannot be written any more, only the names are known.
+create or replace function audit_private.wanted_of(id int)
+returns table (kind text, name text, sha256 text, object text)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select 'function', format('audit_private.%I(%s) returns %s', g.name, g.arguments, g.returns),
+        audit_private.fingerprint(jsonb_build_array('plpgsql', 'f', left(g.volatility, 1), true, false,
+            'u', false, 100, 0, '-',
+            array(
+                select distinct c collate "C"
+                from unnest(g.settings || '{"search_path=pg_catalog, pg_temp"}' || case
+                    when audit_private.is_of_mapper(g.name)
+                    then '{standard_conforming_strings=on,bytea_output=hex}' else '{}' end::text[]) as c
+                order by 1),
+            g.body, null)::text),
+        format('audit_private.%I(%s)', g.name,
+            (select string_agg(split_part(a, ' ', 2), ',') from string_to_table(g.arguments, ', ') as a))
+    from audit_private.generated(wanted_of.id) as g;
+exception when others then
+    return query
+    select s.kind, s.name, 'unknown', s.object
+    from audit_private.standing_functions() as s
+    where audit_private.generated_for(s.name) = wanted_of.id::text;
+end
+$$;
+comment on function audit_private.wanted_of is
+    'What an attached table needs in the log, each with the hash of audit_private.standing()';
+
+create or replace function audit_private.wanted()
+returns table (kind text, name text, sha256 text, object text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select kind, name, sha256, null from audit_private.release
+    union all
+    select w.*
+    from audit_private.attachment as a
+        join pg_class as c on c.oid = a.target
+        cross join lateral audit_private.wanted_of(a.id) as w
+    union all
+    -- Who owns a partitioned table makes partitions that call them.
+    select 'grant', format('EXECUTE on function audit_private.capture_%s_%s() to %s', a.id, op,
+        c.relowner::regrole), '-', null
+    from audit_private.attachment as a
+        join pg_class as c on c.oid = a.target and c.relkind = 'p'
+        cross join unnest('{insert,update,delete,truncate}'::text[]) as op
+    where a.kind <> 'admin';
+$$;
+comment on function audit_private.wanted is
+    'What the log is to be made of, by the release and by what is attached';
+
+-- Those of a dropped table are reported with it.
+create or replace function audit_private.compare_release() returns setof audit_private.fact
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select v.scope, coalesce(w.kind, s.kind), v.scope, v.name, jsonb_build_object(
+        'object', coalesce(s.object, w.object, w.name), 'undo', s.undo, 'state', case
+            when w.name is null then 'is none of auditdb''s'
+            when s.name is null then 'is missing' else 'is not as it was installed' end)
+    from audit_private.wanted() as w
+        full join audit_private.standing() as s on s.kind = w.kind and s.name = w.name
+        cross join lateral (select coalesce(w.name, s.name)) as n (name)
+        left join audit_private.attachment as a on a.id::text = audit_private.generated_for(n.name)
+        cross join lateral (select coalesce(a.target, 'audit.event'), n.name) as v (scope, name)
+    where w.sha256 is distinct from s.sha256
+        -- Else everything would be foreign: reported as such.
+        and exists (select from audit_private.release)
+        and exists (select from pg_class where oid = v.scope);
+$$;
+comment on function audit_private.compare_release is
+    'What the log is made of that is foreign, missing or altered';
