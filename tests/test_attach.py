@@ -14,9 +14,9 @@ ODD = '"weird schema"."Order; drop"'
 LONG = "n" * 63
 
 
-def own(db: Database, *scripts: str) -> None:
-    """Run scripts as the application's owner, each in a transaction."""
-    with psycopg.connect(db.conninfo("app_owner"), autocommit=True) as conn:
+def own(db: Database, *scripts: str, role: str = "app_owner") -> None:
+    """Run scripts as the application's owner, or as another role, each in a transaction."""
+    with psycopg.connect(db.conninfo(role), autocommit=True) as conn:
         for script in scripts:
             with conn.transaction():
                 conn.execute(script.encode())
@@ -104,13 +104,17 @@ def test_ways_lead_by_foreign_keys_whatever_the_names(empty_db: Database) -> Non
 
 
 def test_a_way_leads_to_no_table_of_another_owner(empty_db: Database) -> None:
-    with empty_db.connect() as conn:
-        conn.execute("grant audit_operator to stranger; grant create on schema public to stranger")
-    with psycopg.connect(empty_db.conninfo("stranger"), autocommit=True) as conn:
-        conn.execute(
-            "create table org (id int primary key); grant references on org to app_owner;"
-            "select audit.attach('org', 'organization', target_id => '(7 + 0 * r.id)::text')"
+    empty_db.connect().execute("grant create on schema public to stranger")
+    empty_db.connect().execute("grant audit_operator to stranger")
+    try:
+        own(
+            empty_db,
+            "create table org (id int primary key); grant references on org to app_owner",
+            "select audit.attach('org', 'organization', target_id => '(7 + 0 * r.id)::text')",
+            role="stranger",
         )
+    finally:
+        empty_db.connect().execute("revoke audit_operator from stranger")
     own(
         empty_db,
         "create table note (id int primary key, org int not null references org);"
