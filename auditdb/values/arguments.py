@@ -53,7 +53,7 @@ def check_details(function: str, details: Mapping[str, object], known: frozenset
     """Refuse a detail whose name is, or is nearly, that of an argument or of a column.
 
     Raises:
-        TypeError: with the argument that was suggestion.
+        TypeError: with the argument that was meant.
     """
     for name in details:
         problem = _problem(function, name, known)
