@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 from auditdb.connection.state import AnyConnection
 from auditdb.errors import InvalidInput
+from auditdb.values.arguments import ACTOR_TYPES
 from auditdb.values.convert import Id, as_text
 from auditdb.values.details import details_without_secrets
 
@@ -18,7 +19,6 @@ from auditdb.values.details import details_without_secrets
 Claim: TypeAlias = dict[str, Any]
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 ARGUMENTS = frozenset(("actor_id", "actor_type", "impersonator_id", "source", "organization_id"))
-ACTOR_TYPES = ("user", "api_key", "system", "database")
 
 
 def setting_statement(conn: AnyConnection, claim: Claim) -> bytes:

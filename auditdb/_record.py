@@ -13,7 +13,7 @@ from auditdb._claim import check_actor_type, default_actor_type
 from auditdb.connection.begin import Statement
 from auditdb.connection.checks import check_connection, raises_audit_errors
 from auditdb.errors import InvalidInput
-from auditdb.values.arguments import ALIASES, unknown_argument
+from auditdb.values.arguments import ALIASES, RESULTS, unknown_argument
 from auditdb.values.convert import Id, as_json, as_text
 
 # Each name says its schema: the session's search_path is the application's.
@@ -38,7 +38,6 @@ select audit.record_event(
     details => %(details)s)
 from audit.current_context() as c
 """
-RESULTS = ("success", "failure", "denied")
 
 
 class Fields(TypedDict, total=False):

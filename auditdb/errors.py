@@ -39,7 +39,8 @@ def describe(error: psycopg.Error) -> str:
 def from_psycopg(error: psycopg.Error) -> AuditError:
     """Return the AuditError for a psycopg error, to be raised `from` it.
 
-    A lost or refused connection becomes `ConnectionFailed`, everything else `Refused`.
+    A lost or refused connection becomes `ConnectionFailed`, an interval that is none
+    `InvalidInput`, everything else `Refused`.
     """
     text = describe(error)
     message = error.diag.message_primary or ""
@@ -50,6 +51,8 @@ def from_psycopg(error: psycopg.Error) -> AuditError:
             f"{message}. Have an administrator grant audit_writer, audit_reader, audit_auditor or "
             "audit_operator, whichever the work needs"
         )
+    elif error.sqlstate in {"22007", "22008"} and "interval" in message:
+        return InvalidInput(f"{message}. Give one such as '1 hour' or '24 months'")
     lost = isinstance(error, psycopg.OperationalError) and (
         error.sqlstate is None or error.sqlstate[:2] in {"08", "28", "57"}
     )
@@ -58,6 +61,9 @@ def from_psycopg(error: psycopg.Error) -> AuditError:
 
 def _is_missing(sqlstate: str | None, message: str) -> bool:
     """Return whether PostgreSQL says that auditdb is not there; any other name may be misspelt."""
-    return (sqlstate == "3F000" and 'schema "audit"' in message) or (
-        sqlstate == "42883" and message.startswith("function audit.version()")
+    return (
+        (sqlstate == "3F000" and 'schema "audit"' in message)
+        or (sqlstate == "42883" and message.startswith("function audit.version()"))
+        or (sqlstate == "42P01" and 'relation "audit.event"' in message)
+        or (sqlstate == "22023" and 'role "audit_' in message)
     )

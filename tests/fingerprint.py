@@ -1,4 +1,4 @@
-"""A fingerprint of everything in schema audit, to tell two installations apart."""
+"""A fingerprint of everything in both schemas, to tell two installations apart."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ QUERIES = {
         where c.relnamespace::regnamespace::text ~ '^audit'""",
     "schema": """
         select nspname, nspowner::regrole, nspacl::text, obj_description(oid, 'pg_namespace')
-        from pg_namespace where nspname = 'audit'""",
+        from pg_namespace where nspname ~ '^audit'""",
     "default privilege": """
         select defaclrole::regrole, defaclnamespace, defaclobjtype, defaclacl::text
         from pg_default_acl""",
@@ -63,7 +63,7 @@ QUERIES = {
 
 
 def fingerprint(dsn: str) -> dict[str, list[Any]]:
-    """Return every fact about schema audit but its oids and times, by kind and in order."""
+    """Return every fact about both schemas but its oids and times, by kind and in order."""
     with psycopg.connect(dsn) as conn:
         conn.execute("set search_path = pg_catalog")
         return {

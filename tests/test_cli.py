@@ -114,6 +114,13 @@ def test_attach_and_detach_one_table(empty_db: Database) -> None:
     assert len(empty_db.actions()) == 2
 
 
+def test_attaching_one_table_speaks_of_no_other(db: Database) -> None:
+    db.connect("app_owner").execute("create table public.invoice (id int primary key)")
+    out = good(db, "attach", "public.invoice", "invoice", role="app_owner")
+    assert out.startswith("attach    public.invoice as invoice\n")
+    assert "public.membership" not in out
+
+
 def test_dry_run_changes_nothing(empty_db: Database) -> None:
     owner = empty_db.connect("app_owner")
     owner.execute("create table public.invoice (id int primary key)")
@@ -265,7 +272,10 @@ MISTAKES = {
     "no key": (("log", "--viewer-id", "1", "--organization-id", "1"), 2, "auditdb key create"),
     "a missing mapping file": (("attach", "nope.toml"), 2, "nope.toml: No such file"),
     "a table of somebody else": (("detach", "pg_catalog.pg_class"), 1, "does not own pg_class"),
-    "a retention that is none": (("maintain", "--keep", "banana"), 1, "banana"),
+    "a retention that is none": (
+        ("maintain", "--keep", "banana"), 2, "\"banana\". Give one such as '1 hour'"),
+    "a grace that is none": (
+        ("key", "rotate", "--grace", "soon"), 2, "\"soon\". Give one such as '1 hour'"),
 }  # fmt: skip
 
 
@@ -328,9 +338,12 @@ def test_a_busy_table_is_named(db: Database, command: str) -> None:
     assert line == f"Error: {table} is busy: another transaction uses it; try again"
 
 
-def test_a_database_without_auditdb_says_how_to_install(server: object, db: Database) -> None:
+@pytest.mark.parametrize("command", ["status", "log --auditor", "record auth.login"])
+def test_a_database_without_auditdb_says_how_to_install(
+    server: object, db: Database, command: str
+) -> None:
     dsn = db.conninfo()
-    result = CliRunner().invoke(main, ["--dsn", dsn + " dbname=postgres", "status"])
+    result = CliRunner().invoke(main, ["--dsn", dsn + " dbname=postgres", *command.split()])
     assert "auditdb install" in error_of(result)
 
 

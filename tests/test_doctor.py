@@ -570,12 +570,31 @@ def test_a_table_that_is_hidden_beneath_a_view_is_found_and_mended(
     assert seen == (0 if reader else 1)
 
 
+def join_months(db: Database, *months: str) -> None:
+    """Make months part of the log and attest them, as maintenance does with those to come."""
+    run(db.connect(), "set local role audit_owner; "
+        + "".join(f"select audit_private.join_month('{month}');" for month in months)
+        + "select audit_private.record_attestation('month', 'audit.event', '{trigger}',"
+          " renew => false)")  # fmt: skip
+
+
+def test_a_month_that_maintain_made_and_that_is_taken_away_is_found(healthy: Database) -> None:
+    conn = healthy.connect()
+    run(conn, "select audit.maintain(ahead => 6)")
+    assert diagnose(healthy) == []
+    [(month,)] = conn.execute(
+        "select max(inhrelid::regclass::text) from pg_inherits"
+        " where inhparent = 'audit.event'::regclass and inhrelid::regclass::text ~ '[0-9]$'"
+    ).fetchall()
+    run(conn, f"drop table {month}")
+    assert [(f.object, f.severity) for f in diagnose(healthy)] == [(month, "critical")]
+
+
 def test_a_month_taken_away_is_found_and_one_dropped_by_retention_is_not(
     healthy: Database,
 ) -> None:
     conn = healthy.connect()
-    run(conn, "set role audit_owner; select audit_private.attach_month('2020-01-01');"
-              "select audit_private.attach_month('2020-02-01'); reset role")  # fmt: skip
+    join_months(healthy, "2020-01-01", "2020-02-01")
     assert diagnose(healthy) == []
     run(conn, "drop table audit.event_2020_02")
     [finding] = diagnose(healthy)
@@ -592,7 +611,7 @@ def test_a_month_taken_away_is_found_and_one_dropped_by_retention_is_not(
 
 def test_a_detached_month_is_found(healthy: Database) -> None:
     conn = healthy.connect()
-    run(conn, "set role audit_owner; select audit_private.attach_month('2020-01-01'); reset role")
+    join_months(healthy, "2020-01-01")
     run(conn, "alter table audit.event detach partition audit.event_2020_01")
     assert "is no part of the log any more" in diagnose(healthy)[0].problem
 

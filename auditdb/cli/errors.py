@@ -48,7 +48,7 @@ def errors_in_one_line() -> Iterator[None]:
         # What is left in the buffer would fail once more at the end of the process.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
-            # The reader of a pipe left, as head does; nothing is to be message to nobody.
+            # The reader of a pipe left, as head does: there is nobody to tell.
             raise click.exceptions.Exit(0) from None
         raise Failure(f"cannot write the output: {error.strerror or error}", 1) from None
 

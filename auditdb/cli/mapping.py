@@ -66,6 +66,9 @@ def attach(
     with connection(ctx) as conn:
         changes = plan(conn, mappings) if dry_run else apply(conn, mappings)
         known = known_kinds(conn) | {m.name for m in mappings if isinstance(m, KindMapping)}
+    if kind is not None:
+        # One table was meant: that others are attached is no news of it.
+        changes = [change for change in changes if change.verb != "unlisted"]
     for change in changes:
         print_lines(*str(change).splitlines())
     for kind in dict.fromkeys(c.kind for c in changes if c.verb in ("attach", "remap")):

@@ -14,6 +14,7 @@ from psycopg import Connection
 import auditdb
 from auditdb.cli.common import connection, print_note
 from auditdb.read.filters import as_moment
+from auditdb.values.arguments import RESULTS
 
 NO_EVENTS = (
     "no events that this viewer may read; or the key, the viewer or the organisation is not valid"
@@ -50,7 +51,7 @@ def _key(file: str | None) -> str:
 @click.option("--target-type", help="Only what was done to this kind of object.")
 @click.option("--target-id", help="Only what was done to this object.")
 @click.option("--subject-id", help="Only what is about this user.")
-@click.option("--result", type=click.Choice(["success", "failure", "denied"]))
+@click.option("--result", type=click.Choice(RESULTS))
 @click.option("--source", help="Only what came this way: web, api, saml, ...")
 @click.option("--since", metavar="TIME", help="From then on: 2026-01-31 or 2026-01-31T12:00Z.")
 @click.option("--until", metavar="TIME", help="Before then.")

@@ -8,6 +8,7 @@ import click
 
 import auditdb
 from auditdb.cli.common import connection, print_note
+from auditdb.values.arguments import ACTOR_TYPES, RESULTS
 
 
 @click.command()
@@ -16,9 +17,9 @@ from auditdb.cli.common import connection, print_note
 @click.option("--target-type", help="Kind of object it was done to.")
 @click.option("--target-id", help="Identifier of that object.")
 @click.option("--subject-id", help="The user it is about.")
-@click.option("--result", type=click.Choice(["success", "failure", "denied"]), default="success")
+@click.option("--result", type=click.Choice(RESULTS), default="success")
 @click.option("--actor-id", help="Who did it. Default: the database role.")
-@click.option("--actor-type", type=click.Choice(["user", "api_key", "system", "database"]))
+@click.option("--actor-type", type=click.Choice(ACTOR_TYPES))
 @click.option("--source", default="cli", show_default=True, help="Way in.")
 @click.option("--detail", "details", multiple=True, metavar="NAME=VALUE", help="May be repeated.")
 @click.pass_context

@@ -52,9 +52,6 @@ class Rules:
     def _links(self, table: Table) -> tuple[Link, ...]:
         return self.tenancy.catalog.links[table.oid]
 
-    def _target(self, link: Link) -> Table:
-        return self.tenancy.catalog.tables[link.target]
-
     def _add(
         self,
         table: Table,

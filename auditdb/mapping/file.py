@@ -1,4 +1,4 @@
-"""The mapping file, auditdb.toml: read, checked, checked, and written."""
+"""The mapping file, auditdb.toml: read, checked, and written."""
 
 from __future__ import annotations
 

@@ -24,12 +24,14 @@ from auditdb.errors import AuditError, from_psycopg
 # Held by install, attach and maintenance alike, so that none sees the others' work half done.
 LOCK = "hashtextextended('auditdb', 0)"
 # Names are looked up when a view or a policy is made: not where others may have put their own. The
-# other settings choose how names and texts are read and printed, and what the owner sees.
+# other settings choose how names and texts are read and printed, what the owner sees, and that
+# nobody is told of what is there already.
 PINS = {
     "search_path": "pg_catalog, pg_temp",
     "quote_all_identifiers": "off",
     "standard_conforming_strings": "on",
     "row_security": "on",
+    "client_min_messages": "error",
 }
 PIN = "; ".join(f"set {name} = {value}" for name, value in PINS.items())
 
@@ -155,7 +157,6 @@ def install(conninfo: str = "") -> str:
     try:
         with connect(conninfo, autocommit=True, application_name="auditdb install") as conn:
             conn.execute(PIN)
-            conn.execute("set client_min_messages = error")
             conn.execute(f"select pg_advisory_lock({LOCK})")
             _retry(conn, read("bootstrap.sql"))
             try:

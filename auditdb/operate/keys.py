@@ -20,7 +20,8 @@ def create_key(conn: psycopg.Connection[Any], *, retire_others_after: str | None
             `1 hour`; by default they stay.
 
     Raises:
-        Refused: the login is no operator, or the interval is none.
+        Refused: the login is no operator.
+        InvalidInput: `retire_others_after` is no interval.
 
     Example:
         >>> create_key(conn, retire_others_after="1 hour")  # doctest: +SKIP

@@ -24,6 +24,7 @@ def maintain(
 
     Raises:
         Refused: no privilege, a retention under two months, or no lock was to be had.
+        InvalidInput: `keep` is no interval.
 
     Example:
         >>> maintain(conn, keep="24 months")  # doctest: +SKIP

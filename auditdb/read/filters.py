@@ -9,12 +9,10 @@ from typing import Any, TypeAlias, TypedDict
 from psycopg.sql import SQL, Composable
 
 from auditdb.errors import InvalidInput
-from auditdb.values.arguments import ALIASES, unknown_argument
+from auditdb.values.arguments import ALIASES, RESULTS, unknown_argument
 from auditdb.values.convert import Id, as_text
 
 Moment: TypeAlias = datetime | date | str
-
-_RESULTS = ("success", "failure", "denied")
 
 
 class Filters(TypedDict, total=False):
@@ -82,8 +80,8 @@ def filter_conditions(
         raise InvalidInput(f"action is {action!r}; give category.verb, such as auth.login")
     if category is not None and not re.fullmatch(r"[a-z][a-z0-9_]*", category):
         raise InvalidInput(f"category is {category!r}; give what precedes the dot, such as auth")
-    if result is not None and result not in _RESULTS:
-        raise InvalidInput(f"result is {result!r}; give one of {', '.join(_RESULTS)}")
+    if result is not None and result not in RESULTS:
+        raise InvalidInput(f"result is {result!r}; it is one of {', '.join(RESULTS)}")
     values = {
         "action": action,
         "category": category and f"{category}.",

@@ -13,7 +13,10 @@ COLUMNS = frozenset(
     "organization_id target_type target_id subject_id source captured_from old_values new_values "
     "details".split()
 )
-# What people write for them.
+# Their values, as audit.record_event takes them.
+RESULTS = ("success", "failure", "denied")
+ACTOR_TYPES = ("user", "api_key", "system", "database")
+# What people write for columns.
 ALIASES = {
     "actor": "actor_id",
     "user": "actor_id",
@@ -53,7 +56,7 @@ def check_details(function: str, details: Mapping[str, object], known: frozenset
     """Refuse a detail whose name is, or is nearly, that of an argument or of a column.
 
     Raises:
-        TypeError: with the argument that was suggestion.
+        TypeError: with the argument that was meant.
     """
     for name in details:
         problem = _problem(function, name, known)

@@ -1,4 +1,4 @@
--- Stale functions, set aside before the routines (set-aside.sql), are dropped once nothing of this
+-- Stale functions, set aside before the routines (set_aside.sql), are dropped once nothing of this
 -- release calls them.
 
 do $$

@@ -55,17 +55,6 @@ $$;
 comment on function audit_private.join_month is
     'Makes the table of one month part of the log, not yet attested';
 
-create or replace function audit_private.attach_month(month date) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform audit_private.join_month(attach_month.month);
-    perform audit_private.record_attestation('month', 'audit.event', '{trigger}', renew => false);
-end
-$$;
-comment on function audit_private.attach_month is
-    'Makes the table of one month part of the log';
-
 create or replace function audit_private.try_lock(target regclass, mode text) returns boolean
 -- Writers queue behind whoever waits: briefly, and then they go first.
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '50ms'
