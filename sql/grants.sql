@@ -68,7 +68,7 @@ grant execute on function
     audit_private.mapped_verbs, audit_private.default_role, audit_private.column_like,
     audit_private.over_row, audit_private.name_of, audit_private.key_of, audit_private.key_columns,
     audit_private.key_form, audit_private.secret_columns, audit_private.parent_organization,
-    audit_private.words, audit_private.columns_of, audit_private.labels_of,
+    audit_private.words, audit_private.label_words, audit_private.columns_of, audit_private.labels_of,
     audit_private.labels_that, audit_private.one_of, audit_private.status_of,
     audit_private.default_alive, audit_private.accepted, audit_private.admin_labels,
     audit_private.are_roles, audit_private.any_admin, audit_private.role_column,

@@ -11,12 +11,14 @@ comment on function audit_private.have_one_owner is
 create or replace function audit_private.is_named_as(attname name, relation regclass) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select length(stem) > 1 and exists (
+    select coalesce(length(stem) > 1 and exists (
         select from unnest(
             array[stem, stem || 's', stem || 'es', regexp_replace(stem, 'y$', 'ies')]) as ending
-        where right(lower(replace(relname, '_', '')), length(ending)) = ending)
+        where right(lower(replace(relname, '_', '')), length(ending)) = ending), false)
     from pg_class
-        cross join substring(lower(replace(attname, '_', '')) from '^(.*)(?:id|uuid|guid)$') as stem
+        cross join lateral (
+            select (regexp_match(lower(replace(attname, '_', '')), '^(.*?)(uuid|guid|id)$'))[1]
+        ) as s (stem)
     where oid = is_named_as.relation
 );
 comment on function audit_private.is_named_as is
