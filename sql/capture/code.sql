@@ -1,5 +1,6 @@
 -- Code: the paragraphs of a generated trigger function, each a function that returns lines.
--- The mapping is that of audit_private.complete_mapping(). What audit_mapper read is in _before and _after.
+-- The mapping is that of audit_private.complete_mapping(). What audit_mapper read
+-- is in _before and _after.
 
 create or replace function audit_private.part_code(mapping jsonb, part text, side text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -135,8 +136,9 @@ comment on function audit_private.inputs_code is
     'Generated condition: an update changed what audit_mapper reads';
 
 -- Columns alone are read only where one of them changed: nothing else is told of an update.
-create or replace function audit_private.read_call_code(id int, target regclass, mapping jsonb, op text)
-returns text
+create or replace function audit_private.read_call_code(
+    id int, target regclass, mapping jsonb, op text
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case when mapping -> 'raw' = '[]' then '' else (
     select format($sql$
@@ -270,7 +272,8 @@ return format($sql$
 comment on function audit_private.unchanged_code is
     'Generated code that leaves an update alone which changed nothing that is told';
 
-create or replace function audit_private.values_code(target regclass, mapping jsonb, op text) returns text
+create or replace function audit_private.values_code(target regclass, mapping jsonb, op text)
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return E'\n        -- What it was, and what it is.' || case op
     when 'INSERT' then format(E'\n        _new := %s;', audit_private.image_code(target, mapping, 'new'))
@@ -378,7 +381,8 @@ comment on function audit_private.former_name is
 
 -- Of an update, the new row says whose it is; the old one only where that is unknown, and where the
 -- row came from another organisation, which is told too.
-create or replace function audit_private.organization_code(id int, mapping jsonb, op text) returns text
+create or replace function audit_private.organization_code(id int, mapping jsonb, op text)
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select case when count(*) = 1 then min(code) else format(
@@ -468,8 +472,9 @@ comment on function audit_private.several_facts_code is
     'Generated condition: facts changed, and there is more than one event to tell of; or null';
 
 -- A row that moves is told to both organisations; of several facts, each is an event.
-create or replace function audit_private.several_code(id int, target regclass, mapping jsonb, op text)
-returns text
+create or replace function audit_private.several_code(
+    id int, target regclass, mapping jsonb, op text
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select format($sql$
@@ -513,8 +518,9 @@ comment on function audit_private.fact_code is
 
 -- The INSERT stands outside of the guarded block: inside, each row would take a subtransaction id,
 -- and more than 64 of them in a transaction slow down all others.
-create or replace function audit_private.insert_code(id int, target regclass, mapping jsonb, op text)
-returns text
+create or replace function audit_private.insert_code(
+    id int, target regclass, mapping jsonb, op text
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return concat(
     audit_private.start_code(id, mapping, op),
@@ -556,7 +562,8 @@ return coalesce((
 comment on function audit_private.last_code is
     'Generated code for a row of which nothing could be read but plain columns';
 
-create or replace function audit_private.fallback_code(id int, target regclass, mapping jsonb) returns text
+create or replace function audit_private.fallback_code(id int, target regclass, mapping jsonb)
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return format($sql$
 declare
@@ -584,4 +591,5 @@ end$sql$, id, audit_private.said_mapping(mapping), audit_private.last_code(targe
                 case when _said ->> ('organization.' || _side) is null then 'organization' end$sql$
     end);
 comment on function audit_private.fallback_code is
-    'Body of audit_private.fall_back_<id>: a row of which the generated code could not make an event';
+    'Body of audit_private.fall_back_<id>: a row of which the generated code could not '
+    'make an event';

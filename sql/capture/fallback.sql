@@ -2,7 +2,8 @@
 -- longer as it was when attached, or because a value or a lookup fails. Column by column, and
 -- expression by expression; details.degraded names what was lost.
 
-create or replace function audit_private.redact(image jsonb, mapping jsonb, secrets text[]) returns jsonb
+create or replace function audit_private.redact(image jsonb, mapping jsonb, secrets text[])
+returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return case when redact.image is not null then (
     select coalesce(jsonb_object_agg(key, case
@@ -156,12 +157,13 @@ begin
 end
 $$;
 comment on function audit_private.evaluate_each is
-    'What each expression of a mapping says of both rows, which of them are secrets, and which could '
-    'not be evaluated';
+    'What each expression of a mapping says of both rows, which of them are secrets, '
+    'and which could not be evaluated';
 
 -- By their bytes: what cannot be read looks the same before and after, and a cast may lie.
-create or replace function audit_private.changed_among(columns text[], old anyelement, new anyelement)
-returns text[]
+create or replace function audit_private.changed_among(
+    columns text[], old anyelement, new anyelement
+) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -342,7 +344,8 @@ end
 $$;
 -- IMMUTABLE: as audit_private.rescue.
 comment on function audit_private.fall_back is
-    'What a row says by audit_private.rescue(), whose code leaves nothing behind; null if that fails too';
+    'What a row says by audit_private.rescue(), whose code leaves nothing behind; '
+    'null if that fails too';
 
 create or replace function audit_private.append_said(said jsonb, captured_from text) returns void
 -- row_security is off in a session that restores a dump, and would turn the INSERT into an error.

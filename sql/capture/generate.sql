@@ -1,6 +1,6 @@
--- Generation: the functions of one attached table, put together and written. For each operation a
--- trigger function of its own, audit_private.capture_<id>_<operation>, which runs as audit_owner and meets
--- code of the application only through what runs as audit_mapper.
+-- Generation: the functions of one attached table, put together and written. For each operation
+-- a trigger function of its own, audit_private.capture_<id>_<operation>, which runs as audit_owner
+-- and meets code of the application only through what runs as audit_mapper.
 
 -- Policies may come to a table that is looked up, and casts to an enum, after the code was written.
 create or replace function audit_private.foreign_code(mapping jsonb) returns text
@@ -52,8 +52,9 @@ comment on function audit_private.variables_code is
 
 -- Who acts is read before any code of the application runs, and after an update that is not told
 -- has been left alone.
-create or replace function audit_private.reading_code(id int, target regclass, mapping jsonb, op text)
-returns text
+create or replace function audit_private.reading_code(
+    id int, target regclass, mapping jsonb, op text
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select concat(
@@ -106,10 +107,10 @@ return (
 comment on function audit_private.rescue_code is
     'Generated code for a row that could not be read, outside of the subtransaction that failed';
 
--- What stands between begin and end is the same for every table and operation: make the event in a
--- guarded block that writes nothing, fall back where that raised, insert outside of it. For each
--- table a connection keeps what it planned: about 11 kB a statement that ran. So statements are few,
--- and what all tables have in common is in audit_private.append.
+-- What stands between begin and end is the same for every table and operation: make the event
+-- in a guarded block that writes nothing, fall back where that raised, insert outside of it.
+-- For each table a connection keeps what it planned: about 11 kB a statement that ran.
+-- So statements are few, and what all tables have in common is in audit_private.append.
 create or replace function audit_private.capture_code(
     id int, target regclass, mapping jsonb, op text
 ) returns text
@@ -149,8 +150,9 @@ comment on function audit_private.truncate_code is
     'Body of audit_private.capture_<id>_truncate: all rows of a table went at once';
 
 -- Where triggers of a former release still call the one function that they shared.
-create or replace function audit_private.former_code(id int, target regclass, kind text, mapping jsonb)
-returns text
+create or replace function audit_private.former_code(
+    id int, target regclass, kind text, mapping jsonb
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return format(E'\n#variable_conflict use_variable\nbegin\n    if tg_op = ''INSERT'' then%s;\n'
     '    elsif tg_op = ''UPDATE'' then%s;\n    elsif tg_op = ''DELETE'' then%s;\n    else%s;\n'

@@ -59,8 +59,8 @@ as $$
     from a where mapping ? 'admin';
 $$;
 comment on function audit_private.generated is
-    'The functions of an attached table: each with its body, the settings it runs under, and what it '
-    'is for';
+    'The functions of an attached table: each with its body, the settings it runs under, '
+    'and what it is for';
 
 create or replace function audit_private.generated_for(name text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -69,4 +69,5 @@ as $$
         'audit_private[.](?:capture|fall_back|read|organization|admin)_([0-9]+)[_(]');
 $$;
 comment on function audit_private.generated_for is
-    'The id of the attached table for which a function was generated, or of whose function a grant is';
+    'The id of the attached table for which a function was generated, or of whose function '
+    'a grant is';

@@ -43,7 +43,8 @@ comment on function audit_private.is_column is
     'Whether an expression is no more than a column of r';
 
 -- What is secret now: the table may have changed since it was attached.
-create or replace function audit_private.redacted_columns(target regclass, mapping jsonb) returns jsonb
+create or replace function audit_private.redacted_columns(target regclass, mapping jsonb)
+returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     with present as (
@@ -127,7 +128,8 @@ $$;
 comment on function audit_private.shows_secret is
     'Whether values of a column are secrets, its own or those of the table that it refers to';
 
--- What a lookup compares with is not what it returns; anything else that reads a secret may show it.
+-- What a lookup compares with is not what it returns; anything else that reads a secret
+-- may show it.
 create or replace function audit_private.digested(target regclass, mapping jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -270,10 +272,10 @@ return (
 comment on function audit_private.depends_on_settings is
     'Whether settings of the session decide how an identifier of a type is spelt';
 
--- Kept with the mapping while code is written, since each paragraph asks for it: `code`, what is
--- read as audit_owner, for both sides of an update; `raw`, what audit_mapper reads, in the order of
--- audit_private.read_<id>; `is_foreign`, whether that may run code of the application; `long`, the names
--- that may be long or hold a secret; secrets and keys.
+-- Kept with the mapping while code is written, since each paragraph asks for it: `code`,
+-- what is read as audit_owner, for both sides of an update; `raw`, what audit_mapper reads, in the
+-- order of audit_private.read_<id>; `is_foreign`, whether that may run code of the application;
+-- `long`, the names that may be long or hold a secret; secrets and keys.
 create or replace function audit_private.complete_mapping(target regclass, kind text, mapping jsonb)
 returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp

@@ -43,10 +43,10 @@ end
 $$;
 -- Definer: writers may not execute what redacts.
 comment on function audit.set_context is
-    'Says who acts, and from where, until the current transaction ends. While impersonating, '
-    'actor_id '
-    'is the impersonated user and impersonator_id the administrator. organization_id serves events '
-    'whose row belongs to no organisation. details goes into every event, without the secrets in it';
+    'Says who acts, and from where, until the current transaction ends. '
+    'While impersonating, actor_id is the impersonated user and impersonator_id the administrator. '
+    'organization_id serves events whose row belongs to no organisation. details goes into every '
+    'event, without the secrets in it';
 
 create or replace function audit.clear_context() returns void
 language sql volatile set search_path = pg_catalog, pg_temp

@@ -33,8 +33,8 @@ as $$
         and (string_to_array(i.indkey::text, ' '))[a.attnum] = '0';
 $$;
 comment on function audit_private.wrong_columns is
-    'Columns of the log, of its partitions and of indexes on expressions that are not as they are '
-    'to be';
+    'Columns of the log, of its partitions and of indexes on expressions that are not as they '
+    'are to be';
 
 create or replace function audit_private.close_statistics(relation regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -153,8 +153,8 @@ begin
 end
 $$;
 comment on function audit_private.alter_columns is
-    'Gives the columns of the log and of its partitions their collation, and takes their '
-    'statistics';
+    'Gives the columns of the log and of its partitions their collation, '
+    'and takes their statistics';
 
 create or replace function audit_private.is_index_right() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -245,8 +245,8 @@ begin
 end
 $$;
 comment on function audit_private.furnish_columns is
-    'Makes the columns of the log, and the index that pages are read by, as they are to be, where '
-    'they are not; part of install. Writers wait for as long as the index of this month takes';
+    'Makes the columns of the log, and the index that pages are read by, as they are to be, '
+    'where they are not; part of install. Writers wait for as long as the index of this month takes';
 
 create or replace function audit.mend_columns() returns void
 language plpgsql volatile security definer
@@ -264,5 +264,5 @@ end
 $$;
 -- Definer: the log belongs to audit_owner.
 comment on function audit.mend_columns is
-    'Puts back collations and the absence of statistics; writers and readers wait meanwhile, for '
-    'as long as indexes are written anew if it was a collation';
+    'Puts back collations and the absence of statistics; writers and readers wait meanwhile, '
+    'for as long as indexes are written anew if it was a collation';

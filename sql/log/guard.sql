@@ -83,7 +83,7 @@ begin
 end
 $$;
 comment on function audit_private.guard_log is
-    'Puts the guards on the log, on each of its partitions, on the attestation, on the starts of '
-    'organisations, and on the keys';
+    'Puts the guards on the log, on each of its partitions, on the attestation, on the starts '
+    'of organisations, and on the keys';
 
 do $$ begin perform audit_private.guard_log(); end $$;

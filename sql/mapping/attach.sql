@@ -61,9 +61,10 @@ $$;
 comment on function audit_private.refuse_target is
     'Raises if the object cannot be captured, or is not the caller''s to attach';
 
--- What only audit_owner can do is asked for by an INSERT into audit_private.request. A function of audit_owner
--- cannot know whom it serves: session_user is a superuser's where code of another role runs in a
--- superuser's session. A trigger that is no definer runs as whoever inserts, and cannot be passed by.
+-- What only audit_owner can do is asked for by an INSERT into audit_private.request.
+-- A function of audit_owner cannot know whom it serves: session_user is a superuser's where code
+-- of another role runs in a superuser's session. A trigger that is no definer runs as whoever
+-- inserts, and cannot be passed by.
 
 create or replace function audit_private.authorize_request() returns trigger
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -134,8 +135,9 @@ end
 $$;
 
 comment on column audit_private.attachment.id is
-    'Names the functions that were generated: audit_private.capture_<id>_insert, _update, _delete and '
-    '_truncate, audit_private.read_<id>, audit_private.organization_<id>, audit_private.admin_<id>';
+    'Names the functions that were generated: audit_private.capture_<id>_insert, _update, '
+    '_delete and _truncate, audit_private.read_<id>, audit_private.organization_<id>, '
+    'audit_private.admin_<id>';
 
 create or replace function audit_private.store_attachment(target regclass, kind text, given jsonb)
 returns void
@@ -199,8 +201,9 @@ $$;
 comment on function audit_private.name_actions is
     'Adds the actions of a kind to the catalogue';
 
-create or replace function audit_private.grant_capture(id int, verb text, preposition text, role text)
-returns void
+create or replace function audit_private.grant_capture(
+    id int, verb text, preposition text, role text
+) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -277,7 +280,8 @@ return to_regprocedure(format('audit_private.capture_%s_%s()', id, op));
 comment on function audit_private.trigger_function is
     'The function that a capture trigger of a table calls';
 
-create or replace function audit_private.create_trigger(relation regclass, id int, op text) returns void
+create or replace function audit_private.create_trigger(relation regclass, id int, op text)
+returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -345,7 +349,8 @@ $$;
 comment on function audit_private.prepare_attach is
     'All of attaching but the triggers: checks and stores the mapping, writes the functions';
 
-create or replace function audit_private.attach_given(target regclass, kind text, given jsonb) returns void
+create or replace function audit_private.attach_given(target regclass, kind text, given jsonb)
+returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
 as $$
 begin
@@ -398,11 +403,10 @@ begin
 end
 $$;
 comment on function audit.attach is
-    'Captures every change of a table from now on, or changes how its rows map to events. Each '
-    'option '
-    'is a column or an SQL expression over the row r; ignore and redact are names of columns. '
-    'Kind admin, on a view or table, captures nothing: its rows name who may read which '
-    'organisation';
+    'Captures every change of a table from now on, or changes how its rows map to events. '
+    'Each option is a column or an SQL expression over the row r; '
+    'ignore and redact are names of columns. Kind admin, on a view or table, captures nothing: '
+    'its rows name who may read which organisation';
 
 create or replace function audit_private.forget(target regclass) returns void
 language sql volatile set search_path = pg_catalog, pg_temp

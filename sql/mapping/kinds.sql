@@ -1,5 +1,5 @@
--- Kinds: what the rows of a table are, by name. A word that nobody defined is a kind too, with verbs
--- of its own name.
+-- Kinds: what the rows of a table are, by name. A word that nobody defined is a kind too,
+-- with verbs of its own name.
 
 create or replace function audit_private.kind_of(name text) returns audit.kind
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -40,8 +40,8 @@ return jsonb_strip_nulls(jsonb_build_object('born', verbs_of.kind.verbs -> 'crea
     'died', verbs_of.kind.verbs -> 'deleted', 'changed', verbs_of.kind.verbs -> 'updated',
     'role_changed', verbs_of.kind.verbs -> 'role_changed'));
 comment on function audit_private.verbs_of is
-    'The actions of a kind as a mapping names them: when a row is born, dies, changes, or changes '
-    'its role';
+    'The actions of a kind as a mapping names them: when a row is born, dies, changes, '
+    'or changes its role';
 
 create or replace function audit_private.facts_of(kind audit.kind, target regclass) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -173,8 +173,8 @@ end
 $$;
 -- Definer: operators hold no privilege to write the table.
 comment on function audit.define_kind is
-    'Defines a kind of the application''s own: what its rows are called in events. Tables that are '
-    'attached as it are so once more by audit.reattach(). It is an event';
+    'Defines a kind of the application''s own: what its rows are called in events. '
+    'Tables that are attached as it are so once more by audit.reattach(). It is an event';
 
 insert into audit.action (name, description) values
     ('audit.kind_defined', 'A kind of the application was defined, or defined anew')

@@ -8,7 +8,8 @@ return (select count(distinct relowner) = 1 from pg_class where oid in (one, oth
 comment on function audit_private.have_one_owner is
     'Whether two tables belong to one role: a mapping of another''s table is another''s text';
 
-create or replace function audit_private.is_named_as(attname name, relation regclass) returns boolean
+create or replace function audit_private.is_named_as(attname name, relation regclass)
+returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select length(stem) > 1 and exists (
@@ -60,8 +61,9 @@ end;
 comment on function audit_private.links_of is
     'What a row refers to: table, columns here and there, whether each row does, and is part of it';
 
-create or replace function audit_private.lookup(relation regclass, here text[], there text[], wanted text)
-returns text
+create or replace function audit_private.lookup(
+    relation regclass, here text[], there text[], wanted text
+) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return (
     select coalesce(
@@ -110,7 +112,8 @@ end;
 comment on function audit_private.parent_link is
     'The attached table of the same kind that each row of a table is part of a row of';
 
-create or replace function audit_private.named_organization(target regclass, is_known boolean) returns text
+create or replace function audit_private.named_organization(target regclass, is_known boolean)
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return audit_private.name_of(target, audit_private.column_like(target, '(organi[sz]ation|org)(id|uuid)',
     case when not is_known then '(tenant|workspace|company|account|customer|team)(id|uuid)' end));
@@ -151,8 +154,8 @@ begin
 end
 $$;
 comment on function audit_private.organization_way is
-    'The organisation of a row by its columns, else by rows that it is part of, and whether each '
-    'has one';
+    'The organisation of a row by its columns, else by rows that it is part of, and whether '
+    'each has one';
 
 create or replace function audit_private.own_organization(
     target regclass,

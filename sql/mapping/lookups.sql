@@ -77,8 +77,8 @@ begin
 end
 $$;
 comment on function audit_private.parse_expression is
-    'What an expression is made of: its parse tree, the columns of tables that it reads, the '
-    'functions of the application that it calls, and whether it meets types that may run code; '
+    'What an expression is made of: its parse tree, the columns of tables that it reads, '
+    'the functions of the application that it calls, and whether it meets types that may run code; '
     'raises if it is not one expression';
 
 -- Parsing converts literals, which may run the check of a domain: as audit_mapper, and rolled back.
@@ -152,7 +152,8 @@ comment on function audit_private.unreadable is
     'What a role may not read of the columns that an expression reads, or null';
 
 -- PostgreSQL only says that it knows no r.
-create or replace function audit_private.missing_column(target regclass, expression text) returns text
+create or replace function audit_private.missing_column(target regclass, expression text)
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select min(m[1])
@@ -188,8 +189,9 @@ return (
 comment on function audit_private.shows_secret_of is
     'Whether an expression that looks up a secret may return it, and not only compare with it';
 
-create or replace function audit_private.check_expression(target regclass, name text, expression text)
-returns jsonb
+create or replace function audit_private.check_expression(
+    target regclass, name text, expression text
+) returns jsonb
 language plpgsql volatile set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
 as $$

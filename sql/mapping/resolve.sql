@@ -25,7 +25,8 @@ $$;
 comment on function audit_private.check_generated is
     'Refuses an option that names a column which no trigger sees';
 
-create or replace function audit_private.check_options(target regclass, kind text, given jsonb) returns void
+create or replace function audit_private.check_options(target regclass, kind text, given jsonb)
+returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -63,7 +64,8 @@ comment on function audit_private.check_options is
     'Refuses an invalid kind or option';
 
 -- Where a row is part of another one, that one's mapping says what is not given.
-create or replace function audit_private.given_parts(target regclass, kind text, given jsonb) returns jsonb
+create or replace function audit_private.given_parts(target regclass, kind text, given jsonb)
+returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -97,8 +99,9 @@ $$;
 comment on function audit_private.given_parts is
     'Options as expressions over the row r, completed by the mapping of the row''s parent';
 
-create or replace function audit_private.default_organization(target regclass, kind text, parent text)
-returns text
+create or replace function audit_private.default_organization(
+    target regclass, kind text, parent text
+) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -1,6 +1,6 @@
--- Attestation: what cannot be computed again, kept append-only. A trigger disabled and enabled again,
--- a function altered and put back, look as before but for the xmin of their catalog rows; and what
--- columns a table had when it was attached, nothing else says.
+-- Attestation: what cannot be computed again, kept append-only. A trigger disabled and enabled
+-- again, a function altered and put back, look as before but for the xmin of their catalog rows;
+-- and what columns a table had when it was attached, nothing else says.
 
 do $$
 begin
@@ -230,10 +230,11 @@ $$;
 -- Definer: nobody may write the attestation itself. It states what is, so that any operator may ask
 -- for it; who did, and what stood before, is an event.
 comment on function audit.attest is
-    'Attests a table as it is attached now, or with audit.event the log itself: after a finding of '
-    'audit.doctor() was looked into, or after a restore. What stood before goes into an event';
+    'Attests a table as it is attached now, or with audit.event the log itself: after a finding '
+    'of audit.doctor() was looked into, or after a restore. What stood before goes into an event';
 
-create or replace function audit_private.close_attestation(relation regclass, occasion text) returns void
+create or replace function audit_private.close_attestation(relation regclass, occasion text)
+returns void
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$
     insert into audit_private.attestation (occasion, scope, kind, relation, name, fact)

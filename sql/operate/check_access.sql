@@ -137,8 +137,8 @@ $$;
 comment on function audit_private.check_grants is
     'Privileges beside those that the release grants: on objects, columns, and objects to come';
 
--- What attaching writes follows the table, as it is now. A function that nobody touched is no finding
--- where the table is: that its columns or its name changed.
+-- What attaching writes follows the table, as it is now. A function that nobody touched
+-- is no finding where the table is: that its columns or its name changed.
 create or replace function audit_private.check_functions(facts audit_private.fact[])
 returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -227,7 +227,8 @@ $$;
 comment on function audit_private.check_keys is
     'Signing keys: none, old, or superseded and still valid';
 
-create or replace function audit_private.attach_command(target text, kind text, given jsonb) returns text
+create or replace function audit_private.attach_command(target text, kind text, given jsonb)
+returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
     select format('select audit.attach(%L, %L%s)', attach_command.target, attach_command.kind,

@@ -40,8 +40,8 @@ as $$
             as s (oid oid, xmin text, enabled text, calls text, fires int) on true;
 $$;
 comment on function audit_private.trigger_states is
-    'What is wrong with each capture trigger and each guard of the log, or null, and when it was last '
-    'attested';
+    'What is wrong with each capture trigger and each guard of the log, or null, '
+    'and when it was last attested';
 
 create or replace function audit_private.check_triggers(facts audit_private.fact[])
 returns setof audit.finding
@@ -87,8 +87,8 @@ as $$
                     substring(t.tgname, '^auditdb_([a-z]+)$')));
 $$;
 comment on function audit_private.check_triggers is
-    'Capture triggers missing, disabled, downgraded, created again, altered and put back, or put on '
-    'another table';
+    'Capture triggers missing, disabled, downgraded, created again, altered and put back, '
+    'or put on another table';
 
 create or replace function audit_private.check_tables(facts audit_private.fact[])
 returns setof audit.finding
@@ -293,8 +293,9 @@ comment on function audit_private.check_mappings is
     'Mappings that no longer fit their table: columns changed, expressions that fail';
 
 -- What a mapping in force says otherwise than its options mean, as this release reads them.
-create or replace function audit_private.mapping_difference(target regclass, kind text, mapping jsonb)
-returns table (name text, says_less boolean)
+create or replace function audit_private.mapping_difference(
+    target regclass, kind text, mapping jsonb
+) returns table (name text, says_less boolean)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -93,8 +93,8 @@ as $$
     where s.stxrelid in (select relid from pg_partition_tree('audit.event'));
 $$;
 comment on function audit_private.check_columns is
-    'Columns of the log that tell readers of other organisations, or compare by the C library''s '
-    'collation';
+    'Columns of the log that tell readers of other organisations, or compare by the '
+    'C library''s collation';
 
 create or replace function audit_private.check_indexes() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp

@@ -250,9 +250,9 @@ end
 $$;
 -- Definer: partitions belong to audit_owner.
 comment on function audit.maintain is
-    'Keeps the log healthy, for cron: DEFAULT empty, partitions ahead, months beyond the retention '
-    'dropped. Does the first of these that there is to do, and returns what it did: run it until '
-    'it returns nothing, or every hour. Tries for a lock for 50 ms at a time, 50 times';
+    'Keeps the log healthy, for cron: DEFAULT empty, partitions ahead, months beyond '
+    'the retention dropped. Does the first of these that there is to do, and returns what it did: '
+    'run it until it returns nothing, or every hour. Tries for a lock for 50 ms at a time, 50 times';
 
 create or replace function audit_private.regenerate() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -270,8 +270,8 @@ begin
 end
 $$;
 comment on function audit_private.regenerate is
-    'Writes the functions of every attached table again, from the mapping in force; part of '
-    'install';
+    'Writes the functions of every attached table again, from the mapping in force; '
+    'part of install';
 
 create or replace function audit.version() returns text
 language sql immutable set search_path = pg_catalog, pg_temp

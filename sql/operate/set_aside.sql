@@ -1,6 +1,7 @@
--- Stale functions: what an older release defined and this one does not, or defines otherwise: a call
--- could be ambiguous. Runs before the routines; drop_stale.sql drops in the end what is renamed here.
--- Renamed and not dropped at once: functions that the routines are about to replace depend on it.
+-- Stale functions: what an older release defined and this one does not, or defines otherwise:
+-- a call could be ambiguous. Runs before the routines; drop_stale.sql drops in the end
+-- what is renamed here. Renamed and not dropped at once: functions that the routines are about
+-- to replace depend on it.
 
 do $$
 declare

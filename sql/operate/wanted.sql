@@ -1,5 +1,6 @@
--- Wanted: what the log is to be made of: what the release defines, and the code of attached tables as
--- attaching them again would write it. It cannot be rewritten together with what it is compared with.
+-- Wanted: what the log is to be made of: what the release defines, and the code of attached
+-- tables as attaching them again would write it. It cannot be rewritten together with what it
+-- is compared with.
 
 -- Of a table whose code cannot be written any more, only the names are known.
 create or replace function audit_private.wanted_of(id int)

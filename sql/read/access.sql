@@ -33,7 +33,8 @@ return convert_from(decode(
 comment on function audit_private.from_base64url is
     'Text from unpadded base64url';
 
-create or replace function audit_private.is_admin(organization_id text, user_id text) returns boolean
+create or replace function audit_private.is_admin(organization_id text, user_id text)
+returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -187,9 +188,9 @@ begin
 end
 $$;
 comment on function audit_private.start_organization is
-    'Says that an organisation came to be, by an INSERT or by taking another identifier: called by '
-    'capture before it writes the event. From then on nobody views what bears its identifier from '
-    'before. Not called where a row that was marked as deleted is restored';
+    'Says that an organisation came to be, by an INSERT or by taking another identifier: '
+    'called by capture before it writes the event. From then on nobody views what bears its '
+    'identifier from before. Not called where a row that was marked as deleted is restored';
 
 create or replace function audit.create_key(retire_others_after interval default null) returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -224,8 +225,8 @@ end
 $$;
 -- Definer: operators hold no privilege on the keys themselves.
 comment on function audit.create_key is
-    'Makes a signing key and returns it, once, as key_id.secret; may retire all others after a '
-    'while';
+    'Makes a signing key and returns it, once, as key_id.secret; may retire all others '
+    'after a while';
 
 create or replace function audit.list_keys()
 returns table (id text, created_at timestamptz, created_by text, retires_at timestamptz)
@@ -302,5 +303,5 @@ begin
 end
 $$;
 comment on function audit_private.furnish_policies is
-    'Makes the policies of the log where they are absent, each for one role to do one thing; part '
-    'of install';
+    'Makes the policies of the log where they are absent, each for one role to do one thing; '
+    'part of install';

@@ -87,8 +87,8 @@ end
 $$;
 -- Definer: writers hold no privilege on the table itself.
 comment on function audit.record_event is
-    'Records an event that no table shows and returns its id. What is not given comes from the '
-    'context. Secrets in old_values, new_values and details are redacted';
+    'Records an event that no table shows and returns its id. What is not given comes '
+    'from the context. Secrets in old_values, new_values and details are redacted';
 
 create or replace function audit_private.record_own(
     verb text, target_id text, old_values jsonb, new_values jsonb, details jsonb default null
@@ -133,8 +133,8 @@ end
 $$;
 -- Definer: operators hold no privilege on the table itself.
 comment on function audit.define_action is
-    'Adds an action of the application to the catalogue, or describes it anew; never one of '
-    'auditdb''s own. It is an event';
+    'Adds an action of the application to the catalogue, or describes it anew; '
+    'never one of auditdb''s own. It is an event';
 
 insert into audit.action (name, description, is_built_in)
 select name, description, true

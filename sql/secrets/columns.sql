@@ -134,5 +134,5 @@ return (
     ) as found
 );
 comment on function audit_private.secret_columns is
-    'Columns of a table that are redacted by default: secrets by their names, and in a table of '
-    'credentials whatever is not known to be harmless';
+    'Columns of a table that are redacted by default: secrets by their names, and in a table '
+    'of credentials whatever is not known to be harmless';

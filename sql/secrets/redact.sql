@@ -1,6 +1,6 @@
--- Redaction: how secrets are taken out of texts, documents and bytes.
--- audit_private.redact_text, redact_bytes and redact_json raise for nothing that they are given. Where a value cannot be taken apart and may hold
--- a secret, all of it is redacted: the detail is lost, never the event.
+-- Redaction: how secrets are taken out of texts, documents and bytes. audit_private.redact_text,
+-- redact_bytes and redact_json raise for nothing that they are given. Where a value cannot be
+-- taken apart and may hold a secret, all of it is redacted: the detail is lost, never the event.
 -- Queries over a document keep their generic plan: to plan one anew costs more than to run it.
 
 -- What keys that are known by their shape have in them, and tokens behind "Bearer".
@@ -12,18 +12,18 @@ comment on function audit_private.may_hold_key is
     'Whether a text may hold a key that is known by its shape, without a name';
 
 -- The first look at a text, short so that it is inlined: a connection keeps it for each column.
--- It asks for what sets off a secret from the text around it: a colon, an equals sign, a tag, an
--- option of a command, bytes in hex, a list of pairs; in a text that has room for one, for a key
--- too. A long text may be compressed, which each question would undo anew: audit_private.redact_text() does
--- it once.
+-- It asks for what sets off a secret from the text around it: a colon, an equals sign, a tag,
+-- an option of a command, bytes in hex, a list of pairs; in a text that has room for one,
+-- for a key too. A long text may be compressed, which each question would undo anew:
+-- audit_private.redact_text() does it once.
 create or replace function audit_private.may_hold_secret(value text) returns boolean
 language sql immutable parallel safe
 return octet_length(value) > 7 and (octet_length(value) > 2000
     or value collate "C" like any ('{%:%,%=%,%<%,%--%,"\\\\x%",[%[%}')
     or octet_length(value) > 17 and audit_private.may_hold_key(value));
 comment on function audit_private.may_hold_secret is
-    'Whether audit_private.redact_text has anything to look for: false for most short texts, at hardly any '
-    'cost';
+    'Whether audit_private.redact_text has anything to look for: false for most short texts, '
+    'at hardly any cost';
 
 -- The second look: whatever is redacted has one of these words, whatever the case. Words alone: of
 -- a pattern with more in it, the states cost more than the text.
@@ -89,8 +89,9 @@ begin
 end
 $$;
 comment on function audit_private.find_names is
-    'Names of secrets that a pattern finds in a text, as a pattern: they consist of letters, '
-    'digits, "_" and "-"; raises if there are more than 100, so that audit_private.redact_text redacts all';
+    'Names of secrets that a pattern finds in a text, as a pattern: '
+    'they consist of letters, digits, "_" and "-"; raises if there are more than 100, '
+    'so that audit_private.redact_text redacts all';
 
 create or replace function audit_private.percent_decode(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
