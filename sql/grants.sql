@@ -57,10 +57,12 @@ grant execute on function
 grant select on audit_private.attachment, audit.kind to audit_auditor;
 
 -- audit_operator: attach and detach run as the table's owner and call these on the way.
-grant select on audit_private.attachment, audit.action, audit.kind, audit_private.migration to audit_operator;
+grant select on audit_private.attachment, audit.action, audit.kind, audit_private.migration
+    to audit_operator;
 grant insert on audit_private.request to audit_operator;
 grant execute on function
-    audit.attach, audit.detach, audit_private.refuse_target, audit_private.resolve_mapping,
+    audit.attach, audit.detach, audit_private.refuse_target, audit_private.is_system_schema,
+    audit_private.resolve_mapping,
     audit_private.check_options, audit_private.kind_of, audit_private.default_verbs,
     audit_private.default_options, audit_private.verbs_of, audit_private.facts_of,
     audit_private.check_kind_name, audit.define_kind, audit_private.user_facts,

@@ -253,7 +253,8 @@ begin
                 _as_text := array(select n from unnest(_as_text) as n where n = any (_changed));
             end if;
         end if;
-        _images := audit_private.images_of(mapping, op, _before.image, _after.image, _changed, _secrets);
+        _images := audit_private.images_of(
+            mapping, op, _before.image, _after.image, _changed, _secrets);
         _said := audit_private.evaluate_each(mapping, old, new, op, _secrets);
         _degraded := jsonb_strip_nulls(jsonb_build_object(
             'lost', (
@@ -381,8 +382,9 @@ begin
             'lost', coalesce(_degraded -> 'lost', '[]') || '["context"]');
     end if;
     if _mapping ->> 'target_type' = 'organization' then
-        perform audit_private.start_organization((_mapping ->> 'id')::int, append_said.said ->> 'op',
-            _organization, _of ->> 'target_id.old', _of ->> 'target_id.new');
+        perform audit_private.start_organization(
+            (_mapping ->> 'id')::int, append_said.said ->> 'op', _organization,
+            _of ->> 'target_id.old', _of ->> 'target_id.new');
     end if;
     perform audit_private.append_facts(
         case when append_said.said ->> 'op' = 'UPDATE' then _mapping -> 'facts' end,

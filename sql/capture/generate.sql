@@ -143,8 +143,9 @@ create or replace function audit_private.truncate_code(kind text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return format($sql$
 begin
-    return audit_private.append(%L, left(audit.current_context() ->> 'organization_id', 200), null, null,
-        null, tg_table_schema || '.' || tg_table_name, null, null, null, audit.current_context());
+    return audit_private.append(%L, left(audit.current_context() ->> 'organization_id', 200),
+        null, null, null, tg_table_schema || '.' || tg_table_name, null, null, null,
+        audit.current_context());
 end$sql$, kind || '.truncated');
 comment on function audit_private.truncate_code is
     'Body of audit_private.capture_<id>_truncate: all rows of a table went at once';
@@ -250,14 +251,15 @@ begin
     for _f in select * from audit_private.generated(generate.id) loop
         _names := _names || _f.name;
         perform audit_private.define(_f.name, _f.arguments, _f.returns, concat(_f.volatility, (
-            select string_agg(format(' set %s = %L', split_part(s, '=', 1), split_part(s, '=', 2)), '')
+            select string_agg(
+                format(' set %s = %L', split_part(s, '=', 1), split_part(s, '=', 2)), '')
             from unnest(_f.settings) as s)), _f.body, _f.purpose || _of);
     end loop;
     revoke create on schema audit_private from audit_mapper;
     -- What the table needed before.
     perform audit_private.drop_function(oid::regprocedure::text) from pg_proc
     where pronamespace = 'audit_private'::regnamespace and proname <> all (_names)
-        and proname ~ format('^(capture|fall_back|read|organization|admin)_%s(_[a-z]+)?$', generate.id);
+        and audit_private.generated_for(oid::regprocedure::text) = generate.id::text;
 end
 $$;
 comment on function audit_private.generate is

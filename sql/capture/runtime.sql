@@ -20,7 +20,7 @@ return (
     from audit_private.installation
 );
 comment on function audit_private.digest is
-    'What the log shows in the place of an identifier that is a secret: the same for the same value';
+    'What the log shows in place of an identifier that is a secret: the same for the same value';
 
 -- The value of a redacted column must not enter by another one, such as a key made of it.
 create or replace function audit_private.holds(value text, secrets text[]) returns boolean
@@ -35,8 +35,10 @@ create or replace function audit_private.safe_name(value text, secrets text[]) r
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return case when audit_private.holds(value, secrets) or audit_private.redact_text(value) <> value
-        then audit_private.digest(value) else value end;
+    return case
+        when audit_private.holds(value, secrets) or audit_private.redact_text(value) <> value
+            then audit_private.digest(value)
+        else value end;
 end
 $$;
 comment on function audit_private.safe_name is
@@ -91,7 +93,8 @@ declare
     _source text := coalesce(left(context ->> 'source', 200), 'sql');
     _details jsonb := nullif(context -> 'details', '{}');
 begin
-    if _actor_id is null or jsonb_typeof(_details) <> 'object' or _details ?| audit_private.own_details()
+    if _actor_id is null or jsonb_typeof(_details) <> 'object'
+        or _details ?| audit_private.own_details()
     then
         _details := audit_private.context_details(context);
         if _actor_id is null then

@@ -62,7 +62,8 @@ as $$
 begin
     return case
     when typed_json.type.typtype = 'e' then format('textin(enum_out(%s))', value)
-    when typed_json.type.oid = any (array['text', 'varchar', 'name']::regtype[]) then format('audit_private.safe_text(%s)', value)
+    when typed_json.type.oid = any ('{text,varchar,name}'::regtype[]) then
+        format('audit_private.safe_text(%s)', value)
     when typed_json.type.oid = 'jsonb'::regtype then format('audit_private.redact_json(%s)', value)
     -- Whatever bytea_output is.
     when typed_json.type.oid = 'bytea'::regtype then format('audit_private.redact_bytes(%s)', value)

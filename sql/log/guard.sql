@@ -47,7 +47,8 @@ as $$
 declare
     _table regclass;
 begin
-    foreach _table in array '{audit.event,audit_private.attestation,audit_private.organization_start}'::regclass[]
+    foreach _table in array
+        '{audit.event,audit_private.attestation,audit_private.organization_start}'::regclass[]
     loop
         if not exists (
             select from pg_trigger where tgrelid = _table and tgname = 'refuse_change'

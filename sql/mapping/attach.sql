@@ -14,9 +14,7 @@ begin
         raise exception 'there is no table with oid %', refuse_target.target::oid
             using errcode = 'undefined_table', hint = 'Give its name.';
     end if;
-    if _class.relnamespace in ('audit'::regnamespace, 'audit_private'::regnamespace, 'pg_catalog'::regnamespace,
-        coalesce(to_regnamespace('information_schema'), 0))
-    then
+    if audit_private.is_system_schema(_class.relnamespace) then
         _problem := 'a table of the log or of the system';
         _hint := 'Attach the tables of your application.';
     elsif _class.relpersistence = 't' then
@@ -102,7 +100,9 @@ begin
         when 'attach' then perform audit_private.store_attachment(new.target, new.kind, new.given);
         when 'close' then perform audit_private.close_capture(new.target);
         when 'detach' then perform audit_private.forget_attachment(new.target);
-        else raise exception '"%" is no request', new.verb using errcode = 'invalid_parameter_value';
+        else
+            raise exception '"%" is no request', new.verb
+                using errcode = 'invalid_parameter_value';
     end case;
     return null;
 end
@@ -126,7 +126,9 @@ begin
         end if;
         execute format('alter table audit_private.request enable always trigger %I', _trigger);
     end loop;
-    if not exists (select from pg_policy where polrelid = 'audit_private.installation'::regclass) then
+    if not exists (
+        select from pg_policy where polrelid = 'audit_private.installation'::regclass
+    ) then
         create policy the_owner_keeps on audit_private.installation to audit_owner using (true);
     end if;
     alter table audit_private.installation enable row level security, force row level security;
@@ -144,12 +146,14 @@ returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _mapping jsonb := audit_private.check_mapping(target, audit_private.resolve_mapping(target, kind, given));
+    _mapping jsonb := audit_private.check_mapping(
+        target, audit_private.resolve_mapping(target, kind, given));
     _before audit_private.attachment;
     _id int;
     _verb text;
 begin
-    select * into _before from audit_private.attachment as a where a.target = store_attachment.target;
+    select * into _before from audit_private.attachment as a
+    where a.target = store_attachment.target;
     if (_before.kind = 'admin') <> (store_attachment.kind = 'admin') then
         raise exception '% is attached as %', store_attachment.target, _before.kind
             using errcode = 'object_in_use',
@@ -224,7 +228,8 @@ create or replace function audit_private.close_capture(target regclass) returns 
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _id int := (select a.id from audit_private.attachment as a where a.target = close_capture.target);
+    _id int := (
+        select a.id from audit_private.attachment as a where a.target = close_capture.target);
     _owner name := (
         select rolname from pg_class join pg_roles as r on r.oid = relowner
         where pg_class.oid = close_capture.target and relkind = 'p');
@@ -262,8 +267,8 @@ begin
     end if;
     for _function in
         select oid::regprocedure from pg_proc
-        where pronamespace = any ('{audit,audit_private}'::regnamespace[])
-            and proname ~ format('^(capture|fall_back|read|organization|admin)_%s(_[a-z]+)?$', _a.id)
+        where pronamespace = 'audit_private'::regnamespace
+            and audit_private.generated_for(oid::regprocedure::text) = _a.id::text
     loop
         execute format('drop function %s', _function);
     end loop;
@@ -361,7 +366,8 @@ begin
         -- What is about to be mended goes into an event as it was found.
         perform audit.attest(attach_given.target);
     end if;
-    perform audit_private.prepare_attach(attach_given.target, attach_given.kind, attach_given.given);
+    perform audit_private.prepare_attach(
+        attach_given.target, attach_given.kind, attach_given.given);
     if attach_given.kind <> 'admin' then
         perform audit_private.create_triggers(attach_given.target, (
             select a.id from audit_private.attachment as a where a.target = attach_given.target));
@@ -393,7 +399,7 @@ create or replace function audit.attach(
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform audit_private.attach_given(attach.target, attach.kind, jsonb_strip_nulls(jsonb_build_object(
+    perform audit_private.attach_given(target, kind, jsonb_strip_nulls(jsonb_build_object(
         'organization', attach.organization, 'target_id', attach.target_id,
         'subject', attach.subject, 'role', attach.role, 'alive', attach.alive,
         'admin', attach.admin, 'parent', attach.parent,

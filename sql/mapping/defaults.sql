@@ -94,7 +94,10 @@ begin
             where attrelid = indrelid and attnum = any(indkey)
                 and attname = any (audit_private.secret_columns(key_columns.target, coalesce(
                     key_columns.kind,
-                    (select a.kind from audit_private.attachment as a where a.target = key_columns.target),
+                    (
+                        select a.kind from audit_private.attachment as a
+                        where a.target = key_columns.target
+                    ),
                     '')))
         ), indisprimary desc, indexrelid
         limit 1
@@ -121,7 +124,8 @@ begin
         when 1 then min(form)
         else 'concat_ws('','', ' || string_agg(format('(%s)::text', form), ', ' order by n) || ')'
     end
-    from unnest(audit_private.key_columns(key_of.target, key_of.kind)) with ordinality as k (name, n)
+    from unnest(audit_private.key_columns(key_of.target, key_of.kind))
+            with ordinality as k (name, n)
         join pg_attribute on attrelid = key_of.target and attname = name
         cross join audit_private.key_form(atttypid, format('r.%I', name)) as f (form)
 );

@@ -84,7 +84,8 @@ begin
         _hint := 'Say in a sentence what a row is.';
     elsif not kind.options <@ audit_private.default_options() then
         _problem := format('it has no option "%s"', (
-            select min(o) from unnest(kind.options) as o where o <> all (audit_private.default_options())));
+            select min(o) from unnest(kind.options) as o
+            where o <> all (audit_private.default_options())));
         _hint := format('Options are %s.', array_to_string(audit_private.default_options(), ', '));
     elsif jsonb_typeof(kind.verbs) <> 'object' or jsonb_typeof(kind.facts) <> 'object' then
         _problem := 'verbs or facts are no object';
@@ -161,7 +162,8 @@ begin
     _kind.options := coalesce(define_kind.options, audit_private.default_options());
     _kind.is_built_in := false;
     perform audit_private.check_kind(_kind);
-    _kind.verbs := audit_private.default_verbs(define_kind.name) || coalesce(define_kind.verbs, '{}');
+    _kind.verbs :=
+        audit_private.default_verbs(define_kind.name) || coalesce(define_kind.verbs, '{}');
     if _kind = _before then
         return;
     end if;

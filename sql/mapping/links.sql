@@ -102,7 +102,8 @@ returns table (relation regclass, here text[], there text[], mapping jsonb)
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
     select l.relation, l.here, l.there, a.mapping
-    from audit_private.links_of(parent_link.target) as l join audit_private.attachment as a on a.target = l.relation
+    from audit_private.links_of(parent_link.target) as l
+        join audit_private.attachment as a on a.target = l.relation
     where l.is_part and a.kind = parent_link.kind and a.target <> parent_link.target
         and 'parent' = any ((audit_private.kind_of(a.kind)).options)
         and a.kind not in ('organization', 'user')
@@ -115,8 +116,9 @@ comment on function audit_private.parent_link is
 create or replace function audit_private.named_organization(target regclass, is_known boolean)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return audit_private.name_of(target, audit_private.column_like(target, '(organi[sz]ation|org)(id|uuid)',
-    case when not is_known then '(tenant|workspace|company|account|customer|team)(id|uuid)' end));
+return audit_private.name_of(target, audit_private.column_like(
+    target, '(organi[sz]ation|org)(id|uuid)', case when not is_known
+        then '(tenant|workspace|company|account|customer|team)(id|uuid)' end));
 comment on function audit_private.named_organization is
     'The column named as one that holds an organisation; where their table is known, only as that';
 
@@ -168,10 +170,12 @@ as $$
 declare
     _name text := audit_private.named_organization(own_organization.target, exists (
         select from audit_private.attachment as a
-        where a.kind = 'organization' and audit_private.have_one_owner(a.target, own_organization.target)));
+        where a.kind = 'organization'
+            and audit_private.have_one_owner(a.target, own_organization.target)));
 begin
     -- A row of the table of organisations, by a column that is not about another's.
-    select audit_private.lookup(l.relation, l.here, l.there, a.mapping ->> 'organization'), l.is_needed
+    select audit_private.lookup(l.relation, l.here, l.there, a.mapping ->> 'organization'),
+        l.is_needed
     into way, is_sure
     from audit_private.links_of(own_organization.target) as l
         join audit_private.attachment as a on a.target = l.relation
@@ -205,7 +209,8 @@ begin atomic
     from audit_private.links_of(group_organizations.target) as l
         join pg_class as c on c.oid = l.relation
         left join audit_private.attachment as a on a.target = l.relation
-        cross join audit_private.organization_way(l.relation, seen || group_organizations.target) as w
+        cross join audit_private.organization_way(
+            l.relation, seen || group_organizations.target) as w
     where l.relation <> all (seen || group_organizations.target) and cardinality(seen) < 2
         and coalesce(a.kind, '') not in ('user', 'organization')
         -- By way of a user only where there is no other.
@@ -256,7 +261,8 @@ begin
         'as p where p.subject = %s%2$s '
         'order by p.accepted desc, p.counts desc, p.made, p.key limit 1)',
         _a.mapping ->> 'subject', _cast, _a.mapping ->> 'organization',
-        coalesce(audit_private.accepted(_a.target), 'true'), coalesce(_a.mapping ->> 'alive', 'true'),
+        coalesce(audit_private.accepted(_a.target), 'true'),
+        coalesce(_a.mapping ->> 'alive', 'true'),
         coalesce('r.' || quote_ident(audit_private.column_like(_a.target, 'createdat', 'created',
             'joinedat')), 'null::timestamptz'),
         coalesce(audit_private.key_of(_a.target, 'membership'), 'null::text'), _a.target, _key);

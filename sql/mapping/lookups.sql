@@ -61,7 +61,8 @@ begin
         select refobjid::regprocedure from pg_depend
         where classid = 'pg_proc'::regclass and objid = _probe and refclassid = 'pg_proc'::regclass
         union all
-        select oprcode::oid::regprocedure from pg_depend join pg_operator on pg_operator.oid = refobjid
+        select oprcode::oid::regprocedure
+        from pg_depend join pg_operator on pg_operator.oid = refobjid
         where classid = 'pg_proc'::regclass and objid = _probe
             and refclassid = 'pg_operator'::regclass
     ) as t (f);
@@ -69,7 +70,8 @@ begin
     select bool_or(case
         when typtype = 'e' then not rolsuper
             and typowner <> (select relowner from pg_class where oid = target)
-        else typtype <> 'b' or typcategory = 'A' end), array_agg(t.oid::regtype::text) filter (where typtype = 'e')
+        else typtype <> 'b' or typcategory = 'A' end),
+        array_agg(t.oid::regtype::text) filter (where typtype = 'e')
     into types, enums
     from pg_depend join pg_type as t on t.oid = refobjid join pg_roles as r on r.oid = typowner
     where classid = 'pg_proc'::regclass and objid = _probe and refclassid = 'pg_type'::regclass
@@ -128,14 +130,19 @@ return (
 comment on function audit_private.forbidden_function is
     'A function of PostgreSQL that no mapping may call, or null';
 
+create or replace function audit_private.is_system_schema(schema regnamespace) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return schema::text in (
+    'audit', 'audit_private', 'pg_catalog', 'pg_toast', 'information_schema');
+comment on function audit_private.is_system_schema is
+    'Whether a schema is of the log or of the system: what is in it is nobody''s to map';
+
 create or replace function audit_private.forbidden_relation(tree text) returns regclass
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select min(c.oid::regclass::text)::regclass
     from regexp_matches(tree, ':relid (\d+)', 'g') as m join pg_class as c on c.oid = m[1]::oid
-    where c.relnamespace in ('audit'::regnamespace, 'audit_private'::regnamespace, 'pg_catalog'::regnamespace,
-        'pg_toast'::regnamespace, coalesce(to_regnamespace('information_schema'), 0))
-        or c.relpersistence = 't'
+    where audit_private.is_system_schema(c.relnamespace) or c.relpersistence = 't'
 );
 comment on function audit_private.forbidden_relation is
     'A table of the log or of the system that an expression reads, or null';

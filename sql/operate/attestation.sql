@@ -96,7 +96,8 @@ as $$
                         and d.objid = p.oid)
     )
     select 'view ' || c.oid::regclass,
-        audit_private.fingerprint(c.relowner::regrole::text, pg_get_viewdef(c.oid), c.reloptions::text)
+        audit_private.fingerprint(
+            c.relowner::regrole::text, pg_get_viewdef(c.oid), c.reloptions::text)
     from part join pg_class as c on part.class = 'pg_class'::regclass and c.oid = part.oid
     where c.relkind in ('v', 'm')
     union all
@@ -118,7 +119,8 @@ as $$
         'xmin', (select t.xmin::text from pg_type as t where t.oid = c.reltype),
         'mapping', audit_private.fingerprint(a.kind, a.mapping::text),
         'beneath', case when a.mapping ? 'admin' then (
-            select jsonb_object_agg(b.name, b.sha256) from audit_private.beneath(a.target) as b) end,
+            select jsonb_object_agg(b.name, b.sha256)
+            from audit_private.beneath(a.target) as b) end,
         'columns', (
             select jsonb_object_agg(attname, format_type(atttypid, atttypmod)) from pg_attribute
             where attrelid = c.oid and attnum > 0 and not attisdropped))

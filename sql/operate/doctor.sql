@@ -78,7 +78,8 @@ begin
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
     perform audit_private.guard_log();
     _changed := audit_private.record_attestation('mend', 'audit.event', '{trigger}');
-    perform audit_private.record_own('mended', 'audit.event', _changed -> 'was', _changed -> 'stands');
+    perform audit_private.record_own(
+        'mended', 'audit.event', _changed -> 'was', _changed -> 'stands');
 end
 $$;
 -- Definer: the log belongs to audit_owner.

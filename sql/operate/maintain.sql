@@ -151,7 +151,8 @@ begin
         foreach _month in array _missing loop
             perform audit_private.join_month(_month);
         end loop;
-        perform audit_private.record_attestation('month', 'audit.event', '{trigger}', renew => false);
+        perform audit_private.record_attestation(
+            'month', 'audit.event', '{trigger}', renew => false);
     end if;
     return _missing;
 end
@@ -188,7 +189,8 @@ begin
         raise exception 'the clock says %, and no event is from the 40 days before',
                 to_char(now() at time zone 'UTC', 'YYYY-MM-DD')
             using errcode = 'object_not_in_prerequisite_state',
-                hint = 'If the clock is right, run it again when the log is a day older than today.';
+                hint = 'If the clock is right, run it again when the log is a day older than '
+                    'today.';
     end if;
     -- Counted before the lock, which writers wait for.
     foreach _month in array audit_private.months_attached() loop
@@ -208,9 +210,9 @@ begin
         _name := 'event_' || to_char(_months[_i], 'YYYY_MM');
         perform audit_private.close_attestation(format('audit.%I', _name)::regclass, 'retention');
         execute format('drop table audit.%I', _name);
-        perform audit_private.record_own('month_dropped', to_char(_months[_i], 'YYYY-MM'), null, null,
-            jsonb_build_object('from', _bounds.starts, 'to', _bounds.ends, 'events', _events[_i],
-                'keep', drop_months.keep));
+        perform audit_private.record_own('month_dropped', to_char(_months[_i], 'YYYY-MM'),
+            null, null, jsonb_build_object('from', _bounds.starts, 'to', _bounds.ends,
+                'events', _events[_i], 'keep', drop_months.keep));
         return next format('dropped %s: %s events', to_char(_months[_i], 'YYYY-MM'), _events[_i]);
     end loop;
 end
@@ -252,7 +254,7 @@ $$;
 comment on function audit.maintain is
     'Keeps the log healthy, for cron: DEFAULT empty, partitions ahead, months beyond '
     'the retention dropped. Does the first of these that there is to do, and returns what it did: '
-    'run it until it returns nothing, or every hour. Tries for a lock for 50 ms at a time, 50 times';
+    'run it until it returns nothing, or every hour. Tries for a lock 50 times, for 50 ms each';
 
 create or replace function audit_private.regenerate() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp

@@ -15,7 +15,8 @@ begin
             -- Generated ones belong to their table.
             and not exists (
                 select from audit_private.attachment as a
-                where p.proname ~ ('^(capture|fall_back|read|organization|admin)_' || a.id || '(_[a-z]+)?$')
+                where p.proname ~ format(
+                    '^(capture|fall_back|read|organization|admin)_%s(_[a-z]+)?$', a.id)
             )
             -- As audit_private.standing_functions() names them.
             and not exists (

@@ -10,17 +10,19 @@ as $$
 begin
     return query
     select 'function', format('audit_private.%I(%s) returns %s', g.name, g.arguments, g.returns),
-        audit_private.fingerprint(jsonb_build_array('plpgsql', 'f', left(g.volatility, 1), true, false,
-            'u', false, 100, 0, '-',
+        audit_private.fingerprint(jsonb_build_array(
+            'plpgsql', 'f', left(g.volatility, 1), true, false, 'u', false, 100, 0, '-',
             array(
                 select distinct c collate "C"
                 from unnest(g.settings || '{"search_path=pg_catalog, pg_temp"}' || case
                     when audit_private.is_of_mapper(g.name)
-                    then '{standard_conforming_strings=on,bytea_output=hex}' else '{}' end::text[]) as c
+                    then '{standard_conforming_strings=on,bytea_output=hex}'
+                    else '{}' end::text[]) as c
                 order by 1),
             g.body, null)::text),
-        format('audit_private.%I(%s)', g.name,
-            (select string_agg(split_part(a, ' ', 2), ',') from string_to_table(g.arguments, ', ') as a))
+        format('audit_private.%I(%s)', g.name, (
+            select string_agg(split_part(a, ' ', 2), ',')
+            from string_to_table(g.arguments, ', ') as a))
     from audit_private.generated(wanted_of.id) as g;
 exception when others then
     return query

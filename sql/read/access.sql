@@ -213,9 +213,11 @@ begin
                 hint = 'Those made meanwhile would not be seen. Use read committed.';
     end if;
     if create_key.retire_others_after is not null then
-        perform audit_private.record_own('key_retired', id, null, null) from audit_private.signing_key
+        perform audit_private.record_own('key_retired', id, null, null)
+        from audit_private.signing_key
         where retires_at is null or retires_at > clock_timestamp() + create_key.retire_others_after;
-        update audit_private.signing_key set retires_at = clock_timestamp() + create_key.retire_others_after
+        update audit_private.signing_key
+        set retires_at = clock_timestamp() + create_key.retire_others_after
         where retires_at is null or retires_at > clock_timestamp() + create_key.retire_others_after;
     end if;
     insert into audit_private.signing_key (id, secret) values (_id, _secret);
@@ -232,7 +234,8 @@ create or replace function audit.list_keys()
 returns table (id text, created_at timestamptz, created_by text, retires_at timestamptz)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-    select id, created_at, created_by, retires_at from audit_private.signing_key order by created_at, id;
+    select id, created_at, created_by, retires_at
+    from audit_private.signing_key order by created_at, id;
 $$;
 -- Definer: shows all of the table but the secrets.
 comment on function audit.list_keys is
@@ -278,8 +281,8 @@ begin
                 'with check (true)'),
             ('audit_private.organization_start', 'the_owner_looks_up', 'select', 'audit_owner',
                 'using (true)'),
-            ('audit_private.organization_start', 'auditors_read_everything', 'select', 'audit_auditor',
-                'using (true)'),
+            ('audit_private.organization_start', 'auditors_read_everything', 'select',
+                'audit_auditor', 'using (true)'),
             ('audit_private.signing_key', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
             ('audit_private.attachment', 'the_owner_maps', 'all', 'audit_owner', 'using (true)'),
             ('audit_private.release', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
@@ -297,8 +300,8 @@ begin
         if _policy.relation = 'audit.event'::regclass then
             perform audit_private.lock_briefly('audit.event', 'access exclusive');
         end if;
-        perform audit_private.set_policy(_policy.relation, _policy.name, _policy.command, _policy.to_role,
-            _policy.qualification);
+        perform audit_private.set_policy(_policy.relation, _policy.name, _policy.command,
+            _policy.to_role, _policy.qualification);
     end loop;
 end
 $$;

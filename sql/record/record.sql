@@ -54,7 +54,8 @@ begin
     end if;
     if greatest(length(record_event.organization_id), length(record_event.target_type),
         length(record_event.target_id), length(record_event.subject_id),
-        length(record_event.actor_id), length(record_event.impersonator_id), length(record_event.source)) > 200
+        length(record_event.actor_id), length(record_event.impersonator_id),
+        length(record_event.source)) > 200
     then
         raise exception 'an identifier of % is longer than 200 characters', record_event.action
             using errcode = 'string_data_right_truncation',
