@@ -1,6 +1,46 @@
 -- Attach and detach: which tables are captured, and how their rows map to events.
 -- Run by the table's owner, who creates the triggers; the rest happens as audit_owner.
 
+create or replace function audit_private.target_problem(
+    class pg_class, kind text, out problem text, out hint text
+)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if audit_private.is_system_schema(class.relnamespace) then
+        problem := 'a table of the log or of the system';
+        hint := 'Attach the tables of your application.';
+    elsif class.relpersistence = 't' then
+        problem := 'a temporary table';
+        hint := 'Attach a table that outlives the session.';
+    elsif target_problem.kind = 'admin' then
+        if class.relkind not in ('r', 'p', 'v', 'm') then
+            problem := 'neither a table nor a view';
+        end if;
+    elsif class.relkind in ('v', 'm') then
+        problem := 'a view, and a view has no rows of its own';
+        hint := 'Attach the tables beneath it.';
+    elsif class.relkind = 'f' then
+        problem := 'a foreign table, whose changes on the other server no trigger here can see';
+        hint := 'Attach the table on its own server.';
+    elsif class.relkind not in ('r', 'p') then
+        problem := 'not a table';
+    elsif class.relispartition then
+        problem := 'a partition';
+        hint := 'Attach the partitioned table; its partitions are captured with it.';
+    elsif exists (
+        select from pg_inherits join pg_class as c on c.oid = inhrelid
+        where inhparent = class.oid and not c.relispartition
+            and not exists (select from audit_private.attachment as a where a.target = c.oid)
+    ) then
+        problem := 'inherited by tables whose rows its triggers would not see';
+        hint := 'Attach the tables that inherit from it first.';
+    end if;
+end
+$$;
+comment on function audit_private.target_problem is
+    'Why an object cannot be captured as a kind, and what to attach instead; else null';
+
 create or replace function audit_private.refuse_target(target regclass, kind text) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -14,35 +54,8 @@ begin
         raise exception 'there is no table with oid %', refuse_target.target::oid
             using errcode = 'undefined_table', hint = 'Give its name.';
     end if;
-    if audit_private.is_system_schema(_class.relnamespace) then
-        _problem := 'a table of the log or of the system';
-        _hint := 'Attach the tables of your application.';
-    elsif _class.relpersistence = 't' then
-        _problem := 'a temporary table';
-        _hint := 'Attach a table that outlives the session.';
-    elsif refuse_target.kind = 'admin' then
-        if _class.relkind not in ('r', 'p', 'v', 'm') then
-            _problem := 'neither a table nor a view';
-        end if;
-    elsif _class.relkind in ('v', 'm') then
-        _problem := 'a view, and a view has no rows of its own';
-        _hint := 'Attach the tables beneath it.';
-    elsif _class.relkind = 'f' then
-        _problem := 'a foreign table, whose changes on the other server no trigger here can see';
-        _hint := 'Attach the table on its own server.';
-    elsif _class.relkind not in ('r', 'p') then
-        _problem := 'not a table';
-    elsif _class.relispartition then
-        _problem := 'a partition';
-        _hint := 'Attach the partitioned table; its partitions are captured with it.';
-    elsif exists (
-        select from pg_inherits join pg_class as c on c.oid = inhrelid
-        where inhparent = refuse_target.target and not c.relispartition
-            and not exists (select from audit_private.attachment as a where a.target = c.oid)
-    ) then
-        _problem := 'inherited by tables whose rows its triggers would not see';
-        _hint := 'Attach the tables that inherit from it first.';
-    end if;
+    select problem, hint into _problem, _hint
+    from audit_private.target_problem(_class, refuse_target.kind);
     if _problem is not null then
         raise exception '% is %', refuse_target.target, _problem
             using errcode = 'wrong_object_type', hint = coalesce(_hint, 'Attach a table.');

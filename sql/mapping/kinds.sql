@@ -67,8 +67,6 @@ language plpgsql stable set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
 as $$
 declare
-    _key text;
-    _value text;
     _problem text;
     _hint text;
 begin
@@ -91,22 +89,18 @@ begin
         _problem := 'verbs or facts are no object';
         _hint := 'Verbs are as in ''{"created": "invoice.issued"}'', facts as in '
             '''{"status": "invoice.status_changed"}''.';
+    else
+        select case when is_verb then format('"%s" of %s is no action', value, key)
+                else format('it has no verb "%s"', key) end into _problem
+        from (
+            select key, value, key in ('created', 'updated', 'deleted')
+            from jsonb_each_text(kind.verbs)
+            union all select 'fact ' || key, value, true from jsonb_each_text(kind.facts)
+        ) as v (key, value, is_verb)
+        where not (is_verb and audit_private.is_action(value)) limit 1;
+        _hint := 'Verbs are created, updated and deleted. An action is category.verb in lower '
+            'case, such as invoice.issued, and not of category audit.';
     end if;
-    for _key, _value in
-        select key, value from jsonb_each_text(case when _problem is null then kind.verbs end)
-        union all
-        select 'fact ' || key, value
-        from jsonb_each_text(case when _problem is null then kind.facts end)
-    loop
-        if _key not like 'fact %' and _key <> all ('{created,updated,deleted}') then
-            _problem := format('it has no verb "%s"', _key);
-            _hint := 'Verbs are created, updated and deleted.';
-        elsif not audit_private.is_action(_value) then
-            _problem := format('"%s" of %s is no action', _value, _key);
-            _hint := 'An action is category.verb in lower case, such as invoice.issued, and not of '
-                'category audit.';
-        end if;
-    end loop;
     if _problem is not null then
         raise exception 'kind "%": %', kind.name, _problem
             using errcode = 'invalid_parameter_value', hint = _hint;

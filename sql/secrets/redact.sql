@@ -453,13 +453,11 @@ begin
         return value;
     end if;
     begin
-        if value collate "C" ~ '^\s*[\[{"]' then
-            _text := audit_private.redact_document(value);
-            if _text is not null then
-                return _text;
-            end if;
-        end if;
-        if octet_length(value) > 100000 then
+        _text := case when value collate "C" ~ '^\s*[\[{"]'
+            then audit_private.redact_document(value) end;
+        if _text is not null then
+            return _text;
+        elsif octet_length(value) > 100000 then
             return case when audit_private.has_secret(value) then '[redacted]' else value end;
         end if;
         _text := value;
