@@ -34,7 +34,9 @@ grant execute on function
 grant execute on function
     audit_private.read_row, audit_private.evaluate, audit_private.evaluate_each,
     audit_private.changed_among, audit_private.images_of, audit_private.redact, audit_private.holds,
-    audit_private.parse_expression, audit_private.probe, audit_private.action_of
+    audit_private.parse_expression, audit_private.probe, audit_private.called_functions,
+    audit_private.action_of, audit_private.holds_row, audit_private.degraded,
+    audit_private.read_change
     to audit_mapper;
 
 grant execute on function
@@ -57,10 +59,13 @@ grant execute on function
 grant select on audit_private.attachment, audit.kind to audit_auditor;
 
 -- audit_operator: attach and detach run as the table's owner and call these on the way.
-grant select on audit_private.attachment, audit.action, audit.kind, audit_private.migration to audit_operator;
+grant select on audit_private.attachment, audit.action, audit.kind, audit_private.migration
+    to audit_operator;
 grant insert on audit_private.request to audit_operator;
 grant execute on function
-    audit.attach, audit.detach, audit_private.refuse_target, audit_private.resolve_mapping,
+    audit.attach, audit.detach, audit_private.refuse_target, audit_private.target_problem,
+    audit_private.is_system_schema,
+    audit_private.resolve_mapping,
     audit_private.check_options, audit_private.kind_of, audit_private.default_verbs,
     audit_private.default_options, audit_private.verbs_of, audit_private.facts_of,
     audit_private.check_kind_name, audit.define_kind, audit_private.user_facts,

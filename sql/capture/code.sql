@@ -1,5 +1,6 @@
 -- Code: the paragraphs of a generated trigger function, each a function that returns lines.
--- The mapping is that of audit_private.complete_mapping(). What audit_mapper read is in _before and _after.
+-- The mapping is that of audit_private.complete_mapping(). What audit_mapper read
+-- is in _before and _after.
 
 create or replace function audit_private.part_code(mapping jsonb, part text, side text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -31,7 +32,8 @@ comment on function audit_private.secrets_of is
 
 create or replace function audit_private.secrets_code(mapping jsonb, op text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
-return coalesce('array[' || nullif(array_to_string(audit_private.secrets_of(mapping, op), ', '), '') || ']',
+return coalesce(
+    'array[' || nullif(array_to_string(audit_private.secrets_of(mapping, op), ', '), '') || ']',
     'null');
 comment on function audit_private.secrets_code is
     'Generated array of the values that an identifier may not contain, or null';
@@ -91,9 +93,9 @@ return (
         if current_setting('row_security') = 'off' or %s *<> row(%s) then
             raise datatype_mismatch;
         end if;$sql$, side,
-        string_agg(E'\n            ' || coalesce(audit_private.typed(type, format('%s.%I', side, name)),
-            format('%s.%I', side, name)), ',' order by attnum) || E'\n        ')
-    from audit_private.own_columns(target)
+        string_agg(E'\n            ' || coalesce(audit_private.typed(type, value), value), ','
+            order by attnum) || E'\n        ')
+    from audit_private.own_columns(target) cross join format('%s.%I', side, name) as value
 );
 comment on function audit_private.shape_code is
     'Generated code that raises if the table has changed since it was attached';
@@ -123,20 +125,23 @@ comment on function audit_private.differs_code is
 -- What reads the same columns of the same statement says the same.
 create or replace function audit_private.inputs_code(target regclass, mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return case when not coalesce(mapping -> 'checked' ? 'inputs', false) then 'old *<> new' else coalesce((
-    select string_agg(audit_private.differs_code(type, name), ' or ' order by attnum)
-    from audit_private.own_columns(target)
-    where mapping #> '{checked,inputs}' ? name or mapping -> 'raw' ? ('column ' || name)
-        or name in (
-            select audit_private.column_of(target, mapping ->> part)
-            from jsonb_array_elements_text(mapping -> 'raw') as part)
-), 'false') end;
+return case
+    when mapping -> 'checked' ? 'inputs' then coalesce((
+        select string_agg(audit_private.differs_code(type, name), ' or ' order by attnum)
+        from audit_private.own_columns(target)
+        where mapping #> '{checked,inputs}' ? name or mapping -> 'raw' ? ('column ' || name)
+            or name in (
+                select audit_private.column_of(target, mapping ->> part)
+                from jsonb_array_elements_text(mapping -> 'raw') as part)
+    ), 'false')
+    else 'old *<> new' end;
 comment on function audit_private.inputs_code is
     'Generated condition: an update changed what audit_mapper reads';
 
 -- Columns alone are read only where one of them changed: nothing else is told of an update.
-create or replace function audit_private.read_call_code(id int, target regclass, mapping jsonb, op text)
-returns text
+create or replace function audit_private.read_call_code(
+    id int, target regclass, mapping jsonb, op text
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case when mapping -> 'raw' = '[]' then '' else (
     select format($sql$
@@ -158,7 +163,8 @@ return case when mapping -> 'raw' = '[]' then '' else (
         case op when 'DELETE' then 'old' else 'new' end,
         case when on_change then format(E'\n        _before := audit_private.read_%s(old);', id)
             when op = 'UPDATE' then format($sql$
-        _before := case when %s then audit_private.read_%s(old) else _after end;$sql$, inputs, id) end,
+        _before := case when %s then audit_private.read_%s(old) else _after end;$sql$,
+                inputs, id) end,
         (
             select string_agg(format('cardinality(%s) is distinct from %s', v,
                 jsonb_array_length(mapping -> 'raw')), ' or ')
@@ -195,7 +201,8 @@ begin
     -- A key may be made of a secret.
     when mapping -> 'key' ? name and (type).oid = any ('{text,varchar}'::regtype[])
         and mapping -> 'secrets' <> '[]'
-    then format('case when audit_private.holds(%s.%I, %s) then ''[redacted]'' else %s end', side, name,
+    then format('case when audit_private.holds(%s.%I, %s) then ''[redacted]'' else %s end',
+        side, name,
         audit_private.secrets_code(mapping, case side when 'old' then 'DELETE' else 'INSERT' end),
         audit_private.typed_json(type, format('%s.%I', side, name)))
     else audit_private.typed_json(type, format('%s.%I', side, name))
@@ -213,7 +220,8 @@ language sql stable set search_path = pg_catalog, pg_temp
 return (
     with part as (
         select name, attnum, value, value in (plain, safe) as is_told,
-            case when value = safe then format('audit_private.may_hold_secret(%s)', plain) end as doubt
+            case when value = safe then format('audit_private.may_hold_secret(%s)', plain) end
+                as doubt
         from audit_private.own_columns(target)
             cross join audit_private.value_code(mapping, type, name, side) as value
             cross join format('%s.%I', side, name) as plain
@@ -270,14 +278,16 @@ return format($sql$
 comment on function audit_private.unchanged_code is
     'Generated code that leaves an update alone which changed nothing that is told';
 
-create or replace function audit_private.values_code(target regclass, mapping jsonb, op text) returns text
+create or replace function audit_private.values_code(target regclass, mapping jsonb, op text)
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return E'\n        -- What it was, and what it is.' || case op
-    when 'INSERT' then format(E'\n        _new := %s;', audit_private.image_code(target, mapping, 'new'))
-    when 'DELETE' then format(E'\n        _old := %s;', audit_private.image_code(target, mapping, 'old'))
-    else case when mapping ? 'whole' then format(E'\n        _old := %s;\n        _new := %s;',
-            audit_private.image_code(target, mapping, 'old'), audit_private.image_code(target, mapping, 'new'))
-        else audit_private.change_code(target, mapping) end
+return E'\n        -- What it was, and what it is.' || case
+    when op = 'UPDATE' and not mapping ? 'whole' then audit_private.change_code(target, mapping)
+    else concat(
+        case when op <> 'INSERT' then
+            format(E'\n        _old := %s;', audit_private.image_code(target, mapping, 'old')) end,
+        case when op <> 'DELETE' then
+            format(E'\n        _new := %s;', audit_private.image_code(target, mapping, 'new')) end)
     end;
 comment on function audit_private.values_code is
     'Generated code that puts the values before and after into _old and _new';
@@ -355,13 +365,15 @@ return concat(
         _details := jsonb_build_object(
             'previous_role', %s, 'new_role', %s);$sql$,
             case op when 'INSERT' then 'null' else audit_private.role_code(mapping, 'old') end,
-            case op when 'DELETE' then 'null' else audit_private.role_code(mapping, 'new') end) as code
+            case op when 'DELETE' then 'null' else audit_private.role_code(mapping, 'new') end)
+                as code
             cross join cast(mapping -> 'verbs' ->> 'role_changed' as text) as verb
             cross join audit_private.action_name(mapping, op) as action)
     end,
     case when mapping ? 'row_id' then format($sql$
         _details := jsonb_build_object('row_id', %s);$sql$,
-        audit_private.name_code(mapping, 'row_id', case op when 'DELETE' then 'old' else 'new' end, op))
+        audit_private.name_code(
+            mapping, 'row_id', case op when 'DELETE' then 'old' else 'new' end, op))
     end);
 comment on function audit_private.details_code is
     'Generated code for details: the roles of a role change, the key of a child row';
@@ -378,7 +390,8 @@ comment on function audit_private.former_name is
 
 -- Of an update, the new row says whose it is; the old one only where that is unknown, and where the
 -- row came from another organisation, which is told too.
-create or replace function audit_private.organization_code(id int, mapping jsonb, op text) returns text
+create or replace function audit_private.organization_code(id int, mapping jsonb, op text)
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select case when count(*) = 1 then min(code) else format(
@@ -392,8 +405,8 @@ return (
             case when mapping -> 'raw' ? 'organization' then format(
                 case when mapping -> 'digest' ? 'organization'
                     then 'audit_private.digest(audit_private.organization_%s(%s))'
-                    else 'audit_private.safe_name(audit_private.organization_%s(%s), %s)' end, id, side,
-                audit_private.secrets_code(mapping, op)) end,
+                    else 'audit_private.safe_name(audit_private.organization_%s(%s), %s)' end,
+                id, side, audit_private.secrets_code(mapping, op)) end,
             $sql$left(_context ->> 'organization_id', 200)$sql$]) as code
     where code is not null
 );
@@ -423,8 +436,10 @@ returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case when not audit_private.is_plain_name(mapping, 'organization') then concat(
     case when op = 'UPDATE' then format(E'\n        _former := case when %s then %s end;',
-        audit_private.moved_code(target, mapping), audit_private.name_code(mapping, 'organization', 'old', op)) end,
-    format(E'\n        _organization := %s;', audit_private.organization_code(id, mapping, op))) end;
+        audit_private.moved_code(target, mapping),
+        audit_private.name_code(mapping, 'organization', 'old', op)) end,
+    format(E'\n        _organization := %s;',
+        audit_private.organization_code(id, mapping, op))) end;
 comment on function audit_private.whose_code is
     'Generated code that says which organisation an event belongs to, and which one a row left';
 
@@ -434,8 +449,9 @@ return concat(
     case when audit_private.action_name(mapping, op) = '_action'
         then format(E'\n        _action := %s;', audit_private.action_code(mapping, op)) end,
     (
-        select string_agg(format(E'\n        _%s := %s;', part, audit_private.name_code(mapping, part,
-            case op when 'DELETE' then 'old' else 'new' end, op)), '' order by part)
+        select string_agg(format(E'\n        _%s := %s;', part, audit_private.name_code(
+            mapping, part, case op when 'DELETE' then 'old' else 'new' end, op)), ''
+            order by part)
         from unnest('{subject,target_id}'::text[]) as part
         where mapping ? part and not audit_private.is_plain_name(mapping, part)
     ));
@@ -468,8 +484,9 @@ comment on function audit_private.several_facts_code is
     'Generated condition: facts changed, and there is more than one event to tell of; or null';
 
 -- A row that moves is told to both organisations; of several facts, each is an event.
-create or replace function audit_private.several_code(id int, target regclass, mapping jsonb, op text)
-returns text
+create or replace function audit_private.several_code(
+    id int, target regclass, mapping jsonb, op text
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select format($sql$
@@ -484,8 +501,9 @@ return (
         mapping -> 'facts', action,
         case action when '_action' then format('_action = %L', mapping -> 'verbs' ->> 'changed')
             else 'true' end,
-        audit_private.whose_name(id, mapping, op), coalesce(former, 'null'), mapping ->> 'target_type',
-        audit_private.told_code(mapping, 'target_id', op), audit_private.told_code(mapping, 'subject', op))
+        audit_private.whose_name(id, mapping, op), coalesce(former, 'null'),
+        mapping ->> 'target_type', audit_private.told_code(mapping, 'target_id', op),
+        audit_private.told_code(mapping, 'subject', op))
     from audit_private.action_name(mapping, op) as action
         cross join audit_private.former_name(mapping) as former
     where op = 'UPDATE' and (former is not null or mapping -> 'facts' <> '[]')
@@ -513,8 +531,9 @@ comment on function audit_private.fact_code is
 
 -- The INSERT stands outside of the guarded block: inside, each row would take a subtransaction id,
 -- and more than 64 of them in a transaction slow down all others.
-create or replace function audit_private.insert_code(id int, target regclass, mapping jsonb, op text)
-returns text
+create or replace function audit_private.insert_code(
+    id int, target regclass, mapping jsonb, op text
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return concat(
     audit_private.start_code(id, mapping, op),
@@ -556,7 +575,8 @@ return coalesce((
 comment on function audit_private.last_code is
     'Generated code for a row of which nothing could be read but plain columns';
 
-create or replace function audit_private.fallback_code(id int, target regclass, mapping jsonb) returns text
+create or replace function audit_private.fallback_code(id int, target regclass, mapping jsonb)
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return format($sql$
 declare
@@ -584,4 +604,5 @@ end$sql$, id, audit_private.said_mapping(mapping), audit_private.last_code(targe
                 case when _said ->> ('organization.' || _side) is null then 'organization' end$sql$
     end);
 comment on function audit_private.fallback_code is
-    'Body of audit_private.fall_back_<id>: a row of which the generated code could not make an event';
+    'Body of audit_private.fall_back_<id>: a row of which the generated code could not '
+    'make an event';

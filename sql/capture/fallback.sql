@@ -2,7 +2,8 @@
 -- longer as it was when attached, or because a value or a lookup fails. Column by column, and
 -- expression by expression; details.degraded names what was lost.
 
-create or replace function audit_private.redact(image jsonb, mapping jsonb, secrets text[]) returns jsonb
+create or replace function audit_private.redact(image jsonb, mapping jsonb, secrets text[])
+returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return case when redact.image is not null then (
     select coalesce(jsonb_object_agg(key, case
@@ -16,6 +17,21 @@ return case when redact.image is not null then (
 comment on function audit_private.redact is
     'A row without the values of the columns that a mapping redacts, of those that look like '
     'secrets, and of secrets inside of the others';
+
+create or replace function audit_private.holds_row(type oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    with recursive held (oid) as (
+        select holds_row.type
+        union
+        select coalesce(r.rngsubtype, nullif(t.typbasetype, 0), t.typelem)
+        from held join pg_type as t on t.oid = held.oid
+            left join pg_range as r on t.oid in (r.rngtypid, r.rngmultitypid)
+    )
+    select bool_or(t.typtype = 'c') from held join pg_type as t on t.oid = held.oid
+);
+comment on function audit_private.holds_row is
+    'Whether values of a type are rows, or domains, arrays or ranges of rows';
 
 create or replace function audit_private.read_row(
     source anyelement,
@@ -34,15 +50,7 @@ begin
 exception when assert_failure or others then
     image := '{}';
     for _column, _holds_row in
-        select attname, exists (
-            with recursive held (oid) as (
-                select atttypid
-                union
-                select coalesce(r.rngsubtype, nullif(t.typbasetype, 0), t.typelem)
-                from held join pg_type as t on t.oid = held.oid
-                    left join pg_range as r on t.oid in (r.rngtypid, r.rngmultitypid)
-            )
-            select from held join pg_type as t on t.oid = held.oid where t.typtype = 'c')
+        select attname, audit_private.holds_row(atttypid)
         from pg_attribute
         where attrelid = (select typrelid from pg_type where oid = pg_typeof(read_row.source))
             and attnum > 0 and not attisdropped
@@ -156,12 +164,13 @@ begin
 end
 $$;
 comment on function audit_private.evaluate_each is
-    'What each expression of a mapping says of both rows, which of them are secrets, and which could '
-    'not be evaluated';
+    'What each expression of a mapping says of both rows, which of them are secrets, '
+    'and which could not be evaluated';
 
 -- By their bytes: what cannot be read looks the same before and after, and a cast may lie.
-create or replace function audit_private.changed_among(columns text[], old anyelement, new anyelement)
-returns text[]
+create or replace function audit_private.changed_among(
+    columns text[], old anyelement, new anyelement
+) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -203,9 +212,66 @@ $$;
 comment on function audit_private.images_of is
     'The values before and after that an event shows, secrets redacted';
 
+create or replace function audit_private.degraded(lost text[], as_text text[], reason text)
+returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return (
+    select case when told <> '{}' then told || jsonb_build_object('sqlstate', reason) end
+    from jsonb_strip_nulls(jsonb_build_object(
+        'lost', (select jsonb_agg(distinct n) from unnest(lost) as n),
+        'as_text', (select jsonb_agg(distinct n) from unnest(as_text) as n))) as told
+);
+comment on function audit_private.degraded is
+    'What was lost of a row, and why; null if nothing was';
+
+create or replace function audit_private.read_change(
+    op text, old anyelement, new anyelement, mapping jsonb, reason text
+) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _before record := audit_private.read_row(read_change.old);
+    _after record := audit_private.read_row(read_change.new);
+    _said record;
+    _images record;
+    _secrets text[] := array(
+        select distinct value
+        from unnest(array[_before.image, _after.image]) as i (image)
+            cross join jsonb_each_text(i.image)
+        where read_change.mapping -> 'redact' ? key and length(value) >= 6);
+    _changed text[];
+    _lost text[] := _before.lost || _after.lost;
+    _as_text text[] := _before.as_text || _after.as_text;
+begin
+    if op = 'UPDATE' then
+        _changed := audit_private.changed_among(array(
+            select key from jsonb_object_keys(_after.image) as key
+            where not coalesce(mapping -> 'ignore' ? key, false)), old, new);
+        if _changed is null then
+            return '{"unchanged": true}';
+        elsif not mapping ? 'whole' then
+            _lost := array(select n from unnest(_lost) as n where n = any (_changed));
+            _as_text := array(select n from unnest(_as_text) as n where n = any (_changed));
+        end if;
+    end if;
+    _images := audit_private.images_of(
+        mapping, op, _before.image, _after.image, _changed, _secrets);
+    _said := audit_private.evaluate_each(mapping, old, new, op, _secrets);
+    return jsonb_build_object(
+        'action', audit_private.action_of(mapping, op,
+            coalesce((_said.said ->> 'alive.old')::boolean, not mapping ? 'alive'),
+            coalesce((_said.said ->> 'alive.new')::boolean, not mapping ? 'alive'),
+            _said.said ->> 'role.old', _said.said ->> 'role.new'),
+        'said', _said.said, 'digest', to_jsonb(_said.digest),
+        'old_values', _images.old_values, 'new_values', _images.new_values,
+        'degraded', audit_private.degraded(_lost || _said.lost, _as_text, reason));
+end
+$$;
+comment on function audit_private.read_change is
+    'What a change says that the generated code could not read, and what of it was lost';
+
 -- Owned by audit_mapper: values and expressions may run code of the application. Whoever that code
--- belongs to may alter this function, which therefore looks who it runs as before it does anything:
--- a default of a variable would be evaluated earlier.
+-- belongs to may alter this function, which therefore looks who it runs as before it does anything.
 create or replace function audit_private.rescue(
     op text,
     old anyelement,
@@ -222,63 +288,22 @@ begin
     if current_user operator(pg_catalog.<>) 'audit_mapper'::pg_catalog.name then
         raise exception 'audit_private.rescue runs as %', current_user;
     end if;
-    declare
-        _before record := audit_private.read_row(rescue.old);
-        _after record := audit_private.read_row(rescue.new);
-        _said record;
-        _images record;
-        _secrets text[] := array(
-            select distinct value
-            from unnest(array[_before.image, _after.image]) as i (image)
-                cross join jsonb_each_text(i.image)
-            where rescue.mapping -> 'redact' ? key and length(value) >= 6);
-        _degraded jsonb;
-        _changed text[];
-        _lost text[];
-        _as_text text[];
-    begin
-        _lost := _before.lost || _after.lost;
-        _as_text := _before.as_text || _after.as_text;
-        if op = 'UPDATE' then
-            _changed := audit_private.changed_among(array(
-                select key from jsonb_object_keys(_after.image) as key
-                where not coalesce(mapping -> 'ignore' ? key, false)), old, new);
-            if _changed is null then
-                return '{"unchanged": true}';
-            end if;
-            if not mapping ? 'whole' then
-                _lost := array(select n from unnest(_lost) as n where n = any (_changed));
-                _as_text := array(select n from unnest(_as_text) as n where n = any (_changed));
-            end if;
-        end if;
-        _images := audit_private.images_of(mapping, op, _before.image, _after.image, _changed, _secrets);
-        _said := audit_private.evaluate_each(mapping, old, new, op, _secrets);
-        _degraded := jsonb_strip_nulls(jsonb_build_object(
-            'lost', (
-                select jsonb_agg(distinct n)
-                from unnest(_lost || _said.lost) as n),
-            'as_text', (
-                select jsonb_agg(distinct n) from unnest(_as_text) as n)));
-        return jsonb_build_object(
-            'action', audit_private.action_of(mapping, op,
-                coalesce((_said.said ->> 'alive.old')::boolean, not mapping ? 'alive'),
-                coalesce((_said.said ->> 'alive.new')::boolean, not mapping ? 'alive'),
-                _said.said ->> 'role.old', _said.said ->> 'role.new'),
-            'said', _said.said,
-            'digest', to_jsonb(_said.digest),
-            'old_values', _images.old_values,
-            'new_values', _images.new_values,
-            'degraded', case when _degraded <> '{}' then
-                _degraded || jsonb_build_object('sqlstate', reason) end);
-    end;
+    return audit_private.read_change(op, old, new, mapping, reason);
 end
 $$;
 -- Definer: what may run code of the application runs as audit_mapper. IMMUTABLE, as the functions
 -- that read a row (36): PL/pgSQL then leaves the snapshot of the statement in force.
 comment on function audit_private.rescue is
-    'What a row says that the generated code could not read, and what of it was lost';
+    'Does the work of audit_private.read_change() as audit_mapper';
 
 -- What a mapping says of a row, beside what the generator needs.
+create or replace function audit_private.shown_role(mapping jsonb, role jsonb) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return case when mapping -> 'redact' ? (mapping ->> 'role_column') and role <> 'null'
+    then '"[redacted]"' else coalesce(role, 'null') end;
+comment on function audit_private.shown_role is
+    'A role as details show it: not that of a column which the mapping redacts';
+
 create or replace function audit_private.said_mapping(mapping jsonb) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return said_mapping.mapping
@@ -297,27 +322,24 @@ create or replace function audit_private.fall_back(
 ) returns jsonb
 language plpgsql immutable set search_path = pg_catalog, pg_temp set row_security = on
 as $$
-#variable_conflict use_column
 declare
-    _mapping jsonb := fall_back.mapping;
+    _mapping jsonb;
     _said jsonb;
-    _fresh text;
+    _fresh jsonb;
     _locks text[] := audit_private.held_locks();
 begin
-    select audit_private.redact_new(a.target, _mapping) into _mapping
+    select audit_private.redact_new(a.target, fall_back.mapping) into _mapping
     from audit_private.attachment as a where a.id = fall_back.id;
     begin
-        if current_setting('lock_timeout') <> '0' then
-            perform audit_private.wait_longer();
-        end if;
+        perform audit_private.wait_longer();
         _said := audit_private.rescue(op, old, new, _mapping, reason);
+        -- What this very statement made is visible to a fresh snapshot only.
         if (_mapping ->> 'is_fresh')::boolean and _said #>> '{said,organization.new}' is null
             and not coalesce(_said #> '{degraded,lost}' ? 'organization', false) and op <> 'DELETE'
         then
-            -- What this very statement made is visible to a fresh snapshot only.
-            execute format('select audit_private.organization_%s($1)', id) into _fresh using new;
-            _said := jsonb_set(_said, '{said,organization.new}',
-                coalesce(to_jsonb(_fresh), 'null'));
+            execute format('select to_jsonb(audit_private.organization_%s($1))', id)
+                into _fresh using new;
+            _said := jsonb_set(_said, '{said,organization.new}', coalesce(_fresh, 'null'));
             if _mapping -> 'digest' ? 'organization' then
                 _said := jsonb_set(_said, '{digest}',
                     coalesce(nullif(_said -> 'digest', 'null'), '[]') || '"organization.new"');
@@ -342,32 +364,27 @@ end
 $$;
 -- IMMUTABLE: as audit_private.rescue.
 comment on function audit_private.fall_back is
-    'What a row says by audit_private.rescue(), whose code leaves nothing behind; null if that fails too';
+    'What a row says by audit_private.rescue(), whose code leaves nothing behind; '
+    'null if that fails too';
 
 create or replace function audit_private.append_said(said jsonb, captured_from text) returns void
 -- row_security is off in a session that restores a dump, and would turn the INSERT into an error.
 language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
-#variable_conflict use_column
 declare
     _mapping jsonb := append_said.said -> 'mapping';
     _of jsonb := append_said.said -> 'said';
     _context jsonb := audit.current_context();
     _degraded jsonb := nullif(append_said.said -> 'degraded', 'null');
-    _name text;
     _organization text;
     _former text;
     _action text := append_said.said ->> 'action';
-    _is_redacted boolean := _mapping -> 'redact' ? (_mapping ->> 'role_column');
 begin
     if append_said.said ? 'unchanged' then
         return;
     end if;
-    for _name in
-        select jsonb_array_elements_text(nullif(append_said.said -> 'digest', 'null'))
-    loop
-        _of := _of || jsonb_build_object(_name, audit_private.digest(_of ->> _name));
-    end loop;
+    select _of || coalesce(jsonb_object_agg(n, audit_private.digest(_of ->> n)), '{}') into _of
+    from jsonb_array_elements_text(nullif(append_said.said -> 'digest', 'null')) as n;
     _former := _of ->> 'organization.old';
     _organization := coalesce(_of ->> 'organization.new', _former,
         -- Lost is not the same as none.
@@ -378,8 +395,9 @@ begin
             'lost', coalesce(_degraded -> 'lost', '[]') || '["context"]');
     end if;
     if _mapping ->> 'target_type' = 'organization' then
-        perform audit_private.start_organization((_mapping ->> 'id')::int, append_said.said ->> 'op',
-            _organization, _of ->> 'target_id.old', _of ->> 'target_id.new');
+        perform audit_private.start_organization(
+            (_mapping ->> 'id')::int, append_said.said ->> 'op', _organization,
+            _of ->> 'target_id.old', _of ->> 'target_id.new');
     end if;
     perform audit_private.append_facts(
         case when append_said.said ->> 'op' = 'UPDATE' then _mapping -> 'facts' end,
@@ -389,23 +407,22 @@ begin
         coalesce(_of ->> 'subject.new', _of ->> 'subject.old'),
         captured_from, nullif(append_said.said -> 'old_values', 'null'),
         nullif(append_said.said -> 'new_values', 'null'),
-        case when _action = _mapping -> 'verbs' ->> 'role_changed' then jsonb_build_object(
-                'previous_role', audit_private.shown_role(_of -> 'role.old', _is_redacted),
-                'new_role', audit_private.shown_role(_of -> 'role.new', _is_redacted))
-                else '{}' end
-            || case when _mapping ? 'row_id' then jsonb_build_object('row_id',
-                coalesce(_of -> 'row_id.new', _of -> 'row_id.old')) else '{}' end
-            || case when _degraded is null then '{}'
-                else jsonb_build_object('degraded', _degraded) end,
+        audit_private.said_details(_mapping, _action, _of)
+            || jsonb_strip_nulls(jsonb_build_object('degraded', _degraded)),
         _context);
 end
 $$;
 comment on function audit_private.append_said is
     'Writes the event of a row that audit_private.fall_back() has read';
 
-create or replace function audit_private.shown_role(role jsonb, redacted boolean) returns jsonb
+create or replace function audit_private.said_details(mapping jsonb, action text, said jsonb)
+returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
-return case when shown_role.redacted and shown_role.role <> 'null' then '"[redacted]"'
-    else coalesce(shown_role.role, 'null') end;
-comment on function audit_private.shown_role is
-    'A role as details show it: not that of a column which the mapping redacts';
+return case when action = mapping -> 'verbs' ->> 'role_changed' then jsonb_build_object(
+        'previous_role', audit_private.shown_role(mapping, said -> 'role.old'),
+        'new_role', audit_private.shown_role(mapping, said -> 'role.new'))
+        else '{}' end
+    || case when mapping ? 'row_id' then jsonb_build_object(
+        'row_id', coalesce(said -> 'row_id.new', said -> 'row_id.old')) else '{}' end;
+comment on function audit_private.said_details is
+    'Details of what a row says: the roles of a role change, the key of a child row';

@@ -1,6 +1,6 @@
--- Generation: the functions of one attached table, put together and written. For each operation a
--- trigger function of its own, audit_private.capture_<id>_<operation>, which runs as audit_owner and meets
--- code of the application only through what runs as audit_mapper.
+-- Generation: the functions of one attached table, put together and written. For each operation
+-- a trigger function of its own, audit_private.capture_<id>_<operation>, which runs as audit_owner
+-- and meets code of the application only through what runs as audit_mapper.
 
 -- Policies may come to a table that is looked up, and casts to an enum, after the code was written.
 create or replace function audit_private.foreign_code(mapping jsonb) returns text
@@ -52,8 +52,9 @@ comment on function audit_private.variables_code is
 
 -- Who acts is read before any code of the application runs, and after an update that is not told
 -- has been left alone.
-create or replace function audit_private.reading_code(id int, target regclass, mapping jsonb, op text)
-returns text
+create or replace function audit_private.reading_code(
+    id int, target regclass, mapping jsonb, op text
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select concat(
@@ -106,10 +107,10 @@ return (
 comment on function audit_private.rescue_code is
     'Generated code for a row that could not be read, outside of the subtransaction that failed';
 
--- What stands between begin and end is the same for every table and operation: make the event in a
--- guarded block that writes nothing, fall back where that raised, insert outside of it. For each
--- table a connection keeps what it planned: about 11 kB a statement that ran. So statements are few,
--- and what all tables have in common is in audit_private.append.
+-- What stands between begin and end is the same for every table and operation: make the event
+-- in a guarded block that writes nothing, fall back where that raised, insert outside of it.
+-- For each table a connection keeps what it planned: about 11 kB a statement that ran.
+-- So statements are few, and what all tables have in common is in audit_private.append.
 create or replace function audit_private.capture_code(
     id int, target regclass, mapping jsonb, op text
 ) returns text
@@ -142,15 +143,17 @@ create or replace function audit_private.truncate_code(kind text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return format($sql$
 begin
-    return audit_private.append(%L, left(audit.current_context() ->> 'organization_id', 200), null, null,
-        null, tg_table_schema || '.' || tg_table_name, null, null, null, audit.current_context());
+    return audit_private.append(%L, left(audit.current_context() ->> 'organization_id', 200),
+        null, null, null, tg_table_schema || '.' || tg_table_name, null, null, null,
+        audit.current_context());
 end$sql$, kind || '.truncated');
 comment on function audit_private.truncate_code is
     'Body of audit_private.capture_<id>_truncate: all rows of a table went at once';
 
 -- Where triggers of a former release still call the one function that they shared.
-create or replace function audit_private.former_code(id int, target regclass, kind text, mapping jsonb)
-returns text
+create or replace function audit_private.former_code(
+    id int, target regclass, kind text, mapping jsonb
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return format(E'\n#variable_conflict use_variable\nbegin\n    if tg_op = ''INSERT'' then%s;\n'
     '    elsif tg_op = ''UPDATE'' then%s;\n    elsif tg_op = ''DELETE'' then%s;\n    else%s;\n'
@@ -248,14 +251,15 @@ begin
     for _f in select * from audit_private.generated(generate.id) loop
         _names := _names || _f.name;
         perform audit_private.define(_f.name, _f.arguments, _f.returns, concat(_f.volatility, (
-            select string_agg(format(' set %s = %L', split_part(s, '=', 1), split_part(s, '=', 2)), '')
+            select string_agg(
+                format(' set %s = %L', split_part(s, '=', 1), split_part(s, '=', 2)), '')
             from unnest(_f.settings) as s)), _f.body, _f.purpose || _of);
     end loop;
     revoke create on schema audit_private from audit_mapper;
     -- What the table needed before.
     perform audit_private.drop_function(oid::regprocedure::text) from pg_proc
     where pronamespace = 'audit_private'::regnamespace and proname <> all (_names)
-        and proname ~ format('^(capture|fall_back|read|organization|admin)_%s(_[a-z]+)?$', generate.id);
+        and audit_private.generated_for(oid::regprocedure::text) = generate.id::text;
 end
 $$;
 comment on function audit_private.generate is

@@ -3,7 +3,8 @@
 
 create or replace function audit_private.generated(id int)
 returns table (
-    name text, arguments text, returns text, volatility text, settings text[], body text, purpose text
+    name text, arguments text, returns text, volatility text, settings text[], body text,
+    purpose text
 )
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -31,7 +32,8 @@ as $$
     from a where kind <> 'admin' and is_raw
     union all
     select 'organization_' || id, 'r anyelement', 'text', 'volatile', settings,
-        audit_private.as_mapper(format(E'    return (%s\n    )::text;', mapping ->> 'organization')),
+        audit_private.as_mapper(
+            format(E'    return (%s\n    )::text;', mapping ->> 'organization')),
         'Organisation of a row, by a fresh snapshot'
     from a where kind <> 'admin' and mapping -> 'raw' ? 'organization'
     union all
@@ -52,15 +54,16 @@ as $$
     select 'capture_' || id, '', 'trigger', 'volatile', '{}',
         audit_private.former_code(id, target, kind, mapping), 'Captures changes'
     from a where kind <> 'admin' and exists (
-        select from pg_trigger where tgfoid = to_regprocedure(format('audit_private.capture_%s()', a.id)))
+        select from pg_trigger
+        where tgfoid = to_regprocedure(format('audit_private.capture_%s()', a.id)))
     union all
     select 'admin_' || id, 'organization text, viewer text', 'boolean', 'stable', '{}',
         audit_private.admin_code(target, mapping), 'Whether a user is an admin or owner, by a row'
     from a where mapping ? 'admin';
 $$;
 comment on function audit_private.generated is
-    'The functions of an attached table: each with its body, the settings it runs under, and what it '
-    'is for';
+    'The functions of an attached table: each with its body, the settings it runs under, '
+    'and what it is for';
 
 create or replace function audit_private.generated_for(name text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -69,4 +72,5 @@ as $$
         'audit_private[.](?:capture|fall_back|read|organization|admin)_([0-9]+)[_(]');
 $$;
 comment on function audit_private.generated_for is
-    'The id of the attached table for which a function was generated, or of whose function a grant is';
+    'The id of the attached table for which a function was generated, or of whose function '
+    'a grant is';

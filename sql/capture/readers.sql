@@ -43,11 +43,13 @@ comment on function audit_private.is_column is
     'Whether an expression is no more than a column of r';
 
 -- What is secret now: the table may have changed since it was attached.
-create or replace function audit_private.redacted_columns(target regclass, mapping jsonb) returns jsonb
+create or replace function audit_private.redacted_columns(target regclass, mapping jsonb)
+returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     with present as (
-        select name, attnum, (type).oid as type from audit_private.own_columns(redacted_columns.target)
+        select name, attnum, (type).oid as type
+        from audit_private.own_columns(redacted_columns.target)
     ), secret as materialized (
         select audit_private.secret_columns(redacted_columns.target,
             redacted_columns.mapping ->> 'kind') as names
@@ -127,7 +129,8 @@ $$;
 comment on function audit_private.shows_secret is
     'Whether values of a column are secrets, its own or those of the table that it refers to';
 
--- What a lookup compares with is not what it returns; anything else that reads a secret may show it.
+-- What a lookup compares with is not what it returns; anything else that reads a secret
+-- may show it.
 create or replace function audit_private.digested(target regclass, mapping jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -270,10 +273,10 @@ return (
 comment on function audit_private.depends_on_settings is
     'Whether settings of the session decide how an identifier of a type is spelt';
 
--- Kept with the mapping while code is written, since each paragraph asks for it: `code`, what is
--- read as audit_owner, for both sides of an update; `raw`, what audit_mapper reads, in the order of
--- audit_private.read_<id>; `is_foreign`, whether that may run code of the application; `long`, the names
--- that may be long or hold a secret; secrets and keys.
+-- Kept with the mapping while code is written, since each paragraph asks for it: `code`,
+-- what is read as audit_owner, for both sides of an update; `raw`, what audit_mapper reads, in the
+-- order of audit_private.read_<id>; `is_foreign`, whether that may run code of the application;
+-- `long`, the names that may be long or hold a secret; secrets and keys.
 create or replace function audit_private.complete_mapping(target regclass, kind text, mapping jsonb)
 returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -291,7 +294,8 @@ declare
     _read text[];
 begin
     _mapping := _mapping || jsonb_build_object('kind', complete_mapping.kind);
-    _mapping := _mapping || jsonb_build_object('redact', audit_private.redacted_columns(target, _mapping));
+    _mapping := _mapping || jsonb_build_object(
+        'redact', audit_private.redacted_columns(target, _mapping));
     foreach _part in array '{organization,target_id,subject,role,row_id,alive}'::text[] loop
         continue when not _mapping ? _part;
         _old := case _part when 'alive' then audit_private.alive_code(target, _mapping, 'old')
@@ -305,7 +309,8 @@ begin
                     else audit_private.text_code(target, _mapping ->> _part, 'new') end));
         end if;
         _names := case
-            when _mapping ->> _part = audit_private.key_of(target) then audit_private.key_columns(target)
+            when _mapping ->> _part = audit_private.key_of(target)
+                then audit_private.key_columns(target)
             else array[audit_private.column_of(target, _mapping ->> _part)] end;
         _named := _named || _names;
         if _names[1] is null or exists (
@@ -334,8 +339,8 @@ begin
         'settings', exists (
             select from audit_private.own_columns(target)
             where name = any (_named) and audit_private.depends_on_settings((type).oid)),
-        -- What an identifier may not contain: the values of what is redacted, as far as reading them
-        -- runs no code, and they are no flags and times.
+        -- What an identifier may not contain: the values of what is redacted, as far as
+        -- reading them runs no code, and they are no flags and times.
         'secrets', (
             select coalesce(jsonb_agg(jsonb_build_object(
                 'old', audit_private.typed_text(type, format('old.%I', name)),

@@ -1,7 +1,7 @@
--- Typed: how generated code that runs as audit_owner reads a value without meeting any code of the
--- application. Conversions that PostgreSQL brings along run no other code, as long as the column
--- has the type that it had when the code was generated: audit_private.exactly makes sure when the code is
--- parsed, and costs nothing afterwards.
+-- Typed: how generated code that runs as audit_owner reads a value without meeting any
+-- code of the application. Conversions that PostgreSQL brings along run no other code,
+-- as long as the column has the type that it had when the code was generated:
+-- audit_private.exactly makes sure when the code is parsed, and costs nothing afterwards.
 
 -- Polymorphic types take no cast: where the column has another type, no function fits, and the
 -- statement is not even parsed. A pinned search_path would keep the planner from inlining them;
@@ -12,7 +12,8 @@ as 'select value';
 comment on function audit_private.exactly(anyelement, anyarray) is
     'The value, which must be of the array''s element type and not merely convertible to it';
 
-create or replace function audit_private.exactly(value anyarray, element anyelement) returns anyarray
+create or replace function audit_private.exactly(value anyarray, element anyelement)
+returns anyarray
 language sql immutable
 as 'select value';
 comment on function audit_private.exactly(anyarray, anyelement) is
@@ -61,7 +62,8 @@ as $$
 begin
     return case
     when typed_json.type.typtype = 'e' then format('textin(enum_out(%s))', value)
-    when typed_json.type.oid = any (array['text', 'varchar', 'name']::regtype[]) then format('audit_private.safe_text(%s)', value)
+    when typed_json.type.oid = any ('{text,varchar,name}'::regtype[]) then
+        format('audit_private.safe_text(%s)', value)
     when typed_json.type.oid = 'jsonb'::regtype then format('audit_private.redact_json(%s)', value)
     -- Whatever bytea_output is.
     when typed_json.type.oid = 'bytea'::regtype then format('audit_private.redact_bytes(%s)', value)
@@ -93,8 +95,8 @@ end;
 end
 $$;
 comment on function audit_private.typed_text is
-    'Generated expression for a typed value as text; null if reading it may run code of the '
-    'application';
+    'Generated expression for a typed value as text; null if reading it may run code '
+    'of the application';
 
 create or replace function audit_private.is_text(type oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp

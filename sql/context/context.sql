@@ -1,6 +1,32 @@
 -- The context: who acts, and from where, for the rest of the current transaction.
 -- A claim by whoever holds the connection. Transaction-local, so that a pool cannot leak it.
 
+create or replace function audit_private.check_claim(
+    actor_type text, details jsonb, variadic identifiers text[]
+) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if check_claim.actor_type not in ('user', 'api_key', 'system', 'database') then
+        raise exception 'actor_type is "%"', check_claim.actor_type
+            using errcode = 'invalid_parameter_value',
+                hint = 'It is one of user, api_key, system, database.';
+    end if;
+    if jsonb_typeof(check_claim.details) <> 'object' then
+        raise exception 'details is %, not an object', jsonb_typeof(check_claim.details)
+            using errcode = 'invalid_parameter_value',
+                hint = 'Give a jsonb object, as in ''{"ip": "203.0.113.9"}''.';
+    end if;
+    if (select max(length(i)) from unnest(check_claim.identifiers) as i) > 200 then
+        raise exception 'an identifier is longer than 200 characters'
+            using errcode = 'string_data_right_truncation',
+                hint = 'Put long values into details.';
+    end if;
+end
+$$;
+comment on function audit_private.check_claim is
+    'Raises if no event could hold what a context, or a recorded event, claims';
+
 create or replace function audit.set_context(
     actor_id text default null,
     actor_type text default 'user',
@@ -12,25 +38,9 @@ create or replace function audit.set_context(
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if set_context.actor_type is null
-        or set_context.actor_type not in ('user', 'api_key', 'system', 'database')
-    then
-        raise exception 'actor_type is "%"', set_context.actor_type
-            using errcode = 'invalid_parameter_value',
-                hint = 'It is one of user, api_key, system, database.';
-    end if;
-    if jsonb_typeof(set_context.details) <> 'object' then
-        raise exception 'details is %, not an object', jsonb_typeof(set_context.details)
-            using errcode = 'invalid_parameter_value',
-                hint = 'Give a jsonb object, as in ''{"ip": "203.0.113.9"}''.';
-    end if;
-    if greatest(length(set_context.actor_id), length(set_context.impersonator_id),
-        length(set_context.organization_id), length(set_context.source)) > 200
-    then
-        raise exception 'an identifier of the context is longer than 200 characters'
-            using errcode = 'string_data_right_truncation',
-                hint = 'Put long values into details.';
-    end if;
+    perform audit_private.check_claim(coalesce(set_context.actor_type, ''), set_context.details,
+        set_context.actor_id, set_context.impersonator_id, set_context.organization_id,
+        set_context.source);
     perform set_config('auditdb.context', jsonb_strip_nulls(jsonb_build_object(
         'actor_id', set_context.actor_id,
         'actor_type', set_context.actor_type,
@@ -43,10 +53,10 @@ end
 $$;
 -- Definer: writers may not execute what redacts.
 comment on function audit.set_context is
-    'Says who acts, and from where, until the current transaction ends. While impersonating, '
-    'actor_id '
-    'is the impersonated user and impersonator_id the administrator. organization_id serves events '
-    'whose row belongs to no organisation. details goes into every event, without the secrets in it';
+    'Says who acts, and from where, until the current transaction ends. '
+    'While impersonating, actor_id is the impersonated user and impersonator_id the administrator. '
+    'organization_id serves events whose row belongs to no organisation. details goes into every '
+    'event, without the secrets in it';
 
 create or replace function audit.clear_context() returns void
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -70,3 +80,35 @@ end
 $$;
 comment on function audit.current_context is
     'The context in force, or null';
+
+-- What these names say in details is the log's own to say.
+create or replace function audit_private.own_details() returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp
+return '{degraded,moved,new_role,previous_role,row_id}'::text[];
+comment on function audit_private.own_details is
+    'Keys of details that a context cannot set: they tell what the log found';
+
+create or replace function audit_private.context_details(context jsonb) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return case when jsonb_typeof(context_details.context -> 'details') = 'object'
+    then nullif((context_details.context -> 'details') - audit_private.own_details(), '{}') end;
+comment on function audit_private.context_details is
+    'The details that a context adds to each event, without the names that are the log''s own';
+
+create or replace function audit_private.acting(
+    context jsonb,
+    out actor_id text, out actor_type text, out impersonator_id text, out source text,
+    out organization_id text, out details jsonb
+)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select case when jsonb_typeof(context) = 'object' then left(context ->> 'actor_id', 200)
+            else session_user end,
+        coalesce(left(context ->> 'actor_type', 200), 'database'),
+        left(context ->> 'impersonator_id', 200),
+        coalesce(left(context ->> 'source', 200), 'sql'),
+        left(context ->> 'organization_id', 200),
+        audit_private.context_details(context);
+$$;
+comment on function audit_private.acting is
+    'Who acts, and from where, as a context says it; the login where there is none';

@@ -33,8 +33,8 @@ as $$
         and (string_to_array(i.indkey::text, ' '))[a.attnum] = '0';
 $$;
 comment on function audit_private.wrong_columns is
-    'Columns of the log, of its partitions and of indexes on expressions that are not as they are '
-    'to be';
+    'Columns of the log, of its partitions and of indexes on expressions that are not as they '
+    'are to be';
 
 create or replace function audit_private.close_statistics(relation regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -59,13 +59,15 @@ declare
     _views text := (
         select string_agg(v.oid::regclass::text, ', ' order by v.oid::regclass::text)
         from pg_class as v
-        where v.relkind in ('v', 'm') and v.relnamespace <> all ('{audit,audit_private}'::regnamespace[])
+        where v.relkind in ('v', 'm')
+            and v.relnamespace <> all ('{audit,audit_private}'::regnamespace[])
             and exists (
                 select from pg_rewrite as w
                     join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
                         and d.refclassid = 'pg_class'::regclass and d.refobjid <> v.oid
                     join pg_class as c on c.oid = d.refobjid
-                where w.ev_class = v.oid and c.relnamespace = any ('{audit,audit_private}'::regnamespace[])
+                where w.ev_class = v.oid
+                    and c.relnamespace = any ('{audit,audit_private}'::regnamespace[])
                     and (c.relkind = 'v'
                         or c.oid in (select relid from pg_partition_tree('audit.event')))
             ));
@@ -107,7 +109,7 @@ as $$
         and v.relowner = 'audit_owner'::regrole;
 $$;
 comment on function audit_private.view_commands is
-    'Commands that drop the views of the log, and that make them again as they are, grants included';
+    'Commands that drop the views of the log, and that make them again as they are, with grants';
 
 create or replace function audit_private.policy_commands(out drop_all text[], out create_all text[])
 language sql stable set search_path = pg_catalog, pg_temp
@@ -153,8 +155,8 @@ begin
 end
 $$;
 comment on function audit_private.alter_columns is
-    'Gives the columns of the log and of its partitions their collation, and takes their '
-    'statistics';
+    'Gives the columns of the log and of its partitions their collation, '
+    'and takes their statistics';
 
 create or replace function audit_private.is_index_right() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -193,7 +195,8 @@ declare
 begin
     for _index in
         select oid from pg_class
-        where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind = 'i' and relname ~ '^new event_'
+        where relnamespace = any ('{audit,audit_private}'::regnamespace[])
+            and relkind = 'i' and relname ~ '^new event_'
     loop
         execute format('alter index %s rename to %I', _index, (
             select substr(relname, 5) || '_organization_id_occurred_at_id_action_actor_i_idx'
@@ -245,8 +248,8 @@ begin
 end
 $$;
 comment on function audit_private.furnish_columns is
-    'Makes the columns of the log, and the index that pages are read by, as they are to be, where '
-    'they are not; part of install. Writers wait for as long as the index of this month takes';
+    'Makes the columns of the log, and the index that pages are read by, as they are to be, '
+    'where they are not; part of install. Writers wait for as long as this month''s index takes';
 
 create or replace function audit.mend_columns() returns void
 language plpgsql volatile security definer
@@ -264,5 +267,5 @@ end
 $$;
 -- Definer: the log belongs to audit_owner.
 comment on function audit.mend_columns is
-    'Puts back collations and the absence of statistics; writers and readers wait meanwhile, for '
-    'as long as indexes are written anew if it was a collation';
+    'Puts back collations and the absence of statistics; writers and readers wait meanwhile, '
+    'for as long as indexes are written anew if it was a collation';

@@ -47,7 +47,8 @@ as $$
 declare
     _table regclass;
 begin
-    foreach _table in array '{audit.event,audit_private.attestation,audit_private.organization_start}'::regclass[]
+    foreach _table in array
+        '{audit.event,audit_private.attestation,audit_private.organization_start}'::regclass[]
     loop
         if not exists (
             select from pg_trigger where tgrelid = _table and tgname = 'refuse_change'
@@ -83,7 +84,7 @@ begin
 end
 $$;
 comment on function audit_private.guard_log is
-    'Puts the guards on the log, on each of its partitions, on the attestation, on the starts of '
-    'organisations, and on the keys';
+    'Puts the guards on the log, on each of its partitions, on the attestation, on the starts '
+    'of organisations, and on the keys';
 
 do $$ begin perform audit_private.guard_log(); end $$;

@@ -1,6 +1,46 @@
 -- Attach and detach: which tables are captured, and how their rows map to events.
 -- Run by the table's owner, who creates the triggers; the rest happens as audit_owner.
 
+create or replace function audit_private.target_problem(
+    class pg_class, kind text, out problem text, out hint text
+)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if audit_private.is_system_schema(class.relnamespace) then
+        problem := 'a table of the log or of the system';
+        hint := 'Attach the tables of your application.';
+    elsif class.relpersistence = 't' then
+        problem := 'a temporary table';
+        hint := 'Attach a table that outlives the session.';
+    elsif target_problem.kind = 'admin' then
+        if class.relkind not in ('r', 'p', 'v', 'm') then
+            problem := 'neither a table nor a view';
+        end if;
+    elsif class.relkind in ('v', 'm') then
+        problem := 'a view, and a view has no rows of its own';
+        hint := 'Attach the tables beneath it.';
+    elsif class.relkind = 'f' then
+        problem := 'a foreign table, whose changes on the other server no trigger here can see';
+        hint := 'Attach the table on its own server.';
+    elsif class.relkind not in ('r', 'p') then
+        problem := 'not a table';
+    elsif class.relispartition then
+        problem := 'a partition';
+        hint := 'Attach the partitioned table; its partitions are captured with it.';
+    elsif exists (
+        select from pg_inherits join pg_class as c on c.oid = inhrelid
+        where inhparent = class.oid and not c.relispartition
+            and not exists (select from audit_private.attachment as a where a.target = c.oid)
+    ) then
+        problem := 'inherited by tables whose rows its triggers would not see';
+        hint := 'Attach the tables that inherit from it first.';
+    end if;
+end
+$$;
+comment on function audit_private.target_problem is
+    'Why an object cannot be captured as a kind, and what to attach instead; else null';
+
 create or replace function audit_private.refuse_target(target regclass, kind text) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -14,37 +54,8 @@ begin
         raise exception 'there is no table with oid %', refuse_target.target::oid
             using errcode = 'undefined_table', hint = 'Give its name.';
     end if;
-    if _class.relnamespace in ('audit'::regnamespace, 'audit_private'::regnamespace, 'pg_catalog'::regnamespace,
-        coalesce(to_regnamespace('information_schema'), 0))
-    then
-        _problem := 'a table of the log or of the system';
-        _hint := 'Attach the tables of your application.';
-    elsif _class.relpersistence = 't' then
-        _problem := 'a temporary table';
-        _hint := 'Attach a table that outlives the session.';
-    elsif refuse_target.kind = 'admin' then
-        if _class.relkind not in ('r', 'p', 'v', 'm') then
-            _problem := 'neither a table nor a view';
-        end if;
-    elsif _class.relkind in ('v', 'm') then
-        _problem := 'a view, and a view has no rows of its own';
-        _hint := 'Attach the tables beneath it.';
-    elsif _class.relkind = 'f' then
-        _problem := 'a foreign table, whose changes on the other server no trigger here can see';
-        _hint := 'Attach the table on its own server.';
-    elsif _class.relkind not in ('r', 'p') then
-        _problem := 'not a table';
-    elsif _class.relispartition then
-        _problem := 'a partition';
-        _hint := 'Attach the partitioned table; its partitions are captured with it.';
-    elsif exists (
-        select from pg_inherits join pg_class as c on c.oid = inhrelid
-        where inhparent = refuse_target.target and not c.relispartition
-            and not exists (select from audit_private.attachment as a where a.target = c.oid)
-    ) then
-        _problem := 'inherited by tables whose rows its triggers would not see';
-        _hint := 'Attach the tables that inherit from it first.';
-    end if;
+    select problem, hint into _problem, _hint
+    from audit_private.target_problem(_class, refuse_target.kind);
     if _problem is not null then
         raise exception '% is %', refuse_target.target, _problem
             using errcode = 'wrong_object_type', hint = coalesce(_hint, 'Attach a table.');
@@ -61,9 +72,10 @@ $$;
 comment on function audit_private.refuse_target is
     'Raises if the object cannot be captured, or is not the caller''s to attach';
 
--- What only audit_owner can do is asked for by an INSERT into audit_private.request. A function of audit_owner
--- cannot know whom it serves: session_user is a superuser's where code of another role runs in a
--- superuser's session. A trigger that is no definer runs as whoever inserts, and cannot be passed by.
+-- What only audit_owner can do is asked for by an INSERT into audit_private.request.
+-- A function of audit_owner cannot know whom it serves: session_user is a superuser's where code
+-- of another role runs in a superuser's session. A trigger that is no definer runs as whoever
+-- inserts, and cannot be passed by.
 
 create or replace function audit_private.authorize_request() returns trigger
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -101,7 +113,9 @@ begin
         when 'attach' then perform audit_private.store_attachment(new.target, new.kind, new.given);
         when 'close' then perform audit_private.close_capture(new.target);
         when 'detach' then perform audit_private.forget_attachment(new.target);
-        else raise exception '"%" is no request', new.verb using errcode = 'invalid_parameter_value';
+        else
+            raise exception '"%" is no request', new.verb
+                using errcode = 'invalid_parameter_value';
     end case;
     return null;
 end
@@ -125,7 +139,9 @@ begin
         end if;
         execute format('alter table audit_private.request enable always trigger %I', _trigger);
     end loop;
-    if not exists (select from pg_policy where polrelid = 'audit_private.installation'::regclass) then
+    if not exists (
+        select from pg_policy where polrelid = 'audit_private.installation'::regclass
+    ) then
         create policy the_owner_keeps on audit_private.installation to audit_owner using (true);
     end if;
     alter table audit_private.installation enable row level security, force row level security;
@@ -134,20 +150,23 @@ end
 $$;
 
 comment on column audit_private.attachment.id is
-    'Names the functions that were generated: audit_private.capture_<id>_insert, _update, _delete and '
-    '_truncate, audit_private.read_<id>, audit_private.organization_<id>, audit_private.admin_<id>';
+    'Names the functions that were generated: audit_private.capture_<id>_insert, _update, '
+    '_delete and _truncate, audit_private.read_<id>, audit_private.organization_<id>, '
+    'audit_private.admin_<id>';
 
 create or replace function audit_private.store_attachment(target regclass, kind text, given jsonb)
 returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _mapping jsonb := audit_private.check_mapping(target, audit_private.resolve_mapping(target, kind, given));
+    _mapping jsonb := audit_private.check_mapping(
+        target, audit_private.resolve_mapping(target, kind, given));
     _before audit_private.attachment;
     _id int;
     _verb text;
 begin
-    select * into _before from audit_private.attachment as a where a.target = store_attachment.target;
+    select * into _before from audit_private.attachment as a
+    where a.target = store_attachment.target;
     if (_before.kind = 'admin') <> (store_attachment.kind = 'admin') then
         raise exception '% is attached as %', store_attachment.target, _before.kind
             using errcode = 'object_in_use',
@@ -199,8 +218,9 @@ $$;
 comment on function audit_private.name_actions is
     'Adds the actions of a kind to the catalogue';
 
-create or replace function audit_private.grant_capture(id int, verb text, preposition text, role text)
-returns void
+create or replace function audit_private.grant_capture(
+    id int, verb text, preposition text, role text
+) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -221,7 +241,8 @@ create or replace function audit_private.close_capture(target regclass) returns 
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _id int := (select a.id from audit_private.attachment as a where a.target = close_capture.target);
+    _id int := (
+        select a.id from audit_private.attachment as a where a.target = close_capture.target);
     _owner name := (
         select rolname from pg_class join pg_roles as r on r.oid = relowner
         where pg_class.oid = close_capture.target and relkind = 'p');
@@ -259,8 +280,8 @@ begin
     end if;
     for _function in
         select oid::regprocedure from pg_proc
-        where pronamespace = any ('{audit,audit_private}'::regnamespace[])
-            and proname ~ format('^(capture|fall_back|read|organization|admin)_%s(_[a-z]+)?$', _a.id)
+        where pronamespace = 'audit_private'::regnamespace
+            and audit_private.generated_for(oid::regprocedure::text) = _a.id::text
     loop
         execute format('drop function %s', _function);
     end loop;
@@ -277,7 +298,8 @@ return to_regprocedure(format('audit_private.capture_%s_%s()', id, op));
 comment on function audit_private.trigger_function is
     'The function that a capture trigger of a table calls';
 
-create or replace function audit_private.create_trigger(relation regclass, id int, op text) returns void
+create or replace function audit_private.create_trigger(relation regclass, id int, op text)
+returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -345,7 +367,8 @@ $$;
 comment on function audit_private.prepare_attach is
     'All of attaching but the triggers: checks and stores the mapping, writes the functions';
 
-create or replace function audit_private.attach_given(target regclass, kind text, given jsonb) returns void
+create or replace function audit_private.attach_given(target regclass, kind text, given jsonb)
+returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
 as $$
 begin
@@ -356,7 +379,8 @@ begin
         -- What is about to be mended goes into an event as it was found.
         perform audit.attest(attach_given.target);
     end if;
-    perform audit_private.prepare_attach(attach_given.target, attach_given.kind, attach_given.given);
+    perform audit_private.prepare_attach(
+        attach_given.target, attach_given.kind, attach_given.given);
     if attach_given.kind <> 'admin' then
         perform audit_private.create_triggers(attach_given.target, (
             select a.id from audit_private.attachment as a where a.target = attach_given.target));
@@ -388,7 +412,7 @@ create or replace function audit.attach(
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform audit_private.attach_given(attach.target, attach.kind, jsonb_strip_nulls(jsonb_build_object(
+    perform audit_private.attach_given(target, kind, jsonb_strip_nulls(jsonb_build_object(
         'organization', attach.organization, 'target_id', attach.target_id,
         'subject', attach.subject, 'role', attach.role, 'alive', attach.alive,
         'admin', attach.admin, 'parent', attach.parent,
@@ -398,11 +422,10 @@ begin
 end
 $$;
 comment on function audit.attach is
-    'Captures every change of a table from now on, or changes how its rows map to events. Each '
-    'option '
-    'is a column or an SQL expression over the row r; ignore and redact are names of columns. '
-    'Kind admin, on a view or table, captures nothing: its rows name who may read which '
-    'organisation';
+    'Captures every change of a table from now on, or changes how its rows map to events. '
+    'Each option is a column or an SQL expression over the row r; '
+    'ignore and redact are names of columns. Kind admin, on a view or table, captures nothing: '
+    'its rows name who may read which organisation';
 
 create or replace function audit_private.forget(target regclass) returns void
 language sql volatile set search_path = pg_catalog, pg_temp

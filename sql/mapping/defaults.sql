@@ -1,7 +1,8 @@
 -- Defaults: what the names, keys and types of a table say where audit.attach was told nothing.
 -- Each returns an expression over the row r, or null where the table does not tell.
 
-create or replace function audit_private.column_like(target regclass, variadic patterns text[]) returns text
+create or replace function audit_private.column_like(target regclass, variadic patterns text[])
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select attname
@@ -93,7 +94,10 @@ begin
             where attrelid = indrelid and attnum = any(indkey)
                 and attname = any (audit_private.secret_columns(key_columns.target, coalesce(
                     key_columns.kind,
-                    (select a.kind from audit_private.attachment as a where a.target = key_columns.target),
+                    (
+                        select a.kind from audit_private.attachment as a
+                        where a.target = key_columns.target
+                    ),
                     '')))
         ), indisprimary desc, indexrelid
         limit 1
@@ -105,10 +109,11 @@ begin
 end
 $$;
 comment on function audit_private.key_columns is
-    'Columns of the primary key, else of the first unique key without nulls, else null; of one '
-    'that is no secret if there is one';
+    'Columns of the primary key, else of the first unique key without nulls, else null; '
+    'of one that is no secret if there is one';
 
-create or replace function audit_private.key_of(target regclass, kind text default null) returns text
+create or replace function audit_private.key_of(target regclass, kind text default null)
+returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -119,7 +124,8 @@ begin
         when 1 then min(form)
         else 'concat_ws('','', ' || string_agg(format('(%s)::text', form), ', ' order by n) || ')'
     end
-    from unnest(audit_private.key_columns(key_of.target, key_of.kind)) with ordinality as k (name, n)
+    from unnest(audit_private.key_columns(key_of.target, key_of.kind))
+            with ordinality as k (name, n)
         join pg_attribute on attrelid = key_of.target and attname = name
         cross join audit_private.key_form(atttypid, format('r.%I', name)) as f (form)
 );
@@ -129,8 +135,9 @@ comment on function audit_private.key_of is
     'Expression for the primary key, else the first unique key without nulls, else null';
 
 -- Only a table of the same owner: another's mapping is another's text.
-create or replace function audit_private.parent_organization(target regclass, kind text, parent text)
-returns text
+create or replace function audit_private.parent_organization(
+    target regclass, kind text, parent text
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     -- The attached table of the same kind that the column references, else the first of that kind.

@@ -1,5 +1,5 @@
--- Kinds: what the rows of a table are, by name. A word that nobody defined is a kind too, with verbs
--- of its own name.
+-- Kinds: what the rows of a table are, by name. A word that nobody defined is a kind too,
+-- with verbs of its own name.
 
 create or replace function audit_private.kind_of(name text) returns audit.kind
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -40,8 +40,8 @@ return jsonb_strip_nulls(jsonb_build_object('born', verbs_of.kind.verbs -> 'crea
     'died', verbs_of.kind.verbs -> 'deleted', 'changed', verbs_of.kind.verbs -> 'updated',
     'role_changed', verbs_of.kind.verbs -> 'role_changed'));
 comment on function audit_private.verbs_of is
-    'The actions of a kind as a mapping names them: when a row is born, dies, changes, or changes '
-    'its role';
+    'The actions of a kind as a mapping names them: when a row is born, dies, changes, '
+    'or changes its role';
 
 create or replace function audit_private.facts_of(kind audit.kind, target regclass) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -67,8 +67,6 @@ language plpgsql stable set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
 as $$
 declare
-    _key text;
-    _value text;
     _problem text;
     _hint text;
 begin
@@ -84,28 +82,25 @@ begin
         _hint := 'Say in a sentence what a row is.';
     elsif not kind.options <@ audit_private.default_options() then
         _problem := format('it has no option "%s"', (
-            select min(o) from unnest(kind.options) as o where o <> all (audit_private.default_options())));
+            select min(o) from unnest(kind.options) as o
+            where o <> all (audit_private.default_options())));
         _hint := format('Options are %s.', array_to_string(audit_private.default_options(), ', '));
     elsif jsonb_typeof(kind.verbs) <> 'object' or jsonb_typeof(kind.facts) <> 'object' then
         _problem := 'verbs or facts are no object';
         _hint := 'Verbs are as in ''{"created": "invoice.issued"}'', facts as in '
             '''{"status": "invoice.status_changed"}''.';
+    else
+        select case when is_verb then format('"%s" of %s is no action', value, key)
+                else format('it has no verb "%s"', key) end into _problem
+        from (
+            select key, value, key in ('created', 'updated', 'deleted')
+            from jsonb_each_text(kind.verbs)
+            union all select 'fact ' || key, value, true from jsonb_each_text(kind.facts)
+        ) as v (key, value, is_verb)
+        where not (is_verb and audit_private.is_action(value)) limit 1;
+        _hint := 'Verbs are created, updated and deleted. An action is category.verb in lower '
+            'case, such as invoice.issued, and not of category audit.';
     end if;
-    for _key, _value in
-        select key, value from jsonb_each_text(case when _problem is null then kind.verbs end)
-        union all
-        select 'fact ' || key, value
-        from jsonb_each_text(case when _problem is null then kind.facts end)
-    loop
-        if _key not like 'fact %' and _key <> all ('{created,updated,deleted}') then
-            _problem := format('it has no verb "%s"', _key);
-            _hint := 'Verbs are created, updated and deleted.';
-        elsif not audit_private.is_action(_value) then
-            _problem := format('"%s" of %s is no action', _value, _key);
-            _hint := 'An action is category.verb in lower case, such as invoice.issued, and not of '
-                'category audit.';
-        end if;
-    end loop;
     if _problem is not null then
         raise exception 'kind "%": %', kind.name, _problem
             using errcode = 'invalid_parameter_value', hint = _hint;
@@ -161,7 +156,8 @@ begin
     _kind.options := coalesce(define_kind.options, audit_private.default_options());
     _kind.is_built_in := false;
     perform audit_private.check_kind(_kind);
-    _kind.verbs := audit_private.default_verbs(define_kind.name) || coalesce(define_kind.verbs, '{}');
+    _kind.verbs :=
+        audit_private.default_verbs(define_kind.name) || coalesce(define_kind.verbs, '{}');
     if _kind = _before then
         return;
     end if;
@@ -173,8 +169,8 @@ end
 $$;
 -- Definer: operators hold no privilege to write the table.
 comment on function audit.define_kind is
-    'Defines a kind of the application''s own: what its rows are called in events. Tables that are '
-    'attached as it are so once more by audit.reattach(). It is an event';
+    'Defines a kind of the application''s own: what its rows are called in events. '
+    'Tables that are attached as it are so once more by audit.reattach(). It is an event';
 
 insert into audit.action (name, description) values
     ('audit.kind_defined', 'A kind of the application was defined, or defined anew')

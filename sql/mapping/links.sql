@@ -8,7 +8,8 @@ return (select count(distinct relowner) = 1 from pg_class where oid in (one, oth
 comment on function audit_private.have_one_owner is
     'Whether two tables belong to one role: a mapping of another''s table is another''s text';
 
-create or replace function audit_private.is_named_as(attname name, relation regclass) returns boolean
+create or replace function audit_private.is_named_as(attname name, relation regclass)
+returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select coalesce(length(stem) > 1 and exists (
@@ -62,8 +63,9 @@ end;
 comment on function audit_private.links_of is
     'What a row refers to: table, columns here and there, whether each row does, and is part of it';
 
-create or replace function audit_private.lookup(relation regclass, here text[], there text[], wanted text)
-returns text
+create or replace function audit_private.lookup(
+    relation regclass, here text[], there text[], wanted text
+) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return (
     select coalesce(
@@ -102,7 +104,8 @@ returns table (relation regclass, here text[], there text[], mapping jsonb)
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
     select l.relation, l.here, l.there, a.mapping
-    from audit_private.links_of(parent_link.target) as l join audit_private.attachment as a on a.target = l.relation
+    from audit_private.links_of(parent_link.target) as l
+        join audit_private.attachment as a on a.target = l.relation
     where l.is_part and a.kind = parent_link.kind and a.target <> parent_link.target
         and 'parent' = any ((audit_private.kind_of(a.kind)).options)
         and a.kind not in ('organization', 'user')
@@ -112,10 +115,12 @@ end;
 comment on function audit_private.parent_link is
     'The attached table of the same kind that each row of a table is part of a row of';
 
-create or replace function audit_private.named_organization(target regclass, is_known boolean) returns text
+create or replace function audit_private.named_organization(target regclass, is_known boolean)
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return audit_private.name_of(target, audit_private.column_like(target, '(organi[sz]ation|org)(id|uuid)',
-    case when not is_known then '(tenant|workspace|company|account|customer|team)(id|uuid)' end));
+return audit_private.name_of(target, audit_private.column_like(
+    target, '(organi[sz]ation|org)(id|uuid)', case when not is_known
+        then '(tenant|workspace|company|account|customer|team)(id|uuid)' end));
 comment on function audit_private.named_organization is
     'The column named as one that holds an organisation; where their table is known, only as that';
 
@@ -153,8 +158,8 @@ begin
 end
 $$;
 comment on function audit_private.organization_way is
-    'The organisation of a row by its columns, else by rows that it is part of, and whether each '
-    'has one';
+    'The organisation of a row by its columns, else by rows that it is part of, and whether '
+    'each has one';
 
 create or replace function audit_private.own_organization(
     target regclass,
@@ -167,10 +172,12 @@ as $$
 declare
     _name text := audit_private.named_organization(own_organization.target, exists (
         select from audit_private.attachment as a
-        where a.kind = 'organization' and audit_private.have_one_owner(a.target, own_organization.target)));
+        where a.kind = 'organization'
+            and audit_private.have_one_owner(a.target, own_organization.target)));
 begin
     -- A row of the table of organisations, by a column that is not about another's.
-    select audit_private.lookup(l.relation, l.here, l.there, a.mapping ->> 'organization'), l.is_needed
+    select audit_private.lookup(l.relation, l.here, l.there, a.mapping ->> 'organization'),
+        l.is_needed
     into way, is_sure
     from audit_private.links_of(own_organization.target) as l
         join audit_private.attachment as a on a.target = l.relation
@@ -204,7 +211,8 @@ begin atomic
     from audit_private.links_of(group_organizations.target) as l
         join pg_class as c on c.oid = l.relation
         left join audit_private.attachment as a on a.target = l.relation
-        cross join audit_private.organization_way(l.relation, seen || group_organizations.target) as w
+        cross join audit_private.organization_way(
+            l.relation, seen || group_organizations.target) as w
     where l.relation <> all (seen || group_organizations.target) and cardinality(seen) < 2
         and coalesce(a.kind, '') not in ('user', 'organization')
         -- By way of a user only where there is no other.
@@ -255,7 +263,8 @@ begin
         'as p where p.subject = %s%2$s '
         'order by p.accepted desc, p.counts desc, p.made, p.key limit 1)',
         _a.mapping ->> 'subject', _cast, _a.mapping ->> 'organization',
-        coalesce(audit_private.accepted(_a.target), 'true'), coalesce(_a.mapping ->> 'alive', 'true'),
+        coalesce(audit_private.accepted(_a.target), 'true'),
+        coalesce(_a.mapping ->> 'alive', 'true'),
         coalesce('r.' || quote_ident(audit_private.column_like(_a.target, 'createdat', 'created',
             'joinedat')), 'null::timestamptz'),
         coalesce(audit_private.key_of(_a.target, 'membership'), 'null::text'), _a.target, _key);

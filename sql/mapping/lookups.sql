@@ -20,6 +20,23 @@ $$;
 comment on function audit_private.probe is
     'Creates a temporary function over a row, which is never called';
 
+create or replace function audit_private.called_functions(probe regprocedure) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select array_agg(distinct f::text)
+    from (
+        select refobjid::regprocedure from pg_depend
+        where classid = 'pg_proc'::regclass and objid = probe and refclassid = 'pg_proc'::regclass
+        union all
+        select oprcode::oid::regprocedure
+        from pg_depend join pg_operator on pg_operator.oid = refobjid
+        where classid = 'pg_proc'::regclass and objid = probe
+            and refclassid = 'pg_operator'::regclass
+    ) as t (f)
+);
+comment on function audit_private.called_functions is
+    'The functions of the application that a temporary function calls, by operators too';
+
 -- An expression is one by construction. As a quoted body it closes no quote. Whatever text is valid
 -- both alone in a select list and within coalesce(...), which takes neither a semicolon nor an
 -- alias nor a clause, is one expression once it stands in parentheses. PostgreSQL parses both and
@@ -56,20 +73,13 @@ begin
         where classid = 'pg_proc'::regclass and objid = _probe and refclassid = 'pg_class'::regclass
         group by refobjid
     ) as d;
-    select array_agg(distinct f::text) into functions
-    from (
-        select refobjid::regprocedure from pg_depend
-        where classid = 'pg_proc'::regclass and objid = _probe and refclassid = 'pg_proc'::regclass
-        union all
-        select oprcode::oid::regprocedure from pg_depend join pg_operator on pg_operator.oid = refobjid
-        where classid = 'pg_proc'::regclass and objid = _probe
-            and refclassid = 'pg_operator'::regclass
-    ) as t (f);
+    functions := audit_private.called_functions(_probe);
     -- To become a domain runs its checks; to read what another role made may run its casts.
     select bool_or(case
         when typtype = 'e' then not rolsuper
             and typowner <> (select relowner from pg_class where oid = target)
-        else typtype <> 'b' or typcategory = 'A' end), array_agg(t.oid::regtype::text) filter (where typtype = 'e')
+        else typtype <> 'b' or typcategory = 'A' end),
+        array_agg(t.oid::regtype::text) filter (where typtype = 'e')
     into types, enums
     from pg_depend join pg_type as t on t.oid = refobjid join pg_roles as r on r.oid = typowner
     where classid = 'pg_proc'::regclass and objid = _probe and refclassid = 'pg_type'::regclass
@@ -77,8 +87,8 @@ begin
 end
 $$;
 comment on function audit_private.parse_expression is
-    'What an expression is made of: its parse tree, the columns of tables that it reads, the '
-    'functions of the application that it calls, and whether it meets types that may run code; '
+    'What an expression is made of: its parse tree, the columns of tables that it reads, '
+    'the functions of the application that it calls, and whether it meets types that may run code; '
     'raises if it is not one expression';
 
 -- Parsing converts literals, which may run the check of a domain: as audit_mapper, and rolled back.
@@ -128,14 +138,19 @@ return (
 comment on function audit_private.forbidden_function is
     'A function of PostgreSQL that no mapping may call, or null';
 
+create or replace function audit_private.is_system_schema(schema regnamespace) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return schema::text in (
+    'audit', 'audit_private', 'pg_catalog', 'pg_toast', 'information_schema');
+comment on function audit_private.is_system_schema is
+    'Whether a schema is of the log or of the system: what is in it is nobody''s to map';
+
 create or replace function audit_private.forbidden_relation(tree text) returns regclass
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select min(c.oid::regclass::text)::regclass
     from regexp_matches(tree, ':relid (\d+)', 'g') as m join pg_class as c on c.oid = m[1]::oid
-    where c.relnamespace in ('audit'::regnamespace, 'audit_private'::regnamespace, 'pg_catalog'::regnamespace,
-        'pg_toast'::regnamespace, coalesce(to_regnamespace('information_schema'), 0))
-        or c.relpersistence = 't'
+    where audit_private.is_system_schema(c.relnamespace) or c.relpersistence = 't'
 );
 comment on function audit_private.forbidden_relation is
     'A table of the log or of the system that an expression reads, or null';
@@ -152,7 +167,8 @@ comment on function audit_private.unreadable is
     'What a role may not read of the columns that an expression reads, or null';
 
 -- PostgreSQL only says that it knows no r.
-create or replace function audit_private.missing_column(target regclass, expression text) returns text
+create or replace function audit_private.missing_column(target regclass, expression text)
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select min(m[1])
@@ -188,17 +204,41 @@ return (
 comment on function audit_private.shows_secret_of is
     'Whether an expression that looks up a secret may return it, and not only compare with it';
 
-create or replace function audit_private.check_expression(target regclass, name text, expression text)
-returns jsonb
+create or replace function audit_private.refusal(
+    target regclass, name text, expression text, problem text, tree text, reads jsonb
+) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select coalesce(
+        case when refusal.problem is not null then
+            'column ' || audit_private.missing_column(target, expression) || ' does not exist' end,
+        refusal.problem,
+        -- As a parameter, r is nameless.
+        case when regexp_replace(expression, '''[^'']*''', '', 'g') ~ '\$[0-9]'
+            then 'it names a parameter' end,
+        'it calls ' || audit_private.forbidden_function(tree),
+        'it reads ' || audit_private.forbidden_relation(tree)
+            || ', which is the log''s, the system''s or temporary',
+        owner::text || ' may not read ' || audit_private.unreadable(reads, owner),
+        case when refusal.name <> 'admin' then 'it reads column ' || (
+            select quote_ident(c.name) from audit_private.own_columns(target) as c
+            where c.is_virtual and reads -> target::text ? c.name limit 1)
+            || ', which is computed when it is read' end)
+    from cast((select relowner from pg_class where oid = refusal.target) as regrole) as owner
+);
+comment on function audit_private.refusal is
+    'Why an expression that was parsed, or could not be, is not taken into a mapping; else null';
+
+create or replace function audit_private.check_expression(
+    target regclass, name text, expression text
+) returns jsonb
 language plpgsql volatile set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
 as $$
 declare
-    _owner regrole := (select relowner from pg_class where oid = check_expression.target);
     _locks text[] := audit_private.held_locks();
     _found record;
     _reason text;
-    _hint text;
 begin
     begin
         _found := audit_private.examine(target, name, expression);
@@ -212,33 +252,17 @@ begin
             using errcode = _found.code, hint = format('Have the database''s owner run: grant '
                 'temporary on database %I to audit_mapper', current_database());
     end if;
-    _reason := coalesce(
-        case when _found.problem is not null then
-            'column ' || audit_private.missing_column(target, expression) || ' does not exist' end,
-        _found.problem,
-        -- As a parameter, r is nameless.
-        case when regexp_replace(expression, '''[^'']*''', '', 'g') ~ '\$[0-9]'
-            then 'it names a parameter' end,
-        'it calls ' || audit_private.forbidden_function(_found.tree),
-        'it reads ' || audit_private.forbidden_relation(_found.tree)
-            || ', which is the log''s, the system''s or temporary',
-        _owner::text || ' may not read ' || audit_private.unreadable(_found.reads, _owner),
-        case when name <> 'admin' then 'it reads column ' || (
-            select quote_ident(c.name) from audit_private.own_columns(target) as c
-            where c.is_virtual and _found.reads -> target::text ? c.name limit 1)
-            || ', which is computed when it is read' end);
-    if _found.problem is null and _reason is not null then
-        _hint := ' It neither acts nor returns rows, and reads what the table''s owner may read.';
-    end if;
-    -- One line, whatever the expression holds.
-    _reason := regexp_replace(_reason, '\s+', ' ', 'g');
+    _reason := audit_private.refusal(
+        target, name, expression, _found.problem, _found.tree, _found.reads);
     if _reason is not null then
+        -- One line, whatever the expression holds.
         raise exception 'option "%" of % does not work: %', check_expression.name,
-                check_expression.target, _reason
+                check_expression.target, regexp_replace(_reason, '\s+', ' ', 'g')
             using errcode = coalesce(_found.code, 'insufficient_privilege'),
                 hint = format('It reads: %s. It is SQL over the row r, with every table and '
                     'function named with its schema.%s',
-                    regexp_replace(check_expression.expression, '\s+', ' ', 'g'), _hint);
+                    regexp_replace(expression, '\s+', ' ', 'g'), case when _found.problem is null
+                        then ' It neither acts nor returns rows; it reads what the owner may.' end);
     end if;
     return jsonb_build_object(
         'reads', _found.reads, 'functions', to_jsonb(_found.functions),
@@ -254,6 +278,31 @@ end
 $$;
 comment on function audit_private.check_expression is
     'Raises if an option is not one expression that reads what the owner of the table may read';
+
+create or replace function audit_private.add_check(checked jsonb, name text, found jsonb)
+returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return checked || jsonb_strip_nulls(jsonb_build_object(
+    'is_foreign',
+        nullif(found -> 'functions' <> 'null' or (found ->> 'types')::boolean, false),
+    'waits', nullif(found -> 'functions' <> 'null' or (found ->> 'looks_up')::boolean, false),
+    'functions', case when found -> 'functions' <> 'null'
+        then coalesce(checked -> 'functions', '[]') || (found -> 'functions') end,
+    'enums', case when found -> 'enums' <> 'null'
+        then coalesce(checked -> 'enums', '[]') || (found -> 'enums') end,
+    'secret', case when (found ->> 'shows_secret')::boolean
+        then coalesce(checked -> 'secret', '[]') || to_jsonb(add_check.name) end));
+comment on function audit_private.add_check is
+    'What the expressions of a mapping are known to do, one more included';
+
+create or replace function audit_private.reads_beyond_tables(target regclass, reads jsonb)
+returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return exists (
+    select from jsonb_object_keys(reads) as t join pg_class on oid = t::regclass
+    where oid <> target and (relkind not in ('r', 'p') or relrowsecurity));
+comment on function audit_private.reads_beyond_tables is
+    'Whether a mapping reads what runs code of its own: views, and tables with row-level security';
 
 -- Of a mapping: each expression that was not made here, or reads more than the row.
 create or replace function audit_private.check_mapping(target regclass, mapping jsonb) returns jsonb
@@ -285,29 +334,9 @@ begin
         end loop;
         _inputs := _inputs || coalesce(_found -> 'reads' -> target::text, '[]');
         _takes_row := _takes_row or (_found ->> 'takes_row')::boolean;
-        if _found -> 'functions' <> 'null' then
-            _extra := _extra || jsonb_build_object('is_foreign', true, 'functions',
-                coalesce(_extra -> 'functions', '[]') || (_found -> 'functions'));
-        end if;
-        if (_found ->> 'types')::boolean then
-            _extra := _extra || '{"is_foreign": true}';
-        end if;
-        if _found -> 'enums' <> 'null' then
-            _extra := _extra || jsonb_build_object('enums',
-                coalesce(_extra -> 'enums', '[]') || (_found -> 'enums'));
-        end if;
-        if (_found ->> 'shows_secret')::boolean then
-            _extra := _extra || jsonb_build_object('secret',
-                coalesce(_extra -> 'secret', '[]') || to_jsonb(_name));
-        end if;
-        if (_found ->> 'looks_up')::boolean or _found -> 'functions' <> 'null' then
-            _extra := _extra || '{"waits": true}';
-        end if;
+        _extra := audit_private.add_check(_extra, _name, _found);
     end loop;
-    if exists (
-        select from jsonb_object_keys(_all) as t join pg_class on oid = t::regclass
-        where oid <> target and (relkind not in ('r', 'p') or relrowsecurity)
-    ) then
+    if audit_private.reads_beyond_tables(target, _all) then
         _extra := _extra || '{"is_foreign": true}';
     end if;
     if check_mapping.mapping ? 'admin' then
@@ -395,13 +424,10 @@ begin
             using errcode = 'insufficient_privilege', hint = 'Map tables of your application.';
     end if;
     foreach _column in array open_lookup.columns loop
-        continue when has_column_privilege('audit_mapper', open_lookup.relation, _column, 'select');
-        if has_column_privilege(open_lookup.owner, open_lookup.relation, _column,
-            'select with grant option')
-        then
-            execute format('grant select (%I) on %s to audit_mapper', _column,
-                open_lookup.relation);
-        end if;
+        continue when has_column_privilege('audit_mapper', open_lookup.relation, _column, 'select')
+            or not has_column_privilege(open_lookup.owner, open_lookup.relation, _column,
+                'select with grant option');
+        execute format('grant select (%I) on %s to audit_mapper', _column, open_lookup.relation);
     end loop;
     if _class.relrowsecurity and pg_has_role(open_lookup.owner, _class.relowner, 'usage')
         and not exists (

@@ -25,7 +25,8 @@ $$;
 comment on function audit_private.check_generated is
     'Refuses an option that names a column which no trigger sees';
 
-create or replace function audit_private.check_options(target regclass, kind text, given jsonb) returns void
+create or replace function audit_private.check_options(target regclass, kind text, given jsonb)
+returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -63,7 +64,8 @@ comment on function audit_private.check_options is
     'Refuses an invalid kind or option';
 
 -- Where a row is part of another one, that one's mapping says what is not given.
-create or replace function audit_private.given_parts(target regclass, kind text, given jsonb) returns jsonb
+create or replace function audit_private.given_parts(target regclass, kind text, given jsonb)
+returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -88,8 +90,9 @@ begin
                 coalesce(_link.mapping ->> 'parent', _link.mapping ->> 'target_id')),
             'organization', audit_private.lookup(_link.relation, _link.here, _link.there,
                 _link.mapping ->> 'organization'),
-            'subject', case when kind = 'membership' then audit_private.lookup(_link.relation, _link.here,
-                _link.there, _link.mapping ->> 'subject') end)) || _parts;
+            'subject', case when kind = 'membership' then audit_private.lookup(
+                _link.relation, _link.here, _link.there, _link.mapping ->> 'subject') end))
+            || _parts;
     end if;
     return _parts;
 end
@@ -97,8 +100,9 @@ $$;
 comment on function audit_private.given_parts is
     'Options as expressions over the row r, completed by the mapping of the row''s parent';
 
-create or replace function audit_private.default_organization(target regclass, kind text, parent text)
-returns text
+create or replace function audit_private.default_organization(
+    target regclass, kind text, parent text
+) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -121,10 +125,12 @@ begin
         return audit_private.own_key(target);
     end if;
     select * into _way from audit_private.organization_way(target, '{}', kind) as w;
-    return coalesce(audit_private.first_of(array[_way.way, case
-        when _way.is_sure or kind in ('membership', 'admin') then null
-        when kind = 'user' then audit_private.first_membership(target)
-        else audit_private.user_organization(target) end]), audit_private.named_organization(target, false));
+    return coalesce(
+        audit_private.first_of(array[_way.way, case
+            when _way.is_sure or kind in ('membership', 'admin') then null
+            when kind = 'user' then audit_private.first_membership(target)
+            else audit_private.user_organization(target) end]),
+        audit_private.named_organization(target, false));
 end
 $$;
 comment on function audit_private.default_organization is
@@ -136,7 +142,8 @@ return (
     -- A team that has a parent is a part of it.
     select coalesce('coalesce(r.' || quote_ident(min(l.here[1])) || ', ' || key || ')', key)
     from audit_private.key_of(target, 'organization') as key
-        left join audit_private.links_of(target) as l on l.relation = target and cardinality(l.here) = 1
+        left join audit_private.links_of(target) as l
+            on l.relation = target and cardinality(l.here) = 1
             and l.there = audit_private.key_columns(target, 'organization')
             and lower(target::text) ~ (audit_private.words('nested') || 's?"?$')
     group by key
@@ -152,8 +159,10 @@ declare
 begin
     if _subject is null and kind = 'membership' then
         -- A member of a team may be a member of the organisation first.
-        select audit_private.lookup(l.relation, l.here, l.there, a.mapping ->> 'subject') into _subject
-        from audit_private.links_of(target) as l join audit_private.attachment as a on a.target = l.relation
+        select audit_private.lookup(l.relation, l.here, l.there, a.mapping ->> 'subject')
+        into _subject
+        from audit_private.links_of(target) as l
+            join audit_private.attachment as a on a.target = l.relation
         where a.kind = 'membership' and l.relation <> default_subject.target
         order by a.id limit 1;
     end if;
@@ -177,7 +186,8 @@ declare
 begin
     select r.value, r.admin into value, admin from audit_private.role_of(target) as r;
     if value is null then
-        select r.value, r.admin into value, admin from audit_private.linked_role(target, false) as r;
+        select r.value, r.admin into value, admin
+        from audit_private.linked_role(target, false) as r;
     end if;
     if value is null and _column is not null then
         value := 'r.' || quote_ident(_column);
@@ -210,13 +220,15 @@ begin
         select * into _role from audit_private.given_role(target);
         return jsonb_strip_nulls(jsonb_build_object('role', _role.value)) || parts;
     elsif kind = 'membership'
-        or kind = 'user' and not parts ?| '{admin,role}' and audit_private.is_membership(target, parts)
+        or kind = 'user' and not parts ?| '{admin,role}'
+            and audit_private.is_membership(target, parts)
     then
         select * into _role from audit_private.default_role(target, kind);
         return jsonb_strip_nulls(jsonb_build_object(
             'role', _role.value,
             'admin', audit_private.default_admin(target,
-                case when parts ? 'role' then audit_private.any_admin('(' || (parts ->> 'role') || ')')
+                case when parts ? 'role'
+                    then audit_private.any_admin('(' || (parts ->> 'role') || ')')
                     else _role.admin end,
                 parts, given ? 'organization'))) || parts;
     end if;
@@ -233,7 +245,8 @@ return (audit_private.role_of(target)).value is not null
     and (audit_private.own_organization(target, '{}')).way = parts ->> 'organization'
     and not exists (
         select from audit_private.attachment as a
-        where a.kind = 'membership' and audit_private.have_one_owner(a.target, is_membership.target))
+        where a.kind = 'membership'
+            and audit_private.have_one_owner(a.target, is_membership.target))
     and not exists (
         select from pg_constraint as u join pg_constraint as o on o.conrelid = u.conrelid
             join audit_private.links_of(is_membership.target) as l
@@ -261,7 +274,8 @@ begin
     -- Members of a part of an organisation are no admins of the organisation.
     if _organization like '(select%' and not is_given then
         select format('r.%I', l.here[1]) into _group
-        from audit_private.links_of(target) as l join audit_private.attachment as a on a.target = l.relation
+        from audit_private.links_of(target) as l
+            join audit_private.attachment as a on a.target = l.relation
         where a.kind = 'organization' order by l.here limit 1;
         _conditions := case when _group is not null then concat_ws(' and ', nullif(_conditions, ''),
             format('(%s)::text = %s::text', _organization, _group)) else 'false' end;
@@ -357,7 +371,8 @@ return audit_private.verbs_of(audit_private.kind_of(kind)) || case
         then '{"changed": "membership.role_changed"}'
     -- A user with a role in the one organisation of their row: the row is the membership.
     when kind = 'user' and parts ? 'role'
-        then audit_private.verbs_of(audit_private.kind_of('membership')) || '{"changed": "user.updated"}'
+        then audit_private.verbs_of(audit_private.kind_of('membership'))
+            || '{"changed": "user.updated"}'
     else '{}' end::jsonb;
 comment on function audit_private.mapped_verbs is
     'The actions of a table''s rows: those of its kind, or of the role that a row gives';

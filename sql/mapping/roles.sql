@@ -6,8 +6,8 @@ language sql immutable set search_path = pg_catalog, pg_temp
 return (
     select coalesce(array_agg(label order by n), '{}')
     from unnest(labels) with ordinality as l (label, n)
-    where audit_private.normal_name(label) ~ ('^-((' || audit_private.words('wide') || '|' || audit_private.words('admin')
-        || ')-)*' || audit_private.words('admin') || 's?-$')
+    where audit_private.normal_name(label) ~ format('^-((%s|%s)-)*%2$ss?-$',
+        audit_private.words('wide'), audit_private.words('admin'))
 );
 comment on function audit_private.admin_labels is
     'Labels of a role that make an admin or owner of the organisation, and not of a part of it';
@@ -15,10 +15,13 @@ comment on function audit_private.admin_labels is
 create or replace function audit_private.are_roles(labels text[]) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return (
-    select count(*) > 0 and coalesce(bool_or(name ~ ('-' || audit_private.words('admin') || 's?-$')), false)
-        and 2 * count(*) filter (where name ~ ('-' || audit_private.words('role') || 's?-$')
-            or name ~ ('-' || audit_private.words('admin') || 's?-$')) >= count(*)
-    from unnest(labels) as label cross join audit_private.normal_name(label) as name
+    select coalesce(bool_or(is_admin), false)
+        and 2 * count(*) filter (
+            where is_admin or name ~ ('-' || audit_private.words('role') || 's?-$')) >= count(*)
+    from unnest(labels) as label
+        cross join audit_private.normal_name(label) as name
+        cross join lateral (
+            select name ~ ('-' || audit_private.words('admin') || 's?-$')) as n (is_admin)
 );
 comment on function audit_private.are_roles is
     'Whether labels are roles: one of an admin, and as many known words as not';
@@ -163,7 +166,8 @@ begin atomic
     where c.contype = 'f' and c.confrelid = carriers_of.target and c.conparentid = 0
         and c.conrelid <> c.confrelid and audit_private.have_one_owner(c.conrelid, c.confrelid)
         and case when r.admin = 'true' then k.relnatts <= 8 else not has_own end
-        and audit_private.normal_name(k.relname) !~ ('-' || audit_private.words('no_carrier') || 's?-')
+        and audit_private.normal_name(k.relname)
+            !~ ('-' || audit_private.words('no_carrier') || 's?-')
         -- Members of a team, with roles in the team.
         and ((audit_private.role_of(c.conrelid)).value is null or not exists (
             select from audit_private.links_of(c.conrelid) as l
@@ -196,8 +200,9 @@ comment on function audit_private.carried_role is
 create or replace function audit_private.named_owner(target regclass, subject text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select '(' || audit_private.lookup(l.relation, l.here, l.there, format('r.%I', owner)) || ')::text = ('
-        || named_owner.subject || ')::text'
+    select format('(%s)::text = (%s)::text',
+        audit_private.lookup(l.relation, l.here, l.there, format('r.%I', owner)),
+        named_owner.subject)
     from audit_private.links_of(named_owner.target) as l
         join audit_private.attachment as a on a.target = l.relation
         cross join audit_private.column_like(l.relation, 'owner(user)?(id|uuid)?') as owner

@@ -70,7 +70,8 @@ return (
                 select label from unnest(s.labels) with ordinality as u (label, n)
                 where label <> all (s.ended) order by n)), 'false') end
         when kind = 'two_factor' then
-            audit_private.one_of(format('r.%I', attname), audit_private.labels_that(s.labels, 'on_two_factor'))
+            audit_private.one_of(format('r.%I', attname),
+                audit_private.labels_that(s.labels, 'on_two_factor'))
         when audit_private.words('on_' || kind) is null then null
         when s.labels = '{}' then '(' || audit_private.one_of(format('lower(r.%I::text)', attname),
             string_to_array(btrim(audit_private.words('dead'), '()'), '|')) || ') is not true'
@@ -128,11 +129,13 @@ return (
             when category = 'D' and flat
                 ~ ('^(invitation|invite)?' || audit_private.words('accepted') || '(at|on)$')
                 then 'r.%I is not null'
-            when category = 'D' and flat ~ ('^' || audit_private.words('pending_flag') || '(at|on)$')
-                and flat !~ 'invit' then 'r.%I is null' end, attname)
+            when category = 'D'
+                and flat ~ ('^' || audit_private.words('pending_flag') || '(at|on)$')
+                and flat !~ 'invit'
+                then 'r.%I is null' end, attname)
         from audit_private.columns_of(accepted.target)
-            cross join audit_private.column_like(accepted.target, '(invitation|invite)sentat', 'invitedat')
-                as sent
+            cross join audit_private.column_like(
+                accepted.target, '(invitation|invite)sentat', 'invitedat') as sent
         union all
         select 10000, audit_private.status_of(accepted.target, 'accepted')
     ) as said (attnum, condition)
@@ -143,8 +146,8 @@ comment on function audit_private.accepted is
 create or replace function audit_private.fact_column(target regclass, fact text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case fact
-    when 'email' then audit_private.column_like(target, 'email', '(primary|user|login)?email(address)?',
-        'mail')
+    when 'email' then audit_private.column_like(target,
+        'email', '(primary|user|login)?email(address)?', 'mail')
     when 'password' then audit_private.column_like(target,
         '(hashed|encrypted)?password(hash|digest|encrypted)?', '.*passw.*hash.*', 'passwd')
     else (
@@ -170,7 +173,8 @@ return (
     select jsonb_agg(c.attname order by attnum)
     from audit_private.columns_of(fact_columns.target) as c
     where c.attname = fact_columns.attname or fact = 'two_factor'
-        and flat ~ (audit_private.words('two_factor') || '|(backup|recovery|scratch)codes?|^otp|otp$')
+        and flat ~ (audit_private.words('two_factor')
+            || '|(backup|recovery|scratch)codes?|^otp|otp$')
 );
 comment on function audit_private.fact_columns is
     'Columns whose change is told by a fact';

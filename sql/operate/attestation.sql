@@ -1,6 +1,6 @@
--- Attestation: what cannot be computed again, kept append-only. A trigger disabled and enabled again,
--- a function altered and put back, look as before but for the xmin of their catalog rows; and what
--- columns a table had when it was attached, nothing else says.
+-- Attestation: what cannot be computed again, kept append-only. A trigger disabled and enabled
+-- again, a function altered and put back, look as before but for the xmin of their catalog rows;
+-- and what columns a table had when it was attached, nothing else says.
 
 do $$
 begin
@@ -96,7 +96,8 @@ as $$
                         and d.objid = p.oid)
     )
     select 'view ' || c.oid::regclass,
-        audit_private.fingerprint(c.relowner::regrole::text, pg_get_viewdef(c.oid), c.reloptions::text)
+        audit_private.fingerprint(
+            c.relowner::regrole::text, pg_get_viewdef(c.oid), c.reloptions::text)
     from part join pg_class as c on part.class = 'pg_class'::regclass and c.oid = part.oid
     where c.relkind in ('v', 'm')
     union all
@@ -118,7 +119,8 @@ as $$
         'xmin', (select t.xmin::text from pg_type as t where t.oid = c.reltype),
         'mapping', audit_private.fingerprint(a.kind, a.mapping::text),
         'beneath', case when a.mapping ? 'admin' then (
-            select jsonb_object_agg(b.name, b.sha256) from audit_private.beneath(a.target) as b) end,
+            select jsonb_object_agg(b.name, b.sha256)
+            from audit_private.beneath(a.target) as b) end,
         'columns', (
             select jsonb_object_agg(attname, format_type(atttypid, atttypmod)) from pg_attribute
             where attrelid = c.oid and attnum > 0 and not attisdropped))
@@ -230,10 +232,11 @@ $$;
 -- Definer: nobody may write the attestation itself. It states what is, so that any operator may ask
 -- for it; who did, and what stood before, is an event.
 comment on function audit.attest is
-    'Attests a table as it is attached now, or with audit.event the log itself: after a finding of '
-    'audit.doctor() was looked into, or after a restore. What stood before goes into an event';
+    'Attests a table as it is attached now, or with audit.event the log itself: after a finding '
+    'of audit.doctor() was looked into, or after a restore. What stood before goes into an event';
 
-create or replace function audit_private.close_attestation(relation regclass, occasion text) returns void
+create or replace function audit_private.close_attestation(relation regclass, occasion text)
+returns void
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$
     insert into audit_private.attestation (occasion, scope, kind, relation, name, fact)

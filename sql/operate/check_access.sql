@@ -13,7 +13,8 @@ as $$
             then 'It can switch off the guards and rewrite the log.'
             else 'It can change what the capture records, and read what mappings read.' end,
         case when v.is_usable then format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
-            else '-- it installs and upgrades auditdb by this: see to who may log in as it' end, false
+            else '-- it installs and upgrades auditdb by this: see to who may log in as it' end,
+        false
     from pg_auth_members as m
         cross join lateral (
             select coalesce((to_jsonb(m) ->> 'inherit_option')::boolean, true)
@@ -104,10 +105,12 @@ as $$
         select case relkind when 'v' then 'view ' when 'S' then 'sequence ' else 'table ' end
             || oid::regclass, relowner, 'audit_owner'
         from pg_class
-        where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind in ('r', 'p', 'v', 'm', 'S', 'f')
+        where relnamespace = any ('{audit,audit_private}'::regnamespace[])
+            and relkind in ('r', 'p', 'v', 'm', 'S', 'f')
         union all
-        select 'function ' || oid::regprocedure, proowner, case
-            when audit_private.is_of_mapper(proname) then 'audit_mapper' else 'audit_owner' end::regrole
+        select 'function ' || oid::regprocedure, proowner,
+            case when audit_private.is_of_mapper(proname) then 'audit_mapper'
+                else 'audit_owner' end::regrole
         from pg_proc where pronamespace = any ('{audit,audit_private}'::regnamespace[])
     ) as o (object, owner, wanted)
     where o.owner <> o.wanted;
@@ -137,19 +140,21 @@ $$;
 comment on function audit_private.check_grants is
     'Privileges beside those that the release grants: on objects, columns, and objects to come';
 
--- What attaching writes follows the table, as it is now. A function that nobody touched is no finding
--- where the table is: that its columns or its name changed.
+-- What attaching writes follows the table, as it is now. A function that nobody touched
+-- is no finding where the table is: that its columns or its name changed.
 create or replace function audit_private.check_functions(facts audit_private.fact[])
 returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'functions', case when k.is_untouched then 'warning' else 'critical' end, c.fact ->> 'object',
+    select 'functions', case when k.is_untouched then 'warning' else 'critical' end,
+        c.fact ->> 'object',
         case when k.is_untouched then 'is not what attaching would write now'
             else c.fact ->> 'state' end || coalesce(w.fact ->> 'since', ''),
         'What it wrote, refused or let pass meanwhile may be wrong.',
         case
             when c.scope = 'audit.event'::regclass then coalesce(v.drop_it, 'auditdb install')
-            when k.is_untouched or v.drop_it is null then format('select audit.reattach(%L)', c.scope)
+            when k.is_untouched or v.drop_it is null
+                then format('select audit.reattach(%L)', c.scope)
             else v.drop_it
         end,
         c.scope <> 'audit.event'::regclass and (k.is_untouched or v.drop_it is null)
@@ -157,10 +162,11 @@ as $$
         left join unnest(check_functions.facts) as w on w.scope = c.scope and w.kind = 'functions'
         left join unnest(check_functions.facts) as t on t.scope = c.scope and t.kind = 'table'
         cross join lateral (
-            select case when c.fact ->> 'state' = 'is none of auditdb''s' then c.fact ->> 'undo' end,
+            select
+                case when c.fact ->> 'state' = 'is none of auditdb''s' then c.fact ->> 'undo' end,
                 c.scope <> 'audit.event'::regclass and (w.fact -> 'is_comparable')::boolean,
-                w.fact #> array['was', 'functions', c.fact ->> 'object']
-                    is not distinct from w.fact #> array['stands', 'functions', c.fact ->> 'object'],
+                w.fact #> '{was,functions}' -> (c.fact ->> 'object')
+                    is not distinct from w.fact #> '{stands,functions}' -> (c.fact ->> 'object'),
                 t.fact #> '{was,columns}' = t.fact #> '{stands,columns}'
                     and t.fact #> '{was,on}' = t.fact #> '{stands,on}'
         ) as v (drop_it, is_known, is_as_attested, is_table_as_attested)
@@ -185,9 +191,10 @@ as $$
         'What it wrote, refused or let pass meanwhile may be wrong.',
         format('select audit.attest(%L)', c.scope), false
     from unnest(check_altered.facts) as c
-        cross join lateral jsonb_each_text(nullif(c.fact #> '{was,functions}', 'null')) as w (object, row)
-        join lateral jsonb_each_text(nullif(c.fact #> '{stands,functions}', 'null')) as s (object, row)
-            using (object)
+        cross join lateral jsonb_each_text(nullif(c.fact #> '{was,functions}', 'null'))
+            as w (object, row)
+        join lateral jsonb_each_text(nullif(c.fact #> '{stands,functions}', 'null'))
+            as s (object, row) using (object)
     where c.kind = 'functions' and (c.fact -> 'is_comparable')::boolean and w.row <> s.row
         and not exists (
             select from unnest(check_altered.facts) as o
@@ -227,7 +234,8 @@ $$;
 comment on function audit_private.check_keys is
     'Signing keys: none, old, or superseded and still valid';
 
-create or replace function audit_private.attach_command(target text, kind text, given jsonb) returns text
+create or replace function audit_private.attach_command(target text, kind text, given jsonb)
+returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
     select format('select audit.attach(%L, %L%s)', attach_command.target, attach_command.kind,
@@ -247,7 +255,8 @@ as $$
         a.target::text,
         'names organisations, and no table of organisations is attached'
             || case when ty.typcategory = 'S' then '; a name can be given twice' else '' end,
-        'If an identifier is used again, the new organisation''s admins read the former one''s log.',
+        'If an identifier is used again, the admins of the new organisation read the log of '
+        'the former one.',
         '-- attach the table whose rows are organisations, as kind organization', false
     from audit_private.attachment as a
         join pg_class as c on c.oid = a.target
@@ -295,7 +304,8 @@ as $$
         join pg_rewrite as w on w.ev_class = v.oid
         join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
             and d.refclassid = 'pg_class'::regclass and d.refobjid <> v.oid
-        join pg_class as c on c.oid = d.refobjid and c.relnamespace = any ('{audit,audit_private}'::regnamespace[])
+        join pg_class as c on c.oid = d.refobjid
+            and c.relnamespace = any ('{audit,audit_private}'::regnamespace[])
     where v.relkind = 'm' or v.relkind = 'v' and not coalesce((
         select option_value::boolean from pg_options_to_table(v.reloptions)
         where option_name = 'security_invoker'), false)

@@ -8,9 +8,11 @@ returns table (scope regclass, relation regclass, name text, state text, atteste
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select e.scope, e.relation, e.name, case
-        when s.oid is null and w.oid is null and e.is_partition then 'missing since it became a partition'
+        when s.oid is null and w.oid is null and e.is_partition
+            then 'missing since it became a partition'
         when s.oid is null then 'missing'
-        when s.calls = e.former and s.fires = e.fires and s.enabled = 'A' then 'made by a former release'
+        when s.calls = e.former and s.fires = e.fires and s.enabled = 'A'
+            then 'made by a former release'
         when s.calls <> e.calls or s.fires is distinct from e.fires then 'calling something else'
         when s.enabled = 'D' then 'disabled'
         when s.enabled = 'O' then 'downgraded from ENABLE ALWAYS'
@@ -21,33 +23,38 @@ as $$
         end, concat(f.fact ->> 'since', f.fact ->> 'by')
     from (
         select t.target, t.relation, t.relation <> t.target, 'auditdb_' || o.op, o.fires,
-            format('audit_private.capture_%s_%s()', t.id, o.op), format('audit_private.capture_%s()', t.id)
+            format('audit_private.capture_%s_%s()', t.id, o.op),
+            format('audit_private.capture_%s()', t.id)
         from audit_private.captured_tables() as t
-            cross join (values ('insert', 5), ('update', 17), ('delete', 9), ('truncate', 32)) as o (op, fires)
+            cross join (values ('insert', 5), ('update', 17), ('delete', 9), ('truncate', 32))
+                as o (op, fires)
         union all
-        select 'audit.event', g.relation, false, o.name, o.fires, 'audit_private.refuse_change()', null
+        select 'audit.event', g.relation, false, o.name, o.fires,
+            'audit_private.refuse_change()', null
         from (
             select relid from pg_partition_tree('audit.event')
             union all
-            select unnest('{audit_private.attestation,audit_private.organization_start}'::regclass[])
+            values ('audit_private.attestation'::regclass), ('audit_private.organization_start')
         ) as g (relation)
             cross join (values ('refuse_change', 27), ('refuse_truncate', 34)) as o (name, fires)
     ) as e (scope, relation, is_partition, name, fires, calls, former)
         left join unnest(trigger_states.facts) as f on f.kind = 'trigger' and f.scope = e.scope
             and f.relation = e.relation and f.name = e.name
-        left join lateral jsonb_to_record(nullif(f.fact -> 'was', 'null')) as w (oid oid, xmin text) on true
+        left join lateral jsonb_to_record(nullif(f.fact -> 'was', 'null'))
+            as w (oid oid, xmin text) on true
         left join lateral jsonb_to_record(nullif(f.fact -> 'stands', 'null'))
             as s (oid oid, xmin text, enabled text, calls text, fires int) on true;
 $$;
 comment on function audit_private.trigger_states is
-    'What is wrong with each capture trigger and each guard of the log, or null, and when it was last '
-    'attested';
+    'What is wrong with each capture trigger and each guard of the log, or null, '
+    'and when it was last attested';
 
 create or replace function audit_private.check_triggers(facts audit_private.fact[])
 returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'triggers', case when t.state like 'missing since%' or t.state like '%former%' then 'warning'
+    select 'triggers',
+        case when t.state like 'missing since%' or t.state like '%former%' then 'warning'
             else 'critical' end,
         t.relation::text,
         format('%s %s', string_agg(t.name, ', ' order by t.name), t.state || t.attested),
@@ -78,7 +85,8 @@ as $$
         'It makes events of what was not done to the attached table.',
         format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass), false
     from pg_trigger as t join pg_proc as p on p.oid = t.tgfoid
-    where p.pronamespace = any ('{audit,audit_private}'::regnamespace[]) and p.proname ~ '^capture_[0-9]+(_[a-z]+)?$'
+    where p.pronamespace = any ('{audit,audit_private}'::regnamespace[])
+        and p.proname ~ '^capture_[0-9]+(_[a-z]+)?$'
         and not t.tgisinternal and not exists (
             select from audit_private.captured_tables() as c
             where c.relation = t.tgrelid and c.id::text = substring(p.proname, '[0-9]+')
@@ -87,8 +95,8 @@ as $$
                     substring(t.tgname, '^auditdb_([a-z]+)$')));
 $$;
 comment on function audit_private.check_triggers is
-    'Capture triggers missing, disabled, downgraded, created again, altered and put back, or put on '
-    'another table';
+    'Capture triggers missing, disabled, downgraded, created again, altered and put back, '
+    'or put on another table';
 
 create or replace function audit_private.check_tables(facts audit_private.fact[])
 returns setof audit.finding
@@ -98,8 +106,9 @@ as $$
         case when again.oid is null then 'was dropped' else 'was dropped and created again' end,
         case when again.oid is null then 'Its mapping is left over.'
             else 'The new table is not captured.' end,
-        format('select audit_private.forget(%L)', a.target::oid) || case when again.oid is not null
-            then '; ' || audit_private.attach_command(n.name, a.kind, a.mapping -> 'given') else '' end,
+        concat(format('select audit_private.forget(%L)', a.target::oid),
+            case when again.oid is not null then '; '
+                || audit_private.attach_command(n.name, a.kind, a.mapping -> 'given') end),
         false
     from audit_private.attachment as a
         left join lateral (
@@ -112,7 +121,8 @@ as $$
     select 'tables', 'critical', i.inhrelid::regclass::text,
         format('inherits from %s and is not captured', a.target),
         'Triggers do not reach tables that inherit.',
-        audit_private.attach_command(i.inhrelid::regclass::text, a.kind, a.mapping -> 'given'), false
+        audit_private.attach_command(i.inhrelid::regclass::text, a.kind, a.mapping -> 'given'),
+        false
     from audit_private.captured_tables() as c
         join audit_private.attachment as a on a.id = c.id
         join pg_inherits as i on i.inhparent = c.relation
@@ -143,7 +153,8 @@ as $$
                     then 'If another table bore that name meanwhile, its changes were not recorded.'
                     else 'Changes of that other table are not recorded.' end,
                 case when other.oid is null then format('select audit.attest(%L)', c.scope)
-                    else audit_private.attach_command(w."on", a.kind, a.mapping -> 'given') end, false
+                    else audit_private.attach_command(w."on", a.kind, a.mapping -> 'given') end,
+                false
             where w."on" <> s."on"
             union all
             select 'tables', 'critical', s."on",
@@ -153,7 +164,8 @@ as $$
             where w."on" = s."on" and (c.fact -> 'is_comparable')::boolean and w.owner = s.owner
                 and w.xmin <> s.xmin
             union all
-            select 'tables', 'notice', s."on", format('belongs to %s, and belonged to %s', s.owner, w.owner),
+            select 'tables', 'notice', s."on",
+                format('belongs to %s, and belonged to %s', s.owner, w.owner),
                 'The owner of a table can switch its capture off.',
                 format('select audit.reattach(%L)', c.scope), false
             where w.owner <> s.owner
@@ -293,8 +305,9 @@ comment on function audit_private.check_mappings is
     'Mappings that no longer fit their table: columns changed, expressions that fail';
 
 -- What a mapping in force says otherwise than its options mean, as this release reads them.
-create or replace function audit_private.mapping_difference(target regclass, kind text, mapping jsonb)
-returns table (name text, says_less boolean)
+create or replace function audit_private.mapping_difference(
+    target regclass, kind text, mapping jsonb
+) returns table (name text, says_less boolean)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -451,8 +464,8 @@ as $$
         'While it fails, nobody reads through it.',
         audit_private.attach_command(a.target::text, a.kind, a.mapping -> 'given'), false
     from audit_private.attachment as a
-        cross join lateral audit_private.try_mapper(format('audit_private.admin_%s(null, null)', a.id))
-            as p (problem)
+        cross join lateral audit_private.try_mapper(
+            format('audit_private.admin_%s(null, null)', a.id)) as p (problem)
     where a.mapping ? 'admin' and p.problem is distinct from 'false'
         and exists (select from pg_class where oid = a.target)
     union all

@@ -10,8 +10,8 @@ as $$
         'Whoever is granted SELECT, or pg_read_all_data, reads all of it.',
         'select audit.mend_guards()', true
     from pg_class as c
-    where (c.oid = any ('{audit_private.attestation,audit_private.organization_start,audit_private.signing_key,'
-                'audit_private.release}'::regclass[])
+    where (c.oid = any ('{audit_private.attestation,audit_private.organization_start,'
+                'audit_private.signing_key,audit_private.release}'::regclass[])
             or c.oid in (select relid from pg_partition_tree('audit.event')))
         and not (c.relrowsecurity and c.relforcerowsecurity)
     union all
@@ -40,7 +40,8 @@ as $$
         'A trigger on the log can swallow or change events.',
         format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass), false
     from pg_trigger as t join pg_class as c on c.oid = t.tgrelid
-    where c.relnamespace = any ('{audit,audit_private}'::regnamespace[]) and not t.tgisinternal and t.tgparentid = 0
+    where c.relnamespace = any ('{audit,audit_private}'::regnamespace[])
+        and not t.tgisinternal and t.tgparentid = 0
         and t.tgname not in ('refuse_change', 'refuse_truncate')
         and (t.tgrelid <> 'audit_private.request'::regclass
             or t.tgname not in ('authorize_request', 'carry_out_request'))
@@ -77,10 +78,11 @@ as $$
         w.relation::text,
         format('%s: %s', string_agg(w.name, ', ' order by w.name),
             case w.problem when 'has statistics' then 'may have statistics' else w.problem end),
-        case w.problem when 'has statistics'
-            then 'EXPLAIN tells any reader, by its estimates, what other organisations'' events hold.'
-            else 'An upgrade of the C library may hide events from the index that pages are read by.'
-            end,
+        case w.problem
+            when 'has statistics' then 'EXPLAIN tells any reader, by its estimates, what events of '
+                'other organisations hold.'
+            else 'An upgrade of the C library may hide events from the index that pages are '
+                'read by.' end,
         'select audit.mend_columns()', w.problem = 'has statistics'
     from audit_private.wrong_columns() as w
     group by w.relation, w.problem
@@ -93,8 +95,8 @@ as $$
     where s.stxrelid in (select relid from pg_partition_tree('audit.event'));
 $$;
 comment on function audit_private.check_columns is
-    'Columns of the log that tell readers of other organisations, or compare by the C library''s '
-    'collation';
+    'Columns of the log that tell readers of other organisations, or compare by the '
+    'C library''s collation';
 
 create or replace function audit_private.check_indexes() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -110,7 +112,8 @@ as $$
         join pg_class as c on c.oid = i.indexrelid and not c.relispartition
     where i.indrelid in (select relid from pg_partition_tree('audit.event'))
         and not i.indisprimary
-        -- That of DEFAULT has the transactions of all events, by a function that no reader may call.
+        -- That of DEFAULT has the transactions of all events, by a function that no reader
+        -- may call.
         and i.indexrelid is distinct from to_regclass('audit.event_default_arrived_in_idx')
         -- A unique one is reported as such.
         and not i.indisunique
@@ -126,12 +129,14 @@ create or replace function audit_private.check_definitions(facts audit_private.f
 returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'log', 'critical', f.fact ->> 'object', case f.kind when 'policy'
-            then format('policy %s %s', regexp_replace(f.name, ' on [^ ]+$', ''), f.fact ->> 'state')
-            else f.fact ->> 'state' end,
+    select 'log', 'critical', f.fact ->> 'object',
+        concat(case f.kind when 'policy'
+            then format('policy %s ', regexp_replace(f.name, ' on [^ ]+$', '')) end,
+            f.fact ->> 'state'),
         case f.kind when 'policy' then 'Policies decide which organisation is read, and by whom.'
             else 'What the log says may be wrong.' end,
-        case when f.fact ->> 'state' = 'is none of auditdb''s' and f.kind = 'policy' then f.fact ->> 'undo'
+        case when f.fact ->> 'state' = 'is none of auditdb''s' and f.kind = 'policy'
+            then f.fact ->> 'undo'
             else concat(f.fact ->> 'undo' || '; -- then: ', 'auditdb install') end, false
     from unnest(check_definitions.facts) as f
     where f.kind in ('policy', 'relation')
@@ -164,7 +169,7 @@ as $$
         'select audit.maintain()', true
     from date_trunc('month', now() at time zone 'UTC') as this
         cross join generate_series(this, this + interval '2 months', interval '1 month') as m
-    where m::date <> all (audit_private.months_attached()) and m::date <> all (audit_private.months_in_default())
+    where m::date <> all (audit_private.months_attached() || audit_private.months_in_default())
     having count(*) > 0
     union all
     select 'partitions', 'critical', f.fact #>> '{was,on}',
@@ -179,7 +184,8 @@ as $$
         left join pg_class as c on c.oid = f.relation
     where f.scope = 'audit.event'::regclass and f.kind = 'trigger' and f.name = 'refuse_truncate'
         and f.fact -> 'was' <> 'null'
-        and f.relation <> all ('{audit_private.attestation,audit_private.organization_start}'::regclass[])
+        and f.relation
+            <> all ('{audit_private.attestation,audit_private.organization_start}'::regclass[])
         and f.relation not in (select relid from pg_partition_tree('audit.event'));
 $$;
 comment on function audit_private.check_partitions is
@@ -193,8 +199,8 @@ as $$
             'the catalogs are not those attested: %s', string_agg(distinct f.scope::text, ', ')),
         'After a restore or pg_upgrade, triggers and functions look created anew. That none was '
         'disabled before cannot be told. Confirm that there was a restore, then attest.',
-        'select audit.attest(target) from audit_private.attachment; select audit.attest(''audit.event'')',
-        false
+        'select audit.attest(target) from audit_private.attachment; '
+        'select audit.attest(''audit.event'')', false
     from unnest(check_attestation.facts) as f
     where f.fact #>> '{was,catalog}' <> 'audit'::regnamespace::oid::text
     having count(*) > 0

@@ -1,7 +1,8 @@
 -- Doctor: finds what cannot be prevented, and mends what is safe to mend.
 -- critical: events are or may be lost; warning: weaker than designed; notice: worth knowing.
 
--- The catalogs are read once. Settings as those of audit_private.standing, but for the time zone: findings tell times.
+-- The catalogs are read once. Settings as those of audit_private.standing, but for the time zone:
+-- findings tell times.
 create or replace function audit.doctor() returns setof audit.finding
 language sql stable security definer set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off set standard_conforming_strings = on set bytea_output = 'hex'
@@ -77,7 +78,8 @@ begin
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
     perform audit_private.guard_log();
     _changed := audit_private.record_attestation('mend', 'audit.event', '{trigger}');
-    perform audit_private.record_own('mended', 'audit.event', _changed -> 'was', _changed -> 'stands');
+    perform audit_private.record_own(
+        'mended', 'audit.event', _changed -> 'was', _changed -> 'stands');
 end
 $$;
 -- Definer: the log belongs to audit_owner.

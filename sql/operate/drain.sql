@@ -57,7 +57,8 @@ declare
 begin
     copied := 0;
     if seen is not null then
-        _from := format('(select * from audit.event_default where audit_private.arrived_in(id) >= %L::xid8 '
+        _from := format('(select * from audit.event_default '
+            'where audit_private.arrived_in(id) >= %L::xid8 '
             'or audit_private.arrived_in(id) = any (%L::xid8[]) offset 0)',
             pg_snapshot_xmax(seen), array(select pg_snapshot_xip(seen)));
     end if;
@@ -94,9 +95,11 @@ begin
     perform audit_private.close_attestation('audit.event_default', 'drain');
     drop table audit.event_default;
     foreach _month in array months loop
-        execute format('alter table %s force row level security', audit_private.prepare_month(_month));
+        execute format('alter table %s force row level security',
+            audit_private.prepare_month(_month));
         perform audit_private.join_month(_month);
-        execute format('alter table %s drop constraint in_month', audit_private.prepare_month(_month));
+        execute format('alter table %s drop constraint in_month',
+            audit_private.prepare_month(_month));
     end loop;
     create table audit.event_default (like audit.event including defaults including comments);
     comment on table audit.event_default

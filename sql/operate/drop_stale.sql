@@ -7,7 +7,8 @@ declare
 begin
     select string_agg(oid::regprocedure::text, ', ') into _stale
     from pg_proc
-    where pronamespace = any ('{audit,audit_private}'::regnamespace[]) and proname ~ '^stale [0-9]+$';
+    where pronamespace = any ('{audit,audit_private}'::regnamespace[])
+        and proname ~ '^stale [0-9]+$';
     if _stale is not null then
         execute 'drop routine ' || _stale;
     end if;

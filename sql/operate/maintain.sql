@@ -140,7 +140,8 @@ begin
         foreach _month in array _missing loop
             perform audit_private.join_month(_month);
         end loop;
-        perform audit_private.record_attestation('month', 'audit.event', '{trigger}', renew => false);
+        perform audit_private.record_attestation(
+            'month', 'audit.event', '{trigger}', renew => false);
     end if;
     return _missing;
 end
@@ -148,6 +149,26 @@ $$;
 -- Definer: partitions belong to audit_owner.
 comment on function audit_private.create_months is
     'Makes the partitions of this month and of the given number of months after it, where absent';
+
+-- A clock that jumped leaves a gap before today; today's own events may be of that clock.
+create or replace function audit_private.check_clock() returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not exists (
+        select from audit.event
+        where occurred_at > now() - interval '40 days' and occurred_at < now() - interval '1 day'
+    ) then
+        raise exception 'the clock says %, and no event is from the 40 days before',
+                to_char(now() at time zone 'UTC', 'YYYY-MM-DD')
+            using errcode = 'object_not_in_prerequisite_state',
+                hint = 'If the clock is right, run it again when the log is a day older than '
+                    'today.';
+    end if;
+end
+$$;
+comment on function audit_private.check_clock is
+    'Raises if the log has a gap before today: months must not be dropped by a wrong clock';
 
 create or replace function audit_private.drop_months(keep interval) returns setof text
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -158,7 +179,7 @@ declare
         date_trunc('month', (now() - drop_months.keep) at time zone 'UTC'),
         date_trunc('month', now() at time zone 'UTC') - interval '1 month');
     _month date;
-    _months date[] := '{}';
+    _months date[];
     _events bigint[] := '{}';
     _bounds record;
     _name text;
@@ -167,39 +188,27 @@ begin
         raise exception 'retention of % would drop the present', drop_months.keep
             using errcode = 'invalid_parameter_value', hint = 'Keep at least 2 months.';
     end if;
-    -- A clock that jumped leaves a gap before today; today's own events may be of that clock.
-    if exists (select from unnest(audit_private.months_attached()) as m where m < _until)
-        and not exists (
-            select from audit.event
-            where occurred_at > now() - interval '40 days'
-                and occurred_at < now() - interval '1 day')
-    then
-        raise exception 'the clock says %, and no event is from the 40 days before',
-                to_char(now() at time zone 'UTC', 'YYYY-MM-DD')
-            using errcode = 'object_not_in_prerequisite_state',
-                hint = 'If the clock is right, run it again when the log is a day older than today.';
+    _months := array(select m from unnest(audit_private.months_attached()) as m where m < _until);
+    if _months = '{}' then
+        return;
     end if;
+    perform audit_private.check_clock();
     -- Counted before the lock, which writers wait for.
-    foreach _month in array audit_private.months_attached() loop
-        continue when _month >= _until;
+    foreach _month in array _months loop
         _bounds := audit_private.month_bounds(_month);
         _events := _events || (
             select count(*) from audit.event
             where occurred_at >= _bounds.starts and occurred_at < _bounds.ends);
-        _months := _months || _month;
     end loop;
-    if _months = '{}' then
-        return;
-    end if;
     perform audit_private.lock_briefly('audit.event', 'access exclusive');
     for _i in 1 .. cardinality(_months) loop
         _bounds := audit_private.month_bounds(_months[_i]);
         _name := 'event_' || to_char(_months[_i], 'YYYY_MM');
         perform audit_private.close_attestation(format('audit.%I', _name)::regclass, 'retention');
         execute format('drop table audit.%I', _name);
-        perform audit_private.record_own('month_dropped', to_char(_months[_i], 'YYYY-MM'), null, null,
-            jsonb_build_object('from', _bounds.starts, 'to', _bounds.ends, 'events', _events[_i],
-                'keep', drop_months.keep));
+        perform audit_private.record_own('month_dropped', to_char(_months[_i], 'YYYY-MM'),
+            null, null, jsonb_build_object('from', _bounds.starts, 'to', _bounds.ends,
+                'events', _events[_i], 'keep', drop_months.keep));
         return next format('dropped %s: %s events', to_char(_months[_i], 'YYYY-MM'), _events[_i]);
     end loop;
 end
@@ -239,9 +248,9 @@ end
 $$;
 -- Definer: partitions belong to audit_owner.
 comment on function audit.maintain is
-    'Keeps the log healthy, for cron: DEFAULT empty, partitions ahead, months beyond the retention '
-    'dropped. Does the first of these that there is to do, and returns what it did: run it until '
-    'it returns nothing, or every hour. Tries for a lock for 50 ms at a time, 50 times';
+    'Keeps the log healthy, for cron: DEFAULT empty, partitions ahead, months beyond '
+    'the retention dropped. Does the first of these that there is to do, and returns what it did: '
+    'run it until it returns nothing, or every hour. Tries for a lock 50 times, for 50 ms each';
 
 create or replace function audit_private.regenerate() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -259,8 +268,8 @@ begin
 end
 $$;
 comment on function audit_private.regenerate is
-    'Writes the functions of every attached table again, from the mapping in force; part of '
-    'install';
+    'Writes the functions of every attached table again, from the mapping in force; '
+    'part of install';
 
 create or replace function audit.version() returns text
 language sql immutable set search_path = pg_catalog, pg_temp

@@ -1,6 +1,7 @@
--- Stale functions: what an older release defined and this one does not, or defines otherwise: a call
--- could be ambiguous. Runs before the routines; drop_stale.sql drops in the end what is renamed here.
--- Renamed and not dropped at once: functions that the routines are about to replace depend on it.
+-- Stale functions: what an older release defined and this one does not, or defines otherwise:
+-- a call could be ambiguous. Runs before the routines; drop_stale.sql drops in the end
+-- what is renamed here. Renamed and not dropped at once: functions that the routines are about
+-- to replace depend on it.
 
 do $$
 declare
@@ -14,7 +15,8 @@ begin
             -- Generated ones belong to their table.
             and not exists (
                 select from audit_private.attachment as a
-                where p.proname ~ ('^(capture|fall_back|read|organization|admin)_' || a.id || '(_[a-z]+)?$')
+                where p.proname ~ format(
+                    '^(capture|fall_back|read|organization|admin)_%s(_[a-z]+)?$', a.id)
             )
             -- As audit_private.standing_functions() names them.
             and not exists (

@@ -1,6 +1,7 @@
--- Standing: what the log is made of, as it stands in the catalogs, with a SHA-256 of each definition:
--- the same on every version of PostgreSQL, and after a restore. The bodies ask the catalogs alone, since
--- auditdb doctor sends them as they are (operate/release.py) to a database that may have been tampered with.
+-- Standing: what the log is made of, as it stands in the catalogs, with a SHA-256
+-- of each definition: the same on every version of PostgreSQL, and after a restore.
+-- The bodies ask the catalogs alone, since auditdb doctor sends them as they are (operate/release.py)
+-- to a database that may have been tampered with.
 
 create or replace function audit_private.standing_functions()
 returns table (kind text, name text, sha256 text, object text, undo text)
@@ -29,12 +30,13 @@ as $$
     select 'relation', c.oid::regclass::text,
         encode(sha256(convert_to(jsonb_build_array(c.relkind, (
                 select jsonb_object_agg(a.attname, jsonb_build_array(
-                    format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attgenerated,
-                    pg_get_expr(d.adbin, d.adrelid)))
+                    format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
+                    a.attgenerated, pg_get_expr(d.adbin, d.adrelid)))
                 from pg_attribute as a
                     left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
                 where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
-            regexp_replace(pg_get_viewdef(c.oid), '[[:<:]](e|log)[.]', '', 'g'))::text, 'UTF8')), 'hex'),
+            regexp_replace(pg_get_viewdef(c.oid), '[[:<:]](e|log)[.]', '', 'g'))::text,
+            'UTF8')), 'hex'),
         c.oid::regclass::text, null
     from pg_class as c
     where c.relnamespace = any ('{audit,audit_private}'::regnamespace[])
@@ -64,9 +66,8 @@ create or replace function audit_private.standing_grants()
 returns table (kind text, name text, sha256 text, object text, undo text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'grant', format('%s%s on %s to %s', x.privilege_type, ' (' || o.part || ')', o.object, g.name),
-        '-', o.object,
-        format('revoke %s%s on %s from %s', x.privilege_type, ' (' || o.part || ')', o.object, g.name)
+    select 'grant', format('%s on %s to %s', g.privilege, o.object, g.name), '-', o.object,
+        format('revoke %s on %s from %s', g.privilege, o.object, g.name)
     from (
         select 'schema ' || oid::regnamespace, null::name, nspowner, nspacl
         from pg_namespace where nspname in ('audit', 'audit_private')
@@ -90,7 +91,9 @@ as $$
     ) as o (object, part, owner, acl)
         cross join lateral aclexplode(o.acl) as x
         cross join lateral (
-            select case x.grantee when 0 then 'public' else x.grantee::regrole::text end) as g (name)
+            select case x.grantee when 0 then 'public' else x.grantee::regrole::text end,
+                concat(x.privilege_type, ' (' || o.part || ')')
+        ) as g (name, privilege)
     where x.grantee <> o.owner and x.grantee <> 'audit_owner'::regrole;
 $$;
 comment on function audit_private.standing_grants is
@@ -108,11 +111,13 @@ as $$
         left join pg_default_acl as d on d.defaclrole = r.oid
         join (values ('r', 'tables'), ('S', 'sequences'), ('f', 'functions'), ('T', 'types'),
             ('n', 'schemas')) as k (kind, plural) on k.kind = coalesce(d.defaclobjtype, 'f')::text
-        cross join lateral (select format('future %s of %s', k.plural, r.oid::regrole)) as o (object)
+        cross join lateral (
+            select format('future %s of %s', k.plural, r.oid::regrole)) as o (object)
         -- Where nothing was said, functions are open to all.
         cross join lateral aclexplode(coalesce(d.defaclacl, acldefault('f', r.oid))) as x
         cross join lateral (
-            select case x.grantee when 0 then 'public' else x.grantee::regrole::text end) as g (name)
+            select case x.grantee when 0 then 'public' else x.grantee::regrole::text end
+        ) as g (name)
     where r.rolname in ('audit_owner', 'audit_mapper') and x.grantee <> r.oid
         and x.grantee <> 'audit_owner'::regrole
         and (d.defaclrole is not null or r.rolname = 'audit_owner');

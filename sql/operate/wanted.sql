@@ -1,5 +1,6 @@
--- Wanted: what the log is to be made of: what the release defines, and the code of attached tables as
--- attaching them again would write it. It cannot be rewritten together with what it is compared with.
+-- Wanted: what the log is to be made of: what the release defines, and the code of attached
+-- tables as attaching them again would write it. It cannot be rewritten together with what it
+-- is compared with.
 
 -- Of a table whose code cannot be written any more, only the names are known.
 create or replace function audit_private.wanted_of(id int)
@@ -9,17 +10,19 @@ as $$
 begin
     return query
     select 'function', format('audit_private.%I(%s) returns %s', g.name, g.arguments, g.returns),
-        audit_private.fingerprint(jsonb_build_array('plpgsql', 'f', left(g.volatility, 1), true, false,
-            'u', false, 100, 0, '-',
+        audit_private.fingerprint(jsonb_build_array(
+            'plpgsql', 'f', left(g.volatility, 1), true, false, 'u', false, 100, 0, '-',
             array(
                 select distinct c collate "C"
                 from unnest(g.settings || '{"search_path=pg_catalog, pg_temp"}' || case
                     when audit_private.is_of_mapper(g.name)
-                    then '{standard_conforming_strings=on,bytea_output=hex}' else '{}' end::text[]) as c
+                    then '{standard_conforming_strings=on,bytea_output=hex}'
+                    else '{}' end::text[]) as c
                 order by 1),
             g.body, null)::text),
-        format('audit_private.%I(%s)', g.name,
-            (select string_agg(split_part(a, ' ', 2), ',') from string_to_table(g.arguments, ', ') as a))
+        format('audit_private.%I(%s)', g.name, (
+            select string_agg(split_part(a, ' ', 2), ',')
+            from string_to_table(g.arguments, ', ') as a))
     from audit_private.generated(wanted_of.id) as g;
 exception when others then
     return query

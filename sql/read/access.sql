@@ -33,7 +33,8 @@ return convert_from(decode(
 comment on function audit_private.from_base64url is
     'Text from unpadded base64url';
 
-create or replace function audit_private.is_admin(organization_id text, user_id text) returns boolean
+create or replace function audit_private.is_admin(organization_id text, user_id text)
+returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -187,9 +188,9 @@ begin
 end
 $$;
 comment on function audit_private.start_organization is
-    'Says that an organisation came to be, by an INSERT or by taking another identifier: called by '
-    'capture before it writes the event. From then on nobody views what bears its identifier from '
-    'before. Not called where a row that was marked as deleted is restored';
+    'Says that an organisation came to be, by an INSERT or by taking another identifier: '
+    'called by capture before it writes the event. From then on nobody views what bears its '
+    'identifier from before. Not called where a row that was marked as deleted is restored';
 
 create or replace function audit.create_key(retire_others_after interval default null) returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -212,9 +213,11 @@ begin
                 hint = 'Those made meanwhile would not be seen. Use read committed.';
     end if;
     if create_key.retire_others_after is not null then
-        perform audit_private.record_own('key_retired', id, null, null) from audit_private.signing_key
+        perform audit_private.record_own('key_retired', id, null, null)
+        from audit_private.signing_key
         where retires_at is null or retires_at > clock_timestamp() + create_key.retire_others_after;
-        update audit_private.signing_key set retires_at = clock_timestamp() + create_key.retire_others_after
+        update audit_private.signing_key
+        set retires_at = clock_timestamp() + create_key.retire_others_after
         where retires_at is null or retires_at > clock_timestamp() + create_key.retire_others_after;
     end if;
     insert into audit_private.signing_key (id, secret) values (_id, _secret);
@@ -224,14 +227,15 @@ end
 $$;
 -- Definer: operators hold no privilege on the keys themselves.
 comment on function audit.create_key is
-    'Makes a signing key and returns it, once, as key_id.secret; may retire all others after a '
-    'while';
+    'Makes a signing key and returns it, once, as key_id.secret; may retire all others '
+    'after a while';
 
 create or replace function audit.list_keys()
 returns table (id text, created_at timestamptz, created_by text, retires_at timestamptz)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-    select id, created_at, created_by, retires_at from audit_private.signing_key order by created_at, id;
+    select id, created_at, created_by, retires_at
+    from audit_private.signing_key order by created_at, id;
 $$;
 -- Definer: shows all of the table but the secrets.
 comment on function audit.list_keys is
@@ -277,8 +281,8 @@ begin
                 'with check (true)'),
             ('audit_private.organization_start', 'the_owner_looks_up', 'select', 'audit_owner',
                 'using (true)'),
-            ('audit_private.organization_start', 'auditors_read_everything', 'select', 'audit_auditor',
-                'using (true)'),
+            ('audit_private.organization_start', 'auditors_read_everything', 'select',
+                'audit_auditor', 'using (true)'),
             ('audit_private.signing_key', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
             ('audit_private.attachment', 'the_owner_maps', 'all', 'audit_owner', 'using (true)'),
             ('audit_private.release', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
@@ -296,11 +300,11 @@ begin
         if _policy.relation = 'audit.event'::regclass then
             perform audit_private.lock_briefly('audit.event', 'access exclusive');
         end if;
-        perform audit_private.set_policy(_policy.relation, _policy.name, _policy.command, _policy.to_role,
-            _policy.qualification);
+        perform audit_private.set_policy(_policy.relation, _policy.name, _policy.command,
+            _policy.to_role, _policy.qualification);
     end loop;
 end
 $$;
 comment on function audit_private.furnish_policies is
-    'Makes the policies of the log where they are absent, each for one role to do one thing; part '
-    'of install';
+    'Makes the policies of the log where they are absent, each for one role to do one thing; '
+    'part of install';

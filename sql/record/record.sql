@@ -20,88 +20,65 @@ create or replace function audit.record_event(
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set row_security = on
 as $$
-#variable_conflict use_column
 declare
     _context jsonb := audit.current_context();
+    _acting record := audit_private.acting(_context);
     _id bigint;
 begin
-    if record_event.action is null
-        or record_event.action !~ '^[a-z][a-z0-9_]*[.][a-z][a-z0-9_]*$'
-        or length(record_event.action) > 200
-    then
+    if not audit_private.is_action(record_event.action) then
         raise exception 'action is "%"', record_event.action
             using errcode = 'invalid_parameter_value',
-                hint = 'An action is category.verb in lower case, such as auth.login.';
-    end if;
-    if split_part(record_event.action, '.', 1) = 'audit' then
-        raise exception 'action "%" is kept for the log itself', record_event.action
-            using errcode = 'invalid_parameter_value', hint = 'Choose another category.';
+                hint = 'An action is category.verb in lower case, such as auth.login. '
+                    'Category audit is kept for the log itself.';
     end if;
     if coalesce(record_event.result, '') not in ('success', 'failure', 'denied') then
         raise exception 'result is "%"', record_event.result
             using errcode = 'invalid_parameter_value',
-                hint = 'A result is success, failure or denied.';
+                hint = 'It is success, failure or denied.';
     end if;
-    if jsonb_typeof(record_event.details) <> 'object' then
-        raise exception 'details is %, not an object', jsonb_typeof(record_event.details)
-            using errcode = 'invalid_parameter_value',
-                hint = 'Give a jsonb object, as in ''{"ip": "203.0.113.9"}''.';
-    end if;
-    if record_event.actor_type not in ('user', 'api_key', 'system', 'database') then
-        raise exception 'actor_type is "%"', record_event.actor_type
-            using errcode = 'invalid_parameter_value',
-                hint = 'It is one of user, api_key, system, database.';
-    end if;
-    if greatest(length(record_event.organization_id), length(record_event.target_type),
-        length(record_event.target_id), length(record_event.subject_id),
-        length(record_event.actor_id), length(record_event.impersonator_id), length(record_event.source)) > 200
-    then
-        raise exception 'an identifier of % is longer than 200 characters', record_event.action
-            using errcode = 'string_data_right_truncation',
-                hint = 'Put long values into details.';
-    end if;
+    perform audit_private.check_claim(record_event.actor_type, record_event.details,
+        record_event.actor_id, record_event.impersonator_id, record_event.organization_id,
+        record_event.source, record_event.target_type, record_event.target_id,
+        record_event.subject_id);
     insert into audit.event (
         action, result, actor_id, actor_type, impersonator_id, organization_id,
         target_type, target_id, subject_id, source, old_values, new_values, details
     ) values (
-        record_event.action,
-        record_event.result,
-        coalesce(record_event.actor_id, left(_context ->> 'actor_id', 200),
-            case when _context is null and record_event.actor_type is null then session_user end),
+        record_event.action, record_event.result,
+        coalesce(record_event.actor_id, case
+            when _context is not null or record_event.actor_type is null then _acting.actor_id end),
         coalesce(record_event.actor_type,
-            case when record_event.actor_id is not null then 'user' end,
-            left(_context ->> 'actor_type', 200), 'database'),
-        coalesce(record_event.impersonator_id, left(_context ->> 'impersonator_id', 200)),
-        coalesce(record_event.organization_id, left(_context ->> 'organization_id', 200)),
-        record_event.target_type,
-        record_event.target_id,
-        record_event.subject_id,
-        coalesce(record_event.source, left(_context ->> 'source', 200), 'sql'),
+            case when record_event.actor_id is not null then 'user' end, _acting.actor_type),
+        coalesce(record_event.impersonator_id, _acting.impersonator_id),
+        coalesce(record_event.organization_id, _acting.organization_id),
+        record_event.target_type, record_event.target_id, record_event.subject_id,
+        coalesce(record_event.source, _acting.source),
         audit_private.redact_json(record_event.old_values),
         audit_private.redact_json(record_event.new_values),
-        nullif(audit_private.redact_details(coalesce(audit_private.context_details(_context), '{}')
-            || coalesce(record_event.details, '{}')), '{}')
+        nullif(audit_private.redact_details(
+            coalesce(_acting.details, '{}') || coalesce(record_event.details, '{}')), '{}')
     ) returning id into _id;
     return _id;
 end
 $$;
 -- Definer: writers hold no privilege on the table itself.
 comment on function audit.record_event is
-    'Records an event that no table shows and returns its id. What is not given comes from the '
-    'context. Secrets in old_values, new_values and details are redacted';
+    'Records an event that no table shows and returns its id. What is not given comes '
+    'from the context. Secrets in old_values, new_values and details are redacted';
 
 create or replace function audit_private.record_own(
     verb text, target_id text, old_values jsonb, new_values jsonb, details jsonb default null
 ) returns void
 language sql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
-    insert into audit.event (action, result, actor_id, actor_type, source, target_type, target_id,
-        old_values, new_values, details)
-    values ('audit.' || record_own.verb, 'success',
-        coalesce(left(audit.current_context() ->> 'actor_id', 200), session_user),
-        coalesce(left(audit.current_context() ->> 'actor_type', 200), 'database'),
-        'system', 'audit', left(record_own.target_id, 200),
-        record_own.old_values, record_own.new_values, record_own.details);
+    insert into audit.event (
+        action, result, actor_id, actor_type, impersonator_id, source, target_type, target_id,
+        old_values, new_values, details
+    )
+    select 'audit.' || record_own.verb, 'success', coalesce(a.actor_id, session_user),
+        a.actor_type, a.impersonator_id, 'system', 'audit', left(record_own.target_id, 200),
+        record_own.old_values, record_own.new_values, record_own.details
+    from audit_private.acting(audit.current_context()) as a;
 $$;
 comment on function audit_private.record_own is
     'Records what happened to the log itself: attached, detached, key created, month dropped';
@@ -133,8 +110,8 @@ end
 $$;
 -- Definer: operators hold no privilege on the table itself.
 comment on function audit.define_action is
-    'Adds an action of the application to the catalogue, or describes it anew; never one of '
-    'auditdb''s own. It is an event';
+    'Adds an action of the application to the catalogue, or describes it anew; '
+    'never one of auditdb''s own. It is an event';
 
 insert into audit.action (name, description, is_built_in)
 select name, description, true

@@ -85,7 +85,8 @@ return (
         when audit_private.says_headers(n.name) then true
         when is_secret_column.connector and audit_private.says_settings(n.name) then true
         when not is_secret_column.store then false
-        else not audit_private.says_harmless(n.name) or audit_private.holds_hash(a.attrelid, a.attnum) end
+        else not audit_private.says_harmless(n.name)
+            or audit_private.holds_hash(a.attrelid, a.attnum) end
     from pg_attribute as a
         join pg_type as t on t.oid = audit_private.base_type(a.atttypid)
         cross join audit_private.normal_name(a.attname) as n (name)
@@ -116,7 +117,10 @@ return (
             cross join lateral (select c.oid::regclass) as w (relation)
             cross join lateral (
                 select case when c.oid = secret_columns.target then secret_columns.kind
-                    else (select a.kind from audit_private.attachment as a where a.target = w.relation) end
+                    else (
+                        select a.kind from audit_private.attachment as a
+                        where a.target = w.relation
+                    ) end
             ) as k (kind)
         where c.oid in (select relid from way)
     )
@@ -134,5 +138,5 @@ return (
     ) as found
 );
 comment on function audit_private.secret_columns is
-    'Columns of a table that are redacted by default: secrets by their names, and in a table of '
-    'credentials whatever is not known to be harmless';
+    'Columns of a table that are redacted by default: secrets by their names, and in a table '
+    'of credentials whatever is not known to be harmless';

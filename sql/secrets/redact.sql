@@ -1,6 +1,6 @@
--- Redaction: how secrets are taken out of texts, documents and bytes.
--- audit_private.redact_text, redact_bytes and redact_json raise for nothing that they are given. Where a value cannot be taken apart and may hold
--- a secret, all of it is redacted: the detail is lost, never the event.
+-- Redaction: how secrets are taken out of texts, documents and bytes. audit_private.redact_text,
+-- redact_bytes and redact_json raise for nothing that they are given. Where a value cannot be
+-- taken apart and may hold a secret, all of it is redacted: the detail is lost, never the event.
 -- Queries over a document keep their generic plan: to plan one anew costs more than to run it.
 
 -- What keys that are known by their shape have in them, and tokens behind "Bearer".
@@ -12,18 +12,18 @@ comment on function audit_private.may_hold_key is
     'Whether a text may hold a key that is known by its shape, without a name';
 
 -- The first look at a text, short so that it is inlined: a connection keeps it for each column.
--- It asks for what sets off a secret from the text around it: a colon, an equals sign, a tag, an
--- option of a command, bytes in hex, a list of pairs; in a text that has room for one, for a key
--- too. A long text may be compressed, which each question would undo anew: audit_private.redact_text() does
--- it once.
+-- It asks for what sets off a secret from the text around it: a colon, an equals sign, a tag,
+-- an option of a command, bytes in hex, a list of pairs; in a text that has room for one,
+-- for a key too. A long text may be compressed, which each question would undo anew:
+-- audit_private.redact_text() does it once.
 create or replace function audit_private.may_hold_secret(value text) returns boolean
 language sql immutable parallel safe
 return octet_length(value) > 7 and (octet_length(value) > 2000
     or value collate "C" like any ('{%:%,%=%,%<%,%--%,"\\\\x%",[%[%}')
     or octet_length(value) > 17 and audit_private.may_hold_key(value));
 comment on function audit_private.may_hold_secret is
-    'Whether audit_private.redact_text has anything to look for: false for most short texts, at hardly any '
-    'cost';
+    'Whether audit_private.redact_text has anything to look for: false for most short texts, '
+    'at hardly any cost';
 
 -- The second look: whatever is redacted has one of these words, whatever the case. Words alone: of
 -- a pattern with more in it, the states cost more than the text.
@@ -61,7 +61,8 @@ language sql immutable parallel safe
 return '(?:(\\*["'']\s*(?:=>|[:=])\s*)(' || audit_private.quoted_value() || '|[^\s,}\]"''\[{(]+)'
     || '|([ \t]*:[ \t]*)(' || audit_private.quoted_value()
     || '|(?:[|>][-+0-9]*)?[ \t]*(?:\r?\n[ \t]+[^\n]*)+|[^\s"''\[{(][^\r\n]*|\[redacted\])'
-    || '|(\s*(?:=>|:=|={1,3})\s*)(' || audit_private.quoted_value() || '|[^\s"''\[{(]\S*|\[redacted\])'
+    || '|(\s*(?:=>|:=|={1,3})\s*)(' || audit_private.quoted_value()
+    || '|[^\s"''\[{(]\S*|\[redacted\])'
     || case when tags
         then '|((?:\s[^<>]*)?>)((?:<!\[CDATA\[(?:[^\]]|\](?!\]>))*\]\]>|[^<])+|\s*<(?![/!]).*)'
         else '' end || ')';
@@ -89,8 +90,9 @@ begin
 end
 $$;
 comment on function audit_private.find_names is
-    'Names of secrets that a pattern finds in a text, as a pattern: they consist of letters, '
-    'digits, "_" and "-"; raises if there are more than 100, so that audit_private.redact_text redacts all';
+    'Names of secrets that a pattern finds in a text, as a pattern: '
+    'they consist of letters, digits, "_" and "-"; raises if there are more than 100, '
+    'so that audit_private.redact_text redacts all';
 
 create or replace function audit_private.percent_decode(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
@@ -139,8 +141,8 @@ declare
 begin
     return parts[1] || parts[2] || '=' || case
         when parts[3] = '' then ''
-        when audit_private.is_secret(_name) or audit_private.says_parameter(audit_private.normal_name(_name))
-            then '[redacted]'
+        when audit_private.is_secret(_name)
+            or audit_private.says_parameter(audit_private.normal_name(_name)) then '[redacted]'
         when _plain <> parts[3] and audit_private.redact_steps(_plain) <> _plain then '[redacted]'
         else parts[3] end;
 end
@@ -201,7 +203,8 @@ as $$
 declare
     _names constant text := audit_private.assignment_names(redact_assignments.value);
     _tags constant boolean := redact_assignments.value like '%<%>%';
-    _pattern constant text := '\m((?:' || _names || '))(?![\w-])' || audit_private.assigned_value(_tags);
+    _pattern constant text :=
+        '\m((?:' || _names || '))(?![\w-])' || audit_private.assigned_value(_tags);
     -- The name of a closing tag begins no value. So marked it is no word by itself: to look behind
     -- each name would take as long as all of the text before it.
     _mark constant text := E'<\x02z';
@@ -269,7 +272,8 @@ language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
 as $$
 declare
-    _names constant text := audit_private.find_names(redact_options.value, audit_private.before_option() || '(\w[\w-]*)\s');
+    _names constant text := audit_private.find_names(
+        redact_options.value, audit_private.before_option() || '(\w[\w-]*)\s');
 begin
     return case when _names is null then redact_options.value else regexp_replace(
         redact_options.value collate "C", '(' || audit_private.before_option() || '(?:' || _names
@@ -287,7 +291,8 @@ language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
 as $$
 declare
     _head constant text := '(?:^|[\r\n])[ \t]*(?:export[ \t]+|set[ \t]+|-[ \t]+)?';
-    _names constant text := audit_private.find_names(redact_lines.value, _head || '([\w-]+)[ \t]*=');
+    _names constant text := audit_private.find_names(
+        redact_lines.value, _head || '([\w-]+)[ \t]*=');
 begin
     return case when _names is null then redact_lines.value else regexp_replace(
         redact_lines.value collate "C", '(' || _head || '(?:' || _names || ')[ \t]*=[ \t]*)'
@@ -350,11 +355,13 @@ begin
         or value ~ audit_private.key_shapes() or value like '%eyJ%.%'
         or value ~* '\m(?:basic|bearer)\s+\S{6,}'
         or audit_private.find_names(value, '\[([\w-]+)\]=') is not null
-        or audit_private.find_names(value, audit_private.before_option() || '(\w[\w-]*)\s') is not null
+        or audit_private.find_names(value, audit_private.before_option() || '(\w[\w-]*)\s')
+            is not null
         or exists (
             select from regexp_matches(value, '[?&#;]([^\s?&#;=/"''<>\\]{1,200})=', 'g') as m
-            where audit_private.is_secret(audit_private.percent_decode(m[1]))
-                or audit_private.says_parameter(audit_private.normal_name(audit_private.percent_decode(m[1]))));
+                cross join audit_private.percent_decode(m[1]) as name
+            where audit_private.is_secret(name)
+                or audit_private.says_parameter(audit_private.normal_name(name)));
 end
 $$;
 comment on function audit_private.has_secret is
@@ -446,13 +453,11 @@ begin
         return value;
     end if;
     begin
-        if value collate "C" ~ '^\s*[\[{"]' then
-            _text := audit_private.redact_document(value);
-            if _text is not null then
-                return _text;
-            end if;
-        end if;
-        if octet_length(value) > 100000 then
+        _text := case when value collate "C" ~ '^\s*[\[{"]'
+            then audit_private.redact_document(value) end;
+        if _text is not null then
+            return _text;
+        elsif octet_length(value) > 100000 then
             return case when audit_private.has_secret(value) then '[redacted]' else value end;
         end if;
         _text := value;
@@ -476,7 +481,8 @@ comment on function audit_private.redact_text is
 -- Inlined where it is used: most short texts cost a look.
 create or replace function audit_private.safe_text(value text) returns text
 language sql immutable parallel safe
-return case when audit_private.may_hold_secret(value) then audit_private.redact_text(value) else value end;
+return case when audit_private.may_hold_secret(value) then audit_private.redact_text(value)
+    else value end;
 comment on function audit_private.safe_text is
     'A text without the secrets in it';
 
@@ -520,7 +526,8 @@ begin
             -- Or the planner would judge each before it looks for those that are the same.
             offset 0
         ) as named (name)
-        where audit_private.is_secret(name) or audit_private.says_headers(audit_private.normal_name(name))
+        where audit_private.is_secret(name)
+            or audit_private.says_headers(audit_private.normal_name(name))
     );
 end
 $$;
@@ -563,7 +570,8 @@ begin
                 when needles is null or e::text collate "C" like any (needles)
                     then audit_private.redact_node(e, secrets, needles, depth + 1, false) else e end
             when n > 1 and audit_private.is_option(value -> (n - 2)::int) then '"[redacted]"'
-            when audit_private.may_hold_secret(e #>> '{}') then to_jsonb(audit_private.redact_text(e #>> '{}'))
+            when audit_private.may_hold_secret(e #>> '{}')
+                then to_jsonb(audit_private.redact_text(e #>> '{}'))
             else e end order by n), '[]')
         from jsonb_array_elements(value) with ordinality as a (e, n)
     );
@@ -599,7 +607,8 @@ begin
             when jsonb_typeof(held) in ('object', 'array') then case
                 when needles is null or name = any (secrets)
                         or held::text collate "C" like any (needles)
-                    then audit_private.redact_node(held, secrets, needles, depth + 1, name = any (secrets))
+                    then audit_private.redact_node(
+                        held, secrets, needles, depth + 1, name = any (secrets))
                 else held end
             when jsonb_typeof(held) = 'string' and audit_private.may_hold_secret(held #>> '{}')
                 then to_jsonb(audit_private.redact_text(held #>> '{}'))
@@ -628,7 +637,8 @@ begin
         when jsonb_typeof(value) not in ('object', 'array') then value
         when depth > 40 then case when value::text collate "C" ~* audit_private.secret_signs()
             then '"[redacted]"' else value end
-        when jsonb_typeof(value) = 'array' then audit_private.redact_array(value, secrets, needles, depth)
+        when jsonb_typeof(value) = 'array'
+            then audit_private.redact_array(value, secrets, needles, depth)
         else audit_private.redact_object(value, secrets, needles, depth, header) end;
 end
 $$;
