@@ -258,9 +258,7 @@ begin
             using errcode = 'undefined_object', hint = 'auditdb status lists what is.';
     end if;
     for _function in
-        select oid::regprocedure from pg_proc
-        where pronamespace = any ('{audit,audit_private}'::regnamespace[])
-            and proname ~ format('^(capture|fall_back|read|organization|admin)_%s(_[a-z]+)?$', _a.id)
+        select * from audit_private.functions_of(_a.id)
     loop
         execute format('drop function %s', _function);
     end loop;
