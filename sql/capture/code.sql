@@ -85,7 +85,7 @@ return case
 comment on function audit_private.told_code is
     'Generated expression for an identifier where the event is written';
 
-create or replace function audit_private.shape_code(target regclass, side text) returns text
+create or replace function audit_private.shape_code(mapping jsonb, side text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select format($sql$
@@ -93,22 +93,23 @@ return (
         if current_setting('row_security') = 'off' or %s *<> row(%s) then
             raise datatype_mismatch;
         end if;$sql$, side,
-        string_agg(E'\n            ' || coalesce(audit_private.typed(type, value), value), ','
-            order by attnum) || E'\n        ')
-    from audit_private.own_columns(target) cross join format('%s.%I', side, name) as value
+        string_agg(E'\n            ' || format(coalesce(typed, plain), side), ',' order by attnum)
+            || E'\n        ')
+    from jsonb_to_recordset(mapping -> 'own') as c (attnum int, typed text, plain text)
 );
 comment on function audit_private.shape_code is
     'Generated code that raises if the table has changed since it was attached';
 
 -- Equality where it means the same bytes, else the bytes: 1.0 and 1.00 are a change.
 -- A collation to which 'a' and 'A' are equal may come later than this code.
-create or replace function audit_private.differs_code(type pg_type, name text) returns text
+create or replace function audit_private.differs_code(type pg_type, name text, is_typed boolean)
+returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
     return case
-    when audit_private.typed(type, '') is null then
+    when not is_typed then
         format('row(old.%1$I)::record *<> row(new.%1$I)::record', name)
     when (type).oid in ('text'::regtype, 'varchar'::regtype) then
         format('old.%1$I collate "C" is distinct from new.%1$I', name)
@@ -123,15 +124,15 @@ comment on function audit_private.differs_code is
     'Generated condition: a column has another value than before';
 
 -- What reads the same columns of the same statement says the same.
-create or replace function audit_private.inputs_code(target regclass, mapping jsonb) returns text
+create or replace function audit_private.inputs_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case
     when mapping -> 'checked' ? 'inputs' then coalesce((
-        select string_agg(audit_private.differs_code(type, name), ' or ' order by attnum)
-        from audit_private.own_columns(target)
+        select string_agg(differs, ' or ' order by attnum)
+        from jsonb_to_recordset(mapping -> 'own') as c (name text, attnum int, differs text)
         where mapping #> '{checked,inputs}' ? name or mapping -> 'raw' ? ('column ' || name)
             or name in (
-                select audit_private.column_of(target, mapping ->> part)
+                select audit_private.own_column(mapping, mapping ->> part)
                 from jsonb_array_elements_text(mapping -> 'raw') as part)
     ), 'false')
     else 'old *<> new' end;
@@ -139,9 +140,7 @@ comment on function audit_private.inputs_code is
     'Generated condition: an update changed what audit_mapper reads';
 
 -- Columns alone are read only where one of them changed: nothing else is told of an update.
-create or replace function audit_private.read_call_code(
-    id int, target regclass, mapping jsonb, op text
-) returns text
+create or replace function audit_private.read_call_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case when mapping -> 'raw' = '[]' then '' else (
     select format($sql$
@@ -177,36 +176,37 @@ return case when mapping -> 'raw' = '[]' then '' else (
             select from jsonb_array_elements_text(mapping -> 'raw') as part
             where part not like 'column %') as on_change
     ) as t
-        cross join audit_private.inputs_code(target, mapping) as inputs
+        cross join audit_private.inputs_code(mapping) as inputs
 ) end;
 comment on function audit_private.read_call_code is
     'Generated code that has audit_mapper read what audit_owner may not';
 
-create or replace function audit_private.value_code(
-    mapping jsonb, type pg_type, name text, side text
-) returns text
+create or replace function audit_private.value_code(mapping jsonb, own jsonb, side text)
+returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_column
+declare
+    _name text := own ->> 'name';
+    _type oid := (own ->> 'type')::oid;
+    _code text := format(own ->> 'json', side);
 begin
-    return case
-    when mapping -> 'redact' ? name then
-        format('case when %s.%I is not null then ''[redacted]'' end', side, name)
-    when mapping -> 'raw' ? ('column ' || name) then format(case
-            when audit_private.is_plain_text((type).oid) then
-                'audit_private.safe_text(%s)'
-            when audit_private.is_harmless_type((type).oid) then '%s::jsonb'
-            else 'audit_private.redact_json(%s::jsonb)' end,
-        audit_private.part_code(mapping, 'column ' || name, side))
-    -- A key may be made of a secret.
-    when mapping -> 'key' ? name and (type).oid = any ('{text,varchar}'::regtype[])
+    if mapping -> 'redact' ? _name then
+        return format('case when %s.%I is not null then ''[redacted]'' end', side, _name);
+    elsif mapping -> 'raw' ? ('column ' || _name) then
+        return format(case
+                when audit_private.is_plain_text(_type) then 'audit_private.safe_text(%s)'
+                when audit_private.is_harmless_type(_type) then '%s::jsonb'
+                else 'audit_private.redact_json(%s::jsonb)' end,
+            audit_private.part_code(mapping, 'column ' || _name, side));
+    elsif mapping -> 'key' ? _name and _type = any ('{text,varchar}'::regtype[])
         and mapping -> 'secrets' <> '[]'
-    then format('case when audit_private.holds(%s.%I, %s) then ''[redacted]'' else %s end',
-        side, name,
-        audit_private.secrets_code(mapping, case side when 'old' then 'DELETE' else 'INSERT' end),
-        audit_private.typed_json(type, format('%s.%I', side, name)))
-    else audit_private.typed_json(type, format('%s.%I', side, name))
-end;
+    then
+        -- A key may be made of a secret.
+        return format('case when audit_private.holds(%s.%I, %s) then ''[redacted]'' else %s end',
+            side, _name, audit_private.secrets_code(mapping,
+                case side when 'old' then 'DELETE' else 'INSERT' end), _code);
+    end if;
+    return _code;
 end
 $$;
 comment on function audit_private.value_code is
@@ -214,16 +214,16 @@ comment on function audit_private.value_code is
 
 -- Where nothing is withheld, to_jsonb says the same of the row in two thirds of the time. What the
 -- row is made of has been looked at by then.
-create or replace function audit_private.image_code(target regclass, mapping jsonb, side text)
-returns text
+create or replace function audit_private.image_code(mapping jsonb, side text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     with part as (
         select name, attnum, value, value in (plain, safe) as is_told,
             case when value = safe then format('audit_private.may_hold_secret(%s)', plain) end
                 as doubt
-        from audit_private.own_columns(target)
-            cross join audit_private.value_code(mapping, type, name, side) as value
+        from jsonb_to_recordset(mapping -> 'own')
+                as c (name text, attnum int, is_virtual boolean, old text, new text)
+            cross join cast(case side when 'old' then old else new end as text) as value
             cross join format('%s.%I', side, name) as plain
             cross join format('audit_private.safe_text(%s)', plain) as safe
         where not is_virtual
@@ -249,45 +249,42 @@ comment on function audit_private.image_code is
     'Generated expression for all of a row, secrets redacted';
 
 -- Statements, and not one long expression: a connection plans those alone whose column changed.
-create or replace function audit_private.change_code(target regclass, mapping jsonb) returns text
+create or replace function audit_private.change_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select coalesce(string_agg(format($sql$
         if %1$s then
             _old := coalesce(_old, '{}') || jsonb_build_object(%2$L, %3$s);
             _new := coalesce(_new, '{}') || jsonb_build_object(%2$L, %4$s);
-        end if;$sql$, audit_private.differs_code(type, name), name,
-            audit_private.value_code(mapping, type, name, 'old'),
-            audit_private.value_code(mapping, type, name, 'new')), '' order by attnum), '')
-    from audit_private.own_columns(target)
+        end if;$sql$, differs, name, old, new), '' order by attnum), '')
+    from jsonb_to_recordset(mapping -> 'own')
+        as c (name text, attnum int, differs text, old text, new text)
     where not coalesce(mapping -> 'ignore' ? name, false)
 );
 comment on function audit_private.change_code is
     'Generated code that puts the columns which changed into _old and _new';
 
-create or replace function audit_private.unchanged_code(target regclass, mapping jsonb) returns text
+create or replace function audit_private.unchanged_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return format($sql$
         if not (%s) then
             return null;
         end if;$sql$, coalesce((
-    select string_agg(audit_private.differs_code(type, name), E'\n            or ' order by attnum)
-    from audit_private.own_columns(target)
+    select string_agg(differs, E'\n            or ' order by attnum)
+    from jsonb_to_recordset(mapping -> 'own') as c (name text, attnum int, differs text)
     where not coalesce(mapping -> 'ignore' ? name, false)
 ), 'false'));
 comment on function audit_private.unchanged_code is
     'Generated code that leaves an update alone which changed nothing that is told';
 
-create or replace function audit_private.values_code(target regclass, mapping jsonb, op text)
-returns text
+create or replace function audit_private.values_code(mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return E'\n        -- What it was, and what it is.' || case
-    when op = 'UPDATE' and not mapping ? 'whole' then audit_private.change_code(target, mapping)
-    else concat(
-        case when op <> 'INSERT' then
-            format(E'\n        _old := %s;', audit_private.image_code(target, mapping, 'old')) end,
-        case when op <> 'DELETE' then
-            format(E'\n        _new := %s;', audit_private.image_code(target, mapping, 'new')) end)
+return E'\n        -- What it was, and what it is.' || case op
+    when 'INSERT' then format(E'\n        _new := %s;', audit_private.image_code(mapping, 'new'))
+    when 'DELETE' then format(E'\n        _old := %s;', audit_private.image_code(mapping, 'old'))
+    else case when mapping ? 'whole' then format(E'\n        _old := %s;\n        _new := %s;',
+            audit_private.image_code(mapping, 'old'), audit_private.image_code(mapping, 'new'))
+        else audit_private.change_code(mapping) end
     end;
 comment on function audit_private.values_code is
     'Generated code that puts the values before and after into _old and _new';
@@ -420,23 +417,22 @@ return case when audit_private.is_plain_name(mapping, 'organization')
 comment on function audit_private.whose_name is
     'Generated expression for the organisation where the event is written';
 
-create or replace function audit_private.moved_code(target regclass, mapping jsonb) returns text
+create or replace function audit_private.moved_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return coalesce((
-    select audit_private.differs_code(type, name) from audit_private.own_columns(target)
-    where name = (select audit_private.column_of(target, mapping ->> 'organization'))
-        and audit_private.typed(type, '') is not null
+    select differs
+    from jsonb_to_recordset(mapping -> 'own') as c (name text, typed text, differs text)
+    where name = audit_private.own_column(mapping, mapping ->> 'organization') and typed is not null
 ), format('%s is distinct from %s', audit_private.part_code(mapping, 'organization', 'old'),
     audit_private.part_code(mapping, 'organization', 'new')));
 comment on function audit_private.moved_code is
     'Generated condition: an update moved the row to another organisation';
 
-create or replace function audit_private.whose_code(id int, target regclass, mapping jsonb, op text)
-returns text
+create or replace function audit_private.whose_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case when not audit_private.is_plain_name(mapping, 'organization') then concat(
     case when op = 'UPDATE' then format(E'\n        _former := case when %s then %s end;',
-        audit_private.moved_code(target, mapping),
+        audit_private.moved_code(mapping),
         audit_private.name_code(mapping, 'organization', 'old', op)) end,
     format(E'\n        _organization := %s;',
         audit_private.organization_code(id, mapping, op))) end;
@@ -484,9 +480,7 @@ comment on function audit_private.several_facts_code is
     'Generated condition: facts changed, and there is more than one event to tell of; or null';
 
 -- A row that moves is told to both organisations; of several facts, each is an event.
-create or replace function audit_private.several_code(
-    id int, target regclass, mapping jsonb, op text
-) returns text
+create or replace function audit_private.several_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select format($sql$
@@ -496,7 +490,7 @@ return (
         return null;
     end if;$sql$, concat_ws(E'\n        or ', case
                 when former = '_former' then '_former <> _organization'
-                when former is not null then audit_private.moved_code(target, mapping) end,
+                when former is not null then audit_private.moved_code(mapping) end,
             audit_private.several_facts_code(mapping)),
         mapping -> 'facts', action,
         case action when '_action' then format('_action = %L', mapping -> 'verbs' ->> 'changed')
@@ -531,13 +525,11 @@ comment on function audit_private.fact_code is
 
 -- The INSERT stands outside of the guarded block: inside, each row would take a subtransaction id,
 -- and more than 64 of them in a transaction slow down all others.
-create or replace function audit_private.insert_code(
-    id int, target regclass, mapping jsonb, op text
-) returns text
+create or replace function audit_private.insert_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return concat(
     audit_private.start_code(id, mapping, op),
-    audit_private.several_code(id, target, mapping, op),
+    audit_private.several_code(id, mapping, op),
     audit_private.fact_code(mapping, op),
     format($sql$
     return audit_private.append(%s, %s, %L, %s, %s,
@@ -552,7 +544,7 @@ comment on function audit_private.insert_code is
 
 -- The last rung: what can be told without any code but PostgreSQL's own. For all operations, so
 -- that a row that is not there is null.
-create or replace function audit_private.last_code(target regclass, mapping jsonb) returns text
+create or replace function audit_private.last_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return coalesce((
     select string_agg(format($sql$
@@ -569,14 +561,13 @@ return coalesce((
         else format('left(audit_private.safe_name(%s, %s), 200)', code,
             audit_private.secrets_code(mapping, 'UPDATE')) end), '' order by part)
     from unnest('{organization,subject,target_id}'::text[]) as part
-        cross join audit_private.text_code(target, mapping ->> part, '_row') as code
+        cross join audit_private.text_code(mapping, mapping ->> part, '_row') as code
     where code is not null
 ), '');
 comment on function audit_private.last_code is
     'Generated code for a row of which nothing could be read but plain columns';
 
-create or replace function audit_private.fallback_code(id int, target regclass, mapping jsonb)
-returns text
+create or replace function audit_private.fallback_code(id int, mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return format($sql$
 declare
@@ -596,7 +587,7 @@ begin
     return jsonb_build_object('action', %L, 'op', op, 'said', _said,
         'mapping', %L::jsonb, 'degraded', jsonb_build_object(
             'sqlstate', reason, 'lost', array_remove(array['row'%s], null), 'op', op));
-end$sql$, id, audit_private.said_mapping(mapping), audit_private.last_code(target, mapping),
+end$sql$, id, audit_private.said_mapping(mapping), audit_private.last_code(mapping),
     mapping -> 'verbs' ->> 'changed', jsonb_build_object(
         'id', mapping -> 'id', 'verbs', mapping -> 'verbs', 'redact', mapping -> 'redact',
         'target_type', mapping -> 'target_type'),

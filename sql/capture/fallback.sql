@@ -307,7 +307,7 @@ comment on function audit_private.shown_role is
 create or replace function audit_private.said_mapping(mapping jsonb) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return said_mapping.mapping
-    - '{admin,checked,code,given,is_foreign,long,raw,secrets,settings}'::text[]
+    - '{admin,checked,code,given,is_foreign,key_code,long,named,own,raw,secrets,settings}'::text[]
     || jsonb_build_object('is_fresh', said_mapping.mapping -> 'raw' ? 'organization');
 comment on function audit_private.said_mapping is
     'The parts of a completed mapping that the fallback reads';

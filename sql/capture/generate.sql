@@ -52,9 +52,7 @@ comment on function audit_private.variables_code is
 
 -- Who acts is read before any code of the application runs, and after an update that is not told
 -- has been left alone.
-create or replace function audit_private.reading_code(
-    id int, target regclass, mapping jsonb, op text
-) returns text
+create or replace function audit_private.reading_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select concat(
@@ -62,15 +60,15 @@ return (
         if _new is null then
             return null;
         end if;$sql$ else '' end
-        when op = 'UPDATE' then audit_private.unchanged_code(target, mapping) end,
+        when op = 'UPDATE' then audit_private.unchanged_code(mapping) end,
         $sql$
         -- Who acts, and from where.
         _context := nullif(current_setting('auditdb.context', true), '')::jsonb;$sql$,
         E'\n        _locks := case when ' || audit_private.foreign_code(mapping)
             || ' then audit_private.held_locks() end;',
-        audit_private.read_call_code(id, target, mapping, op),
+        audit_private.read_call_code(id, mapping, op),
         case when is_late then shown end)
-    from audit_private.values_code(target, mapping, op) as shown
+    from audit_private.values_code(mapping, op) as shown
         -- Of columns that audit_mapper reads, and where all of a row is told.
         cross join cast(mapping ? 'whole' or mapping -> 'raw' @? '$[*] ? (@ starts with "column ")'
             as boolean) as is_late
@@ -111,9 +109,7 @@ comment on function audit_private.rescue_code is
 -- in a guarded block that writes nothing, fall back where that raised, insert outside of it.
 -- For each table a connection keeps what it planned: about 11 kB a statement that ran.
 -- So statements are few, and what all tables have in common is in audit_private.append.
-create or replace function audit_private.capture_code(
-    id int, target regclass, mapping jsonb, op text
-) returns text
+create or replace function audit_private.capture_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return format($sql$
 declare%s
@@ -124,17 +120,17 @@ begin
     end;%s
 end$sql$,
     audit_private.variables_code(id, mapping, op),
-    audit_private.shape_code(target, case op when 'DELETE' then 'old' else 'new' end),
-    audit_private.reading_code(id, target, mapping, op),
+    audit_private.shape_code(mapping, case op when 'DELETE' then 'old' else 'new' end),
+    audit_private.reading_code(id, mapping, op),
     audit_private.names_code(mapping, op),
-    audit_private.whose_code(id, target, mapping, op),
+    audit_private.whose_code(id, mapping, op),
     audit_private.details_code(mapping, op),
     -- Rolled back, so that nothing which code of the application sets or does outlives it.
     case when mapping -> 'raw' <> '[]' then $sql$
         _is_read := true;
         raise sqlstate 'AU001';$sql$ end,
     audit_private.rescue_code(id, mapping),
-    audit_private.insert_code(id, target, mapping, op)
+    audit_private.insert_code(id, mapping, op)
 );
 comment on function audit_private.capture_code is
     'Body of audit_private.capture_<id>_<operation>, the trigger function of an attached table';
@@ -151,16 +147,14 @@ comment on function audit_private.truncate_code is
     'Body of audit_private.capture_<id>_truncate: all rows of a table went at once';
 
 -- Where triggers of a former release still call the one function that they shared.
-create or replace function audit_private.former_code(
-    id int, target regclass, kind text, mapping jsonb
-) returns text
+create or replace function audit_private.former_code(id int, kind text, mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return format(E'\n#variable_conflict use_variable\nbegin\n    if tg_op = ''INSERT'' then%s;\n'
     '    elsif tg_op = ''UPDATE'' then%s;\n    elsif tg_op = ''DELETE'' then%s;\n    else%s;\n'
     '    end if;\n    return null;\nend',
-    audit_private.capture_code(id, target, mapping, 'INSERT'),
-    audit_private.capture_code(id, target, mapping, 'UPDATE'),
-    audit_private.capture_code(id, target, mapping, 'DELETE'),
+    audit_private.capture_code(id, mapping, 'INSERT'),
+    audit_private.capture_code(id, mapping, 'UPDATE'),
+    audit_private.capture_code(id, mapping, 'DELETE'),
     audit_private.truncate_code(kind));
 comment on function audit_private.former_code is
     'Body of audit_private.capture_<id>, which triggers made by a former release call';
@@ -215,14 +209,37 @@ begin
             then ' set standard_conforming_strings = on set bytea_output = hex' end, body);
     execute format('revoke all on function audit_private.%I from public', name);
     execute format('comment on function audit_private.%I is %L', name, purpose);
-    if audit_private.is_of_mapper(define.name) then
-        execute format('alter function audit_private.%I owner to audit_mapper', name);
-        execute format('grant execute on function audit_private.%I to audit_owner', name);
-    end if;
 end
 $$;
 comment on function audit_private.define is
     'Creates or replaces a generated function, closed to PUBLIC';
+
+-- A function's new owner needs CREATE on the schema for that moment. A change of the schema
+-- makes the session plan anew all that it has planned: none where the functions belong to
+-- audit_mapper already.
+create or replace function audit_private.give_to_mapper(functions regprocedure[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _f regprocedure;
+begin
+    if exists (
+        select from pg_proc
+        where oid = any (functions) and proowner <> 'audit_mapper'::regrole)
+    then
+        grant create on schema audit_private to audit_mapper;
+        foreach _f in array functions loop
+            execute format('alter function %s owner to audit_mapper', _f);
+        end loop;
+        revoke create on schema audit_private from audit_mapper;
+    end if;
+    foreach _f in array functions loop
+        execute format('grant execute on function %s to audit_owner', _f);
+    end loop;
+end
+$$;
+comment on function audit_private.give_to_mapper is
+    'Makes audit_mapper the owner of functions in which code of the application may run';
 
 create or replace function audit_private.drop_function(signature text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -246,8 +263,6 @@ declare
     _names text[] := '{}';
     _f record;
 begin
-    -- A function given to audit_mapper needs its CREATE for that moment.
-    grant create on schema audit_private to audit_mapper;
     for _f in select * from audit_private.generated(generate.id) loop
         _names := _names || _f.name;
         perform audit_private.define(_f.name, _f.arguments, _f.returns, concat(_f.volatility, (
@@ -255,11 +270,14 @@ begin
                 format(' set %s = %L', split_part(s, '=', 1), split_part(s, '=', 2)), '')
             from unnest(_f.settings) as s)), _f.body, _f.purpose || _of);
     end loop;
-    revoke create on schema audit_private from audit_mapper;
+    perform audit_private.give_to_mapper(array(
+        select f from audit_private.functions_of(generate.id) as f join pg_proc as p on p.oid = f
+        where pronamespace = 'audit_private'::regnamespace and proname = any (_names)
+            and audit_private.is_of_mapper(proname)));
     -- What the table needed before.
-    perform audit_private.drop_function(oid::regprocedure::text) from pg_proc
-    where pronamespace = 'audit_private'::regnamespace and proname <> all (_names)
-        and audit_private.generated_for(oid::regprocedure::text) = generate.id::text;
+    perform audit_private.drop_function(f::text)
+    from audit_private.functions_of(generate.id) as f join pg_proc as p on p.oid = f
+    where pronamespace = 'audit_private'::regnamespace and proname <> all (_names);
 end
 $$;
 comment on function audit_private.generate is

@@ -28,7 +28,7 @@ as $$
     -- IMMUTABLE is not what it is: PL/pgSQL leaves the snapshot of the statement in force for it. A
     -- team that a statement deletes is still there when its memberships go by cascade.
     select 'read_' || id, 'r anyelement', 'text[]', 'immutable', settings,
-        audit_private.read_code(target, mapping), 'What audit_mapper reads of a row'
+        audit_private.read_code(mapping), 'What audit_mapper reads of a row'
     from a where kind <> 'admin' and is_raw
     union all
     select 'organization_' || id, 'r anyelement', 'text', 'volatile', settings,
@@ -39,12 +39,12 @@ as $$
     union all
     -- IMMUTABLE too, so that it reads by the snapshot of the statement.
     select 'fall_back_' || id, 'op text, old anyelement, new anyelement, reason text', 'jsonb',
-        'immutable', '{}', pragma || audit_private.fallback_code(id, target, mapping),
+        'immutable', '{}', pragma || audit_private.fallback_code(id, mapping),
         'Fallback for a row'
     from a where kind <> 'admin'
     union all
     select format('capture_%s_%s', id, lower(op)), '', 'trigger', 'volatile', settings,
-        pragma || audit_private.capture_code(id, target, mapping, op), 'Captures ' || op
+        pragma || audit_private.capture_code(id, mapping, op), 'Captures ' || op
     from a cross join unnest('{INSERT,UPDATE,DELETE}'::text[]) as op where kind <> 'admin'
     union all
     select format('capture_%s_truncate', id), '', 'trigger', 'volatile', '{row_security=on}',
@@ -52,7 +52,7 @@ as $$
     from a where kind <> 'admin'
     union all
     select 'capture_' || id, '', 'trigger', 'volatile', '{}',
-        audit_private.former_code(id, target, kind, mapping), 'Captures changes'
+        audit_private.former_code(id, kind, mapping), 'Captures changes'
     from a where kind <> 'admin' and exists (
         select from pg_trigger
         where tgfoid = to_regprocedure(format('audit_private.capture_%s()', a.id)))
@@ -66,11 +66,23 @@ comment on function audit_private.generated is
     'and what it is for';
 
 create or replace function audit_private.generated_for(name text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$
-    select substring(generated_for.name from
-        'audit_private[.](?:capture|fall_back|read|organization|admin)_([0-9]+)[_(]');
-$$;
+language sql immutable
+return substring(generated_for.name,
+    'audit_private[.](?:capture|fall_back|read|organization|admin)_([0-9]+)[_(]');
 comment on function audit_private.generated_for is
     'The id of the attached table for which a function was generated, or of whose function '
     'a grant is';
+
+-- By ranges of names, which an index finds among the functions of many tables.
+create or replace function audit_private.functions_of(id int) returns setof regprocedure
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select p.oid
+    from unnest('{capture,fall_back,read,organization,admin}'::text[]) as what
+        cross join cast(format('%s_%s', what, functions_of.id) as text) as name
+        join pg_proc as p on p.proname >= name::name and p.proname < (name || '{')::name
+    where p.pronamespace = any ('{audit,audit_private}'::regnamespace[])
+        and p.proname ~ format('^%s(_[a-z]+)?$', name);
+$$;
+comment on function audit_private.functions_of is
+    'The functions that stand for an attached table';

@@ -107,27 +107,29 @@ comment on function audit_private.redact_new is
     'A mapping that also redacts what is secret of the columns that came since it was completed';
 
 -- A column is secret where it is redacted, or refers to a column that is.
-create or replace function audit_private.shows_secret(target regclass, name text, redacted jsonb)
-returns boolean
+create or replace function audit_private.shown_secrets(target regclass, mapping jsonb)
+returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+    _secrets constant text[] := audit_private.secret_columns(target, mapping ->> 'kind');
 begin
-    return shows_secret.redacted ? name or exists (
-    select from pg_constraint as c
-        join pg_attribute as mine on mine.attrelid = c.conrelid and mine.attname = name
-        join pg_attribute as theirs on theirs.attrelid = c.confrelid
-            and theirs.attnum = c.confkey[array_position(c.conkey, mine.attnum)]
-        left join audit_private.attachment as a on a.target = c.confrelid
-    where c.contype = 'f' and c.conrelid = shows_secret.target
-        and mine.attnum = any (c.conkey)
-        and (theirs.attname = any (audit_private.secret_columns(c.confrelid, coalesce(a.kind, '')))
-            or a.mapping -> 'redact' ? theirs.attname::text)
-);
+    return array(
+        select jsonb_array_elements_text(shown_secrets.mapping -> 'redact')
+        union
+        select mine.attname
+        from pg_constraint as c
+            cross join unnest(c.conkey, c.confkey) as k (here, there)
+            join pg_attribute as mine on mine.attrelid = c.conrelid and mine.attnum = k.here
+            join pg_attribute as theirs on theirs.attrelid = c.confrelid and theirs.attnum = k.there
+            left join audit_private.attachment as a on a.target = c.confrelid
+        where c.contype = 'f' and c.conrelid = shown_secrets.target
+            and (mine.attname = any (_secrets) or a.mapping -> 'redact' ? theirs.attname::text));
 end
 $$;
-comment on function audit_private.shows_secret is
-    'Whether values of a column are secrets, its own or those of the table that it refers to';
+comment on function audit_private.shown_secrets is
+    'Columns whose values are secrets, of the table itself or of those that it refers to';
 
 -- What a lookup compares with is not what it returns; anything else that reads a secret
 -- may show it.
@@ -136,10 +138,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
 as $$
 declare
-    _secrets text[] := array(
-        select name from audit_private.own_columns(digested.target)
-        where audit_private.shows_secret(target, name, digested.mapping -> 'redact'));
-    _key text := audit_private.key_of(target);
+    _secrets text[] := audit_private.shown_secrets(target, digested.mapping);
     _part text;
     _expression text;
     _plain text;
@@ -149,10 +148,10 @@ begin
         select key, value from jsonb_each_text(digested.mapping)
         where key in ('organization', 'target_id', 'subject', 'row_id')
     loop
-        _plain := audit_private.column_of(target, _expression);
+        _plain := audit_private.own_column(mapping, _expression);
         if (case
             when _plain is not null then _plain = any (_secrets)
-            when _expression = _key then audit_private.key_columns(target) && _secrets
+            when _expression = mapping ->> 'key_code' then mapping -> 'key' ?| _secrets
             when mapping #> '{checked,secret}' ? _part then true
             else not _expression ~* '\mselect\M' and exists (
                 select from unnest(_secrets) as name where strpos(_expression, name) > 0)
@@ -197,26 +196,22 @@ $$;
 comment on function audit_private.alive_code is
     'Generated condition for rows that are alive; null if audit_mapper has to tell';
 
-create or replace function audit_private.text_code(target regclass, expression text, side text)
+create or replace function audit_private.text_code(mapping jsonb, expression text, side text)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
 as $$
-#variable_conflict use_column
 declare
-    _columns text[] := array[audit_private.column_of(target, expression)];
     _codes text[];
 begin
     if expression ~ '^''([^''\\]|'''')*''$' then
         return expression || '::text';
     end if;
-    if expression = audit_private.key_of(target) then
-        _columns := audit_private.key_columns(target);
-    end if;
-    select array_agg(audit_private.typed_text(type, format('%s.%I', side, name))
-        order by array_position(_columns, name)) into _codes
-    from audit_private.own_columns(target)
-    where name = any (_columns);
+    _codes := array(
+        select format(c.text, side)
+        from unnest(audit_private.named_columns(mapping, expression)) with ordinality as m (name, n)
+            join jsonb_to_recordset(mapping -> 'own') as c (name text, text text) using (name)
+        order by n);
     return case
         when array_position(_codes, null) is not null then null
         when cardinality(_codes) = 1 then _codes[1]
@@ -273,82 +268,171 @@ return (
 comment on function audit_private.depends_on_settings is
     'Whether settings of the session decide how an identifier of a type is spelt';
 
--- Kept with the mapping while code is written, since each paragraph asks for it: `code`,
--- what is read as audit_owner, for both sides of an update; `raw`, what audit_mapper reads, in the
--- order of audit_private.read_<id>; `is_foreign`, whether that may run code of the application;
--- `long`, the names that may be long or hold a secret; secrets and keys.
-create or replace function audit_private.complete_mapping(target regclass, kind text, mapping jsonb)
-returns jsonb
+-- Kept with the mapping while code is written, since each paragraph asks for it: `own`,
+-- the columns; `code`, what is read as audit_owner, for both sides of an update; `raw`,
+-- what audit_mapper reads, in the order of audit_private.read_<id>; `is_foreign`, whether that
+-- may run code of the application; `long`, the names that may be long or hold a secret;
+-- secrets and keys.
+
+-- `plain`, `form`, `typed`, `text` and `json` are formats, of which the side is the argument.
+create or replace function audit_private.described_columns(target regclass) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return (
+        select coalesce(jsonb_agg(jsonb_build_object(
+            'name', name, 'attnum', attnum, 'type', (type).oid, 'category', (type).typcategory,
+            'is_virtual', is_virtual, 'plain', plain, 'typed', typed,
+            'form', audit_private.key_form((type).oid, plain),
+            'text', case when typed is not null then audit_private.typed_text(type, plain) end,
+            'json', audit_private.typed_json(type, plain),
+            'differs', audit_private.differs_code(type, name, typed is not null))
+            order by attnum), '[]')
+        from (
+            select *, audit_private.typed(type, plain) as typed
+            from (
+                select *, '%1$s.' || replace(quote_ident(name), '%', '%%') as plain
+                from audit_private.own_columns(target)
+            ) as c
+            offset 0  -- once
+        ) as c
+    );
+end
+$$;
+comment on function audit_private.described_columns is
+    'The columns of a table, in order, each with the code that reads it and that tells a change';
+
+create or replace function audit_private.own_column(mapping jsonb, expression text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (
+        select c.name
+        from jsonb_to_recordset(mapping -> 'own') as c (name text, plain text, form text)
+        where expression in (format(plain, 'r'), format(form, 'r'))
+    );
+end
+$$;
+comment on function audit_private.own_column is
+    'The column that an expression is no more than, of a completed mapping; else null';
+
+create or replace function audit_private.named_columns(mapping jsonb, expression text)
+returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return case when expression = mapping ->> 'key_code'
+        then array(select jsonb_array_elements_text(mapping -> 'key'))
+        else array[audit_private.own_column(mapping, expression)] end;
+end
+$$;
+comment on function audit_private.named_columns is
+    'The columns that an expression is made of, if it is no more than a key or a column; else null';
+
+create or replace function audit_private.parts_read(target regclass, mapping jsonb) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    _part text;
+    _expression text;
+    _old text;
+    _new text;
+    _columns text[];
+    _code jsonb := '{}';
+    _raw text[] := '{}';
+    _long text[] := '{}';
+    _named text[] := '{}';
+begin
+    foreach _part in array '{organization,target_id,subject,role,row_id,alive}'::text[] loop
+        continue when not mapping ? _part;
+        _expression := mapping ->> _part;
+        if _part = 'alive' then
+            _old := audit_private.alive_code(target, mapping, 'old');
+            _new := audit_private.alive_code(target, mapping, 'new');
+        else
+            _old := audit_private.text_code(mapping, _expression, 'old');
+            _new := audit_private.text_code(mapping, _expression, 'new');
+        end if;
+        if _old is null then
+            _raw := _raw || _part;
+        else
+            _code := _code
+                || jsonb_build_object(_part, jsonb_build_object('old', _old, 'new', _new));
+        end if;
+        _columns := audit_private.named_columns(mapping, _expression);
+        _named := _named || _columns;
+        if _columns[1] is null or exists (
+            select from jsonb_to_recordset(mapping -> 'own') as c (name text, type oid)
+            where c.name = any (_columns) and audit_private.is_text(c.type))
+        then
+            _long := _long || _part;
+        end if;
+    end loop;
+    return jsonb_build_object('code', _code, 'raw', _raw, 'long', _long, 'named', _named);
+end
+$$;
+comment on function audit_private.parts_read is
+    'Who reads what a mapping says of a row, by which code, and of which columns';
+
+create or replace function audit_private.columns_read(mapping jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    _mapping jsonb := complete_mapping.mapping;
-    _part text;
-    _old text;
-    _code jsonb := '{}';
-    _raw jsonb := '[]';
-    _long jsonb := '[]';
-    _names text[];
-    _named text[];
-    _read text[];
+    _raw constant jsonb := columns_read.mapping -> 'raw';
+    _read constant text[] := array(
+        select audit_private.own_column(columns_read.mapping, columns_read.mapping ->> part)
+        from jsonb_array_elements_text(_raw) as part);
 begin
-    _mapping := _mapping || jsonb_build_object('kind', complete_mapping.kind);
+    return (
+        select jsonb_build_object(
+            'virtual', coalesce(jsonb_agg(name) filter (where is_virtual), '[]'),
+            'columns', coalesce(jsonb_agg(name), '[]'),
+            'raw', _raw || coalesce(jsonb_agg('column ' || name) filter (where is_raw), '[]'),
+            'is_foreign', _raw <> '[]' and coalesce(mapping -> 'checked' ? 'is_foreign', false)
+                or coalesce(bool_or(case when is_raw or name = any (_read)
+                    then audit_private.runs_code(type) end), false),
+            'settings', coalesce(bool_or(case when mapping -> 'named' ? name
+                then audit_private.depends_on_settings(type) end), false),
+            -- What an identifier may not contain: the values of what is redacted, as far as reading
+            -- them runs no code, and they are no flags and times.
+            'secrets', coalesce(jsonb_agg(jsonb_build_object(
+                'old', format(text, 'old'), 'new', format(text, 'new'))) filter (
+                where is_redacted and not is_virtual and category not in ('B', 'D', 'E', 'T')
+                    and text is not null), '[]'))
+        from jsonb_to_recordset(mapping -> 'own')
+                as c (name text, type oid, category text, is_virtual boolean, typed text, text text)
+            cross join lateral (select mapping -> 'redact' ? name) as r (is_redacted)
+            cross join lateral (select not is_redacted and typed is null) as w (is_raw)
+    );
+end
+$$;
+comment on function audit_private.columns_read is
+    'What the columns of a table add to its mapping: who reads them, and which are secrets';
+
+create or replace function audit_private.complete_mapping(target regclass, kind text, mapping jsonb)
+returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _mapping jsonb := complete_mapping.mapping || jsonb_build_object(
+        'kind', complete_mapping.kind, 'own', audit_private.described_columns(target),
+        'key', audit_private.key_columns(target, complete_mapping.kind),
+        'key_code', audit_private.key_of(target, complete_mapping.kind));
+begin
     _mapping := _mapping || jsonb_build_object(
-        'redact', audit_private.redacted_columns(target, _mapping));
-    foreach _part in array '{organization,target_id,subject,role,row_id,alive}'::text[] loop
-        continue when not _mapping ? _part;
-        _old := case _part when 'alive' then audit_private.alive_code(target, _mapping, 'old')
-            else audit_private.text_code(target, _mapping ->> _part, 'old') end;
-        if _old is null then
-            _raw := _raw || to_jsonb(_part);
-            _read := _read || audit_private.column_of(target, _mapping ->> _part);
-        else
-            _code := _code || jsonb_build_object(_part, jsonb_build_object('old', _old, 'new',
-                case _part when 'alive' then audit_private.alive_code(target, _mapping, 'new')
-                    else audit_private.text_code(target, _mapping ->> _part, 'new') end));
-        end if;
-        _names := case
-            when _mapping ->> _part = audit_private.key_of(target)
-                then audit_private.key_columns(target)
-            else array[audit_private.column_of(target, _mapping ->> _part)] end;
-        _named := _named || _names;
-        if _names[1] is null or exists (
-            select from audit_private.own_columns(target)
-            where name = any (_names) and audit_private.is_text((type).oid))
-        then
-            _long := _long || to_jsonb(_part);
-        end if;
-    end loop;
-    _names := array(
-        select name from audit_private.own_columns(target)
-        where not _mapping -> 'redact' ? name and audit_private.typed(type, '') is null);
-    return _mapping || jsonb_build_object(
-        'digest', audit_private.digested(target, _mapping),
-        'code', _code,
-        'raw', _raw || to_jsonb(array(select 'column ' || name from unnest(_names) as name)),
-        'is_foreign', _raw <> '[]' and coalesce(_mapping -> 'checked' ? 'is_foreign', false)
-            or exists (
-                select from audit_private.own_columns(target)
-                where name = any (_names || _read) and audit_private.runs_code((type).oid)),
-        'long', _long,
-        'key', audit_private.key_columns(target),
-        'role_column', audit_private.column_of(target, _mapping ->> 'role'),
-        'virtual', array(select name from audit_private.own_columns(target) where is_virtual),
-        'columns', array(select name from audit_private.own_columns(target)),
-        'settings', exists (
-            select from audit_private.own_columns(target)
-            where name = any (_named) and audit_private.depends_on_settings((type).oid)),
-        -- What an identifier may not contain: the values of what is redacted, as far as
-        -- reading them runs no code, and they are no flags and times.
-        'secrets', (
-            select coalesce(jsonb_agg(jsonb_build_object(
-                'old', audit_private.typed_text(type, format('old.%I', name)),
-                'new', audit_private.typed_text(type, format('new.%I', name)))), '[]')
-            from audit_private.own_columns(target)
-            where _mapping -> 'redact' ? name and not is_virtual
-                and (type).typcategory not in ('B', 'D', 'E', 'T')
-                and audit_private.typed_text(type, '') is not null));
+        'redact', audit_private.redacted_columns(target, _mapping),
+        'role_column', audit_private.own_column(_mapping, _mapping ->> 'role'));
+    _mapping := _mapping || audit_private.parts_read(target, _mapping);
+    _mapping := _mapping || audit_private.columns_read(_mapping)
+        || jsonb_build_object('digest', audit_private.digested(target, _mapping));
+    return _mapping || jsonb_build_object('own', (
+        select coalesce(jsonb_agg(c || jsonb_build_object(
+            'old', audit_private.value_code(_mapping, c, 'old'),
+            'new', audit_private.value_code(_mapping, c, 'new'))), '[]')
+        from jsonb_array_elements(_mapping -> 'own') as c));
 end
 $$;
 comment on function audit_private.complete_mapping is
@@ -370,16 +454,17 @@ end$sql$, body);
 comment on function audit_private.as_mapper is
     'Body of a function of audit_mapper, which refuses to run as anyone else';
 
-create or replace function audit_private.read_code(target regclass, mapping jsonb) returns text
+create or replace function audit_private.read_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select audit_private.as_mapper(format(E'    return array[\n        %s\n    ];', string_agg(case
-        when audit_private.is_plain_text((c.type).oid) then format('r.%I::text', c.name)
+        when audit_private.is_plain_text(c.type) then format('r.%I::text', c.name)
         when c.name is not null then format('to_jsonb(r.%I)::text', c.name)
         -- On a line of its own: the expression may end in a comment.
         else format(E'(%s\n        )::text', mapping ->> part) end, E',\n        ' order by n)))
     from jsonb_array_elements_text(mapping -> 'raw') with ordinality as t (part, n)
-        left join audit_private.own_columns(target) as c on part = 'column ' || c.name
+        left join jsonb_to_recordset(mapping -> 'own') as c (name text, type oid)
+            on part = 'column ' || c.name
 );
 comment on function audit_private.read_code is
     'Body of audit_private.read_<id>: what audit_mapper reads of a row, as text; null if nothing';

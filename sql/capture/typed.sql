@@ -29,24 +29,29 @@ create or replace function audit_private.typed(type pg_type, value text) returns
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+    _array oid := typed.type.typarray;
 begin
-    return case
-    when exists (
-        select from pg_cast
-        where castsource = typed.type.oid and casttarget in ('json'::regtype, 'text'::regtype)
-            and typed.type.typtype = 'e'
-    ) then null
-    when typed.type.typtype = 'e' then format('audit_private.exactly(%s)', value)
-    when typed.type.typnamespace <> 'pg_catalog'::regnamespace or typed.type.typtype not in
-        ('b', 'r', 'm') then null
-    when typed.type.typsubscript = 'array_subscript_handler'::regproc and typed.type.typlen = -1
-        and typed.type.typelem <> 0 then (
-        select case when typnamespace = 'pg_catalog'::regnamespace and typtype in ('b', 'r', 'm')
-            then format('audit_private.exactly(%s, null::%s)', typed.value, oid::regtype) end
-        from pg_type where oid = typed.type.typelem)
-    when typed.type.typarray <> 0 then
-        format('audit_private.exactly(%s, null::%s)', value, typed.type.typarray::regtype)
-end;
+    if typed.type.typtype = 'e' then
+        return case when not exists (
+            select from pg_cast
+            where castsource = typed.type.oid and casttarget in ('json'::regtype, 'text'::regtype)
+        ) then format('audit_private.exactly(%s)', value) end;
+    elsif typed.type.typnamespace <> 'pg_catalog'::regnamespace
+        or typed.type.typtype not in ('b', 'r', 'm')
+    then
+        return null;
+    elsif typed.type.typsubscript = 'array_subscript_handler'::regproc and typed.type.typlen = -1
+        and typed.type.typelem <> 0
+    then
+        return (
+            select format('audit_private.exactly(%s, null::%s)', typed.value, oid::regtype)
+            from pg_type
+            where oid = typed.type.typelem and typnamespace = 'pg_catalog'::regnamespace
+                and typtype in ('b', 'r', 'm'));
+    end if;
+    return case when _array <> 0
+        then format('audit_private.exactly(%s, null::%s)', value, _array::regtype) end;
 end
 $$;
 comment on function audit_private.typed is
@@ -86,7 +91,6 @@ as $$
 #variable_conflict use_column
 begin
     return case
-    when audit_private.typed(typed_text.type, value) is null then null
     when typed_text.type.typtype = 'e' then format('textin(enum_out(%s))', value)
     when audit_private.key_form(typed_text.type.oid, value) <> value
         then '(' || audit_private.key_form(typed_text.type.oid, value) || ')'
@@ -95,8 +99,7 @@ end;
 end
 $$;
 comment on function audit_private.typed_text is
-    'Generated expression for a typed value as text; null if reading it may run code '
-    'of the application';
+    'Generated expression for a typed value as text';
 
 create or replace function audit_private.is_text(type oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp

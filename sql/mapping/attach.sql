@@ -279,9 +279,7 @@ begin
             using errcode = 'undefined_object', hint = 'auditdb status lists what is.';
     end if;
     for _function in
-        select oid::regprocedure from pg_proc
-        where pronamespace = 'audit_private'::regnamespace
-            and audit_private.generated_for(oid::regprocedure::text) = _a.id::text
+        select * from audit_private.functions_of(_a.id)
     loop
         execute format('drop function %s', _function);
     end loop;

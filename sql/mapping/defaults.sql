@@ -77,35 +77,36 @@ returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+    _secrets text[];
 begin
+    -- A secret tells rows apart only where nothing else does.
+    if (select count(*) > 1 from pg_index where indrelid = key_columns.target and indisunique) then
+        _secrets := audit_private.secret_columns(key_columns.target, coalesce(
+            key_columns.kind,
+            (select a.kind from audit_private.attachment as a where a.target = key_columns.target),
+            ''));
+    end if;
     return (
-    select array_agg(attname::text order by n)
-    from (
-        select indkey, indnkeyatts
-        from pg_index
-        where indrelid = key_columns.target and indisunique and indisvalid
-            and indpred is null and indexprs is null
-            and (indisprimary or not exists (
+        select array_agg(attname::text order by n)
+        from (
+            select indkey, indnkeyatts
+            from pg_index
+            where indrelid = key_columns.target and indisunique and indisvalid
+                and indpred is null and indexprs is null
+                and (indisprimary or not exists (
+                    select from pg_attribute
+                    where attrelid = indrelid and attnum = any(indkey) and not attnotnull))
+            order by exists (
                 select from pg_attribute
-                where attrelid = indrelid and attnum = any(indkey) and not attnotnull))
-        -- A secret tells rows apart only where nothing else does.
-        order by count(*) over () > 1 and exists (
-            select from pg_attribute
-            where attrelid = indrelid and attnum = any(indkey)
-                and attname = any (audit_private.secret_columns(key_columns.target, coalesce(
-                    key_columns.kind,
-                    (
-                        select a.kind from audit_private.attachment as a
-                        where a.target = key_columns.target
-                    ),
-                    '')))
-        ), indisprimary desc, indexrelid
-        limit 1
-    ) as best
-        cross join unnest(best.indkey) with ordinality as k (attnum, n)
-        join pg_attribute as a on a.attrelid = key_columns.target and a.attnum = k.attnum
-    where n <= indnkeyatts
-);
+                where attrelid = indrelid and attnum = any(indkey) and attname = any (_secrets)
+            ), indisprimary desc, indexrelid
+            limit 1
+        ) as best
+            cross join unnest(best.indkey) with ordinality as k (attnum, n)
+            join pg_attribute as a on a.attrelid = key_columns.target and a.attnum = k.attnum
+        where n <= indnkeyatts
+    );
 end
 $$;
 comment on function audit_private.key_columns is

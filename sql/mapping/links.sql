@@ -29,16 +29,22 @@ create or replace function audit_private.links_of(target regclass)
 returns table (relation regclass, here text[], there text[], is_needed boolean, is_part boolean)
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
-    with named as materialized (
-        select a.target, a.kind, h.attname, h.attnotnull, h.atttypid
-        from pg_attribute as h
-            join audit_private.attachment as a on a.target <> links_of.target and a.kind <> 'admin'
+    -- First what few columns are: they are compared with the names of all attached tables.
+    with free as materialized (
+        select h.attname, h.attnotnull, h.atttypid, c.relowner
+        from pg_attribute as h join pg_class as c on c.oid = h.attrelid
         where h.attrelid = links_of.target and h.attnum > 0 and not h.attisdropped
-            and audit_private.is_named_as(h.attname, a.target)
-            and audit_private.have_one_owner(a.target, links_of.target)
+            and lower(replace(h.attname, '_', '')) ~ '..(id|uuid|guid)$'
             and not exists (
                 select from pg_constraint as c
                 where c.contype = 'f' and c.conrelid = h.attrelid and h.attnum = any (c.conkey))
+    ), named as materialized (
+        select a.target, a.kind, h.attname, h.attnotnull, h.atttypid
+        from free as h
+            join pg_class as c on c.relowner = h.relowner
+            join audit_private.attachment as a on a.target = c.oid
+        where a.target <> links_of.target and a.kind <> 'admin'
+            and audit_private.is_named_as(h.attname, a.target)
     )
     select c.confrelid, k.here, k.there, k.is_needed, k.is_needed or confdeltype = 'c'
     from pg_constraint as c

@@ -21,35 +21,48 @@ return encode(sha256(convert_to(array_to_string(fingerprint.parts, E'\n', '-'), 
 comment on function audit_private.fingerprint is
     'SHA-256 of texts, in hexadecimal';
 
-create or replace function audit_private.captured_tables()
+create or replace function audit_private.captured_tables(scope regclass default null)
 returns table (id int, target regclass, relation regclass)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select a.id, a.target, coalesce(t.relid, a.target)
     from audit_private.attachment as a
         left join lateral pg_partition_tree(a.target) as t on true
-    where a.kind <> 'admin' and exists (select from pg_class as c where c.oid = a.target);
+    where a.kind <> 'admin' and a.target = coalesce(captured_tables.scope, a.target)
+        and exists (select from pg_class as c where c.oid = a.target);
 $$;
 comment on function audit_private.captured_tables is
     'The attached tables that exist, and their partitions';
 
-create or replace function audit_private.function_facts() returns setof audit_private.fact
+create or replace function audit_private.function_facts(scope regclass)
+returns setof audit_private.fact
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select s.scope, 'functions', s.scope, '', jsonb_build_object(
         'catalog', 'audit'::regnamespace::bigint,
         'functions', jsonb_object_agg(p.oid::regprocedure::text, concat(p.oid, ' ', p.xmin)))
-    from pg_proc as p
+    from (
+        select f.oid
+        from pg_proc as f
+        where f.pronamespace = any ('{audit,audit_private}'::regnamespace[]) and not exists (
+            select from audit_private.attachment as a where a.target = function_facts.scope)
+        union all
+        select audit_private.functions_of(a.id)
+        from audit_private.attachment as a where a.target = function_facts.scope
+    ) as f
+        join pg_proc as p on p.oid = f.oid
         left join audit_private.attachment as a
             on a.id::text = audit_private.generated_for(p.oid::regprocedure::text)
         cross join lateral (select coalesce(a.target, 'audit.event')) as s (scope)
-    where p.pronamespace = any ('{audit,audit_private}'::regnamespace[])
+    where s.scope = coalesce(function_facts.scope, s.scope)
     group by s.scope;
 $$;
 comment on function audit_private.function_facts is
-    'Since when the functions of the log stand as they do, generated ones under their table';
+    'Since when the functions of the log stand as they do, generated ones under their table; those '
+    'of one scope, or all';
 
-create or replace function audit_private.trigger_facts() returns setof audit_private.fact
+create or replace function audit_private.trigger_facts(scope regclass)
+returns setof audit_private.fact
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select s.scope, 'trigger', s.relation, t.tgname::text, jsonb_build_object(
@@ -59,10 +72,11 @@ as $$
         'fires', case when t.tgqual is null and t.tgattr = '' and not t.tgdeferrable
             and t.tgnargs = 0 then t.tgtype end)
     from (
-        select target as scope, relation from audit_private.captured_tables()
+        select target as scope, relation from audit_private.captured_tables(trigger_facts.scope)
         union all
         select 'audit.event'::regclass, oid from pg_class
         where relnamespace = any ('{audit,audit_private}'::regnamespace[]) and relkind in ('r', 'p')
+            and coalesce(trigger_facts.scope, 'audit.event') = 'audit.event'::regclass
     ) as s
         join pg_trigger as t on t.tgrelid = s.relation
     where not t.tgisinternal
@@ -109,7 +123,8 @@ $$;
 comment on function audit_private.beneath is
     'The views and functions that say who is an admin by an attached table, and their definitions';
 
-create or replace function audit_private.table_facts() returns setof audit_private.fact
+create or replace function audit_private.table_facts(scope regclass)
+returns setof audit_private.fact
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select c.oid, 'table', c.oid, '', jsonb_build_object(
@@ -124,34 +139,38 @@ as $$
         'columns', (
             select jsonb_object_agg(attname, format_type(atttypid, atttypmod)) from pg_attribute
             where attrelid = c.oid and attnum > 0 and not attisdropped))
-    from audit_private.attachment as a join pg_class as c on c.oid = a.target;
+    from audit_private.attachment as a join pg_class as c on c.oid = a.target
+    where a.target = coalesce(table_facts.scope, a.target);
 $$;
 comment on function audit_private.table_facts is
     'The attached tables: their names, owners, columns and mappings, and what admins are told by';
 
 -- Settings as those of audit_private.standing: what one session attests is compared by another.
-create or replace function audit_private.current_facts() returns setof audit_private.fact
+create or replace function audit_private.current_facts(scope regclass default null)
+returns setof audit_private.fact
 language sql stable set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off set standard_conforming_strings = on set bytea_output = 'hex'
 set datestyle = 'ISO' set intervalstyle = 'postgres' set timezone = 'UTC' set extra_float_digits = 1
 set xmlbinary = 'base64' set row_security = on
 as $$
-    select * from audit_private.function_facts()
-    union all select * from audit_private.trigger_facts()
-    union all select * from audit_private.table_facts();
+    select * from audit_private.function_facts(current_facts.scope)
+    union all select * from audit_private.trigger_facts(current_facts.scope)
+    union all select * from audit_private.table_facts(current_facts.scope);
 $$;
 comment on function audit_private.current_facts is
-    'What stands now of what is attested';
+    'What stands now of what is attested, of one scope or of all';
 
 -- Kinds of former releases are history.
-create or replace function audit_private.attested() returns setof audit_private.attestation
+create or replace function audit_private.attested(scope regclass default null)
+returns setof audit_private.attestation
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select * from (
-        select distinct on (scope, kind, relation, name) *
-        from audit_private.attestation
+        select distinct on (t.scope, kind, relation, name) *
+        from audit_private.attestation as t
         where kind in ('trigger', 'table', 'functions')
-        order by scope, kind, relation, name, id desc
+            and t.scope = coalesce(attested.scope, t.scope)
+        order by t.scope, kind, relation, name, id desc
     ) as latest
     where fact is not null;
 $$;
@@ -182,8 +201,9 @@ language sql volatile set search_path = pg_catalog, pg_temp
 as $$
     with changed as (
         select w.fact as was, s.fact as stands, scope, kind, relation, name
-        from audit_private.attested() as w
-            full join audit_private.current_facts() as s using (scope, kind, relation, name)
+        from audit_private.attested(record_attestation.scope) as w
+            full join audit_private.current_facts(record_attestation.scope) as s
+                using (scope, kind, relation, name)
         where scope = coalesce(record_attestation.scope, scope)
             and kind = any (coalesce(record_attestation.kinds, array[kind]))
             and w.fact is distinct from s.fact

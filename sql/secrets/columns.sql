@@ -2,17 +2,20 @@
 -- By their names alone; in a table of credentials, all that are not known to be harmless.
 
 create or replace function audit_private.base_type(type oid) returns oid
-language sql stable set search_path = pg_catalog, pg_temp
-return (
-    with recursive t (oid, typtype, typbasetype) as (
-        select oid, typtype, typbasetype from pg_type where oid = base_type.type
-        union all
-        select b.oid, b.typtype, b.typbasetype
-        from t join pg_type as b on b.oid = t.typbasetype
-        where t.typtype = 'd'
-    )
-    select oid from t where typtype <> 'd'
-);
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _base oid := base_type.type;
+    _found oid;
+begin
+    loop
+        _found := _base;
+        select typbasetype into _base from pg_type where oid = _found and typtype = 'd';
+        exit when not found;
+    end loop;
+    return _found;
+end
+$$;
 comment on function audit_private.base_type is
     'The type that a domain is made of, else the type';
 
@@ -71,27 +74,37 @@ create or replace function audit_private.is_secret_column(
     store boolean,
     connector boolean
 ) returns boolean
-language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select case
-        when t.typcategory in ('B', 'D', 'T') then false
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _name text;
+    _normal text;
+    _type oid;
+    _category "char";
+begin
+    select a.attname, audit_private.normal_name(a.attname), t.oid, t.typcategory
+    into _name, _normal, _type, _category
+    from pg_attribute as a join pg_type as t on t.oid = a.atttypid
+    where a.attrelid = is_secret_column.target and a.attnum = is_secret_column.attnum;
+    if _type <> audit_private.base_type(_type) then
+        _type := audit_private.base_type(_type);
+        select typcategory into _category from pg_type where oid = _type;
+    end if;
+    return case
+        when _category in ('B', 'D', 'T') then false
         -- A number or a uuid that is called an id points at a row, and opens nothing.
-        when (t.typcategory = 'N' or t.oid = 'uuid'::regtype) and n.name ~ '[a-z-]ids?-$'
+        when (_category = 'N' or _type = 'uuid'::regtype) and _normal ~ '[a-z-]ids?-$'
             then false
-        when audit_private.is_secret(a.attname) then true
-        when not is_secret_column.store and not is_secret_column.connector
-            and not audit_private.says_headers(n.name) then false
-        when audit_private.is_harmless_type(a.atttypid) then false
-        when audit_private.says_headers(n.name) then true
-        when is_secret_column.connector and audit_private.says_settings(n.name) then true
-        when not is_secret_column.store then false
-        else not audit_private.says_harmless(n.name)
-            or audit_private.holds_hash(a.attrelid, a.attnum) end
-    from pg_attribute as a
-        join pg_type as t on t.oid = audit_private.base_type(a.atttypid)
-        cross join audit_private.normal_name(a.attname) as n (name)
-    where a.attrelid = is_secret_column.target and a.attnum = is_secret_column.attnum
-);
+        when audit_private.is_secret(_name) then true
+        when not store and not connector and not audit_private.says_headers(_normal) then false
+        when audit_private.is_harmless_type(_type) then false
+        when audit_private.says_headers(_normal) then true
+        when connector and audit_private.says_settings(_normal) then true
+        when not store then false
+        else not audit_private.says_harmless(_normal)
+            or audit_private.holds_hash(target, attnum) end;
+end
+$$;
 comment on function audit_private.is_secret_column is
     'Whether a column is redacted by default, by its name and type and by what its table holds';
 
