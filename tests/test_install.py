@@ -115,6 +115,7 @@ def test_script_runs_twice_and_install_after_it(create: Create) -> None:
 def test_role_without_superuser_installs_attaches_and_keeps_no_hold_on_the_log(
     create: Create, address: str, way: str
 ) -> None:
+    auditdb.install(create())  # The roles of the cluster, also where this test runs alone.
     role = f"deployer_{secrets.token_hex(4)}"
     dsn = create(role, "createrole")
     database = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
