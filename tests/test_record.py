@@ -164,6 +164,13 @@ def test_an_event_of_the_log_itself_names_the_login(db: Database) -> None:
     assert row == ("app_owner", "database", "app_owner", "system")
 
 
+def test_each_action_of_the_log_itself_is_one_that_auditdb_brings(db: Database) -> None:
+    rows = db.connect().execute(
+        "select name from audit.action where category = 'audit' and not is_built_in"
+    )
+    assert rows.fetchall() == []
+
+
 def test_sql_records_under_the_context_in_force(db: Database) -> None:
     conn = db.connect("app", autocommit=False)
     conn.execute("select audit.set_context('7', 'api_key', '1', 'api', '2', '{\"a\": 1}')")

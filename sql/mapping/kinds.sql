@@ -172,6 +172,6 @@ comment on function audit.define_kind is
     'Defines a kind of the application''s own: what its rows are called in events. '
     'Tables that are attached as it are so once more by audit.reattach(). It is an event';
 
-insert into audit.action (name, description) values
-    ('audit.kind_defined', 'A kind of the application was defined, or defined anew')
-on conflict (name) do update set description = excluded.description;
+insert into audit.action (name, description, is_built_in) values
+    ('audit.kind_defined', 'A kind of the application was defined, or defined anew', true)
+on conflict (name) do update set description = excluded.description, is_built_in = true;

@@ -267,7 +267,7 @@ $$;
 comment on function audit_private.close_attestation is
     'Says that a partition goes for good: by retention, or emptied into others';
 
-insert into audit.action (name, description) values
-    ('audit.attested', 'Somebody answered for triggers or objects that had changed'),
-    ('audit.mended', 'The guards of the log were put back')
-on conflict (name) do update set description = excluded.description;
+insert into audit.action (name, description, is_built_in) values
+    ('audit.attested', 'Somebody answered for triggers or objects that had changed', true),
+    ('audit.mended', 'The guards of the log were put back', true)
+on conflict (name) do update set description = excluded.description, is_built_in = true;
