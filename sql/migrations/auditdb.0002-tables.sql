@@ -29,8 +29,9 @@ create table if not exists audit.event (
 
 create table if not exists audit.event_default partition of audit.event default;
 
--- Pages come in its order. The last three are conditions that it answers without a look at the rows.
--- At their longest, with 800 bytes for each but the action's 200, all six fit a third of a page.
+-- Pages come in its order. The last three are conditions that it answers without a look at
+-- the rows. At their longest, with 800 bytes for each but the action's 200, all six fit a third
+-- of a page.
 create index if not exists event_organization_id_idx
     on audit.event (organization_id, occurred_at desc, id desc, action, actor_id, target_id);
 
