@@ -27,8 +27,13 @@ check: $(BIN)/auditdb ## Lint, type-check, and check the SQL
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/sqlfluff lint --nofail-on-warning --processes 2 sql
 	$(BIN)/squawk --exclude $(STYLE) sql/*.sql sql/*/*.sql
-	$(BIN)/python -m pytest -q tests/test_catalog.py
+	$(BIN)/python -m pytest -q tests/test_catalog.py tests/test_house.py
+
+format: $(BIN)/auditdb ## Format Python and SQL
+	$(BIN)/ruff format .
+	$(BIN)/sqlfluff fix sql
 
 attacks: $(BIN)/auditdb ## Run the attack suite and print attack, outcome and counts
 	$(BIN)/python -m pytest tests/attacks -q -p tests.attacks.report
@@ -62,4 +67,4 @@ clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check attacks fuzz mutants crash bench reference clean
+.PHONY: help demo test check format attacks fuzz mutants crash bench reference clean

@@ -1,9 +1,11 @@
-"""The house: modules import one another in one direction, and rooms have no way around the API."""
+"""The house: which module imports which, and how lines and functions of the SQL are cut."""
 
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -11,6 +13,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in (ROOT / "auditdb").rglob("*.py")
 }
+SQL = sorted(path for path in (ROOT / "sql").rglob("*.sql") if path.parent.name != "migrations")
 
 
 def imports(path: Path) -> set[str]:
@@ -40,3 +43,47 @@ def test_only_the_command_line_and_the_demo_use_the_public_api() -> None:
 def test_every_module_says_what_it_is() -> None:
     for name, path in MODULES.items():
         assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), name
+
+
+def functions() -> list[tuple[str, str]]:
+    """Return name and body of each function of the SQL, but of those of one line in quotes."""
+    forms = r"^as \$\$\n(.*?)\n\$\$;|^return\s(.*?);$(?=\ncomment|\n\n)|^begin atomic\n(.*?)\nend;"
+    found = []
+    for path in SQL:
+        for part in re.split(r"(?m)^create or replace function ", path.read_text("utf-8"))[1:]:
+            if body := re.search(forms, part, re.M | re.S):
+                found.append((part.partition("(")[0], next(filter(None, body.groups()))))
+    return found
+
+
+def test_lines_of_sql_fit_a_screen_and_hold_nothing_unseen() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in [*SQL, *(ROOT / "sql" / "migrations").glob("*.sql")]
+        for number, line in enumerate(path.read_text("utf-8").split("\n"), 1)
+        if len(line) > 100 or not line.isascii() or "\t" in line or line != line.rstrip()
+    ]
+    assert wrong == []
+
+
+def test_no_literal_of_sql_is_joined_that_fits_one_line() -> None:
+    wrong = []
+    for path in SQL:
+        lines = path.read_text("utf-8").split("\n")
+        for number, (line, following) in enumerate(pairwise(lines), 1):
+            first = re.search(r"(?:^ *| )'(?:[^']|'')*[a-z,.:;] '$", line)
+            second = re.match(r" *'(.*)", following)
+            if first and second and len(line) - 1 + len(second[1]) <= 100:
+                wrong.append(f"{path.relative_to(ROOT)}:{number}")
+    assert wrong == []
+
+
+def test_no_function_is_over_forty_lines_but_those_that_the_architecture_names() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    section = re.search(
+        r"^\*\*Functions of more than forty lines\*\*.*?\n\n(.*?)\n\n", text, re.M | re.S
+    )
+    assert section is not None
+    named = re.findall(r"^- `(\w+\.\w+)`", section[1], re.M)
+    long = {name for name, body in functions() if body.count("\n") + 1 > 40}
+    assert long == set(named)

@@ -171,6 +171,45 @@ def test_each_action_of_the_log_itself_is_one_that_auditdb_brings(db: Database) 
     assert rows.fetchall() == []
 
 
+def test_an_event_of_the_log_itself_names_the_impersonator(db: Database) -> None:
+    conn = db.connect("app_owner", autocommit=False)
+    conn.execute("select set_config('auditdb.context', %s, true)", ('{"impersonator_id": "1"}',))
+    conn.execute("select audit.create_key()")
+    conn.commit()
+    query = "select actor_id, impersonator_id from audit.event where action = 'audit.key_created'"
+    assert db.connect().execute(query).fetchone() == ("app_owner", "1")
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        "", "no json", "null", "3", "[1]", '"text"', "{}", '{"actor_id": null}', '{"actor_id": 7}',
+        '{"actor_id": {"a": 1}, "actor_type": ["x"]}', '{"actor_type": "system"}',
+        '{"source": ["web"], "impersonator_id": 1}', '{"actor_id": "7", "details": [1]}',
+        '{"actor_id": "7", "details": {}}', '{"details": {"a": 1}}',
+        '{"actor_id": "7", "details": {"a": 1, "moved": 2}}',
+        '{"actor_id": "' + "é" * 300 + '", "source": "' + "x" * 300 + '"}',
+    ],
+    ids=lambda context: context[:40],
+)  # fmt: skip
+def test_what_is_captured_and_what_is_recorded_say_the_same_of_who_acts(
+    db: Database, context: str
+) -> None:
+    db.connect().execute("insert into workflow (id, organization_id, name) values (1, 1, 'w')")
+    conn = db.connect("app", autocommit=False)
+    conn.execute("select set_config('auditdb.context', %s, true)", (context,))
+    conn.execute("update workflow set name = 'v' where id = 1")
+    conn.execute("select audit.record_event('report.exported')")
+    conn.commit()
+    captured, recorded = db.events("action <> 'workflow.created'")
+    for name in ("actor_id", "actor_type", "impersonator_id", "source"):
+        assert captured[name] == recorded[name], name
+    # Capture adds what the server knows of a nameless client, and that a context was lost.
+    own = {"application_name", "client_addr", "degraded"}
+    told = {key: value for key, value in (captured["details"] or {}).items() if key not in own}
+    assert told == (recorded["details"] or {})
+
+
 def test_sql_records_under_the_context_in_force(db: Database) -> None:
     conn = db.connect("app", autocommit=False)
     conn.execute("select audit.set_context('7', 'api_key', '1', 'api', '2', '{\"a\": 1}')")

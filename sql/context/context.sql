@@ -103,7 +103,7 @@ create or replace function audit_private.acting(
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select case when jsonb_typeof(context) = 'object' then left(context ->> 'actor_id', 200)
-            else session_user end,
+            else session_user::text end,
         coalesce(left(context ->> 'actor_type', 200), 'database'),
         left(context ->> 'impersonator_id', 200),
         coalesce(left(context ->> 'source', 200), 'sql'),

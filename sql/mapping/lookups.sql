@@ -221,8 +221,8 @@ return (
             || ', which is the log''s, the system''s or temporary',
         owner::text || ' may not read ' || audit_private.unreadable(reads, owner),
         case when refusal.name <> 'admin' then 'it reads column ' || (
-            select quote_ident(c.name) from audit_private.own_columns(target) as c
-            where c.is_virtual and reads -> target::text ? c.name limit 1)
+            select min(quote_ident(c.name)) from audit_private.own_columns(target) as c
+            where c.is_virtual and reads -> target::text ? c.name)
             || ', which is computed when it is read' end)
     from cast((select relowner from pg_class where oid = refusal.target) as regrole) as owner
 );

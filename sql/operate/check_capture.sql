@@ -1,8 +1,6 @@
 -- Checks of capture: triggers, tables and mappings that are no longer as they were attached.
 -- Each is silent when all is well; audit.doctor asks them all.
 
-
-
 create or replace function audit_private.trigger_states(facts audit_private.fact[])
 returns table (scope regclass, relation regclass, name text, state text, attested text)
 language sql stable set search_path = pg_catalog, pg_temp

@@ -1,7 +1,7 @@
 -- Standing: what the log is made of, as it stands in the catalogs, with a SHA-256
 -- of each definition: the same on every version of PostgreSQL, and after a restore.
--- The bodies ask the catalogs alone, since auditdb doctor (operate/release.py) sends them
--- as they are to a database that may have been tampered with.
+-- The bodies ask the catalogs alone, since auditdb doctor sends them as they are
+-- (operate/release.py) to a database that may have been tampered with.
 
 create or replace function audit_private.standing_functions()
 returns table (kind text, name text, sha256 text, object text, undo text)
