@@ -84,6 +84,7 @@ grant execute on function
     audit_private.is_named_as, audit_private.lookup, audit_private.parent_link,
     audit_private.named_organization, audit_private.first_of, audit_private.organization_way,
     audit_private.own_organization, audit_private.group_organizations, audit_private.user_column,
+    audit_private.may_name_user,
     audit_private.members_of, audit_private.first_membership, audit_private.user_organization,
     audit_private.given_parts, audit_private.default_organization, audit_private.own_key,
     audit_private.default_subject, audit_private.with_role, audit_private.is_membership,

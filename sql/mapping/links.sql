@@ -86,10 +86,42 @@ return (
 comment on function audit_private.lookup is
     'What an expression says of the row that a row refers to';
 
+-- Not what a foreign key leads to another table for, where it is known which one is of users: the
+-- numbers of members, accounts and users are alike. A key may be shared, as of profiles of users.
+create or replace function audit_private.may_name_user(target regclass, attname text)
+returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return not exists (
+    select from pg_constraint as c
+        join pg_attribute as h on h.attrelid = c.conrelid and array[h.attnum] = c.conkey
+        left join audit_private.attachment as a on a.target = c.confrelid
+    where c.contype = 'f' and c.conrelid = may_name_user.target
+        and h.attname = may_name_user.attname
+        and a.kind is distinct from 'user'
+        and (a.kind is not null or exists (
+            select from audit_private.attachment as u
+            where u.kind = 'user' and audit_private.have_one_owner(u.target, c.conrelid)))
+        and not exists (
+            select from pg_constraint as k
+                join audit_private.attachment as u on u.target = k.confrelid
+            where k.contype = 'f' and k.conrelid = c.confrelid and k.conkey = c.confkey
+                and u.kind = 'user'));
+comment on function audit_private.may_name_user is
+    'Whether no foreign key says that a column names something else than a user';
+
 create or replace function audit_private.user_column(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return audit_private.column_like(target, '(user|owner|ownerusr|owneruser)(id|uuid)',
-    '(member|person|profile|account)(id|uuid)', '(created|issued)(by|byid|byuserid)');
+return (
+    select attname
+    from unnest(array['(user|owner|ownerusr|owneruser)(id|uuid)',
+            '(member|person|profile|account)(id|uuid)', '(created|issued)(by|byid|byuserid)'])
+        with ordinality as p (pattern, rank)
+        cross join audit_private.columns_of(user_column.target)
+    where flat ~ ('^' || pattern || '$')
+        and audit_private.may_name_user(user_column.target, attname)
+    order by rank, attnum
+    limit 1
+);
 comment on function audit_private.user_column is
     'The column that names the user whom a row is about, or who made it';
 
@@ -189,15 +221,25 @@ begin
         join audit_private.attachment as a on a.target = l.relation
     where a.kind = 'organization' and l.relation <> own_organization.target
         and audit_private.normal_name(l.here[1]) !~ '-(parent|source|invited|partner|billing)-'
+        -- That some rows name one, as they are shared with it, makes it nobody's.
+        and (l.is_needed or format('r.%I', l.here[1]) = _name
+            or audit_private.is_named_as(l.here[1]::name, l.relation)
+            or audit_private.normal_name(l.here[1])
+                ~ '^-((owner|owning)-)?[^-]+-(id-|uuid-|guid-)?$')
     order by format('r.%I', l.here[1]) = _name desc nulls last,
         audit_private.is_named_as(l.here[1]::name, l.relation) desc, l.is_needed desc, l.here
     limit 1;
     if way is null and not exists (
         select from audit_private.links_of(own_organization.target) as l
         where _name in (select format('r.%I', h) from unnest(l.here) as h)
-            and case when l.relation <> all (seen || own_organization.target) then
+            and (exists (
+                -- What that names is no organisation, where their table is known.
+                select from audit_private.attachment as a
+                where a.kind = 'organization' and l.relation <> a.target and cardinality(l.here) = 1
+                    and audit_private.have_one_owner(a.target, own_organization.target))
+            or case when l.relation <> all (seen || own_organization.target) then
                 (audit_private.organization_way(l.relation, seen || own_organization.target)).way
-                end is not null
+                end is not null)
     ) then
         way := _name;
         is_sure := exists (
@@ -224,6 +266,10 @@ begin atomic
         -- By way of a user only where there is no other.
         and l.here <> array[coalesce(audit_private.user_column(group_organizations.target), '')]
         and (l.is_part or lower(c.relname) ~ (audit_private.words('group') || 's?$'))
+        -- What a row was made from may be another's.
+        and audit_private.normal_name(l.here[1]) || audit_private.normal_name(c.relname)
+            !~ ('-(templates?|source|original?|forked|cloned|copied|based|catalog|catalogue|'
+                'invited|partner|billing)-')
         and w.way is not null
     order by 2 desc, length(w.way), l.here
     limit 2;
@@ -247,7 +293,8 @@ return (
 comment on function audit_private.members_of is
     'The table of the memberships of users: in organisations rather than in parts of them';
 
--- The same one every time: accepted and alive before others, then the oldest.
+-- The same one every time: alive before others, then the oldest. Whoever invites a user
+-- is not told of what the user does.
 create or replace function audit_private.first_membership(users regclass) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -266,8 +313,8 @@ begin
     ) then '::text' else '' end;
     return format(E'(select p.found from (select (%s)%s as subject, (%s\n) as found, '
         '(%s) is true as accepted, (%s) is true as counts, %s as made, %s as key from %s as r) '
-        'as p where p.subject = %s%2$s '
-        'order by p.accepted desc, p.counts desc, p.made, p.key limit 1)',
+        'as p where p.subject = %s%2$s and p.accepted '
+        'order by p.counts desc, p.made, p.key limit 1)',
         _a.mapping ->> 'subject', _cast, _a.mapping ->> 'organization',
         coalesce(audit_private.accepted(_a.target), 'true'),
         coalesce(_a.mapping ->> 'alive', 'true'),
@@ -289,10 +336,15 @@ return (
             and h.attname = audit_private.user_column(user_organization.target)
         join pg_attribute as t on t.attrelid = a.target and array[t.attname::text] = key
             and t.atttypid = h.atttypid
+        cross join lateral (
+            select exists (
+                select from audit_private.links_of(user_organization.target) as l
+                where l.relation = a.target and l.here = array[h.attname::text])) as f (is_linked)
     where a.kind = 'user' and audit_private.have_one_owner(a.target, user_organization.target)
-    order by exists (
-        select from audit_private.links_of(user_organization.target) as l
-        where l.relation = a.target and l.here = array[h.attname::text]) desc, a.id
+        -- An owner, a member or an account may be anything.
+        and (is_linked or lower(replace(h.attname, '_', ''))
+            ~ '^(user|ownerusr|owneruser|(created|issued)by)')
+    order by is_linked desc, a.id
     limit 1
 );
 comment on function audit_private.user_organization is

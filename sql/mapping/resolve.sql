@@ -125,12 +125,10 @@ begin
         return audit_private.own_key(target);
     end if;
     select * into _way from audit_private.organization_way(target, '{}', kind) as w;
-    return coalesce(
-        audit_private.first_of(array[_way.way, case
-            when _way.is_sure or kind in ('membership', 'admin') then null
-            when kind = 'user' then audit_private.first_membership(target)
-            else audit_private.user_organization(target) end]),
-        audit_private.named_organization(target, false));
+    return audit_private.first_of(array[_way.way, case
+        when _way.is_sure or kind in ('membership', 'admin') then null
+        when kind = 'user' then audit_private.first_membership(target)
+        else audit_private.user_organization(target) end]);
 end
 $$;
 comment on function audit_private.default_organization is
@@ -268,17 +266,35 @@ declare
     _organization text := parts ->> 'organization';
     _conditions text := concat_ws(' and ', case when roles like '% or %' then '(' || roles || ')'
         else nullif(roles, '') end, case when roles <> '' then audit_private.accepted(target) end);
-    _owner text := audit_private.named_owner(target, parts ->> 'subject');
+    _owner text := audit_private.named_owner(target, parts ->> 'subject',
+        parts ->> 'organization');
     _group text;
 begin
     -- Members of a part of an organisation are no admins of the organisation.
-    if _organization like '(select%' and not is_given then
+    if _organization ~ '^(coalesce[(].*)?[(]+select' and not is_given then
         select format('r.%I', l.here[1]) into _group
         from audit_private.links_of(target) as l
             join audit_private.attachment as a on a.target = l.relation
         where a.kind = 'organization' order by l.here limit 1;
         _conditions := case when _group is not null then concat_ws(' and ', nullif(_conditions, ''),
             format('(%s)::text = %s::text', _organization, _group)) else 'false' end;
+    -- Nor are those of a group that each row names, and by which rows differ.
+    elsif not is_given and exists (
+        select from audit_private.links_of(target) as l
+            left join audit_private.attachment as a on a.target = l.relation
+            join pg_class as c on c.oid = l.relation
+            join pg_attribute as h on h.attrelid = default_admin.target
+                and array[h.attname::text] = l.here
+            join pg_index as i on i.indrelid = h.attrelid and i.indisunique
+                and h.attnum = any (i.indkey)
+        where l.is_needed and coalesce(a.kind, '') not in ('organization', 'user', 'membership')
+            and lower(c.relname) ~ (audit_private.words('group') || 's?$')
+            and exists (
+                select from audit_private.links_of(l.relation) as g
+                    join audit_private.attachment as o on o.target = g.relation
+                where o.kind = 'organization')
+    ) then
+        _conditions := 'false';
     elsif _owner is not null then
         _conditions := concat_ws(' or ', '(' || nullif(_conditions, '') || ')', _owner);
     end if;

@@ -157,7 +157,11 @@ create or replace function audit_private.carriers_of(target regclass, has_own bo
 returns table (relation regclass, here name, there name, value text, admin text)
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
-    select c.conrelid, h.attname, t.attname, r.value, r.admin
+    select c.conrelid, h.attname, t.attname, r.value,
+        -- Not while it is revoked, or only offered.
+        concat_ws(' and ', '(' || coalesce(r.admin, 'false') || ')',
+            audit_private.default_alive(c.conrelid, 'membership'),
+            audit_private.accepted(c.conrelid))
     from pg_constraint as c
         join pg_attribute as h on h.attrelid = c.conrelid and array[h.attnum] = c.conkey
         join pg_attribute as t on t.attrelid = c.confrelid and array[t.attnum] = c.confkey
@@ -165,9 +169,19 @@ begin atomic
         cross join audit_private.given_role(c.conrelid) as r
     where c.contype = 'f' and c.confrelid = carriers_of.target and c.conparentid = 0
         and c.conrelid <> c.confrelid and audit_private.have_one_owner(c.conrelid, c.confrelid)
+        and r.value is not null
         and case when r.admin = 'true' then k.relnatts <= 8 else not has_own end
         and audit_private.normal_name(k.relname)
             !~ ('-' || audit_private.words('no_carrier') || 's?-')
+        and audit_private.normal_name(k.relname) !~ '-(request|application|proposal|approval)s?-'
+        -- A role in what else the row refers to, such as a board, is none in the organisation.
+        and not exists (
+            select from audit_private.links_of(c.conrelid) as l
+                left join audit_private.attachment as a on a.target = l.relation
+            where l.relation not in (c.confrelid, c.conrelid)
+                and a.kind is distinct from 'organization' and a.kind is distinct from 'user'
+                and (audit_private.role_of(l.relation)).value is null
+                and l.relation::text !~* 'roles?"?$')
         -- Members of a team, with roles in the team.
         and ((audit_private.role_of(c.conrelid)).value is null or not exists (
             select from audit_private.links_of(c.conrelid) as l
@@ -196,8 +210,10 @@ end;
 comment on function audit_private.carried_role is
     'The roles that rows of other tables give to a member, and whether one makes an admin';
 
--- The owner whom the organisation's own row names.
-create or replace function audit_private.named_owner(target regclass, subject text) returns text
+-- The owner whom the organisation's own row names, in the same way as the member's does.
+create or replace function audit_private.named_owner(
+    target regclass, subject text, organization text
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select format('(%s)::text = (%s)::text',
@@ -207,6 +223,14 @@ return (
         join audit_private.attachment as a on a.target = l.relation
         cross join audit_private.column_like(l.relation, 'owner(user)?(id|uuid)?') as owner
     where a.kind = 'organization' and owner is not null
+        and audit_private.lookup(l.relation, l.here, l.there, a.mapping ->> 'organization')
+            = named_owner.organization
+        and audit_private.may_name_user(l.relation, owner)
+        and not exists (
+            select from audit_private.links_of(l.relation) as o
+                join audit_private.links_of(named_owner.target) as m
+                    on format('r.%I', m.here[1]) = named_owner.subject and cardinality(m.here) = 1
+            where o.here = array[owner] and o.relation <> m.relation)
     order by l.here limit 1
 );
 comment on function audit_private.named_owner is
