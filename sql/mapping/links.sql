@@ -248,7 +248,8 @@ begin atomic
         and (l.is_part or lower(c.relname) ~ (audit_private.words('group') || 's?$'))
         -- What a row was made from may be another's.
         and audit_private.normal_name(l.here[1]) || audit_private.normal_name(c.relname)
-            !~ '-(templates?|source|original?|forked|cloned|copied|based|catalog|catalogue|invited|partner|billing)-'
+            !~ ('-(templates?|source|original?|forked|cloned|copied|based|catalog|catalogue|invited|partner|'
+                'billing)-')
         and w.way is not null
     order by 2 desc, length(w.way), l.here
     limit 2;
