@@ -17,8 +17,17 @@ from auditdb.operate.install import read, release
 
 # A month that was detached, or that a partition stands for, is no part of any release.
 _MONTH = re.compile(r"audit\.event_\d{4,}_\d\d")
-# As audit_private.generated_for() says.
-_GENERATED = re.compile(r"audit_private\.(capture|fall_back|read|organization|admin)_\d+[_(]")
+# What attaching writes, all of it: a name that only holds such a one is somebody's own.
+_GENERATED = re.compile(
+    r"audit_private\.(?:"
+    r"capture_\d+(?:_(?:insert|update|delete|truncate))?\(\) returns trigger"
+    r"|fall_back_\d+\(op text, old anyelement, new anyelement, reason text\) returns jsonb"
+    r"|read_\d+\(r anyelement\) returns text\[\]"
+    r"|organization_\d+\(r anyelement\) returns text"
+    r"|admin_\d+\(organization text, viewer text\) returns boolean)"
+    # Who owns a partitioned table makes partitions that call them.
+    r"|EXECUTE on function audit_private\.capture_\d+_(?:insert|update|delete|truncate)\(\) to .*"
+)
 
 
 def standing_query() -> str:
@@ -43,7 +52,7 @@ def differences(conn: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     wanted = release()
     for kind, name, sha256, object_, _ in cursor.execute(standing_query().encode()).fetchall():
         known = wanted.pop((kind, name), None)
-        is_own = _GENERATED.search(name) or _MONTH.fullmatch(name)
+        is_own = _GENERATED.fullmatch(name) or _MONTH.fullmatch(name)
         if known == sha256 or (known is None and is_own):
             continue
         problem = "is none of auditdb's" if known is None else "is not as it was installed"

@@ -125,10 +125,15 @@ begin
         return audit_private.own_key(target);
     end if;
     select * into _way from audit_private.organization_way(target, '{}', kind) as w;
-    return audit_private.first_of(array[_way.way, case
+    return coalesce(audit_private.first_of(array[_way.way, case
         when _way.is_sure or kind in ('membership', 'admin') then null
         when kind = 'user' then audit_private.first_membership(target)
-        else audit_private.user_organization(target) end]);
+        else audit_private.user_organization(target) end]), (
+            -- Not a customer, an account or a team, whose numbers are those of organisations.
+            select audit_private.name_of(target, name)
+            from audit_private.column_like(target, '(tenant|workspace)(id|uuid)') as name
+            where not exists (
+                select from audit_private.links_of(target) as l where name = any (l.here))));
 end
 $$;
 comment on function audit_private.default_organization is

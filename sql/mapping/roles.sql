@@ -178,7 +178,7 @@ begin atomic
         and not exists (
             select from audit_private.links_of(c.conrelid) as l
                 left join audit_private.attachment as a on a.target = l.relation
-            where l.relation not in (c.confrelid, c.conrelid)
+            where l.relation <> c.confrelid and l.relation <> c.conrelid
                 and a.kind is distinct from 'organization' and a.kind is distinct from 'user'
                 and (audit_private.role_of(l.relation)).value is null
                 and l.relation::text !~* 'roles?"?$')

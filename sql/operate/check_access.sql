@@ -113,7 +113,15 @@ as $$
                 else 'audit_owner' end::regrole
         from pg_proc where pronamespace = any ('{audit,audit_private}'::regnamespace[])
     ) as o (object, owner, wanted)
-    where o.owner <> o.wanted;
+    where o.owner <> o.wanted
+    union all
+    select 'ownership', 'critical', 'function ' || p.oid::regprocedure,
+        format('runs as %s, and is none of auditdb''s', p.proowner::regrole),
+        'Who may call it does what only the log itself may.',
+        format('drop routine %s', p.oid::regprocedure), false
+    from pg_proc as p
+    where p.prosecdef and p.proowner in ('audit_owner'::regrole, 'audit_mapper'::regrole)
+        and p.pronamespace <> all ('{audit,audit_private}'::regnamespace[]);
 $$;
 comment on function audit_private.check_ownership is
     'Objects of the log that are not audit_owner''s';

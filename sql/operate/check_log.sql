@@ -66,7 +66,49 @@ as $$
     from pg_index as i
     where i.indisunique and not i.indisprimary
         and i.indrelid in (select relid from pg_partition_tree('audit.event'))
-        and not exists (select from pg_constraint where conindid = i.indexrelid);
+        and not exists (select from pg_constraint where conindid = i.indexrelid)
+    union all
+    select 'log', 'critical', 'audit_private.request',
+        format('trigger %s is missing, or not ENABLE ALWAYS', w.name),
+        'Who does not own a table can change its mapping.', 'auditdb install', false
+    from unnest('{authorize_request,carry_out_request}'::text[]) as w (name)
+    where not exists (
+        select from pg_trigger as t
+        where t.tgrelid = 'audit_private.request'::regclass and t.tgname = w.name
+            and t.tgenabled = 'A' and t.tgfoid = to_regprocedure(format('audit_private.%I()', w.name)) and t.tgtype = 7
+            and t.tgqual is null)
+    union all
+    select 'log', 'critical', c.oid::regclass::text, 'is unlogged', 'A crash empties it.',
+        format('alter table %s set logged', c.oid::regclass), false
+    from pg_class as c
+    where c.relnamespace = any ('{audit,audit_private}'::regnamespace[]) and c.relkind = 'r'
+        and c.relpersistence <> 'p'
+    union all
+    select 'log', 'critical', a.attrelid::regclass::text, format('column %I must not be null', a.attname),
+        'It refuses events, and with them the actions they record.',
+        format('alter table %s alter column %I drop not null', a.attrelid::regclass, a.attname),
+        false
+    from pg_attribute as a
+        join pg_attribute as p on p.attrelid = 'audit.event'::regclass and p.attname = a.attname
+    where a.attrelid in (select relid from pg_partition_tree('audit.event')) and a.attnum > 0
+        and a.attnotnull and not p.attnotnull
+    union all
+    select 'log', 'critical', s.seqrelid::regclass::text, 'does not count as it was made to',
+        'It refuses events, and with them the actions they record, or gives them no order.',
+        format('alter sequence %s increment 1 no minvalue no maxvalue no cycle',
+            s.seqrelid::regclass), false
+    from pg_sequence as s join pg_class as c on c.oid = s.seqrelid
+    where c.relnamespace = any ('{audit,audit_private}'::regnamespace[])
+        and (s.seqincrement <> 1 or s.seqmin <> 1 or s.seqcycle
+            or s.seqmax <> case s.seqtypid when 'bigint'::regtype then 9223372036854775807
+                else 2147483647 end)
+    union all
+    select 'log', 'critical', 'audit.event', 'has not the primary key of auditdb',
+        'Another one refuses events, and with them the actions they record.', 'auditdb install', false
+    where not exists (
+        select from pg_constraint as k
+        where k.contype = 'p' and k.conrelid = 'audit.event'::regclass
+            and pg_get_constraintdef(k.oid) = 'PRIMARY KEY (occurred_at, id)');
 $$;
 comment on function audit_private.check_log is
     'Rules, triggers, constraints and unique indexes on the log that auditdb did not make';
