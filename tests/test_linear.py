@@ -12,6 +12,8 @@ from tests.conftest import Database
 FEW = 20
 # Twice as many tables are twice the work, with some room for what statistics and caches change.
 RATIO = 2.3
+# Of as many tables beside those.
+MORE = 1.05
 TABLE = """
 create table thing_{0} (
     id int primary key, organization_id int references organization, user_id int,
@@ -50,7 +52,9 @@ def test_twice_as_many_tables_are_twice_the_work(db: Database) -> None:
     second = work(db, attach(range(FEW, 2 * FEW)))
     many = work(db, doctor)
     for what in ("calls", "rows"):
-        attaching = (first[what] + second[what]) / first[what]
-        assert attaching < RATIO, f"attaching takes {attaching:.2f} times as many {what}"
+        attaching = second[what] / first[what]
+        assert attaching < MORE, (
+            f"attaching beside others takes {attaching:.2f} times as many {what}"
+        )
         looking = (many[what] - none[what]) / (few[what] - none[what])
         assert looking < RATIO, f"the doctor takes {looking:.2f} times as many {what}"
