@@ -199,6 +199,8 @@ create or replace function audit_private.define(
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
+declare
+    _f record;
 begin
     execute format('create or replace function audit_private.%I(%s) returns %s language plpgsql %s '
         'security definer set search_path = pg_catalog, pg_temp%s as %L',
@@ -207,8 +209,15 @@ begin
         -- setting costs time at every row.
         case when audit_private.is_of_mapper(define.name)
             then ' set standard_conforming_strings = on set bytea_output = hex' end, body);
-    execute format('revoke all on function audit_private.%I from public', name);
-    execute format('comment on function audit_private.%I is %L', name, purpose);
+    select oid, proacl into _f from pg_proc
+    where pronamespace = 'audit_private'::regnamespace and proname = define.name;
+    -- Each would write the function's row anew.
+    if _f.proacl is null or exists (select from aclexplode(_f.proacl) where grantee = 0) then
+        execute format('revoke all on function audit_private.%I from public', name);
+    end if;
+    if obj_description(_f.oid, 'pg_proc') is distinct from purpose then
+        execute format('comment on function audit_private.%I is %L', name, purpose);
+    end if;
 end
 $$;
 comment on function audit_private.define is

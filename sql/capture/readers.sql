@@ -11,7 +11,8 @@ as $$
 begin
     return query
     select attname::text, a.attnum, t, attgenerated = 'v'
-    from pg_attribute as a join pg_type as t on t.oid = a.atttypid
+    from pg_attribute as a
+        cross join lateral (select t from pg_type as t where t.oid = a.atttypid offset 0) as t (t)
     where attrelid = own_columns.target and a.attnum > 0 and not attisdropped
     order by a.attnum;
 end

@@ -367,7 +367,9 @@ comment on function audit_private.prepare_attach is
 
 create or replace function audit_private.attach_given(target regclass, kind text, given jsonb)
 returns void
+-- What it asks of the catalogs takes the planner longer than the executor.
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     -- No writer waits for this lock; they do for those of the tables.

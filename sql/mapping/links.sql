@@ -29,13 +29,15 @@ create or replace function audit_private.links_of(target regclass)
 returns table (relation regclass, here text[], there text[], is_needed boolean, is_part boolean)
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
-    -- First what few columns are: they are compared with the names of all attached tables.
+    -- Few columns are, and few tables have that in their names: no others are looked at closely.
     with free as materialized (
-        select h.attname, h.attnotnull, h.atttypid, c.relowner
-        from pg_attribute as h join pg_class as c on c.oid = h.attrelid
+        select h.attname, h.attnotnull, h.atttypid, c.relowner, left(stem, -1) as stem
+        from pg_attribute as h
+            join pg_class as c on c.oid = h.attrelid
+            cross join substring(lower(replace(attname, '_', ''))
+                from '^(.*)(?:id|uuid|guid)$') as stem
         where h.attrelid = links_of.target and h.attnum > 0 and not h.attisdropped
-            and lower(replace(h.attname, '_', '')) ~ '..(id|uuid|guid)$'
-            and not exists (
+            and length(stem) > 1 and not exists (
                 select from pg_constraint as c
                 where c.contype = 'f' and c.conrelid = h.attrelid and h.attnum = any (c.conkey))
     ), named as materialized (
@@ -44,6 +46,7 @@ begin atomic
             join pg_class as c on c.relowner = h.relowner
             join audit_private.attachment as a on a.target = c.oid
         where a.target <> links_of.target and a.kind <> 'admin'
+            and strpos(lower(replace(c.relname, '_', '')), h.stem) > 0
             and audit_private.is_named_as(h.attname, a.target)
     )
     select c.confrelid, k.here, k.there, k.is_needed, k.is_needed or confdeltype = 'c'

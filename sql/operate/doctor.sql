@@ -7,7 +7,7 @@ create or replace function audit.doctor() returns setof audit.finding
 language sql stable security definer set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off set standard_conforming_strings = on set bytea_output = 'hex'
 set datestyle = 'ISO' set intervalstyle = 'postgres' set extra_float_digits = 1
-set xmlbinary = 'base64' set row_security = on
+set xmlbinary = 'base64' set row_security = on set plan_cache_mode = force_generic_plan
 as $$
     with known as materialized (
         select array(select f from audit_private.compare_release() as f)

@@ -254,6 +254,7 @@ comment on function audit.maintain is
 
 create or replace function audit_private.regenerate() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     _id int;

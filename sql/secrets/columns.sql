@@ -108,45 +108,45 @@ $$;
 comment on function audit_private.is_secret_column is
     'Whether a column is redacted by default, by its name and type and by what its table holds';
 
--- A foreign key holds what the column holds that it leads to.
+-- A foreign key holds what the column holds that it leads to. Each table and foreign key is looked up
+-- by itself: the planner would read all there are.
 create or replace function audit_private.secret_columns(target regclass, kind text) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    with recursive way (attname, origin, relid, attnum, is_link) as (
-        select attname, attnum, attrelid, attnum, false
+    with recursive way (attname, origin, relid, attnum) as (
+        select attname, attnum, attrelid, attnum
         from pg_attribute
         where attrelid = secret_columns.target and pg_attribute.attnum > 0 and not attisdropped
         union
-        select way.attname, way.origin, c.confrelid, f.confkey, true
+        select way.attname, way.origin, f.relid, f.attnum
         from way
-            join pg_constraint as c on c.conrelid = way.relid and c.contype = 'f'
-            cross join unnest(c.conkey, c.confkey) as f (conkey, confkey)
-        where f.conkey = way.attnum
-    ),
-    tables as materialized (
-        select c.oid, audit_private.is_store(w.relation, k.kind) as store,
-            audit_private.says_connector(audit_private.normal_name(c.relname)) as connector
-        from pg_class as c
-            cross join lateral (select c.oid::regclass) as w (relation)
             cross join lateral (
-                select case when c.oid = secret_columns.target then secret_columns.kind
-                    else (
-                        select a.kind from audit_private.attachment as a
-                        where a.target = w.relation
-                    ) end
-            ) as k (kind)
-        where c.oid in (select relid from way)
+                select c.confrelid, k.there
+                from pg_constraint as c cross join unnest(c.conkey, c.confkey) as k (here, there)
+                where c.conrelid = way.relid and c.contype = 'f' and k.here = way.attnum
+                offset 0
+            ) as f (relid, attnum)
     )
     select coalesce(array_agg(attname::text order by origin), '{}')
     from (
         select attname, origin
-        from way join tables on tables.oid = way.relid
-        -- Of a foreign key, what it leads to decides.
-        where not exists (
-                select from pg_constraint as c
+        from (select distinct relid from way) as w
+            cross join lateral (
+                select audit_private.is_store(c.oid::regclass, case
+                        when c.oid = secret_columns.target then secret_columns.kind
+                        else (select a.kind from audit_private.attachment as a where a.target = c.oid)
+                        end) as store,
+                    audit_private.says_connector(audit_private.normal_name(c.relname)) as connector
+                from pg_class as c where c.oid = w.relid
+                offset 0
+            ) as t
+            join way using (relid)
+        where audit_private.is_secret_column(way.relid::regclass, attnum, store, connector)
+            -- Of a foreign key, what it leads to decides.
+            and (
+                select count(*) = 0 from pg_constraint as c
                 where c.conrelid = way.relid and c.contype = 'f' and way.attnum = any (c.conkey)
                     and (c.confrelid <> way.relid or not way.attnum = any (c.confkey)))
-            and audit_private.is_secret_column(way.relid::regclass, attnum, store, connector)
         group by attname, origin
     ) as found
 );
