@@ -118,6 +118,8 @@ def test_a_way_leads_to_no_table_of_another_owner(empty_db: Database) -> None:
     )
     assert value(empty_db, "select mapping ->> 'organization' from audit_private.attachment "
         "where kind = 'note'") is None  # fmt: skip
+    with empty_db.connect() as conn:
+        conn.execute("revoke audit_operator from stranger")
 
 
 @pytest.mark.parametrize(
