@@ -75,7 +75,8 @@ as $$
     where not exists (
         select from pg_trigger as t
         where t.tgrelid = 'audit_private.request'::regclass and t.tgname = w.name
-            and t.tgenabled = 'A' and t.tgfoid = to_regprocedure(format('audit_private.%I()', w.name)) and t.tgtype = 7
+            and t.tgenabled = 'A' and t.tgtype = 7
+            and t.tgfoid = to_regprocedure(format('audit_private.%I()', w.name))
             and t.tgqual is null)
     union all
     select 'log', 'critical', c.oid::regclass::text, 'is unlogged', 'A crash empties it.',
@@ -84,7 +85,8 @@ as $$
     where c.relnamespace = any ('{audit,audit_private}'::regnamespace[]) and c.relkind = 'r'
         and c.relpersistence <> 'p'
     union all
-    select 'log', 'critical', a.attrelid::regclass::text, format('column %I must not be null', a.attname),
+    select 'log', 'critical', a.attrelid::regclass::text,
+        format('column %I must not be null', a.attname),
         'It refuses events, and with them the actions they record.',
         format('alter table %s alter column %I drop not null', a.attrelid::regclass, a.attname),
         false
@@ -104,7 +106,8 @@ as $$
                 else 2147483647 end)
     union all
     select 'log', 'critical', 'audit.event', 'has not the primary key of auditdb',
-        'Another one refuses events, and with them the actions they record.', 'auditdb install', false
+        'Another one refuses events, and with them the actions they record.', 'auditdb install',
+        false
     where not exists (
         select from pg_constraint as k
         where k.contype = 'p' and k.conrelid = 'audit.event'::regclass

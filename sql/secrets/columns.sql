@@ -108,8 +108,8 @@ $$;
 comment on function audit_private.is_secret_column is
     'Whether a column is redacted by default, by its name and type and by what its table holds';
 
--- A foreign key holds what the column holds that it leads to. Each table and foreign key is looked up
--- by itself: the planner would read all there are.
+-- A foreign key holds what the column holds that it leads to. Each table and foreign key
+-- is looked up by itself: the planner would read all there are.
 create or replace function audit_private.secret_columns(target regclass, kind text) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -134,8 +134,9 @@ return (
             cross join lateral (
                 select audit_private.is_store(c.oid::regclass, case
                         when c.oid = secret_columns.target then secret_columns.kind
-                        else (select a.kind from audit_private.attachment as a where a.target = c.oid)
-                        end) as store,
+                        else (
+                            select a.kind from audit_private.attachment as a where a.target = c.oid
+                        ) end) as store,
                     audit_private.says_connector(audit_private.normal_name(c.relname)) as connector
                 from pg_class as c where c.oid = w.relid
                 offset 0
