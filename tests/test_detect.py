@@ -446,6 +446,8 @@ def test_formbricks_unedited(app: Application) -> None:
         ("membership.role_changed", "o", "u2,o", "u2"),
     ]
     assert [app.may_read("o", user) for user in ("u1", "u2")] == [True, False]
+    accepted = """update "Membership" set accepted = true, role = 'member' where "userId" = 'u2'"""
+    assert app.told(accepted) == [("membership.role_changed", "o", "u2,o", "u2")]
     assert app.told(
         """insert into "TeamUser" (updated_at, "teamId", "userId", role)
             values (now(), 't', 'u2', 'admin')""",

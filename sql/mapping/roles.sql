@@ -180,6 +180,9 @@ begin atomic
                 left join audit_private.attachment as a on a.target = l.relation
             where l.relation <> c.confrelid and l.relation <> c.conrelid
                 and a.kind is distinct from 'organization' and a.kind is distinct from 'user'
+                -- As yet they may not be attached: the member's row refers to them, too.
+                and l.relation not in (
+                    select m.relation from audit_private.links_of(c.confrelid) as m)
                 and (audit_private.role_of(l.relation)).value is null
                 and l.relation::text !~* 'roles?"?$')
         -- Members of a team, with roles in the team.
