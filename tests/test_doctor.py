@@ -570,12 +570,18 @@ def test_a_table_that_is_hidden_beneath_a_view_is_found_and_mended(
     assert seen == (0 if reader else 1)
 
 
+JOIN = (
+    "set role audit_owner; select audit_private.join_month('%s'); select audit_private"
+    ".record_attestation('month', 'audit.event', '{trigger}', renew => false); reset role"
+)
+
+
 def test_a_month_taken_away_is_found_and_one_dropped_by_retention_is_not(
     healthy: Database,
 ) -> None:
     conn = healthy.connect()
-    run(conn, "set role audit_owner; select audit_private.attach_month('2020-01-01');"
-              "select audit_private.attach_month('2020-02-01'); reset role")  # fmt: skip
+    run(conn, JOIN % "2020-01-01")
+    run(conn, JOIN % "2020-02-01")
     assert diagnose(healthy) == []
     run(conn, "drop table audit.event_2020_02")
     [finding] = diagnose(healthy)
@@ -592,8 +598,13 @@ def test_a_month_taken_away_is_found_and_one_dropped_by_retention_is_not(
 
 def test_a_detached_month_is_found(healthy: Database) -> None:
     conn = healthy.connect()
-    run(conn, "set role audit_owner; select audit_private.attach_month('2020-01-01'); reset role")
-    run(conn, "alter table audit.event detach partition audit.event_2020_01")
+    run(conn, "select audit.maintain(ahead => 6)")
+    last = conn.execute(
+        "select max(inhrelid::regclass::text) from pg_inherits where inhparent = "
+        "'audit.event'::regclass and inhrelid <> 'audit.event_default'::regclass"
+    ).fetchone()
+    assert last is not None
+    run(conn, f"alter table audit.event detach partition {last[0]}")
     assert "is no part of the log any more" in diagnose(healthy)[0].problem
 
 

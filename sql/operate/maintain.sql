@@ -55,16 +55,6 @@ $$;
 comment on function audit_private.join_month is
     'Makes the table of one month part of the log, not yet attested';
 
-create or replace function audit_private.attach_month(month date) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform audit_private.join_month(attach_month.month);
-    perform audit_private.record_attestation('month', 'audit.event', '{trigger}', renew => false);
-end
-$$;
-comment on function audit_private.attach_month is
-    'Makes the table of one month part of the log';
 
 create or replace function audit_private.try_lock(target regclass, mode text) returns boolean
 -- Writers queue behind whoever waits: briefly, and then they go first.
@@ -124,8 +114,9 @@ set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
 declare
     _this date := date_trunc('month', now() at time zone 'UTC');
-    _attached constant date[] := audit_private.months_attached();
-    _in_default constant date[] := audit_private.months_in_default();
+    -- Those of which DEFAULT holds events are drain's to make.
+    _others constant date[] :=
+        audit_private.months_attached() || audit_private.months_in_default();
     _missing date[];
     _month date;
 begin
@@ -137,9 +128,7 @@ begin
     _missing := array(
         select m::date
         from generate_series(_this, _this + make_interval(months => ahead), interval '1 month') as m
-        where m::date <> all (_attached)
-            -- Those of which DEFAULT holds events are drain's to make.
-            and m::date <> all (_in_default)
+        where m::date <> all (_others)
     );
     if _missing <> '{}' then
         foreach _month in array _missing loop
