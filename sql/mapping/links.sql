@@ -17,7 +17,9 @@ return (
             array[stem, stem || 's', stem || 'es', regexp_replace(stem, 'y$', 'ies')]) as ending
         where right(lower(replace(relname, '_', '')), length(ending)) = ending)
     from pg_class
-        cross join substring(lower(replace(attname, '_', '')) from '^(.*)(?:id|uuid|guid)$') as stem
+        cross join lateral (
+            select substring(lower(replace(attname, '_', '')), '^(.*)(?:id|uuid|guid)$')
+        ) as s (stem)
     where oid = is_named_as.relation
 );
 comment on function audit_private.is_named_as is
