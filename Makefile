@@ -27,7 +27,7 @@ check: $(BIN)/auditdb ## Lint, type-check, and check the SQL
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/sqlfluff lint --nofail-on-warning --processes 2 sql
+	$(BIN)/sqlfluff lint --processes 2 sql
 	$(BIN)/squawk --exclude $(STYLE) sql/*.sql sql/*/*.sql
 	$(BIN)/python -m pytest -q tests/test_catalog.py tests/test_house.py
 

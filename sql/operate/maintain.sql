@@ -113,8 +113,9 @@ set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
 declare
     _this date := date_trunc('month', now() at time zone 'UTC');
-    _attached constant date[] := audit_private.months_attached();
-    _in_default constant date[] := audit_private.months_in_default();
+    -- Those of which DEFAULT holds events are drain's to make.
+    _others constant date[] :=
+        audit_private.months_attached() || audit_private.months_in_default();
     _missing date[];
     _month date;
 begin
@@ -126,9 +127,7 @@ begin
     _missing := array(
         select m::date
         from generate_series(_this, _this + make_interval(months => ahead), interval '1 month') as m
-        where m::date <> all (_attached)
-            -- Those of which DEFAULT holds events are drain's to make.
-            and m::date <> all (_in_default)
+        where m::date <> all (_others)
     );
     if _missing <> '{}' then
         foreach _month in array _missing loop
