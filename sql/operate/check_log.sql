@@ -66,8 +66,14 @@ as $$
     from pg_index as i
     where i.indisunique and not i.indisprimary
         and i.indrelid in (select relid from pg_partition_tree('audit.event'))
-        and not exists (select from pg_constraint where conindid = i.indexrelid)
-    union all
+        and not exists (select from pg_constraint where conindid = i.indexrelid);
+$$;
+comment on function audit_private.check_log is
+    'Rules, triggers, constraints and unique indexes on the log that auditdb did not make';
+
+create or replace function audit_private.check_tables_of_log() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
     select 'log', 'critical', 'audit_private.request',
         format('trigger %s is missing, or not ENABLE ALWAYS', w.name),
         'Who does not own a table can change its mapping.', 'auditdb install', false
@@ -93,8 +99,14 @@ as $$
     from pg_attribute as a
         join pg_attribute as p on p.attrelid = 'audit.event'::regclass and p.attname = a.attname
     where a.attrelid in (select relid from pg_partition_tree('audit.event')) and a.attnum > 0
-        and a.attnotnull and not p.attnotnull
-    union all
+        and a.attnotnull and not p.attnotnull;
+$$;
+comment on function audit_private.check_tables_of_log is
+    'Whether the tables of the log take every event, keep it, and are asked for by owners alone';
+
+create or replace function audit_private.check_keys_of_log() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
     select 'log', 'critical', s.seqrelid::regclass::text, 'does not count as it was made to',
         'It refuses events, and with them the actions they record, or gives them no order.',
         format('alter sequence %s increment 1 no minvalue no maxvalue no cycle',
@@ -113,8 +125,8 @@ as $$
         where k.contype = 'p' and k.conrelid = 'audit.event'::regclass
             and pg_get_constraintdef(k.oid) = 'PRIMARY KEY (occurred_at, id)');
 $$;
-comment on function audit_private.check_log is
-    'Rules, triggers, constraints and unique indexes on the log that auditdb did not make';
+comment on function audit_private.check_keys_of_log is
+    'Whether the identifiers of events are counted, and are the key, as they were made to be';
 
 create or replace function audit_private.check_columns() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp

@@ -26,6 +26,8 @@ as $$
         union all select * from audit_private.check_moves(k.facts)
         union all select * from audit_private.check_guards(k.facts)
         union all select * from audit_private.check_log()
+        union all select * from audit_private.check_tables_of_log()
+        union all select * from audit_private.check_keys_of_log()
         union all select * from audit_private.check_columns()
         union all select * from audit_private.check_indexes()
         union all select * from audit_private.check_definitions(k.facts)
