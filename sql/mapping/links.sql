@@ -34,8 +34,9 @@ begin atomic
         select h.attname, h.attnotnull, h.atttypid, c.relowner, left(stem, -1) as stem
         from pg_attribute as h
             join pg_class as c on c.oid = h.attrelid
-            cross join substring(lower(replace(attname, '_', ''))
-                from '^(.*)(?:id|uuid|guid)$') as stem
+            cross join lateral (
+                select (regexp_match(lower(replace(attname, '_', '')), '^(.*?)(uuid|guid|id)$'))[1]
+            ) as s (stem)
         where h.attrelid = links_of.target and h.attnum > 0 and not h.attisdropped
             and length(stem) > 1 and not exists (
                 select from pg_constraint as c
