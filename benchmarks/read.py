@@ -88,8 +88,7 @@ def prepare(conn: psycopg.Connection[Any]) -> None:
     conn.execute(SETUP.encode())
     for back in range(1, MONTHS):
         month = f"(now() - interval '{back} months')::date"
-        conn.execute(f"select audit_private.prepare_month({month})".encode())
-        conn.execute(f"select audit_private.attach_month({month})".encode())
+        conn.execute(f"select audit_private.join_month({month})".encode())
 
 
 def fill(conn: psycopg.Connection[Any], total: int) -> float:

@@ -192,11 +192,12 @@ def test_functions_to_come_are_closed_to_public(db: Database) -> None:
 
 def test_the_schema_belongs_to_audit_owner_who_alone_creates_in_it(empty_db: Database) -> None:
     # No table was attached since: that takes and gives back the right to create.
-    owner = "select nspowner::regrole::text from pg_namespace where nspname = 'audit'"
-    assert found(empty_db, owner) == ["audit_owner"]
-    creators = """select rolname from pg_roles
-        where has_schema_privilege(oid, 'audit', 'create') and not rolsuper"""
-    assert found(empty_db, creators) == ["audit_owner"]
+    for schema in ("audit", "audit_private"):
+        owner = f"select nspowner::regrole::text from pg_namespace where nspname = '{schema}'"
+        assert found(empty_db, owner) == ["audit_owner"]
+        creators = f"""select rolname from pg_roles
+            where has_schema_privilege(oid, '{schema}', 'create') and not rolsuper"""
+        assert found(empty_db, creators) == ["audit_owner"]
 
 
 def test_every_table_of_the_log_outlives_a_crash(db: Database) -> None:
