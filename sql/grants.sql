@@ -7,7 +7,6 @@ begin
     alter function audit_private.rescue owner to audit_mapper;
     alter function audit_private.examine owner to audit_mapper;
     alter function audit_private.try_expression owner to audit_mapper;
-    revoke create on schema audit_private from audit_mapper;
 end
 $$;
 
@@ -22,6 +21,7 @@ revoke all on all tables in schema audit, audit_private
 revoke all on all functions in schema audit, audit_private
     from audit_operator, audit_writer, audit_reader, audit_auditor;
 
+-- The right to create that audit_mapper was given for a moment, too.
 revoke all on schema audit, audit_private
     from audit_mapper, audit_operator, audit_writer, audit_reader, audit_auditor;
 grant usage on schema audit to audit_operator, audit_writer, audit_reader, audit_auditor;

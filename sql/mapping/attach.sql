@@ -124,19 +124,16 @@ $$;
 comment on function audit_private.carry_out_request is
     'Trigger function: does what was asked for, and leaves no row';
 
-do $$
+create or replace function audit_private.guard_requests() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
 declare
     _trigger text;
 begin
     -- In the order of their names.
     foreach _trigger in array '{authorize_request,carry_out_request}'::text[] loop
-        if not exists (
-            select from pg_trigger
-            where tgrelid = 'audit_private.request'::regclass and tgname = _trigger
-        ) then
-            execute format('create trigger %1$I before insert on audit_private.request '
-                'for each row execute function audit_private.%1$I()', _trigger);
-        end if;
+        execute format('create or replace trigger %1$I before insert on audit_private.request '
+            'for each row execute function audit_private.%1$I()', _trigger);
         execute format('alter table audit_private.request enable always trigger %I', _trigger);
     end loop;
     if not exists (
@@ -148,6 +145,10 @@ begin
     alter table audit_private.request enable row level security, force row level security;
 end
 $$;
+comment on function audit_private.guard_requests is
+    'Puts the triggers on the requests that check and carry them out, and row-level security';
+
+do $$ begin perform audit_private.guard_requests(); end $$;
 
 comment on column audit_private.attachment.id is
     'Names the functions that were generated: audit_private.capture_<id>_insert, _update, '

@@ -76,7 +76,7 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'log', 'critical', 'audit_private.request',
         format('trigger %s is missing, or not ENABLE ALWAYS', w.name),
-        'Who does not own a table can change its mapping.', 'auditdb install', false
+        'Who does not own a table can change its mapping.', 'select audit.mend_guards()', true
     from unnest('{authorize_request,carry_out_request}'::text[]) as w (name)
     where not exists (
         select from pg_trigger as t
