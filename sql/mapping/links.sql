@@ -8,6 +8,15 @@ return (select count(distinct relowner) = 1 from pg_class where oid in (one, oth
 comment on function audit_private.have_one_owner is
     'Whether two tables belong to one role: a mapping of another''s table is another''s text';
 
+-- The table that a column is named as: userId, user_uuid and USERGUID say user.
+create or replace function audit_private.named_table(attname name) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return (
+    regexp_match(lower(replace(attname, '_', '')), '^(.*?)(uuid|guid|id)$')
+)[1];
+comment on function audit_private.named_table is
+    'The name of a table within that of a column, as of a foreign key; null if there is none';
+
 create or replace function audit_private.is_named_as(attname name, relation regclass)
 returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -17,9 +26,7 @@ return (
             array[stem, stem || 's', stem || 'es', regexp_replace(stem, 'y$', 'ies')]) as ending
         where right(lower(replace(relname, '_', '')), length(ending)) = ending), false)
     from pg_class
-        cross join lateral (
-            select (regexp_match(lower(replace(attname, '_', '')), '^(.*?)(uuid|guid|id)$'))[1]
-        ) as s (stem)
+        cross join audit_private.named_table(attname) as stem
     where oid = is_named_as.relation
 );
 comment on function audit_private.is_named_as is
@@ -34,9 +41,7 @@ begin atomic
         select h.attname, h.attnotnull, h.atttypid, c.relowner, left(stem, -1) as stem
         from pg_attribute as h
             join pg_class as c on c.oid = h.attrelid
-            cross join lateral (
-                select (regexp_match(lower(replace(attname, '_', '')), '^(.*?)(uuid|guid|id)$'))[1]
-            ) as s (stem)
+            cross join audit_private.named_table(attname) as stem
         where h.attrelid = links_of.target and h.attnum > 0 and not h.attisdropped
             and length(stem) > 1 and not exists (
                 select from pg_constraint as c
