@@ -31,7 +31,8 @@ begin
         ('audit_operator', 'auditdb: attaches tables, manages keys, keeps partitions'),
         ('audit_writer', 'auditdb: sets the context and records events'),
         ('audit_reader', 'auditdb: reads through row-level security'),
-        ('audit_auditor', 'auditdb: reads everything')
+        ('audit_auditor', 'auditdb: reads everything'),
+        ('audit_backup', 'auditdb: dumps everything, the keys too')
     loop
         if pg_catalog.to_regrole(_role) is null then
             begin

@@ -17,15 +17,16 @@ revoke all on all functions in schema audit, audit_private from public;
 revoke usage on type audit_private.fact, audit.finding from public;
 -- What somebody granted by hand does not outlive an upgrade.
 revoke all on all tables in schema audit, audit_private
-    from audit_operator, audit_writer, audit_reader, audit_auditor;
+    from audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
 revoke all on all functions in schema audit, audit_private
-    from audit_operator, audit_writer, audit_reader, audit_auditor;
+    from audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
 
 -- The right to create that audit_mapper was given for a moment, too.
 revoke all on schema audit, audit_private
-    from audit_mapper, audit_operator, audit_writer, audit_reader, audit_auditor;
-grant usage on schema audit to audit_operator, audit_writer, audit_reader, audit_auditor;
-grant usage on schema audit_private to audit_mapper, audit_operator, audit_auditor;
+    from audit_mapper, audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
+grant usage on schema audit
+    to audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
+grant usage on schema audit_private to audit_mapper, audit_operator, audit_auditor, audit_backup;
 
 -- audit_mapper: what the fallback and the check of an expression are made of.
 grant execute on function
@@ -57,6 +58,12 @@ grant execute on function
     audit.list_tables, audit.list_partitions, audit.list_members, audit.version
     to audit_auditor;
 grant select on audit_private.attachment, audit.kind to audit_auditor;
+
+-- pg_dump reads each table by itself, months to come too.
+grant select on all tables in schema audit, audit_private to audit_backup;
+grant select on all sequences in schema audit, audit_private to audit_backup;
+alter default privileges for role audit_owner in schema audit
+    grant select on tables to audit_backup;
 
 -- audit_operator: attach and detach run as the table's owner and call these on the way.
 grant select on audit_private.attachment, audit.action, audit.kind, audit_private.migration

@@ -17,7 +17,7 @@ MIGRATIONS = SQL / "migrations"
 
 ROLES = (
     "audit_owner", "audit_mapper", "audit_operator", "audit_writer", "audit_reader",
-    "audit_auditor",
+    "audit_auditor", "audit_backup",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,9 @@ def test_it_ends_in_the_schema_of_a_new_installation(old: Database, db: Database
     months = {row[0] for row in upgraded["relation"]} - {row[0] for row in new["relation"]}
     assert months and all("event_20" in name for name in months), months
     for kind in ("function", "policy", "sequence", "schema"):
-        assert upgraded[kind] == new[kind], kind
+        of_both = [[row for row in made[kind] if not re.match(r"audit\.event_\d", row[0])]
+                   for made in (upgraded, new)]  # fmt: skip
+        assert of_both[0] == of_both[1], kind
     by_name = {name: rest for name, *rest in new["column"]}
     for row in upgraded["column"]:
         if row[0] in by_name and row[0] not in ("event", "event_default"):

@@ -41,6 +41,22 @@ $$;
 comment on function audit_private.guard is
     'Puts row-level security and the guard against TRUNCATE on the log or on one of its partitions';
 
+create or replace function audit_private.open_to_backups(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not exists (
+        select from pg_policy
+        where polrelid = open_to_backups.target and polname = 'backups_read_everything')
+    then
+        execute format('create policy backups_read_everything on %s for select to audit_backup '
+            'using (true)', open_to_backups.target);
+    end if;
+end
+$$;
+comment on function audit_private.open_to_backups is
+    'Lets members of audit_backup read a table of the log as a whole, as pg_dump does';
+
 create or replace function audit_private.guard_log() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$

@@ -41,12 +41,20 @@ as $$
             'noreplication', rolname), false
     from pg_roles
     where rolname in ('audit_owner', 'audit_mapper', 'audit_operator', 'audit_writer',
-            'audit_reader', 'audit_auditor')
+            'audit_reader', 'audit_auditor', 'audit_backup')
         and (rolcanlogin or rolsuper or rolbypassrls or rolcreaterole or rolcreatedb
             or rolreplication);
 $$;
 comment on function audit_private.check_roles is
     'Who is, or can become, the owner of the log; attributes of the roles of auditdb';
+
+create or replace function audit_private.makes_backups(login oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return exists (
+    select from pg_auth_members
+    where member = makes_backups.login and roleid = to_regrole('audit_backup'));
+comment on function audit_private.makes_backups is
+    'Whether a role was made a member of audit_backup, so that it may read all there is';
 
 create or replace function audit_private.check_logins() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -56,6 +64,7 @@ as $$
         format('alter role %I nobypassrls', rolname), false
     from pg_roles
     where rolbypassrls and rolcanlogin and not rolsuper
+        and not audit_private.makes_backups(oid)
     union all
     select 'logins', 'notice', rolname::text, 'has CREATEROLE',
         'Before PostgreSQL 16 it may grant itself any role, audit_owner too.',
@@ -73,24 +82,36 @@ as $$
         join pg_roles as r on r.rolcanlogin and not r.rolsuper
             and pg_has_role(r.oid, m.oid, 'member')
     where p.rolname in ('pg_read_all_data', 'pg_write_all_data', 'pg_execute_server_program',
-        'pg_read_server_files', 'pg_write_server_files')
-    union all
-    select 'logins', case when r.rolsuper then 'warning' else 'notice' end, r.rolname::text,
-        case when r.rolsuper then 'is a superuser, and the application logs in as it'
-            else 'owns attached tables, and the application logs in as it' end,
-        'Whoever takes over the application can switch the capture off.',
+            'pg_read_server_files', 'pg_write_server_files')
+        and not (p.rolname = 'pg_read_all_data' and audit_private.makes_backups(r.oid));
+$$;
+comment on function audit_private.check_logins is
+    'Login roles that can go around the log''s privileges';
+
+create or replace function audit_private.check_application() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'logins', case when r.rolsuper or k.is_backup then 'warning' else 'notice' end,
+        r.rolname::text, case
+            when r.rolsuper then 'is a superuser'
+            when k.is_backup then 'reads the log and its keys'
+            else 'owns attached tables' end || ', and the application logs in as it',
+        case when k.is_backup and not r.rolsuper
+            then 'Whoever takes over the application reads the log of every organisation.'
+            else 'Whoever takes over the application can switch the capture off.' end,
         '-- let it log in as a role of its own, and: grant audit_writer to that role', false
     from pg_roles as r
+        cross join lateral (select audit_private.makes_backups(r.oid)) as k (is_backup)
     where r.rolname in (
             -- With a context, it was the application and no console.
             select db_user from audit.event
             where occurred_at > now() - interval '7 days' and captured_from is not null
                 and source <> 'sql')
-        and (r.rolsuper or r.oid in (
+        and (r.rolsuper or k.is_backup or r.oid in (
             select relowner from pg_class join audit_private.attachment on target = pg_class.oid));
 $$;
-comment on function audit_private.check_logins is
-    'Login roles that can go around the log''s privileges';
+comment on function audit_private.check_application is
+    'Roles that can do more than the application needs, and that it logs in as';
 
 create or replace function audit_private.check_ownership() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp

@@ -17,6 +17,7 @@ as $$
     from known as k cross join lateral (
         select * from audit_private.check_roles()
         union all select * from audit_private.check_logins()
+        union all select * from audit_private.check_application()
         union all select * from audit_private.check_ownership()
         union all select * from audit_private.check_grants(k.facts)
         union all select * from audit_private.check_functions(k.facts)

@@ -106,6 +106,7 @@ begin
         is 'Events that no monthly partition covers; normally empty';
     revoke all on audit.event_default from public;
     perform audit_private.guard('audit.event_default');
+    perform audit_private.open_to_backups('audit.event_default');
     perform audit_private.close_statistics('audit.event_default');
     perform audit_private.furnish_default();
     alter table audit.event attach partition audit.event_default default;

@@ -31,6 +31,7 @@ begin
     execute format('comment on table %s is %L', _partition,
         format('Events of %s (UTC)', to_char(prepare_month.month, 'YYYY-MM')));
     perform audit_private.guard(_partition);
+    perform audit_private.open_to_backups(_partition);
     perform audit_private.close_statistics(_partition);
     execute format('revoke all on %s from public', _partition);
     return _partition;

@@ -105,22 +105,28 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'grant', format('%s on %s to %s', x.privilege_type, o.object, g.name), '-', o.object,
         format('alter default privileges for role %s%s revoke %s on %s from %s', r.oid::regrole,
-            ' in schema ' || nullif(d.defaclnamespace, 0)::regnamespace, x.privilege_type, k.plural,
+            ' in schema ' || nullif(d.schema, 0)::regnamespace, x.privilege_type, k.plural,
             g.name)
-    from pg_roles as r
-        left join pg_default_acl as d on d.defaclrole = r.oid
+    from (
+        select defaclrole, defaclobjtype::text, defaclnamespace, defaclacl from pg_default_acl
+        union all
+        -- Where nothing was said, functions are open to all.
+        select a.oid, 'f', 0, acldefault('f', a.oid)
+        from pg_roles as a
+        where a.rolname = 'audit_owner' and not exists (
+            select from pg_default_acl
+            where defaclrole = a.oid and defaclobjtype = 'f' and defaclnamespace = 0)
+    ) as d (owner, kind, schema, acl)
+        join pg_roles as r on r.oid = d.owner and r.rolname in ('audit_owner', 'audit_mapper')
         join (values ('r', 'tables'), ('S', 'sequences'), ('f', 'functions'), ('T', 'types'),
-            ('n', 'schemas')) as k (kind, plural) on k.kind = coalesce(d.defaclobjtype, 'f')::text
+            ('n', 'schemas')) as k (kind, plural) on k.kind = d.kind
         cross join lateral (
             select format('future %s of %s', k.plural, r.oid::regrole)) as o (object)
-        -- Where nothing was said, functions are open to all.
-        cross join lateral aclexplode(coalesce(d.defaclacl, acldefault('f', r.oid))) as x
+        cross join lateral aclexplode(d.acl) as x
         cross join lateral (
             select case x.grantee when 0 then 'public' else x.grantee::regrole::text end
         ) as g (name)
-    where r.rolname in ('audit_owner', 'audit_mapper') and x.grantee <> r.oid
-        and x.grantee <> 'audit_owner'::regrole
-        and (d.defaclrole is not null or r.rolname = 'audit_owner');
+    where x.grantee <> r.oid and x.grantee <> 'audit_owner'::regrole;
 $$;
 comment on function audit_private.standing_defaults is
     'Privileges that objects to come would be born with';

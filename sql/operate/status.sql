@@ -66,7 +66,7 @@ as $$
             -- PostgreSQL 16 gives a role's creator the right to grant it, which is no use of it.
             and pg_has_role(m.oid, r.oid, 'usage') and not m.rolsuper
     where r.rolname in ('audit_operator', 'audit_writer', 'audit_reader', 'audit_auditor',
-        'audit_owner')
+        'audit_backup', 'audit_owner')
     group by r.rolname
     order by r.rolname;
 $$;

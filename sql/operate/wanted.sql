@@ -45,6 +45,14 @@ as $$
         join pg_class as c on c.oid = a.target
         cross join lateral audit_private.wanted_of(a.id) as w
     union all
+    -- A month is read by backups, as DEFAULT is.
+    select r.kind, replace(r.name, 'audit.event_default', c.oid::regclass::text), r.sha256, null
+    from audit_private.release as r
+        join pg_class as c on c.relnamespace = 'audit'::regnamespace and c.relkind = 'r'
+            and c.relname ~ '^event_[0-9]{4,}_[0-9]{2}$'
+    where r.name in ('backups_read_everything on audit.event_default',
+        'SELECT on table audit.event_default to audit_backup')
+    union all
     -- Who owns a partitioned table makes partitions that call them.
     select 'grant', format('EXECUTE on function audit_private.capture_%s_%s() to %s', a.id, op,
         c.relowner::regrole), '-', null
