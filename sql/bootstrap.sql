@@ -1,8 +1,6 @@
 -- What must exist before the first migration: the roles, the schemas and yoyo's bookkeeping tables.
 -- Safe to run any number of times, by a superuser or by a role with CREATEROLE; creates only what
--- is absent.
-
-set lock_timeout = '5s';
+-- is absent. Part of a transaction, which goes on as audit_owner.
 
 do $$
 declare
@@ -98,7 +96,8 @@ exception when insufficient_privilege then
 end
 $$;
 
-set role audit_owner;
+set local role audit_owner;
+set local lock_timeout = '5s';
 
 revoke all on schema audit, audit_private from public;
 comment on schema audit is
@@ -161,5 +160,9 @@ create table if not exists audit_private.migration_lock (
 comment on table audit_private.migration_lock is
     'Unused: install holds an advisory lock (kept by yoyo-migrations)';
 
-reset role;
-reset lock_timeout;
+do $$
+begin
+    perform pg_catalog.set_config('lock_timeout',
+        pg_catalog.current_setting('auditdb.before')::jsonb ->> 'lock_timeout', true);
+end
+$$;

@@ -161,6 +161,16 @@ def test_role_without_superuser_installs_attaches_and_keeps_no_hold_on_the_log(
             conn.execute(f"revoke {roles} from {role} cascade".encode())
 
 
+def test_the_script_refuses_to_run_outside_of_a_transaction(create: Create) -> None:
+    dsn = create()
+    begin = auditdb.script().partition("end\n$$;\n")[0] + "end\n$$;"
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(begin.encode())
+        with pytest.raises(psycopg.errors.NoActiveSqlTransaction, match="in one transaction"):
+            conn.execute(auditdb.script().removeprefix(begin).partition("$$;")[0] + "$$;")
+    assert is_untouched(dsn)
+
+
 def test_twenty_installs_at_once_are_fine(create: Create) -> None:
     dsn, other = create(), create()
     failures: list[Exception] = []
