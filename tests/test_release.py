@@ -180,7 +180,7 @@ def test_another_version_is_said_in_one_line_and_not_compared(
     monkeypatch.setattr(outside, "release", lambda: {("function", "audit.other()"): "x"})
     [finding] = doctor.diagnose(healthy.connect())
     assert (finding.check_name, finding.severity) == ("release", "warning")
-    assert finding.problem == "is 0.1.0, and this package is 0.9.0"
+    assert finding.problem == f"is {auditdb.__version__}, and this package is 0.9.0"
 
 
 def test_no_setting_of_the_session_makes_a_difference_from_outside(healthy: Database) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import errors as pg
 
+from auditdb._version import __version__
 from auditdb.connection.address import connect
 from auditdb.errors import from_psycopg
 from auditdb.operate.migrate import migrate
@@ -39,6 +40,7 @@ BEGIN = "\n".join((
     ),
     "    )::pg_catalog.text, true);\nend\n$$;",
     f"{PIN};",
+    f"set local auditdb.release = '{__version__}';",
     """do $$
 begin
     if coalesce(current_setting('auditdb.before', true), '') = '' then
@@ -48,24 +50,7 @@ begin
     end if;""",
     f"    perform pg_advisory_xact_lock({LOCK});\nend\n$$;",
 ))  # fmt: skip
-
-# The installing role ceases to act as audit_owner, and every setting is as it was.
-END = """do $$
-declare
-    _before jsonb := current_setting('auditdb.before')::jsonb;
-begin
-    perform set_config('role', _before ->> 'role', true);
-    if exists (
-        select from pg_catalog.pg_auth_members
-        where roleid = 'audit_owner'::regrole and member = current_user::regrole
-            and grantor = current_user::regrole
-    ) then
-        execute pg_catalog.format('revoke audit_owner from %I', current_user);
-    end if;
-    perform set_config('auditdb.before', '', true);
-    perform set_config(key, value, true) from jsonb_each_text(_before) where key <> 'role';
-end
-$$;"""
+_FINISH = "do $$ begin perform audit_private.finish_install(); end $$;"
 
 
 def script() -> str:
@@ -95,8 +80,8 @@ def script() -> str:
             f"        values ('{mark}', '{identity}', now() at time zone 'utc');\n"
             "    end if;\nend\n$migration$;"
         )
-    parts += [routines(), "do $$ begin perform audit_private.finish_install(); end $$;", END]
-    return "\n".join(parts) + "\n"
+    parts += [routines(), _FINISH, read("finish.sql")]
+    return "\n".join(parts)
 
 
 def install(conninfo: str = "") -> str:
@@ -146,9 +131,9 @@ def _install(conn: psycopg.Connection[Any]) -> str:
         migrate(conn)
         conn.execute(PIN.encode())  # yoyo needs another search_path
         conn.execute(routines().encode())
-        conn.execute("select audit_private.finish_install()")
+        conn.execute(_FINISH)
         row = conn.execute("select audit.version()").fetchone()
-        conn.execute(END.encode())
+        conn.execute(read("finish.sql").encode())
     assert row is not None
     return str(row[0])
 
