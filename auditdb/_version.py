@@ -1,3 +1,3 @@
-"""The version of the package."""
+"""The version of the package; what `audit.version()` says is held equal by a test."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

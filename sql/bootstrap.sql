@@ -1,12 +1,9 @@
 -- What must exist before the first migration: the roles, the schemas and yoyo's bookkeeping tables.
 -- Safe to run any number of times, by a superuser or by a role with CREATEROLE; creates only what
--- is absent.
-
-set lock_timeout = '5s';
+-- is absent. Part of a transaction, which goes on as audit_owner.
 
 do $$
 declare
-    _schema text;
     _role text;
     _purpose text;
 begin
@@ -15,14 +12,6 @@ begin
                 current_setting('server_version')
             using errcode = 'feature_not_supported',
                 hint = 'Upgrade the server.';
-    end if;
-
-    select nspname into _schema from pg_catalog.pg_namespace
-    where nspname in ('audit', 'audit_private') and nspowner::regrole::text <> 'audit_owner';
-    if _schema is not null then
-        raise exception 'schema "%" exists already and is not auditdb''s', _schema
-            using errcode = 'duplicate_schema', hint = pg_catalog.format(
-                'Rename it (alter schema %s rename to ...); auditdb needs this name.', _schema);
     end if;
 
     for _role, _purpose in values
@@ -82,6 +71,116 @@ exception when insufficient_privilege then
 end
 $$;
 
+-- A restore without owners makes all of it the property of the role that restored it. That role
+-- gives it back; nobody takes it from another, whose triggers and defaults would run as them.
+do $$
+declare
+    _me name := current_user;
+    _is_auditdb boolean := pg_catalog.to_regclass('audit_private.migration') is not null
+        or exists (
+            select from pg_catalog.pg_namespace
+            where nspname = 'audit'
+                and pg_catalog.obj_description(oid, 'pg_namespace') like 'auditdb: %'
+        );
+    _schema text;
+    _owner name;
+begin
+    perform pg_catalog.set_config('auditdb.restored_by', '', true);
+    select nspname, pg_catalog.pg_get_userbyid(nspowner) into _schema, _owner
+    from pg_catalog.pg_namespace
+    where nspname in ('audit', 'audit_private') and nspowner <> 'audit_owner'::regrole
+    order by pg_catalog.pg_get_userbyid(nspowner) = _me, nspname
+    limit 1;
+    if _schema is null then
+        return;
+    elsif not _is_auditdb then
+        raise exception 'schema "%" exists already and is not auditdb''s', _schema
+            using errcode = 'duplicate_schema', hint = pg_catalog.format(
+                'Rename it (alter schema %s rename to ...); auditdb needs this name.', _schema);
+    elsif _owner <> _me then
+        raise exception 'schema "%" is auditdb''s, and was restored by "%"', _schema, _owner
+            using errcode = 'insufficient_privilege', hint = pg_catalog.format(
+                'Install as %s, who owns it and so can give it back.', _owner);
+    end if;
+    perform pg_catalog.set_config('auditdb.restored_by', _owner, true);
+end
+$$;
+
+-- Its version is read, not asked: the function may be somebody else's.
+do $$
+declare
+    _release text := pg_catalog.current_setting('auditdb.release');
+    _installed text := pg_catalog.substring(
+        pg_catalog.pg_get_functiondef(pg_catalog.to_regprocedure('audit.version()')),
+        '''([0-9]+(?:[.][0-9]+)+)''');
+begin
+    if pg_catalog.string_to_array(_installed, '.')::int[]
+        > pg_catalog.string_to_array(_release, '.')::int[]
+    then
+        raise exception 'this database has auditdb %, and this is %', _installed, _release
+            using errcode = 'object_not_in_prerequisite_state',
+                hint = pg_catalog.format('Install %s or later.', _installed);
+    end if;
+end
+$$;
+
+do $$
+declare
+    _kind text;
+    _object text;
+    _owner name;
+    _wanted name;
+begin
+    -- In a schema that is its own, audit_owner may take what it is given.
+    for _kind, _object, _owner, _wanted in
+        select 'schema', pg_catalog.quote_ident(nspname), pg_catalog.pg_get_userbyid(nspowner), 'audit_owner'
+        from pg_catalog.pg_namespace
+        where nspname in ('audit', 'audit_private')
+        union all
+        select case relkind when 'S' then 'sequence' when 'v' then 'view'
+                when 'm' then 'materialized view' when 'f' then 'foreign table' else 'table' end,
+            c.oid::regclass::text, pg_catalog.pg_get_userbyid(relowner), 'audit_owner'
+        from pg_catalog.pg_class as c
+        where relnamespace::regnamespace::text in ('audit', 'audit_private')
+            and relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+            -- That of an identity goes with its table.
+            and not exists (
+                select from pg_catalog.pg_depend
+                where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'i'
+                    and relkind = 'S'
+            )
+        union all
+        select 'type', t.oid::regtype::text, pg_catalog.pg_get_userbyid(typowner), 'audit_owner'
+        from pg_catalog.pg_type as t
+        where typnamespace::regnamespace::text in ('audit', 'audit_private')
+            and typelem = 0 and (typrelid = 0 or exists (
+                select from pg_catalog.pg_class as c where c.oid = typrelid and relkind = 'c'))
+        union all
+        select 'routine', oid::regprocedure::text, pg_catalog.pg_get_userbyid(proowner),
+            -- As audit_private.is_of_mapper says, which may be gone.
+            case when proname ~ '^((read|organization|admin)_[0-9]+|rescue|examine|try_expression)$'
+                then 'audit_mapper' else 'audit_owner' end
+        from pg_catalog.pg_proc
+        where pronamespace::regnamespace::text in ('audit', 'audit_private')
+    loop
+        if _owner = current_user then
+            if _wanted = 'audit_mapper' then
+                grant create on schema audit_private to audit_mapper;
+            end if;
+            execute pg_catalog.format('alter %s %s owner to %s', _kind, _object, _wanted);
+        elsif _owner not in ('audit_owner', 'audit_mapper')
+            and pg_catalog.current_setting('auditdb.restored_by') <> ''
+        then
+            raise exception '% % belongs to "%", and the rest of the log to "%"',
+                    _kind, _object, _owner, current_user
+                using errcode = 'insufficient_privilege', hint = pg_catalog.format(
+                    'Its code would run as the role that installs. If you know it: '
+                    'alter %s %s owner to %I; then install again.', _kind, _object, current_user);
+        end if;
+    end loop;
+end
+$$;
+
 do $$
 begin
     if pg_catalog.to_regnamespace('audit') is null then
@@ -99,7 +198,8 @@ exception when insufficient_privilege then
 end
 $$;
 
-set role audit_owner;
+set local role audit_owner;
+set local lock_timeout = '5s';
 
 revoke all on schema audit, audit_private from public;
 comment on schema audit is
@@ -162,5 +262,9 @@ create table if not exists audit_private.migration_lock (
 comment on table audit_private.migration_lock is
     'Unused: install holds an advisory lock (kept by yoyo-migrations)';
 
-reset role;
-reset lock_timeout;
+do $$
+begin
+    perform pg_catalog.set_config('lock_timeout',
+        pg_catalog.current_setting('auditdb.before')::jsonb ->> 'lock_timeout', true);
+end
+$$;

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
+import auditdb
 from auditdb.cli import main
 from tests.conftest import Database
 from tests.reference import commands, reference
@@ -93,7 +94,7 @@ def test_the_reference_is_current() -> None:
 
 
 def test_install_says_which_version(empty_db: Database) -> None:
-    assert good(empty_db, "install") == "auditdb 0.1.0 is installed\n"
+    assert good(empty_db, "install") == f"auditdb {auditdb.__version__} is installed\n"
 
 
 def test_sql_prints_a_script(empty_db: Database) -> None:
@@ -224,7 +225,11 @@ def test_a_key_comes_from_a_file(db: Database, tmp_path: Path) -> None:
 
 def test_status_lists_what_there_is(db: Database) -> None:
     out = good(db, "status", role="app_owner")
-    assert "auditdb 0.1.0" in out and "membership" in out and "audit_writer: app" in out
+    assert (
+        f"auditdb {auditdb.__version__}" in out
+        and "membership" in out
+        and "audit_writer: app" in out
+    )
     found = json.loads(good(db, "status", "--json", role="app_auditor"))
     assert {t["target"] for t in found["tables"]} >= {"public.membership", "public.app_user"}
     assert sum(p["events"] for p in found["partitions"]) > 0

@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 from yoyo import get_backend, read_migrations
 
 import auditdb
+from auditdb.operate.preview import preview
 from tests.conftest import Database
 from tests.fingerprint import fingerprint
 from tests.server import Server
@@ -159,6 +160,87 @@ def test_role_without_superuser_installs_attaches_and_keeps_no_hold_on_the_log(
             conn.execute("drop table if exists membership")
         with psycopg.connect(address) as conn:
             conn.execute(f"revoke {roles} from {role} cascade".encode())
+
+
+def test_the_script_refuses_to_run_outside_of_a_transaction(create: Create) -> None:
+    dsn = create()
+    begin = auditdb.script().partition("end\n$$;\n")[0] + "end\n$$;"
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(begin.encode())
+        with pytest.raises(psycopg.errors.NoActiveSqlTransaction, match="in one transaction"):
+            conn.execute(auditdb.script().removeprefix(begin).partition("$$;")[0] + "$$;")
+    assert is_untouched(dsn)
+
+
+NEWER = "create or replace function audit.version() returns text return '0.10.0'"
+
+
+def test_an_older_release_over_a_newer_one_is_refused_by_name(db: Database) -> None:
+    run(db.dsn, f"set role audit_owner; {NEWER}")
+    before = fingerprint(db.dsn)
+    says = f"this database has auditdb 0.10.0, and this is {auditdb.__version__}"
+    with pytest.raises(auditdb.Refused, match=f"{says}. Install 0.10.0 or later"):
+        auditdb.install(db.dsn)
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=says):
+        run(db.dsn, auditdb.script())
+    assert f"would be refused: {says}" in preview(db.dsn)
+    assert fingerprint(db.dsn) == before
+    run(db.dsn, f"set role audit_owner; {NEWER.replace('0.10.0', '0.1.99')}")
+    assert preview(db.dsn)[0] == f"would bring auditdb from 0.1.99 to {auditdb.__version__}"
+    assert auditdb.install(db.dsn) == auditdb.__version__
+
+
+def test_the_version_of_a_schema_is_read_and_not_run(create: Create) -> None:
+    dsn = create()
+    run(
+        dsn,
+        """create schema audit; create schema audit_private;
+        create table audit_private.migration (migration_hash varchar(64) primary key,
+            migration_id varchar(255), applied_at_utc timestamp);
+        create table ran ();
+        create function audit.version() returns text language plpgsql
+            as $$ begin drop table public.ran; return '9.0.0'; end $$""",
+    )
+    with pytest.raises(auditdb.Refused, match=r"has auditdb 9\.0\.0"):
+        auditdb.install(dsn)
+    run(dsn, "select from public.ran")
+
+
+def test_a_dry_run_says_what_an_install_does_and_does_nothing(create: Create) -> None:
+    dsn = create()
+    said = preview(dsn)
+    assert said[0] == f"would install auditdb {auditdb.__version__}"
+    assert {"would create schema audit", "would create schema audit_private"} <= set(said)
+    assert "would run migration auditdb.0002-tables" in said
+    assert is_untouched(dsn)
+    auditdb.install(dsn)
+    run(dsn, "create table t (id int); select audit.attach('t', 'thing')")
+    assert preview(dsn) == [
+        f"would install auditdb {auditdb.__version__} again",
+        "would write the functions of 1 attached tables again",
+    ]
+    run(
+        dsn,
+        "drop policy auditors_read_everything on audit.event;"
+        "drop function audit.list_members();"
+        "create function audit.mine() returns int language sql return 1;"
+        "revoke select on audit.log from audit_auditor",
+    )
+    before = fingerprint(dsn)
+    assert {line.partition(": ")[2] for line in preview(dsn)[2:]} >= {
+        "policy auditors_read_everything is missing", "is missing", "is none of auditdb's",
+        "was granted by install and is no more",
+    }  # fmt: skip
+    assert fingerprint(dsn) == before
+    auditdb.install(dsn)
+    assert len(preview(dsn)) == 2
+
+
+def test_a_dry_run_waits_for_nobody_and_keeps_nobody_waiting(db: Database) -> None:
+    conn = db.connect(autocommit=False)
+    conn.execute("select pg_advisory_xact_lock(hashtextextended('auditdb', 0))")
+    conn.execute("lock table audit.event, audit_private.attachment in row exclusive mode")
+    assert preview(make_conninfo(db.dsn, options="-c lock_timeout=1ms"))
 
 
 def test_twenty_installs_at_once_are_fine(create: Create) -> None:

@@ -12,8 +12,8 @@ import auditdb
 from auditdb import doctor
 from auditdb.doctor import Finding
 from auditdb.operate import doctor as checks
-from auditdb.operate import install
 from auditdb.operate import release as outside
+from auditdb.operate import source
 from tests.conftest import Database
 from tests.release import RELEASE, release
 
@@ -180,7 +180,7 @@ def test_another_version_is_said_in_one_line_and_not_compared(
     monkeypatch.setattr(outside, "release", lambda: {("function", "audit.other()"): "x"})
     [finding] = doctor.diagnose(healthy.connect())
     assert (finding.check_name, finding.severity) == ("release", "warning")
-    assert finding.problem == "is 0.1.0, and this package is 0.9.0"
+    assert finding.problem == f"is {auditdb.__version__}, and this package is 0.9.0"
 
 
 def test_no_setting_of_the_session_makes_a_difference_from_outside(healthy: Database) -> None:
@@ -299,9 +299,9 @@ def test_the_owner_of_a_partitioned_table_may_call_its_functions_and_nobody_else
 
 
 def test_a_file_that_is_missing_from_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "sql_directory", lambda: SQL / "nowhere")
+    monkeypatch.setattr(source, "sql_directory", lambda: SQL / "nowhere")
     with pytest.raises(auditdb.AuditError, match="RELEASE is missing"):
-        install.release()
+        source.release()
 
 
 def test_what_is_not_attested_any_more_stays_as_history(healthy: Database) -> None:

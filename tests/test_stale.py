@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 import auditdb
-from auditdb.operate import install
+from auditdb.operate import source
 from tests.conftest import Database
 from tests.fingerprint import fingerprint
 
@@ -71,9 +71,9 @@ def test_without_setting_aside_an_older_function_fails_the_install(
     db: Database, older: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_owner(db, OLDER[older])
-    read = install.read
+    read = source.read
     without = read("manifest").replace("operate/set_aside.sql\n", "")
-    monkeypatch.setattr(install, "read", lambda name: without if name == "manifest" else read(name))
+    monkeypatch.setattr(source, "read", lambda name: without if name == "manifest" else read(name))
     with pytest.raises(auditdb.AuditError):
         auditdb.install(db.dsn)
 

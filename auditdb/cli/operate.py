@@ -12,9 +12,15 @@ from auditdb.operate.keys import create_key, list_keys
 
 
 @click.command()
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.pass_context
-def install(ctx: click.Context) -> None:
+def install(ctx: click.Context, dry_run: bool) -> None:
     """Install auditdb in a database, or bring it up to date."""
+    if dry_run:
+        from auditdb.operate.preview import preview
+
+        print_lines(*preview(ctx.obj))
+        return
     click.echo(f"auditdb {auditdb.install(ctx.obj)} is installed")
 
 

@@ -42,6 +42,8 @@ _ADVICE = (
 def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
     """Connect as `psycopg.connect` does, with errors that hold nothing of a password.
 
+    Statements are not prepared: a pooler would hand them on, or not know them any more.
+
     Raises:
         InvalidInput: the address cannot be read, or a password in it is not escaped.
         ConnectionFailed: the server could not be reached, or refused the login.
@@ -51,7 +53,7 @@ def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
         raise InvalidInput(f"the connection string is malformed: {problem} {_ADVICE}")
     is_odd = any("@" in value or "://" in value for value in _named(conninfo).values())
     try:
-        return psycopg.connect(conninfo, **options)
+        return psycopg.connect(conninfo, prepare_threshold=None, **options)
     except psycopg.Error as error:
         if not is_odd:
             raise ConnectionFailed(" ".join(str(error).split())) from error

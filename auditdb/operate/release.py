@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from auditdb._version import __version__
-from auditdb.operate.install import read, release
+from auditdb.operate.source import read, release
 
 # A month that was detached, or that a partition stands for, is no part of any release.
 _MONTH = re.compile(r"audit\.event_\d{4,}_\d\d")

@@ -67,7 +67,7 @@ def status(conn: psycopg.Connection[Any]) -> Status:
 
     Example:
         >>> status(conn).version  # doctest: +SKIP
-        '0.1.0'
+        '0.2.0'
     """
     with raises_audit_errors(conn, "audit_operator", "audit_auditor"), pinned(conn):
         version = psycopg.Cursor(conn, row_factory=scalar_row).execute("select audit.version()")

@@ -14,6 +14,17 @@ $$;
 comment on function audit_private.refuse_change is
     'Trigger function: refuses to change or remove events';
 
+-- A restore without owners makes the log, and the functions that write to it, somebody else's: no
+-- policy for audit_owner lets these write then, and no action may fail of it.
+create or replace function audit_private.owns_log() returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select current_user = pg_get_userbyid(relowner) from pg_class
+    where oid = 'audit.event'::regclass;
+$$;
+comment on function audit_private.owns_log is
+    'Whether the role that runs owns the log: audit_owner, or whoever restored it without owners';
+
 create or replace function audit_private.guard(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$

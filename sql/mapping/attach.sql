@@ -137,7 +137,8 @@ begin
         execute format('alter table audit_private.request enable always trigger %I', _trigger);
     end loop;
     if not exists (
-        select from pg_policy where polrelid = 'audit_private.installation'::regclass
+        select from pg_policy
+        where polrelid = 'audit_private.installation'::regclass and polname = 'the_owner_keeps'
     ) then
         create policy the_owner_keeps on audit_private.installation to audit_owner using (true);
     end if;

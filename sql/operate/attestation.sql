@@ -10,6 +10,11 @@ begin
     ) then
         create policy the_owner_attests on audit_private.attestation for insert to audit_owner
             with check (true);
+    end if;
+    if not exists (
+        select from pg_catalog.pg_policy
+        where polrelid = 'audit_private.attestation'::regclass and polname = 'anyone_granted_reads'
+    ) then
         create policy anyone_granted_reads on audit_private.attestation for select using (true);
     end if;
 end

@@ -33,6 +33,8 @@ begin
     then
         create policy the_owner_drains on audit.event_default for select to audit_owner
             using (true);
+    end if;
+    if to_regclass('audit.event_default_arrived_in_idx') is null then
         perform audit_private.index_default();
     end if;
 end

@@ -274,7 +274,7 @@ comment on function audit_private.regenerate is
 
 create or replace function audit.version() returns text
 language sql immutable set search_path = pg_catalog, pg_temp
-return '0.1.0';
+return '0.2.0';
 comment on function audit.version is
     'Version of auditdb that was last installed';
 
@@ -290,6 +290,9 @@ begin
     perform audit_private.furnish_policies();
     perform audit_private.create_months();
     perform audit_private.record_attestation('install', renew => false);
+    perform audit_private.record_own('restored', 'audit', jsonb_build_object('owner', owner), null)
+    from nullif(current_setting('auditdb.restored_by', true), '') as owner
+    where owner is not null;
     perform audit_private.record_own('installed', audit.version(), null, null);
 end
 $$;

@@ -300,6 +300,13 @@ begin
                 'and id >= any ((select audit_private.viewer_start())::bigint[]))'),
             ('audit.event', 'auditors_read_everything', 'select', 'audit_auditor', 'using (true)'),
             ('audit.event', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
+            -- For audit_owner itself the planner drops these: true or ... is true.
+            ('audit.event', 'whoever_owns_the_log_writes', 'insert', 'public',
+                'with check (audit_private.owns_log())'),
+            ('audit_private.organization_start', 'whoever_owns_the_log_writes', 'insert', 'public',
+                'with check (audit_private.owns_log())'),
+            ('audit_private.installation', 'whoever_owns_the_log_reads', 'select', 'public',
+                'using (audit_private.owns_log())'),
             ('audit.event', 'the_owner_counts', 'select', 'audit_owner', 'using (true)'),
             ('audit_private.organization_start', 'the_owner_writes', 'insert', 'audit_owner',
                 'with check (true)'),
@@ -331,5 +338,5 @@ begin
 end
 $$;
 comment on function audit_private.furnish_policies is
-    'Makes the policies of the log where they are absent, each for one role to do one thing; '
+    'Makes the policies of the log where they are absent, each to do one thing; '
     'part of install';

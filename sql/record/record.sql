@@ -137,6 +137,7 @@ from (values
     ('user.updated', 'Something else about a user account changed'),
     ('user.deleted', 'A user account was deleted'),
     ('audit.installed', 'auditdb was installed or upgraded'),
+    ('audit.restored', 'The log was taken back from the role that had restored it'),
     ('audit.attached', 'The capture of a table began'),
     ('audit.remapped', 'The mapping of a captured table changed'),
     ('audit.detached', 'The capture of a table ended'),

@@ -1,0 +1,50 @@
+-- The end of an install: the installing role ceases to act as audit_owner, attaches again what a
+-- restore has left without grants or triggers, and every setting is as it was before.
+
+do $$
+declare
+    _before jsonb := current_setting('auditdb.before')::jsonb;
+begin
+    perform set_config('role', _before ->> 'role', true);
+    if exists (
+        select from pg_auth_members
+        where roleid = 'audit_owner'::regrole and member = quote_ident(current_user)::regrole
+            and grantor = member
+    ) then
+        execute format('revoke audit_owner from %I', current_user);
+    end if;
+end
+$$;
+
+-- By who installs, as the owner of the tables: attaching lets audit_mapper at them.
+do $$
+declare
+    _target regclass;
+begin
+    if current_setting('auditdb.restored_by') = '' then
+        return;
+    end if;
+    for _target in
+        select a.target from audit_private.attachment as a join pg_class as c on c.oid = a.target
+        where pg_has_role(c.relowner, 'usage')
+        order by a.id
+    loop
+        begin
+            perform audit.reattach(_target);
+        exception when others then
+            null;  -- audit.doctor() says what is wrong with it
+        end;
+        perform audit.attest(_target);
+    end loop;
+    perform audit.attest('audit.event');
+end
+$$;
+
+do $$
+declare
+    _before jsonb := current_setting('auditdb.before')::jsonb;
+begin
+    perform set_config('auditdb.before', '', true), set_config('auditdb.restored_by', '', true);
+    perform set_config(key, value, true) from jsonb_each_text(_before) where key <> 'role';
+end
+$$;
