@@ -191,11 +191,10 @@ begin
             using errcode = 'invalid_transaction_state',
                 hint = 'Those that arrive meanwhile would not be seen. Use read committed.';
     end if;
-    perform audit_private.await_transactions();
+    perform audit_private.await_transactions(), audit_private.say_progress(0);
     -- Keeps vacuum and others' DDL out, and no writer.
     perform audit_private.lock_briefly('audit.event', 'share update exclusive');
     perform audit_private.lock_briefly('audit.event_default', 'share update exclusive');
-    perform audit_private.say_progress(0);
     for _attempt in 1 .. 200 loop
         select * into _seen, _months, _copied from audit_private.copy_default(_seen, _months);
         _moved := _moved + _copied;
