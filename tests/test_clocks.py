@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,17 +68,18 @@ class Clocked:
 
 
 @pytest.fixture
-def clocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clocked]:
+def clocked() -> Iterator[Clocked]:
     if LIBRARY is None:
         pytest.skip("libfaketime is not installed (Debian: faketime)")
-    folder = tmp_path_factory.mktemp("clock")
-    for part in (folder, *folder.parents[:2]):
-        os.chmod(part, 0o755)  # The server runs as another user.
-    file = folder / "offset"
-    file.write_text("+0\n")
-    env = {"LD_PRELOAD": str(LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(file),
-           "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}  # fmt: skip
-    with running(port=own_port(1), env=env) as server:
+    with ExitStack() as stack:
+        # The server runs as another user, who may not look into pytest's folders.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="auditdb-clock-")))
+        folder.chmod(0o755)
+        file = folder / "offset"
+        file.write_text("+0\n")
+        env = {"LD_PRELOAD": str(LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(file),
+               "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}  # fmt: skip
+        server = stack.enter_context(running(port=own_port(1), env=env))
         address = make_conninfo("", host=server.host, port=server.port, user=server.user,
                                 dbname="postgres")  # fmt: skip
         auditdb.install(address)
