@@ -249,7 +249,7 @@ comment on column audit_private.installation.maintained_at is
 create table if not exists audit_private.recording_limit (
     id int generated always as identity,
     login text primary key,
-    per_minute int not null,
+    per_minute int,
     set_at timestamptz not null default now(),
     set_by text not null default session_user
 );
@@ -258,8 +258,9 @@ comment on table audit_private.recording_limit is
 comment on column audit_private.recording_limit.id is
     'Suffix of the sequence that counts: audit_private.recorded_<id>';
 comment on column audit_private.recording_limit.login is 'session_user of the calls';
-comment on column audit_private.recording_limit.per_minute is 'So many are let through';
-comment on column audit_private.recording_limit.set_at is 'When it was first set';
+comment on column audit_private.recording_limit.per_minute is
+    'So many are let through; null for all, where there was a limit';
+comment on column audit_private.recording_limit.set_at is 'When it was set';
 comment on column audit_private.recording_limit.set_by is 'session_user of that moment';
 
 create table if not exists audit_private.request (

@@ -79,6 +79,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
     select l.login, l.per_minute, l.set_at, l.set_by
     from audit_private.recording_limit as l
+    where l.per_minute is not null
     order by l.login;
 $$;
 -- Definer: nobody holds a privilege on the table itself.

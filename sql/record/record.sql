@@ -15,7 +15,8 @@ declare
     _count bigint;
 begin
     select per_minute, format('audit_private.recorded_%s', id)::regclass as sequence into _limit
-    from audit_private.recording_limit where login = session_user;
+    from audit_private.recording_limit
+    where login = session_user and per_minute is not null;
     if not found then
         return;
     end if;
@@ -55,16 +56,14 @@ begin
     where l.login = limit_recording.login for update;
     if limit_recording.per_minute is not distinct from _before.per_minute then
         return;
-    elsif limit_recording.per_minute is null then
-        delete from audit_private.recording_limit as l where l.login = limit_recording.login;
-        execute format('drop sequence audit_private.recorded_%s', _before.id);
-    else
-        insert into audit_private.recording_limit (login, per_minute)
-        values (limit_recording.login, limit_recording.per_minute)
-        on conflict (login) do update set per_minute = excluded.per_minute
-        returning id into _id;
-        perform audit_private.prepare_counter(_id);
     end if;
+    -- The row and its sequence stay when the limit goes: a DROP would keep writers waiting.
+    insert into audit_private.recording_limit (login, per_minute)
+    values (limit_recording.login, limit_recording.per_minute)
+    on conflict (login) do update set per_minute = excluded.per_minute, set_at = now(),
+        set_by = session_user
+    returning id into _id;
+    perform audit_private.prepare_counter(_id);
     perform audit_private.record_own('recording_limited', limit_recording.login,
         jsonb_build_object('per_minute', _before.per_minute),
         jsonb_build_object('per_minute', limit_recording.per_minute));
