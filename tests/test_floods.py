@@ -109,8 +109,10 @@ def test_no_writer_waits_for_another_to_be_counted(db: Database) -> None:
 
 
 def test_naive_counting_in_a_row_makes_writers_wait(db: Database) -> None:
-    db.connect().execute("create table naive (login text, calls int);"
-                         "insert into naive values ('app', 0); grant all on naive to app")  # fmt: skip
+    db.connect().execute(
+        "create table naive (login text, calls int); insert into naive values ('app', 0);"
+        "grant all on naive to app"
+    )
     first, second = (db.connect("app", autocommit=False) for _ in range(2))
     first.execute("update naive set calls = calls + 1")
     second.execute("set local lock_timeout = '50ms'")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -442,3 +443,69 @@ def test_maintenance_does_nothing_while_an_install_is_running(empty_db: Database
     assert default_count(empty_db) == 3
     installing.rollback()
     assert maintain(owner) == ["moved 3 events out of DEFAULT"]
+
+
+@pytest.fixture
+def vacuuming(empty_db: Database) -> Iterator[Database]:
+    """A database in which autovacuum looks after tables every second."""
+    for statement in ("alter system set autovacuum_naptime = '1s'", "select pg_reload_conf()"):
+        empty_db.connect().execute(statement.encode())
+    yield empty_db
+    for statement in ("alter system reset autovacuum_naptime", "select pg_reload_conf()"):
+        empty_db.connect().execute(statement.encode())
+
+
+FROZEN = """
+select relpages > 0 and relallvisible = relpages and age(relfrozenxid) < 1000
+    and reltuples = %s from pg_class where oid = %s::regclass
+"""
+
+
+def test_a_month_that_is_over_is_frozen_and_analysed_once(vacuuming: Database) -> None:
+    month = months_ago(vacuuming, 4)
+    name = f"audit.event_{month.replace('-', '_')}"
+    fill(vacuuming, month, 500)
+    yesterday(vacuuming)
+    watch = vacuuming.connect()
+    # Ages show only whether all was frozen if time has passed since.
+    for _ in range(1100):
+        watch.execute("select pg_current_xact_id()")
+    owner = vacuuming.connect("app_owner")
+    done = maintain(owner)
+    assert done[-1].startswith("closed ") and f"closed {month}" in done
+    assert maintain(owner) == []
+    until = time.monotonic() + 120
+    while watch.execute(FROZEN, [500, name]).fetchone() != (True,):
+        assert time.monotonic() < until, "nothing froze it"
+    # The planner knows of times and ids, and of nothing else.
+    known = (
+        "select distinct attname from pg_stats where schemaname = 'audit' "
+        "and tablename ~ '^event' order by 1"
+    )
+    while (found := watch.execute(known.encode()).fetchall()) == []:
+        assert time.monotonic() < until, "nothing analysed it"
+    assert found == [("id",), ("occurred_at",)]
+    # There is nothing left to do until the month gets events.
+    counts = "select autovacuum_count, autoanalyze_count, n_ins_since_vacuum, "
+    counts += "n_mod_since_analyze from pg_stat_all_tables where relid = %s::regclass"
+    row = watch.execute(counts, [name]).fetchone()
+    assert row is not None and row[2:] == (0, 0)
+
+
+def test_no_month_that_still_gets_events_is_closed(empty_db: Database) -> None:
+    fill(empty_db, months_ago(empty_db, 4))
+    yesterday(empty_db)
+    owner, superuser = empty_db.connect("app_owner"), empty_db.connect()
+    maintain(owner)
+    options = (
+        "select relname from pg_class where relname ~ '^event_[0-9]+_[0-9]+$' and "
+        "reloptions is not null order by 1"
+    )
+    closed = [name for (name,) in superuser.execute(options.encode()).fetchall()]
+    this = f"event_{months_ago(empty_db, 0).replace('-', '_')}"
+    assert closed and this not in closed
+    # As a clock that was ahead by less than a month would have left it.
+    superuser.execute(f"alter table audit.{this} set (autovacuum_vacuum_insert_threshold = 0)"
+                      .encode())  # fmt: skip
+    assert maintain(owner) == [f"reopened {months_ago(empty_db, 0)}"]
+    assert [name for (name,) in superuser.execute(options.encode()).fetchall()] == closed

@@ -37,15 +37,33 @@ def demo(keep: bool) -> None:
 
 
 @click.command()
-@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+@click.option("--format", "form", type=click.Choice(["table", "json", "openmetrics"]),
+              default="table", show_default=True)  # fmt: skip
+@click.option("--json", "json_", is_flag=True, help="The same as --format json.")
+@click.option("--organizations", type=click.IntRange(0), default=20, show_default=True,
+              help="Of openmetrics: so many, those with the most events.")  # fmt: skip
+@click.option("--findings", is_flag=True, help="Of openmetrics: those of the doctor, too.")
 @click.pass_context
-def status(ctx: click.Context, json_: bool) -> None:
-    """Show version, attached tables, partitions with event counts, and members of the roles."""
+def status(ctx: click.Context, form: str, json_: bool, organizations: int, findings: bool) -> None:
+    """Show version, attached tables, partitions with event counts, and members of the roles.
+
+    As openmetrics, it prints numbers for Prometheus and other monitoring systems: events of the
+    last 24 hours, months ahead, the last maintenance, sizes. SQL has the same: audit.metrics().
+    """
+    if form == "openmetrics" and not json_:
+        from auditdb.operate import metrics
+
+        with connection(ctx) as conn:
+            samples = metrics.read_metrics(conn, organizations=organizations)
+            if findings:
+                samples += metrics.count_findings(auditdb.doctor.diagnose(conn))
+        click.echo(metrics.render(samples), nl=False)
+        return
     from auditdb.operate.status import status as read_status
 
     with connection(ctx) as conn:
         found = read_status(conn)
-    if json_:
+    if json_ or form == "json":
         print_json(asdict(found))
     else:
         from auditdb.cli.render import print_status
