@@ -55,7 +55,8 @@ grant execute on function
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function
-    audit.list_tables, audit.list_partitions, audit.list_members, audit.version
+    audit.list_tables, audit.list_partitions, audit.list_members, audit.list_limits, audit.metrics,
+    audit.version
     to audit_auditor;
 grant select on audit_private.attachment, audit.kind to audit_auditor;
 
@@ -103,7 +104,7 @@ grant execute on function
     audit_private.trigger_function, audit_private.create_trigger, audit_private.create_triggers,
     audit_private.forget, audit.define_action, audit.create_key, audit.list_keys,
     audit_private.create_months, audit.maintain, audit.list_tables, audit.list_partitions,
-    audit.list_members, audit.version
+    audit.list_members, audit.list_limits, audit.metrics, audit.limit_recording, audit.version
     to audit_operator;
 
 -- Whoever takes secrets out of values; audit_private.is_secret alone is asked for more.

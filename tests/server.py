@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +54,10 @@ class Server:
     bin: Path | None = None
     data: Path | None = None
 
-    def run(self, tool: str, *args: str) -> None:
+    def run(self, tool: str, *args: str, env: Mapping[str, str] | None = None) -> None:
         """Run one of the server's own tools on its data directory."""
         assert self.bin is not None and self.data is not None
-        _run(self.bin / tool, "-D", str(self.data), *args)
+        _run(self.bin / tool, "-D", str(self.data), *args, env=env)
 
 
 def _user() -> str | None:
@@ -68,12 +68,12 @@ def _user() -> str | None:
     return "embedded_postgres"
 
 
-def _run(tool: Path, *args: str) -> None:
+def _run(tool: Path, *args: str, env: Mapping[str, str] | None = None) -> None:
     # Output goes to a file: a server started by pg_ctl keeps a pipe open and blocks its reader.
     with tempfile.TemporaryFile("w+") as output:
         done = subprocess.run(
             [str(tool), *args], user=_user(), cwd="/", stdin=subprocess.DEVNULL,
-            stdout=output, stderr=output, check=False,
+            stdout=output, stderr=output, check=False, env={**os.environ, **(env or {})},
         )  # fmt: skip
         if done.returncode:
             output.seek(0)
@@ -102,8 +102,16 @@ def _folder() -> Path | None:
 
 
 @contextlib.contextmanager
-def running(bin_dir: Path | None = None, *, port: int | None = None) -> Iterator[Server]:
-    """Start a server in a new data directory, yield it, stop it and delete its data."""
+def running(
+    bin_dir: Path | None = None, *, port: int | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Start a server in a new data directory, yield it, stop it and delete its data.
+
+    Args:
+        bin_dir: its programs; by default those to test.
+        port: where it listens; by default the port of this process.
+        env: variables that its processes get beside those of this one.
+    """
     bin_dir = bin_dir or default_bin()
     user = _user()
     data = Path(tempfile.mkdtemp(prefix="auditdb-", dir=_folder()))
@@ -121,7 +129,7 @@ def running(bin_dir: Path | None = None, *, port: int | None = None) -> Iterator
         server.run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
         with (data / "postgresql.conf").open("a") as conf:
             conf.write(f"{SETTINGS}\nport = {port}\nunix_socket_directories = '{data}'\n")
-        server.run("pg_ctl", "-w", "-t", "60", "-l", str(data / "log"), "start")
+        server.run("pg_ctl", "-w", "-t", "60", "-l", str(data / "log"), "start", env=env)
         started = True
         yield server
     finally:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
 import auditdb
 from auditdb import doctor
-from auditdb.operate.maintain import maintain
+from auditdb.cli import main
+from auditdb.operate.maintain import maintain, steps
 from tests.conftest import Database
 from tests.test_catalog import UNGUARDED
 
@@ -22,15 +29,20 @@ def default_count(db: Database) -> int:
     return int(row[0])
 
 
-def fill(db: Database, month: str, events: int = 3) -> None:
-    """Write events of another month, as only a superuser who becomes the owner can."""
+def fill(db: Database, month: str, events: int = 3, *, late: bool = False) -> None:
+    """Write events of another month, as only a superuser who becomes the owner can.
+
+    Their ids are as if they had been written then, or late, the next ones.
+    """
     with psycopg.connect(db.dsn) as conn:
         conn.execute("set role audit_owner")
         conn.execute(
-            "insert into audit.event (occurred_at, action, result, actor_type, source) "
-            "select %s::timestamptz, 'test.old', 'success', 'system', 'test' "
-            "from generate_series(1, %s)",
-            [f"{month}-15 12:00+00", events],
+            "insert into audit.event (id, occurred_at, action, result, actor_type, source) "
+            "select case when %s then nextval('audit.event_id_seq') "
+            "else extract(epoch from %s::timestamptz) - 4e9 + g end, "
+            "%s::timestamptz, 'test.old', 'success', 'system', 'test' "
+            "from generate_series(1, %s) as g",
+            [late, f"{month}-15 12:00+00", f"{month}-15 12:00+00", events],
         )
 
 
@@ -80,6 +92,14 @@ def insert_old(conn: psycopg.Connection[Any], target: str) -> None:
     )
 
 
+def skip_the_wait(db: Database) -> None:
+    """Let the drain begin to copy as if no transaction were open yet."""
+    db.connect().execute(
+        "create or replace function audit_private.await_transactions() returns void"
+        " language plpgsql volatile set search_path = pg_catalog, pg_temp as 'begin end'"
+    )
+
+
 def started(conn: psycopg.Connection[Any]) -> tuple[threading.Thread, list[str]]:
     """Start maintenance, and return its thread and what it will have done."""
     done: list[str] = []
@@ -101,6 +121,7 @@ def wait_for_sleep(
 
 def test_events_that_arrive_while_others_are_moved_are_moved_too(empty_db: Database) -> None:
     fill(empty_db, "2020-03", 500)
+    skip_the_wait(empty_db)
     before = {event["id"]: event for event in empty_db.events()}
     writer = empty_db.connect(autocommit=False)
     writer.execute("set role audit_owner")
@@ -133,12 +154,14 @@ def test_events_that_arrive_while_others_are_moved_are_moved_too(empty_db: Datab
     assert {i: e for i, e in after.items() if i in before} == before
     assert default_count(empty_db) == 0
     superuser = empty_db.connect()
-    assert [f for f in doctor.diagnose(superuser) if f.check_name != "readers"] == []
+    expected = {"audit_private.await_transactions()"}  # altered above
+    assert {f.object for f in doctor.diagnose(superuser) if f.check_name != "readers"} == expected
 
 
 def test_events_of_a_transaction_older_than_the_first_copy_are_moved_too(
     empty_db: Database,
 ) -> None:
+    skip_the_wait(empty_db)
     writer = empty_db.connect(autocommit=False)
     writer.execute("set role audit_owner")
     insert_old(writer, "in flight")
@@ -158,6 +181,7 @@ def test_events_that_are_committed_while_the_drain_waits_for_its_lock_are_moved_
     empty_db: Database,
 ) -> None:
     fill(empty_db, "2020-03", 1)
+    skip_the_wait(empty_db)
     # As if the writer were just in time.
     watch = empty_db.connect()
     watch.execute("alter function audit_private.try_lock(regclass, text) set lock_timeout = '60s'")
@@ -183,6 +207,90 @@ def test_a_drained_log_can_be_drained_again(empty_db: Database) -> None:
         fill(empty_db, month, 5)
         assert maintain(owner) == ["moved 5 events out of DEFAULT"]
     assert len(empty_db.events()) == 10
+
+
+def test_nothing_is_copied_while_a_transaction_stays_that_has_the_log_open(
+    empty_db: Database,
+) -> None:
+    fill(empty_db, "2020-03", 5)
+    reader = empty_db.connect(autocommit=False)
+    reader.execute("select count(*) from audit.event")
+    pid = reader.info.backend_pid
+    # What would be copied would be thrown away: it makes no table to copy to.
+    watch = empty_db.connect()
+    watch.execute("create or replace function audit_private.copy_default(inout seen pg_snapshot,"
+                  " inout months date[], out copied bigint) language plpgsql as"
+                  " $$ begin raise 'copied'; end $$")  # fmt: skip
+    with pytest.raises(auditdb.Refused, match=f"not moved .* process {pid} has had the log open"):
+        maintain(empty_db.connect("app_owner"))
+    reader.rollback()
+    with pytest.raises(auditdb.Refused, match="copied"):
+        maintain(empty_db.connect("app_owner"))
+
+
+def test_short_transactions_hinder_no_drain(empty_db: Database) -> None:
+    fill(empty_db, "2020-03", 5)
+    reader, watch = empty_db.connect(autocommit=False), empty_db.connect()
+    drain = empty_db.connect("app_owner")
+    reader.execute("select count(*) from audit.event")
+    thread, done = started(drain)
+    wait_for_sleep(watch, drain, thread)
+    # Another one begins before the first ends: at each moment the log is open.
+    second = empty_db.connect(autocommit=False)
+    second.execute("select count(*) from audit.event")
+    reader.rollback()
+    while not watch.execute(
+        "select from pg_locks where pid = %s and mode = 'ShareUpdateExclusiveLock'",
+        [drain.info.backend_pid],
+    ).fetchall():
+        assert thread.is_alive()
+    second.rollback()
+    thread.join()
+    assert done == ["moved 5 events out of DEFAULT"]
+
+
+def test_the_server_ends_maintenance_whose_client_was_killed(empty_db: Database) -> None:
+    owner = empty_db.connect()
+    owner.execute(
+        "create or replace function audit_private.drain() returns bigint"
+        " language plpgsql as $$ begin perform pg_sleep(3600); return 0; end $$"
+    )
+    client = subprocess.Popen(
+        [sys.executable, "-m", "auditdb", "maintain"],
+        env={**os.environ, "AUDITDB_DSN": empty_db.conninfo("app_owner")},
+    )
+    running = "select from pg_stat_activity where application_name = 'auditdb'"
+    while not owner.execute(f"{running} and wait_event = 'PgSleep'").fetchall():
+        assert client.poll() is None
+    client.kill()
+    client.wait()
+    until = time.monotonic() + 60
+    while owner.execute(running).fetchall():
+        assert time.monotonic() < until, "it works on for nobody"
+
+
+def test_progress_is_said_only_if_asked_for(empty_db: Database) -> None:
+    for month, progress in (("2020-03", True), ("2020-05", False)):
+        fill(empty_db, month, 5)
+        conn, said = empty_db.connect("app_owner"), list[str | None]()
+
+        def hear(notice: psycopg.errors.Diagnostic, said: list[str | None] = said) -> None:
+            said.append(notice.message_primary)
+
+        conn.add_notice_handler(hear)
+        assert list(steps(conn, progress=progress)) == ["moved 5 events out of DEFAULT"]
+        expected = ["copied 5 of 5 events out of DEFAULT"] if progress else []
+        assert said == expected
+
+
+def test_the_command_moves_events_whatever_the_default_isolation_is(empty_db: Database) -> None:
+    fill(empty_db, "2020-03", 5)
+    name = empty_db.connect().info.dbname
+    empty_db.connect().execute(
+        f"alter database {name} set default_transaction_isolation = 'serializable'".encode()
+    )
+    done = CliRunner().invoke(main, ["--dsn", empty_db.conninfo("app_owner"), "maintain"])
+    assert done.stdout == "moved 5 events out of DEFAULT\n"
 
 
 def test_events_are_not_moved_under_a_snapshot_that_misses_new_ones(empty_db: Database) -> None:
@@ -335,3 +443,69 @@ def test_maintenance_does_nothing_while_an_install_is_running(empty_db: Database
     assert default_count(empty_db) == 3
     installing.rollback()
     assert maintain(owner) == ["moved 3 events out of DEFAULT"]
+
+
+@pytest.fixture
+def vacuuming(empty_db: Database) -> Iterator[Database]:
+    """A database in which autovacuum looks after tables every second."""
+    for statement in ("alter system set autovacuum_naptime = '1s'", "select pg_reload_conf()"):
+        empty_db.connect().execute(statement.encode())
+    yield empty_db
+    for statement in ("alter system reset autovacuum_naptime", "select pg_reload_conf()"):
+        empty_db.connect().execute(statement.encode())
+
+
+FROZEN = """
+select relpages > 0 and relallvisible = relpages and age(relfrozenxid) < 1000
+    and reltuples = %s from pg_class where oid = %s::regclass
+"""
+
+
+def test_a_month_that_is_over_is_frozen_and_analysed_once(vacuuming: Database) -> None:
+    month = months_ago(vacuuming, 4)
+    name = f"audit.event_{month.replace('-', '_')}"
+    fill(vacuuming, month, 500)
+    yesterday(vacuuming)
+    watch = vacuuming.connect()
+    # Ages show only whether all was frozen if time has passed since.
+    for _ in range(1100):
+        watch.execute("select pg_current_xact_id()")
+    owner = vacuuming.connect("app_owner")
+    done = maintain(owner)
+    assert done[-1].startswith("closed ") and f"closed {month}" in done
+    assert maintain(owner) == []
+    until = time.monotonic() + 120
+    while watch.execute(FROZEN, [500, name]).fetchone() != (True,):
+        assert time.monotonic() < until, "nothing froze it"
+    # The planner knows of times and ids, and of nothing else.
+    known = (
+        "select distinct attname from pg_stats where schemaname = 'audit' "
+        "and tablename ~ '^event' order by 1"
+    )
+    while (found := watch.execute(known.encode()).fetchall()) == []:
+        assert time.monotonic() < until, "nothing analysed it"
+    assert found == [("id",), ("occurred_at",)]
+    # There is nothing left to do until the month gets events.
+    counts = "select autovacuum_count, autoanalyze_count, n_ins_since_vacuum, "
+    counts += "n_mod_since_analyze from pg_stat_all_tables where relid = %s::regclass"
+    row = watch.execute(counts, [name]).fetchone()
+    assert row is not None and row[2:] == (0, 0)
+
+
+def test_no_month_that_still_gets_events_is_closed(empty_db: Database) -> None:
+    fill(empty_db, months_ago(empty_db, 4))
+    yesterday(empty_db)
+    owner, superuser = empty_db.connect("app_owner"), empty_db.connect()
+    maintain(owner)
+    options = (
+        "select relname from pg_class where relname ~ '^event_[0-9]+_[0-9]+$' and "
+        "reloptions is not null order by 1"
+    )
+    closed = [name for (name,) in superuser.execute(options.encode()).fetchall()]
+    this = f"event_{months_ago(empty_db, 0).replace('-', '_')}"
+    assert closed and this not in closed
+    # As a clock that was ahead by less than a month would have left it.
+    superuser.execute(f"alter table audit.{this} set (autovacuum_vacuum_insert_threshold = 0)"
+                      .encode())  # fmt: skip
+    assert maintain(owner) == [f"reopened {months_ago(empty_db, 0)}"]
+    assert [name for (name,) in superuser.execute(options.encode()).fetchall()] == closed

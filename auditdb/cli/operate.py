@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import click
+import psycopg
 
 import auditdb
-from auditdb.cli.common import connection, print_json, print_lines
+from auditdb.cli.common import connection, print_json, print_lines, progress
+from auditdb.cli.errors import Failure
 from auditdb.operate.keys import create_key, list_keys
 
 
@@ -41,15 +43,33 @@ def demo(keep: bool) -> None:
 
 
 @click.command()
-@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+@click.option("--format", "form", type=click.Choice(["table", "json", "openmetrics"]),
+              default="table", show_default=True)  # fmt: skip
+@click.option("--json", "json_", is_flag=True, help="The same as --format json.")
+@click.option("--organizations", type=click.IntRange(0), default=20, show_default=True,
+              help="Of openmetrics: so many, those with the most events.")  # fmt: skip
+@click.option("--findings", is_flag=True, help="Of openmetrics: those of the doctor, too.")
 @click.pass_context
-def status(ctx: click.Context, json_: bool) -> None:
-    """Show version, attached tables, partitions with event counts, and members of the roles."""
+def status(ctx: click.Context, form: str, json_: bool, organizations: int, findings: bool) -> None:
+    """Show version, attached tables, partitions with event counts, and members of the roles.
+
+    As openmetrics, it prints numbers for Prometheus and other monitoring systems: events of the
+    last 24 hours, months ahead, the last maintenance, sizes. SQL has the same: audit.metrics().
+    """
+    if form == "openmetrics" and not json_:
+        from auditdb.operate import metrics
+
+        with connection(ctx) as conn:
+            samples = metrics.read_metrics(conn, organizations=organizations)
+            if findings:
+                samples += metrics.count_findings(auditdb.doctor.diagnose(conn))
+        click.echo(metrics.render(samples), nl=False)
+        return
     from auditdb.operate.status import status as read_status
 
     with connection(ctx) as conn:
         found = read_status(conn)
-    if json_:
+    if json_ or form == "json":
         print_json(asdict(found))
     else:
         from auditdb.cli.render import print_status
@@ -103,14 +123,30 @@ def list_(ctx: click.Context, json_: bool) -> None:
 @click.option("--keep", metavar="INTERVAL", help="Drop months older than this, such as 24months.")
 @click.option("--ahead", type=click.IntRange(1, 120), default=3, show_default=True,
               help="Months to come that have partitions.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Drop months although the clock may be wrong.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @click.pass_context
-def maintain(ctx: click.Context, keep: str | None, ahead: int) -> None:
-    """Create partitions, empty DEFAULT, apply retention; for cron, and safe twice at once."""
-    from auditdb.operate.maintain import maintain as run
+def maintain(ctx: click.Context, keep: str | None, ahead: int, force: bool, dry_run: bool) -> None:
+    """Create partitions, empty DEFAULT, apply retention; for cron, and safe twice at once.
 
+    Exits with 0 if all was done or there was nothing to do, and with 1 if something was refused,
+    or if nothing was done because of an install, attach or maintenance that was running.
+    """
+    from auditdb.operate.maintain import BUSY, steps
+
+    done = False
     with connection(ctx) as conn:
-        done = run(conn, keep=keep, ahead=ahead)
-    print_lines(*(done or ["nothing to do"]))
+        # Events that arrive while others are moved have to be seen, whatever the default is.
+        conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        with progress(conn) as is_shown:
+            for line in steps(conn, keep=keep, ahead=ahead, force=force, dry_run=dry_run,
+                              progress=is_shown):  # fmt: skip
+                if line.startswith(BUSY):
+                    raise Failure(line, 0 if done else 1)
+                print_lines(line)
+                done = True
+    if not done:
+        print_lines("nothing to do")
 
 
 @click.command()

@@ -155,6 +155,9 @@ def print_status(status: Status) -> None:
     out.print()
     for role in status.roles:
         out.print(Text(f"{plain(role.role_name)}: {', '.join(map(plain, role.members)) or '-'}"))
+    for limit in status.limits:
+        login = plain(limit.login)
+        out.print(Text(f"{login} records at most {limit.per_minute:,} events a minute by calls"))
 
 
 def _attached(status: Status) -> Table:

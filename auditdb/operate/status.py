@@ -47,6 +47,16 @@ class RoleMembers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingLimit:
+    """How many events a login may record in a minute by calls."""
+
+    login: str
+    per_minute: int
+    set_at: datetime
+    set_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """What `status` found."""
 
@@ -54,6 +64,7 @@ class Status:
     tables: list[AttachedTable]
     partitions: list[Partition]
     roles: list[RoleMembers]
+    limits: list[RecordingLimit]
 
 
 def status(conn: psycopg.Connection[Any]) -> Status:
@@ -76,6 +87,7 @@ def status(conn: psycopg.Connection[Any]) -> Status:
             tables=_rows(conn, AttachedTable, "select * from audit.list_tables()"),
             partitions=_rows(conn, Partition, "select * from audit.list_partitions()"),
             roles=_rows(conn, RoleMembers, "select * from audit.list_members()"),
+            limits=_rows(conn, RecordingLimit, "select * from audit.list_limits()"),
         )
 
 

@@ -236,12 +236,32 @@ order by e.organization_id, e.id desc;
 
 create table if not exists audit_private.installation (
     secret text not null,
-    installed_at timestamptz not null default now()
+    installed_at timestamptz not null default now(),
+    maintained_at timestamptz not null default now()
 );
 comment on table audit_private.installation is
     'One row: what makes this installation its own; readable by no login role';
 comment on column audit_private.installation.secret is 'Key of the digests that stand for secrets';
 comment on column audit_private.installation.installed_at is 'When it was first installed';
+comment on column audit_private.installation.maintained_at is
+    'When maintenance last ran under a clock that fits the run before; at first the install';
+
+create table if not exists audit_private.recording_limit (
+    id int generated always as identity,
+    login text primary key,
+    per_minute int,
+    set_at timestamptz not null default now(),
+    set_by text not null default session_user
+);
+comment on table audit_private.recording_limit is
+    'How many events a login may record by calls in a minute';
+comment on column audit_private.recording_limit.id is
+    'Suffix of the sequence that counts: audit_private.recorded_<id>';
+comment on column audit_private.recording_limit.login is 'session_user of the calls';
+comment on column audit_private.recording_limit.per_minute is
+    'So many are let through; null for all, where there was a limit';
+comment on column audit_private.recording_limit.set_at is 'When it was set';
+comment on column audit_private.recording_limit.set_by is 'session_user of that moment';
 
 create table if not exists audit_private.request (
     verb text not null,

@@ -218,6 +218,7 @@ as $$
         'They have no month of their own: slower to read, and kept for ever.',
         'select audit.maintain()', true
     from audit.event_default
+    where audit_private.has_month(occurred_at)
     having count(*) > 0
     union all
     select 'partitions', 'warning', 'audit.event', format('has no partition for %s',

@@ -42,6 +42,8 @@ as $$
         union all select * from audit_private.check_views()
         union all select * from audit_private.check_attestation(k.facts)
         union all select * from audit_private.check_events()
+        union all select * from audit_private.check_times()
+        union all select * from audit_private.check_floods()
         union all select * from audit_private.check_casts()
         union all select * from audit_private.check_server()
     ) as f

@@ -44,6 +44,23 @@ comment on function audit_private.furnish_default is
 
 do $$ begin perform audit_private.furnish_default(); end $$;
 
+-- INFO is what every client gets, whatever its client_min_messages: so only one that asks.
+create or replace function audit_private.say_progress(copied bigint) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if current_setting('auditdb.progress', true) = 'on' then
+        perform set_config('auditdb.progress', count(*)::text, true) from audit.event_default;
+    end if;
+    if say_progress.copied > 0 and current_setting('auditdb.progress', true) ~ '^[0-9]+$' then
+        raise info 'copied % of % events out of DEFAULT', say_progress.copied,
+            current_setting('auditdb.progress');
+    end if;
+end
+$$;
+comment on function audit_private.say_progress is
+    'Tells a client that has set auditdb.progress to on how many events of DEFAULT were copied';
+
 create or replace function audit_private.copy_default(
     inout seen pg_snapshot, inout months date[], out copied bigint
 )
@@ -66,7 +83,8 @@ begin
     end if;
     for _month in execute format($sql$
         select distinct date_trunc('month', occurred_at at time zone 'UTC')::date
-        from %s as e$sql$, _from)
+        from %s as e
+        where audit_private.has_month(occurred_at)$sql$, _from)
     loop
         _bounds := audit_private.month_bounds(_month);
         if _month <> all (months) then
@@ -81,6 +99,7 @@ begin
             audit_private.prepare_month(_month), _from, _bounds.starts, _bounds.ends);
         get diagnostics _count = row_count;
         copied := copied + _count;
+        perform audit_private.say_progress(copied);
     end loop;
     seen := _now;
 end
@@ -94,8 +113,13 @@ as $$
 declare
     _month date;
 begin
+    create table audit.event_next (like audit.event including defaults including comments);
+    -- What has no month stays in DEFAULT.
+    insert into audit.event_next
+    select * from audit.event_default where not audit_private.has_month(occurred_at);
     perform audit_private.close_attestation('audit.event_default', 'drain');
     drop table audit.event_default;
+    alter table audit.event_next rename to event_default;
     foreach _month in array months loop
         execute format('alter table %s force row level security',
             audit_private.prepare_month(_month));
@@ -103,7 +127,6 @@ begin
         execute format('alter table %s drop constraint in_month',
             audit_private.prepare_month(_month));
     end loop;
-    create table audit.event_default (like audit.event including defaults including comments);
     comment on table audit.event_default
         is 'Events that no monthly partition covers; normally empty';
     revoke all on audit.event_default from public;
@@ -119,6 +142,36 @@ $$;
 comment on function audit_private.replace_default is
     'Puts an empty DEFAULT and the months of its events in the place of the one that was copied';
 
+-- A copy is thrown away if the lock is not to be had in the end. Whoever has the log open now, and
+-- for as long as this waits, will have it open then.
+create or replace function audit_private.await_transactions() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _open text[];
+    _who text;
+begin
+    for _attempt in 1 .. 50 loop
+        select array_agg(l.virtualtransaction), min(l.pid)::text into _open, _who
+        from pg_locks as l
+        where l.locktype = 'relation' and l.granted and l.pid is distinct from pg_backend_pid()
+            and l.database = (select oid from pg_database where datname = current_database())
+            and l.relation = any ('{audit.event,audit.event_default}'::regclass[])
+            and (_open is null or l.virtualtransaction = any (_open));
+        if _open is null then
+            return;
+        end if;
+        perform pg_sleep(0.1);
+    end loop;
+    raise exception 'events are not moved out of DEFAULT: % has had the log open for 5 seconds',
+            coalesce('process ' || _who, 'a prepared transaction')
+        using errcode = 'lock_not_available',
+            hint = 'Run it again when that has ended; pg_stat_activity says who it is.';
+end
+$$;
+comment on function audit_private.await_transactions is
+    'Raises if a transaction stays that has the log open; takes no lock, and keeps nobody waiting';
+
 -- Copies while writers write, until little is new; then locks the log, copies what came last, and
 -- replaces DEFAULT: what writers wait for does not grow with the number of events.
 create or replace function audit_private.drain() returns bigint
@@ -131,7 +184,9 @@ declare
     _moved bigint := 0;
     _is_locked boolean := false;
 begin
-    if not exists (select from audit.event_default) then
+    if not exists (
+        select from audit.event_default where audit_private.has_month(occurred_at)
+    ) then
         return 0;
     end if;
     if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
@@ -139,6 +194,7 @@ begin
             using errcode = 'invalid_transaction_state',
                 hint = 'Those that arrive meanwhile would not be seen. Use read committed.';
     end if;
+    perform audit_private.await_transactions(), audit_private.say_progress(0);
     -- Keeps vacuum and others' DDL out, and no writer.
     perform audit_private.lock_briefly('audit.event', 'share update exclusive');
     perform audit_private.lock_briefly('audit.event_default', 'share update exclusive');

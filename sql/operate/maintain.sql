@@ -15,6 +15,14 @@ $$;
 comment on function audit_private.month_bounds is
     'First instant of a month (UTC), and of the next';
 
+-- Infinity has no month, and a year of five digits or before Christ has no name.
+create or replace function audit_private.has_month(occurred_at timestamptz) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+return has_month.occurred_at >= '0001-01-01 00:00:00+00'::timestamptz
+    and has_month.occurred_at < '9999-12-01 00:00:00+00'::timestamptz;
+comment on function audit_private.has_month is
+    'Whether a time lies in a month that can have a partition: of the years 1 to 9999';
+
 create or replace function audit_private.prepare_month(month date) returns regclass
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -103,33 +111,45 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select coalesce(array_agg(distinct date_trunc('month', occurred_at at time zone 'UTC')::date),
         '{}')
-    from audit.event_default;
+    from audit.event_default
+    where audit_private.has_month(occurred_at);
 $$;
 comment on function audit_private.months_in_default is
     'The months of events that no partition covers yet';
+
+-- Those of which DEFAULT holds events are drain's to make.
+create or replace function audit_private.missing_months(ahead int) returns date[]
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _this date := date_trunc('month', now() at time zone 'UTC');
+    _others constant date[] :=
+        audit_private.months_attached() || audit_private.months_in_default();
+begin
+    if missing_months.ahead is null or missing_months.ahead not between 1 and 120 then
+        raise exception 'cannot keep % months ahead', missing_months.ahead
+            using errcode = 'invalid_parameter_value', hint = 'Give a number from 1 to 120.';
+    end if;
+    return array(
+        select m::date
+        from generate_series(_this, _this + make_interval(months => ahead), interval '1 month') as m
+        where m::date <> all (_others)
+    );
+end
+$$;
+comment on function audit_private.missing_months is
+    'This month and the given number after it, as far as they have no partition';
 
 create or replace function audit_private.create_months(ahead int default 3) returns date[]
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
 declare
-    _this date := date_trunc('month', now() at time zone 'UTC');
-    -- Those of which DEFAULT holds events are drain's to make.
-    _others constant date[] :=
-        audit_private.months_attached() || audit_private.months_in_default();
     _missing date[];
     _month date;
 begin
-    if create_months.ahead is null or create_months.ahead not between 1 and 120 then
-        raise exception 'cannot keep % months ahead', create_months.ahead
-            using errcode = 'invalid_parameter_value', hint = 'Give a number from 1 to 120.';
-    end if;
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
-    _missing := array(
-        select m::date
-        from generate_series(_this, _this + make_interval(months => ahead), interval '1 month') as m
-        where m::date <> all (_others)
-    );
+    _missing := audit_private.missing_months(create_months.ahead);
     if _missing <> '{}' then
         foreach _month in array _missing loop
             perform audit_private.prepare_month(_month);
@@ -150,107 +170,92 @@ $$;
 comment on function audit_private.create_months is
     'Makes the partitions of this month and of the given number of months after it, where absent';
 
--- A clock that jumped leaves a gap before today; today's own events may be of that clock.
-create or replace function audit_private.check_clock() returns void
+create or replace function audit_private.plan_maintenance(
+    keep interval, ahead int, force boolean
+) returns setof text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
-begin
-    if not exists (
-        select from audit.event
-        where occurred_at > now() - interval '40 days' and occurred_at < now() - interval '1 day'
-    ) then
-        raise exception 'the clock says %, and no event is from the 40 days before',
-                to_char(now() at time zone 'UTC', 'YYYY-MM-DD')
-            using errcode = 'object_not_in_prerequisite_state',
-                hint = 'If the clock is right, run it again when the log is a day older than '
-                    'today.';
-    end if;
-end
-$$;
-comment on function audit_private.check_clock is
-    'Raises if the log has a gap before today: months must not be dropped by a wrong clock';
-
-create or replace function audit_private.drop_months(keep interval) returns setof text
-language plpgsql volatile set search_path = pg_catalog, pg_temp
-as $$
 declare
-    -- Neither this month nor the last full one, whatever is asked.
-    _until date := least(
-        date_trunc('month', (now() - drop_months.keep) at time zone 'UTC'),
-        date_trunc('month', now() at time zone 'UTC') - interval '1 month');
-    _month date;
-    _months date[];
-    _events bigint[] := '{}';
-    _bounds record;
-    _name text;
+    _in_default bigint := (
+        select count(*) from audit.event_default where audit_private.has_month(occurred_at));
+    _clock record := audit_private.clock_problem();
+    _month record;
 begin
-    if drop_months.keep < interval '2 months' then
-        raise exception 'retention of % would drop the present', drop_months.keep
-            using errcode = 'invalid_parameter_value', hint = 'Keep at least 2 months.';
+    if _in_default > 0 then
+        return next format('would move %s events out of DEFAULT', _in_default);
     end if;
-    _months := array(select m from unnest(audit_private.months_attached()) as m where m < _until);
-    if _months = '{}' then
-        return;
+    return query
+    select format('would create the partition of %s', to_char(m, 'YYYY-MM'))
+    from unnest(audit_private.missing_months(plan_maintenance.ahead)) as m;
+    if plan_maintenance.keep is not null then
+        for _month in
+            select * from audit_private.expired_months(plan_maintenance.keep,
+                audit_private.months_attached() || audit_private.months_in_default())
+        loop
+            if _clock.problem is not null and not plan_maintenance.force then
+                return next concat_ws('. ', 'would drop nothing: ' || _clock.problem, _clock.hint);
+                return;
+            end if;
+            return next 'would ' || case when _month.late > 0 and not plan_maintenance.force
+                then audit_private.kept_line(_month.month, _month.events, _month.late)
+                else format('drop %s: %s events', to_char(_month.month, 'YYYY-MM'), _month.events)
+                end;
+        end loop;
     end if;
-    perform audit_private.check_clock();
-    -- Counted before the lock, which writers wait for.
-    foreach _month in array _months loop
-        _bounds := audit_private.month_bounds(_month);
-        _events := _events || (
-            select count(*) from audit.event
-            where occurred_at >= _bounds.starts and occurred_at < _bounds.ends);
-    end loop;
-    perform audit_private.lock_briefly('audit.event', 'access exclusive');
-    for _i in 1 .. cardinality(_months) loop
-        _bounds := audit_private.month_bounds(_months[_i]);
-        _name := 'event_' || to_char(_months[_i], 'YYYY_MM');
-        perform audit_private.close_attestation(format('audit.%I', _name)::regclass, 'retention');
-        execute format('drop table audit.%I', _name);
-        perform audit_private.record_own('month_dropped', to_char(_months[_i], 'YYYY-MM'),
-            null, null, jsonb_build_object('from', _bounds.starts, 'to', _bounds.ends,
-                'events', _events[_i], 'keep', drop_months.keep));
-        return next format('dropped %s: %s events', to_char(_months[_i], 'YYYY-MM'), _events[_i]);
-    end loop;
 end
 $$;
-comment on function audit_private.drop_months is
-    'Drops the months that lie wholly before the retention, each as an event of its own';
+comment on function audit_private.plan_maintenance is
+    'What maintenance would do, a line each; it writes nothing, and no one waits for it';
 
-create or replace function audit.maintain(keep interval default null, ahead int default 3)
-returns setof text
+create or replace function audit.maintain(
+    keep interval default null,
+    ahead int default 3,
+    force boolean default false,
+    dry_run boolean default false
+) returns setof text
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
 as $$
 declare
-    _month date;
     _moved bigint;
-    _created boolean := false;
+    _lines text[];
 begin
+    if maintain.dry_run then
+        return query select * from audit_private.plan_maintenance(
+            maintain.keep, maintain.ahead, maintain.force);
+        return;
+    end if;
     -- The lock of install and attach: whoever comes second has nothing left to do.
     if not pg_try_advisory_xact_lock(hashtextextended('auditdb', 0)) then
         return next 'nothing done: install, attach or another maintenance is running';
         return;
     end if;
+    perform audit_private.note_maintenance(maintain.force);
     -- A lock lasts to the end of the transaction: no work may follow that needs none.
     _moved := audit_private.drain();
     if _moved > 0 then
         return next format('moved %s events out of DEFAULT', _moved);
         return;
     end if;
-    foreach _month in array audit_private.create_months(maintain.ahead) loop
-        return next format('created the partition of %s', to_char(_month, 'YYYY-MM'));
-        _created := true;
-    end loop;
-    if maintain.keep is not null and not _created then
-        return query select * from audit_private.drop_months(maintain.keep);
+    _lines := array(
+        select format('created the partition of %s', to_char(m, 'YYYY-MM'))
+        from unnest(audit_private.create_months(maintain.ahead)) as m
+    );
+    if _lines = '{}' then
+        _lines := array(select * from audit_private.close_months());
     end if;
+    if _lines = '{}' and maintain.keep is not null then
+        _lines := array(select * from audit_private.drop_months(maintain.keep, maintain.force));
+    end if;
+    return query select unnest(_lines);
 end
 $$;
 -- Definer: partitions belong to audit_owner.
 comment on function audit.maintain is
-    'Keeps the log healthy, for cron: DEFAULT empty, partitions ahead, months beyond '
-    'the retention dropped. Does the first of these that there is to do, and returns what it did: '
-    'run it until it returns nothing, or every hour. Tries for a lock 50 times, for 50 ms each';
+    'Keeps the log healthy, for cron: DEFAULT empty, partitions ahead, past months frozen, months '
+    'beyond the retention dropped. Does the first of these that there is to do, and returns what '
+    'it did: run it until it returns nothing, or every hour. Tries for a lock 50 times, for 50 ms '
+    'each. Retention refuses a clock that jumped, unless forced; dry_run says what would be done';
 
 create or replace function audit_private.regenerate() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp

@@ -72,3 +72,16 @@ as $$
 $$;
 comment on function audit.list_members is
     'Who holds which role of auditdb';
+
+create or replace function audit.list_limits()
+returns table (login text, per_minute int, set_at timestamptz, set_by text)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select l.login, l.per_minute, l.set_at, l.set_by
+    from audit_private.recording_limit as l
+    where l.per_minute is not null
+    order by l.login;
+$$;
+-- Definer: nobody holds a privilege on the table itself.
+comment on function audit.list_limits is
+    'The logins whose recording by calls is limited, and to how many events a minute';

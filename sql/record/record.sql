@@ -2,6 +2,94 @@
 -- Marked by captured_from being null; time, id, transaction and db_user are never the caller's to
 -- give.
 
+-- A sequence for each limited login counts its calls: a number that was drawn stays drawn when the
+-- transaction rolls back, and nobody waits for who drew one. Its values begin with the minute. Two
+-- calls that both find a new minute may count as one.
+create or replace function audit_private.count_recording() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _size constant bigint := 1 << 24;
+    _now bigint := floor(extract(epoch from clock_timestamp()) / 60) * _size;
+    _limit record;
+    _count bigint;
+begin
+    select per_minute, format('audit_private.recorded_%s', id)::regclass as sequence into _limit
+    from audit_private.recording_limit
+    where login = session_user and per_minute is not null;
+    if not found then
+        return;
+    end if;
+    _count := nextval(_limit.sequence) - _now;
+    if _count not between 0 and _size - 1 then
+        _count := setval(_limit.sequence, _now + 1) - _now;
+    end if;
+    if _count > _limit.per_minute then
+        raise exception 'login "%" records more than % events a minute', session_user,
+                _limit.per_minute
+            using errcode = 'configuration_limit_exceeded',
+                hint = 'Try again in the next minute. An operator can raise the limit: '
+                    'select audit.limit_recording(login, per_minute).';
+    end if;
+end
+$$;
+comment on function audit_private.count_recording is
+    'Counts a call of audit.record_event, and refuses it if its login is limited to fewer a minute';
+
+create or replace function audit.limit_recording(login text, per_minute int) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    _before audit_private.recording_limit;
+    _id int;
+begin
+    if not exists (select from pg_roles where rolname = limit_recording.login) then
+        raise exception 'there is no login "%"', limit_recording.login
+            using errcode = 'undefined_object', hint = 'Name it as db_user of its events does.';
+    elsif limit_recording.per_minute not between 0 and 1000000 then
+        raise exception 'the limit is %', limit_recording.per_minute
+            using errcode = 'invalid_parameter_value',
+                hint = 'Give a number of events a minute up to a million, or null for no limit.';
+    end if;
+    select * into _before from audit_private.recording_limit as l
+    where l.login = limit_recording.login for update;
+    if limit_recording.per_minute is not distinct from _before.per_minute then
+        return;
+    end if;
+    -- The row and its sequence stay when the limit goes: a DROP would keep writers waiting.
+    insert into audit_private.recording_limit (login, per_minute)
+    values (limit_recording.login, limit_recording.per_minute)
+    on conflict (login) do update set per_minute = excluded.per_minute, set_at = now(),
+        set_by = session_user
+    returning id into _id;
+    perform audit_private.prepare_counter(_id);
+    perform audit_private.record_own('recording_limited', limit_recording.login,
+        jsonb_build_object('per_minute', _before.per_minute),
+        jsonb_build_object('per_minute', limit_recording.per_minute));
+end
+$$;
+-- Definer: operators hold no privilege on the table itself.
+comment on function audit.limit_recording is
+    'Limits how many events a login may record by audit.record_event in a minute; null for no '
+    'limit. Events that triggers capture are never limited. It is an event';
+
+create or replace function audit_private.prepare_counter(id int) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _name text := format('recorded_%s', prepare_counter.id);
+begin
+    if to_regclass('audit_private.' || _name) is null then
+        execute format('create sequence audit_private.%I', _name);
+        execute format('comment on sequence audit_private.%I is %L', _name,
+            'Minute and number of the calls of a login, of audit_private.recording_limit');
+    end if;
+end
+$$;
+comment on function audit_private.prepare_counter is
+    'Makes the sequence that counts what a login records';
+
 create or replace function audit.record_event(
     action text,
     organization_id text default null,
@@ -25,6 +113,7 @@ declare
     _acting record := audit_private.acting(_context);
     _id bigint;
 begin
+    perform audit_private.count_recording();
     if not audit_private.is_action(record_event.action) then
         raise exception 'action is "%"', record_event.action
             using errcode = 'invalid_parameter_value',
@@ -33,8 +122,7 @@ begin
     end if;
     if coalesce(record_event.result, '') not in ('success', 'failure', 'denied') then
         raise exception 'result is "%"', record_event.result
-            using errcode = 'invalid_parameter_value',
-                hint = 'It is success, failure or denied.';
+            using errcode = 'invalid_parameter_value', hint = 'It is success, failure or denied.';
     end if;
     perform audit_private.check_claim(record_event.actor_type, record_event.details,
         record_event.actor_id, record_event.impersonator_id, record_event.organization_id,
@@ -144,6 +232,7 @@ from (values
     ('audit.key_created', 'A signing key was created'),
     ('audit.key_retired', 'A signing key was given an end'),
     ('audit.month_dropped', 'A month of events was dropped by retention'),
+    ('audit.recording_limited', 'How many events a login may record was limited, or is no more'),
     ('audit.action_defined', 'An action of the application was defined, or described anew')
 ) as own (name, description)
 on conflict (name) do update set description = excluded.description, is_built_in = true;

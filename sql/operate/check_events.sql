@@ -1,0 +1,87 @@
+-- Checks of events: times that no clock should say, and organisations that suddenly write much.
+-- Each is silent when all is well; audit.doctor asks them all.
+
+-- What is a week old is no news: an event of the year 2030 stays one until 2030.
+create or replace function audit_private.check_times() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'events', case when max(o.id) >= coalesce(r.id, 0) then 'warning' else 'notice' end,
+        o.object, format(o.problem, count(*)), o.why, o.mend, false
+    from (
+        select id, 'audit.event' as object, 'holds %s events of the future' as problem,
+            'A clock was ahead: they are read first, and retention keeps them until then.' as why,
+            '-- set the clock; see: select * from audit.event where occurred_at > now() '
+                'order by id' as mend
+        from audit.event
+        where occurred_at > now() + interval '1 day' and audit_private.has_month(occurred_at)
+        union all
+        select id, 'audit.event_default', 'holds %s events of no month',
+            'Of infinity, before Christ or after 9999: they stay in DEFAULT, and keep nothing '
+            'else there.',
+            '-- see who wrote them: select * from audit.event_default order by id'
+        from audit.event_default
+        where not audit_private.has_month(occurred_at)
+    ) as o
+        left join lateral (
+            select e.id from audit.event as e
+            where e.occurred_at >= now() - interval '7 days' and e.occurred_at <= now()
+            order by e.occurred_at, e.id
+            limit 1
+        ) as r on true
+    group by o.object, o.problem, o.why, o.mend, r.id;
+$$;
+comment on function audit_private.check_times is
+    'Events of the future, and of no month: a warning for a week, then a notice';
+
+create or replace function audit_private.count_events(
+    organization_id text, since timestamptz, until timestamptz, at_most bigint
+) returns bigint
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if count_events.organization_id is null then
+        return (
+            select count(*) from (
+                select from audit.event as e
+                where e.organization_id is null and e.occurred_at >= since
+                    and e.occurred_at < until
+                limit at_most) as found);
+    end if;
+    return (
+        select count(*) from (
+            select from audit.event as e
+            where e.organization_id = count_events.organization_id and e.occurred_at >= since
+                and e.occurred_at < until
+            limit at_most) as found);
+end
+$$;
+comment on function audit_private.count_events is
+    'Number of events of an organisation, or of none, between two times; reads no more than asked';
+
+-- A hundred times the mean day of four weeks; so no more than 28 hundredths of today's are read.
+-- An organisation whose first event is younger has no usual day, and one that was silent has one.
+create or replace function audit_private.check_floods() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'events', 'warning', coalesce('organisation ' || d.organization_id, 'no organisation'),
+        format('got %s events in 24 hours, and %s in the 28 days before', d.events, before),
+        'Somebody may be hiding one event among many, or a program repeats itself.',
+        '-- see what they are; select audit.limit_recording(login, per_minute) limits what a '
+            'login records by calls',
+        false
+    from (
+        select organization_id, count(*) as events
+        from audit.event
+        where occurred_at > now() - interval '24 hours' and occurred_at <= now()
+        group by organization_id
+        having count(*) > 1000
+    ) as d
+        cross join lateral audit_private.count_events(d.organization_id,
+            now() - interval '29 days', now() - interval '24 hours', d.events * 28 / 100 + 1
+        ) as before
+    where before * 100 <= d.events * 28
+        and audit_private.count_events(
+            d.organization_id, '-infinity', now() - interval '29 days', 1) > 0;
+$$;
+comment on function audit_private.check_floods is
+    'Organisations that got a hundred times their usual events within a day';

@@ -1,0 +1,65 @@
+-- Metrics: what a monitoring system watches. Cheap enough for every minute: it reads the events of
+-- one day, and no more than 100,000 of DEFAULT.
+
+create or replace function audit_private.metrics_of_day(organizations int)
+returns table (name text, labels jsonb, value double precision)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    with day as materialized (
+        select organization_id,
+            case when details ? 'degraded' then captured_from end as degraded, count(*) as events
+        from audit.event
+        where occurred_at > now() - interval '24 hours' and occurred_at <= now()
+        group by 1, 2
+    )
+    select 'auditdb_recent_events', '{}'::jsonb, coalesce(sum(events), 0) from day
+    union all
+    (
+        select 'auditdb_organization_recent_events',
+            jsonb_build_object('organization', organization_id), sum(events)
+        from day
+        where organization_id is not null
+        group by organization_id
+        order by sum(events) desc, organization_id
+        limit metrics_of_day.organizations
+    )
+    union all
+    select 'auditdb_recent_degraded_events', jsonb_build_object('table', degraded), sum(events)
+    from day
+    where degraded is not null
+    group by degraded;
+$$;
+comment on function audit_private.metrics_of_day is
+    'Numbers of events of the last 24 hours: in all, by organisation, and those that lost detail';
+
+create or replace function audit.metrics(organizations int default 20)
+returns table (name text, labels jsonb, value double precision)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select 'auditdb_info', jsonb_build_object('version', audit.version()), 1
+    union all
+    select * from audit_private.metrics_of_day(metrics.organizations)
+    union all
+    select 'auditdb_default_events', '{}', count(*)
+    from (select from audit.event_default limit 100000) as found
+    union all
+    select 'auditdb_months_ahead', '{}', count(*)
+    from unnest(audit_private.months_attached()) as m
+    where m > now() at time zone 'UTC'
+    union all
+    select 'auditdb_last_maintenance_timestamp_seconds', '{}', extract(epoch from maintained_at)
+    from audit_private.installation
+    union all
+    select 'auditdb_attached_tables', '{}', count(*) from audit.list_tables()
+    union all
+    select 'auditdb_problem_tables', '{}', count(problem) from audit.list_tables()
+    union all
+    select 'auditdb_partition_size_bytes', jsonb_build_object('partition', c.relname),
+        pg_total_relation_size(c.oid)
+    from pg_partition_tree('audit.event') as t join pg_class as c on c.oid = t.relid
+    where t.isleaf;
+$$;
+-- Definer: counts events, which operators may not read.
+comment on function audit.metrics is
+    'What a monitoring system watches: name, labels and value of each; of the organisations those '
+    'with the most events of 24 hours. auditdb status --format openmetrics prints the same';

@@ -1,0 +1,189 @@
+-- Retention: months beyond it are dropped as a whole. A clock can be wrong by years, and a month
+-- that is gone does not come back: so the clock is compared with what the log knows.
+
+create or replace function audit_private.is_clock_sane() returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select now() between maintained_at - interval '1 day' and maintained_at + interval '1 month'
+    from audit_private.installation;
+$$;
+comment on function audit_private.is_clock_sane is
+    'Whether the clock is at most a month after the last maintenance, and a day before it';
+
+-- A run whose clock jumped does not count as the last: another one an hour later jumped, too.
+create or replace function audit_private.note_maintenance(force boolean) returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+    update audit_private.installation
+    set maintained_at = now()
+    where note_maintenance.force or audit_private.is_clock_sane();
+$$;
+comment on function audit_private.note_maintenance is
+    'Remembers when maintenance last ran, unless its clock jumped and nobody said that it is right';
+
+-- Today's own events may be of a clock that jumped: those of yesterday and before count.
+create or replace function audit_private.clock_problem(out problem text, out hint text)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _now text := to_char(now() at time zone 'UTC', 'YYYY-MM-DD');
+    _last timestamptz := (select maintained_at from audit_private.installation);
+begin
+    if not audit_private.is_clock_sane() then
+        problem := format('the clock says %s, and the last maintenance was on %s', _now,
+            to_char(_last at time zone 'UTC', 'YYYY-MM-DD'));
+        hint := 'If the clock is right, run it once with --force, in SQL with force => true: '
+            'that drops what is beyond the retention by this clock. Else set the clock.';
+    elsif not exists (
+        select from audit.event
+        where occurred_at > now() - interval '40 days' and occurred_at < now() - interval '1 day'
+    ) then
+        problem := format('the clock says %s, and no event is from the 40 days before', _now);
+        hint := 'If the clock is right, run it again when the log is a day older than today, or '
+            'once with --force, in SQL with force => true.';
+    end if;
+end
+$$;
+comment on function audit_private.clock_problem is
+    'Why the clock may be wrong, by the last maintenance and by the events; null if it seems right';
+
+-- Ids tell in which order events were written, whatever the clock said. So an event is late in its
+-- month if the retained months begin with lower ids; a week of them leaves room for small steps of
+-- the clock.
+create or replace function audit_private.expired_months(keep interval, months date[])
+returns table (month date, events bigint, late bigint)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- Neither this month nor the last full one, whatever is asked.
+    _until date := least(
+        date_trunc('month', (now() - expired_months.keep) at time zone 'UTC'),
+        date_trunc('month', now() at time zone 'UTC') - interval '1 month');
+    _retained bigint;
+    _bounds record;
+begin
+    if expired_months.keep < interval '2 months' then
+        raise exception 'retention of % would drop the present', expired_months.keep
+            using errcode = 'invalid_parameter_value', hint = 'Keep at least 2 months.';
+    end if;
+    _retained := (
+        select min(first.id) from (
+            select e.id from audit.event as e
+            where e.occurred_at >= (audit_private.month_bounds(_until)).starts + interval '7 days'
+                and e.occurred_at <= now()
+            order by e.occurred_at, e.id
+            limit 1000
+        ) as first);
+    for month in select distinct m from unnest(months) as m where m < _until order by m loop
+        _bounds := audit_private.month_bounds(month);
+        select count(*), count(*) filter (where e.id >= _retained) into events, late
+        from audit.event as e
+        where e.occurred_at >= _bounds.starts and e.occurred_at < _bounds.ends;
+        return next;
+    end loop;
+end
+$$;
+comment on function audit_private.expired_months is
+    'The months that lie wholly before the retention, how many events each holds, and how many of '
+    'these were written later than it says';
+
+create or replace function audit_private.kept_line(month date, events bigint, late bigint)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return format('keep %s: %s of its %s events were written later than they say, as under a clock '
+    'that was behind; they are kept as long as events of when they were written, unless forced',
+    to_char(kept_line.month, 'YYYY-MM'), kept_line.late, kept_line.events);
+comment on function audit_private.kept_line is
+    'What maintenance says of a month that retention does not drop yet';
+
+create or replace function audit_private.drop_months(keep interval, force boolean)
+returns setof text
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _clock record := audit_private.clock_problem();
+    _months date[] := '{}';
+    _events bigint[] := '{}';
+    _month record;
+    _bounds record;
+    _name text;
+begin
+    -- Counted before the lock, which writers wait for.
+    for _month in
+        select * from audit_private.expired_months(
+            drop_months.keep, audit_private.months_attached())
+    loop
+        if _clock.problem is not null and not drop_months.force then
+            raise exception '%: no month is dropped', _clock.problem
+                using errcode = 'object_not_in_prerequisite_state', hint = _clock.hint;
+        elsif _month.late > 0 and not drop_months.force then
+            return next audit_private.kept_line(_month.month, _month.events, _month.late);
+        else
+            _months := _months || _month.month;
+            _events := _events || _month.events;
+        end if;
+    end loop;
+    if _months <> '{}' then
+        perform audit_private.lock_briefly('audit.event', 'access exclusive');
+    end if;
+    for _i in 1 .. cardinality(_months) loop
+        _bounds := audit_private.month_bounds(_months[_i]);
+        _name := 'event_' || to_char(_months[_i], 'YYYY_MM');
+        perform audit_private.close_attestation(format('audit.%I', _name)::regclass, 'retention');
+        execute format('drop table audit.%I', _name);
+        perform audit_private.record_own('month_dropped', to_char(_months[_i], 'YYYY-MM'),
+            null, null, jsonb_build_object('from', _bounds.starts, 'to', _bounds.ends,
+                'events', _events[_i], 'keep', drop_months.keep));
+        return next format('dropped %s: %s events', to_char(_months[_i], 'YYYY-MM'), _events[_i]);
+    end loop;
+end
+$$;
+comment on function audit_private.drop_months is
+    'Drops the months that lie wholly before the retention, each as an event of its own';
+
+create or replace function audit_private.is_closed(month date) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(reloptions @> '{autovacuum_vacuum_insert_threshold=0}', false)
+    from pg_class
+    where oid = to_regclass('audit.event_' || to_char(is_closed.month, 'YYYY_MM'));
+$$;
+comment on function audit_private.is_closed is
+    'Whether the partition of a month has the settings of one that is over';
+
+-- With these settings autovacuum freezes and analyses what the month got since it last did, all of
+-- it, and then leaves it alone: it counts inserts. A dump that is restored inserts them again. So
+-- nobody needs the right to VACUUM, which operators lack before PostgreSQL 17.
+create or replace function audit_private.close_months() returns setof text
+language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '50ms'
+as $$
+declare
+    _options constant text[] := '{autovacuum_vacuum_insert_threshold=0,'
+        'autovacuum_vacuum_insert_scale_factor=0,autovacuum_analyze_threshold=0,'
+        'autovacuum_analyze_scale_factor=0,autovacuum_freeze_min_age=0,'
+        'autovacuum_freeze_table_age=0}';
+    _month date;
+    _is_over boolean;
+begin
+    if (audit_private.clock_problem()).problem is not null then
+        return;
+    end if;
+    foreach _month in array audit_private.months_attached() loop
+        _is_over := (audit_private.month_bounds(_month)).ends < now() - interval '1 day';
+        continue when _is_over = audit_private.is_closed(_month);
+        begin
+            execute format('alter table audit.%I %s (%s)', 'event_' || to_char(_month, 'YYYY_MM'),
+                case when _is_over then 'set' else 'reset' end, (
+                    select string_agg(case when _is_over then o else split_part(o, '=', 1) end,
+                        ', ')
+                    from unnest(_options) as o));
+            return next format('%s %s', case when _is_over then 'closed' else 'reopened' end,
+                to_char(_month, 'YYYY-MM'));
+        exception when lock_not_available then
+            null;  -- something vacuums it: the next maintenance will do
+        end;
+    end loop;
+end
+$$;
+comment on function audit_private.close_months is
+    'Tells autovacuum to freeze and analyse, once, each month that ended over a day ago';
