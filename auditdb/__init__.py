@@ -8,7 +8,8 @@ from auditdb._version import __version__ as __version__
 from auditdb.errors import AuditError, ConnectionFailed, InvalidInput, Refused
 from auditdb.mapping.attach import attach, define_kind, detach
 from auditdb.read.event import Event, Page
-from auditdb.read.reader import AsyncReader, Reader, auditor, auditor_async, reader, reader_async
+from auditdb.read.open import auditor, auditor_async, reader, reader_async
+from auditdb.read.reader import AsyncReader, Reader
 
 __all__ = [
     "AsyncReader",

@@ -86,9 +86,11 @@ CHUNK = 500_000
 def prepare(conn: psycopg.Connection[Any]) -> None:
     """Make the organisations, their admins, and the months that have gone by."""
     conn.execute(SETUP.encode())
+    conn.execute("set role audit_owner")
     for back in range(1, MONTHS):
         month = f"(now() - interval '{back} months')::date"
         conn.execute(f"select audit_private.join_month({month})".encode())
+    conn.execute("reset role")
 
 
 def fill(conn: psycopg.Connection[Any], total: int) -> float:

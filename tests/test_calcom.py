@@ -59,7 +59,7 @@ COMMON: dict[str, Any] = {
     "result": "success", "actor_id": "1", "actor_type": "user", "impersonator_id": None,
     "db_user": "app", "organization_id": "1", "target_type": None, "target_id": None,
     "subject_id": None, "source": "web", "captured_from": None, "old_values": None,
-    "new_values": None, "details": {"ip": "203.0.113.9"},
+    "new_values": None, "details": {"ip": "203.0.113.9"}, "db_role": None,
 }  # fmt: skip
 
 

@@ -82,15 +82,13 @@ def log(
     has no room for. In it "how" tells events that a trigger captured from those that a call
     recorded.
     """
-    from itertools import islice
-
     if all_ and ctx.get_parameter_source("limit") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--all and --limit exclude each other")
     _check_times(**filters)
     read = _reading(viewer_id, auditor, organization_id, key_file)
     with connection(ctx) as conn:
-        events = read(conn).events(batch=500 if all_ else min(limit, 500), **filters)
-        if not _print(format_, events if all_ else islice(events, limit), csv_formulas == "keep"):
+        log = read(conn)
+        if not _print(log, format_, csv_formulas, None if all_ else limit, filters):
             if format_ == "table":
                 click.echo("no events" if auditor else NO_EVENTS, err=True)
             for note in _near_filters(conn, **filters):
@@ -138,11 +136,14 @@ def _reading(
     )
 
 
-def _print(format_: str, events: Any, keep_formulas: bool) -> int:
+def _print(
+    log: auditdb.Reader, format_: Any, formulas: Any, limit: int | None, filters: Any
+) -> int:
+    if format_ != "table":
+        return log.export(sys.stdout, format=format_, csv_formulas=formulas, limit=limit, **filters)
+    from itertools import islice
+
     from auditdb.cli import render
 
-    if format_ == "jsonl":
-        return render.print_jsonl(sys.stdout, events)
-    if format_ == "csv":
-        return render.print_csv(sys.stdout, events, keep_formulas=keep_formulas)
-    return render.print_table(render.console(), events)
+    events = log.events(batch=500 if limit is None else min(limit, 500), **filters)
+    return render.print_table(render.console(), islice(events, limit))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 from collections.abc import Iterable
-from typing import Any, TextIO
+from itertools import islice
+from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from auditdb.operate.status import Status
 from auditdb.read.event import Event
-from auditdb.values.plain import as_cell, plain, plain_json
+from auditdb.values.plain import plain, plain_json
 
+# Events that are laid out together.
+_CHUNK = 500
 RESULT_STYLE = {"success": "green", "failure": "yellow", "denied": "red"}
 
 
@@ -57,30 +59,58 @@ def origin_of(event: Event) -> str:
 def print_table(console: Console, events: Iterable[Event], *, title: str | None = None) -> int:
     """Print events as a table and return how many there were.
 
-    Where there is little room, what matters least is left out or shortened.
+    Where there is little room, what matters least is left out or shortened. Columns are as wide as
+    the first events need, so that these are printed before more are read.
     """
-    is_narrow, is_medium = console.width < 100, console.width < 120
+    is_medium = console.width < 120
     headings = ["time", "action", "result", "actor", "about", "change"]
-    table = _table(*headings, *([] if is_medium else ["source", "how"]))
-    table.title, table.title_justify = title and Text(title), "left"
+    headings += [] if is_medium else ["source", "how"]
+    rows = (_row(console.width, event) for event in events)
+    widths: list[int] | None = None
     count = 0
-    for event in events:
-        count += 1
-        about = event.subject_id or " ".join(filter(None, (event.target_type, event.target_id)))
-        people = [plain(actor_of(event)), plain(about)]
-        time = f"{event.occurred_at.astimezone():%Y-%m-%d %H:%M:%S}"
-        ways = [] if is_medium else [Text(plain(event.source)), Text(origin_of(event))]
-        table.add_row(
-            Text(time[5:16] if is_narrow else time),
-            Text(plain(event.action)),
-            Text(plain(event.result), style=RESULT_STYLE.get(event.result, "")),
-            *(Text(_middle_out(name) if console.width < 140 else name) for name in people),
-            Text(plain(change(event))),
-            *ways,
-        )
-    if count:
+    while first := list(islice(rows, _CHUNK)):
+        table = _table(*headings)
+        if widths is None:
+            table.title, table.title_justify = title and Text(title), "left"
+            widths = _widths(table, first, console.width)
+        table.show_header = count == 0
+        for column, width in zip(table.columns, widths, strict=True):
+            column.width, column.no_wrap = width, column.no_wrap and count == 0
+        for row in first:
+            table.add_row(*row)
         console.print(table)
+        count += len(first)
     return count
+
+
+def _row(width: int, event: Event) -> list[Text]:
+    is_narrow, is_medium = width < 100, width < 120
+    about = event.subject_id or " ".join(filter(None, (event.target_type, event.target_id)))
+    people = [plain(actor_of(event)), plain(about)]
+    time = f"{event.occurred_at.astimezone():%Y-%m-%d %H:%M:%S}"
+    ways = [] if is_medium else [Text(plain(event.source)), Text(origin_of(event))]
+    return [
+        Text(time[5:16] if is_narrow else time),
+        Text(plain(event.action)),
+        Text(plain(event.result), style=RESULT_STYLE.get(event.result, "")),
+        *(Text(_middle_out(name) if width < 140 else name) for name in people),
+        Text(plain(change(event))),
+        *ways,
+    ]
+
+
+def _widths(table: Table, rows: list[list[Text]], room: int) -> list[int]:
+    """Return the width of each column: of those that may be folded the widest gives way."""
+    widths = [
+        max(cell_len(str(column.header)), *(cell.cell_len for cell in cells))
+        for column, cells in zip(table.columns, zip(*rows, strict=True), strict=True)
+    ]
+    folded = [n for n, column in enumerate(table.columns) if not column.no_wrap]
+    over = sum(widths) + 2 * (len(widths) - 1) - room
+    while over > 0 and max(widths[n] for n in folded) > 1:
+        widths[max(folded, key=widths.__getitem__)] -= 1
+        over -= 1
+    return widths
 
 
 def _middle_out(name: str) -> str:
@@ -94,30 +124,6 @@ def _table(*headings: str) -> Table:
         whole = heading in ("time", "action", "result", "how")
         table.add_column(Text(heading), overflow="fold", no_wrap=whole)
     return table
-
-
-def print_jsonl(out: TextIO, events: Iterable[Event]) -> int:
-    """Write one JSON object a line and return how many there were."""
-    count = 0
-    for event in events:
-        count += 1
-        out.write(plain_json(dataclasses.asdict(event)) + "\n")
-    return count
-
-
-def print_csv(out: TextIO, events: Iterable[Event], *, keep_formulas: bool = False) -> int:
-    """Write CSV with a heading and return how many events there were.
-
-    Unless formulas are kept, every cell is quoted: an unquoted one may be parted at another mark.
-    """
-    writer = csv.writer(out, quoting=csv.QUOTE_MINIMAL if keep_formulas else csv.QUOTE_ALL)
-    writer.writerow(field.name for field in dataclasses.fields(Event))
-    count = 0
-    for event in events:
-        count += 1
-        values = dataclasses.asdict(event).values()
-        writer.writerow(as_cell(value, keep_formulas=keep_formulas) for value in values)
-    return count
 
 
 class _Console(Console):

@@ -33,6 +33,7 @@ class Event:
     old_values: dict[str, Any] | None
     new_values: dict[str, Any] | None
     details: dict[str, Any] | None
+    db_role: str | None
 
     @property
     def category(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Unpack
 
 from psycopg import AsyncConnection, Connection
@@ -10,21 +10,18 @@ from psycopg import AsyncConnection, Connection
 from auditdb.connection.begin import Statement, begin_with, begin_with_async
 from auditdb.connection.checks import check_connection
 from auditdb.read.event import Event, Page
+from auditdb.read.export import (
+    Export,
+    Format,
+    Formulas,
+    Output,
+    read_blocks,
+    read_blocks_async,
+    write_block,
+)
 from auditdb.read.filters import Filters
 from auditdb.read.query import page_of, page_query
 from auditdb.read.viewer import Auditor, Viewer
-from auditdb.values.convert import Id
-
-__all__ = [
-    "AsyncReader",
-    "Event",
-    "Page",
-    "Reader",
-    "auditor",
-    "auditor_async",
-    "reader",
-    "reader_async",
-]
 
 
 class Reader:
@@ -93,6 +90,73 @@ class Reader:
         page_query(batch, None, filters)
         return self._events(batch, filters)
 
+    def blocks(
+        self,
+        *,
+        format: Format = "jsonl",
+        csv_formulas: Formulas = "escape",
+        limit: int | None = None,
+        **filters: Unpack[Filters],
+    ) -> Iterator[bytes]:
+        r"""Return an iterator over an export, newest first, in blocks of whole lines in UTF-8.
+
+        The server makes the lines: this is many times faster than `events`, and reads in chunks,
+        each a read of its own, in the same way. Memory holds a chunk at the most, and never much
+        more than 32 MB and one event. What drives a terminal or hides is escaped.
+
+        Args:
+            format: "jsonl", a line of JSON for each event, exact; or "csv", with a heading, lines
+                that end in \r\n, and null and the empty text alike.
+            csv_formulas: "escape" quotes every cell, and puts an ' before what a spreadsheet would
+                run; "keep" does not.
+            limit: the most events. Default: all.
+            filters: see `Reader`.
+
+        Raises:
+            InvalidInput: an invalid argument, at once; or the connection is in a pipeline.
+            AuditError: as `page`.
+
+        Example:
+            >>> response = Stream(log.blocks(format="csv", since="2026-01-01"))  # doctest: +SKIP
+        """
+        export = Export(self._principal.organization_id, format, csv_formulas, limit, filters)
+        return read_blocks(self._conn, self._principal, export)
+
+    def export(
+        self,
+        out: Output,
+        *,
+        format: Format = "jsonl",
+        csv_formulas: Formulas = "escape",
+        limit: int | None = None,
+        progress: Callable[[int], object] | None = None,
+        **filters: Unpack[Filters],
+    ) -> int:
+        """Write an export to a file, newest first, and return how many events it holds.
+
+        Args:
+            out: a file of bytes or of text; what was written ends with a whole line, always.
+            format: see `blocks`, as of `csv_formulas` and `limit`.
+            csv_formulas: see `blocks`.
+            limit: see `blocks`.
+            progress: called with the events that are written, from time to time.
+            filters: see `Reader`.
+
+        Raises:
+            AuditError: as `blocks`.
+
+        Example:
+            >>> with open("log.jsonl", "wb") as out:  # doctest: +SKIP
+            ...     log.export(out, since="2026-01-01")
+            48213
+        """
+        export = Export(self._principal.organization_id, format, csv_formulas, limit, filters)
+        for block in read_blocks(self._conn, self._principal, export):
+            write_block(out, block)
+            if progress is not None:
+                progress(export.count)
+        return export.count
+
     def _events(self, batch: int, filters: Filters) -> Iterator[Event]:
         page = self.page(limit=batch, **filters)
         yield from page.events
@@ -125,6 +189,23 @@ class AsyncReader:
         page_query(batch, None, filters)
         return self._events(batch, filters)
 
+    def blocks(
+        self,
+        *,
+        format: Format = "jsonl",
+        csv_formulas: Formulas = "escape",
+        limit: int | None = None,
+        **filters: Unpack[Filters],
+    ) -> AsyncIterator[bytes]:
+        """Return an iterator as `Reader.blocks` does.
+
+        Example:
+            >>> async for block in log.blocks(format="csv"):  # doctest: +SKIP
+            ...     await response.write(block)
+        """
+        export = Export(self._principal.organization_id, format, csv_formulas, limit, filters)
+        return read_blocks_async(self._conn, self._principal, export)
+
     async def _events(self, batch: int, filters: Filters) -> AsyncIterator[Event]:
         after: str | None = None
         while True:
@@ -134,74 +215,3 @@ class AsyncReader:
             if page.next is None:
                 return
             after = page.next
-
-
-def reader(
-    conn: Connection[Any], *, key: str, viewer_id: Id, organization_id: Id, lifetime: int = 60
-) -> Reader:
-    """Return a reader of an organisation's events on behalf of one of its admins or owners.
-
-    Whether the viewer may read is decided by the database, live, at each read. One who may not sees
-    an empty log: no error tells why. Each read is a transaction of its own (inside of another, a
-    savepoint), read-only and as `audit_reader`, with a token of its own; it leaves no trace on the
-    connection.
-
-    Args:
-        conn: a connection whose login is a member of `audit_reader`.
-        key: a signing key, `key_id.secret`, from `AUDITDB_KEY` or a file.
-        viewer_id: the user who reads, as the memberships have it. Authenticate them first.
-        organization_id: the organisation whose events are read.
-        lifetime: seconds for which a token is good, more than the clocks of the application and of
-            the database may differ.
-
-    Raises:
-        InvalidInput: the key is malformed, or an id is empty.
-
-    Example:
-        >>> log = reader(conn, key=key, viewer_id=1, organization_id=1)  # doctest: +SKIP
-        >>> log.page().events[0].action  # doctest: +SKIP
-        'membership.role_changed'
-    """
-    return Reader(conn, Viewer(key, viewer_id, organization_id, lifetime))
-
-
-def reader_async(
-    conn: AsyncConnection[Any], *, key: str, viewer_id: Id, organization_id: Id, lifetime: int = 60
-) -> AsyncReader:
-    """Return a reader as `reader` does, on an asynchronous connection.
-
-    Example:
-        >>> log = reader_async(conn, key=key, viewer_id=1, organization_id=1)  # doctest: +SKIP
-        >>> [event.action async for event in log.events()]  # doctest: +SKIP
-    """
-    return AsyncReader(conn, Viewer(key, viewer_id, organization_id, lifetime))
-
-
-def auditor(conn: Connection[Any], *, organization_id: Id | None = None) -> Reader:
-    """Return a reader of all events for an auditor: no key, no viewer.
-
-    It reads also what nobody else can: the log of an organisation that was deleted, with its
-    memberships, and events that belong to none. Otherwise it reads as `reader` does.
-
-    Args:
-        conn: a connection whose login is a member of `audit_auditor`.
-        organization_id: the organisation whose events are read. Default: every event.
-
-    Raises:
-        InvalidInput: the id is no string, integer or UUID.
-
-    Example:
-        >>> for event in auditor(conn, organization_id=7).events():  # doctest: +SKIP
-        ...     archive.write(event)
-    """
-    return Reader(conn, Auditor(organization_id))
-
-
-def auditor_async(conn: AsyncConnection[Any], *, organization_id: Id | None = None) -> AsyncReader:
-    """Return a reader as `auditor` does, on an asynchronous connection.
-
-    Example:
-        >>> log = auditor_async(conn, organization_id=7)  # doctest: +SKIP
-        >>> [event.action async for event in log.events()]  # doctest: +SKIP
-    """
-    return AsyncReader(conn, Auditor(organization_id))

@@ -11,7 +11,7 @@ from functools import lru_cache
 COLUMNS = frozenset(
     "occurred_at transaction_id action result actor_id actor_type impersonator_id db_user "
     "organization_id target_type target_id subject_id source captured_from old_values new_values "
-    "details".split()
+    "details db_role".split()
 )
 # Their values, as audit.record_event takes them.
 RESULTS = ("success", "failure", "denied")

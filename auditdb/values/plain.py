@@ -50,7 +50,10 @@ def plain_json(value: object, *, indent: int | None = None) -> str:
     >>> plain_json({"a": "\x9b\u202e"})
     '{"a": "\\u009b\\u202e"}'
     """
-    text = json.dumps(value, indent=indent, default=_text, ensure_ascii=False)
+    return _plain_in_json(json.dumps(value, indent=indent, default=_text, ensure_ascii=False))
+
+
+def _plain_in_json(text: str) -> str:
     if is_plain(text.replace("\n", "")):
         return text
     # Within strings JSON has escaped its own newlines: those that are left are the indentation's.
@@ -73,11 +76,16 @@ def as_cell(value: object, *, keep_formulas: bool = False) -> str:
     if value is None:
         return ""
     if isinstance(value, dict | list):
-        text = plain_json(value)
-        # Within a string its code says the same.
-        return text if keep_formulas else _NEXT_FORMULA.sub(r"\\u003b", text)
+        return as_json_cell(plain_json(value), keep_formulas=keep_formulas)
     text = _text(value)
     if keep_formulas:
         return plain(text)
     quote = "'" if _FORMULA.match(text) else ""
     return quote + _NEXT_FORMULA.sub(";'", plain(text))
+
+
+def as_json_cell(text: str, *, keep_formulas: bool = False) -> str:
+    """Return a cell of CSV that holds an object or a list, of its JSON."""
+    text = _plain_in_json(text)
+    # Within a string its code says the same.
+    return text if keep_formulas else _NEXT_FORMULA.sub(r"\\u003b", text)

@@ -251,6 +251,36 @@ comment on function audit_private.furnish_columns is
     'Makes the columns of the log, and the index that pages are read by, as they are to be, '
     'where they are not; part of install. Writers wait for as long as this month''s index takes';
 
+create or replace function audit_private.add_db_role() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _relation regclass;
+begin
+    if exists (
+        select from pg_attribute where attrelid = 'audit.event'::regclass and attname = 'db_role'
+    ) then
+        return;
+    end if;
+    -- What takes long comes before the lock.
+    perform audit_private.furnish_columns();
+    perform audit_private.lock_briefly('audit.event', 'access exclusive');
+    -- In one step every event that there is would be written anew, with a role of today.
+    alter table audit.event add column db_role text collate pg_catalog."C";
+    alter table audit.event alter column db_role
+        set default nullif(nullif(current_setting('role'), 'none'), session_user);
+    for _relation in select relid from pg_partition_tree('audit.event') loop
+        perform audit_private.close_statistics(_relation);
+        execute format('comment on column %s.db_role is %L', _relation,
+            'Role taken by SET ROLE, null where none is or it is db_user. The server lets a login '
+            'take those alone that it may become');
+    end loop;
+end
+$$;
+comment on function audit_private.add_db_role is
+    'Adds the column db_role to the log of an older release, whose events keep null; '
+    'part of install';
+
 create or replace function audit.mend_columns() returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '2s'

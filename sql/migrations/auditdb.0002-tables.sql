@@ -31,6 +31,7 @@ begin
         old_values jsonb,
         new_values jsonb,
         details jsonb,
+        db_role text default nullif(nullif(current_setting('role'), 'none'), session_user),
         primary key (occurred_at, id)
     ) partition by range (occurred_at);
 
@@ -77,6 +78,15 @@ comment on column audit.event.new_values is
     'Values after: of changed columns for an update, of the whole row for an insert';
 comment on column audit.event.details is
     'What else is known: ip, user_agent, request_id, reason, ...; degraded where detail was lost';
+do $$
+begin
+    -- To a log that is there, audit_private.add_db_role() adds it.
+    comment on column audit.event.db_role is
+        'Role taken by SET ROLE, null where none is or it is db_user. The server lets a login '
+        'take those alone that it may become';
+exception when undefined_column then
+end
+$$;
 comment on table audit.event_default is 'Events that no monthly partition covers; normally empty';
 
 create table if not exists audit.action (

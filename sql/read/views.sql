@@ -1,6 +1,8 @@
 -- Views for psql and BI tools. Each runs with the rights of the one who asks, so row-level security
 -- shows an admin their organisation, an auditor everything, and anyone else nothing.
 
+do $$ begin perform audit_private.add_db_role(); end $$;
+
 create or replace view audit.log with (security_invoker = true) as
 select
     e.occurred_at,
@@ -35,7 +37,8 @@ select
     e.new_values,
     e.details,
     e.transaction_id,
-    e.id
+    e.id,
+    e.db_role
 from audit.event as e;
 comment on view audit.log is 'Every event, with its change in words';
 

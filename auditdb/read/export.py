@@ -1,0 +1,187 @@
+"""Export: many events at once, as lines that the server makes and that are passed on.
+
+Each chunk is a read of its own, one COPY, as each page is: no snapshot is held while the caller
+works, no token has to outlive its minute, and an admin who is demoted reads no further.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, BinaryIO, Literal, TextIO, TypeAlias
+
+import psycopg
+from psycopg import AsyncConnection, Connection
+from psycopg.sql import SQL, Composable, Composed
+
+from auditdb.connection.begin import Statement, begin_with, begin_with_async
+from auditdb.connection.checks import raises_audit_errors
+from auditdb.connection.state import in_pipeline
+from auditdb.errors import InvalidInput
+from auditdb.read.filters import Filters, filter_conditions, refuse_unknown
+from auditdb.read.lines import COPY, JSON_COLUMNS, NAMES, SELECT
+from auditdb.read.viewer import Auditor, Viewer
+from auditdb.values.blocks import PART, csv_lines, json_lines
+
+Format: TypeAlias = Literal["jsonl", "csv"]
+Formulas: TypeAlias = Literal["escape", "keep"]
+Output: TypeAlias = BinaryIO | TextIO
+
+# Events of the first chunk, so that output begins at once, and of those that follow.
+_FIRST, _MOST = 500, 20_000
+# Bytes that are made safe together, and that a chunk may hold back until it is read.
+_BLOCK, _HELD = 2**19, 2**25
+
+
+class Export:
+    """What is still to be read, and what was read and is not passed on yet."""
+
+    def __init__(
+        self,
+        organization_id: str | None,
+        format: Format,
+        csv_formulas: Formulas,
+        limit: int | None,
+        filters: Filters,
+    ) -> None:
+        if format not in ("jsonl", "csv"):
+            raise InvalidInput(f"format is {format!r}; it is one of jsonl, csv")
+        if csv_formulas not in ("escape", "keep"):
+            raise InvalidInput(f"csv_formulas is {csv_formulas!r}; it is one of escape, keep")
+        if limit is not None and (isinstance(limit, bool) or limit < 1):
+            raise InvalidInput(f"an export cannot hold {limit} events; give 1 or more")
+        refuse_unknown(filters)
+        self._conditions, self._values = filter_conditions(**filters)
+        if organization_id is not None:
+            self._conditions.append(SQL("organization_id = %(organization_id)s"))
+            self._values["organization_id"] = organization_id
+        self._form: str = "jsonl" if format == "jsonl" else csv_formulas
+        self._limit = limit
+        self._size = _FIRST
+        self._blocks: list[bytes] = [] if format == "jsonl" else [self._heading()]
+        self._last: bytes | None = None
+        self._held = self._in_chunk = self._expected = 0
+        self.count = 0
+        self.is_over = False
+
+    def _heading(self) -> bytes:
+        around = '"' if self._form == "escape" else ""
+        return (",".join(f"{around}{name}{around}" for name in NAMES) + "\r\n").encode()
+
+    def next_chunk(self) -> tuple[Composed, dict[str, Any]]:
+        """Return the COPY of the next chunk, and its values."""
+        conditions: list[Composable] = [*self._conditions]
+        values = dict(self._values)
+        if self._last is not None:
+            # The first comparison is implied by the second, and prunes partitions, as it cannot.
+            conditions.append(SQL("occurred_at <= %(at)s and (occurred_at, id) < (%(at)s, %(id)s)"))
+            values["at"], values["id"] = self._place()
+        left = self._size if self._limit is None else min(self._size, self._limit - self.count)
+        values["limit"] = left
+        self._size, self._in_chunk, self._expected = min(self._size * 4, _MOST), 0, left
+        query = SQL(
+            "copy (select {} from audit.event {}{} order by occurred_at desc, id desc "
+            "limit %(limit)s) to stdout with ({})"
+        ).format(
+            SQL(SELECT[self._form]),  # type: ignore[arg-type]
+            SQL("where " if conditions else ""),
+            SQL(" and ").join(conditions),
+            SQL(COPY[self._form]),  # type: ignore[arg-type]
+        )
+        return query, values
+
+    def _place(self) -> tuple[str, int]:
+        """Return time and id of the last event, as its row begins with them."""
+        assert self._last is not None
+        if self._form == "jsonl":
+            _, number, _, _, time, *_ = self._last.split(PART, 5)
+        else:
+            number, time, _ = self._last.replace(b'"', b"").split(b",", 2)
+        return time.decode(), int(number)
+
+    def add(self, rows: list[bytes]) -> bool:
+        """Take rows, and return whether the chunk holds so much that it is to be passed on."""
+        if rows:
+            self._last = rows[-1]
+            self.count += len(rows)
+            self._in_chunk += len(rows)
+            block = (
+                json_lines(rows)
+                if self._form == "jsonl"
+                else csv_lines(rows, JSON_COLUMNS, keep_formulas=self._form == "keep")
+            )
+            self._blocks.append(block)
+            self._held += len(block)
+        return self._held >= _HELD
+
+    def end_chunk(self) -> None:
+        """Note that the chunk is read; the last holds fewer than it was asked for."""
+        self.is_over = self._in_chunk < self._expected or self.count == self._limit
+
+    def take(self) -> list[bytes]:
+        """Return the lines that can be passed on, and forget them."""
+        blocks, self._blocks, self._held = self._blocks, [], 0
+        return blocks
+
+
+def read_blocks(
+    conn: Connection[Any], principal: Viewer | Auditor, export: Export
+) -> Iterator[bytes]:
+    """Read what an export asks for, and return its lines in blocks."""
+    while not export.is_over:
+        _refuse_pipeline(conn)
+        query, values = export.next_chunk()
+        become: Statement = principal.become()
+        with (
+            begin_with(conn, principal.role, become, undo=True),
+            raises_audit_errors(conn, principal.role),
+            psycopg.ClientCursor(conn).copy(query, values) as rows,
+        ):
+            held, size = [], 0
+            for row in rows:
+                held.append(bytes(row))
+                size += len(row)
+                if size >= _BLOCK:
+                    if export.add(held):
+                        yield from export.take()
+                    held, size = [], 0
+            export.add(held)
+        export.end_chunk()
+        yield from export.take()
+
+
+async def read_blocks_async(
+    conn: AsyncConnection[Any], principal: Viewer | Auditor, export: Export
+) -> AsyncIterator[bytes]:
+    """Read as `read_blocks` does."""
+    while not export.is_over:
+        _refuse_pipeline(conn)
+        query, values = export.next_chunk()
+        become: Statement = principal.become()
+        async with begin_with_async(conn, principal.role, become, undo=True):
+            with raises_audit_errors(conn, principal.role):
+                async with psycopg.AsyncClientCursor(conn).copy(query, values) as rows:
+                    held, size = [], 0
+                    async for row in rows:
+                        held.append(bytes(row))
+                        size += len(row)
+                        if size >= _BLOCK:
+                            if export.add(held):
+                                for block in export.take():
+                                    yield block
+                            held, size = [], 0
+                    export.add(held)
+        export.end_chunk()
+        for block in export.take():
+            yield block
+
+
+def _refuse_pipeline(conn: Connection[Any] | AsyncConnection[Any]) -> None:
+    if in_pipeline(conn):
+        raise InvalidInput("an export cannot run in a pipeline; end the pipeline before it")
+
+
+def write_block(out: Any, block: bytes) -> None:
+    """Write a block to a file of bytes or of text."""
+    is_text = isinstance(out, io.TextIOBase) or hasattr(out, "encoding")
+    out.write(block.decode("utf-8", "backslashreplace") if is_text else block)
