@@ -133,7 +133,8 @@ declare
 begin
     -- In a schema that is its own, audit_owner may take what it is given.
     for _kind, _object, _owner, _wanted in
-        select 'schema', pg_catalog.quote_ident(nspname), pg_catalog.pg_get_userbyid(nspowner), 'audit_owner'
+        select 'schema', pg_catalog.quote_ident(nspname),
+            pg_catalog.pg_get_userbyid(nspowner), 'audit_owner'
         from pg_catalog.pg_namespace
         where nspname in ('audit', 'audit_private')
         union all
