@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,11 +68,13 @@ def _user() -> str | None:
     return "embedded_postgres"
 
 
-def _run(tool: Path, *args: str, env: Mapping[str, str] | None = None) -> None:
+def _run(
+    tool: Path, *args: str, cwd: Path = Path("/"), env: Mapping[str, str] | None = None
+) -> None:
     # Output goes to a file: a server started by pg_ctl keeps a pipe open and blocks its reader.
     with tempfile.TemporaryFile("w+") as output:
         done = subprocess.run(
-            [str(tool), *args], user=_user(), cwd="/", stdin=subprocess.DEVNULL,
+            [str(tool), *args], user=_user(), cwd=cwd, stdin=subprocess.DEVNULL,
             stdout=output, stderr=output, check=False, env={**os.environ, **(env or {})},
         )  # fmt: skip
         if done.returncode:
@@ -135,6 +137,43 @@ def running(
     finally:
         if started:
             server.run("pg_ctl", "-w", "-m", "immediate", "stop")
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def version_of(server: Server) -> int:
+    """Return the version of a server as PostgreSQL numbers it: 180002."""
+    with psycopg.connect(
+        host=server.host, port=server.port, user=server.user, dbname="postgres"
+    ) as conn:
+        return conn.info.server_version
+
+
+@contextlib.contextmanager
+def upgraded(server: Server, bin_dir: Path) -> Iterator[tuple[Callable[[], None], Server]]:
+    """Yield what upgrades a server by pg_upgrade, in a copy, and that copy; stop it at the end."""
+    assert server.bin is not None and server.data is not None
+    data = Path(f"{server.data}-new")
+    new = Server(host=server.host, port=server.port + 1, user=server.user, password="",
+                 bin=bin_dir, data=data)  # fmt: skip
+
+    def upgrade() -> None:
+        assert server.bin is not None and server.data is not None
+        server.run("pg_ctl", "-w", "-m", "fast", "stop")
+        sums = ["--no-data-checksums"] if (bin_dir / "pg_walsummary").exists() else []
+        new.run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync", *sums)
+        with (data / "postgresql.conf").open("a") as conf:
+            conf.write(f"{SETTINGS}\nport = {new.port}\nunix_socket_directories = '{data}'\n")
+        _run(bin_dir / "pg_upgrade", "-b", str(server.bin), "-B", str(bin_dir), "-d",
+             str(server.data), "-D", str(data), "-p", str(server.port), "-P", str(new.port), "-U",
+             "postgres", "-s", str(data.parent), cwd=data)  # fmt: skip
+        new.run("pg_ctl", "-w", "-l", str(data / "log"), "start")
+        server.run("pg_ctl", "-w", "-l", str(server.data / "log"), "start")
+
+    try:
+        yield upgrade, new
+    finally:
+        with contextlib.suppress(RuntimeError):
+            new.run("pg_ctl", "-w", "-m", "immediate", "stop")
         shutil.rmtree(data, ignore_errors=True)
 
 

@@ -347,5 +347,5 @@ begin
 end
 $$;
 comment on function audit_private.furnish_policies is
-    'Makes the policies of the log where they are absent, each to do one thing; '
+    'Makes the policies of the log where they are absent; part of install'; '
     'part of install';
