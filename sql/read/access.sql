@@ -347,5 +347,4 @@ begin
 end
 $$;
 comment on function audit_private.furnish_policies is
-    'Makes the policies of the log where they are absent; part of install'; '
-    'part of install';
+    'Makes the policies of the log where they are absent; part of install';
