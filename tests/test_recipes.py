@@ -120,7 +120,7 @@ def work(conn: psycopg.Connection[Any], name: str = "Reminders") -> None:
         conn.execute("insert into workflow (organization_id, name) values (1, %s)", [name])
         conn.execute("insert into api_key (organization_id, user_id, name, key_hash)"
                      " values (1, 1, 'k', 'x')")  # fmt: skip
-        conn.execute("update app_user set password_hash = 'y' where id = 1")
+        conn.execute("update app_user set password_hash = %s where id = 1", [name])
         conn.execute("delete from workflow where name = 'nobody'")
 
 

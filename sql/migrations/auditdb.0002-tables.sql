@@ -245,12 +245,15 @@ where e.captured_from is not null and e.organization_id = e.target_id
 order by e.organization_id, e.id desc;
 
 create table if not exists audit_private.installation (
+    id boolean primary key default true constraint there_is_one_row check (id),
     secret text not null,
     installed_at timestamptz not null default now(),
     maintained_at timestamptz not null default now()
 );
 comment on table audit_private.installation is
     'One row: what makes this installation its own; readable by no login role';
+comment on column audit_private.installation.id is
+    'Always true. A publication of all tables takes no update of a table without a key';
 comment on column audit_private.installation.secret is 'Key of the digests that stand for secrets';
 comment on column audit_private.installation.installed_at is 'When it was first installed';
 comment on column audit_private.installation.maintained_at is
