@@ -132,7 +132,7 @@ declare
 begin
     -- In a schema that is its own, audit_owner may take what it is given.
     for _kind, _object, _owner, _wanted in
-        select 'schema', pg_catalog.quote_ident(nspname), pg_catalog.pg_get_userbyid(nspowner), 'audit_owner'
+        select 'schema', nspname::text, pg_catalog.pg_get_userbyid(nspowner), 'audit_owner'
         from pg_catalog.pg_namespace
         where nspname in ('audit', 'audit_private')
         union all
@@ -149,7 +149,8 @@ begin
                     and relkind = 'S'
             )
         union all
-        select 'type', t.oid::regtype::text, pg_catalog.pg_get_userbyid(typowner), 'audit_owner'
+        select 'type', t.oid::regtype::text, pg_catalog.pg_get_userbyid(typowner),
+            'audit_owner'
         from pg_catalog.pg_type as t
         where typnamespace::regnamespace::text in ('audit', 'audit_private')
             and typelem = 0 and (typrelid = 0 or exists (
