@@ -64,9 +64,14 @@ begin
     end if;
 exception when insufficient_privilege then
     raise exception 'role "%" may not grant the roles of auditdb: %', _me, sqlerrm
-        using errcode = 'insufficient_privilege',
-            hint = 'Install as a superuser, or as a role with CREATEROLE that holds '
-                'audit_owner, audit_mapper and audit_operator with admin option.';
+        using errcode = 'insufficient_privilege', hint = case
+            -- That it may grant them is enough: it is to be no member of audit_owner.
+            when current_setting('server_version_num')::int >= 160000 then pg_catalog.format(
+                'Another database of this cluster has auditdb, or had it before an upgrade. Have a '
+                'superuser, or the role that installed it there, run: grant audit_owner, '
+                'audit_mapper, audit_operator to %I with admin true, inherit false, set false',
+                _me)
+            else pg_catalog.format('Have a superuser run: alter role %I createrole', _me) end;
 end
 $$;
 
