@@ -65,9 +65,14 @@ begin
     end if;
 exception when insufficient_privilege then
     raise exception 'role "%" may not grant the roles of auditdb: %', _me, sqlerrm
-        using errcode = 'insufficient_privilege',
-            hint = 'Install as a superuser, or as a role with CREATEROLE that holds '
-                'audit_owner, audit_mapper and audit_operator with admin option.';
+        using errcode = 'insufficient_privilege', hint = case
+            -- That it may grant them is enough: it is to be no member of audit_owner.
+            when current_setting('server_version_num')::int >= 160000 then pg_catalog.format(
+                'Another database of this cluster has auditdb, or had it before an upgrade. Have a '
+                'superuser, or the role that installed it there, run: grant audit_owner, '
+                'audit_mapper, audit_operator to %I with admin true, inherit false, set false',
+                _me)
+            else pg_catalog.format('Have a superuser run: alter role %I createrole', _me) end;
 end
 $$;
 
@@ -133,8 +138,7 @@ declare
 begin
     -- In a schema that is its own, audit_owner may take what it is given.
     for _kind, _object, _owner, _wanted in
-        select 'schema', pg_catalog.quote_ident(nspname),
-            pg_catalog.pg_get_userbyid(nspowner), 'audit_owner'
+        select 'schema', nspname::text, pg_catalog.pg_get_userbyid(nspowner), 'audit_owner'
         from pg_catalog.pg_namespace
         where nspname in ('audit', 'audit_private')
         union all
@@ -151,7 +155,8 @@ begin
                     and relkind = 'S'
             )
         union all
-        select 'type', t.oid::regtype::text, pg_catalog.pg_get_userbyid(typowner), 'audit_owner'
+        select 'type', t.oid::regtype::text, pg_catalog.pg_get_userbyid(typowner),
+            'audit_owner'
         from pg_catalog.pg_type as t
         where typnamespace::regnamespace::text in ('audit', 'audit_private')
             and typelem = 0 and (typrelid = 0 or exists (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 from yoyo import get_backend, read_migrations
 
 import auditdb
+from auditdb import doctor
 from auditdb.operate.preview import preview
 from tests.conftest import Database
 from tests.fingerprint import fingerprint
@@ -347,12 +349,65 @@ def test_address_that_is_none_is_one_line() -> None:
 
 
 def test_role_that_may_not_install_is_told_what_it_lacks(create: Create) -> None:
+    auditdb.install(create())  # The roles of the cluster, also where this test runs alone.
     dsn = create(f"nobody_{secrets.token_hex(4)}")
     with pytest.raises(auditdb.Refused) as caught:
         auditdb.install(dsn)
     assert "\n" not in str(caught.value)
-    assert "Install as a superuser, or as a role with CREATEROLE" in str(caught.value)
+    assert re.search("run: (grant audit_owner|alter role nobody_)", str(caught.value))
     assert is_untouched(dsn)
+
+
+HELD = "audit_owner, audit_mapper, audit_operator"
+
+
+@pytest.mark.parametrize("state", ["another owner installed", "upgraded from PostgreSQL 15"])
+@pytest.mark.parametrize("by", ["superuser", "first owner"])
+def test_a_second_owner_installs_by_following_the_message_and_becomes_no_member(
+    create: Create, address: str, by: str, state: str
+) -> None:
+    first, second = (f"deployer_{secrets.token_hex(4)}" for _ in range(2))
+    attributes = "createrole" if state.startswith("upgraded") else ""
+    dsns = [create(first, "createrole"), create(second, attributes)]
+    auditdb.install(create())
+    try:
+        with psycopg.connect(address, autocommit=True) as admin:
+            is_modern = admin.info.server_version >= 160000
+            if is_modern:
+                options = "with admin true, inherit false, set false"
+                admin.execute(f"grant {HELD} to {first} {options}".encode())
+            if state.startswith("upgraded"):
+                # As the first install on 15 has left it, where CREATEROLE granted every role.
+                admin.execute(f"grant audit_operator to {second}".encode())
+            auditdb.install(dsns[0])
+            if is_modern or not attributes:
+                with pytest.raises(auditdb.Refused) as caught:
+                    auditdb.install(dsns[1])
+                assert is_untouched(dsns[1])
+                command = re.search(r"run: ((?:grant|alter) .*)$", str(caught.value))
+                assert command is not None
+                says = admin
+                if by == "first owner" and is_modern:
+                    says = psycopg.connect(dsns[0], autocommit=True)
+                says.execute(command[1].encode())
+                says.close()
+        auditdb.install(dsns[1])
+        auditdb.install(dsns[1])
+        for dsn, role in zip(dsns, (first, second), strict=True):
+            with psycopg.connect(dsn, autocommit=True) as conn:
+                found = doctor.diagnose(conn)
+                assert not [f for f in found if f.severity == "critical"], found
+                if is_modern:
+                    [notice] = [f for f in found if f.object == role and "audit_owner" in f.problem]
+                    assert notice.severity == "notice"
+                    assert "every other database of the cluster" in notice.why
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    conn.execute("select from audit.event")
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    conn.execute("set role audit_owner")
+    finally:
+        with psycopg.connect(address) as conn:
+            conn.execute(f"revoke {HELD} from {second}, {first} cascade".encode())
 
 
 def test_install_leaves_the_environment_alone(create: Create) -> None:

@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 import auditdb
 from auditdb import doctor
 from tests.conftest import ROLES, Database
-from tests.server import Server, own_port, running
+from tests.server import Server, default_bin, own_port, running
 
 HELD = "audit_owner, audit_mapper, audit_operator"
 LOGINS = ROLES.partition("grant audit_operator")[0]
@@ -55,9 +55,8 @@ WAYS = {
 
 def tool(server: Server, name: str, *args: str, check: bool = True) -> str:
     """Run a tool of the server under test; pg_restore goes on after errors, as operators let it."""
-    program = str(server.bin / name) if server.bin else name
     done = subprocess.run(
-        [program, *args], env={**os.environ, "PGPASSWORD": "secret", "PGOPTIONS": ""},
+        [str((server.bin or default_bin()) / name), *args], env={**os.environ, "PGPASSWORD": "secret", "PGOPTIONS": ""},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if check and done.returncode:

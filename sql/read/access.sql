@@ -286,7 +286,7 @@ comment on function audit_private.furnish_backups is
 -- A column and a parameter would be compared where a row is found, after any cheaper condition of
 -- the reader's, and EXPLAIN ANALYZE tells whether they were. "true = (parameter)" needs no row: it
 -- is asked before any is read, and none is read where nobody views.
-create or replace function audit_private.own_policies()
+create or replace function audit_private.wanted_policies()
 returns table (relation regclass, name text, command text, to_role text, qualification text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -297,13 +297,6 @@ as $$
             'and id >= any ((select audit_private.viewer_start())::bigint[]))'),
         ('audit.event', 'auditors_read_everything', 'select', 'audit_auditor', 'using (true)'),
         ('audit.event', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
-        -- For audit_owner itself the planner drops these: true or ... is true.
-        ('audit.event', 'whoever_owns_the_log_writes', 'insert', 'public',
-            'with check (audit_private.owns_log())'),
-        ('audit_private.organization_start', 'whoever_owns_the_log_writes', 'insert', 'public',
-            'with check (audit_private.owns_log())'),
-        ('audit_private.installation', 'whoever_owns_the_log_reads', 'select', 'public',
-            'using (audit_private.owns_log())'),
         ('audit.event', 'the_owner_counts', 'select', 'audit_owner', 'using (true)'),
         ('audit_private.organization_start', 'the_owner_writes', 'insert', 'audit_owner',
             'with check (true)'),
@@ -314,10 +307,17 @@ as $$
         ('audit_private.signing_key', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
         ('audit_private.attachment', 'the_owner_maps', 'all', 'audit_owner', 'using (true)'),
         ('audit_private.release', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
-        ('audit_private.attachment', 'anyone_granted_reads', 'select', 'public', 'using (true)');
+        ('audit_private.attachment', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
+        -- For audit_owner itself the planner drops these: true or ... is true.
+        ('audit.event', 'whoever_owns_the_log_writes', 'insert', 'public',
+            'with check (audit_private.owns_log())'),
+        ('audit_private.organization_start', 'whoever_owns_the_log_writes', 'insert', 'public',
+            'with check (audit_private.owns_log())'),
+        ('audit_private.installation', 'whoever_owns_the_log_reads', 'select', 'public',
+            'using (audit_private.owns_log())');
 $$;
-comment on function audit_private.own_policies is
-    'The policies of the log, each for one role to do one thing';
+comment on function audit_private.wanted_policies is
+    'The policies that audit_private.furnish_policies() makes';
 
 create or replace function audit_private.furnish_policies() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -326,8 +326,7 @@ declare
     _policy record;
 begin
     for _policy in
-        select p.*
-        from audit_private.own_policies() as p
+        select p.* from audit_private.wanted_policies() as p
         where not exists (
             select from pg_policy as o
             where o.polrelid = p.relation and o.polname = p.name
