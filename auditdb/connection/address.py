@@ -51,7 +51,8 @@ def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
         raise InvalidInput(f"the connection string is malformed: {problem} {_ADVICE}")
     is_odd = any("@" in value or "://" in value for value in _named(conninfo).values())
     try:
-        return psycopg.connect(conninfo, **options)
+        # Whatever the database sets: names and values may be of any script.
+        return psycopg.connect(conninfo, **{"client_encoding": "utf8", **options})
     except psycopg.Error as error:
         if not is_odd:
             raise ConnectionFailed(" ".join(str(error).split())) from error
