@@ -51,6 +51,11 @@ def from_psycopg(error: psycopg.Error) -> AuditError:
             f"{message}. Have an administrator grant audit_writer, audit_reader, audit_auditor or "
             "audit_operator, whichever the work needs"
         )
+    elif error.sqlstate == "25006":
+        text = (
+            f"{message}. Either this is a standby, or default_transaction_read_only is on for the "
+            "database or the role"
+        )
     elif error.sqlstate in {"22007", "22008"} and "interval" in message:
         return InvalidInput(f"{message}. Give one such as '1 hour' or '24 months'")
     lost = isinstance(error, psycopg.OperationalError) and (

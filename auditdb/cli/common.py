@@ -21,6 +21,8 @@ def connection(ctx: click.Context) -> Iterator[psycopg.Connection[Any]]:
     # What psycopg logs of a connection that is lost or interrupted, our own line says.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
     with connect(ctx.obj, application_name="auditdb") as conn:
+        # What arrives meanwhile has to be seen, whatever the database or the role sets.
+        conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         try:
             yield conn
         except BaseException:

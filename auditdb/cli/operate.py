@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import click
-import psycopg
 
 import auditdb
 from auditdb.cli.common import connection, print_json, print_lines, progress
@@ -136,8 +135,6 @@ def maintain(ctx: click.Context, keep: str | None, ahead: int, force: bool, dry_
 
     done = False
     with connection(ctx) as conn:
-        # Events that arrive while others are moved have to be seen, whatever the default is.
-        conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         with progress(conn) as is_shown:
             for line in steps(conn, keep=keep, ahead=ahead, force=force, dry_run=dry_run,
                               progress=is_shown):  # fmt: skip

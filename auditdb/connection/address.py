@@ -53,7 +53,9 @@ def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
         raise InvalidInput(f"the connection string is malformed: {problem} {_ADVICE}")
     is_odd = any("@" in value or "://" in value for value in _named(conninfo).values())
     try:
-        return psycopg.connect(conninfo, prepare_threshold=None, **options)
+        # Whatever the database sets: names and values may be of any script.
+        options = {"client_encoding": "utf8", "prepare_threshold": None, **options}
+        return psycopg.connect(conninfo, **options)
     except psycopg.Error as error:
         if not is_odd:
             raise ConnectionFailed(" ".join(str(error).split())) from error

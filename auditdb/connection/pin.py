@@ -18,15 +18,18 @@ from psycopg.rows import tuple_row
 _READ: LiteralString = """
 select pg_catalog.current_setting('search_path'), pg_catalog.current_setting('DateStyle'),
     pg_catalog.current_setting('IntervalStyle'),
-    pg_catalog.current_setting('standard_conforming_strings')
+    pg_catalog.current_setting('standard_conforming_strings'),
+    pg_catalog.current_setting('row_security')
 """
 _SET: LiteralString = """
 select pg_catalog.set_config('search_path', %s, true), pg_catalog.set_config('DateStyle', %s, true),
     pg_catalog.set_config('IntervalStyle', %s, true),
-    pg_catalog.set_config('standard_conforming_strings', %s, true)
+    pg_catalog.set_config('standard_conforming_strings', %s, true),
+    pg_catalog.set_config('row_security', %s, true)
 """
 # psycopg reads times in the styles of ISO alone. Expressions mean what they mean to their capture.
-_PINNED = ("pg_catalog, pg_temp", "ISO", "postgres", "on")
+# Without row-level security PostgreSQL would refuse what it filters.
+_PINNED = ("pg_catalog, pg_temp", "ISO", "postgres", "on", "on")
 
 
 @contextmanager

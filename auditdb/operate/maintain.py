@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
-from psycopg.rows import tuple_row
+from psycopg.rows import scalar_row, tuple_row
 
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
@@ -86,11 +86,24 @@ def _call(conn: psycopg.Connection[Any], arguments: list[object], *, progress: b
     """Return the lines of one call of audit.maintain()."""
     with raises_audit_errors(conn, "audit_operator"), pinned(conn, writes=True):
         cursor = psycopg.Cursor(conn, row_factory=tuple_row)
-        # The server notices within a second that the client is gone, where it can.
-        with suppress(psycopg.errors.InvalidParameterValue), conn.transaction():
-            cursor.execute("select set_config('client_connection_check_interval', '1s', true)")
-        cursor.execute(
-            "select set_config('auditdb.progress', %s, true)", ["on" if progress else "off"]
-        )
-        query = "select * from audit.maintain(%s::interval, %s, %s, %s)"
-        return [line for (line,) in cursor.execute(query, arguments)]
+        if progress:
+            cursor.execute("select set_config('auditdb.progress', 'on', true)")
+        with _watched(conn):
+            query = "select * from audit.maintain(%s::interval, %s, %s, %s)"
+            return [line for (line,) in cursor.execute(query, arguments)]
+
+
+@contextmanager
+def _watched(conn: psycopg.Connection[Any]) -> Iterator[None]:
+    """Have the server notice within a second that the client is gone, where it can notice at all.
+
+    Without it, a maintenance whose client was killed works on, and then rolls all of it back.
+    """
+    query = "select set_config(%s, %s, true)"
+    cursor = psycopg.Cursor(conn, row_factory=scalar_row)
+    name = "client_connection_check_interval"
+    before = cursor.execute("select current_setting(%s)", [name]).fetchone()
+    with suppress(psycopg.errors.InvalidParameterValue), conn.transaction():
+        cursor.execute(query, [name, "1s"])
+    yield
+    cursor.execute(query, [name, before])

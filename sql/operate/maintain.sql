@@ -214,7 +214,7 @@ create or replace function audit.maintain(
     dry_run boolean default false
 ) returns setof text
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
+set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' set row_security = on
 as $$
 declare
     _moved bigint;

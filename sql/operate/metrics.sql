@@ -34,7 +34,7 @@ comment on function audit_private.metrics_of_day is
 
 create or replace function audit.metrics(organizations int default 20)
 returns table (name text, labels jsonb, value double precision)
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language sql stable security definer set search_path = pg_catalog, pg_temp set row_security = on
 as $$
     select 'auditdb_info', jsonb_build_object('version', audit.version()), 1
     union all
