@@ -83,10 +83,10 @@ class Export:
             "copy (select {} from audit.event {}{} order by occurred_at desc, id desc "
             "limit %(limit)s) to stdout with ({})"
         ).format(
-            SQL(SELECT[self._form]),  # type: ignore[arg-type]
+            SQL(SELECT[self._form]),
             SQL("where " if conditions else ""),
             SQL(" and ").join(conditions),
-            SQL(COPY[self._form]),  # type: ignore[arg-type]
+            SQL(COPY[self._form]),
         )
         return query, values
 
