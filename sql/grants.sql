@@ -96,7 +96,8 @@ grant execute on function
     audit_private.trigger_function, audit_private.create_trigger, audit_private.create_triggers,
     audit_private.forget, audit_private.forget_gone, audit_private.leave_former,
     audit_private.is_there, audit_private.table_name, audit_private.table_of,
-    audit_private.present_name, audit_private.refuse_restored, audit.define_action, audit.create_key, audit.list_keys,
+    audit_private.present_name, audit_private.refuse_restored, audit.define_action,
+    audit.create_key, audit.list_keys,
     audit_private.create_months, audit.maintain, audit.list_tables, audit.list_partitions,
     audit.list_members, audit.version
     to audit_operator;

@@ -278,7 +278,8 @@ as $$
     )
     union all
     select 'tenants', 'warning', c.oid::regclass::text,
-        format('is a table of organisations beside %s, which was attached before', first.target::regclass),
+        format('is a table of organisations beside %s, which was attached before',
+            first.target::regclass),
         'Only the first says when the log of an organisation begins.',
         format('select audit.detach(%L)', c.oid::regclass), false
     from audit_private.attachment as a

@@ -239,7 +239,7 @@ as $$
                 || ' for values ...' end, false
     from unnest(check_partitions.facts) as f
         left join pg_class as c on c.oid = f.relation
-    where f.scope = 'audit.event'::regclass and f.kind = 'trigger' and f.name = 'refuse_truncate'
+    where f.scope = 'audit.event'::regclass and f.kind = 'trigger' and f.name ~ '^refuse_truncate'
         and f.fact -> 'was' <> 'null'
         and f.relation
             <> all ('{audit_private.attestation,audit_private.organization_start}'::regclass[])

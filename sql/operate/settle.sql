@@ -1,4 +1,4 @@
--- Settle: after a restore or pg_upgrade oids and xmin are those of other catalogs. What was noted of
+-- Settle: a restore or pg_upgrade makes other catalogs, with other oids and xmin. What was noted of
 -- the former ones is found again by name; until then nothing that is known by its oid is changed.
 
 create or replace function audit_private.cluster_id() returns text

@@ -6,7 +6,8 @@ returns table (
 )
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select coalesce(c.oid::regclass::text, a.name), a.kind, a.mapping, a.attached_at, a.attached_by, case
+    select coalesce(c.oid::regclass::text, a.name), a.kind, a.mapping, a.attached_at,
+        a.attached_by, case
         when c.oid is null then 'the table is gone'
         when now_has.columns <> a.mapping -> 'columns'
             then 'its columns changed since it was attached: attach it again'
