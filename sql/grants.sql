@@ -102,7 +102,10 @@ grant execute on function
     audit_private.attach_given, audit_private.prepare_attach, audit_private.open_schemas,
     audit_private.open_lookups, audit_private.open_lookup, audit_private.close_lookups,
     audit_private.trigger_function, audit_private.create_trigger, audit_private.create_triggers,
-    audit_private.forget, audit.define_action, audit.create_key, audit.list_keys,
+    audit_private.forget, audit_private.forget_gone, audit_private.leave_former,
+    audit_private.is_there, audit_private.table_name, audit_private.table_of,
+    audit_private.present_name, audit_private.refuse_restored, audit.define_action,
+    audit.create_key, audit.list_keys,
     audit_private.create_months, audit.maintain, audit.list_tables, audit.list_partitions,
     audit.list_members, audit.list_limits, audit.metrics, audit.limit_recording, audit.version
     to audit_operator;

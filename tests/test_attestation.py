@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import auditdb
 from auditdb import doctor
 from tests.conftest import Database
-from tests.server import Server
 
 
 def run(conn: psycopg.Connection[Any], sql: str) -> None:
@@ -64,7 +61,7 @@ def test_no_login_role_writes_the_attestation(db: Database, role: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied"):
         db.connect(role).execute(
             "insert into audit_private.attestation (occasion, scope, kind, relation, name)"
-            " values ('attach', 'membership', 'trigger', 'membership', 'x')"
+            " select 'attach', oid, 'trigger', oid, 'x' from pg_class limit 1"
         )
 
 
@@ -148,72 +145,3 @@ def test_housekeeping_is_not_mistaken_for_tampering(db: Database) -> None:
     auditdb.install(db.dsn)
     conn.execute("select audit.maintain(ahead => 12)")
     assert doctor.diagnose(conn) == []
-
-
-def dump_and_restore(db: Database, server: Server, *options: str) -> Database:
-    if server.bin is None or not (server.bin / "pg_dump").exists():
-        pytest.skip("no pg_dump for this server")
-    name = db.connect().info.dbname + "_restored"
-    db.connect().execute(f'drop database if exists "{name}"'.encode())
-    db.connect().execute(f'create database "{name}"'.encode())
-    restored = make_conninfo(db.dsn, dbname=name)
-    # The tools may be older than the libpq that wrote the address.
-    known = ("host", "port", "user")
-    address = {k: v for k, v in conninfo_to_dict(db.dsn).items() if k in known}
-    source = make_conninfo("", **address, dbname=db.connect().info.dbname)
-    target = make_conninfo("", **address, dbname=name)
-
-    def tool(tool: str, *args: str, text: str | None = None) -> str:
-        assert server.bin is not None
-        done = subprocess.run(
-            [server.bin / tool, *args], input=text, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    if options:
-        schema = tool("pg_dump", source, "--schema-only")
-        data = tool("pg_dump", source, "--data-only", *options)
-        script = schema + data
-    else:
-        script = tool("pg_dump", source)
-    tool("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", target, text=script)
-    return Database(restored)
-
-
-def drop(db: Database, restored: Database) -> None:
-    restored.close()
-    name = conninfo_to_dict(restored.dsn)["dbname"]
-    db.connect().execute(f'drop database "{name}" with (force)'.encode())
-
-
-def test_a_restored_database_is_one_finding_until_it_is_attested_anew(
-    db: Database, server: Server
-) -> None:
-    assert db.key
-    restored = dump_and_restore(db, server)
-    try:
-        [finding] = doctor.diagnose(restored.connect())
-        assert (finding.check_name, finding.severity) == ("attestation", "warning")
-        run(restored.connect(), finding.mend)
-        assert doctor.diagnose(restored.connect()) == []
-        run(restored.connect("app_owner"), "alter table membership disable trigger auditdb_update;"
-            "alter table membership enable always trigger auditdb_update")  # fmt: skip
-        [finding] = doctor.diagnose(restored.connect())
-        assert finding.check_name == "triggers"
-    finally:
-        drop(db, restored)
-
-
-def test_a_restore_with_disabled_triggers_is_found(db: Database, server: Server) -> None:
-    assert db.key
-    restored = dump_and_restore(db, server, "--disable-triggers")
-    try:
-        findings = doctor.diagnose(restored.connect())
-        downgraded = {f.object for f in findings if "downgraded" in f.problem}
-        assert {"public.membership", "public.api_key", "public.app_user"} <= downgraded
-        assert any(f.check_name == "guards" for f in findings)
-        doctor.fix(restored.connect(), findings)
-        assert {f.check_name for f in doctor.diagnose(restored.connect())} <= {"attestation"}
-    finally:
-        drop(db, restored)

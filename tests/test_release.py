@@ -310,7 +310,8 @@ def test_what_is_not_attested_any_more_stays_as_history(healthy: Database) -> No
         conn.execute("set local role audit_owner")
         conn.execute(
             "insert into audit_private.attestation (occasion, scope, kind, relation, name, fact)"
-            " values ('install', 'audit.event', 'function', 'audit.event', 'audit.gone()', '{}'),"
-            " ('install', 'audit.event', 'grant', 'audit.event', 'SELECT on x to y', '{}')"
+            " select 'install', oid, kind, oid, name, '{}' from pg_class cross join (values"
+            " ('function', 'audit.gone()'), ('grant', 'SELECT on x to y')) as v (kind, name)"
+            " where oid = 'audit.event'::regclass"
         )
     assert inside(healthy) == []

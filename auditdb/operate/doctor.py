@@ -14,6 +14,7 @@ from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
 from auditdb.errors import AuditError
 from auditdb.operate.release import differences, installed_version
+from auditdb.operate.restored import restored_without
 from auditdb.values.plain import plain
 
 
@@ -45,7 +46,8 @@ def diagnose(conn: psycopg.Connection[Any]) -> list[Finding]:
     """Return what is wrong, the worst first; an empty list for a healthy log.
 
     What `audit.doctor()` says, and what of the log is not as this package installs it, of which
-    that says nothing: then somebody altered what it compares with as well.
+    that says nothing: then somebody altered what it compares with as well. After a restore, that
+    one finding alone.
 
     Args:
         conn: a connection of a member of `audit_operator` or `audit_auditor`. Nothing is written,
@@ -59,9 +61,22 @@ def diagnose(conn: psycopg.Connection[Any]) -> list[Finding]:
         []
     """
     with raises_audit_errors(conn, "audit_operator", "audit_auditor"), pinned(conn):
+        restored = restored_without(conn)
+        if restored is not None:
+            return [_restored(*restored)]
         cursor = psycopg.Cursor(conn, row_factory=class_row(Finding))
         found = cursor.execute("select * from audit.doctor()").fetchall()
+        if any(finding.check_name == "restore" for finding in found):
+            return found
         return _from_outside(conn, found) + found
+
+
+def _restored(severity: str, problem: str) -> Finding:
+    return Finding(
+        check_name="restore", severity=severity, object="schema audit", problem=problem,
+        why="Nothing else can be said of it before that is mended.",
+        mend="auditdb install", fixable=False,
+    )  # fmt: skip
 
 
 def _from_outside(conn: psycopg.Connection[Any], found: list[Finding]) -> list[Finding]:

@@ -267,7 +267,7 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
     _of text := (
-        select format(' of %s (attached as %s)', a.target, a.kind)
+        select format(' of %s (attached as %s)', a.target::regclass, a.kind)
         from audit_private.attachment as a where a.id = generate.id);
     _names text[] := '{}';
     _f record;

@@ -1,6 +1,38 @@
 -- Attach and detach: which tables are captured, and how their rows map to events.
 -- Run by the table's owner, who creates the triggers; the rest happens as audit_owner.
 
+-- A mapping may outlive its table: a restore may lack it, and another may get its oid.
+create or replace function audit_private.is_there(target oid, row_type oid) returns boolean
+language sql stable
+return exists (
+    select from pg_catalog.pg_class as c
+    where c.oid = is_there.target and c.reltype = is_there.row_type
+);
+comment on function audit_private.is_there is
+    'Whether the table of an attachment exists: one of its oid, and of the type of its rows';
+
+create or replace function audit_private.table_name(target oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
+return (
+    select format('%I.%I', n.nspname, c.relname)
+    from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+    where c.oid = table_name.target
+);
+comment on function audit_private.table_name is
+    'Schema and name of a table, quoted as in SQL';
+
+-- Not to_regclass, which asks for a right to the schema.
+create or replace function audit_private.table_of(name text) returns oid
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select c.oid
+    from parse_ident(table_of.name) as part
+        join pg_namespace as n on n.nspname = part[1]
+        join pg_class as c on c.relnamespace = n.oid and c.relname = part[2]
+);
+comment on function audit_private.table_of is
+    'The table of a name as audit_private.table_name() says it, or null';
+
 create or replace function audit_private.target_problem(
     class pg_class, kind text, out problem text, out hint text
 )
@@ -31,7 +63,9 @@ begin
     elsif exists (
         select from pg_inherits join pg_class as c on c.oid = inhrelid
         where inhparent = class.oid and not c.relispartition
-            and not exists (select from audit_private.attachment as a where a.target = c.oid)
+            and not exists (
+                select from audit_private.attachment as a
+                where a.target = c.oid and a.row_type = c.reltype)
     ) then
         problem := 'inherited by tables whose rows its triggers would not see';
         hint := 'Attach the tables that inherit from it first.';
@@ -109,8 +143,11 @@ create or replace function audit_private.carry_out_request() returns trigger
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform audit_private.refuse_restored();
     case new.verb
-        when 'attach' then perform audit_private.store_attachment(new.target, new.kind, new.given);
+        when 'attach' then
+            perform audit_private.claim_name(new.target);
+            perform audit_private.store_attachment(new.target, new.kind, new.given);
         when 'close' then perform audit_private.close_capture(new.target);
         when 'detach' then perform audit_private.forget_attachment(new.target);
         else
@@ -174,8 +211,9 @@ begin
             using errcode = 'object_in_use',
                 hint = format('Detach it first: select audit.detach(%L);', store_attachment.target);
     end if;
-    insert into audit_private.attachment as a (target, kind, mapping)
-    values (store_attachment.target, store_attachment.kind, _mapping)
+    insert into audit_private.attachment as a (target, kind, mapping, name, row_type)
+    select oid, store_attachment.kind, _mapping, audit_private.table_name(oid), reltype
+    from pg_class where oid = store_attachment.target
     on conflict on constraint a_table_is_attached_once do update
         set kind = excluded.kind, mapping = excluded.mapping,
             attached_at = default, attached_by = default
@@ -267,26 +305,45 @@ comment on function audit_private.close_capture is
     'Takes back the right to use the capture functions of a table in a trigger';
 
 -- Fails while triggers stand, so that it cannot silence a table.
-create or replace function audit_private.forget_attachment(target regclass) returns void
+create or replace function audit_private.remove_attachment(id int, details jsonb default null)
+returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
     _a audit_private.attachment;
     _function regprocedure;
 begin
-    delete from audit_private.attachment as a where a.target = forget_attachment.target
+    delete from audit_private.attachment as a where a.id = remove_attachment.id
     returning a.* into _a;
-    if not found then
-        raise exception '% is not attached', forget_attachment.target
-            using errcode = 'undefined_object', hint = 'auditdb status lists what is.';
-    end if;
     for _function in
         select * from audit_private.functions_of(_a.id)
     loop
         execute format('drop function %s', _function);
     end loop;
-    perform audit_private.record_own('detached', forget_attachment.target::text,
-        jsonb_build_object('kind', _a.kind, 'mapping', _a.mapping), null);
+    perform audit_private.record_own('detached',
+        coalesce(audit_private.table_name(_a.target), _a.name),
+        jsonb_build_object('kind', _a.kind, 'mapping', _a.mapping), null, details);
+end
+$$;
+comment on function audit_private.remove_attachment is
+    'Removes a mapping and its functions, and records that it did';
+
+create or replace function audit_private.forget_attachment(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _id int := (
+        select a.id from audit_private.attachment as a
+        where a.target = forget_attachment.target
+            and audit_private.is_there(a.target, a.row_type));
+begin
+    if _id is null then
+        raise exception '% is not attached', forget_attachment.target
+            using errcode = 'undefined_object', hint = 'auditdb status lists what is.';
+    end if;
+    perform audit_private.remove_attachment(_id, (
+        select jsonb_build_object('attached_as', a.name) from audit_private.attachment as a
+        where a.id = _id and a.name <> audit_private.table_name(a.target)));
 end
 $$;
 comment on function audit_private.forget_attachment is
@@ -367,6 +424,27 @@ $$;
 comment on function audit_private.prepare_attach is
     'All of attaching but the triggers: checks and stores the mapping, writes the functions';
 
+-- Whoever swaps a table writes to the one that bears the name now. What the former one holds ages:
+-- its memberships would go on to make admins.
+create or replace function audit_private.leave_former(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _former oid;
+begin
+    for _former in
+        select a.target from audit_private.attachment as a
+            join pg_class as c on c.oid = a.target and c.reltype = a.row_type
+        where a.name = audit_private.table_name(leave_former.target)
+            and a.target <> leave_former.target and pg_has_role(c.relowner, 'usage')
+    loop
+        perform audit.detach(_former);
+    end loop;
+end
+$$;
+comment on function audit_private.leave_former is
+    'Detaches the table that was attached under the name that this one bears now';
+
 create or replace function audit_private.attach_given(target regclass, kind text, given jsonb)
 returns void
 -- What it asks of the catalogs takes the planner longer than the executor.
@@ -377,6 +455,7 @@ begin
     -- No writer waits for this lock; they do for those of the tables.
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
     perform set_config('lock_timeout', '5s', true);
+    perform audit_private.leave_former(attach_given.target);
     if exists (select from audit_private.attachment as a where a.target = attach_given.target) then
         -- What is about to be mended goes into an event as it was found.
         perform audit.attest(attach_given.target);
@@ -435,7 +514,7 @@ as $$
     insert into audit_private.request (verb, target) values ('detach', forget.target);
 $$;
 comment on function audit_private.forget is
-    'Removes the mapping of a table that is gone, or whose triggers are';
+    'Removes the mapping of a table whose triggers are gone';
 
 -- What attaching opened, as far as no other mapping reads it and the caller may take it back.
 create or replace function audit_private.close_lookups(target regclass) returns void
@@ -458,7 +537,7 @@ begin
                 from audit_private.attachment as o
                     cross join jsonb_array_elements_text(
                         o.mapping #> array['checked', 'reads', r.key]) as o_column
-                where o.target <> a.target
+                where o.id <> a.id
             ) as others on true
         where a.target = close_lookups.target
             and has_column_privilege('audit_mapper', k.oid, c.name, 'select')

@@ -144,7 +144,8 @@ return (
     -- The attached table of the same kind that the column references, else the first of that kind.
     select format(E'(select p.organization from (select %s as key, (%s\n) as organization '
         'from %s as r) as p where p.key = %s)', a.mapping ->> 'target_id',
-        coalesce(a.mapping ->> 'organization', 'null::text'), a.target, parent_organization.parent)
+        coalesce(a.mapping ->> 'organization', 'null::text'), a.target::regclass,
+        parent_organization.parent)
     from audit_private.attachment as a
         join pg_class as theirs on theirs.oid = a.target
         join pg_class as mine on mine.oid = parent_organization.target

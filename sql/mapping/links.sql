@@ -329,7 +329,8 @@ begin
         coalesce(_a.mapping ->> 'alive', 'true'),
         coalesce('r.' || quote_ident(audit_private.column_like(_a.target, 'createdat', 'created',
             'joinedat')), 'null::timestamptz'),
-        coalesce(audit_private.key_of(_a.target, 'membership'), 'null::text'), _a.target, _key);
+        coalesce(audit_private.key_of(_a.target, 'membership'), 'null::text'),
+        _a.target::regclass, _key);
 end
 $$;
 comment on function audit_private.first_membership is

@@ -106,24 +106,32 @@ comment on column audit.action.is_built_in is
 
 create table if not exists audit_private.attachment (
     id int generated always as identity primary key,
-    target regclass not null,
+    target oid,
     kind text not null,
     mapping jsonb not null,
     attached_at timestamptz not null default now(),
     attached_by text not null default session_user,
+    name text not null,
+    row_type oid,
     constraint a_table_is_attached_once unique (target)
 );
 comment on table audit_private.attachment is
     'Tables whose changes are captured, and how their rows map to events';
 comment on column audit_private.attachment.id is
     'Suffix of its functions: audit_private.capture_<id>_insert, ...';
-comment on column audit_private.attachment.target is 'The table';
+-- No regclass: a dump of it is restored where the table is not.
+comment on column audit_private.attachment.target is
+    'Oid of the table; null once it was found to be gone';
 comment on column audit_private.attachment.kind is
     'Prefix of its actions: membership, api_key, workflow, ...';
 comment on column audit_private.attachment.mapping is
     'Options as given to audit.attach under "given"; the expressions in force beside it';
 comment on column audit_private.attachment.attached_at is 'When it was last attached or re-mapped';
 comment on column audit_private.attachment.attached_by is 'session_user of that moment';
+comment on column audit_private.attachment.name is
+    'Schema and name of the table, quoted as in SQL, when it was last attached';
+comment on column audit_private.attachment.row_type is
+    'Oid of the type of its rows: a table that gets the oid of a dropped one has another';
 
 create table if not exists audit_private.signing_key (
     id text primary key,
@@ -146,9 +154,9 @@ create table if not exists audit_private.attestation (
     attested_at timestamptz not null default clock_timestamp(),
     attested_by text not null default session_user,
     occasion text not null,
-    scope regclass not null,
+    scope oid not null,
     kind text not null,
-    relation regclass not null,
+    relation oid not null,
     name text not null,
     fact jsonb
 );
@@ -162,12 +170,12 @@ comment on column audit_private.attestation.id is
 comment on column audit_private.attestation.attested_at is 'When it was found so';
 comment on column audit_private.attestation.attested_by is 'session_user of that moment';
 comment on column audit_private.attestation.occasion is
-    'install, attach, attest, detach, month, drain, retention or mend';
+    'install, attach, attest, detach, month, drain, retention, mend or restore';
 comment on column audit_private.attestation.scope is
     'The attached table it serves; audit.event for the log itself';
 comment on column audit_private.attestation.kind is 'trigger, table or functions';
 comment on column audit_private.attestation.relation is
-    'The table it is on, for instance a partition; else the scope';
+    'The table it is on, for instance a partition; else the scope; 0 if a restore lacks it';
 comment on column audit_private.attestation.name is 'Its name there';
 comment on column audit_private.attestation.fact is
     'Oid and xmin of the catalog row, columns, owner, ...; null once it is gone';
@@ -248,7 +256,10 @@ create table if not exists audit_private.installation (
     id boolean primary key default true constraint there_is_one_row check (id),
     secret text not null,
     installed_at timestamptz not null default now(),
-    maintained_at timestamptz not null default now()
+    maintained_at timestamptz not null default now(),
+    catalog oid,
+    cluster text,
+    server int
 );
 comment on table audit_private.installation is
     'One row: what makes this installation its own; readable by no login role';
@@ -258,6 +269,11 @@ comment on column audit_private.installation.secret is 'Key of the digests that 
 comment on column audit_private.installation.installed_at is 'When it was first installed';
 comment on column audit_private.installation.maintained_at is
     'When maintenance last ran under a clock that fits the run before; at first the install';
+comment on column audit_private.installation.catalog is
+    'Oid of the schema audit: a restore makes another';
+comment on column audit_private.installation.cluster is
+    'Identifier of the database cluster: pg_upgrade makes another; null if the server hides it';
+comment on column audit_private.installation.server is 'Major version of PostgreSQL';
 
 create table if not exists audit_private.recording_limit (
     id int generated always as identity,

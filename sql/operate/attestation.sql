@@ -34,7 +34,7 @@ as $$
     from audit_private.attachment as a
         left join lateral pg_partition_tree(a.target) as t on true
     where a.kind <> 'admin' and a.target = coalesce(captured_tables.scope, a.target)
-        and exists (select from pg_class as c where c.oid = a.target);
+        and audit_private.is_there(a.target, a.row_type);
 $$;
 comment on function audit_private.captured_tables is
     'The attached tables that exist, and their partitions';
@@ -58,7 +58,9 @@ as $$
         join pg_proc as p on p.oid = f.oid
         left join audit_private.attachment as a
             on a.id::text = audit_private.generated_for(p.oid::regprocedure::text)
-        cross join lateral (select coalesce(a.target, 'audit.event')) as s (scope)
+        cross join lateral (
+            select case when a.id is null then 'audit.event'::regclass else a.target end
+        ) as s (scope)
     where s.scope = coalesce(function_facts.scope, s.scope)
     group by s.scope;
 $$;
@@ -144,7 +146,8 @@ as $$
         'columns', (
             select jsonb_object_agg(attname, format_type(atttypid, atttypmod)) from pg_attribute
             where attrelid = c.oid and attnum > 0 and not attisdropped))
-    from audit_private.attachment as a join pg_class as c on c.oid = a.target
+    from audit_private.attachment as a
+        join pg_class as c on c.oid = a.target and c.reltype = a.row_type
     where a.target = coalesce(table_facts.scope, a.target);
 $$;
 comment on function audit_private.table_facts is
@@ -216,7 +219,7 @@ as $$
     ), recorded as (
         insert into audit_private.attestation (occasion, scope, kind, relation, name, fact)
         select record_attestation.occasion, scope, kind, relation, name, stands from changed
-        order by kind, relation::text, name
+        order by kind, coalesce(stands, was) ->> 'on', name
     )
     select jsonb_build_object(
         'was', jsonb_object_agg(concat_ws(' on ', kind || ' ' || name, was ->> 'on'), was),
@@ -230,35 +233,49 @@ $$;
 comment on function audit_private.record_attestation is
     'Attests what stands now, where it differs; returns what was attested otherwise before';
 
+create or replace function audit_private.answer_for(
+    scope regclass, occasion text, kinds text[] default null
+) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _changed jsonb := audit_private.record_attestation(
+        answer_for.occasion, answer_for.scope, answer_for.kinds);
+begin
+    update audit_private.attachment as a set name = audit_private.table_name(a.target)
+    where a.target = answer_for.scope and audit_private.is_there(a.target, a.row_type)
+        and a.name <> audit_private.table_name(a.target);
+    if _changed ->> 'was' is not null then
+        perform audit_private.record_own('attested', answer_for.scope::text,
+            _changed -> 'was', _changed -> 'stands');
+    end if;
+end
+$$;
+comment on function audit_private.answer_for is
+    'Attests what stands, and records what was attested otherwise before';
+
 create or replace function audit.attest(scope regclass) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off set row_security = on
 as $$
-declare
-    _changed jsonb := audit_private.record_attestation(
-        case
-            when exists (
-                select from audit_private.attachment as a
-                where a.target = attest.scope and a.attached_at = now()
-            ) then 'attach'
-            when attest.scope = 'audit.event'::regclass or exists (
-                select from audit_private.attachment as a where a.target = attest.scope
-            ) then 'attest'
-            else 'detach'
-        end,
-        attest.scope);
 begin
-    if _changed ->> 'was' is not null then
-        perform audit_private.record_own('attested', attest.scope::text,
-            _changed -> 'was', _changed -> 'stands');
-    end if;
+    perform audit_private.refuse_restored();
+    perform audit_private.answer_for(attest.scope, case
+        when exists (
+            select from audit_private.attachment as a
+            where a.target = attest.scope and a.attached_at = now()
+        ) then 'attach'
+        when attest.scope = 'audit.event'::regclass or exists (
+            select from audit_private.attachment as a where a.target = attest.scope
+        ) then 'attest'
+        else 'detach' end);
 end
 $$;
 -- Definer: nobody may write the attestation itself. It states what is, so that any operator may ask
 -- for it; who did, and what stood before, is an event.
 comment on function audit.attest is
     'Attests a table as it is attached now, or with audit.event the log itself: after a finding '
-    'of audit.doctor() was looked into, or after a restore. What stood before goes into an event';
+    'of audit.doctor() was looked into. What stood before goes into an event';
 
 create or replace function audit_private.close_attestation(relation regclass, occasion text)
 returns void

@@ -282,7 +282,7 @@ create or replace function audit_private.check_tenants() returns setof audit.fin
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'tenants', case when ty.typcategory = 'S' then 'warning' else 'notice' end,
-        a.target::text,
+        c.oid::regclass::text,
         'names organisations, and no table of organisations is attached'
             || case when ty.typcategory = 'S' then '; a name can be given twice' else '' end,
         'If an identifier is used again, the admins of the new organisation read the log of '
@@ -299,20 +299,22 @@ as $$
         where k.mapping ->> 'target_type' = 'organization' and k.mapping ? 'organization'
     )
     union all
-    select 'tenants', 'warning', a.target::text,
-        format('is a table of organisations beside %s, which was attached before', first.target),
+    select 'tenants', 'warning', c.oid::regclass::text,
+        format('is a table of organisations beside %s, which was attached before',
+            first.target::regclass),
         'Only the first says when the log of an organisation begins.',
-        format('select audit.detach(%L)', a.target), false
+        format('select audit.detach(%L)', c.oid::regclass), false
     from audit_private.attachment as a
+        join pg_class as c on c.oid = a.target
         cross join lateral (
             select f.id, f.target from audit_private.attachment as f
             where f.mapping ->> 'target_type' = 'organization' order by f.id limit 1) as first
     where a.mapping ->> 'target_type' = 'organization' and a.id > first.id
     union all
-    select 'tenants', 'notice', a.target::text,
+    select 'tenants', 'notice', c.oid::regclass::text,
         'its events belong to no organisation, unless the context names one',
         'Only auditors read what belongs to no organisation.',
-        audit_private.attach_command(a.target::text, a.kind, a.mapping -> 'given'
+        audit_private.attach_command(c.oid::regclass::text, a.kind, a.mapping -> 'given'
             || '{"organization": "null::text"}') || ' -- or say which, if it has one', false
     from audit_private.attachment as a join pg_class as c on c.oid = a.target
     where not a.mapping ? 'organization';

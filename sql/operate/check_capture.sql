@@ -100,24 +100,22 @@ create or replace function audit_private.check_tables(facts audit_private.fact[]
 returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'tables', 'critical', coalesce(n.name, a.target::text),
-        case when again.oid is null then 'was dropped' else 'was dropped and created again' end,
-        case when again.oid is null then 'Its mapping is left over.'
+    select 'tables', 'critical', a.name, case
+            when n.again is not null then 'was dropped and created again'
+            when a.target is null then 'is not in this database'
+            else 'was dropped' end,
+        case when n.again is null then 'Its mapping is left over.'
             else 'The new table is not captured.' end,
-        concat(format('select audit_private.forget(%L)', a.target::oid),
-            case when again.oid is not null then '; '
-                || audit_private.attach_command(n.name, a.kind, a.mapping -> 'given') end),
-        false
+        case when n.again is null then 'select audit_private.forget_gone()'
+            else audit_private.attach_command(a.name, a.kind, a.mapping -> 'given') end,
+        n.again is null
     from audit_private.attachment as a
-        left join lateral (
-            select f.fact #>> '{was,on}' as name from unnest(check_tables.facts) as f
-            where f.scope = a.target and f.kind = 'table'
-        ) as n on true
-        left join pg_class as again on again.oid::regclass::text = n.name
-    where not exists (select from pg_class where oid = a.target)
+        left join lateral audit_private.table_of(a.name) as n (again) on not exists (
+            select from audit_private.attachment as o where o.target = n.again)
+    where not audit_private.is_there(a.target, a.row_type)
     union all
     select 'tables', 'critical', i.inhrelid::regclass::text,
-        format('inherits from %s and is not captured', a.target),
+        format('inherits from %s and is not captured', c.target),
         'Triggers do not reach tables that inherit.',
         audit_private.attach_command(i.inhrelid::regclass::text, a.kind, a.mapping -> 'given'),
         false
@@ -125,7 +123,7 @@ as $$
         join audit_private.attachment as a on a.id = c.id
         join pg_inherits as i on i.inhparent = c.relation
         join pg_class as child on child.oid = i.inhrelid and not child.relispartition
-    where i.inhrelid not in (select target from audit_private.attachment);
+    where not exists (select from audit_private.attachment as o where o.target = i.inhrelid);
 $$;
 comment on function audit_private.check_tables is
     'Attached tables that are gone, created again, or inherited from';
@@ -140,26 +138,26 @@ as $$
             as w ("on" text, owner text, xmin text)
         cross join lateral jsonb_to_record(nullif(c.fact -> 'stands', 'null'))
             as s ("on" text, owner text, xmin text)
-        -- Not by to_regclass, which asks for a right to the schema.
-        left join pg_class as other on other.oid::regclass::text = w."on"
-            and other.oid not in (select target from audit_private.attachment)
+        left join lateral audit_private.table_of(a.name) as other (oid) on a.name <> s."on"
+            and not exists (select from audit_private.attachment as o where o.target = other.oid)
         cross join lateral (
-            select 'tables', case when other.oid is null then 'notice' else 'critical' end, s."on",
-                format('was %s when it was attested', w."on")
-                    || case when other.oid is null then '' else ', which now is another table' end,
-                case when other.oid is null
-                    then 'If another table bore that name meanwhile, its changes were not recorded.'
-                    else 'Changes of that other table are not recorded.' end,
-                case when other.oid is null then format('select audit.attest(%L)', c.scope)
-                    else audit_private.attach_command(w."on", a.kind, a.mapping -> 'given') end,
-                false
-            where w."on" <> s."on"
+            select 'tables', 'critical', a.name,
+                format('is another table than the one that was attached (now %s): nothing of it is '
+                    'captured', s."on"),
+                'Whoever swaps a table writes to the new one from then on.',
+                audit_private.attach_command(a.name, a.kind, a.mapping -> 'given'), false
+            where other.oid is not null
+            union all
+            select 'tables', 'notice', s."on", format('was %s when it was attested', a.name),
+                'If another table bore that name meanwhile, its changes were not recorded.',
+                format('select audit.attest(%L)', c.scope), false
+            where a.name <> s."on" and other.oid is null
             union all
             select 'tables', 'critical', s."on",
                 'was renamed or moved, and put back' || (c.fact ->> 'since') || (c.fact ->> 'by'),
                 'What stood in its place meanwhile was not recorded. Look into it, then attest.',
                 format('select audit.attest(%L)', c.scope), false
-            where w."on" = s."on" and (c.fact -> 'is_comparable')::boolean and w.owner = s.owner
+            where a.name = s."on" and (c.fact -> 'is_comparable')::boolean and w.owner = s.owner
                 and w.xmin <> s.xmin
             union all
             select 'tables', 'notice', s."on",
@@ -270,19 +268,37 @@ $$;
 comment on function audit_private.column_changes is
     'Columns added, gone or retyped, in words';
 
+create or replace function audit_private.remedy(
+    target regclass, kind text, given jsonb, stale text[]
+) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if audit_private.resolve_mapping(target, kind, given - stale) ?& stale then
+        return audit_private.attach_command(target::text, kind, given - stale);
+    end if;
+    raise exception using errcode = 'AU001';
+exception when others then
+    return '-- say what ' || array_to_string(stale, ', ') || ' is now: '
+        || audit_private.attach_command(target::text, kind, given || (
+            select jsonb_object_agg(name, '...') from unnest(stale) as name));
+end
+$$;
+comment on function audit_private.remedy is
+    'The call that attaches a table again without the options that its columns do not bear out: '
+    'the defaults say them, or a person has to';
+
 create or replace function audit_private.check_mappings(facts audit_private.fact[])
 returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'mappings', 'warning', a.target::text, concat_ws('; ', d.changes, s.problems),
+    select 'mappings', 'warning', c.oid::regclass::text, concat_ws('; ', d.changes, s.problems),
         'Changes are recorded by a slower path, without what the mapping cannot tell any more.',
-        case when s.needs_word
-            then '-- correct ' || s.names || ', then: '
-                || audit_private.attach_command(a.target::text, a.kind, a.mapping -> 'given')
-            else format('select audit.reattach(%L)', a.target) end,
-        not coalesce(s.needs_word, false)
+        case when s.names is null then format('select audit.reattach(%L)', c.oid::regclass)
+            else audit_private.remedy(a.target, a.kind, a.mapping -> 'given', s.names) end,
+        s.names is null
     from audit_private.attachment as a
-        join pg_class as c on c.oid = a.target
+        join pg_class as c on c.oid = a.target and c.reltype = a.row_type
         left join lateral (
             select audit_private.column_changes(f.fact #> '{was,columns}',
                 f.fact #> '{stands,columns}') as changes
@@ -291,9 +307,8 @@ as $$
         ) as d on true
         left join lateral (
             select string_agg(o.problem, '; ' order by o.name) as problems,
-                string_agg(o.name, ', ' order by o.name)
-                    filter (where a.mapping -> 'given' ? o.name) as names,
-                bool_or(a.mapping -> 'given' ? o.name) as needs_word
+                array_agg(o.name order by o.name)
+                    filter (where a.mapping -> 'given' ? o.name) as names
             from audit_private.stale_options(a.target, a.mapping) as o
             where a.kind <> 'admin'
         ) as s on true
@@ -346,15 +361,15 @@ as $$
     where c.kind = 'table' and c.fact #> '{was,mapping}' <> c.fact #> '{stands,mapping}'
     union all
     select 'mappings', case when bool_or(d.says_less) then 'critical' else 'warning' end,
-        a.target::text, format('its mapping is not what its options mean: %s',
+        c.oid::regclass::text, format('its mapping is not what its options mean: %s',
             string_agg(d.name, ', ' order by d.name)),
         case when bool_or(d.says_less) then 'Less is recorded than was asked for.'
             else 'A former release made it: secrets may have been recorded, or names differ.' end,
-        format('select audit.reattach(%L)', a.target), true
+        format('select audit.reattach(%L)', c.oid::regclass), true
     from audit_private.attachment as a
-        join pg_class as c on c.oid = a.target
+        join pg_class as c on c.oid = a.target and c.reltype = a.row_type
         cross join lateral audit_private.mapping_difference(a.target, a.kind, a.mapping) as d
-    group by a.target
+    group by c.oid
     union all
     select 'readers', 'critical', c.fact #>> '{stands,on}',
         format('says otherwise than attested who is an admin: %s', b.changed),
@@ -457,15 +472,16 @@ comment on function audit_private.check_lookups is
 create or replace function audit_private.check_readers() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'readers', 'critical', a.target::text, 'its rule for admins fails: '
+    select 'readers', 'critical', a.target::regclass::text, 'its rule for admins fails: '
             || coalesce(p.problem, 'it says nothing'),
         'While it fails, nobody reads through it.',
-        audit_private.attach_command(a.target::text, a.kind, a.mapping -> 'given'), false
+        audit_private.attach_command(
+            a.target::regclass::text, a.kind, a.mapping -> 'given'), false
     from audit_private.attachment as a
         cross join lateral audit_private.try_mapper(
             format('audit_private.admin_%s(null, null)', a.id)) as p (problem)
     where a.mapping ? 'admin' and p.problem is distinct from 'false'
-        and exists (select from pg_class where oid = a.target)
+        and audit_private.is_there(a.target, a.row_type)
     union all
     select 'readers', 'notice', 'audit_private.attachment', 'no table says who is admin or owner',
         'Nobody reads the log through row-level security.',
@@ -479,7 +495,7 @@ comment on function audit_private.check_readers is
 create or replace function audit_private.check_casts() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select distinct 'casts', 'notice', a.target::text,
+    select distinct 'casts', 'notice', a.target::regclass::text,
         format('column %I is converted by %s, of role %s', t.attname, p.oid::regprocedure,
             p.proowner::regrole),
         'It runs at each change of the table, as audit_mapper, and may show the log another value.',

@@ -266,7 +266,7 @@ declare
 begin
     for _id in
         select a.id from audit_private.attachment as a
-        where exists (select from pg_class where oid = a.target)
+        where audit_private.is_there(a.target, a.row_type)
         order by a.id
     loop
         perform audit_private.generate(_id);
@@ -287,6 +287,7 @@ create or replace function audit_private.finish_install() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform audit_private.settle();
     perform audit_private.regenerate();
     perform audit_private.record_attestation('install', kinds => '{functions}');
     -- Of an older release, from here on writers may wait. Months to come take the columns as they

@@ -6,19 +6,20 @@ returns table (
 )
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select a.target::text, a.kind, a.mapping, a.attached_at, a.attached_by, case
+    select coalesce(c.oid::regclass::text, a.name), a.kind, a.mapping, a.attached_at,
+        a.attached_by, case
         when c.oid is null then 'the table is gone'
         when now_has.columns <> a.mapping -> 'columns'
             then 'its columns changed since it was attached: attach it again'
         end
     from audit_private.attachment as a
-        left join pg_class as c on c.oid = a.target
+        left join pg_class as c on c.oid = a.target and c.reltype = a.row_type
         left join lateral (
             select jsonb_agg(attname order by attnum) as columns
             from pg_attribute
             where attrelid = c.oid and attnum > 0 and not attisdropped
         ) as now_has on true
-    order by a.kind, a.target::text;
+    order by a.kind, 1;
 $$;
 comment on function audit.list_tables is
     'The attached tables, how their rows map to events, and whether the mapping has gone stale';

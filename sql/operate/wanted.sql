@@ -42,7 +42,7 @@ as $$
     union all
     select w.*
     from audit_private.attachment as a
-        join pg_class as c on c.oid = a.target
+        join pg_class as c on c.oid = a.target and c.reltype = a.row_type
         cross join lateral audit_private.wanted_of(a.id) as w
     union all
     -- A month is read by backups, as DEFAULT is.
@@ -57,7 +57,7 @@ as $$
     select 'grant', format('EXECUTE on function audit_private.capture_%s_%s() to %s', a.id, op,
         c.relowner::regrole), '-', null
     from audit_private.attachment as a
-        join pg_class as c on c.oid = a.target and c.relkind = 'p'
+        join pg_class as c on c.oid = a.target and c.reltype = a.row_type and c.relkind = 'p'
         cross join unnest('{insert,update,delete,truncate}'::text[]) as op
     where a.kind <> 'admin';
 $$;
@@ -76,11 +76,13 @@ as $$
         full join audit_private.standing() as s on s.kind = w.kind and s.name = w.name
         cross join lateral (select coalesce(w.name, s.name)) as n (name)
         left join audit_private.attachment as a on a.id::text = audit_private.generated_for(n.name)
-        cross join lateral (select coalesce(a.target, 'audit.event'), n.name) as v (scope, name)
+        cross join lateral (
+            select case when a.id is null then 'audit.event'::regclass else a.target end, n.name
+        ) as v (scope, name)
     where w.sha256 is distinct from s.sha256
         -- Else everything would be foreign: reported as such.
         and exists (select from audit_private.release)
-        and exists (select from pg_class where oid = v.scope);
+        and (a.id is null or audit_private.is_there(a.target, a.row_type));
 $$;
 comment on function audit_private.compare_release is
     'What the log is made of that is foreign, missing or altered';

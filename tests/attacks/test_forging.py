@@ -765,10 +765,10 @@ def test_retention_never_reaches_the_present(arena: Arena, keep: str) -> None:
         "insert into audit.event (action, result, actor_type, source)"
         " values ('a.b', 'success', 'user', 'web')",
         "insert into audit_private.signing_key (id, secret) values ('mine', 'mine')",
-        "insert into audit_private.attachment (target, kind, mapping)"
-        " values ('pg_class', 'x', '{}')",
+        "insert into audit_private.attachment (target, kind, mapping, name)"
+        " values ('pg_class'::regclass, 'x', '{}', 'x')",
         "insert into audit_private.attestation (occasion, scope, kind, relation, name)"
-        " values ('x', 'audit.event', 'x', 'audit.event', 'x')",
+        " values ('x', 'audit.event'::regclass, 'x', 'audit.event'::regclass, 'x')",
     ],
 )
 def test_one_who_may_write_all_data_writes_none_of_the_log(arena: Arena, statement: str) -> None:

@@ -921,8 +921,8 @@ def test_nobody_stores_a_mapping_of_their_own(arena: Arena, how: str, role: str)
     with arena.login(role) as conn:
         for statement in (
             f"update audit_private.attachment set mapping = {LESSER[how]}",
-            "insert into audit_private.attachment (target, kind, mapping)"
-            f" select 'organization', kind, {LESSER[how]} from audit_private.attachment limit 1",
+            "insert into audit_private.attachment (target, kind, mapping, name)"
+            f" select 'organization'::regclass, kind, {LESSER[how]}, name from audit_private.attachment limit 1",
         ):
             with pytest.raises(pg.InsufficientPrivilege), conn.transaction():
                 conn.execute(statement.encode())

@@ -713,8 +713,8 @@ begin
             'public.admin_of', 'admin', '{}')$c$,
         $c$update audit_private.attachment set kind = 'thing'$c$,
         $c$delete from audit_private.attachment$c$,
-        $c$insert into audit_private.attachment (target, kind, mapping)
-            values ('public.organization', 'admin', '{}')$c$
+        $c$insert into audit_private.attachment (target, kind, mapping, name)
+            values ('public.organization'::regclass, 'admin', '{}', 'x')$c$
     ] loop
         begin
             execute _call;

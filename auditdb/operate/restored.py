@@ -1,0 +1,44 @@
+"""Whether a database was restored without owners, roles or privileges, asked from outside.
+
+audit.doctor() cannot say so then: it runs as somebody else, or nobody may call it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg.rows import tuple_row
+
+# Of the catalogs alone, which everybody may read.
+_QUERY = """
+select pg_get_userbyid(n.nspowner)::text,
+    array(
+        select name from unnest('{audit_owner,audit_mapper,audit_operator,audit_writer,'
+            'audit_reader,audit_auditor}'::text[]) as name
+        where not exists (select from pg_roles where rolname = name)),
+    not exists (
+        select from aclexplode(n.nspacl) as x join pg_roles as r on r.oid = x.grantee
+        where r.rolname in ('audit_operator', 'audit_auditor'))
+from pg_namespace as n join pg_proc as p on p.pronamespace = n.oid and p.proname = 'doctor'
+where n.nspname = 'audit'
+"""
+
+
+def restored_without(conn: psycopg.Connection[Any]) -> tuple[str, str] | None:
+    """Return severity and problem if owners, roles or privileges of the log are not there.
+
+    Args:
+        conn: a connection with the pin.
+    """
+    row = psycopg.Cursor(conn, row_factory=tuple_row).execute(_QUERY).fetchone()
+    if row is None:
+        return None
+    owner, missing, is_closed = row
+    if owner != "audit_owner":
+        return "critical", f"everything belongs to {owner}: a restore without owners"
+    if missing:
+        return "critical", f"there is no role {', '.join(missing)}: a restore without roles"
+    if is_closed:
+        return "warning", "nobody may use it: a restore without privileges"
+    return None
