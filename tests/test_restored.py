@@ -157,10 +157,11 @@ DAMAGE = {
     "alter table membership add note text": ("mappings", "public.membership"),
     "alter table workflow owner to postgres": ("tables", "public.workflow"),
     "alter table audit.event detach partition audit.event_2020_01": (
-        "partitions", "audit.event_2020_01"
+        "partitions",
+        "audit.event_2020_01",
     ),
     "drop table audit.event_2020_01": ("partitions", "audit.event_2020_01"),
-    "update audit_private.attachment set mapping = mapping || '{\"ignore\": [\"role\"]}'"
+    'update audit_private.attachment set mapping = mapping || \'{"ignore": ["role"]}\''
     " where kind = 'membership'": ("mappings", "public.membership"),
 }
 
