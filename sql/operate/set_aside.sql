@@ -12,9 +12,15 @@ begin
         select p.oid, pg_catalog.pg_has_role(p.proowner, 'usage')
         from pg_catalog.pg_proc as p
         where p.pronamespace = any ('{audit,audit_private}'::regnamespace[])
-            -- Generated ones belong to their table.
+            -- Generated ones belong to their table: the one that is attached, or where a restore
+            -- lost that, the one whose triggers call them.
             and not exists (
-                select from audit_private.attachment as a
+                select from (
+                    select a.id::text from audit_private.attachment as a
+                    union
+                    select substring(t.tgfoid::regproc::text from '^audit_private[.]capture_(\d+)_')
+                    from pg_catalog.pg_trigger as t
+                ) as a (id)
                 where p.proname ~ format(
                     '^(capture|fall_back|read|organization|admin)_%s(_[a-z]+)?$', a.id)
             )
