@@ -13,6 +13,7 @@ as $$
             then 'made by a former release'
         when s.calls <> e.calls or s.fires is distinct from e.fires then 'calling something else'
         when s.enabled = 'D' then 'disabled'
+        when s.enabled = 'O' and e.is_doubled then null
         when s.enabled = 'O' then 'downgraded from ENABLE ALWAYS'
         when s.enabled = 'R' then 'downgraded to ENABLE REPLICA'
         when not (f.fact -> 'is_comparable')::boolean then null
@@ -22,20 +23,23 @@ as $$
     from (
         select t.target, t.relation, t.relation <> t.target, 'auditdb_' || o.op, o.fires,
             format('audit_private.capture_%s_%s()', t.id, o.op),
-            format('audit_private.capture_%s()', t.id)
+            format('audit_private.capture_%s()', t.id),
+            -- The apply worker brings the events of its changes.
+            d.receives and audit_private.is_replicated(t.target, t.relation)
         from audit_private.captured_tables() as t
+            cross join audit_private.receives_events() as d (receives)
             cross join (values ('insert', 5), ('update', 17), ('delete', 9), ('truncate', 32))
                 as o (op, fires)
         union all
         select 'audit.event', g.relation, false, o.name, o.fires,
-            'audit_private.refuse_change()', null
+            'audit_private.refuse_change()', null, false
         from (
             select relid from pg_partition_tree('audit.event')
             union all
             values ('audit_private.attestation'::regclass), ('audit_private.organization_start')
         ) as g (relation)
             cross join (values ('refuse_change', 27), ('refuse_truncate', 34)) as o (name, fires)
-    ) as e (scope, relation, is_partition, name, fires, calls, former)
+    ) as e (scope, relation, is_partition, name, fires, calls, former, is_doubled)
         left join unnest(trigger_states.facts) as f on f.kind = 'trigger' and f.scope = e.scope
             and f.relation = e.relation and f.name = e.name
         left join lateral jsonb_to_record(nullif(f.fact -> 'was', 'null'))

@@ -41,6 +41,9 @@ as $$
         union all select * from audit_private.check_views()
         union all select * from audit_private.check_attestation(k.facts)
         union all select * from audit_private.check_events()
+        union all select * from audit_private.check_ids()
+        union all select * from audit_private.check_months()
+        union all select * from audit_private.check_replication()
         union all select * from audit_private.check_casts()
         union all select * from audit_private.check_server()
     ) as f

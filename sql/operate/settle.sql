@@ -162,6 +162,10 @@ begin
     select * into _was from audit_private.installation limit 1;
     if not audit_private.is_restored() then
         perform audit_private.forget_gone();
+        perform audit_private.advance_ids((
+            select greatest(max(s.id), (
+                select max(first_id) from audit_private.organization_start))
+            from audit_private.sampled_ids() as s));
     elsif _was.catalog is null then
         perform audit_private.note_catalogs();
     else
