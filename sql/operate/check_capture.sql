@@ -479,11 +479,15 @@ as $$
     select 'readers', 'critical', a.target::regclass::text, 'its rule for admins fails: '
             || coalesce(p.problem, 'it says nothing'),
         'While it fails, nobody reads through it.',
-        audit_private.attach_command(
-            a.target::regclass::text, a.kind, a.mapping -> 'given'), false
+        case when v.is_closed then format('select audit.reattach(%L)', a.target::regclass)
+            else audit_private.attach_command(
+                a.target::regclass::text, a.kind, a.mapping -> 'given') end,
+        v.is_closed
     from audit_private.attachment as a
         cross join lateral audit_private.try_mapper(
             format('audit_private.admin_%s(null, null)', a.id)) as p (problem)
+        cross join lateral (
+            select coalesce(p.problem like 'permission denied for %', false)) as v (is_closed)
     where a.mapping ? 'admin' and p.problem is distinct from 'false'
         and audit_private.is_there(a.target, a.row_type)
     union all

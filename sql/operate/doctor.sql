@@ -53,12 +53,16 @@ $$;
 comment on function audit_private.check_all is
     'What each check finds, the worst first';
 
--- After a restore nothing that was noted by oid fits: one finding says so.
+-- After a restore nothing that was noted by oid fits, and without its mapper nothing is whole: one
+-- finding says so.
 create or replace function audit.doctor() returns setof audit.finding
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return query select * from audit_private.check_restore();
+    return query
+    select * from audit_private.check_restore()
+    union all
+    select * from audit_private.check_mapper();
     if not found then
         return query select * from audit_private.check_all();
     end if;
