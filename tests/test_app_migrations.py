@@ -1,4 +1,4 @@
-"""The migrations of an application: what the doctor says of each, and that attaching again mends it."""
+"""Migrations of an application: what the doctor says of each, and attaching again mends it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ MIGRATIONS = {
         "select audit.attach('simple', 'plain')", "simple",
     ),
     "moved to another schema": Migration(
-        "create schema other; grant usage on schema other to app; alter table plain set schema other",
+        "create schema other; grant usage on schema other to app;"
+        "alter table plain set schema other",
         [("notice", "other.plain", "was public.plain when it was attested")],
         "select audit.attach('other.plain', 'plain')", "other.plain",
     ),
@@ -226,8 +227,7 @@ def test_or_says_what_a_person_has_to_fill_in(db: Database) -> None:
                "alter table thing rename label to caption")  # fmt: skip
     [finding] = [f for f in doctor.diagnose(db.connect()) if f.object == "public.thing"]
     assert finding.mend == (
-        "-- say what subject is now: select audit.attach('public.thing', 'thing',"
-        " subject => '...')"
+        "-- say what subject is now: select audit.attach('public.thing', 'thing', subject => '...')"
     )
     assert not finding.fixable
 

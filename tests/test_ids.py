@@ -38,8 +38,11 @@ def add(db: Database, first: int, last: int, at: str) -> None:
 
 def age(db: Database) -> None:
     """Let all events be of the day before yesterday."""
-    run(db.connect(), "alter table audit.event disable trigger refuse_change;"
-                      "update audit.event set occurred_at = occurred_at - interval '2 days'")  # fmt: skip
+    run(
+        db.connect(),
+        "alter table audit.event disable trigger refuse_change;"
+        "update audit.event set occurred_at = occurred_at - interval '2 days'",
+    )
 
 
 def test_a_sequence_that_is_behind_is_found_and_install_mends_it(db: Database) -> None:
@@ -170,7 +173,7 @@ def copy(db: Database, server: Server) -> Iterator[Database]:
     here = f"host={server.host} port={server.port} user={server.user} dbname={name}"
     there.connect().execute(
         sql.SQL("create subscription ship connection {} publication ship with ({})").format(
-            here, sql.SQL(options)  # type: ignore[arg-type]
+            here, sql.SQL(options)
         )
     )
     yield there

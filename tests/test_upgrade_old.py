@@ -40,7 +40,7 @@ KEPT = {
     "events": "select * from audit.event where action !~ '^audit' and id <= %s order by id",
     "keys": "select * from {schema}.signing_key order by id",
     "mappings": "select id, target::regclass::text, kind, mapping, attached_at, attached_by"
-        " from {schema}.attachment order by id",
+    " from {schema}.attachment order by id",
     "partitions": """select relid::regclass::text from pg_partition_tree('audit.event')
         where relid::regclass::text !~ '_20(2[5-9]|[3-9])' order by 1""",
     "grants": """select c.relname, null, a.privilege_type, a.is_grantable from pg_class as c
@@ -164,7 +164,10 @@ def test_the_doctor_finds_what_a_former_release_made_and_attaching_again_mends_i
     before = {(f.object, f.check_name) for f in doctor.diagnose(conn)}
     auditdb.install(old.dsn)
     found = [f for f in doctor.diagnose(conn) if (f.object, f.check_name) not in before]
-    tables = {name for (name,) in conn.execute("select target::regclass::text from audit_private.attachment")}
+    tables = {
+        name
+        for (name,) in conn.execute("select target::regclass::text from audit_private.attachment")
+    }
     assert {f.object for f in found if f.check_name == "triggers"} == {
         f"public.{name}" for name in tables
     }
