@@ -1,4 +1,4 @@
-"""The migrations of an application: what the doctor says of each, and that attaching again mends it."""
+"""Migrations of an application: what the doctor says of each, and attaching again mends it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ MIGRATIONS = {
         "select audit.attach('simple', 'plain')", "simple",
     ),
     "moved to another schema": Migration(
-        "create schema other; grant usage on schema other to app; alter table plain set schema other",
+        "create schema other; grant usage on schema other to app;"
+        "alter table plain set schema other",
         [("notice", "other.plain", "was public.plain when it was attested")],
         "select audit.attach('other.plain', 'plain')", "other.plain",
     ),

@@ -814,3 +814,19 @@ def test_a_fix_that_is_refused_stops_none_of_the_others(healthy: Database) -> No
     assert [f.object for f in diagnose(healthy) if f.check_name == "triggers"] == [
         "public.workflow"
     ]
+
+
+def test_a_mapper_that_lost_everything_is_one_finding_and_what_it_says_mends_it(
+    healthy: Database,
+) -> None:
+    run(healthy.connect(), "drop owned by audit_mapper cascade")
+    run(healthy.connect("app"), "update membership set role = 'ADMIN' where user_id = 2")
+    assert healthy.actions()[-1].startswith("membership.")
+    [finding] = diagnose(healthy)
+    assert (finding.check_name, finding.mend) == ("mapper", "auditdb install; auditdb doctor --fix")
+    auditdb.install(healthy.dsn)
+    owner = healthy.connect("app_owner")
+    doctor.fix(owner, doctor.diagnose(owner))
+    assert [f for f in diagnose(healthy) if f.check_name != "events"] == []
+    run(healthy.connect("app"), "update membership set role = 'MEMBER' where user_id = 2")
+    assert "degraded" not in healthy.events()[-1]["details"]

@@ -66,7 +66,7 @@ def diagnose(conn: psycopg.Connection[Any]) -> list[Finding]:
             return [_restored(*restored)]
         cursor = psycopg.Cursor(conn, row_factory=class_row(Finding))
         found = cursor.execute("select * from audit.doctor()").fetchall()
-        if any(finding.check_name == "restore" for finding in found):
+        if any(finding.check_name in ("restore", "mapper") for finding in found):
             return found
         return _from_outside(conn, found) + found
 

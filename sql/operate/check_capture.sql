@@ -13,6 +13,7 @@ as $$
             then 'made by a former release'
         when s.calls <> e.calls or s.fires is distinct from e.fires then 'calling something else'
         when s.enabled = 'D' then 'disabled'
+        when s.enabled = 'O' and e.is_doubled then null
         when s.enabled = 'O' then 'downgraded from ENABLE ALWAYS'
         when s.enabled = 'R' then 'downgraded to ENABLE REPLICA'
         when not (f.fact -> 'is_comparable')::boolean then null
@@ -22,20 +23,23 @@ as $$
     from (
         select t.target, t.relation, t.relation <> t.target, 'auditdb_' || o.op, o.fires,
             format('audit_private.capture_%s_%s()', t.id, o.op),
-            format('audit_private.capture_%s()', t.id)
+            format('audit_private.capture_%s()', t.id),
+            -- The apply worker brings the events of its changes.
+            d.receives and audit_private.is_replicated(t.target, t.relation)
         from audit_private.captured_tables() as t
+            cross join audit_private.receives_events() as d (receives)
             cross join (values ('insert', 5), ('update', 17), ('delete', 9), ('truncate', 32))
                 as o (op, fires)
         union all
         select 'audit.event', g.relation, false, o.name, o.fires,
-            'audit_private.refuse_change()', null
+            'audit_private.refuse_change()', null, false
         from (
             select relid from pg_partition_tree('audit.event')
             union all
             values ('audit_private.attestation'::regclass), ('audit_private.organization_start')
         ) as g (relation)
             cross join (values ('refuse_change', 27), ('refuse_truncate', 34)) as o (name, fires)
-    ) as e (scope, relation, is_partition, name, fires, calls, former)
+    ) as e (scope, relation, is_partition, name, fires, calls, former, is_doubled)
         left join unnest(trigger_states.facts) as f on f.kind = 'trigger' and f.scope = e.scope
             and f.relation = e.relation and f.name = e.name
         left join lateral jsonb_to_record(nullif(f.fact -> 'was', 'null'))
@@ -475,11 +479,15 @@ as $$
     select 'readers', 'critical', a.target::regclass::text, 'its rule for admins fails: '
             || coalesce(p.problem, 'it says nothing'),
         'While it fails, nobody reads through it.',
-        audit_private.attach_command(
-            a.target::regclass::text, a.kind, a.mapping -> 'given'), false
+        case when v.is_closed then format('select audit.reattach(%L)', a.target::regclass)
+            else audit_private.attach_command(
+                a.target::regclass::text, a.kind, a.mapping -> 'given') end,
+        v.is_closed
     from audit_private.attachment as a
         cross join lateral audit_private.try_mapper(
             format('audit_private.admin_%s(null, null)', a.id)) as p (problem)
+        cross join lateral (
+            select coalesce(p.problem like 'permission denied for %', false)) as v (is_closed)
     where a.mapping ? 'admin' and p.problem is distinct from 'false'
         and audit_private.is_there(a.target, a.row_type)
     union all

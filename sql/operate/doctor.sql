@@ -44,6 +44,9 @@ as $$
         union all select * from audit_private.check_events()
         union all select * from audit_private.check_times()
         union all select * from audit_private.check_floods()
+        union all select * from audit_private.check_ids()
+        union all select * from audit_private.check_months()
+        union all select * from audit_private.check_replication()
         union all select * from audit_private.check_casts()
         union all select * from audit_private.check_server()
     ) as f
@@ -53,12 +56,16 @@ $$;
 comment on function audit_private.check_all is
     'What each check finds, the worst first';
 
--- After a restore nothing that was noted by oid fits: one finding says so.
+-- After a restore nothing that was noted by oid fits, and without its mapper nothing is whole: one
+-- finding says so.
 create or replace function audit.doctor() returns setof audit.finding
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return query select * from audit_private.check_restore();
+    return query
+    select * from audit_private.check_restore()
+    union all
+    select * from audit_private.check_mapper();
     if not found then
         return query select * from audit_private.check_all();
     end if;

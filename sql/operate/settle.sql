@@ -165,6 +165,10 @@ begin
     select * into _was from audit_private.installation limit 1;
     if not audit_private.is_restored() then
         perform audit_private.forget_gone();
+        perform audit_private.advance_ids((
+            select greatest(max(s.id), (
+                select max(first_id) from audit_private.organization_start))
+            from audit_private.sampled_ids() as s));
     elsif _was.catalog is null then
         perform audit_private.note_catalogs();
     else
@@ -206,6 +210,22 @@ as $$
 $$;
 comment on function audit_private.check_restore is
     'Whether the database was restored, and install has not been run since';
+
+create or replace function audit_private.check_mapper() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'mapper', 'critical', 'audit_mapper',
+        'lost its functions and rights: drop owned by audit_mapper',
+        'Changes are recorded without what it reads, and nobody reads the log by row-level '
+        'security.',
+        'auditdb install; auditdb doctor --fix', false
+    where not exists (
+        select from pg_proc as p
+        where p.pronamespace = 'audit_private'::regnamespace
+            and p.proname in ('rescue', 'examine', 'try_expression'));
+$$;
+comment on function audit_private.check_mapper is
+    'Whether the role that reads rows has nothing left to read them with';
 
 insert into audit.action (name, description, is_built_in) values
     ('audit.restored', 'The log was settled in other catalogs: a restore or pg_upgrade', true)

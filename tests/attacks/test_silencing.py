@@ -922,7 +922,8 @@ def test_nobody_stores_a_mapping_of_their_own(arena: Arena, how: str, role: str)
         for statement in (
             f"update audit_private.attachment set mapping = {LESSER[how]}",
             "insert into audit_private.attachment (target, kind, mapping, name)"
-            f" select 'organization'::regclass, kind, {LESSER[how]}, name from audit_private.attachment limit 1",
+            f" select 'organization'::regclass, kind, {LESSER[how]}, name"
+            " from audit_private.attachment limit 1",
         ):
             with pytest.raises(pg.InsufficientPrivilege), conn.transaction():
                 conn.execute(statement.encode())
