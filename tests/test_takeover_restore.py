@@ -56,7 +56,8 @@ WAYS = {
 def tool(server: Server, name: str, *args: str, check: bool = True) -> str:
     """Run a tool of the server under test; pg_restore goes on after errors, as operators let it."""
     done = subprocess.run(
-        [str((server.bin or default_bin()) / name), *args], env={**os.environ, "PGPASSWORD": "secret", "PGOPTIONS": ""},
+        [str((server.bin or default_bin()) / name), *args],
+        env={**os.environ, "PGPASSWORD": "secret", "PGOPTIONS": ""},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if check and done.returncode:

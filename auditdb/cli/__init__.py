@@ -35,6 +35,7 @@ def main(ctx: click.Context, dsn: str) -> None:
 
 for command in (
     operate.install,
+    operate.uninstall,
     operate.print_sql,
     operate.demo,
     operate.status,

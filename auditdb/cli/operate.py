@@ -1,8 +1,10 @@
-"""Commands of the operator: install, sql, demo, status, key, maintain, doctor."""
+"""Commands of the operator: install, uninstall, sql, demo, status, key, maintain, doctor."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -23,6 +25,26 @@ def install(ctx: click.Context, dry_run: bool) -> None:
         print_lines(*preview(ctx.obj))
         return
     click.echo(f"auditdb {auditdb.install(ctx.obj)} is installed")
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Do it; without, only show what would be done.")
+@click.option("--log", type=click.Choice(["keep", "drop"]), default="keep", show_default=True,
+              help="What becomes of the events.")  # fmt: skip
+@click.option("--export", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write every event to a new file first, as JSON lines.")  # fmt: skip
+@click.pass_context
+def uninstall(ctx: click.Context, yes: bool, log: Literal["keep", "drop"], export: Path) -> None:
+    """Detach every table, and keep or drop the log; all of it or nothing."""
+    from auditdb.operate import uninstall as work
+
+    if not yes:
+        print_lines(*work.describe(ctx.obj, log=log))
+        print_lines("nothing was done: add --yes to do it")
+        return
+    print_lines(*work.uninstall(ctx.obj, log=log, export=export))
+    kept = "the log was dropped" if log == "drop" else "the log is kept"
+    print_lines(f"no table is attached any more, and {kept}")
 
 
 @click.command("sql")

@@ -10,8 +10,7 @@ as $$
         format(case when v.is_usable then 'is a member of %s'
             else 'may make itself a member of %s' end, m.roleid::regrole),
         case when m.roleid = 'audit_owner'::regrole
-            then 'It can switch off the guards and rewrite the log, here and in every other '
-                'database of the cluster.'
+            then 'It can rewrite the log, of every other database of the cluster too.'
             else 'It can change what the capture records, and read what mappings read.' end,
         case when v.is_usable then format('revoke %s from %s', m.roleid::regrole, m.member::regrole)
             else '-- it installs and upgrades auditdb by this: see to who may log in as it' end,

@@ -1,0 +1,189 @@
+"""Uninstalls: the tables as they were before, the log kept, or exported, or dropped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from auditdb.connection.address import connect
+from auditdb.connection.pin import pinned
+from auditdb.errors import InvalidInput, Refused, from_psycopg
+from auditdb.operate.install import BEGIN
+from auditdb.operate.source import read
+
+_END = """do $$
+declare
+    _before jsonb := current_setting('auditdb.before')::jsonb;
+begin
+    perform set_config('auditdb.before', '', true), set_config('auditdb.left', '', true);
+    perform set_config(key, value, true) from jsonb_each_text(_before);
+end
+$$;"""
+# Read as the log's owner, whose grant the transaction undoes.
+_OWN = """do $$
+begin
+    perform set_config('auditdb.is_owner', pg_has_role('audit_owner', 'usage')::text, true);
+    if not pg_has_role('audit_owner', 'usage') then
+        execute format('grant audit_owner to %I%s', current_user, case
+            when current_setting('server_version_num')::int >= 160000
+                then ' with set true, inherit true' else '' end);
+    end if;
+end
+$$;
+set local role audit_owner;"""
+_DISOWN = """do $$
+begin
+    perform set_config('role', current_setting('auditdb.before')::jsonb ->> 'role', true);
+    if current_setting('auditdb.is_owner') = 'false' then
+        execute format('revoke audit_owner from %I', current_user);
+    end if;
+end
+$$;"""
+_EVENTS = """select row_to_json(e)::text, e.transaction_id::text::bigint, e.id
+from audit.event as e where {where} order by e.occurred_at, e.id"""
+
+
+def describe(conninfo: str = "", *, log: Literal["keep", "drop"] = "keep") -> list[str]:
+    """Return what `uninstall` would do, a line each, and do nothing.
+
+    Args:
+        conninfo: as `uninstall` takes it.
+        log: what would become of the log.
+    """
+    try:
+        with connect(conninfo, application_name="auditdb uninstall") as conn:
+            conn.read_only = True
+            with pinned(conn):
+                _check(conn)
+                tables = [n for (n,) in _rows(conn, "select target from audit.list_tables()")]
+                ((events,),) = _rows(conn, "select sum(events) from audit.list_partitions()")
+    except psycopg.Error as error:
+        raise from_psycopg(error) from error
+    lines = [f"would detach {name}, and drop its triggers and functions" for name in tables]
+    lines.append("would take from audit_mapper what attaching has granted")
+    if log == "keep":
+        lines.append(f"would keep the log: about {events} events, for auditors to read")
+    else:
+        lines.append(f"would drop the log: about {events} events, schemas audit and audit_private")
+        lines.append("would drop the roles audit_* that no other database of the cluster uses")
+    return lines
+
+
+def uninstall(
+    conninfo: str = "", *, log: Literal["keep", "drop"] = "keep", export: Path | None = None
+) -> list[str]:
+    """Detach every table, and drop the log if that is asked for; all of it or nothing.
+
+    Args:
+        conninfo: anything libpq accepts; the role is a superuser, or the one that installed.
+        log: `keep` leaves both schemas, which auditors go on reading; `drop` drops them, and the
+            roles that no other database of the cluster uses.
+        export: a file that is written first, a JSON object a line for each event.
+
+    Returns:
+        What is left and why, a line each.
+
+    Raises:
+        InvalidInput: the file exists already, or cannot be written.
+        Refused: auditdb is not installed, a table is somebody else's, or something that is not
+            auditdb's depends on the log. Then nothing was removed.
+
+    Example:
+        >>> uninstall(dsn, log="drop", export=Path("log.jsonl"))  # doctest: +SKIP
+        []
+    """
+    try:
+        with (
+            connect(conninfo, autocommit=True, application_name="auditdb uninstall") as conn,
+            _new_file(export) as file,
+            _transaction(conn),
+        ):
+            _check(conn)
+            conn.execute(BEGIN.encode())
+            written = _export(conn, file) if file else None
+            conn.execute(read("operate/uninstall.sql").encode())
+            if log == "drop":
+                # Nobody writes any more: what came meanwhile is exported too.
+                if file and written is not None:
+                    _export(conn, file, written)
+                conn.execute(read("operate/drop_log.sql").encode())
+            ((left,),) = _rows(conn, "select current_setting('auditdb.left')")
+            conn.execute(_END.encode())
+            if file:
+                file.flush()
+                os.fsync(file.fileno())
+        return [str(line) for line in json.loads(left)]
+    except psycopg.Error as error:
+        raise from_psycopg(error) from error
+
+
+def _transaction(conn: psycopg.Connection[Any]) -> psycopg.Transaction:
+    conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    return psycopg.Transaction(conn)
+
+
+def _check(conn: psycopg.Connection[Any]) -> None:
+    query = "select pg_catalog.to_regclass('audit_private.attachment') is not null"
+    if _rows(conn, query) != [(True,)]:
+        raise Refused("auditdb is not installed in this database: there is nothing to remove")
+
+
+@contextlib.contextmanager
+def _new_file(path: Path | None) -> Iterator[IO[str] | None]:
+    """Create a file that goes again if the block fails."""
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("x", encoding="utf-8")
+    except FileExistsError:
+        raise InvalidInput(f"{path} exists already: name another file") from None
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be written: {error.strerror}") from None
+    with file:
+        try:
+            yield file
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _export(
+    conn: psycopg.Connection[Any], file: IO[str], before: tuple[int, set[int]] | None = None
+) -> tuple[int, set[int]]:
+    """Write the events, or those that a former call did not see; return what it takes to tell.
+
+    Args:
+        conn: the connection, in the transaction.
+        file: where to.
+        before: the oldest transaction that ran when the former call looked, and the events of that
+            and of later ones that it wrote.
+    """
+    conn.execute(_OWN.encode())
+    if before is not None:
+        conn.execute("lock table audit.event in share row exclusive mode")
+    ((oldest,),) = _rows(conn, "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+    where = "true" if before is None else f"e.transaction_id >= '{before[0]}'::xid8"
+    done = set() if before is None else before[1]
+    late = set()
+    with psycopg.ServerCursor(conn, "auditdb_export", row_factory=tuple_row) as cursor:
+        cursor.itersize = 5000
+        cursor.execute(_EVENTS.replace("{where}", where).encode())
+        for text, transaction, number in cursor:
+            if number not in done:
+                file.write(text + "\n")
+            if transaction >= oldest:
+                late.add(number)
+    conn.execute(_DISOWN.encode())
+    return oldest, late
+
+
+def _rows(conn: psycopg.Connection[Any], query: str) -> list[Any]:
+    return psycopg.Cursor(conn, row_factory=tuple_row).execute(query.encode()).fetchall()

@@ -1,0 +1,88 @@
+-- Uninstall, second part, on demand: both schemas with the whole log go, and the roles that no
+-- other database of the cluster uses.
+
+do $$
+declare
+    _others text := (
+        select string_agg(distinct format('%s %s', i.type, i.identity), ', ')
+        from pg_depend as d
+            cross join lateral pg_identify_object(d.classid, d.objid, 0) as i
+        where d.deptype in ('n', 'a')
+            and (d.refclassid = 'pg_class'::regclass and d.refobjid in (
+                    select oid from pg_class
+                    where relnamespace = any ('{audit,audit_private}'::regnamespace[]))
+                or d.refclassid = 'pg_proc'::regclass and d.refobjid in (
+                    select oid from pg_proc
+                    where pronamespace = any ('{audit,audit_private}'::regnamespace[]))
+                or d.refclassid = 'pg_type'::regclass and d.refobjid in (
+                    select oid from pg_type
+                    where typnamespace = any ('{audit,audit_private}'::regnamespace[])))
+            and coalesce(i.schema, '') not in ('audit', 'audit_private', 'pg_toast')
+            and i.identity !~ '(^| |for )(audit|audit_private)[.]');
+begin
+    if _others is not null then
+        raise exception 'the log is used by what is not auditdb''s: %', _others
+            using errcode = 'dependent_objects_still_exist',
+                hint = 'Drop that first. Nothing was removed.';
+    end if;
+end
+$$;
+
+do $$
+declare
+    _me name := current_user;
+    _with text := case when current_setting('server_version_num')::int >= 160000
+        then ' with set true, inherit true' else '' end;
+begin
+    if not pg_has_role('audit_owner', 'usage') then
+        execute format('grant audit_owner to %I%s', _me, _with);
+    end if;
+    set local role audit_owner;
+    drop schema if exists audit, audit_private cascade;
+    perform set_config('role', current_setting('auditdb.before')::jsonb ->> 'role', true);
+end
+$$;
+
+do $$
+declare
+    _role text;
+    _databases text;
+    _is_held boolean;
+    _left jsonb := current_setting('auditdb.left')::jsonb;
+begin
+    -- audit_owner is a member of audit_mapper.
+    foreach _role in array '{audit_reader,audit_writer,audit_auditor,audit_operator,audit_owner,'
+        'audit_mapper}'::text[]
+    loop
+        select string_agg(distinct datname, ', ') into _databases
+        from pg_shdepend as s join pg_database as d on d.oid = s.dbid
+        where s.refclassid = 'pg_authid'::regclass and s.refobjid = _role::regrole
+            and d.datname <> current_database();
+        begin
+            if not pg_has_role(_role, 'usage') then
+                execute format('grant %I to %I%s', _role, current_user,
+                    case when current_setting('server_version_num')::int >= 160000
+                        then ' with set true, inherit true' else '' end);
+            end if;
+            execute format('drop owned by %I', _role);
+            if _databases is null then
+                execute format('drop role %I', _role);
+            else
+                _left := _left || to_jsonb(
+                    format('left: role %s, which other databases use: %s', _role, _databases));
+            end if;
+        exception when insufficient_privilege or dependent_objects_still_exist then
+            _left := _left || to_jsonb(format('left: role %s: %s', _role, sqlerrm));
+        end;
+        -- What was granted for this alone.
+        if _role <> 'audit_operator' and exists (
+            select from pg_auth_members
+            where roleid = to_regrole(_role) and member = quote_ident(current_user)::regrole
+                and grantor = member)
+        then
+            execute format('revoke %I from %I', _role, current_user);
+        end if;
+    end loop;
+    perform set_config('auditdb.left', _left::text, true);
+end
+$$;
