@@ -2,6 +2,7 @@
 
 python -m benchmarks.read                       # an embedded server; 1 and 10 million events
 python -m benchmarks.read --millions 1 10 100   # and a hundred, given disk and time
+python -m benchmarks.read --only export         # nothing but exports, beside a plain COPY
 python -m benchmarks.read --millions 5 --against tests/releases/3128cff.sql    # beside a release
 """
 
@@ -29,6 +30,7 @@ from psycopg.conninfo import make_conninfo
 import auditdb
 from auditdb.read.token import mint
 from benchmarks.capture import address
+from benchmarks.export import exports, report_exports
 from benchmarks.questions import Question, questions
 
 MONTHS = 24
@@ -288,6 +290,7 @@ def main() -> None:
     parser.add_argument(
         "--against", type=Path, help="script of a release, whose log is asked the same in turn"
     )
+    parser.add_argument("--only", choices=["export"], help="measure this, and write no file")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for read.json")
     options = parser.parse_args()
 
@@ -297,6 +300,11 @@ def main() -> None:
             with ExitStack() as stack:
                 total = millions * 1_000_000
                 target, rate = stack.enter_context(filled(dsn, total))
+                exported = exports(target, create_key(target), options.repeats)
+                print(f"{millions} million events")
+                report_exports(exported)
+                if options.only:
+                    continue
                 targets = {"now": target}
                 if options.against:
                     before, _ = stack.enter_context(filled(dsn, total, options.against))
@@ -304,12 +312,15 @@ def main() -> None:
                 answers = answers_of(targets, options.repeats)
                 python = python_layer(target, create_key(target))
             result["sizes"][millions] = {
-                "rows_per_second": round(rate), **python, **answers.pop("now"), **answers
+                "rows_per_second": round(rate), **python, "exports": exported,
+                **answers.pop("now"), **answers,
             }  # fmt: skip
             print(f"{millions} million events, filled at {rate:,.0f} rows/s; {python}")
             report("now", result["sizes"][millions])
             if options.against:
                 report("before", result["sizes"][millions]["before"])
+    if options.only:
+        return
     options.out.mkdir(exist_ok=True)
     (options.out / "read.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 

@@ -419,7 +419,9 @@ def test_the_command_prints_the_same(db: Database) -> None:
     assert kept == one_by_one(events, "csv", "keep")
 
 
-def test_a_table_is_printed_before_all_of_its_events_are_read() -> None:
+def test_a_table_is_printed_before_all_of_its_events_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     out = io.StringIO()
     printed: list[int] = []
 
@@ -436,6 +438,15 @@ def test_a_table_is_printed_before_all_of_its_events_are_read() -> None:
         lines[0].index("result")
     }
     assert max(map(len, lines)) <= 100
+    # Line by line it is what one table of all would be.
+    fits = [event(subject_id=str(number)) for number in range(1200)]
+    several, one = io.StringIO(), io.StringIO()
+    assert print_table(Console(file=several, width=200), fits) == 1200
+    monkeypatch.setattr("auditdb.cli.render._CHUNK", 1200)
+    assert print_table(Console(file=one, width=200), fits) == 1200
+    assert [line.rstrip() for line in several.getvalue().splitlines()] == [
+        line.rstrip() for line in one.getvalue().splitlines()
+    ]
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "table"])
