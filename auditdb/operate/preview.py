@@ -18,7 +18,7 @@ from auditdb.operate.source import migrations
 
 ROLES = (
     "audit_owner", "audit_mapper", "audit_operator", "audit_writer", "audit_reader",
-    "audit_auditor",
+    "audit_auditor", "audit_backup",
 )  # fmt: skip
 SCHEMAS = ("audit", "audit_private")
 

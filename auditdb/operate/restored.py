@@ -15,7 +15,7 @@ _QUERY = """
 select pg_get_userbyid(n.nspowner)::text,
     array(
         select name from unnest('{audit_owner,audit_mapper,audit_operator,audit_writer,'
-            'audit_reader,audit_auditor}'::text[]) as name
+            'audit_reader,audit_auditor,audit_backup}'::text[]) as name
         where not exists (select from pg_roles where rolname = name)),
     not exists (
         select from aclexplode(n.nspacl) as x join pg_roles as r on r.oid = x.grantee

@@ -51,8 +51,8 @@ declare
     _left jsonb := current_setting('auditdb.left')::jsonb;
 begin
     -- audit_owner is a member of audit_mapper.
-    foreach _role in array '{audit_reader,audit_writer,audit_auditor,audit_operator,audit_owner,'
-        'audit_mapper}'::text[]
+    foreach _role in array '{audit_reader,audit_writer,audit_auditor,audit_backup,audit_operator,'
+        'audit_owner,audit_mapper}'::text[]
     loop
         select string_agg(distinct datname, ', ') into _databases
         from pg_shdepend as s join pg_database as d on d.oid = s.dbid
