@@ -18,7 +18,8 @@ begin
                 select from (
                     select a.id::text from audit_private.attachment as a
                     union
-                    select substring(t.tgfoid::regproc::text from '^audit_private[.]capture_([0-9]+)_')
+                    select substring(
+                        t.tgfoid::regproc::text from '^audit_private[.]capture_([0-9]+)_')
                     from pg_catalog.pg_trigger as t
                 ) as a (id)
                 where p.proname ~ format(

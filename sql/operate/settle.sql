@@ -109,8 +109,8 @@ begin
         cross join lateral (select audit_private.table_of(w.fact ->> 'on')) as m (oid)
     where w.name ~ '^refuse_truncate' and w.fact ->> 'on' ~ '^audit[.]event_'
         -- A month to come held nothing; a subscriber makes its own.
-        and coalesce(to_date(substring(w.fact ->> 'on' from '_([0-9]+_[0-9]+)$'), 'YYYY_MM') <= now(),
-            true)
+        and coalesce(to_date(
+            substring(w.fact ->> 'on' from '_([0-9]+_[0-9]+)$'), 'YYYY_MM') <= now(), true)
         and not exists (select from pg_partition_tree('audit.event') where relid = m.oid);
 end
 $$;
