@@ -75,6 +75,12 @@ MIGRATIONS = {
         SWAP + "alter table plain rename to plain_new; alter table plain_old rename to plain",
         [("critical", "public.plain", "was renamed or moved, and put back")],
     ),
+    "made a partition of the one that bears its name": Migration(
+        "alter table plain rename to plain_old; create table plain (like plain_old including all)"
+        " partition by range (id); alter table plain attach partition plain_old"
+        " for values from (1) to (100); grant all on plain to app",
+        [("critical", "public.plain", OTHER)],
+    ),
     "a copy is there, with all that is copied": Migration(NEW),
     "the former one is dropped before the new one bears its name": Migration(
         NEW + "drop table plain; alter table plain_new rename to plain",

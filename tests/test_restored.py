@@ -122,6 +122,18 @@ def test_until_then_capture_and_reading_go_on(db: Database, server: Server) -> N
             assert "membership.role_changed" in [e.action for e in reader.page().events]
 
 
+def test_until_then_a_new_secret_column_is_known_by_the_row_and_not_by_an_oid(
+    db: Database, server: Server
+) -> None:
+    with restored(db, server) as there:
+        run(there.connect(), "update audit_private.attachment set target = null;"
+            "alter table workflow add api_token text")  # fmt: skip
+        run(there.connect("app"), "insert into workflow (organization_id, name, api_token)"
+                                  " values (1, 'x', 'hunter2')")  # fmt: skip
+        [event] = there.events("action = 'workflow.created'")
+        assert event["new_values"]["api_token"] == "[redacted]"
+
+
 @pytest.mark.parametrize("call", [
     "audit.attach('public.membership', 'membership')", "audit.detach('public.membership')",
     "audit.reattach('public.membership')", "audit.attest('public.membership')",

@@ -328,8 +328,9 @@ declare
     _fresh jsonb;
     _locks text[] := audit_private.held_locks();
 begin
-    select audit_private.redact_new(a.target, fall_back.mapping) into _mapping
-    from audit_private.attachment as a where a.id = fall_back.id;
+    -- Not the table of the attachment: before a restore is settled its oid is anybody's.
+    select audit_private.redact_new(t.typrelid, fall_back.mapping) into _mapping
+    from pg_type as t where t.oid = pg_typeof(fall_back.new);
     begin
         perform audit_private.wait_longer();
         _said := audit_private.rescue(op, old, new, _mapping, reason);

@@ -47,11 +47,11 @@ return (
         join pg_class as c on c.oid = named or c.oid in (
             select t.tgrelid from pg_trigger as t
             where t.tgname = 'auditdb_insert' and t.tgparentid = 0 and t.tgfoid
-                = audit_private.trigger_function((attachment).id, 'insert'))
+                = (select audit_private.trigger_function((attachment).id, 'insert')))
     order by exists (
             select from pg_trigger as t
             where t.tgrelid = c.oid and t.tgname = 'auditdb_insert' and t.tgfoid
-                = audit_private.trigger_function((attachment).id, 'insert')
+                = (select audit_private.trigger_function((attachment).id, 'insert'))
         ) desc, c.oid = named desc
     limit 1
 );
