@@ -160,4 +160,4 @@ as $$
     union all select * from audit_private.standing_defaults();
 $$;
 comment on function audit_private.standing is
-    'What the log is made of: functions, tables, views, indexes, policies, and all privileges on it';
+    'What the log is made of: functions, tables, views, indexes, policies and privileges';
