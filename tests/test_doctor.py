@@ -166,7 +166,15 @@ LOG = {
     ),
     "a_unique_index_that_refuses_events": Damage(
         "create unique index once on audit.event_default (target_id)",
-        "log", "audit.event_default", "has unique index audit.once",
+        "log", "audit.event_default", "index audit.once is none of auditdb's, and unique",
+    ),
+    "an_index_of_somebody_s": Damage(
+        "create index mine on audit.event (organization_id, action)",
+        "indexes", "audit.event", "index audit.mine is none of auditdb's", severity="notice",
+    ),
+    "a_unique_index_on_a_table_of_the_log": Damage(
+        "create unique index mine on audit_private.attachment (kind, target)",
+        "indexes", "audit_private.attachment", "index audit_private.mine is none of auditdb's",
     ),
     "a_policy_that_opens_the_log": Damage(
         "create policy open on audit.event for select to public using (true)",
@@ -624,6 +632,42 @@ def test_a_policy_altered_is_found_and_install_mends_it(healthy: Database) -> No
     run(healthy.connect(), finding.mend)
     auditdb.install(healthy.dsn)
     assert diagnose(healthy) == []
+
+
+COLUMNS = "(organization_id, occurred_at desc, id desc, action, actor_id, target_id)"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem", "on"),
+    [
+        ("", "index audit.event_organization_id_idx is missing", {"audit.event_organization_id_idx"
+            " on audit.event"}),
+        ("create index event_organization_id_idx on audit.event (organization_id)",
+            "index audit.event_organization_id_idx is not as it was installed", {"audit.event"}),
+        # As a restore leaves it that could not make them all.
+        (f"create index event_2025_01_organization_id_occurred_at_id_action_actor_i_idx"
+            f" on audit.event_2025_01 {COLUMNS};"
+            f"create index event_organization_id_idx on only audit.event {COLUMNS}",
+            "has no part of index audit.event_organization_id_idx", {"audit.event_2025_01",
+            "audit.event_default"}),
+    ],
+    ids=["missing", "altered", "incomplete"],
+)  # fmt: skip
+def test_an_index_that_is_not_the_release_s_is_found_and_install_mends_it(
+    healthy: Database, change: str, problem: str, on: set[str]
+) -> None:
+    conn = healthy.connect()
+    join_months(healthy, "2025-01-01")
+    run(conn, f"drop index audit.event_organization_id_idx; {change}")
+    found = diagnose(healthy)
+    assert {(f.check_name, f.severity, f.mend) for f in found} == {
+        ("indexes", "warning", "auditdb install")
+    }
+    assert {f.problem for f in found} == {problem} and {f.object for f in found} >= on
+    auditdb.install(healthy.dsn)
+    assert diagnose(healthy) == []
+    invalid = "select count(*) from pg_index where not indisvalid"
+    assert conn.execute(invalid).fetchone() == (0,)
 
 
 def test_the_policy_of_a_former_release_is_replaced_by_install(healthy: Database) -> None:

@@ -66,8 +66,8 @@ def differences(conn: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
 
 def _said(kind: str, name: str, object_: str, problem: str) -> tuple[str, str]:
     """Return object and problem as the checks of audit.doctor() say them."""
-    if kind == "policy":
-        return object_, f"policy {name.rsplit(' on ', 1)[0]} {problem}"
+    if kind in ("policy", "index"):
+        return object_, f"{kind} {name.rsplit(' on ', 1)[0]} {problem}"
     if kind == "grant":
         is_missing = problem == "is missing"
         return name, "was granted by install and is no more" if is_missing else (

@@ -160,7 +160,13 @@ comment on function audit_private.alter_columns is
 
 create or replace function audit_private.is_index_right() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
-return to_regclass('audit.event_organization_id_idx') is not null
+return exists (
+        -- One that a partition lacks is invalid.
+        select from pg_index
+        where indexrelid = to_regclass('audit.event_organization_id_idx') and indisvalid
+            and pg_get_indexdef(indexrelid) = 'CREATE INDEX event_organization_id_idx '
+                'ON ONLY audit.event USING btree '
+                '(organization_id, occurred_at DESC, id DESC, action, actor_id, target_id)')
     and not exists (select from audit_private.wrong_columns() where problem like '%bytes');
 comment on function audit_private.is_index_right is
     'Whether the index that pages are read by is that of this release';
@@ -192,15 +198,17 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
     _index regclass;
+    _name text;
 begin
-    for _index in
-        select oid from pg_class
+    for _index, _name in
+        select oid, substr(relname, 5) || '_organization_id_occurred_at_id_action_actor_i_idx'
+        from pg_class
         where relnamespace = any ('{audit,audit_private}'::regnamespace[])
             and relkind = 'i' and relname ~ '^new event_'
     loop
-        execute format('alter index %s rename to %I', _index, (
-            select substr(relname, 5) || '_organization_id_occurred_at_id_action_actor_i_idx'
-            from pg_class where oid = _index));
+        -- One that a restore has left beside its parent.
+        execute format('drop index if exists audit.%I', _name);
+        execute format('alter index %s rename to %I', _index, _name);
     end loop;
     -- Takes in those of months that have it, and makes those of the others.
     create index event_organization_id_idx

@@ -188,7 +188,7 @@ create table if not exists audit_private.release (
 );
 comment on table audit_private.release is
     'What the release that was last installed makes the log of, for audit.doctor()';
-comment on column audit_private.release.kind is 'function, relation, policy or grant';
+comment on column audit_private.release.kind is 'function, relation, index, policy or grant';
 comment on column audit_private.release.name is
     'A function with its arguments and result, a table or view, ... on ..., ... on ... to ...';
 comment on column audit_private.release.sha256 is 'Of its definition; a grant has none';

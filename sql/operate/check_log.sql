@@ -60,7 +60,7 @@ as $$
         and k.conrelid in (select relid from pg_partition_tree('audit.event'))
     union all
     select 'log', 'critical', i.indrelid::regclass::text,
-        format('has unique index %s', i.indexrelid::regclass),
+        format('index %s is none of auditdb''s, and unique', i.indexrelid::regclass),
         'A unique index on the log refuses events, and with them the actions they record.',
         format('drop index %s', i.indexrelid::regclass), false
     from pg_index as i
@@ -159,7 +159,7 @@ create or replace function audit_private.check_indexes() returns setof audit.fin
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'columns', 'critical', i.indrelid::regclass::text,
-        format('has index %s, which %s', i.indexrelid::regclass, case
+        format('index %s is none of auditdb''s, and %s', i.indexrelid::regclass, case
             when i.indpred is not null then 'holds some of the events'
             else 'does not begin with organization_id' end),
         'EXPLAIN ANALYZE and the size of the index tell any reader how many events of other '
@@ -181,6 +181,46 @@ as $$
 $$;
 comment on function audit_private.check_indexes is
     'Indexes on the log by which a reader could count events of other organisations';
+
+create or replace function audit_private.check_own_indexes(facts audit_private.fact[])
+returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'indexes', case when not v.is_foreign then 'warning'
+            when i.indisunique or i.indexprs is not null then 'critical' else 'notice' end,
+        f.fact ->> 'object', format('index %s %s', v.name, f.fact ->> 'state'),
+        case when not v.is_foreign then 'What it serves is slow, or no longer unique.'
+            when i.indisunique or i.indexprs is not null
+            then 'It may refuse what the log writes, or run code while it does.'
+            else 'Each row that is written pays for it.' end,
+        case when v.is_foreign then f.fact ->> 'undo'
+            when v.name = 'audit.event_organization_id_idx' then 'auditdb install'
+            else '-- make it as sql/migrations/auditdb.0002-tables.sql does' end, false
+    from unnest(check_own_indexes.facts) as f
+        cross join lateral (select split_part(f.name, ' on ', 1),
+            f.fact ->> 'state' = 'is none of auditdb''s') as v (name, is_foreign)
+        left join pg_index as i on i.indexrelid = to_regclass(v.name)
+    where f.kind = 'index'
+        -- Else it is reported with those of the partitions.
+        and not (v.is_foreign and i.indrelid = 'audit.event'::regclass
+            and (i.indisunique or i.indpred is not null or not exists (
+                select from pg_attribute as a
+                where a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+                    and a.attname = 'organization_id')))
+    union all
+    select 'indexes', 'warning', t.relid::regclass::text,
+        format('has no part of index %s', i.indexrelid::regclass),
+        'What is looked for in its months is looked for in every row.',
+        case when i.indisprimary then format('alter table %s add primary key (occurred_at, id)',
+            t.relid::regclass) else 'auditdb install' end, false
+    from pg_partition_tree('audit.event') as t
+        join pg_index as i on i.indrelid = 'audit.event'::regclass and not i.indisvalid
+    where t.isleaf and not exists (
+        select from pg_inherits as h join pg_index as c on c.indexrelid = h.inhrelid
+        where h.inhparent = i.indexrelid and c.indrelid = t.relid and c.indisvalid);
+$$;
+comment on function audit_private.check_own_indexes is
+    'Indexes of the log that are missing, altered, foreign, or not on every partition';
 
 create or replace function audit_private.check_definitions(facts audit_private.fact[])
 returns setof audit.finding

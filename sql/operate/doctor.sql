@@ -31,6 +31,7 @@ as $$
         union all select * from audit_private.check_keys_of_log()
         union all select * from audit_private.check_columns()
         union all select * from audit_private.check_indexes()
+        union all select * from audit_private.check_own_indexes(k.facts)
         union all select * from audit_private.check_definitions(k.facts)
         union all select * from audit_private.check_partitions(k.facts)
         union all select * from audit_private.check_mappings(k.facts)

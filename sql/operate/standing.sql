@@ -45,6 +45,25 @@ $$;
 comment on function audit_private.standing_relations is
     'The tables and views of the log, its partitions apart';
 
+-- Those of partitions are made with their parent's.
+create or replace function audit_private.standing_indexes()
+returns table (kind text, name text, sha256 text, object text, undo text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'index', format('%s on %s', i.indexrelid::regclass, i.indrelid::regclass),
+        encode(sha256(convert_to(jsonb_build_array(pg_get_indexdef(i.indexrelid), i.indisprimary,
+            i.indisexclusion, i.indimmediate)::text, 'UTF8')), 'hex'),
+        i.indrelid::regclass::text,
+        coalesce('alter table ' || k.conrelid::regclass || ' drop constraint '
+            || quote_ident(k.conname), 'drop index ' || i.indexrelid::regclass)
+    from pg_index as i
+        join pg_class as c on c.oid = i.indrelid and not c.relispartition
+        left join pg_constraint as k on k.conindid = i.indexrelid and k.contype in ('p', 'u', 'x')
+    where c.relnamespace = any ('{audit,audit_private}'::regnamespace[]);
+$$;
+comment on function audit_private.standing_indexes is
+    'The indexes of the log, those of its partitions apart';
+
 create or replace function audit_private.standing_policies()
 returns table (kind text, name text, sha256 text, object text, undo text)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -141,9 +160,10 @@ set xmlbinary = 'base64' set row_security = on
 as $$
     select * from audit_private.standing_functions()
     union all select * from audit_private.standing_relations()
+    union all select * from audit_private.standing_indexes()
     union all select * from audit_private.standing_policies()
     union all select * from audit_private.standing_grants()
     union all select * from audit_private.standing_defaults();
 $$;
 comment on function audit_private.standing is
-    'What the log is made of: functions, tables, views, policies, and who holds which privilege';
+    'What the log is made of: functions, tables, views, indexes, policies and privileges';
