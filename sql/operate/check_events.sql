@@ -36,7 +36,9 @@ comment on function audit_private.check_times is
 create or replace function audit_private.count_events(
     organization_id text, since timestamptz, until timestamptz, at_most bigint
 ) returns bigint
+-- A plan for any organisation and any times reads the index by time: two thousand times as slow.
 language plpgsql stable set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
 as $$
 begin
     if count_events.organization_id is null then
