@@ -36,7 +36,9 @@ comment on function audit_private.check_times is
 create or replace function audit_private.count_events(
     organization_id text, since timestamptz, until timestamptz, at_most bigint
 ) returns bigint
+-- A plan for any organisation and any times may read the index by time.
 language plpgsql stable set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
 as $$
 begin
     if count_events.organization_id is null then
@@ -63,19 +65,21 @@ comment on function audit_private.count_events is
 create or replace function audit_private.check_floods() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
+    -- Materialized, or each event would ask for the events before.
+    with day as materialized (
+        select organization_id, count(*) as events
+        from audit.event
+        where occurred_at > now() - interval '24 hours' and occurred_at <= now()
+        group by organization_id
+        having count(*) > 1000
+    )
     select 'events', 'warning', coalesce('organisation ' || d.organization_id, 'no organisation'),
         format('got %s events in 24 hours, and %s in the 28 days before', d.events, before),
         'Somebody may be hiding one event among many, or a program repeats itself.',
         '-- see what they are; select audit.limit_recording(login, per_minute) limits what a '
             'login records by calls',
         false
-    from (
-        select organization_id, count(*) as events
-        from audit.event
-        where occurred_at > now() - interval '24 hours' and occurred_at <= now()
-        group by organization_id
-        having count(*) > 1000
-    ) as d
+    from day as d
         cross join lateral audit_private.count_events(d.organization_id,
             now() - interval '29 days', now() - interval '24 hours', d.events * 28 / 100 + 1
         ) as before

@@ -108,7 +108,8 @@ comment on function audit_private.copy_default is
     'Copies events of DEFAULT that a snapshot did not see, or all, to tables of their months';
 
 create or replace function audit_private.replace_default(months date[]) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp
+-- Writers wait: what has no month is looked up by the index on time, however full DEFAULT was.
+language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $$
 declare
     _month date;
