@@ -261,6 +261,12 @@ begin
     for _id in
         select a.id from audit_private.attachment as a
         where exists (select from pg_class where oid = a.target)
+            -- Not twice: audit_private.add_db_role() calls it too, before writers wait.
+            and not exists (
+                select from pg_proc as p
+                where p.pronamespace = 'audit_private'::regnamespace
+                    and p.proname = format('capture_%s_insert', a.id)
+                    and p.xmin = pg_current_xact_id()::xid)
         order by a.id
     loop
         perform audit_private.generate(_id);
