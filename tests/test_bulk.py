@@ -69,9 +69,8 @@ def exported(log: auditdb.Reader, **given: Any) -> bytes:
 
 # What quotes, parts cells, begins formulas, drives terminals, or is not seen.
 ODD = "\"',;=+-@|\\ \t\r\n\x00\x01\x02\x1b\x7f\x85\x9b\xa0\xad\u202e\u200b\u2028\ufe0f\uff1d\uff20"
-TEXT = st.text(
-    st.sampled_from(ODD.replace("\x00", "") + "aä\U0001f600\U000e0100\u3000"), max_size=8
-)
+PIECES = [*ODD.replace("\x00", ""), *"aä\U0001f600\U000e0100\u3000", ";=", "; \"'-", ',"=', '","']
+TEXT = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
 VALUE = st.none() | st.just("") | st.text(max_size=5).map(
     lambda text: text.replace("\x00", "").encode("utf-8", "ignore").decode()
 ) | TEXT  # fmt: skip
@@ -159,6 +158,8 @@ def test_lines_of_json_are_made_safe_as_their_values_are(values: list[dict[str, 
 def test_a_cell_is_guarded_wherever_it_is_and_what_only_looks_like_a_cell_is_not() -> None:
     rows = [["1", "=1", 'a,"=1', "-2"], ["2", 'x,"', "+3", "@4"], ["3", ",", "=", "\uff1d5"]]
     lines = csv_lines([as_copy(row, True) for row in rows], ()).decode()
+    [line] = csv_lines([as_copy(["1", 'a; "=1', '{"b": ";=1"}'], True)], {2}).decode().splitlines()
+    assert next(csv.reader([line])) == ["1", "a;' \"=1", '{"b": "\\u003b=1"}']
     assert list(csv.reader(lines.splitlines())) == [
         ["1", "'=1", 'a,"=1', "'-2"],
         ["2", 'x,"', "'+3", "'@4"],
@@ -349,10 +350,12 @@ def test_a_chunk_of_large_events_is_passed_on_while_it_is_read(
         " select 'a.b', 'success', 'user', '1', 'web',"
         " jsonb_build_object('n', repeat(md5(n::text), 10000)) from generate_series(1, 40) as n"
     )
-    sizes = [len(block) for block in acme(db).blocks()]
+    conn = db.connect("app_reader")
+    sizes = [len(block) for block in acme(db, conn).blocks()]
     assert sum(sizes) > 12 * 2**20 and max(sizes) < 2**20
-    blocks = acme(db).blocks()
+    blocks = acme(db, conn).blocks()
     next(blocks)
+    assert conn.info.transaction_status == TransactionStatus.ACTIVE
     blocks.close()  # type: ignore[attr-defined]
 
 

@@ -271,9 +271,10 @@ begin
         return;
     end if;
     -- What takes long comes before the lock.
+    perform audit_private.regenerate();
     perform audit_private.furnish_columns();
     perform audit_private.lock_briefly('audit.event', 'access exclusive');
-    -- In one step every event that there is would be written anew, with a role of today.
+    -- In one step every event that there is would get the role of this moment.
     alter table audit.event add column db_role text collate pg_catalog."C";
     alter table audit.event alter column db_role
         set default nullif(nullif(current_setting('role'), 'none'), session_user);

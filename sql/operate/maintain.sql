@@ -268,6 +268,12 @@ begin
     for _id in
         select a.id from audit_private.attachment as a
         where audit_private.is_there(a.target, a.row_type)
+            -- Not twice: audit_private.add_db_role() calls it too, before writers wait.
+            and not exists (
+                select from pg_proc as p
+                where p.pronamespace = 'audit_private'::regnamespace
+                    and p.proname = format('capture_%s_insert', a.id)
+                    and p.xmin = pg_current_xact_id()::xid)
         order by a.id
     loop
         perform audit_private.generate(_id);
