@@ -94,6 +94,11 @@ grant execute on function
     audit_private.attach_given, audit_private.prepare_attach, audit_private.open_schemas,
     audit_private.open_lookups, audit_private.open_lookup, audit_private.close_lookups,
     audit_private.trigger_function, audit_private.create_trigger, audit_private.create_triggers,
+    audit_private.check_attach, audit_private.try_locks, audit_private.lock_together,
+    audit_private.trigger_faults, audit_private.trigger_locks, audit_private.missing_policies,
+    audit_private.create_policy, audit_private.open_rows, audit_private.lock_for_attach,
+    audit_private.lock_for_detach, audit_private.capture_triggers, audit_private.stale_tables,
+    audit_private.report_progress, audit_private.end_with_client,
     audit_private.forget, audit.define_action, audit.create_key, audit.list_keys,
     audit_private.create_months, audit.maintain, audit.list_tables, audit.list_partitions,
     audit.list_members, audit.version

@@ -19,8 +19,8 @@ from auditdb.detect.naming import words
 from auditdb.detect.propose import Proposal, detect
 from auditdb.detect.rules import Suggestion
 from auditdb.errors import InvalidInput
+from auditdb.mapping.apply import apply
 from auditdb.mapping.file import TableMapping, load
-from auditdb.mapping.plan import apply
 from auditdb.mapping.vocabulary import is_secret
 from tests import schemas
 from tests.conftest import Database
