@@ -72,7 +72,7 @@ def _option_text(value: Any) -> str:
 
 
 _ATTACHED = """
-select a.target::oid::int8, coalesce(format('%I.%I', n.nspname, c.relname), (
+select a.target::oid::int8, coalesce(quote_ident(n.nspname) || '.' || quote_ident(c.relname), (
         select t.fact ->> 'on' from audit_private.attestation as t
         where t.scope = a.target and t.kind = 'table' and t.fact is not null
         order by t.id desc limit 1
@@ -103,9 +103,9 @@ def plan(
         prune: whether attached tables that the file does not name are to be detached.
 
     Returns:
-        A change for each kind of the file that is defined otherwise, and for each of its tables,
-        in the order in which `apply` takes them, then one for each attached table that the file
-        does not name.
+        In the order in which `apply` takes them, a change for each attached table that is gone or
+        is to be detached, for each kind of the file that is defined otherwise, and for each of its
+        tables; then one for each attached table that the file does not name.
 
     Raises:
         Refused: no such table, kind, option or column; no privilege.
@@ -136,12 +136,14 @@ def steps(
                     raise InvalidInput(f"{seen[oid]} and {mapping.name} are the same table")
                 seen[oid] = mapping.name
             others = [_other(oid, row, prune) for oid, row in attached.items() if oid not in seen]
-            _without(cursor, others)
+            # What goes, goes first: what the others mean must not depend on it.
+            found += [step for step in others if step.change.verb != "unlisted"]
+            _without(cursor, found)
             # What tables mean depends on kinds: rolled back.
             found += [step for step in map(partial(_define, conn), kinds) if step]
             for oid, mapping in named:
                 found.append(_compare(cursor, mapping, oid, attached.get(oid)))
-    return found + others
+    return found + [step for step in others if step.change.verb == "unlisted"]
 
 
 def _other(oid: int, row: tuple[Any, ...], prune: bool) -> Step:

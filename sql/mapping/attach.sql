@@ -243,14 +243,11 @@ create or replace function audit_private.grant_capture(
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
-declare
-    _op text;
 begin
-    foreach _op in array '{insert,update,delete,truncate}'::text[] loop
-        execute format('%s execute on function audit_private.capture_%s_%s %s %I',
-            grant_capture.verb, grant_capture.id, _op, grant_capture.preposition,
-            grant_capture.role);
-    end loop;
+    execute format('%1$s execute on function audit_private.capture_%2$s_insert, '
+        'audit_private.capture_%2$s_update, audit_private.capture_%2$s_delete, '
+        'audit_private.capture_%2$s_truncate %3$s %4$I',
+        grant_capture.verb, grant_capture.id, grant_capture.preposition, grant_capture.role);
 end
 $$;
 comment on function audit_private.grant_capture is
