@@ -225,11 +225,11 @@ def test_what_is_refused_after_the_check_is_named_and_the_others_are_done(many: 
     assert len(attached(many)) == MANY - 1
 
 
-def run(db: Database, *args: str, **options: Any) -> subprocess.Popen[str]:
+def run(db: Database, *args: str) -> subprocess.Popen[str]:
     """Start the command line as the owner."""
     return subprocess.Popen(
         [sys.executable, "-m", "auditdb", "--dsn", db.conninfo("app_owner"), *args],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -253,7 +253,7 @@ def test_a_client_that_is_stopped_leaves_nothing_running_and_tables_whole(
         "lock table audit_private.migration in access exclusive mode; "
         "create table mark (); select pg_advisory_xact_lock(hashtextextended('auditdb', 0))",
     ):
-        process = run(many, "attach", "auditdb.toml", cwd=tmp_path)
+        process = run(many, "attach", str(tmp_path / "auditdb.toml"))
         wait_until(lambda: waiting_for_advice(watcher))
         os.kill(process.pid, number)
         _, err = process.communicate()
@@ -276,15 +276,15 @@ def test_interrupted_midway_it_says_how_far_it_came_and_goes_on(
     (tmp_path / "auditdb.toml").write_text(ALL)
     watcher = many.connect()
     with held(many, "update t_11 set name = 'b'"):
-        process = run(many, "attach", "auditdb.toml", cwd=tmp_path)
+        process = run(many, "attach", str(tmp_path / "auditdb.toml"))
         wait_until(lambda: waiting(watcher, "t_11"))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
     assert process.returncode == 130
-    assert re.search(r"interrupted. 11 of 12 changes are done; run it again", err), err
+    assert re.search(r"interrupted. 11 of 12 changes are done; run it again", err), (out, err)
     assert len(re.findall("^attach ", out, re.M)) == MANY - 1
     assert len(attached(many)) == MANY - 1
-    process = run(many, "attach", "auditdb.toml", cwd=tmp_path)
+    process = run(many, "attach", str(tmp_path / "auditdb.toml"))
     out, err = process.communicate()
     assert (process.returncode, len(re.findall("^unchanged ", out, re.M))) == (0, MANY - 1), err
     assert len(attached(many)) == MANY

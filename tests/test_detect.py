@@ -122,6 +122,23 @@ def test_the_tables_proposed_for_a_schema_are_the_reviewed_ones(
     assert [(m.name, m.kind) for m in proposed] == [(m.name, m.kind) for m in reviewed]
 
 
+@pytest.mark.parametrize("name", [*REAL, *INVENTED])
+def test_a_guess_is_in_force_once_an_editor_uncomments_its_block(
+    app: Application, name: str
+) -> None:
+    app.build(ddl(name))
+    proposal = detect(app.owner)
+    text = proposal.to_toml()
+    blocks = [block for block in text.split("\n\n") if block.startswith("# [[table]]")]
+    guesses = [(t.name, t.kind) for t in proposal.tables if not t.certain]
+    assert len(blocks) == len(guesses)
+    for block in blocks:
+        toggled = "\n".join(line.removeprefix("# ") for line in block.splitlines())
+        assert [(m.name, m.kind) for m in tables(toggled)] == [guesses.pop(0)]
+        text = text.replace(block, toggled)
+    assert len(tables(text)) == len(proposal.tables)
+
+
 # Tables that attach maps otherwise without options than detect does, with the reason. There is
 # none: what a table says of its options, SQL alone reads.
 OTHERWISE: dict[str, str] = {}

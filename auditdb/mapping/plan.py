@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row, tuple_row
 from psycopg.types.json import Jsonb
 
@@ -124,9 +125,12 @@ def steps(
     found: list[Step] = []
     seen: dict[int, str] = {}
     kinds = [mapping for mapping in mappings if isinstance(mapping, KindMapping)]
+    is_own = conn.info.transaction_status == TransactionStatus.IDLE
     with raises_audit_errors(conn, "audit_operator"), conn.transaction(force_rollback=True):
         cursor = psycopg.Cursor(conn, row_factory=tuple_row)
         cursor.execute("select audit.version()")  # Says so where auditdb is not installed.
+        if is_own:
+            cursor.execute("select audit_private.end_with_client()")
         # Names without a schema are found as the session would find them: before the pin.
         named = [(_oid(conn, mapping), mapping) for mapping in _in_order(mappings)]
         with pinned(conn):
