@@ -20,6 +20,7 @@ from auditdb.errors import Refused
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import load
 from auditdb.mapping.plan import plan
+from auditdb.operate import install
 from tests.conftest import Database
 
 MANY = 12
@@ -384,3 +385,33 @@ def test_a_new_partition_gets_its_trigger_by_the_next_run(empty_db: Database) ->
     assert [c.verb for c in apply(owner, file)] == ["unchanged"]
     owner.execute("truncate p_2")
     assert empty_db.actions() == ["p.truncated"]
+
+
+NOTICED = {
+    "attach": "select audit.attach('public.t_0', 'thing')",
+    "attach again": "select audit.attach('public.t_0', 'thing', ignore => '{name}')",
+    "attach once more": "select audit.attach('public.t_0', 'thing', "
+    "organization => '(select t.name from public.t_1 as t where t.id = r.id)')",
+    "reattach": "select audit.reattach('public.t_0')",
+    "define_kind": "select audit.define_kind('thing')",
+    "doctor": "select audit.doctor()",
+    "maintain": "select audit.maintain()",
+    "detach": "select audit.detach('public.t_0')",
+}
+
+
+def test_no_notice_comes_of_what_is_as_it_should_be(many: Database) -> None:
+    noticed: list[str | None] = []
+    # Also where triggers are missing, and what is attached has row-level security.
+    conn = many.connect("app_owner", options="-c client_min_messages=notice")
+    conn.execute("alter table t_1 enable row level security")
+    conn.add_notice_handler(lambda diagnostic: noticed.append(diagnostic.message_primary))
+    for statement in NOTICED.values():
+        conn.execute(statement.encode())
+    apply(conn, load(ALL))
+    apply(conn, load(tables(1)), prune=True)
+    admin = many.connect(options="-c client_min_messages=notice")
+    admin.add_notice_handler(lambda diagnostic: noticed.append(diagnostic.message_primary))
+    with admin.transaction():
+        admin.execute(install.script().encode())
+    assert noticed == []
