@@ -369,7 +369,8 @@ begin
     perform audit_private.prepare_attach(
         attach_given.target, attach_given.kind, attach_given.given);
     if attach_given.kind <> 'admin' then
-        _id := (select a.id from audit_private.attachment as a where a.target = attach_given.target);
+        _id := (
+            select a.id from audit_private.attachment as a where a.target = attach_given.target);
     end if;
     -- The slow part is done. From here to the commit writers wait, if a trigger was at fault.
     perform audit_private.lock_for_attach(attach_given.target, _id, attach_given.attempts);

@@ -153,7 +153,7 @@ as $$
     order by c.oid;
 $$;
 comment on function audit_private.missing_policies is
-    'Tables with row-level security that a mapping reads, without the policy that lets audit_mapper';
+    'Tables with row-level security that a mapping reads, and no policy lets audit_mapper read';
 
 create or replace function audit_private.create_policy(relation regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
