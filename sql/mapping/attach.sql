@@ -96,7 +96,7 @@ begin
         raise exception 'there is no table with oid %', new.target::oid
             using errcode = 'undefined_table', hint = 'Give its name.';
     end if;
-    if _class.oid is not null and new.verb <> 'detach' then
+    if _class.oid is not null and new.verb <> 'detach' and new.kind is not null then
         perform audit_private.refuse_target(new.target, new.kind);
     end if;
     return new;
@@ -116,6 +116,7 @@ begin
         when 'check' then
             if new.kind is null then
                 delete from audit_private.attachment as a where a.target = new.target;
+                perform audit_private.record_own('detached', new.target::text, null, null);
             else
                 perform audit_private.store_attachment(new.target, new.kind, new.given);
             end if;
