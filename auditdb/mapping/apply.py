@@ -109,6 +109,8 @@ class _Run:
 
     def _said(self, what: object, work: int) -> str:
         """Return what happened, and how far it came."""
+        if work == 1:
+            return str(what)
         return f"{what}. {self._done} of {work} changes are done; run it again to go on"
 
 
