@@ -149,9 +149,9 @@ def waiting(conn: psycopg.Connection[Any], what: str) -> bool:
     return row is not None and row[0] > 0
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
+def wait_until(is_so: Callable[[], bool], times: int = 20_000) -> None:
     """Ask again and again."""
-    for _ in range(20_000):
+    for _ in range(times):
         if is_so():
             return
         threading.Event().wait(0.002)
@@ -174,7 +174,7 @@ def test_a_writer_is_not_queued_behind_an_attach_that_waits(many: Database) -> N
         thread.start()
         # It stops waiting, though what it waits for is still there.
         wait_until(lambda: waiting(watcher, "t_3"))
-        wait_until(lambda: not waiting(watcher, "t_3"))
+        wait_until(lambda: not waiting(watcher, "t_3"), 5000)
         writer = many.connect()
         writer.execute("insert into t_3 values (2, 'c')")
     thread.join()
@@ -258,7 +258,8 @@ def test_a_client_that_is_stopped_leaves_nothing_running_and_tables_whole(
         wait_until(lambda: waiting_for_advice(watcher))
         os.kill(process.pid, number)
         _, err = process.communicate()
-        wait_until(lambda: count() == 0)
+        # Sooner than it would give up by itself.
+        wait_until(lambda: count() == 0, 5000)
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in err
     assert attached(many) == set()
