@@ -1,4 +1,4 @@
-"""Measures what operating costs: many rows, many clients, maintenance under writers, indexes.
+"""Measures what operating costs: many rows, clients and tables, maintenance, indexes.
 
 python -m benchmarks.operate                  # an embedded server, everything, docs/operate.json
 python -m benchmarks.operate --only writers   # one part; the others keep their old numbers
@@ -25,7 +25,7 @@ from psycopg.conninfo import make_conninfo
 import auditdb
 from auditdb import doctor
 from auditdb.operate.maintain import maintain
-from benchmarks import inserver
+from benchmarks import inserver, many
 from benchmarks.capture import address, environment
 from benchmarks.clients import UPDATE
 from benchmarks.contenders import ATTACH, CONTEXT
@@ -382,7 +382,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of writers (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for operate.json")
     parser.add_argument(
-        "--only", choices=["bulk", "writers", "maintenance", "indexes"], help="one part alone"
+        "--only",
+        choices=["bulk", "writers", "maintenance", "indexes", "attach", "memory"],
+        help="one part alone",
     )
     options = parser.parse_args()
     path = options.out / "operate.json"
@@ -393,6 +395,8 @@ def main() -> None:
             "maintenance": maintenance,
             "bulk": bulk,
             "indexes": indexes,
+            "attach": many.attach,
+            "memory": many.memory,
         }
         result["environment"] = environment(dsn)
         for name, measure in parts.items():

@@ -106,6 +106,11 @@ grant execute on function
     audit_private.is_there, audit_private.table_name, audit_private.table_of,
     audit_private.present_name, audit_private.refuse_restored, audit.define_action,
     audit.create_key, audit.list_keys,
+    audit_private.check_attach, audit_private.try_locks, audit_private.lock_together,
+    audit_private.trigger_faults, audit_private.trigger_locks, audit_private.missing_policies,
+    audit_private.create_policy, audit_private.open_rows, audit_private.lock_for_attach,
+    audit_private.lock_for_detach, audit_private.capture_triggers, audit_private.stale_tables,
+    audit_private.report_progress, audit_private.end_with_client,
     audit_private.create_months, audit.maintain, audit.list_tables, audit.list_partitions,
     audit.list_members, audit.list_limits, audit.metrics, audit.limit_recording, audit.version
     to audit_operator;

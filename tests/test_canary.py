@@ -9,8 +9,8 @@ import pytest
 from psycopg import sql
 
 from auditdb.detect.propose import detect
+from auditdb.mapping.apply import apply
 from auditdb.mapping.file import load
-from auditdb.mapping.plan import apply
 from tests.conftest import Database
 from tests.schemas import ddl, facts
 from tests.server import Server

@@ -13,8 +13,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import auditdb
 from auditdb.connection.pin import pinned
+from auditdb.mapping.apply import apply
 from auditdb.mapping.file import TableMapping
-from auditdb.mapping.plan import apply, plan
+from auditdb.mapping.plan import plan
 from auditdb.operate import install
 from tests.conftest import Database
 from tests.server import Server

@@ -19,8 +19,8 @@ from auditdb.detect.naming import words
 from auditdb.detect.propose import Proposal, detect
 from auditdb.detect.rules import Suggestion
 from auditdb.errors import InvalidInput
+from auditdb.mapping.apply import apply
 from auditdb.mapping.file import TableMapping, load
-from auditdb.mapping.plan import apply
 from auditdb.mapping.vocabulary import is_secret
 from tests import schemas
 from tests.conftest import Database
@@ -120,6 +120,23 @@ def test_the_tables_proposed_for_a_schema_are_the_reviewed_ones(
     proposed = tables(detect(app.owner).to_toml())
     reviewed = tables((SCHEMAS / f"{name}.toml").read_text())
     assert [(m.name, m.kind) for m in proposed] == [(m.name, m.kind) for m in reviewed]
+
+
+@pytest.mark.parametrize("name", [*REAL, *INVENTED])
+def test_a_guess_is_in_force_once_an_editor_uncomments_its_block(
+    app: Application, name: str
+) -> None:
+    app.build(ddl(name))
+    proposal = detect(app.owner)
+    text = proposal.to_toml()
+    blocks = [block for block in text.split("\n\n") if block.startswith("# [[table]]")]
+    guesses = [(t.name, t.kind) for t in proposal.tables if not t.certain]
+    assert len(blocks) == len(guesses)
+    for block in blocks:
+        toggled = "\n".join(line.removeprefix("# ") for line in block.splitlines())
+        assert [(m.name, m.kind) for m in tables(toggled)] == [guesses.pop(0)]
+        text = text.replace(block, toggled)
+    assert len(tables(text)) == len(proposal.tables)
 
 
 # Tables that attach maps otherwise without options than detect does, with the reason. There is

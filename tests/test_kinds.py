@@ -9,9 +9,10 @@ import pytest
 from psycopg import errors as pg
 
 from auditdb import InvalidInput, Refused, doctor
+from auditdb.mapping.apply import apply
 from auditdb.mapping.file import load
 from auditdb.mapping.kinds import KINDS
-from auditdb.mapping.plan import apply, plan
+from auditdb.mapping.plan import plan
 from tests import kinds
 from tests.conftest import Database
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditdb.errors import InvalidInput, Refused
+from auditdb.mapping.apply import apply
 from auditdb.mapping.file import OPTIONS, TableMapping, load, toml_value
-from auditdb.mapping.plan import apply, plan
+from auditdb.mapping.plan import plan
 from tests.conftest import APPLICATION, Database
 
 FILE = """

@@ -19,6 +19,7 @@ from auditdb.cli import main
 from auditdb.detect import catalog
 from auditdb.detect.propose import detect
 from auditdb.mapping import plan as mapping_plan
+from auditdb.mapping.apply import apply
 from auditdb.mapping.file import TableMapping
 from auditdb.operate.maintain import maintain
 from auditdb.operate.status import status
@@ -158,7 +159,7 @@ def test_a_name_without_schema_is_found_in_the_path_of_the_login(db: Database) -
     owner.execute("create schema shop")
     owner.execute('create table shop."Invoice" (id int primary key)')
     owner.execute("set search_path = shop, public")
-    change = mapping_plan.apply(owner, [TableMapping('"Invoice"', "invoice")])[0]
+    change = apply(owner, [TableMapping('"Invoice"', "invoice")])[0]
     assert change.verb == "attach"
     change = mapping_plan.plan(owner, [TableMapping('shop."Invoice"', "invoice")])[0]
     assert change.verb == "unchanged"
@@ -191,7 +192,7 @@ def raising(conn: psycopg.Connection[Any]) -> None:
 
 def refused(conn: psycopg.Connection[Any]) -> None:
     with pytest.raises(AuditError):
-        mapping_plan.apply(conn, [TableMapping("workflow", "workflow", {"subject": "nope"})])
+        apply(conn, [TableMapping("workflow", "workflow", {"subject": "nope"})])
 
 
 def unfixed(conn: psycopg.Connection[Any]) -> None:
@@ -207,7 +208,7 @@ CALLS: dict[str, Callable[[psycopg.Connection[Any]], object]] = {
     "detect": detect,
     "plan": lambda conn: mapping_plan.plan(conn, [TableMapping("workflow", "workflow")]),
     "plan refused": raising,
-    "apply": lambda conn: mapping_plan.apply(conn, [TableMapping("workflow", "workflow")]),
+    "apply": lambda conn: apply(conn, [TableMapping("workflow", "workflow")]),
     "apply refused": refused,
     "attach": lambda conn: auditdb.attach(conn, "workflow", "workflow", ignore=["name"]),
     "diagnose": doctor.diagnose,

@@ -42,7 +42,9 @@ def errors_in_one_line() -> Iterator[None]:
         raise _failure(error, 1) from None
     except psycopg.Error as error:
         raise _failure(from_psycopg(error), 1) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if str(error):  # How far it came.
+            click.echo(plain(str(error)), err=True)
         raise click.exceptions.Exit(130) from None
     except OSError as error:
         # What is left in the buffer would fail once more at the end of the process.

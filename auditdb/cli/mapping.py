@@ -10,6 +10,7 @@ import click
 
 import auditdb
 from auditdb.cli.common import connection, print_lines, print_note
+from auditdb.cli.progress import progress
 from auditdb.mapping.kinds import KINDS
 
 
@@ -45,32 +46,49 @@ def detect(ctx: click.Context, schemas: tuple[str, ...]) -> None:
 @click.option("--two-factor", metavar="COLUMN", help="Of users: the two-factor flag.")
 @click.option("--ignore", multiple=True, metavar="COLUMN", help="Its change alone is no event.")
 @click.option("--redact", multiple=True, metavar="COLUMN", help="Recorded without its values.")
+@click.option("--prune", is_flag=True, help="Detach what is attached and not in the file.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.pass_context
 def attach(
-    ctx: click.Context, /, target: str, kind: str | None, dry_run: bool, **options: Any
+    ctx: click.Context, /, target: str, kind: str | None, prune: bool, dry_run: bool, **options: Any
 ) -> None:
     """Capture the tables of a mapping file, or one."""
     from auditdb.cli.near import known_kinds, nearest
+    from auditdb.mapping.apply import apply
     from auditdb.mapping.file import KindMapping, TableMapping, load
-    from auditdb.mapping.plan import apply, plan
+    from auditdb.mapping.plan import Change, plan
 
     given = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items() if v}
     mappings: list[TableMapping | KindMapping]
     if kind is not None:
+        if prune:
+            raise click.UsageError("--prune goes with a file, which says what there is to capture")
         mappings = [TableMapping(name=target, kind=kind, options=given)]
     elif given:
         raise click.UsageError("options describe one table: auditdb attach TABLE KIND [OPTIONS]")
     else:
         mappings = load(_read(target), source=target)
-    with connection(ctx) as conn:
-        changes = plan(conn, mappings) if dry_run else apply(conn, mappings)
-        known = known_kinds(conn) | {m.name for m in mappings if isinstance(m, KindMapping)}
-    if kind is not None:
+
+    def show(change: Change) -> None:
         # One table was meant: that others are attached is no news of it.
-        changes = [change for change in changes if change.verb != "unlisted"]
-    for change in changes:
-        print_lines(*str(change).splitlines())
+        if kind is None or change.verb != "unlisted":
+            print_lines(*str(change).splitlines())
+
+    with connection(ctx) as conn:
+        if dry_run:
+            changes = plan(conn, mappings, prune=prune)
+            for change in changes:
+                show(change)
+        else:
+            with progress("tables", len(mappings)) as advance:
+                advance(0, "checking")
+
+                def done(change: Change) -> None:
+                    show(change)
+                    advance(1, change.name)
+
+                changes = apply(conn, mappings, prune=prune, done=done)
+        known = known_kinds(conn) | {m.name for m in mappings if isinstance(m, KindMapping)}
     for kind in dict.fromkeys(c.kind for c in changes if c.verb in ("attach", "remap")):
         if kind not in known and (suggestion := nearest(kind, KINDS)):
             print_note(f"{kind!r} is a kind of your own; did you mean {suggestion!r}?")

@@ -23,8 +23,8 @@ from auditdb.values.plain import plain
 
 _HEADER = (
     "Proposed by auditdb detect from the tables, columns, keys and enums of this database.",
-    'Read it, answer the lines that start with "# ?", and keep it in your repository.',
-    "What is commented out is a guess: uncomment it if it is right.",
+    'Read it, answer the lines with "# ?", and keep it in your repository.',
+    'What is commented out is a guess: if it is right, take the first "# " from each line of it.',
     "The options of a table are those that attach finds: auditdb attach auditdb.toml --dry-run",
     "shows them. Then the same without --dry-run; both may be repeated.",
 )
@@ -117,6 +117,5 @@ def _block(table: Suggestion) -> str:
     text = "\n".join(lines)
     if table.certain:
         return text
-    return "\n".join(
-        line if line.startswith(("# ", "#  ")) else f"# {line}" for line in text.splitlines()
-    )
+    # An editor that takes "# " from each line of the block leaves TOML, its prose as comments.
+    return "\n".join(f"# {line}" for line in text.splitlines())

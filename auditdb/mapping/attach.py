@@ -132,20 +132,19 @@ def _run(
     except Refused as error:
         if table is not None:
             raise_if_missing(conn, table, error)
-            _raise_if_busy(table, error)
+            found = busy(table, error.__cause__)
+            if found is not None:
+                raise found from error.__cause__
         raise
 
 
-def _raise_if_busy(table: str, error: Refused) -> None:
-    """Raise the error of a lock that was not to be had, with what to do."""
-    cause = error.__cause__
-    if not isinstance(cause, LockNotAvailable):
-        return
-    if "pg_advisory_xact_lock" in (cause.diag.context or ""):
-        busy = f"{table}: another attach, detach or install is at work"
-    else:
-        busy = f"{table} is busy: another transaction uses it"
-    raise Refused(f"{busy}; try again") from cause
+def busy(table: str, error: BaseException | None) -> Refused | None:
+    """Return the error of a lock that was not to be had, with what to do; nothing of another."""
+    if not isinstance(error, LockNotAvailable):
+        return None
+    if "pg_advisory_xact_lock" in (error.diag.context or ""):
+        return Refused(f"{table}: another attach, detach or install is at work; try again")
+    return Refused(f"{table} is busy: another transaction uses it; try again")
 
 
 def raise_if_missing(conn: psycopg.Connection[Any], name: str, error: Refused) -> None:

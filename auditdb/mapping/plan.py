@@ -1,30 +1,38 @@
-"""A mapping file compared with what is attached, and applied to it."""
+"""A mapping file compared with what is attached."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import scalar_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
-from auditdb.errors import AuditError, InvalidInput, from_psycopg
-from auditdb.mapping.attach import attach, define_kind, no_table
+from auditdb.errors import AuditError, InvalidInput, Refused, from_psycopg
+from auditdb.mapping.attach import define_kind, no_table
 from auditdb.mapping.file import OPTIONS, KindMapping, TableMapping
 from auditdb.values.plain import plain
+
+_NOTES = {
+    "unlisted": " (attached, not in the file: left alone)",
+    "detach": " (attached, not in the file)",
+    "forget": " (the table is gone)",
+}
 
 
 @dataclass(frozen=True)
 class Change:
     """What applying a mapping does, or would do, to one table or kind.
 
-    `verb` is `attach`, `remap`, `mend` (a trigger is absent or switched off), `unchanged`, or
-    `unlisted` for a table that is attached but not in the file: it is left alone. `options` has,
+    `verb` is `attach`, `remap`, `mend` (a trigger is absent or switched off, or the table is not as
+    it was attested), or `unchanged`. A table that is attached but not in the file is `unlisted` and
+    left alone, or `detach`; one that was dropped, `forget`. `options` has,
     for each option that differs, its value before and after; of a table that is not attached yet,
     each option as it will be in force. A kind that the file defines, other
     than it is defined now, is `define`, and its `kind` is "kind".
@@ -32,12 +40,12 @@ class Change:
 
     name: str
     kind: str
-    verb: Literal["define", "attach", "remap", "mend", "unchanged", "unlisted"]
+    verb: Literal["define", "attach", "remap", "mend", "unchanged", "unlisted", "detach", "forget"]
     options: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return a line for people, and one for each option that differs."""
-        note = " (attached, not in the file: left alone)" if self.verb == "unlisted" else ""
+        note = _NOTES.get(self.verb, "")
         if self.kind == "kind":
             return f"{self.verb:9} kind {plain(self.name)}"
         lines = [f"{self.verb:9} {plain(self.name)} as {plain(self.kind)}{note}"]
@@ -45,6 +53,16 @@ class Change:
             before = f"{_option_text(old)} -> " if self.verb == "remap" else ""
             lines.append(f"            {name}: {before}{_option_text(new)}")
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A change, and what carries it out: the table, its mapping, and the tables it has to see."""
+
+    change: Change
+    oid: int = 0
+    mapping: TableMapping | KindMapping | None = None
+    policies: Sequence[int] = ()
 
 
 def _option_text(value: Any) -> str:
@@ -55,108 +73,152 @@ def _option_text(value: Any) -> str:
 
 
 _ATTACHED = """
-select a.target::oid::int8,
-    format('%I.%I', n.nspname, c.relname), a.kind, a.mapping -> 'given',
-    a.kind = 'admin' or 4 = (select count(*) from pg_trigger as t
-        where t.tgrelid = a.target and t.tgenabled = 'A' and t.tgname in
-            ('auditdb_insert', 'auditdb_update', 'auditdb_delete', 'auditdb_truncate')),
+select c.oid::int8, coalesce(audit_private.table_name(c.oid), a.name), a.kind, a.mapping -> 'given',
+    stale is null and (a.kind = 'admin'
+        or not exists (select from audit_private.trigger_faults(c.oid, a.id))),
     a.mapping - 'checked'
 from audit_private.attachment as a
-    join pg_class as c on c.oid = a.target join pg_namespace as n on n.oid = c.relnamespace
+    left join pg_class as c on c.oid = a.target and c.reltype = a.row_type
+    left join audit_private.stale_tables() as stale on stale = a.target
 order by 2
 """
 
 
 def plan(
-    conn: psycopg.Connection[Any], mappings: Sequence[TableMapping | KindMapping]
+    conn: psycopg.Connection[Any],
+    mappings: Sequence[TableMapping | KindMapping],
+    *,
+    prune: bool = False,
 ) -> list[Change]:
-    """Compare a mapping file with what is attached, and change nothing.
+    """Compare a mapping file with what is attached; change nothing, and lock no table.
 
     Args:
         conn: a connection that holds `audit_operator`.
         mappings: what `load` returned.
+        prune: whether attached tables that the file does not name are to be detached.
 
     Returns:
-        A change for each kind of the file that is defined otherwise, and for each of its tables,
-        in the order in which `apply` takes them, then one for each attached table that the file
-        does not name.
+        In the order in which `apply` takes them, a change for each attached table that is gone or
+        is to be detached, for each kind of the file that is defined otherwise, and for each of its
+        tables; then one for each attached table that the file does not name.
 
     Raises:
         Refused: no such table, kind, option or column; no privilege.
         InvalidInput: two names for one table.
     """
-    changes: list[Change] = []
+    return [step.change for step in steps(conn, mappings, prune=prune)]
+
+
+def steps(
+    conn: psycopg.Connection[Any],
+    mappings: Sequence[TableMapping | KindMapping],
+    *,
+    prune: bool = False,
+) -> list[Step]:
+    """Return what `plan` says, each change with what carries it out."""
+    found: list[Step] = []
     seen: dict[int, str] = {}
     kinds = [mapping for mapping in mappings if isinstance(mapping, KindMapping)]
+    is_own = conn.info.transaction_status == TransactionStatus.IDLE
     with raises_audit_errors(conn, "audit_operator"), conn.transaction(force_rollback=True):
         cursor = psycopg.Cursor(conn, row_factory=tuple_row)
         cursor.execute("select audit.version()")  # Says so where auditdb is not installed.
+        if is_own:
+            cursor.execute("select audit_private.end_with_client()")
         # Names without a schema are found as the session would find them: before the pin.
-        found = [(_oid(conn, mapping), mapping) for mapping in _in_order(mappings)]
+        named = [(_oid(conn, mapping), mapping) for mapping in _in_order(mappings)]
         with pinned(conn):
-            # What tables mean depends on kinds: rolled back.
-            changes += [kind for kind in map(partial(_define, conn), kinds) if kind]
-            attached = {row[0]: row[1:] for row in cursor.execute(_ATTACHED)}
-            for oid, mapping in found:
+            rows = cursor.execute(_ATTACHED).fetchall()
+            attached = {row[0]: row[1:] for row in rows if row[0] is not None}
+            gone = [row[1:3] for row in rows if row[0] is None]
+            for oid, mapping in named:
                 if oid in seen:
                     raise InvalidInput(f"{seen[oid]} and {mapping.name} are the same table")
                 seen[oid] = mapping.name
-                changes.append(_change(cursor, mapping, oid, attached.get(oid)))
-    changes += [
-        Change(row[0], row[1], "unlisted") for oid, row in attached.items() if oid not in seen
-    ]
-    return changes
+            others = [_other(oid, row, prune) for oid, row in attached.items() if oid not in seen]
+            # What goes, goes first: what the others mean must not depend on it.
+            found += [
+                Step(Change(name, kind, "forget"))
+                for name, kind in gone
+                if name not in set(present_names(cursor, seen))
+            ]
+            found += [step for step in others if step.change.verb == "detach"]
+            _without(cursor, found)
+            # What tables mean depends on kinds: rolled back.
+            found += [step for step in map(partial(_define, conn), kinds) if step]
+            for oid, mapping in named:
+                found.append(_compare(cursor, mapping, oid, attached.get(oid)))
+    return found + [step for step in others if step.change.verb == "unlisted"]
+
+
+def _other(oid: int, row: tuple[Any, ...], prune: bool) -> Step:
+    """Return what becomes of an attached table that the file does not name."""
+    return Step(Change(row[0], row[1], "detach" if prune else "unlisted"), oid)
+
+
+def present_names(cursor: psycopg.Cursor[Any], oids: Iterable[int]) -> list[str]:
+    """Return the names of tables as the attachments keep them."""
+    query = "select audit_private.table_name(oid) from unnest(%s::oid[]) as oid"
+    return [row[0] for row in cursor.execute(query, (list(oids),))]
+
+
+def _without(cursor: psycopg.Cursor[Any], others: Iterable[Step]) -> None:
+    """See the database as it will be without what is going to be detached."""
+    for step in others:
+        if step.change.verb == "detach":
+            cursor.execute(
+                "insert into audit_private.request (verb, target) values ('check', %s::oid)",
+                (step.oid,),
+            )
 
 
 _KIND = "select to_jsonb(k) from audit.kind as k where k.name = %s"
 
 
-def _define(conn: psycopg.Connection[Any], kind: KindMapping) -> Change | None:
+def _define(conn: psycopg.Connection[Any], kind: KindMapping) -> Step | None:
     """Define a kind; return the change if it was none before, or another."""
     cursor = psycopg.Cursor(conn, row_factory=tuple_row)
     before = cursor.execute(_KIND, (kind.name,)).fetchone()
     define_kind(conn, kind.name, **kind.arguments)
     after = cursor.execute(_KIND, (kind.name,)).fetchone()
-    return Change(kind.name, "kind", "define") if before != after else None
+    return Step(Change(kind.name, "kind", "define"), mapping=kind) if before != after else None
 
 
-def _change(
+def _compare(
     cursor: psycopg.Cursor[Any], mapping: TableMapping, oid: int, row: tuple[Any, ...] | None
-) -> Change:
+) -> Step:
     """Return what one mapping changes, given the attachment of its table, if any."""
     given = dict(mapping.options)
     try:
-        # Done but for the triggers, to be rolled back: an expression that fails is refused here.
+        # What is refused, is refused here. Also what was not given is told: a column added since
+        # may be one that the defaults redact.
         cursor.execute(
-            "select audit_private.prepare_attach(%s::oid::regclass, %s, %s)",
+            "select * from audit_private.check_attach(%s::oid::regclass, %s, %s)",
             (oid, mapping.kind, Jsonb(given)),
         )
-        # Also what was not given: a column added since may be one that the defaults redact.
-        cursor.execute(
-            "select a.mapping - 'checked' from audit_private.attachment as a where a.target = %s",
-            (oid,),
-        )
     except psycopg.Error as error:
-        raise _name_table(error, mapping) from error
-    found = cursor.fetchone()
+        raise name_table(error, mapping.name) from error
+    checked = cursor.fetchone()
+    assert checked is not None
     if row is None:
         # What is in force, by what was given or by what the table says.
-        in_force = given | (found[0] if found else {})
+        in_force = given | checked[0]
         wanted: dict[str, tuple[Any, Any]] = {
             name: (None, in_force[name]) for name in OPTIONS if name in in_force
         }
-        return Change(mapping.name, mapping.kind, "attach", wanted)
-    _, kind, before, enabled, stored = row
+        change = Change(mapping.name, mapping.kind, "attach", wanted)
+        return Step(change, oid, mapping, checked[1])
+    _, kind, before, stands, stored = row
     options = {
         name: (before.get(name), given.get(name))
         for name in OPTIONS
         if before.get(name) != given.get(name)
     }
-    same = kind == mapping.kind and found is not None and stored == found[0]
+    same = kind == mapping.kind and stored == checked[0]
     verb: Literal["remap", "mend", "unchanged"] = (
-        "remap" if not same else "unchanged" if enabled else "mend"
+        "remap" if not same else "mend" if checked[1] or not stands else "unchanged"
     )
-    return Change(mapping.name, mapping.kind, verb, options)
+    return Step(Change(mapping.name, mapping.kind, verb, options), oid, mapping, checked[1])
 
 
 def _oid(conn: psycopg.Connection[Any], mapping: TableMapping) -> int:
@@ -167,16 +229,35 @@ def _oid(conn: psycopg.Connection[Any], mapping: TableMapping) -> int:
         query = "select pg_catalog.to_regclass(%s)::pg_catalog.oid::pg_catalog.int8"
         oid = cursor.execute(query, (mapping.name,)).fetchone()
     except psycopg.Error as error:
-        raise _name_table(error, mapping) from error
+        raise name_table(error, mapping.name) from error
     if oid is None:
-        raise no_table(conn, mapping.name)
+        raise _renamed(conn, mapping.name) or no_table(conn, mapping.name)
     return int(oid)
 
 
-def _name_table(error: psycopg.Error, mapping: TableMapping) -> AuditError:
+_RENAMED = """
+select present from unnest(array[%(name)s]
+    || array(select format('%%I.', s) || %(name)s from unnest(%(path)s::text[]) as s)) as former
+    cross join audit_private.present_name(former) as present
+where present is not null limit 1
+"""
+
+
+def _renamed(conn: psycopg.Connection[Any], name: str) -> Refused | None:
+    """Return the error of a name that an attached table bore before, if there is one."""
+    cursor = psycopg.Cursor(conn, row_factory=scalar_row)
+    path = cursor.execute("select pg_catalog.current_schemas(false)::pg_catalog.text[]").fetchone()
+    with pinned(conn):
+        now = cursor.execute(_RENAMED, {"name": name, "path": path}).fetchone()
+    if now is None:
+        return None
+    return Refused(f"{name} is no table; what was attached by that name is {now} now")
+
+
+def name_table(error: psycopg.Error, name: str) -> AuditError:
     """Return the error of a statement about a mapping, with the name of its table."""
     plain = from_psycopg(error)
-    return type(plain)(f"{mapping.name}: {plain}")
+    return type(plain)(f"{name}: {plain}")
 
 
 _FIRST = ("organization", "membership", "user")
@@ -187,37 +268,3 @@ def _in_order(mappings: Sequence[TableMapping | KindMapping]) -> list[TableMappi
     tables = [mapping for mapping in mappings if isinstance(mapping, TableMapping)]
     ranks = {kind: rank for rank, kind in enumerate(_FIRST)}
     return sorted(tables, key=lambda m: ("parent" in m.options, ranks.get(m.kind, len(_FIRST))))
-
-
-def apply(
-    conn: psycopg.Connection[Any], mappings: Sequence[TableMapping | KindMapping]
-) -> list[Change]:
-    """Define every kind of a mapping file and attach its tables, in one transaction: all or none.
-
-    Applying a file again changes nothing that has not changed, and mends what went stale. Tables
-    that are attached and not in the file stay attached.
-
-    Args:
-        conn: a connection of the tables' owner, who holds `audit_operator`.
-        mappings: what `load` returned.
-
-    Returns:
-        What was done, as `plan` would have said before.
-
-    Raises:
-        Refused: no such table, kind, option or column; an expression that fails; no privilege.
-        InvalidInput: two names for one table.
-    """
-    with raises_audit_errors(conn, "audit_operator"), conn.transaction():
-        changes = plan(conn, mappings)
-        for kind in mappings:
-            if isinstance(kind, KindMapping):
-                define_kind(conn, kind.name, **kind.arguments)
-        for mapping in _in_order(mappings):
-            try:
-                attach(conn, mapping.name, mapping.kind, **mapping.options)
-            except AuditError as error:
-                if mapping.name in str(error):
-                    raise
-                raise type(error)(f"{mapping.name}: {error}") from error.__cause__
-    return changes

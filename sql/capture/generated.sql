@@ -6,7 +6,7 @@ returns table (
     name text, arguments text, returns text, volatility text, settings text[], body text,
     purpose text
 )
-language sql stable set search_path = pg_catalog, pg_temp
+language sql stable rows 6 set search_path = pg_catalog, pg_temp
 as $$
     with a as materialized (
         select t.id, t.target, t.kind, m.mapping, m.mapping -> 'raw' <> '[]' as is_raw,
@@ -75,7 +75,7 @@ comment on function audit_private.generated_for is
 
 -- By ranges of names, which an index finds among the functions of many tables.
 create or replace function audit_private.functions_of(id int) returns setof regprocedure
-language sql stable set search_path = pg_catalog, pg_temp
+language sql stable rows 6 set search_path = pg_catalog, pg_temp
 as $$
     select p.oid
     from unnest('{capture,fall_back,read,organization,admin}'::text[]) as what

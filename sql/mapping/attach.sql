@@ -130,7 +130,7 @@ begin
         raise exception 'there is no table with oid %', new.target::oid
             using errcode = 'undefined_table', hint = 'Give its name.';
     end if;
-    if _class.oid is not null and new.verb <> 'detach' then
+    if _class.oid is not null and new.verb <> 'detach' and new.kind is not null then
         perform audit_private.refuse_target(new.target, new.kind);
     end if;
     return new;
@@ -148,6 +148,15 @@ begin
         when 'attach' then
             perform audit_private.claim_name(new.target);
             perform audit_private.store_attachment(new.target, new.kind, new.given);
+            perform audit_private.write_functions(new.target);
+        when 'check' then
+            if new.kind is null then
+                delete from audit_private.attachment as a where a.target = new.target;
+                perform audit_private.record_own('detached', new.target::text, null, null);
+            else
+                perform audit_private.claim_name(new.target);
+                perform audit_private.store_attachment(new.target, new.kind, new.given);
+            end if;
         when 'close' then perform audit_private.close_capture(new.target);
         when 'detach' then perform audit_private.forget_attachment(new.target);
         else
@@ -221,12 +230,7 @@ begin
     returning a.id into _id;
     _verb := case when _id is null then null when _before.id is null then 'attached'
         else 'remapped' end;
-    _id := coalesce(_id, _before.id);
     perform audit_private.name_actions(kind, _mapping);
-    perform audit_private.generate(_id);
-    if kind <> 'admin' then
-        perform audit_private.grant_capture(_id, 'grant', 'to', 'audit_operator');
-    end if;
     if _verb is not null then
         perform audit_private.record_own(_verb, store_attachment.target::text,
             case when _before.id is not null then
@@ -236,7 +240,23 @@ begin
 end
 $$;
 comment on function audit_private.store_attachment is
-    'Resolves what was given to a mapping, checks and stores it, and writes its functions';
+    'Resolves what was given to a mapping, checks and stores it';
+
+create or replace function audit_private.write_functions(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _a audit_private.attachment;
+begin
+    select * into _a from audit_private.attachment as a where a.target = write_functions.target;
+    perform audit_private.generate(_a.id);
+    if _a.kind <> 'admin' then
+        perform audit_private.grant_capture(_a.id, 'grant', 'to', 'audit_operator');
+    end if;
+end
+$$;
+comment on function audit_private.write_functions is
+    'Writes the functions of an attached table, for its owner to put into triggers';
 
 create or replace function audit_private.name_actions(kind text, mapping jsonb) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -263,14 +283,11 @@ create or replace function audit_private.grant_capture(
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
-declare
-    _op text;
 begin
-    foreach _op in array '{insert,update,delete,truncate}'::text[] loop
-        execute format('%s execute on function audit_private.capture_%s_%s %s %I',
-            grant_capture.verb, grant_capture.id, _op, grant_capture.preposition,
-            grant_capture.role);
-    end loop;
+    execute format('%1$s execute on function audit_private.capture_%2$s_insert, '
+        'audit_private.capture_%2$s_update, audit_private.capture_%2$s_delete, '
+        'audit_private.capture_%2$s_truncate %3$s %4$I',
+        grant_capture.verb, grant_capture.id, grant_capture.preposition, grant_capture.role);
 end
 $$;
 comment on function audit_private.grant_capture is
@@ -349,63 +366,6 @@ $$;
 comment on function audit_private.forget_attachment is
     'Removes the mapping and the functions of a table';
 
-create or replace function audit_private.trigger_function(id int, op text) returns regprocedure
-language sql stable set search_path = pg_catalog, pg_temp
-return to_regprocedure(format('audit_private.capture_%s_%s()', id, op));
-comment on function audit_private.trigger_function is
-    'The function that a capture trigger of a table calls';
-
-create or replace function audit_private.create_trigger(relation regclass, id int, op text)
-returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp
-as $$
-declare
-    _name text := 'auditdb_' || op;
-    _trigger pg_trigger;
-begin
-    select * into _trigger from pg_trigger
-    where tgrelid = create_trigger.relation and tgname = _name;
-    -- By another type, a condition or a list of columns it would fire for less.
-    if found and (_trigger.tgfoid <> audit_private.trigger_function(id, op)
-        or _trigger.tgtype <> case op when 'insert' then 5 when 'delete' then 9
-            when 'update' then 17 else 32 end
-        or _trigger.tgqual is not null or _trigger.tgattr <> '' or _trigger.tgdeferrable
-        or _trigger.tgnargs <> 0)
-    then
-        execute format('drop trigger %I on %s', _name, relation);
-        _trigger := null;
-    end if;
-    if _trigger.oid is null then
-        execute format('create trigger %I after %s on %s for each %s execute function %s',
-            _name, op, relation, case op when 'truncate' then 'statement' else 'row' end,
-            audit_private.trigger_function(id, op));
-    end if;
-    if _trigger.tgenabled is distinct from 'A' or exists (
-        select from pg_partition_tree(create_trigger.relation) join pg_trigger on tgrelid = relid
-        where tgname = _name and tgenabled <> 'A' and op <> 'truncate'
-    ) then
-        execute format('alter table %s enable always trigger %I', relation, _name);
-    end if;
-end
-$$;
-comment on function audit_private.create_trigger is
-    'Creates a capture trigger, if it is absent, not ENABLE ALWAYS, or calls something else';
-
-create or replace function audit_private.create_triggers(target regclass, id int) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform audit_private.create_trigger(target, id, op)
-    from unnest('{insert,update,delete,truncate}'::text[]) as op;
-    -- TRUNCATE of a partition fires no trigger of its parent.
-    perform audit_private.create_trigger(relid, create_triggers.id, 'truncate')
-    from pg_partition_tree(create_triggers.target)
-    where relid <> create_triggers.target;
-end
-$$;
-comment on function audit_private.create_triggers is
-    'Creates the capture triggers of a table and of its partitions';
-
 -- Locks no table of the application.
 create or replace function audit_private.prepare_attach(target regclass, kind text, given jsonb)
 returns void
@@ -422,7 +382,7 @@ begin
 end
 $$;
 comment on function audit_private.prepare_attach is
-    'All of attaching but the triggers: checks and stores the mapping, writes the functions';
+    'All of attaching that locks no table: checks and stores the mapping, writes the functions';
 
 -- Whoever swaps a table writes to the one that bears the name now. What the former one holds ages:
 -- its memberships would go on to make admins.
@@ -445,12 +405,39 @@ $$;
 comment on function audit_private.leave_former is
     'Detaches the table that was attached under the name that this one bears now';
 
-create or replace function audit_private.attach_given(target regclass, kind text, given jsonb)
-returns void
+-- Other tables of the file are checked by what this one's mapping would be.
+create or replace function audit_private.check_attach(target regclass, kind text, given jsonb)
+returns table (mapping jsonb, policies oid[])
+language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
+    perform set_config('lock_timeout', '5s', true);
+    perform audit_private.refuse_target(check_attach.target, check_attach.kind);
+    perform audit_private.open_schemas(check_attach.target, check_attach.given);
+    insert into audit_private.request (verb, target, kind, given)
+    values ('check', check_attach.target, check_attach.kind, check_attach.given);
+    perform audit_private.open_lookups(check_attach.target);
+    return query
+        select a.mapping - 'checked',
+            array(select p::oid from audit_private.missing_policies(a.target) as p)
+        from audit_private.attachment as a where a.target = check_attach.target;
+end
+$$;
+comment on function audit_private.check_attach is
+    'What attaching a table would make of it, to be rolled back: refuses what attaching would, '
+    'locks no table and writes no function';
+
+create or replace function audit_private.attach_given(
+    target regclass, kind text, given jsonb, attempts int default 20
+) returns void
 -- What it asks of the catalogs takes the planner longer than the executor.
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
 set plan_cache_mode = force_generic_plan
 as $$
+declare
+    _id int;
 begin
     -- No writer waits for this lock; they do for those of the tables.
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
@@ -463,8 +450,15 @@ begin
     perform audit_private.prepare_attach(
         attach_given.target, attach_given.kind, attach_given.given);
     if attach_given.kind <> 'admin' then
-        perform audit_private.create_triggers(attach_given.target, (
-            select a.id from audit_private.attachment as a where a.target = attach_given.target));
+        _id := (
+            select a.id from audit_private.attachment as a where a.target = attach_given.target);
+    end if;
+    -- The slow part is done. From here to the commit writers wait, if a trigger was at fault.
+    perform audit_private.lock_for_attach(attach_given.target, _id, attach_given.attempts);
+    perform audit_private.create_policy(p)
+    from audit_private.missing_policies(attach_given.target) as p;
+    if _id is not null then
+        perform audit_private.create_triggers(attach_given.target, _id);
         insert into audit_private.request (verb, target, kind)
         values ('close', attach_given.target, attach_given.kind);
     end if;
@@ -516,6 +510,48 @@ $$;
 comment on function audit_private.forget is
     'Removes the mapping of a table whose triggers are gone';
 
+create or replace function audit_private.capture_triggers(target regclass)
+returns setof pg_trigger
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select t.* from pg_trigger as t
+    where (t.tgrelid = capture_triggers.target
+            or t.tgrelid in (select relid from pg_partition_tree(capture_triggers.target)))
+        and not t.tgisinternal and t.tgparentid = 0
+        and t.tgname in ('auditdb_insert', 'auditdb_update', 'auditdb_delete', 'auditdb_truncate');
+$$;
+comment on function audit_private.capture_triggers is
+    'The capture triggers of a table, and those of its partitions that are not from their parent';
+
+create or replace function audit_private.lock_for_detach(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _relations regclass[];
+begin
+    select array_agg(l.relation) into _relations
+    from audit_private.trigger_locks(target, 'access exclusive') as l
+    where exists (select from audit_private.capture_triggers(target));
+    -- A policy that may go with it.
+    _relations := _relations || array(
+        select c.oid::regclass
+        from audit_private.attachment as a
+            cross join jsonb_object_keys(a.mapping #> '{checked,reads}') as r
+            join pg_class as c on c.oid = to_regclass(r) and pg_has_role(c.relowner, 'usage')
+            join pg_policy as p on p.polrelid = c.oid and p.polname = 'auditdb_mapper'
+        where a.target = lock_for_detach.target and c.oid <> all (coalesce(_relations, '{}'))
+            and not exists (
+                select from audit_private.attachment as o
+                where o.target <> a.target and o.mapping #> '{checked,reads}' ? r));
+    if _relations <> '{}' then
+        perform audit_private.lock_together(
+            _relations, array_fill('access exclusive'::text, array[cardinality(_relations)]));
+    end if;
+end
+$$;
+comment on function audit_private.lock_for_detach is
+    'Takes every lock that detaching a table needs, at once';
+
 -- What attaching opened, as far as no other mapping reads it and the caller may take it back.
 create or replace function audit_private.close_lookups(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -558,18 +594,17 @@ comment on function audit_private.close_lookups is
     'Takes from audit_mapper what it read for the mapping of a table alone';
 
 create or replace function audit.detach(target regclass) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
+language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
 as $$
 declare
     _trigger record;
 begin
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
+    perform set_config('lock_timeout', '5s', true);
+    perform audit_private.lock_for_detach(detach.target);
     for _trigger in
-        select tgname, tgrelid::regclass as relation from pg_trigger
-        where (tgrelid = detach.target
-                or tgrelid in (select relid from pg_partition_tree(detach.target)))
-            and not tgisinternal and tgparentid = 0
-            and tgname in ('auditdb_insert', 'auditdb_update', 'auditdb_delete', 'auditdb_truncate')
+        select t.tgname, t.tgrelid::regclass as relation
+        from audit_private.capture_triggers(detach.target) as t
     loop
         execute format('drop trigger %I on %s', _trigger.tgname, _trigger.relation);
     end loop;

@@ -34,7 +34,7 @@ comment on function audit_private.is_named_as is
 
 create or replace function audit_private.links_of(target regclass)
 returns table (relation regclass, here text[], there text[], is_needed boolean, is_part boolean)
-language sql stable set search_path = pg_catalog, pg_temp
+language sql stable rows 4 set search_path = pg_catalog, pg_temp
 begin atomic
     -- Few columns are, and few tables have that in their names: no others are looked at closely.
     with free as materialized (
@@ -49,7 +49,7 @@ begin atomic
     ), named as materialized (
         select a.target, a.kind, h.attname, h.attnotnull, h.atttypid
         from free as h
-            join pg_class as c on c.relowner = h.relowner
+            join pg_class as c on c.relowner = h.relowner and c.relkind in ('r', 'p')
             join audit_private.attachment as a on a.target = c.oid
         where a.target <> links_of.target and a.kind <> 'admin'
             and strpos(lower(replace(c.relname, '_', '')), h.stem) > 0

@@ -429,15 +429,6 @@ begin
                 'select with grant option');
         execute format('grant select (%I) on %s to audit_mapper', _column, open_lookup.relation);
     end loop;
-    if _class.relrowsecurity and pg_has_role(open_lookup.owner, _class.relowner, 'usage')
-        and not exists (
-            select from pg_policy
-            where polrelid = open_lookup.relation and polname = 'auditdb_mapper'
-        )
-    then
-        execute format('create policy auditdb_mapper on %s for select to audit_mapper using (true)',
-            open_lookup.relation);
-    end if;
     -- GRANT by a role that may not only warns.
     select bool_or(not has_column_privilege('audit_mapper', open_lookup.relation, c, 'select'))
     into _is_refused from unnest(open_lookup.columns) as c;

@@ -1,0 +1,152 @@
+"""A mapping file applied: checked as a whole, then done table by table in short transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+from psycopg.errors import LockNotAvailable
+from psycopg.pq import TransactionStatus
+from psycopg.types.json import Jsonb
+
+from auditdb.connection.checks import check_connection, raises_audit_errors
+from auditdb.errors import AuditError, ConnectionFailed, Refused
+from auditdb.mapping.attach import busy, define_kind
+from auditdb.mapping.file import KindMapping, TableMapping
+from auditdb.mapping.plan import Change, Step, name_table, steps
+
+# Of a table that another transaction uses: how often a lock is tried before the other tables have
+# been done, and after.
+_FIRST, _LAST = 2, 20
+_LEFT_ALONE = ("unchanged", "unlisted")
+
+
+def apply(
+    conn: psycopg.Connection[Any],
+    mappings: Sequence[TableMapping | KindMapping],
+    *,
+    prune: bool = False,
+    done: Callable[[Change], object] | None = None,
+) -> list[Change]:
+    """Define every kind of a mapping file and attach its tables; if one is refused, none.
+
+    All are checked first, by what each would be once it is attached; that locks no table. Then each
+    is attached in a transaction of its own, so that writers wait for their own table alone, and for
+    that only while its triggers are created. What is unchanged is not touched. Interrupted,
+    it leaves tables that are attached and tables that are not, each whole; doing it again goes on.
+    Inside of the caller's transaction it is all or nothing, and locks last to its end.
+
+    Args:
+        conn: a connection of the tables' owner, who holds `audit_operator`.
+        mappings: what `load` returned.
+        prune: detach what is attached and not in the file. By default that stays attached.
+        done: called with each change as soon as it is in force.
+
+    Returns:
+        What was done, as `plan` would have said before.
+
+    Raises:
+        Refused: no such table, kind, option or column; an expression that fails; no privilege:
+            then nothing was done. Or a table was refused or busy after all: the message says
+            which, the others are done.
+        InvalidInput: two names for one table.
+    """
+    check_connection(conn, is_async=False)
+    tell = done or (lambda change: None)
+    if conn.info.transaction_status != TransactionStatus.IDLE:
+        with raises_audit_errors(conn, "audit_operator"), conn.transaction():
+            todo = steps(conn, mappings, prune=prune)
+            for step in todo:
+                _carry_out(conn, step, _LAST)
+                tell(step.change)
+    else:
+        todo = steps(conn, mappings, prune=prune)
+        _Run(conn, tell).all(todo)
+    return [step.change for step in todo]
+
+
+class _Run:
+    """Carries out steps, each in a transaction of its own, and counts what came of them."""
+
+    def __init__(self, conn: psycopg.Connection[Any], tell: Callable[[Change], object]) -> None:
+        self._conn, self._tell = conn, tell
+        self._done = 0
+        self._failed: list[str] = []
+
+    def all(self, todo: Sequence[Step]) -> None:
+        busy: list[Step] = []
+        work = [step for step in todo if step.change.verb not in _LEFT_ALONE]
+        try:
+            for step in todo:
+                if not self._try(step, _FIRST, is_last=False):
+                    busy.append(step)
+            for step in busy:
+                self._try(step, _LAST, is_last=True)
+        except ConnectionFailed as error:
+            raise ConnectionFailed(self._said(error, len(work))) from error
+        except KeyboardInterrupt as error:
+            if not work:
+                raise
+            raise KeyboardInterrupt(self._said("interrupted", len(work))) from error
+        if self._failed:
+            raise Refused(self._said("; ".join(self._failed), len(work)))
+
+    def _try(self, step: Step, attempts: int, *, is_last: bool) -> bool:
+        """Carry out one step; return whether that is settled, for good or ill."""
+        try:
+            _carry_out(self._conn, step, attempts)
+        except ConnectionFailed:
+            raise
+        except AuditError as error:
+            if isinstance(error.__cause__, LockNotAvailable) and not is_last:
+                return False
+            self._failed.append(str(error))
+            return True
+        self._done += step.change.verb not in _LEFT_ALONE
+        self._tell(step.change)
+        return True
+
+    def _said(self, what: object, work: int) -> str:
+        """Return what happened, and how far it came."""
+        if work == 1:
+            return str(what)
+        return f"{what}. {self._done} of {work} changes are done; run it again to go on"
+
+
+def _carry_out(conn: psycopg.Connection[Any], step: Step, attempts: int) -> None:
+    """Do what one change says, in a transaction or savepoint of its own."""
+    change, mapping = step.change, step.mapping
+    if change.verb in _LEFT_ALONE:
+        return
+    if isinstance(mapping, KindMapping):
+        define_kind(conn, mapping.name, **mapping.arguments)
+        return
+    if mapping is None:
+        if change.verb == "forget":
+            _call(conn, change.name, _FORGET, ())
+        else:
+            _call(conn, change.name, _DETACH, (step.oid,))
+        return
+    for relation in step.policies:
+        _call(conn, change.name, _OPEN, (relation,))
+    given = Jsonb(dict(mapping.options))
+    _call(conn, change.name, _ATTACH, (step.oid, mapping.kind, given, attempts))
+
+
+# Every name says its schema: these run outside of the pin.
+_DETACH = "select audit.detach(%s::pg_catalog.oid::pg_catalog.regclass)"
+_FORGET = "select audit_private.forget_gone()"
+_OPEN = "select audit_private.open_rows(%s::pg_catalog.oid::pg_catalog.regclass)"
+_ATTACH = "select audit_private.attach_given(%s::pg_catalog.oid::pg_catalog.regclass, %s, %s, %s)"
+
+
+def _call(conn: psycopg.Connection[Any], name: str, query: str, values: Sequence[Any]) -> None:
+    is_own = conn.info.transaction_status == TransactionStatus.IDLE
+    with raises_audit_errors(conn, "audit_operator"), conn.transaction():
+        try:
+            if is_own:
+                psycopg.Cursor(conn).execute("select audit_private.end_with_client()")
+            psycopg.Cursor(conn).execute(query.encode(), values)
+        except psycopg.Error as error:
+            raise busy(name, error) or name_table(error, name) from error
