@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,24 +27,6 @@ def connection(ctx: click.Context) -> Iterator[psycopg.Connection[Any]]:
         except BaseException:
             conn.close()  # Or psycopg would send a ROLLBACK to a server that may be gone.
             raise
-
-
-@contextmanager
-def progress(conn: psycopg.Connection[Any]) -> Iterator[bool]:
-    """Show what the server says of its progress on a terminal; yield whether there is one."""
-    is_shown = sys.stderr.isatty()
-
-    def show(said: psycopg.errors.Diagnostic) -> None:
-        if said.severity_nonlocalized == "INFO":
-            click.echo(plain(said.message_primary or ""), err=True)
-
-    if is_shown:
-        conn.add_notice_handler(show)
-    try:
-        yield is_shown
-    finally:
-        if is_shown:
-            conn.remove_notice_handler(show)
 
 
 def print_json(value: object) -> None:

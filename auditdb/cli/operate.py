@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -9,8 +10,10 @@ from typing import Literal
 import click
 
 import auditdb
-from auditdb.cli.common import connection, print_json, print_lines, progress
+from auditdb.cli.common import connection, print_json, print_lines
 from auditdb.cli.errors import Failure
+from auditdb.cli.progress import progress
+from auditdb.connection.progress import heard
 from auditdb.operate.keys import create_key, list_keys
 
 
@@ -24,7 +27,11 @@ def install(ctx: click.Context, dry_run: bool) -> None:
 
         print_lines(*preview(ctx.obj))
         return
-    click.echo(f"auditdb {auditdb.install(ctx.obj)} is installed")
+    from auditdb.operate.install import install as run
+
+    with progress("tables") as advance:
+        version = run(ctx.obj, progress=advance if sys.stderr.isatty() else None)
+    click.echo(f"auditdb {version} is installed")
 
 
 @click.command()
@@ -157,9 +164,9 @@ def maintain(ctx: click.Context, keep: str | None, ahead: int, force: bool, dry_
 
     done = False
     with connection(ctx) as conn:
-        with progress(conn) as is_shown:
+        with progress("events") as advance, heard(conn, advance):
             for line in steps(conn, keep=keep, ahead=ahead, force=force, dry_run=dry_run,
-                              progress=is_shown):  # fmt: skip
+                              progress=sys.stderr.isatty()):  # fmt: skip
                 if line.startswith(BUSY):
                     raise Failure(line, 0 if done else 1)
                 print_lines(line)

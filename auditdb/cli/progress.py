@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import psycopg
-from psycopg.errors import Diagnostic
 from rich.console import Console
 from rich.markup import escape
 
+from auditdb.connection.progress import ASK, heard
 from auditdb.values.plain import plain
 
 
@@ -55,20 +55,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Advance]:
 
 @contextmanager
 def reported(conn: psycopg.Connection[Any], advance: Advance) -> Iterator[None]:
-    """Ask the server, for this transaction, to say how far it is, and advance by what it says.
-
-    Functions say it by `audit_private.report_progress(n, text)`.
-    """
-
-    def hear(diagnostic: Diagnostic) -> None:
-        word, _, rest = (diagnostic.message_primary or "").partition(" ")
-        number, _, text = rest.partition(" ")
-        if diagnostic.severity_nonlocalized == "INFO" and word == "auditdb:" and number.isdigit():
-            advance(int(number), text)
-
-    conn.add_notice_handler(hear)
-    try:
-        psycopg.Cursor(conn).execute("select pg_catalog.set_config('auditdb.progress', 'on', true)")
+    """Ask the server, for this transaction, to say how far it is, and advance by what it says."""
+    with heard(conn, advance):
+        psycopg.Cursor(conn).execute(ASK)
         yield
-    finally:
-        conn.remove_notice_handler(hear)

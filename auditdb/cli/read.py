@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from psycopg import Connection
 
 import auditdb
 from auditdb.cli.common import connection, print_note
+from auditdb.cli.progress import progress
 from auditdb.read.filters import as_moment
 from auditdb.values.arguments import RESULTS
 
@@ -140,10 +142,29 @@ def _print(
     log: auditdb.Reader, format_: Any, formulas: Any, limit: int | None, filters: Any
 ) -> int:
     if format_ != "table":
-        return log.export(sys.stdout, format=format_, csv_formulas=formulas, limit=limit, **filters)
+        with _counting() as count:
+            return log.export(sys.stdout, format=format_, csv_formulas=formulas, limit=limit,
+                              progress=count, **filters)  # fmt: skip
     from itertools import islice
 
     from auditdb.cli import render
 
     events = log.events(batch=500 if limit is None else min(limit, 500), **filters)
     return render.print_table(render.console(), islice(events, limit))
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[int], object] | None]:
+    """Show how many events are written, where that does not go among them."""
+    if sys.stdout.isatty():
+        yield None
+        return
+    with progress("events", None) as advance:
+        before = 0
+
+        def count(written: int) -> None:
+            nonlocal before
+            advance(written - before)
+            before = written
+
+        yield count

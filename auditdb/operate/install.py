@@ -11,6 +11,7 @@ from psycopg import errors as pg
 
 from auditdb._version import __version__
 from auditdb.connection.address import connect
+from auditdb.connection.progress import ASK, Progress, heard
 from auditdb.errors import from_psycopg
 from auditdb.operate.migrate import migrate
 from auditdb.operate.source import migrations, read, routines
@@ -25,6 +26,7 @@ PINS = {
     "quote_all_identifiers": "off",
     "standard_conforming_strings": "on",
     "row_security": "on",
+    "array_nulls": "on",
     "client_min_messages": "error",
 }
 PIN = "; ".join(f"set local {name} = {value}" for name, value in PINS.items())
@@ -84,7 +86,7 @@ def script() -> str:
     return "\n".join(parts)
 
 
-def install(conninfo: str = "") -> str:
+def install(conninfo: str = "", *, progress: Progress | None = None) -> str:
     """Install auditdb in a database, or bring an older version up to date.
 
     May be run again at any time, and by many at once, also through a pooler. Tables that are
@@ -94,6 +96,7 @@ def install(conninfo: str = "") -> str:
         conninfo: anything libpq accepts: a URI, key=value pairs, or nothing for the PG* variables.
             The role is a superuser, or owns the application's tables and has CREATEROLE and CREATE
             on the database.
+        progress: called with how many more attached tables were brought up to date, and a note.
 
     Returns:
         The version that is installed now.
@@ -114,23 +117,25 @@ def install(conninfo: str = "") -> str:
             conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             for attempt in range(1, 20):
                 try:
-                    return _install(conn)
+                    return _install(conn, progress)
                 except (pg.InternalError_, pg.UniqueViolation, pg.DeadlockDetected) as error:
                     if not _is_of_the_cluster(error):
                         raise
                     time.sleep(0.05 * attempt)
-            return _install(conn)
+            return _install(conn, progress)
     except psycopg.Error as error:
         raise from_psycopg(error) from error
 
 
-def _install(conn: psycopg.Connection[Any]) -> str:
-    with conn.transaction():
+def _install(conn: psycopg.Connection[Any], progress: Progress | None) -> str:
+    with conn.transaction(), heard(conn, progress):
         conn.execute(BEGIN.encode())
         conn.execute(read("bootstrap.sql").encode())
         migrate(conn)
         conn.execute(PIN.encode())  # yoyo needs another search_path
         conn.execute(routines().encode())
+        if progress is not None:
+            conn.execute(ASK)
         conn.execute(_FINISH)
         row = conn.execute("select audit.version()").fetchone()
         conn.execute(read("finish.sql").encode())

@@ -49,8 +49,8 @@ as $$
     from (
         select f.oid
         from pg_proc as f
-        where f.pronamespace = any ('{audit,audit_private}'::regnamespace[]) and not exists (
-            select from audit_private.attachment as a where a.target = function_facts.scope)
+        where f.pronamespace = any ('{audit,audit_private}'::regnamespace[])
+            and coalesce(function_facts.scope, 'audit.event') = 'audit.event'::regclass
         union all
         select audit_private.functions_of(a.id)
         from audit_private.attachment as a where a.target = function_facts.scope

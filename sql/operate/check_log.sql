@@ -11,7 +11,8 @@ as $$
         'select audit.mend_guards()', true
     from pg_class as c
     where (c.oid = any ('{audit_private.attestation,audit_private.organization_start,'
-                'audit_private.signing_key,audit_private.release}'::regclass[])
+                'audit_private.signing_key,audit_private.release,'
+                'audit_private.recording_limit}'::regclass[])
             or c.oid in (select relid from pg_partition_tree('audit.event')))
         and not (c.relrowsecurity and c.relforcerowsecurity)
     union all

@@ -44,23 +44,6 @@ comment on function audit_private.furnish_default is
 
 do $$ begin perform audit_private.furnish_default(); end $$;
 
--- INFO is what every client gets, whatever its client_min_messages: so only one that asks.
-create or replace function audit_private.say_progress(copied bigint) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if current_setting('auditdb.progress', true) = 'on' then
-        perform set_config('auditdb.progress', count(*)::text, true) from audit.event_default;
-    end if;
-    if say_progress.copied > 0 and current_setting('auditdb.progress', true) ~ '^[0-9]+$' then
-        raise info 'copied % of % events out of DEFAULT', say_progress.copied,
-            current_setting('auditdb.progress');
-    end if;
-end
-$$;
-comment on function audit_private.say_progress is
-    'Tells a client that has set auditdb.progress to on how many events of DEFAULT were copied';
-
 create or replace function audit_private.copy_default(
     inout seen pg_snapshot, inout months date[], out copied bigint
 )
@@ -99,7 +82,7 @@ begin
             audit_private.prepare_month(_month), _from, _bounds.starts, _bounds.ends);
         get diagnostics _count = row_count;
         copied := copied + _count;
-        perform audit_private.say_progress(copied);
+        perform audit_private.report_progress(_count, 'copied out of DEFAULT');
     end loop;
     seen := _now;
 end
@@ -195,7 +178,7 @@ begin
             using errcode = 'invalid_transaction_state',
                 hint = 'Those that arrive meanwhile would not be seen. Use read committed.';
     end if;
-    perform audit_private.await_transactions(), audit_private.say_progress(0);
+    perform audit_private.await_transactions();
     -- Keeps vacuum and others' DDL out, and no writer.
     perform audit_private.lock_briefly('audit.event', 'share update exclusive');
     perform audit_private.lock_briefly('audit.event_default', 'share update exclusive');

@@ -307,6 +307,7 @@ as $$
         ('audit_private.signing_key', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
         ('audit_private.attachment', 'the_owner_maps', 'all', 'audit_owner', 'using (true)'),
         ('audit_private.release', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
+        ('audit_private.recording_limit', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
         ('audit_private.attachment', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
         -- For audit_owner itself the planner drops these: true or ... is true.
         ('audit.event', 'whoever_owns_the_log_writes', 'insert', 'public',
