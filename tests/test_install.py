@@ -272,9 +272,13 @@ def test_install_waits_for_whoever_works_on_the_log(db: Database) -> None:
     waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
     while not (is_waiting := conn.execute(waits).fetchone() == (1,)) and thread.is_alive():
         thread.join(0.01)
+    touched = conn.execute(
+        "select count(*) from pg_locks as l join pg_class as c on c.oid = l.relation"
+        " where c.relnamespace = 'audit_private'::regnamespace and l.pid <> pg_backend_pid()"
+    ).fetchone()
     conn.rollback()
     thread.join()
-    assert is_waiting
+    assert is_waiting and touched == (0,)
 
 
 def test_foreign_schema_named_audit_is_refused_and_left_as_it_is(create: Create) -> None:

@@ -40,7 +40,8 @@ def application(bare: Server) -> Iterator[Database]:
         db.connect().execute("alter schema public owner to app_owner")
         owner = db.connect("app_owner")
         owner.execute(APPLICATION)
-        owner.execute("grant usage on schema public to public; alter table workflow enable row"
+        owner.execute("revoke usage on schema public from public;"
+                      "grant usage on schema public to app; alter table workflow enable row"
                       " level security; create policy mine on workflow using (true)")  # fmt: skip
         yield db
         db.close()
@@ -165,6 +166,8 @@ def test_events_that_are_committed_while_the_log_is_exported_are_exported_too(
 
     app = db.connect("app", autocommit=False)
     app.execute("select audit.record_event('auth.login', '1', actor_id => 'late')")
+    # Later than the oldest transaction that runs, and there already.
+    db.connect("app").execute("update membership set role = 'X' where user_id = 2")
     export = work._export
 
     def slow(conn: Any, *args: Any) -> Any:
