@@ -1,6 +1,36 @@
 -- Checks of capture: triggers, tables and mappings that are no longer as they were attached.
 -- Each is silent when all is well; audit.doctor asks them all.
 
+create or replace function audit_private.expected_triggers()
+returns table (
+    scope regclass, relation regclass, is_partition boolean, name text, fires int, calls text,
+    former text, is_doubled boolean
+)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select t.target, t.relation, t.relation <> t.target, 'auditdb_' || o.op, o.fires,
+        format('audit_private.capture_%s_%s()', t.id, o.op),
+        format('audit_private.capture_%s()', t.id),
+        -- The apply worker brings the events of its changes.
+        d.receives and audit_private.is_replicated(t.target, t.relation)
+    from audit_private.captured_tables() as t
+        cross join audit_private.receives_events() as d (receives)
+        cross join (values ('insert', 5), ('update', 17), ('delete', 9), ('truncate', 32))
+            as o (op, fires)
+    union all
+    select 'audit.event', g.relation, false, o.name, o.fires,
+        'audit_private.refuse_change()', null, false
+    from (
+        select relid from pg_partition_tree('audit.event')
+        union all
+        values ('audit_private.attestation'::regclass), ('audit_private.organization_start')
+    ) as g (relation)
+        cross join (values ('refuse_change', 27), ('refuse_truncate', 34)) as o (name, fires);
+$$;
+comment on function audit_private.expected_triggers is
+    'The triggers that attached tables and the log are to have, what each calls and fires for, '
+    'and whether replication brings what it would record';
+
 create or replace function audit_private.trigger_states(facts audit_private.fact[])
 returns table (scope regclass, relation regclass, name text, state text, attested text)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -20,26 +50,7 @@ as $$
         when w.oid <> s.oid then 'dropped and created again'
         when w.xmin <> s.xmin then 'altered and put back'
         end, concat(f.fact ->> 'since', f.fact ->> 'by')
-    from (
-        select t.target, t.relation, t.relation <> t.target, 'auditdb_' || o.op, o.fires,
-            format('audit_private.capture_%s_%s()', t.id, o.op),
-            format('audit_private.capture_%s()', t.id),
-            -- The apply worker brings the events of its changes.
-            d.receives and audit_private.is_replicated(t.target, t.relation)
-        from audit_private.captured_tables() as t
-            cross join audit_private.receives_events() as d (receives)
-            cross join (values ('insert', 5), ('update', 17), ('delete', 9), ('truncate', 32))
-                as o (op, fires)
-        union all
-        select 'audit.event', g.relation, false, o.name, o.fires,
-            'audit_private.refuse_change()', null, false
-        from (
-            select relid from pg_partition_tree('audit.event')
-            union all
-            values ('audit_private.attestation'::regclass), ('audit_private.organization_start')
-        ) as g (relation)
-            cross join (values ('refuse_change', 27), ('refuse_truncate', 34)) as o (name, fires)
-    ) as e (scope, relation, is_partition, name, fires, calls, former, is_doubled)
+    from audit_private.expected_triggers() as e
         left join unnest(trigger_states.facts) as f on f.kind = 'trigger' and f.scope = e.scope
             and f.relation = e.relation and f.name = e.name
         left join lateral jsonb_to_record(nullif(f.fact -> 'was', 'null'))

@@ -79,7 +79,7 @@ as $$
     from pg_inherits as i
         join pg_class as c on c.oid = i.inhrelid
         cross join lateral regexp_match(pg_get_expr(c.relpartbound, c.oid),
-            'FROM \(''(.*)''\) TO \(''(.*)''\)') as b
+            'FROM [(]''(.*)''[)] TO [(]''(.*)''[)]') as b
         cross join lateral (
             select case when c.relname ~ '^event_[0-9]{4,}_(0[1-9]|1[0-2])$'
                 then to_date(substr(c.relname, 7), 'YYYY_MM') end
