@@ -127,11 +127,11 @@ def test_until_then_a_new_secret_column_is_known_by_the_row_and_not_by_an_oid(
 ) -> None:
     with restored(db, server) as there:
         run(there.connect(), "update audit_private.attachment set target = null;"
-            "alter table workflow add api_token text")  # fmt: skip
-        run(there.connect("app"), "insert into workflow (organization_id, name, api_token)"
-                                  " values (1, 'x', 'hunter2')")  # fmt: skip
-        [event] = there.events("action = 'workflow.created'")
-        assert event["new_values"]["api_token"] == "[redacted]"
+            "alter table api_key add material text")  # fmt: skip
+        run(there.connect("app"), "insert into api_key (organization_id, name, key_hash, material)"
+                                  " values (1, 'x', 'y', 'hunter2')")  # fmt: skip
+        [event] = there.events("action = 'api_key.created'")
+        assert event["new_values"]["material"] == "[redacted]"
 
 
 @pytest.mark.parametrize("call", [

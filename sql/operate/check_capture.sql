@@ -2,8 +2,10 @@
 -- Each is silent when all is well; audit.doctor asks them all.
 
 create or replace function audit_private.expected_triggers()
-returns table (scope regclass, relation regclass, is_partition boolean, name text, fires int,
-    calls text, former text, is_doubled boolean)
+returns table (
+    scope regclass, relation regclass, is_partition boolean, name text, fires int, calls text,
+    former text, is_doubled boolean
+)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select t.target, t.relation, t.relation <> t.target, 'auditdb_' || o.op, o.fires,
@@ -26,7 +28,8 @@ as $$
         cross join (values ('refuse_change', 27), ('refuse_truncate', 34)) as o (name, fires);
 $$;
 comment on function audit_private.expected_triggers is
-    'The triggers that attached tables, their partitions and the log are to have';
+    'The triggers that attached tables and the log are to have, what each calls and fires for, '
+    'and whether replication brings what it would record';
 
 create or replace function audit_private.trigger_states(facts audit_private.fact[])
 returns table (scope regclass, relation regclass, name text, state text, attested text)
