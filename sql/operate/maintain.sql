@@ -16,7 +16,7 @@ comment on function audit_private.month_bounds is
     'First instant of a month (UTC), and of the next';
 
 -- Infinity has no month, and a year of five digits or before Christ has no name.
--- With a setting of its own it would not be inlined, and no index would be used; its body is parsed.
+-- With a setting of its own it would not be inlined, and no index be used; its body is parsed.
 create or replace function audit_private.has_month(occurred_at timestamptz) returns boolean
 language sql immutable
 return has_month.occurred_at >= '0001-01-01 00:00:00+00'::timestamptz
