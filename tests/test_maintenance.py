@@ -184,7 +184,12 @@ def test_events_that_are_committed_while_the_drain_waits_for_its_lock_are_moved_
     skip_the_wait(empty_db)
     # As if the writer were just in time.
     watch = empty_db.connect()
-    watch.execute("alter function audit_private.try_lock(regclass, text) set lock_timeout = '60s'")
+    watch.execute(
+        "create or replace function audit_private.try_locks(relations regclass[], modes text[])"
+        " returns boolean language plpgsql as $$ begin"
+        " execute format('lock table only %s in %s mode', relations[1], modes[1]);"
+        " return true; end $$"
+    )
     writer = empty_db.connect(autocommit=False)
     writer.execute("set role audit_owner")
     insert_old(writer, "in time")
