@@ -65,37 +65,14 @@ $$;
 comment on function audit_private.join_month is
     'Makes the table of one month part of the log, not yet attested';
 
-create or replace function audit_private.try_lock(target regclass, mode text) returns boolean
--- Writers queue behind whoever waits: briefly, and then they go first.
-language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '50ms'
-as $$
-begin
-    execute format('lock table only %s in %s mode', try_lock.target, try_lock.mode);
-    return true;
-exception when lock_not_available then
-    return false;
-end
-$$;
-comment on function audit_private.try_lock is
-    'Locks a table unless that takes longer than writers may wait; whether it did';
-
 create or replace function audit_private.lock_briefly(target regclass, mode text) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp
+language sql volatile set search_path = pg_catalog, pg_temp
 as $$
-begin
-    for _attempt in 1 .. 50 loop
-        if audit_private.try_lock(lock_briefly.target, lock_briefly.mode) then
-            return;
-        end if;
-        perform pg_sleep(0.5);
-    end loop;
-    raise exception 'no lock on % was to be had', lock_briefly.target
-        using errcode = 'lock_not_available',
-            hint = 'Some transaction stays open. Run it again when that has ended.';
-end
+    select audit_private.lock_together(
+        array[lock_briefly.target], array[lock_briefly.mode], 100);
 $$;
 comment on function audit_private.lock_briefly is
-    'Locks a table, trying often rather than waiting long';
+    'Locks a table of the log, trying often rather than waiting long';
 
 create or replace function audit_private.months_attached() returns date[]
 language sql stable set search_path = pg_catalog, pg_temp
@@ -255,7 +232,7 @@ $$;
 comment on function audit.maintain is
     'Keeps the log healthy, for cron: DEFAULT empty, partitions ahead, past months frozen, months '
     'beyond the retention dropped. Does the first of these that there is to do, and returns what '
-    'it did: run it until it returns nothing, or every hour. Tries for a lock 50 times, for 50 ms '
+    'it did: run it until it returns nothing, or every hour. Tries for a lock 100 times, 50 ms '
     'each. Retention refuses a clock that jumped, unless forced; dry_run says what would be done';
 
 create or replace function audit_private.regenerate() returns void

@@ -226,7 +226,3 @@ as $$
 $$;
 comment on function audit_private.check_mapper is
     'Whether the role that reads rows has nothing left to read them with';
-
-insert into audit.action (name, description, is_built_in) values
-    ('audit.restored', 'The log was settled in other catalogs: a restore or pg_upgrade', true)
-on conflict (name) do update set description = excluded.description, is_built_in = true;
