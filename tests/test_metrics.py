@@ -137,6 +137,13 @@ def test_hostile_names_stay_inside_of_their_labels(empty_db: Database) -> None:
     assert [n for n in found if n[0].startswith("f")] == []
 
 
+def test_organizations_that_look_alike_are_one_series(empty_db: Database) -> None:
+    write(empty_db, "acme\x1b", 1, 4)
+    write(empty_db, "acme\\x1b", 1, 3)
+    found = exported(empty_db)
+    assert one(found, "auditdb_organization_recent_events", organization="acme\\x1b") == 7
+
+
 def test_a_naive_rendering_breaks_the_parser() -> None:
     naive = f'auditdb_x{{organization="{HOSTILE}"}} 1'
     assert SAMPLE.fullmatch(naive) is None

@@ -182,3 +182,29 @@ def test_events_that_are_committed_while_the_log_is_exported_are_exported_too(
     lines = [json.loads(line) for line in file.read_text("utf-8").split("\n")[:-1]]
     assert [line["action"] for line in lines if line["actor_id"] == "late"] == ["auth.login"]
     assert len({line["id"] for line in lines}) == len(lines)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["dropped", "dropped and created again"])
+@pytest.mark.parametrize("known", [False, True], ids=["", "noted"])
+def test_a_table_that_was_dropped_keeps_nobody_from_uninstalling(
+    db: Database, again: bool, known: bool
+) -> None:
+    owner = db.connect("app_owner")
+    owner.execute("drop table workflow_step")
+    if again:
+        owner.execute("create table workflow_step (id int)")
+    if known:
+        owner.execute("select audit_private.forget_gone()")
+    done = run(db, None, "--yes")
+    assert (done.exit_code, done.output) == (
+        0, "no table is attached any more, and the log is kept\n"
+    )  # fmt: skip
+    admin = db.connect()
+    assert admin.execute("select from audit_private.attachment").fetchall() == []
+    assert admin.execute(
+        "select details, db_user from audit.event where action = 'audit.detached'"
+        " and target_id = 'public.workflow_step'"
+    ).fetchall()[0][0] == {"gone": True}  # fmt: skip
+    assert admin.execute(
+        "select from pg_auth_members where roleid = 'audit_owner'::regrole"
+    ).fetchall() == []  # fmt: skip

@@ -101,14 +101,19 @@ def render(samples: Iterable[Sample]) -> str:
             lines.append(f"# TYPE {family} {kind}")
             lines += [f"# UNIT {family} {unit}"] * (unit in UNITS)
             lines.append(f"# HELP {family} {_escaped(about)}")
-            lines += map(_line, by_name[name])
+            lines += _lines(by_name[name])
     return "\n".join([*lines, "# EOF\n"])
 
 
-def _line(sample: Sample) -> str:
-    # What drives a terminal is shown here as elsewhere: by its code.
-    labels = ",".join(f'{name}="{_escaped(plain(v))}"' for name, v in sample.labels.items())
-    return f"{sample.name}{'{' + labels + '}' if labels else ''} {sample.value:.15g}"
+def _lines(samples: Iterable[Sample]) -> list[str]:
+    """Return a line for each series: those whose labels look alike are one, as parsers demand."""
+    values: dict[str, float] = {}
+    for sample in samples:
+        # What drives a terminal is shown here as elsewhere: by its code.
+        labels = ",".join(f'{name}="{_escaped(plain(v))}"' for name, v in sample.labels.items())
+        series = f"{sample.name}{'{' + labels + '}' if labels else ''}"
+        values[series] = values.get(series, 0) + sample.value
+    return [f"{series} {value:.15g}" for series, value in values.items()]
 
 
 def _escaped(text: str) -> str:

@@ -46,6 +46,17 @@ begin
     end if;
 end
 $$;"""
+# Mappings that are left have no table that could be detached.
+_FORGET = """do $$
+declare
+    _id int;
+begin
+    perform audit_private.disown_gone();
+    for _id in select a.id from audit_private.attachment as a where a.target is null order by 1 loop
+        perform audit_private.remove_attachment(_id, '{"gone": true}');
+    end loop;
+end
+$$;"""
 _EVENTS = """select row_to_json(e)::text, e.transaction_id::text::bigint, e.id
 from audit.event as e where {where} order by e.occurred_at, e.id"""
 
@@ -109,6 +120,8 @@ def uninstall(
             conn.execute(BEGIN.encode())
             written = _export(conn, file) if file else None
             conn.execute(read("operate/uninstall.sql").encode())
+            for statement in (_OWN, _FORGET, _DISOWN):
+                conn.execute(statement.encode())
             if log == "drop":
                 # Nobody writes any more: what came meanwhile is exported too.
                 if file and written is not None:

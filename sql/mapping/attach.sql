@@ -150,6 +150,8 @@ begin
             perform audit_private.store_attachment(new.target, new.kind, new.given);
             perform audit_private.write_functions(new.target);
         when 'check' then
+            -- Whatever the session says: what is refused at the end is not to be refused before.
+            set constraints audit_private.refuse_check deferred;
             if new.kind is null then
                 delete from audit_private.attachment as a where a.target = new.target;
                 perform audit_private.record_own('detached', new.target::text, null, null);
@@ -157,6 +159,7 @@ begin
                 perform audit_private.claim_name(new.target);
                 perform audit_private.store_attachment(new.target, new.kind, new.given);
             end if;
+            return new;
         when 'close' then perform audit_private.close_capture(new.target);
         when 'detach' then perform audit_private.forget_attachment(new.target);
         else
@@ -168,7 +171,49 @@ end
 $$;
 -- Definer: writes to the log's own tables, which the caller cannot.
 comment on function audit_private.carry_out_request is
-    'Trigger function: does what was asked for, and leaves no row';
+    'Trigger function: does what was asked for, and leaves no row but that of a check';
+
+-- A check stores a mapping without its functions, or takes away one whose triggers stand.
+create or replace function audit_private.refuse_check() returns trigger
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception 'what would become of % was checked, and a check is not committed', new.target
+        using errcode = 'invalid_transaction_termination',
+            hint = 'Roll back. To do it, call audit.attach() or audit.detach().';
+end
+$$;
+comment on function audit_private.refuse_check is
+    'Trigger function: refuses the commit of a transaction that only checks a mapping';
+
+create or replace function audit_private.guard_checks() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not exists (
+        select from pg_policy
+        where polrelid = 'audit_private.request'::regclass and polname = 'operators_check'
+    ) then
+        create policy operators_check on audit_private.request for insert to audit_operator
+            with check (verb = 'check');
+    end if;
+    if not exists (
+        select from pg_trigger
+        where tgrelid = 'audit_private.request'::regclass and tgname = 'refuse_check'
+            and tgtype = 5 and tginitdeferred and tgqual is null
+            and tgfoid = 'audit_private.refuse_check()'::regprocedure
+    ) then
+        drop trigger if exists refuse_check on audit_private.request;
+        create constraint trigger refuse_check after insert on audit_private.request
+            deferrable initially deferred
+            for each row execute function audit_private.refuse_check();
+    end if;
+    alter table audit_private.request enable always trigger refuse_check;
+end
+$$;
+comment on function audit_private.guard_checks is
+    'Puts the trigger on the requests that refuses to commit a check, and lets operators ask for '
+    'one';
 
 create or replace function audit_private.guard_requests() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -190,6 +235,7 @@ begin
     end if;
     alter table audit_private.installation enable row level security, force row level security;
     alter table audit_private.request enable row level security, force row level security;
+    perform audit_private.guard_checks();
 end
 $$;
 comment on function audit_private.guard_requests is

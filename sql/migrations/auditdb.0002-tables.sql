@@ -300,7 +300,7 @@ create table if not exists audit_private.request (
 );
 comment on table audit_private.request is
     'Always empty: an INSERT asks for a table to be attached or detached, and is carried out';
-comment on column audit_private.request.verb is 'attach, close or detach';
+comment on column audit_private.request.verb is 'attach, check, close or detach';
 comment on column audit_private.request.target is 'The table';
 comment on column audit_private.request.kind is
     'Prefix of its actions: membership, api_key, workflow, ...';

@@ -45,7 +45,7 @@ as $$
         and not t.tgisinternal and t.tgparentid = 0
         and t.tgname not in ('refuse_change', 'refuse_truncate')
         and (t.tgrelid <> 'audit_private.request'::regclass
-            or t.tgname not in ('authorize_request', 'carry_out_request'))
+            or t.tgname not in ('authorize_request', 'carry_out_request', 'refuse_check'))
     union all
     select 'log', 'critical', c.oid::regclass::text, format('has rule %I', w.rulename),
         'A rule on the log can swallow or change events.',
@@ -77,12 +77,14 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'log', 'critical', 'audit_private.request',
         format('trigger %s is missing, or not ENABLE ALWAYS', w.name),
-        'Who does not own a table can change its mapping.', 'select audit.mend_guards()', true
-    from unnest('{authorize_request,carry_out_request}'::text[]) as w (name)
+        'Who does not own a table can change its mapping, or what was only checked is in force.',
+        'select audit.mend_guards()', true
+    from (values ('authorize_request', 7), ('carry_out_request', 7), ('refuse_check', 5))
+        as w (name, fires)
     where not exists (
         select from pg_trigger as t
         where t.tgrelid = 'audit_private.request'::regclass and t.tgname = w.name
-            and t.tgenabled = 'A' and t.tgtype = 7
+            and t.tgenabled = 'A' and t.tgtype = w.fires and t.tginitdeferred = (w.fires = 5)
             and t.tgfoid = to_regprocedure(format('audit_private.%I()', w.name))
             and t.tgqual is null)
     union all

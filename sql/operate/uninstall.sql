@@ -5,7 +5,11 @@ do $$
 declare
     _target regclass;
 begin
-    for _target in select a.target from audit_private.attachment as a order by a.id desc loop
+    for _target in
+        select a.target from audit_private.attachment as a
+        where audit_private.is_there(a.target, a.row_type)
+        order by a.id desc
+    loop
         perform audit.detach(_target);
     end loop;
 end

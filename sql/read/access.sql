@@ -33,6 +33,32 @@ return convert_from(decode(
 comment on function audit_private.from_base64url is
     'Text from unpadded base64url';
 
+-- A rule names its table. Whoever may create a table in that schema could give another the name
+-- once it is free: it is believed if it is the attached one, or belongs to whom that belonged. In
+-- a database that was restored no oid says which is.
+create or replace function audit_private.admin_rules() returns setof int
+language plpgsql stable rows 1 set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select a.id
+    from audit_private.attachment as a
+        join pg_proc as p on p.pronamespace = 'audit_private'::regnamespace
+            and p.proname = format('admin_%s', a.id)
+        left join pg_class as c on c.oid = audit_private.table_of(
+            substring(p.prosrc from 'select from (.+?) as r[[:space:]]'))
+    where a.mapping ? 'admin' and (c.oid = a.target and c.reltype = a.row_type
+        or c.relowner::regrole::text = (
+            select t.fact ->> 'owner' from audit_private.attestation as t
+            where t.scope = a.target and t.kind = 'table' and t.relation = a.target
+            order by t.id desc limit 1)
+        or (select audit_private.is_restored()))
+    order by a.id;
+end
+$$;
+comment on function audit_private.admin_rules is
+    'The attachments by which somebody may be an admin, but for those whose table is a stranger''s';
+
 create or replace function audit_private.is_admin(organization_id text, user_id text)
 returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -43,7 +69,7 @@ declare
     -- Always: what runs no code when it is attached may do so later, by a cast or a policy.
     _locks text[] := audit_private.held_locks();
 begin
-    for _id in select id from audit_private.attachment where mapping ? 'admin' order by id loop
+    for _id in select * from audit_private.admin_rules() loop
         _admin := false;
         -- Always rolled back, so that nothing which a mapping's code sets or does outlives the
         -- answer; one mapping gone stale leaves the others in force. The token is no mapping's.

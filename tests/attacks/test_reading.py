@@ -647,3 +647,71 @@ def test_a_token_that_is_bound_is_not_in_the_query_text(arena: Arena) -> None:
             "select query from pg_stat_activity where pid = %s", (mine["pid"],)
         ).fetchone()
         assert row is not None and token in row[0]
+
+
+IN_PLACE = "A stranger's table under the name of the memberships that were renamed or dropped"
+GONE = {
+    "renamed": "alter table public.membership rename to membership_2",
+    "moved": "alter table public.membership set schema playground",
+    "dropped": "drop table public.membership",
+    "dropped, and that is known": "drop table public.membership;"
+                                  "select audit_private.disown_gone()",
+}  # fmt: skip
+STRANGERS = (
+    "create table {}.membership (organization_id int, user_id int, role text)",
+    "insert into {}.membership values (2, 66, 'ADMIN')",
+    "grant select on {}.membership to public",
+)
+
+
+@attack(GROUP, IN_PLACE, outcome="B")
+@pytest.mark.parametrize("how", GONE)
+def test_a_stranger_who_takes_the_name_of_the_memberships_is_no_admin(
+    arena: Arena, how: str
+) -> None:
+    token = sign(arena.key, "66", "2")
+    with arena.trial() as conn:
+        conn.execute("grant create on schema public to stranger")
+        conn.execute(GONE[how].encode())
+        act(conn, "stranger")
+        for statement in STRANGERS:
+            conn.execute(statement.format("public").encode())
+        act(conn, "app_reader")
+        conn.execute("select set_config('auditdb.viewer', %s, true)", (token,))
+        assert seen(conn) == 0
+
+
+@pytest.mark.parametrize("how", ["renamed", "moved", "dropped"])
+def test_a_table_of_the_same_owner_under_the_name_goes_on_to_say_who_is_an_admin(
+    arena: Arena, how: str
+) -> None:
+    """As after an online change of the table: whoever owns it decides that anyway."""
+    token = sign(arena.key, "66", "2")
+    with arena.trial() as conn:
+        conn.execute(GONE[how].encode())
+        act(conn, "app_owner")
+        for statement in STRANGERS:
+            conn.execute(statement.format("public").encode())
+        act(conn, "app_reader")
+        conn.execute("select set_config('auditdb.viewer', %s, true)", (token,))
+        assert seen(conn) > 0
+
+
+@attack(GROUP, IN_PLACE, outcome="B", twin=True)
+def test_a_naive_lookup_believes_whatever_bears_the_name(arena: Arena) -> None:
+    with arena.trial() as conn:
+        act(conn, "naive_app")
+        conn.execute("create table playground.membership as select * from naive.membership")
+        conn.execute(
+            "create function playground.is_admin(text) returns boolean language plpgsql as $$ begin"
+            " return exists (select from playground.membership where user_id::text = $1"
+            " and role = 'ADMIN'); end $$"
+        )
+        asked = "select playground.is_admin('66')::int as n"
+        assert seen(conn, asked) == 0
+        conn.execute("alter table playground.membership rename to membership_2")
+        act(conn, "stranger")
+        for statement in STRANGERS:
+            conn.execute(statement.format("playground").encode())
+        act(conn, "naive_app")
+        assert seen(conn, asked) == 1

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg import errors as pg
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from tests import test_crash
 from tests.attacks.conftest import NAIVE, Arena, act, count, look, newest, unnoticed
@@ -945,3 +946,44 @@ def test_a_naive_doctor_finds_nothing_wrong_with_a_changed_mapping(arena: Arena)
         conn.execute("update naive.mapping set organization = 'null'")
         act(conn, "naive_app")
         assert conn.execute("select naive.doctor()").fetchall() == []
+
+
+CHECKS = {
+    "another rule": ("membership", "membership", '{"admin": "true"}'),
+    "less of it": ("workflow", "workflow", '{"ignore": ["name", "config"]}'),
+    "none": ("workflow", None, None),
+}
+
+
+@attack(GROUP, LESS, outcome="B")
+@pytest.mark.parametrize("how", CHECKS)
+@pytest.mark.parametrize("first", ["", "set constraints all immediate"])
+def test_a_mapping_that_is_only_checked_is_never_in_force(
+    db: Database, how: str, first: str
+) -> None:
+    owner = db.connect("app_owner")
+    query = "select kind, mapping from audit_private.attachment order by id"
+    before = owner.execute(query).fetchall()
+    with pytest.raises(pg.InvalidTransactionTermination), owner.transaction():
+        owner.execute(first.encode() or b"select")
+        owner.execute(
+            "insert into audit_private.request (verb, target, kind, given)"
+            " values ('check', %s::regclass, %s, %s)", CHECKS[how]
+        )  # fmt: skip
+        # What goes on is rolled back at the end.
+        assert owner.execute(query).fetchall() != before
+    assert owner.execute(query).fetchall() == before
+    assert db.connect().execute(
+        "select from audit.event where action in ('audit.detached', 'audit.remapped')"
+    ).fetchall() == []  # fmt: skip
+
+
+@attack(GROUP, LESS, outcome="D")
+@pytest.mark.parametrize("how", ["disable trigger refuse_check", "enable trigger refuse_check"])
+def test_checks_that_could_be_committed_are_found_and_mended(db: Database, how: str) -> None:
+    db.connect().execute(f"alter table audit_private.request {how}".encode())
+    owner = db.connect("app_owner", row_factory=dict_row)
+    found = findings(db.connect(row_factory=dict_row), "object = 'audit_private.request'")
+    assert [f["mend"] for f in found] == ["select audit.mend_guards()"]
+    owner.execute("select audit.mend_guards()")
+    assert findings(db.connect(row_factory=dict_row), "object = 'audit_private.request'") == []
