@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+import auditdb
 from auditdb.cli import main
 from auditdb.operate.maintain import maintain
 from auditdb.operate.metrics import FAMILIES, Sample, read_metrics, render
@@ -80,7 +81,7 @@ def test_the_numbers_are_those_of_the_log(db: Database) -> None:
     db.connect("app_owner").execute("alter table workflow rename name to title")
     db.connect("app").execute("insert into workflow (organization_id, title) values (1, 'x')")
     found = exported(db)
-    assert one(found, "auditdb_info", version="0.1.0") == 1
+    assert one(found, "auditdb_info", version=auditdb.__version__) == 1
     assert one(found, "auditdb_recent_events") == before + 30 + 20 + 5 + 1
     assert one(found, "auditdb_organization_recent_events", organization="7") == 30
     assert one(found, "auditdb_organization_recent_events", organization="8") == 20

@@ -245,12 +245,6 @@ begin
     for _id in
         select a.id from audit_private.attachment as a
         where audit_private.is_there(a.target, a.row_type)
-            -- Not twice: audit_private.add_db_role() calls it too, before writers wait.
-            and not exists (
-                select from pg_proc as p
-                where p.pronamespace = 'audit_private'::regnamespace
-                    and p.proname = format('capture_%s_insert', a.id)
-                    and p.xmin = pg_current_xact_id()::xid)
         order by a.id
     loop
         perform audit_private.generate(_id);
@@ -273,7 +267,11 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform audit_private.settle();
-    perform audit_private.regenerate();
+    -- Before writers waited, where audit.event got a column.
+    if current_setting('auditdb.regenerated', true) is distinct from 'on' then
+        perform audit_private.regenerate();
+    end if;
+    perform set_config('auditdb.regenerated', '', true);
     perform audit_private.record_attestation('install', kinds => '{functions}');
     -- Of an older release, from here on writers may wait. Months to come take the columns as they
     -- stand.
@@ -281,9 +279,6 @@ begin
     perform audit_private.furnish_policies();
     perform audit_private.create_months();
     perform audit_private.record_attestation('install', renew => false);
-    perform audit_private.record_own('restored', 'audit', jsonb_build_object('owner', owner), null)
-    from nullif(current_setting('auditdb.restored_by', true), '') as owner
-    where owner is not null;
     perform audit_private.record_own('installed', audit.version(), null, null);
 end
 $$;
