@@ -1,5 +1,7 @@
 """An audit log for multi-tenant products on PostgreSQL."""
 
+from collections.abc import Callable
+
 from auditdb import auth
 from auditdb._attempt import attempt, attempt_async
 from auditdb._context import context, context_async
@@ -39,11 +41,11 @@ __all__ = [
 ]
 
 
-def install(conninfo: str = "") -> str:
+def install(conninfo: str = "", *, progress: Callable[[int, str], object] | None = None) -> str:
     """Install auditdb in a database; see `auditdb.operate.install.install`."""
     from auditdb.operate.install import install
 
-    return install(conninfo)
+    return install(conninfo, progress=progress)
 
 
 def script() -> str:

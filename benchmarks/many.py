@@ -1,6 +1,6 @@
-"""Measures many tables: attaching them by a file while clients write, and a connection's memory.
+"""Measures many tables: attaching them by a file while clients write, commands, and memory.
 
-Both are parts of benchmarks.operate.
+All are parts of benchmarks.operate.
 """
 
 from __future__ import annotations
@@ -9,13 +9,18 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg import errors as pg
 
+import auditdb
+from auditdb.doctor import diagnose
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import TableMapping
+from auditdb.operate.preview import preview
+from auditdb.operate.status import status
 from benchmarks.session import private_kb
 
 Conn = psycopg.Connection[Any]
@@ -132,6 +137,33 @@ def attach(dsns: dict[str, str]) -> list[dict[str, Any]]:
         }
         for (count, run), of in samples.items()
     ]  # fmt: skip
+
+
+def commands(dsns: dict[str, str]) -> list[dict[str, Any]]:
+    """Return what other commands take where many tables are attached."""
+    dsn = dsns["auditdb"]
+    rows = []
+    for count in TABLES:
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            create(conn, count)
+            apply(conn, [TableMapping(f"public.many_{n}", "thing") for n in range(count)])
+            works: dict[str, Callable[[], object]] = {
+                "status": partial(status, conn),
+                "doctor": partial(diagnose, conn),
+                "install again": partial(auditdb.install, dsn),
+                "install --dry-run": partial(preview, dsn),
+            }
+            samples: dict[str, list[float]] = {name: [] for name in works}
+            for _ in range(ROUNDS):
+                for name, work in works.items():
+                    samples[name].append(timed(work))
+        rows += [
+            {"tables": count, "command": name, "s_median": round(statistics.median(of), 2),
+             "s_min": round(min(of), 2)}
+            for name, of in samples.items()
+        ]  # fmt: skip
+        detach_all(dsn)
+    return rows
 
 
 def detach_all(dsn: str) -> None:

@@ -396,6 +396,7 @@ def main() -> None:
             "bulk": bulk,
             "indexes": indexes,
             "attach": many.attach,
+            "commands": many.commands,
             "memory": many.memory,
         }
         result["environment"] = environment(dsn)

@@ -104,7 +104,7 @@ grant execute on function
     audit_private.trigger_function, audit_private.create_trigger, audit_private.create_triggers,
     audit_private.forget, audit_private.forget_gone, audit_private.leave_former,
     audit_private.is_there, audit_private.table_name, audit_private.table_of,
-    audit_private.present_name, audit_private.refuse_restored, audit.define_action,
+    audit_private.present_name, audit.define_action,
     audit.create_key, audit.list_keys,
     audit_private.check_attach, audit_private.try_locks, audit_private.lock_together,
     audit_private.trigger_faults, audit_private.trigger_locks, audit_private.missing_policies,

@@ -134,8 +134,8 @@ def test_no_command_runs_what_a_stranger_put_into_the_path(
 
 @pytest.mark.parametrize(
     "query",
-    [catalog._TABLES, "select quote_ident(relname) from pg_class", mapping_plan._ATTACHED],
-    ids=["tables", "quoting", "attached"],
+    [catalog._TABLES, "select quote_ident(relname) from pg_class"],
+    ids=["tables", "quoting"],
 )
 def test_naive_twin_the_same_queries_without_the_pin_run_it(shadowed: Database, query: str) -> None:
     with pytest.raises(psycopg.errors.RaiseException, match="shadowed: run as postgres"):

@@ -1,4 +1,4 @@
-"""Progress: shown on a terminal, silent elsewhere, and told by the server to whom it asks."""
+"""Progress: shown on a terminal, silent elsewhere, and reported by the server to who asks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import sys
 import psycopg
 import pytest
 
-from auditdb.cli.progress import progress, reported
+from auditdb.cli.progress import progress
+from auditdb.connection.progress import reports_progress
 from tests.conftest import Database
 
 SCRIPT = """
@@ -43,7 +44,7 @@ def test_elsewhere_it_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_server_tells_whom_it_asks_and_nobody_else(empty_db: Database) -> None:
+def test_the_server_reports_to_who_asks_and_to_nobody_else(empty_db: Database) -> None:
     heard: list[tuple[int, str]] = []
 
     def advance(n: int = 1, text: str = "", /) -> None:
@@ -53,7 +54,7 @@ def test_the_server_tells_whom_it_asks_and_nobody_else(empty_db: Database) -> No
     with psycopg.connect(empty_db.dsn) as conn:
         conn.execute(query.encode())
         conn.commit()
-        with reported(conn, advance):
+        with reports_progress(conn, advance):
             conn.execute(query.encode())
         conn.commit()
         conn.execute(query.encode())

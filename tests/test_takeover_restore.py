@@ -244,11 +244,9 @@ def test_only_who_restored_the_log_gives_it_back(
         auditdb.install(back.conninfo("app_owner"))
         trap = admin.execute("select to_regprocedure('audit_private.trap()')").fetchone()
         assert trap == (None,)
-        taken = admin.execute(
-            "select old_values from audit.event where action = 'audit.restored'"
-            " and old_values ? 'owner'"
-        )
-        assert taken.fetchall() == [({"owner": "app_owner"},)]
+        taken = admin.execute("select old_values from audit.event where action = 'audit.restored'")
+        [(was,)] = taken.fetchall()
+        assert was["owner"] == "app_owner"
     finally:
         back.close()
 

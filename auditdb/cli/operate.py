@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,6 @@ import auditdb
 from auditdb.cli.common import connection, print_json, print_lines
 from auditdb.cli.errors import Failure
 from auditdb.cli.progress import progress
-from auditdb.connection.progress import heard
 from auditdb.operate.keys import create_key, list_keys
 
 
@@ -30,7 +28,7 @@ def install(ctx: click.Context, dry_run: bool) -> None:
     from auditdb.operate.install import install as run
 
     with progress("tables") as advance:
-        version = run(ctx.obj, progress=advance if sys.stderr.isatty() else None)
+        version = run(ctx.obj, progress=advance)
     click.echo(f"auditdb {version} is installed")
 
 
@@ -164,9 +162,9 @@ def maintain(ctx: click.Context, keep: str | None, ahead: int, force: bool, dry_
 
     done = False
     with connection(ctx) as conn:
-        with progress("events") as advance, heard(conn, advance):
+        with progress("events") as advance:
             for line in steps(conn, keep=keep, ahead=ahead, force=force, dry_run=dry_run,
-                              progress=sys.stderr.isatty()):  # fmt: skip
+                              progress=advance):  # fmt: skip
                 if line.startswith(BUSY):
                     raise Failure(line, 0 if done else 1)
                 print_lines(line)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
-import psycopg
 from rich.console import Console
 from rich.markup import escape
 
-from auditdb.connection.progress import ASK, heard
 from auditdb.values.plain import plain
 
 
@@ -51,11 +49,3 @@ def progress(what: str, total: int | None = None) -> Iterator[Advance]:
             status.update(line(text))
 
         yield advance
-
-
-@contextmanager
-def reported(conn: psycopg.Connection[Any], advance: Advance) -> Iterator[None]:
-    """Ask the server, for this transaction, to say how far it is, and advance by what it says."""
-    with heard(conn, advance):
-        psycopg.Cursor(conn).execute(ASK)
-        yield

@@ -1,4 +1,4 @@
-"""Prints events: as a table for people, as JSON lines or CSV for machines."""
+"""Prints for people: events as a table, and the status."""
 
 from __future__ import annotations
 

@@ -1,27 +1,26 @@
-"""Hears from the server how far long work is."""
+"""Progress of long work, as the server reports it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 from psycopg.errors import Diagnostic
 
 Progress = Callable[[int, str], object]
 
-# For the transaction: functions say it by audit_private.report_progress(n, text).
-ASK: LiteralString = "select pg_catalog.set_config('auditdb.progress', 'on', true)"
-
 
 @contextmanager
-def heard(conn: psycopg.Connection[Any], progress: Progress | None) -> Iterator[None]:
-    """Call `progress` with how many more are done, and with what, as the server says it.
+def reports_progress(conn: psycopg.Connection[Any], progress: Progress | None) -> Iterator[None]:
+    """Ask the server to report how far it is, and call `progress` with each report.
+
+    The server is asked for the rest of the transaction: `audit_private.report_progress` reports.
 
     Args:
-        conn: the connection on which the block works, in a transaction that ran `ASK`.
-        progress: what to call; nothing is heard without it.
+        conn: the connection on which the block works, in a transaction.
+        progress: called with how many more are done, and with what. Without it nothing is asked.
     """
     if progress is None:
         yield
@@ -35,6 +34,8 @@ def heard(conn: psycopg.Connection[Any], progress: Progress | None) -> Iterator[
 
     conn.add_notice_handler(hear)
     try:
+        query = "select pg_catalog.set_config('auditdb.progress', 'on', true)"
+        psycopg.Cursor(conn).execute(query)
         yield
     finally:
         conn.remove_notice_handler(hear)

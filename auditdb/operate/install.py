@@ -11,7 +11,7 @@ from psycopg import errors as pg
 
 from auditdb._version import __version__
 from auditdb.connection.address import connect
-from auditdb.connection.progress import ASK, Progress, heard
+from auditdb.connection.progress import Progress, reports_progress
 from auditdb.errors import from_psycopg
 from auditdb.operate.migrate import migrate
 from auditdb.operate.source import migrations, read, routines
@@ -128,14 +128,12 @@ def install(conninfo: str = "", *, progress: Progress | None = None) -> str:
 
 
 def _install(conn: psycopg.Connection[Any], progress: Progress | None) -> str:
-    with conn.transaction(), heard(conn, progress):
+    with conn.transaction(), reports_progress(conn, progress):
         conn.execute(BEGIN.encode())
         conn.execute(read("bootstrap.sql").encode())
         migrate(conn)
         conn.execute(PIN.encode())  # yoyo needs another search_path
         conn.execute(routines().encode())
-        if progress is not None:
-            conn.execute(ASK)
         conn.execute(_FINISH)
         row = conn.execute("select audit.version()").fetchone()
         conn.execute(read("finish.sql").encode())

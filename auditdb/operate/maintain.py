@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
-from psycopg.rows import scalar_row, tuple_row
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
+from auditdb.connection.progress import Progress, reports_progress
 
 # How a line begins that says that another install, attach or maintenance was at work.
 BUSY = "nothing done"
@@ -54,7 +55,7 @@ def steps(
     ahead: int = 3,
     force: bool = False,
     dry_run: bool = False,
-    progress: bool = False,
+    progress: Progress | None = None,
 ) -> Iterator[str]:
     """Do what `maintain` does, and yield each line when what it says is committed.
 
@@ -64,46 +65,37 @@ def steps(
         ahead: how many months ahead.
         force: whatever the clock says.
         dry_run: only say it.
-        progress: have the server send a message of severity INFO after each month it copied.
+        progress: called with how many more events were moved, and a note.
     """
     if dry_run:
-        yield from _call(conn, [keep, ahead, force, True], progress=False)
+        yield from _call(conn, [keep, ahead, force, True], None)
         return
     # Each call does one kind of work, so that no lock outlasts what it is for. What retention
     # refuses undoes nothing else: it comes last, and alone.
     for _ in range(3):
-        lines = _call(conn, [None, ahead, force, False], progress=progress)
+        lines = _call(conn, [None, ahead, force, False], progress)
         yield from lines
         if lines and lines[0].startswith(BUSY):
             return
         if not lines:
             break
     if keep is not None:
-        yield from _call(conn, [keep, ahead, force, False], progress=progress)
+        yield from _call(conn, [keep, ahead, force, False], progress)
 
 
-def _call(conn: psycopg.Connection[Any], arguments: list[object], *, progress: bool) -> list[str]:
+def _call(
+    conn: psycopg.Connection[Any], arguments: list[object], progress: Progress | None
+) -> list[str]:
     """Return the lines of one call of audit.maintain()."""
-    with raises_audit_errors(conn, "audit_operator"), pinned(conn, writes=True):
+    is_own = conn.info.transaction_status == TransactionStatus.IDLE
+    with (
+        raises_audit_errors(conn, "audit_operator"),
+        pinned(conn, writes=True),
+        reports_progress(conn, progress),
+    ):
         cursor = psycopg.Cursor(conn, row_factory=tuple_row)
-        if progress:
-            cursor.execute("select set_config('auditdb.progress', 'on', true)")
-        with _watched(conn):
-            query = "select * from audit.maintain(%s::interval, %s, %s, %s)"
-            return [line for (line,) in cursor.execute(query, arguments)]
-
-
-@contextmanager
-def _watched(conn: psycopg.Connection[Any]) -> Iterator[None]:
-    """Have the server notice within a second that the client is gone, where it can notice at all.
-
-    Without it, a maintenance whose client was killed works on, and then rolls all of it back.
-    """
-    query = "select set_config(%s, %s, true)"
-    cursor = psycopg.Cursor(conn, row_factory=scalar_row)
-    name = "client_connection_check_interval"
-    before = cursor.execute("select current_setting(%s)", [name]).fetchone()
-    with suppress(psycopg.errors.InvalidParameterValue), conn.transaction():
-        cursor.execute(query, [name, "1s"])
-    yield
-    cursor.execute(query, [name, before])
+        if is_own:
+            # Else what is drained for a client that is gone is rolled back in the end.
+            cursor.execute("select audit_private.end_with_client()")
+        query = "select * from audit.maintain(%s::interval, %s, %s, %s)"
+        return [line for (line,) in cursor.execute(query, arguments)]

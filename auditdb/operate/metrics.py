@@ -65,7 +65,7 @@ def read_metrics(conn: psycopg.Connection[Any], *, organizations: int = 20) -> l
 
     Example:
         >>> read_metrics(conn)[0]  # doctest: +SKIP
-        Sample(name='auditdb_info', labels={'version': '0.1.0'}, value=1.0)
+        Sample(name='auditdb_info', labels={'version': '0.2.0'}, value=1.0)
     """
     with raises_audit_errors(conn, "audit_operator", "audit_auditor"), pinned(conn):
         cursor = psycopg.Cursor(conn, row_factory=class_row(Sample))

@@ -47,7 +47,7 @@ def differences(conn: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     cursor = psycopg.Cursor(conn)
     cursor.execute(
         "select set_config('quote_all_identifiers', 'off', true),"
-        " set_config('bytea_output', 'hex', true)"
+        " set_config('bytea_output', 'hex', true), set_config('TimeZone', 'UTC', true)"
     )
     wanted, listed = release(), release()
     for kind, name, sha256, object_, _ in cursor.execute(standing_query().encode()).fetchall():

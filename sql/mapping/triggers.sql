@@ -211,18 +211,3 @@ end
 $$;
 comment on function audit_private.lock_for_attach is
     'Takes every lock that the rest of attaching a table needs, at once; none if it needs none';
-
-create or replace function audit_private.stale_tables() returns setof oid
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp
-as $$
-begin
-    return query
-        select distinct f.scope::oid from audit_private.compare_attested() as f
-        where f.fact -> 'was' is distinct from f.fact -> 'stands'
-            and f.scope <> 'audit.event'::regclass;
-end
-$$;
--- Definer: says which tables, to operators, who may read all of it.
-comment on function audit_private.stale_tables is
-    'Attached tables that are not as they were attested: renamed, altered, of another owner, '
-    'or with other triggers or functions';

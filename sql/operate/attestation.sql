@@ -204,6 +204,21 @@ $$;
 comment on function audit_private.compare_attested is
     'What was attested beside what stands; comparable unless a restore made new catalogs';
 
+create or replace function audit_private.stale_tables() returns setof oid
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+        select distinct f.scope::oid from audit_private.compare_attested() as f
+        where f.fact -> 'was' is distinct from f.fact -> 'stands'
+            and f.scope <> 'audit.event'::regclass;
+end
+$$;
+-- Definer: says which tables, to operators, who may read all of it.
+comment on function audit_private.stale_tables is
+    'Attached tables that are not as they were attested: renamed, altered, of another owner, '
+    'or with other triggers or functions';
+
 -- Triggers are attested anew only where somebody answers for them: install changes none.
 create or replace function audit_private.record_attestation(
     occasion text,

@@ -1,5 +1,23 @@
--- Checks of events: times that no clock should say, and organisations that suddenly write much.
+-- Checks of events: detail that was lost, times that no clock should say, sudden floods.
 -- Each is silent when all is well; audit.doctor asks them all.
+
+create or replace function audit_private.check_events() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'events', 'warning', captured_from,
+        format('%s events of the last 7 days are degraded: %s', count(*),
+            string_agg(distinct concat_ws(' ', details -> 'degraded' ->> 'sqlstate',
+                details -> 'degraded' -> 'lost'), ', ')),
+        'A value could not be read or a mapping failed: the change is recorded, not all of it.',
+        format('select details -> ''degraded'', * from audit.event where captured_from = %L '
+            'and details ? ''degraded''', captured_from), false
+    from audit.event
+    where occurred_at > now() - interval '7 days' and details ? 'degraded'
+        and captured_from is not null
+    group by captured_from;
+$$;
+comment on function audit_private.check_events is
+    'Tables whose events lost detail lately';
 
 -- What is a week old is no news: an event of the year 2030 stays one until 2030.
 create or replace function audit_private.check_times() returns setof audit.finding

@@ -305,24 +305,6 @@ $$;
 comment on function audit_private.check_attestation is
     'Attached tables that were never attested';
 
-create or replace function audit_private.check_events() returns setof audit.finding
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-    select 'events', 'warning', captured_from,
-        format('%s events of the last 7 days are degraded: %s', count(*),
-            string_agg(distinct concat_ws(' ', details -> 'degraded' ->> 'sqlstate',
-                details -> 'degraded' -> 'lost'), ', ')),
-        'A value could not be read or a mapping failed: the change is recorded, not all of it.',
-        format('select details -> ''degraded'', * from audit.event where captured_from = %L '
-            'and details ? ''degraded''', captured_from), false
-    from audit.event
-    where occurred_at > now() - interval '7 days' and details ? 'degraded'
-        and captured_from is not null
-    group by captured_from;
-$$;
-comment on function audit_private.check_events is
-    'Tables whose events lost detail lately';
-
 create or replace function audit_private.check_server(
     version int default current_setting('server_version_num')::int
 ) returns setof audit.finding

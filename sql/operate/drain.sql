@@ -186,14 +186,14 @@ begin
         select * into _seen, _months, _copied from audit_private.copy_default(_seen, _months);
         _moved := _moved + _copied;
         continue when _copied > 100 and mod(_attempt, 4) > 0;
-        _is_locked := audit_private.try_lock('audit.event', 'access exclusive');
+        _is_locked := audit_private.try_locks('{audit.event}', '{access exclusive}');
         exit when _is_locked;
         perform pg_sleep(0.5);
     end loop;
     if not _is_locked then
-        raise exception 'no lock on audit.event was to be had'
+        raise exception 'audit.event is busy: another transaction uses it'
             using errcode = 'lock_not_available',
-                hint = 'Some transaction stays open. Run it again when that has ended.';
+                hint = 'Try again when that has ended.';
     end if;
     lock table only audit.event_default in access exclusive mode;
     select * into _seen, _months, _copied from audit_private.copy_default(_seen, _months);

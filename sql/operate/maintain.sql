@@ -65,37 +65,14 @@ $$;
 comment on function audit_private.join_month is
     'Makes the table of one month part of the log, not yet attested';
 
-create or replace function audit_private.try_lock(target regclass, mode text) returns boolean
--- Writers queue behind whoever waits: briefly, and then they go first.
-language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '50ms'
-as $$
-begin
-    execute format('lock table only %s in %s mode', try_lock.target, try_lock.mode);
-    return true;
-exception when lock_not_available then
-    return false;
-end
-$$;
-comment on function audit_private.try_lock is
-    'Locks a table unless that takes longer than writers may wait; whether it did';
-
 create or replace function audit_private.lock_briefly(target regclass, mode text) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp
+language sql volatile set search_path = pg_catalog, pg_temp
 as $$
-begin
-    for _attempt in 1 .. 50 loop
-        if audit_private.try_lock(lock_briefly.target, lock_briefly.mode) then
-            return;
-        end if;
-        perform pg_sleep(0.5);
-    end loop;
-    raise exception 'no lock on % was to be had', lock_briefly.target
-        using errcode = 'lock_not_available',
-            hint = 'Some transaction stays open. Run it again when that has ended.';
-end
+    select audit_private.lock_together(
+        array[lock_briefly.target], array[lock_briefly.mode], 100);
 $$;
 comment on function audit_private.lock_briefly is
-    'Locks a table, trying often rather than waiting long';
+    'Locks a table of the log, trying often rather than waiting long';
 
 create or replace function audit_private.months_attached() returns date[]
 language sql stable set search_path = pg_catalog, pg_temp
@@ -255,7 +232,7 @@ $$;
 comment on function audit.maintain is
     'Keeps the log healthy, for cron: DEFAULT empty, partitions ahead, past months frozen, months '
     'beyond the retention dropped. Does the first of these that there is to do, and returns what '
-    'it did: run it until it returns nothing, or every hour. Tries for a lock 50 times, for 50 ms '
+    'it did: run it until it returns nothing, or every hour. Tries for a lock 100 times, 50 ms '
     'each. Retention refuses a clock that jumped, unless forced; dry_run says what would be done';
 
 create or replace function audit_private.regenerate() returns void
@@ -268,12 +245,6 @@ begin
     for _id in
         select a.id from audit_private.attachment as a
         where audit_private.is_there(a.target, a.row_type)
-            -- Not twice: audit_private.add_db_role() calls it too, before writers wait.
-            and not exists (
-                select from pg_proc as p
-                where p.pronamespace = 'audit_private'::regnamespace
-                    and p.proname = format('capture_%s_insert', a.id)
-                    and p.xmin = pg_current_xact_id()::xid)
         order by a.id
     loop
         perform audit_private.generate(_id);
@@ -296,7 +267,11 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform audit_private.settle();
-    perform audit_private.regenerate();
+    -- Before writers waited, where audit.event got a column.
+    if current_setting('auditdb.regenerated', true) is distinct from 'on' then
+        perform audit_private.regenerate();
+    end if;
+    perform set_config('auditdb.regenerated', '', true);
     perform audit_private.record_attestation('install', kinds => '{functions}');
     -- Of an older release, from here on writers may wait. Months to come take the columns as they
     -- stand.
@@ -304,9 +279,6 @@ begin
     perform audit_private.furnish_policies();
     perform audit_private.create_months();
     perform audit_private.record_attestation('install', renew => false);
-    perform audit_private.record_own('restored', 'audit', jsonb_build_object('owner', owner), null)
-    from nullif(current_setting('auditdb.restored_by', true), '') as owner
-    where owner is not null;
     perform audit_private.record_own('installed', audit.version(), null, null);
 end
 $$;

@@ -225,7 +225,7 @@ from (values
     ('user.updated', 'Something else about a user account changed'),
     ('user.deleted', 'A user account was deleted'),
     ('audit.installed', 'auditdb was installed or upgraded'),
-    ('audit.restored', 'The log was taken back from the role that had restored it'),
+    ('audit.restored', 'The log was restored: given back to its owner, or settled anew'),
     ('audit.attached', 'The capture of a table began'),
     ('audit.remapped', 'The mapping of a captured table changed'),
     ('audit.detached', 'The capture of a table ended'),

@@ -713,7 +713,8 @@ MAINTENANCE = [
     "audit.attach('public.membership', 'membership')", "audit.doctor()",
 ]  # fmt: skip
 INTERNAL = [
-    "audit_private.drop_months('10 years')", "audit_private.drain()", "audit_private.regenerate()",
+    "audit_private.drop_months('10 years', false)", "audit_private.drain()",
+    "audit_private.regenerate()",
     "audit_private.finish_install()", "audit_private.guard('audit.event')",
     "audit_private.generate(1)",
     "audit_private.record_own('x', null, null, null)", "audit_private.hmac_sha256('', '')",
