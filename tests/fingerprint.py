@@ -8,7 +8,9 @@ import psycopg
 
 QUERIES = {
     "relation": """
-        select c.relname, c.relkind, c.relowner::regrole, c.relacl::text, c.relrowsecurity,
+        select c.relname, c.relkind, c.relowner::regrole,
+            -- A new installation makes its views twice: who was granted first is no difference.
+            array(select x::text from unnest(c.relacl) as x order by 1), c.relrowsecurity,
             c.relforcerowsecurity, c.reloptions::text, obj_description(c.oid, 'pg_class'),
             pg_get_expr(c.relpartbound, c.oid),
             case when c.relkind = 'v' then pg_get_viewdef(c.oid) end
@@ -55,7 +57,8 @@ QUERIES = {
         select nspname, nspowner::regrole, nspacl::text, obj_description(oid, 'pg_namespace')
         from pg_namespace where nspname ~ '^audit'""",
     "default privilege": """
-        select defaclrole::regrole, defaclnamespace, defaclobjtype, defaclacl::text
+        select defaclrole::regrole, nullif(defaclnamespace, 0)::regnamespace, defaclobjtype,
+            defaclacl::text
         from pg_default_acl""",
     "action": "select name, category, description, is_built_in from audit.action",
     "migration": "select migration_hash, migration_id from audit_private.migration",
