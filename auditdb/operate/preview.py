@@ -14,12 +14,8 @@ from auditdb.connection.address import connect
 from auditdb.connection.pin import pinned
 from auditdb.errors import from_psycopg
 from auditdb.operate.release import differences
-from auditdb.operate.source import migrations
+from auditdb.operate.source import ROLES, migrations
 
-ROLES = (
-    "audit_owner", "audit_mapper", "audit_operator", "audit_writer", "audit_reader",
-    "audit_auditor", "audit_backup",
-)  # fmt: skip
 SCHEMAS = ("audit", "audit_private")
 
 

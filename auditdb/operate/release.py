@@ -47,7 +47,7 @@ def differences(conn: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     cursor = psycopg.Cursor(conn)
     cursor.execute(
         "select set_config('quote_all_identifiers', 'off', true),"
-        " set_config('bytea_output', 'hex', true), set_config('TimeZone', 'UTC', true)"
+        " set_config('bytea_output', 'hex', true), set_config('timezone', 'UTC', true)"
     )
     wanted, listed = release(), release()
     for kind, name, sha256, object_, _ in cursor.execute(standing_query().encode()).fetchall():
@@ -55,7 +55,9 @@ def differences(conn: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
         if known is None and kind in ("policy", "grant"):
             # A month is read by backups, as DEFAULT is.
             known = listed.get((kind, _MONTH.sub("audit.event_default", name)))
-        is_own = _GENERATED.fullmatch(name) or _MONTH.fullmatch(name)
+        is_own = _GENERATED.fullmatch(name) or _MONTH.fullmatch(
+            object_ if kind == "index" else name
+        )
         if known == sha256 or (known is None and is_own):
             continue
         problem = "is none of auditdb's" if known is None else "is not as it was installed"
