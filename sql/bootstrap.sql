@@ -14,6 +14,15 @@ begin
                 hint = 'Upgrade the server.';
     end if;
 
+    if current_setting('server_version_num')::int >= 160000 then
+        -- It would make whoever creates the roles a member of each: reader, auditor and backup too.
+        perform pg_catalog.set_config('auditdb.before', (
+            pg_catalog.current_setting('auditdb.before')::jsonb || pg_catalog.jsonb_build_object(
+                'createrole_self_grant', pg_catalog.current_setting('createrole_self_grant'))
+            )::text, true);
+        perform pg_catalog.set_config('createrole_self_grant', '', true);
+    end if;
+
     for _role, _purpose in values
         ('audit_owner', 'auditdb: owns the audit schema; nobody is a member of it'),
         ('audit_mapper', 'auditdb: runs mapping expressions; reads mapped columns'),

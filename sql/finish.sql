@@ -27,6 +27,14 @@ begin
     for _target in
         select a.target from audit_private.attachment as a join pg_class as c on c.oid = a.target
         where pg_has_role(c.relowner, 'usage')
+            -- A trigger that is switched off is nobody's restore: audit.doctor() says so.
+            and not exists (
+                select from pg_trigger as t
+                where (t.tgrelid = a.target
+                        or t.tgrelid in (select relid from pg_partition_tree(a.target)))
+                    and t.tgname in ('auditdb_insert', 'auditdb_update', 'auditdb_delete',
+                        'auditdb_truncate')
+                    and not t.tgisinternal and t.tgenabled <> 'A')
         order by a.id
     loop
         begin

@@ -209,3 +209,25 @@ def test_a_table_that_was_dropped_keeps_nobody_from_uninstalling(
     assert admin.execute(
         "select from pg_auth_members where roleid = 'audit_owner'::regrole"
     ).fetchall() == []  # fmt: skip
+
+
+def test_a_setting_of_the_installer_makes_it_no_member_of_what_it_creates(
+    application: Database, bare: Server
+) -> None:
+    admin = application.connect()
+    if admin.info.server_version < 160000:
+        pytest.skip("PostgreSQL 16 brought createrole_self_grant")
+    admin.execute("alter role app_owner set createrole_self_grant = 'set, inherit'")
+    try:
+        auditdb.install(application.conninfo("app_owner"))
+        with application.connect("app_owner", autocommit=False) as owner:
+            # As a migration tool, which goes on in the transaction.
+            owner.execute(auditdb.script().encode())
+            assert owner.execute("show createrole_self_grant").fetchall() == [("set, inherit",)]
+    finally:
+        admin.execute("alter role app_owner reset createrole_self_grant")
+    members = admin.execute(
+        "select roleid::regrole::text from pg_auth_members where member = 'app_owner'::regrole"
+        " and roleid::regrole::text like 'audit%' and (inherit_option or set_option)"
+    ).fetchall()
+    assert members == [("audit_operator",)]

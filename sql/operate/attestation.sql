@@ -143,6 +143,11 @@ as $$
         'beneath', case when a.mapping ? 'admin' then (
             select jsonb_object_agg(b.name, b.sha256)
             from audit_private.beneath(a.target) as b) end,
+        -- By name, as capture looks them up.
+        'looks_up', (
+            select jsonb_object_agg(r.name, k.relowner::regrole::text)
+            from jsonb_object_keys(a.mapping #> '{checked,reads}') as r (name)
+                join pg_class as k on k.oid = audit_private.table_of(r.name) and k.oid <> c.oid),
         'columns', (
             select jsonb_object_agg(attname, format_type(atttypid, atttypmod)) from pg_attribute
             where attrelid = c.oid and attnum > 0 and not attisdropped))
@@ -151,7 +156,8 @@ as $$
     where a.target = coalesce(table_facts.scope, a.target);
 $$;
 comment on function audit_private.table_facts is
-    'The attached tables: their names, owners, columns and mappings, and what admins are told by';
+    'The attached tables: their names, owners, columns and mappings, what admins are told by, and '
+    'whose the tables are that they look up';
 
 -- Settings as those of audit_private.standing: what one session attests is compared by another.
 create or replace function audit_private.current_facts(scope regclass default null)

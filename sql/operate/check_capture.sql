@@ -332,6 +332,24 @@ $$;
 comment on function audit_private.check_mappings is
     'Mappings that no longer fit their table: columns changed, expressions that fail';
 
+-- Capture looks tables up by name: once it is free, whoever may create one there takes the name.
+create or replace function audit_private.check_looked_up(facts audit_private.fact[])
+returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'mappings', 'critical', c.fact #>> '{stands,on}',
+        format('looks up %s, which belongs to %s, and belonged to %s', key, s.value, w.value),
+        'Whoever owns it decides to which organisation events belong, and so who reads them.',
+        format('-- look into it, then: select audit.attest(%L)', c.scope), false
+    from unnest(check_looked_up.facts) as c
+        cross join lateral jsonb_each_text(nullif(c.fact #> '{was,looks_up}', 'null')) as w
+        join lateral jsonb_each_text(nullif(c.fact #> '{stands,looks_up}', 'null')) as s
+            using (key)
+    where c.kind = 'table' and w.value <> s.value;
+$$;
+comment on function audit_private.check_looked_up is
+    'Tables that a mapping looks up, and that are in other hands than when it was attested';
+
 -- What a mapping in force says otherwise than its options mean, as this release reads them.
 create or replace function audit_private.mapping_difference(
     target regclass, kind text, mapping jsonb

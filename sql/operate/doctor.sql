@@ -36,6 +36,7 @@ as $$
         union all select * from audit_private.check_partitions(k.facts)
         union all select * from audit_private.check_mappings(k.facts)
         union all select * from audit_private.check_stored(k.facts)
+        union all select * from audit_private.check_looked_up(k.facts)
         union all select * from audit_private.check_lookups()
         union all select * from audit_private.check_readers()
         union all select * from audit_private.check_tenants()

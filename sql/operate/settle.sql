@@ -172,6 +172,8 @@ begin
     elsif _was.catalog is null then
         perform audit_private.note_catalogs();
     else
+        -- Where the roles were missing, so are their policies, and without one UPDATE finds no row.
+        perform audit_private.furnish_policies();
         _last := greatest((select max(id) from audit.event),
             (select max(first_id) from audit_private.organization_start));
         perform audit_private.advance_own_ids();

@@ -12,7 +12,7 @@ import pytest
 from psycopg import errors as pg
 from psycopg.rows import dict_row
 
-from tests.attacks.conftest import Arena, act, count, look, newest
+from tests.attacks.conftest import Arena, act, count, look, newest, unnoticed
 from tests.attacks.report import attack
 from tests.conftest import Database
 from tests.viewer import sign
@@ -412,3 +412,56 @@ def test_a_naive_log_tells_a_move_to_one_organization(arena: Arena) -> None:
         conn.execute("update naive.membership set organization_id = 2 where user_id = 2")
         rows = conn.execute("select organization_id as o from naive.log").fetchall()
         assert rows == [{"o": "2"}]
+
+
+LOOKED_UP = "A stranger's table under the name of one that a mapping looks up, renamed or dropped"
+
+
+@attack(GROUP, LOOKED_UP, outcome="D")
+@pytest.mark.parametrize("how", ["rename to team_2", "set schema playground"])
+def test_a_stranger_who_takes_the_name_of_a_lookup_is_found(arena: Arena, how: str) -> None:
+    with arena.trial() as conn:
+        act(conn, "app_owner")
+        for statement in (
+            "create table public.team (id int primary key, org int)",
+            "create table public.doc (id int primary key, team_id int)",
+            "select audit.attach('public.doc', 'doc', organization =>"
+            " 'select t.org from public.team as t where t.id = r.team_id')",
+            f"alter table public.team {how}",
+        ):
+            conn.execute(statement.encode())
+        look(conn)
+        conn.execute("grant create on schema public to stranger")
+        act(conn, "stranger")
+        for statement in (
+            "create table public.team as select 1 as id, 2 as org",
+            "grant select on public.team to public",
+        ):
+            conn.execute(statement.encode())
+        act(conn, "app_owner")
+        conn.execute("insert into public.doc values (1, 1)")
+        assert newest(conn)[0]["organization_id"] == "2"
+        found = conn.execute(
+            "select severity, problem from audit.doctor() where object = 'public.doc'"
+        ).fetchall()
+        assert {
+            "severity": "critical",
+            "problem": "looks up public.team, which belongs to stranger, and belonged to app_owner",
+        } in found
+
+
+@attack(GROUP, LOOKED_UP, outcome="D", twin=True)
+def test_a_naive_doctor_does_not_look_whose_a_lookup_is(arena: Arena) -> None:
+    with arena.trial() as conn, unnoticed(conn):
+        act(conn, "naive_app")
+        conn.execute("create table playground.team as select 1 as id, 1 as org")
+        conn.execute(
+            "insert into naive.mapping values ('naive.membership',"
+            " '(select t.org from playground.team as t where t.id = 1)')"
+        )
+        conn.execute("alter table playground.team rename to team_2")
+        act(conn, "stranger")
+        conn.execute("create table playground.team as select 1 as id, 2 as org")
+        conn.execute("grant select on playground.team to public")
+        act(conn, "naive_app")
+        assert conn.execute("select naive.doctor()").fetchall() == []
