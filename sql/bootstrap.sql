@@ -66,13 +66,17 @@ begin
 exception when insufficient_privilege then
     raise exception 'role "%" may not grant the roles of auditdb: %', _me, sqlerrm
         using errcode = 'insufficient_privilege', hint = case
+            when current_setting('server_version_num')::int < 160000
+            then 'Install as a superuser, or as a role with CREATEROLE'
             -- That it may grant them is enough: it is to be no member of audit_owner.
-            when current_setting('server_version_num')::int >= 160000 then pg_catalog.format(
-                'Another database of this cluster has auditdb, or had it before an upgrade. Have a '
-                'superuser, or the role that installed it there, run: grant audit_owner, '
-                'audit_mapper, audit_operator to %I with admin true, inherit false, set false',
-                _me)
-            else pg_catalog.format('Have a superuser run: alter role %I createrole', _me) end;
+            else pg_catalog.format(
+                'Install as a superuser%s. If %I is to install too, and may then come to read and '
+                'change the log of every database of this cluster, have one of them run: grant '
+                'audit_owner, audit_mapper, audit_operator to %I with admin true, inherit false, '
+                'set false',
+                (select ' or one of: ' || pg_catalog.string_agg(distinct member::regrole::text, ', ')
+                from pg_catalog.pg_auth_members
+                where roleid = 'audit_owner'::regrole and admin_option), _me, _me) end;
 end
 $$;
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg.conninfo import make_conninfo
 from yoyo import get_backend, read_migrations
 
 import auditdb
 from auditdb import doctor
+from auditdb.cli import main
 from auditdb.operate.preview import preview
 from tests.conftest import Database
 from tests.fingerprint import fingerprint
@@ -185,7 +187,12 @@ def test_an_older_release_over_a_newer_one_is_refused_by_name(db: Database) -> N
         auditdb.install(db.dsn)
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=says):
         run(db.dsn, auditdb.script())
-    assert f"would be refused: {says}" in preview(db.dsn)
+    assert preview(db.dsn) == [f"would be refused: {says}"]
+    result = CliRunner().invoke(main, ["--dsn", db.dsn, "install", "--dry-run"])
+    assert (result.exit_code, result.stdout) == (1, f"would be refused: {says}\n")
+    with db.connect() as conn:
+        mends = {f.mend for f in doctor.diagnose(conn) if f.object == "audit.version()"}
+    assert "-- install the package of that version, or a later one" in mends
     assert fingerprint(db.dsn) == before
     run(db.dsn, f"set role audit_owner; {NEWER.replace('0.10.0', '0.1.99')}")
     assert preview(db.dsn)[0] == f"would bring auditdb from 0.1.99 to {auditdb.__version__}"
@@ -234,6 +241,25 @@ def test_a_dry_run_says_what_an_install_does_and_does_nothing(create: Create) ->
     assert fingerprint(dsn) == before
     auditdb.install(dsn)
     assert len(preview(dsn)) == 2
+
+
+@pytest.mark.parametrize("attributes", ["createrole", ""])
+def test_a_dry_run_refuses_whom_an_install_refuses(
+    create: Create, db: Database, attributes: str
+) -> None:
+    auditdb.install(create())  # The roles of the cluster, also where this test runs alone.
+    role = f"second_{secrets.token_hex(4)}"
+    dsn = create(role, attributes)
+    says = f'role "{role}" may not grant the roles of auditdb'
+    with psycopg.connect(dsn) as conn:
+        may = bool(attributes) and conn.info.server_version < 160000
+    if may:
+        assert preview(dsn)[0].startswith("would install")
+        assert auditdb.install(dsn)
+        return
+    assert preview(dsn) == [f"would be refused: {says}"]
+    with pytest.raises(auditdb.Refused, match=f"{says}.*Install as a superuser"):
+        auditdb.install(dsn)
 
 
 def test_a_dry_run_waits_for_nobody_and_keeps_nobody_waiting(db: Database) -> None:

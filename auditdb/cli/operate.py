@@ -23,9 +23,12 @@ from auditdb.operate.keys import create_key, list_keys
 def install(ctx: click.Context, dry_run: bool) -> None:
     """Install auditdb in a database, or bring it up to date."""
     if dry_run:
-        from auditdb.operate.preview import preview
+        from auditdb.operate.preview import REFUSED, preview
 
-        print_lines(*preview(ctx.obj))
+        lines = preview(ctx.obj)
+        print_lines(*lines)
+        if any(line.startswith(REFUSED) for line in lines):
+            raise click.exceptions.Exit(1)
         return
     from auditdb.operate.install import install as run
 
