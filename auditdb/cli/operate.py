@@ -88,12 +88,13 @@ def status(ctx: click.Context, form: str, json_: bool, organizations: int, findi
     last 24 hours, months ahead, the last maintenance, sizes. SQL has the same: audit.metrics().
     """
     if form == "openmetrics" and not json_:
+        from auditdb.operate import doctor as examine
         from auditdb.operate import metrics
 
         with connection(ctx) as conn:
             samples = metrics.read_metrics(conn, organizations=organizations)
             if findings:
-                samples += metrics.count_findings(auditdb.doctor.diagnose(conn))
+                samples += metrics.count_findings(examine.diagnose(conn))
         click.echo(metrics.render(samples), nl=False)
         return
     from auditdb.operate.status import status as read_status
