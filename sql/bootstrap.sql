@@ -85,7 +85,11 @@ $$;
 do $$
 declare
     _me name := current_user;
-    _is_auditdb boolean := pg_catalog.to_regclass('audit_private.migration') is not null
+    -- Not by to_regclass, which fails where another owns the schema.
+    _is_auditdb boolean := exists (
+            select from pg_catalog.pg_class as c
+                join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+            where n.nspname = 'audit_private' and c.relname = 'migration')
         or exists (
             select from pg_catalog.pg_namespace
             where nspname = 'audit'
@@ -112,6 +116,20 @@ begin
                 'Install as %s, who owns it and so can give it back.', _owner);
     end if;
     perform pg_catalog.set_config('auditdb.restored_by', _owner, true);
+end
+$$;
+
+do $$
+begin
+    if pg_catalog.to_regclass('audit_private.attachment') is not null
+        and pg_catalog.to_regclass('audit.event') is null
+    then
+        raise exception 'schema audit_private is here, and the log, audit.event, is not: only a '
+                'part was restored'
+            using errcode = 'object_not_in_prerequisite_state',
+                hint = 'Restore schema audit too. If there is no log to restore, drop what is left '
+                    'with its triggers (drop schema audit_private cascade), and install again.';
+    end if;
 end
 $$;
 

@@ -320,6 +320,36 @@ def test_foreign_schema_named_audit_is_refused_and_left_as_it_is(create: Create)
         assert conn.execute(objects).fetchone() == (1,)
 
 
+def test_a_restore_by_another_is_told_from_a_lack_of_rights(create: Create) -> None:
+    role = f"owner_{secrets.token_hex(4)}"
+    dsn = create(role, "createrole")
+    admin = make_conninfo(dsn, user="postgres")
+    auditdb.install(admin)
+    run(admin, "alter schema audit owner to postgres; alter schema audit_private owner to postgres;"
+        "revoke all on schema audit, audit_private from audit_operator;"
+        f"grant audit_owner, audit_mapper, audit_operator to {role} with admin option")  # fmt: skip
+    try:
+        run(admin, "revoke all on schema audit, audit_private from audit_owner")
+        with pytest.raises(
+            auditdb.Refused, match='was restored by "postgres".*Install as postgres'
+        ):
+            auditdb.install(dsn)
+        assert "would be refused: schema audit belongs to postgres" in preview(dsn)
+    finally:
+        run(admin, f"revoke audit_owner, audit_mapper, audit_operator from {role} cascade")
+
+
+def test_a_part_of_the_log_is_refused_and_says_what_to_do(db: Database) -> None:
+    run(db.dsn, "drop schema audit cascade")
+    says = "schema audit_private is here, and the log, audit.event, is not"
+    assert preview(db.dsn) == [f"would be refused: {says}"]
+    with pytest.raises(auditdb.Refused, match=f"{says}.*drop schema audit_private cascade"):
+        auditdb.install(db.dsn)
+    run(db.dsn, "drop schema audit_private cascade")
+    assert auditdb.install(db.dsn)
+    db.connect("app").execute("update membership set role = 'X' where user_id = 2")
+
+
 def test_host_s_own_yoyo_is_not_disturbed(create: Create, tmp_path: Path) -> None:
     dsn = create()
     mine = sorted(Path(auditdb.__file__).parent.parent.glob("sql/migrations/*.sql"))

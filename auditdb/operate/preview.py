@@ -41,6 +41,10 @@ _MAY = """
     end
     from pg_roles as r where r.rolname = current_user
 """
+_IS_PART = (
+    "select to_regclass('audit_private.attachment') is not null"
+    " and to_regclass('audit.event') is null"
+)
 
 
 def preview(conninfo: str = "") -> list[str]:
@@ -77,12 +81,15 @@ def _refusals(conn: psycopg.Connection[Any]) -> Iterator[str]:
     if why is not None:
         yield REFUSED + why
         return  # It may not even look.
+    others = [(schema, owner) for schema, owner, user in _owners(conn) if owner != user]
+    yield from (f"{REFUSED}schema {schema} belongs to {owner}" for schema, owner in others)
+    if others:
+        return
+    if _value(conn, _IS_PART):
+        yield f"{REFUSED}schema audit_private is here, and the log, audit.event, is not"
     version = _installed(conn)
     if version is not None and is_newer(version):
         yield f"{REFUSED}this database has auditdb {version}, and this is {__version__}"
-    for schema, owner, user in _owners(conn):
-        if owner != user:
-            yield f"{REFUSED}schema {schema} belongs to {owner}"
 
 
 def _installed(conn: psycopg.Connection[Any]) -> Any:
