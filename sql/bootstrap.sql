@@ -74,9 +74,12 @@ exception when insufficient_privilege then
                 'change the log of every database of this cluster, have one of them run: grant '
                 'audit_owner, audit_mapper, audit_operator to %I with admin true, inherit false, '
                 'set false',
-                (select ' or one of: ' || pg_catalog.string_agg(distinct member::regrole::text, ', ')
-                from pg_catalog.pg_auth_members
-                where roleid = 'audit_owner'::regrole and admin_option), _me, _me) end;
+                (
+                    select ' or one of: '
+                        || pg_catalog.string_agg(distinct member::regrole::text, ', ')
+                    from pg_catalog.pg_auth_members
+                    where roleid = 'audit_owner'::regrole and admin_option
+                ), _me, _me) end;
 end
 $$;
 
