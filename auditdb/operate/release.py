@@ -86,3 +86,17 @@ def installed_version(conn: psycopg.Connection[Any]) -> str | None:
     )
     (version,) = row.fetchone() or ("",)
     return None if version == __version__ else str(version)
+
+
+def is_newer(version: str) -> bool:
+    """Return whether a version that a database says is a later one than the package.
+
+    >>> is_newer("99.0"), is_newer("0.0.1 of before there was a schema audit_private")
+    (True, False)
+    """
+    numbers = re.match(r"\d+(?:\.\d+)*", version)
+    return numbers is not None and _parts(numbers[0]) > _parts(__version__)
+
+
+def _parts(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
