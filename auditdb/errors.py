@@ -67,7 +67,7 @@ def from_psycopg(error: psycopg.Error) -> AuditError:
 def _is_missing(sqlstate: str | None, message: str) -> bool:
     """Return whether PostgreSQL says that auditdb is not there; any other name may be misspelt."""
     return (
-        (sqlstate == "3F000" and 'schema "audit"' in message)
+        (sqlstate == "3F000" and 'schema "audit' in message)
         or (sqlstate == "42883" and message.startswith("function audit.version()"))
         or (sqlstate == "42P01" and 'relation "audit.event"' in message)
         or (sqlstate == "22023" and 'role "audit_' in message)

@@ -75,13 +75,20 @@ begin
 exception when insufficient_privilege then
     raise exception 'role "%" may not grant the roles of auditdb: %', _me, sqlerrm
         using errcode = 'insufficient_privilege', hint = case
+            when current_setting('server_version_num')::int < 160000
+            then 'Install as a superuser, or as a role with CREATEROLE'
             -- That it may grant them is enough: it is to be no member of audit_owner.
-            when current_setting('server_version_num')::int >= 160000 then pg_catalog.format(
-                'Another database of this cluster has auditdb, or had it before an upgrade. Have a '
-                'superuser, or the role that installed it there, run: grant audit_owner, '
-                'audit_mapper, audit_operator to %I with admin true, inherit false, set false',
-                _me)
-            else pg_catalog.format('Have a superuser run: alter role %I createrole', _me) end;
+            else pg_catalog.format(
+                'Install as a superuser%s. If %I is to install too, and may then come to read and '
+                'change the log of every database of this cluster, have one of them run: grant '
+                'audit_owner, audit_mapper, audit_operator to %I with admin true, inherit false, '
+                'set false',
+                (
+                    select ' or one of: '
+                        || pg_catalog.string_agg(distinct member::regrole::text, ', ')
+                    from pg_catalog.pg_auth_members
+                    where roleid = 'audit_owner'::regrole and admin_option
+                ), _me, _me) end;
 end
 $$;
 
@@ -90,7 +97,11 @@ $$;
 do $$
 declare
     _me name := current_user;
-    _is_auditdb boolean := pg_catalog.to_regclass('audit_private.migration') is not null
+    -- Not by to_regclass, which fails where another owns the schema.
+    _is_auditdb boolean := exists (
+            select from pg_catalog.pg_class as c
+                join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+            where n.nspname = 'audit_private' and c.relname = 'migration')
         or exists (
             select from pg_catalog.pg_namespace
             where nspname = 'audit'
@@ -117,6 +128,20 @@ begin
                 'Install as %s, who owns it and so can give it back.', _owner);
     end if;
     perform pg_catalog.set_config('auditdb.restored_by', _owner, true);
+end
+$$;
+
+do $$
+begin
+    if pg_catalog.to_regclass('audit_private.attachment') is not null
+        and pg_catalog.to_regclass('audit.event') is null
+    then
+        raise exception 'schema audit_private is here, and the log, audit.event, is not: only a '
+                'part was restored'
+            using errcode = 'object_not_in_prerequisite_state',
+                hint = 'Restore schema audit too. If there is no log to restore, drop what is left '
+                    'with its triggers (drop schema audit_private cascade), and install again.';
+    end if;
 end
 $$;
 

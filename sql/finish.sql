@@ -52,7 +52,8 @@ do $$
 declare
     _before jsonb := current_setting('auditdb.before')::jsonb;
 begin
-    perform set_config('auditdb.before', '', true), set_config('auditdb.restored_by', '', true);
+    perform set_config(name, '', true)
+    from unnest('{auditdb.before,auditdb.restored_by,auditdb.written}'::text[]) as name;
     perform set_config(key, value, true) from jsonb_each_text(_before) where key <> 'role';
 end
 $$;

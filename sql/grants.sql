@@ -18,6 +18,8 @@ revoke usage on type audit_private.fact, audit.finding from public;
 -- What somebody granted by hand does not outlive an upgrade.
 revoke all on all tables in schema audit, audit_private
     from audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
+revoke all on all sequences in schema audit, audit_private
+    from audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
 revoke all on all functions in schema audit, audit_private
     from audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
 

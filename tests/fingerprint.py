@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import psycopg
 
 QUERIES = {
     "relation": """
-        select c.relname, c.relkind, c.relowner::regrole, acl(c.relacl), c.relrowsecurity,
+        select c.relname, c.relkind, c.relowner::regrole,
+            -- A new installation makes its views twice: who was granted first is no difference.
+            array(select x::text from unnest(c.relacl) as x order by 1), c.relrowsecurity,
             c.relforcerowsecurity, c.reloptions::text, obj_description(c.oid, 'pg_class'),
             pg_get_expr(c.relpartbound, c.oid),
             case when c.relkind = 'v' then pg_get_viewdef(c.oid) end
@@ -17,7 +18,7 @@ QUERIES = {
     "column": """
         select c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
             a.attidentity, a.attgenerated, a.attcollation::regcollation,
-            coalesce(a.attstattarget, -1), acl(a.attacl), pg_get_expr(d.adbin, d.adrelid),
+            coalesce(a.attstattarget, -1), a.attacl::text, pg_get_expr(d.adbin, d.adrelid),
             col_description(c.oid, a.attnum)
         from pg_attribute as a join pg_class as c on c.oid = a.attrelid
             left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
@@ -31,7 +32,7 @@ QUERIES = {
             join pg_class as c on c.oid = indexrelid
         where c.relnamespace::regnamespace::text ~ '^audit'""",
     "function": """
-        select p.oid::regprocedure, p.prosrc, pg_get_function_sqlbody(p.oid), acl(p.proacl),
+        select p.oid::regprocedure, p.prosrc, pg_get_function_sqlbody(p.oid), p.proacl::text,
             p.proowner::regrole, p.proconfig::text, p.provolatile, p.prosecdef, p.proparallel,
             pg_get_function_result(p.oid), pg_get_function_arguments(p.oid),
             obj_description(p.oid, 'pg_proc')
@@ -46,14 +47,14 @@ QUERIES = {
         from pg_policy join pg_class as c on c.oid = polrelid
         where c.relnamespace::regnamespace::text ~ '^audit'""",
     "type": """
-        select typname, typtype, typowner::regrole, acl(typacl), obj_description(oid, 'pg_type')
+        select typname, typtype, typowner::regrole, typacl::text, obj_description(oid, 'pg_type')
         from pg_type where typnamespace::regnamespace::text ~ '^audit' and typtype <> 'b'""",
     "sequence": """
         select seqrelid::regclass, seqtypid::regtype, seqstart, seqincrement, seqmax, seqcycle
         from pg_sequence join pg_class as c on c.oid = seqrelid
         where c.relnamespace::regnamespace::text ~ '^audit'""",
     "schema": """
-        select nspname, nspowner::regrole, acl(nspacl), obj_description(oid, 'pg_namespace')
+        select nspname, nspowner::regrole, nspacl::text, obj_description(oid, 'pg_namespace')
         from pg_namespace where nspname ~ '^audit'""",
     "default privilege": """
         select defaclrole::regrole, nullif(defaclnamespace, 0)::regnamespace, defaclobjtype,
@@ -64,18 +65,11 @@ QUERIES = {
 }
 
 
-def sorted_acl(query: str) -> str:
-    """Return a query in which the privileges of acl(column) come in an order of their own."""
-    items = r"array(select x::text from unnest(\1) as x order by 1)"
-    in_order = rf"case when \1 is not null then {items} end"
-    return re.sub(r"\bacl\(([\w.]+)\)", in_order, query)
-
-
 def fingerprint(dsn: str) -> dict[str, list[Any]]:
     """Return every fact about both schemas but its oids and times, by kind and in order."""
     with psycopg.connect(dsn) as conn:
         conn.execute("set search_path = pg_catalog")
         return {
-            kind: sorted(conn.execute(sorted_acl(query).encode()).fetchall(), key=repr)
+            kind: sorted(conn.execute(query.encode()).fetchall(), key=repr)
             for kind, query in QUERIES.items()
         }

@@ -10,7 +10,9 @@ import psycopg
 import pytest
 
 from auditdb import doctor
-from tests.conftest import Database
+from auditdb.mapping.apply import apply
+from auditdb.mapping.file import TableMapping
+from tests.conftest import APPLICATION, Database
 
 PLAIN = """
 create table plain (id int primary key, organization_id int, name text, note text);
@@ -267,3 +269,30 @@ def test_fix_keeps_the_mapping_where_another_table_bears_the_name(db: Database) 
     run(owner, "select audit_private.forget_gone()")
     [said] = [f for f in found(db) if f[0] == "critical"]
     assert said == ("critical", "public.plain", "was dropped and created again")
+
+
+def test_all_tables_dropped_and_made_again_are_attached_by_the_file_again(db: Database) -> None:
+    owner = db.connect("app_owner")
+    names = [row[0] for row in db.connect().execute("select target from audit.list_tables()")]
+    run(owner, f"drop table {', '.join(names)} cascade")
+    run(owner, APPLICATION)
+    kinds = {"public.organization": "organization", "public.membership": "membership",
+             "public.app_user": "user", "public.api_key": "api_key"}  # fmt: skip
+    apply(owner, [TableMapping(name, kind) for name, kind in kinds.items()])
+    [mapping] = db.connect().execute(
+        "select mapping from audit.list_tables() where target = 'public.membership'"
+    ).fetchall()  # fmt: skip
+    assert mapping[0]["subject"] == "r.user_id"
+
+
+def test_the_former_owner_of_a_partitioned_table_loses_its_capture_functions(db: Database) -> None:
+    top, owner = db.connect(), db.connect("app_owner")
+    run(owner, PARTED + "select audit.attach('parted', 'plain')")
+    run(top, "alter table parted owner to postgres; select audit.attach('parted', 'plain')")
+    held = top.execute(
+        "select count(*) from audit.list_tables() as l cross join pg_proc as p"
+        " where l.target = 'public.parted' and p.proname ~ '^capture_[0-9]+_'"
+        " and has_function_privilege('app_owner', p.oid, 'execute')"
+    )
+    assert held.fetchone() == (0,)
+    assert found(db) == []

@@ -10,15 +10,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from auditdb.operate.source import ROLES, read
 from tests.conftest import Database
 
 SQL = Path(__file__).resolve().parent.parent / "sql"
 MIGRATIONS = SQL / "migrations"
-
-ROLES = (
-    "audit_owner", "audit_mapper", "audit_operator", "audit_writer", "audit_reader",
-    "audit_auditor", "audit_backup",
-)  # fmt: skip
 
 
 def found(db: Database, query: str) -> list[Any]:
@@ -91,6 +87,16 @@ def test_the_public_schema_holds_what_people_call_or_read(db: Database) -> None:
             and not relispartition and not exists (
                 select from aclexplode(relacl) where grantee = any ({people}))"""
     assert found(db, unused) == []
+
+
+def test_what_creates_and_what_drops_the_roles_name_the_same() -> None:
+    created = re.findall(r"\('(audit_\w+)', 'auditdb: ", read("bootstrap.sql"))
+    dropped = re.search(
+        r"in array '\{([^}]*)\}'", read("operate/drop_log.sql").replace("'\n        '", "")
+    )
+    assert dropped is not None
+    assert tuple(created) == ROLES
+    assert sorted(dropped[1].split(",")) == sorted(ROLES)
 
 
 def test_a_dump_of_the_public_schema_has_the_whole_log(db: Database) -> None:

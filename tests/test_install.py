@@ -11,11 +11,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg.conninfo import make_conninfo
 from yoyo import get_backend, read_migrations
 
 import auditdb
 from auditdb import doctor
+from auditdb.cli import main
 from auditdb.operate.preview import preview
 from tests.conftest import Database
 from tests.fingerprint import fingerprint
@@ -185,7 +187,12 @@ def test_an_older_release_over_a_newer_one_is_refused_by_name(db: Database) -> N
         auditdb.install(db.dsn)
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=says):
         run(db.dsn, auditdb.script())
-    assert f"would be refused: {says}" in preview(db.dsn)
+    assert preview(db.dsn) == [f"would be refused: {says}"]
+    result = CliRunner().invoke(main, ["--dsn", db.dsn, "install", "--dry-run"])
+    assert (result.exit_code, result.stdout) == (1, f"would be refused: {says}\n")
+    with db.connect() as conn:
+        mends = {f.mend for f in doctor.diagnose(conn) if f.object == "audit.version()"}
+    assert "-- install the package of that version, or a later one" in mends
     assert fingerprint(db.dsn) == before
     run(db.dsn, f"set role audit_owner; {NEWER.replace('0.10.0', '0.1.99')}")
     assert preview(db.dsn)[0] == f"would bring auditdb from 0.1.99 to {auditdb.__version__}"
@@ -234,6 +241,25 @@ def test_a_dry_run_says_what_an_install_does_and_does_nothing(create: Create) ->
     assert fingerprint(dsn) == before
     auditdb.install(dsn)
     assert len(preview(dsn)) == 2
+
+
+@pytest.mark.parametrize("attributes", ["createrole", ""])
+def test_a_dry_run_refuses_whom_an_install_refuses(
+    create: Create, db: Database, attributes: str
+) -> None:
+    auditdb.install(create())  # The roles of the cluster, also where this test runs alone.
+    role = f"second_{secrets.token_hex(4)}"
+    dsn = create(role, attributes)
+    says = f'role "{role}" may not grant the roles of auditdb'
+    with psycopg.connect(dsn) as conn:
+        may = bool(attributes) and conn.info.server_version < 160000
+    if may:
+        assert preview(dsn)[0].startswith("would install")
+        assert auditdb.install(dsn)
+        return
+    assert preview(dsn) == [f"would be refused: {says}"]
+    with pytest.raises(auditdb.Refused, match=f"{says}.*Install as a superuser"):
+        auditdb.install(dsn)
 
 
 def test_a_dry_run_waits_for_nobody_and_keeps_nobody_waiting(db: Database) -> None:
@@ -292,6 +318,34 @@ def test_foreign_schema_named_audit_is_refused_and_left_as_it_is(create: Create)
         assert conn.execute("select * from audit.event").fetchall() == []
         objects = "select count(*) from pg_class where relnamespace = 'audit'::regnamespace"
         assert conn.execute(objects).fetchone() == (1,)
+
+
+def test_a_restore_by_another_is_told_from_a_lack_of_rights(create: Create) -> None:
+    role = f"owner_{secrets.token_hex(4)}"
+    dsn = create(role, "createrole")
+    admin = make_conninfo(dsn, user="postgres")
+    auditdb.install(admin)
+    run(admin, "alter schema audit owner to postgres; alter schema audit_private owner to postgres;"
+        "revoke all on schema audit, audit_private from audit_operator;"
+        f"grant audit_owner, audit_mapper, audit_operator to {role} with admin option")  # fmt: skip
+    try:
+        run(admin, "revoke all on schema audit, audit_private from audit_owner")
+        with pytest.raises(auditdb.Refused, match=r'restored by "postgres"\. Install as postgres'):
+            auditdb.install(dsn)
+        assert "would be refused: schema audit belongs to postgres" in preview(dsn)
+    finally:
+        run(admin, f"revoke audit_owner, audit_mapper, audit_operator from {role} cascade")
+
+
+def test_a_part_of_the_log_is_refused_and_says_what_to_do(db: Database) -> None:
+    run(db.dsn, "drop schema audit cascade")
+    says = "schema audit_private is here, and the log, audit.event, is not"
+    assert preview(db.dsn) == [f"would be refused: {says}"]
+    with pytest.raises(auditdb.Refused, match=f"{says}.*drop schema audit_private cascade"):
+        auditdb.install(db.dsn)
+    run(db.dsn, "drop schema audit_private cascade")
+    assert auditdb.install(db.dsn)
+    db.connect("app").execute("update membership set role = 'X' where user_id = 2")
 
 
 def test_host_s_own_yoyo_is_not_disturbed(create: Create, tmp_path: Path) -> None:

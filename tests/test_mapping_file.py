@@ -6,9 +6,11 @@ import tomllib
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from auditdb.cli import main
 from auditdb.errors import InvalidInput, Refused
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import OPTIONS, TableMapping, load, toml_value
@@ -221,3 +223,15 @@ def test_what_a_table_will_say_is_shown_before_it_is_attached(empty_db: Database
         "            organization: r.organization_id",
         "            target_id: r.id",
     ]
+
+
+@pytest.mark.parametrize("text", ["", "# a detect that failed\n", "table = []"])
+def test_a_file_without_tables_is_refused_and_ends_no_capture(db: Database, text: str) -> None:
+    for option in ((), ("--prune",), ("--prune", "--dry-run")):
+        result = CliRunner().invoke(
+            main, ["--dsn", db.conninfo("app_owner"), "attach", "-", *option], input=text
+        )
+        assert result.exit_code == 2 and "- names no table" in result.stderr
+    with db.connect() as conn:
+        row = conn.execute("select count(*) from audit_private.attachment").fetchone()
+    assert row == (6,)

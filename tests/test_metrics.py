@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -195,3 +197,13 @@ def test_metrics_read_the_months_of_a_day_and_no_others(empty_db: Database) -> N
         ).fetchall()
     names = {"event_" + months_ago(empty_db, n).replace("-", "_") for n in (0, 1)}
     assert scanned and {name for (name,) in scanned} <= names
+
+
+def test_the_command_counts_findings_where_nothing_else_loaded_the_doctor(db: Database) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "auditdb", "--dsn", db.dsn, "status", "--format", "openmetrics",
+         "--findings"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "auditdb_findings{" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -14,12 +15,10 @@ CHANGE = "update public.workflow set name = name || '!' where id = 1"
 
 
 @pytest.fixture
-def api(db: Database) -> Database:
+def api(db: Database) -> Iterator[Database]:
     """A database behind PostgREST: one login, which takes the role of each request."""
     db.connect().execute("""
-        do $$ begin
-            create role web_user; create role web_admin;
-        exception when duplicate_object then end $$;
+        create role web_user; create role web_admin;
         grant web_user, web_admin to app;
         grant select, insert, update, delete on all tables in schema public to web_user, web_admin;
         grant audit_writer to web_user, web_admin;
@@ -34,7 +33,8 @@ def api(db: Database) -> Database:
         exception when insufficient_privilege or invalid_parameter_value then
         end $$;
     """)
-    return db
+    yield db
+    db.connect().execute("drop owned by web_user, web_admin; drop role web_user, web_admin")
 
 
 def last(db: Database) -> tuple[Any, Any]:

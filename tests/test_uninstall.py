@@ -160,6 +160,32 @@ def test_roles_that_another_database_uses_stay_and_are_named(db: Database) -> No
     assert again.exit_code == 1 and "not installed in this database" in again.stderr
 
 
+def test_the_memberships_that_its_owner_gave_itself_stay_where_the_roles_do(
+    application: Database, bare: Server
+) -> None:
+    db = application
+    auditdb.install(db.conninfo("app_owner"))
+    with psycopg.connect(address(bare, "postgres"), autocommit=True) as admin:
+        admin.execute("create database other owner app_owner")
+    try:
+        other = Database(address(bare, "other"))
+        auditdb.install(other.conninfo("app_owner"))
+        db.connect("app_owner").execute("grant audit_auditor, audit_writer to app_owner")
+        assert run(other, "app_owner", "--yes", "--log", "drop").exit_code == 0
+        other.close()
+        with psycopg.connect(db.conninfo("app_owner")) as conn:
+            assert {"audit.installed"} == {e.action for e in auditdb.auditor(conn).events()}
+            held = conn.execute(
+                "select rolname from pg_roles"
+                " where rolname ~ '^audit_' and pg_has_role(oid, 'usage') order by 1"
+            )
+            names = [name for (name,) in held]
+            assert names == ["audit_auditor", "audit_operator", "audit_writer"]
+    finally:
+        with psycopg.connect(address(bare, "postgres"), autocommit=True) as admin:
+            admin.execute("drop database other with (force)")
+
+
 def test_events_that_are_committed_while_the_log_is_exported_are_exported_too(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

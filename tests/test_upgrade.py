@@ -243,6 +243,7 @@ def test_what_was_granted_by_hand_to_a_role_of_the_log_does_not_outlive_an_upgra
         """grant select on audit_private.signing_key to audit_reader, audit_auditor;
         grant insert on audit.event to audit_writer;
         grant update on audit_private.attachment to audit_operator;
+        grant usage on audit.event_id_seq to audit_writer;
         grant execute on all functions in schema audit, audit_private
             to audit_reader, audit_auditor, audit_writer, audit_operator"""
     )

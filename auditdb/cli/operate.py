@@ -21,9 +21,12 @@ from auditdb.operate.keys import create_key, list_keys
 def install(ctx: click.Context, dry_run: bool) -> None:
     """Install auditdb in a database, or bring it up to date."""
     if dry_run:
-        from auditdb.operate.preview import preview
+        from auditdb.operate.preview import REFUSED, preview
 
-        print_lines(*preview(ctx.obj))
+        lines = preview(ctx.obj)
+        print_lines(*lines)
+        if any(line.startswith(REFUSED) for line in lines):
+            raise click.exceptions.Exit(1)
         return
     from auditdb.operate.install import install as run
 
@@ -83,12 +86,13 @@ def status(ctx: click.Context, form: str, json_: bool, organizations: int, findi
     last 24 hours, months ahead, the last maintenance, sizes. SQL has the same: audit.metrics().
     """
     if form == "openmetrics" and not json_:
+        from auditdb.operate import doctor as examine
         from auditdb.operate import metrics
 
         with connection(ctx) as conn:
             samples = metrics.read_metrics(conn, organizations=organizations)
             if findings:
-                samples += metrics.count_findings(auditdb.doctor.diagnose(conn))
+                samples += metrics.count_findings(examine.diagnose(conn))
         click.echo(metrics.render(samples), nl=False)
         return
     from auditdb.operate.status import status as read_status

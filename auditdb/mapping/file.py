@@ -47,8 +47,8 @@ def load(text: str, source: str = "auditdb.toml") -> list[TableMapping | KindMap
         source: its name, for error messages.
 
     Raises:
-        InvalidInput: not TOML; a key that is not known, absent or of the wrong type; a table or
-            kind twice.
+        InvalidInput: not TOML; no table; a key that is not known, absent or of the wrong type; a
+            table or kind twice.
 
     Example:
         >>> load("[[table]]\nname = 'public.invoice'\nkind = 'invoice'\nignore = ['seen_at']")
@@ -67,6 +67,11 @@ def load(text: str, source: str = "auditdb.toml") -> list[TableMapping | KindMap
         *(_kind(part, source, n) for n, part in enumerate(_parts(document, "kind", source), 1)),
         *(_mapping(part, source, n) for n, part in enumerate(_parts(document, "table", source), 1)),
     ]
+    if not mappings:
+        raise InvalidInput(
+            f"{source} names no table: it holds no [[table]]. Was it written by a command that "
+            "failed? To end all capture: auditdb uninstall"
+        )
     for number, mapping in enumerate(mappings):
         if (type(mapping), mapping.name) in {(type(m), m.name) for m in mappings[:number]}:
             what = "kind" if isinstance(mapping, KindMapping) else "table"

@@ -13,7 +13,7 @@ from auditdb._version import __version__
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
 from auditdb.errors import AuditError
-from auditdb.operate.release import differences, installed_version
+from auditdb.operate.release import differences, installed_version, is_newer
 from auditdb.operate.restored import restored_without
 from auditdb.values.plain import plain
 
@@ -88,7 +88,8 @@ def _from_outside(conn: psycopg.Connection[Any], found: list[Finding]) -> list[F
                 check_name="release", severity="warning", object="audit.version()",
                 problem=f"is {version}, and this package is {__version__}",
                 why="The log was compared with what the database says of that release alone.",
-                mend="auditdb install", fixable=False,
+                mend="-- install the package of that version, or a later one"
+                if is_newer(version) else "auditdb install", fixable=False,
             )
         ]  # fmt: skip
     said = [(f.object, f.problem) for f in found]

@@ -47,7 +47,7 @@ def differences(conn: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     cursor = psycopg.Cursor(conn)
     cursor.execute(
         "select set_config('quote_all_identifiers', 'off', true),"
-        " set_config('bytea_output', 'hex', true), set_config('TimeZone', 'UTC', true)"
+        " set_config('bytea_output', 'hex', true), set_config('timezone', 'UTC', true)"
     )
     wanted, listed = release(), release()
     for kind, name, sha256, object_, _ in cursor.execute(standing_query().encode()).fetchall():
@@ -55,7 +55,9 @@ def differences(conn: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
         if known is None and kind in ("policy", "grant"):
             # A month is read by backups, as DEFAULT is.
             known = listed.get((kind, _MONTH.sub("audit.event_default", name)))
-        is_own = _GENERATED.fullmatch(name) or _MONTH.fullmatch(name)
+        is_own = _GENERATED.fullmatch(name) or _MONTH.fullmatch(
+            object_ if kind == "index" else name
+        )
         if known == sha256 or (known is None and is_own):
             continue
         problem = "is none of auditdb's" if known is None else "is not as it was installed"
@@ -84,3 +86,17 @@ def installed_version(conn: psycopg.Connection[Any]) -> str | None:
     )
     (version,) = row.fetchone() or ("",)
     return None if version == __version__ else str(version)
+
+
+def is_newer(version: str) -> bool:
+    """Return whether a version that a database says is a later one than the package.
+
+    >>> is_newer("99.0"), is_newer("0.0.1 of before there was a schema audit_private")
+    (True, False)
+    """
+    numbers = re.match(r"\d+(?:\.\d+)*", version)
+    return numbers is not None and _parts(numbers[0]) > _parts(__version__)
+
+
+def _parts(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]

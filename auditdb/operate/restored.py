@@ -10,12 +10,13 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
+from auditdb.operate.source import ROLES
+
 # Of the catalogs alone, which everybody may read.
 _QUERY = """
 select pg_get_userbyid(n.nspowner)::text,
     array(
-        select name from unnest('{audit_owner,audit_mapper,audit_operator,audit_writer,'
-            'audit_reader,audit_auditor,audit_backup}'::text[]) as name
+        select name from unnest(%s::text[]) as name
         where not exists (select from pg_roles where rolname = name)),
     not exists (
         select from aclexplode(n.nspacl) as x join pg_roles as r on r.oid = x.grantee
@@ -31,7 +32,7 @@ def restored_without(conn: psycopg.Connection[Any]) -> tuple[str, str] | None:
     Args:
         conn: a connection with the pin.
     """
-    row = psycopg.Cursor(conn, row_factory=tuple_row).execute(_QUERY).fetchone()
+    row = psycopg.Cursor(conn, row_factory=tuple_row).execute(_QUERY, [list(ROLES)]).fetchone()
     if row is None:
         return None
     owner, missing, is_closed = row

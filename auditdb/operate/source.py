@@ -8,6 +8,12 @@ from pathlib import Path
 
 from auditdb.errors import AuditError
 
+# Those that bootstrap.sql creates.
+ROLES = (
+    "audit_owner", "audit_mapper", "audit_operator", "audit_writer", "audit_reader",
+    "audit_auditor", "audit_backup",
+)  # fmt: skip
+
 
 def sql_directory() -> Traversable:
     """Return the directory of the .sql files: in the wheel, or in the checkout it is edited in."""

@@ -272,7 +272,6 @@ begin
     end if;
     -- What takes long comes before the lock.
     perform audit_private.regenerate();
-    perform set_config('auditdb.regenerated', 'on', true);
     perform audit_private.furnish_columns();
     perform audit_private.lock_briefly('audit.event', 'access exclusive');
     -- In one step every event that there is would get the role of this moment.

@@ -349,8 +349,20 @@ declare
     _owner name := (
         select rolname from pg_class join pg_roles as r on r.oid = relowner
         where pg_class.oid = close_capture.target and relkind = 'p');
+    _other name;
 begin
-    perform audit_private.grant_capture(_id, 'revoke', 'from', 'audit_operator');
+    -- Operators, for the while; and the owner of before.
+    for _other in
+        select distinct r.rolname
+        from unnest('{insert,update,delete,truncate}'::text[]) as op
+            join pg_proc as p on p.oid = audit_private.trigger_function(_id, op)
+            cross join aclexplode(p.proacl) as x
+            join pg_roles as r on r.oid = x.grantee
+        where r.oid <> p.proowner and r.rolname not in ('audit_owner', 'audit_mapper')
+            and r.rolname is distinct from _owner
+    loop
+        perform audit_private.grant_capture(_id, 'revoke', 'from', _other);
+    end loop;
     if _owner is not null then
         -- Every partition to come gets the triggers too, which takes the right to use their
         -- function.

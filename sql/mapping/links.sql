@@ -4,7 +4,10 @@
 
 create or replace function audit_private.have_one_owner(one oid, other oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
-return (select count(distinct relowner) = 1 from pg_class where oid in (one, other));
+return (
+    select count(*) = 2 and count(distinct c.relowner) = 1
+    from unnest(array[one, other]) as t (id) join pg_class as c on c.oid = t.id
+);
 comment on function audit_private.have_one_owner is
     'Whether two tables belong to one role: a mapping of another''s table is another''s text';
 

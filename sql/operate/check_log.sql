@@ -204,6 +204,8 @@ as $$
             f.fact ->> 'state' = 'is none of auditdb''s') as v (name, is_foreign)
         left join pg_index as i on i.indexrelid = to_regclass(v.name)
     where f.kind = 'index'
+        -- A month that was detached is reported as such.
+        and f.fact ->> 'object' !~ '^audit[.]event_[0-9]{4,}_[0-9]{2}$'
         -- Else it is reported with those of the partitions.
         and not (v.is_foreign and i.indrelid = 'audit.event'::regclass
             and (i.indisunique or i.indpred is not null or not exists (

@@ -58,6 +58,11 @@ begin
         from pg_shdepend as s join pg_database as d on d.oid = s.dbid
         where s.refclassid = 'pg_authid'::regclass and s.refobjid = _role::regrole
             and d.datname <> current_database();
+        -- Who made itself a member stays one, for the other databases.
+        _is_held := _role not in ('audit_owner', 'audit_mapper') and exists (
+            select from pg_auth_members
+            where roleid = to_regrole(_role) and member = quote_ident(current_user)::regrole
+                and grantor = member);
         begin
             if not pg_has_role(_role, 'usage') then
                 execute format('grant %I to %I%s', _role, current_user,
@@ -75,7 +80,7 @@ begin
             _left := _left || to_jsonb(format('left: role %s: %s', _role, sqlerrm));
         end;
         -- What was granted for this alone.
-        if _role <> 'audit_operator' and exists (
+        if not _is_held and _role <> 'audit_operator' and exists (
             select from pg_auth_members
             where roleid = to_regrole(_role) and member = quote_ident(current_user)::regrole
                 and grantor = member)

@@ -240,16 +240,20 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+    -- Not twice: audit_private.add_db_role() calls it too, before writers wait.
+    _written int[] := coalesce(nullif(current_setting('auditdb.written', true), ''), '{}');
     _id int;
 begin
     for _id in
         select a.id from audit_private.attachment as a
-        where audit_private.is_there(a.target, a.row_type)
+        where audit_private.is_there(a.target, a.row_type) and a.id <> all (_written)
         order by a.id
     loop
         perform audit_private.generate(_id);
         perform audit_private.report_progress(1);
+        _written := _written || _id;
     end loop;
+    perform set_config('auditdb.written', _written::text, true);
 end
 $$;
 comment on function audit_private.regenerate is
@@ -266,12 +270,15 @@ create or replace function audit_private.finish_install() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform audit_private.settle();
-    -- Before writers waited, where audit.event got a column.
-    if current_setting('auditdb.regenerated', true) is distinct from 'on' then
-        perform audit_private.regenerate();
+    -- A restore where there was no audit_owner has left them out: nothing is seen without them.
+    if not exists (
+        select from pg_policy
+        where polrelid = 'audit_private.attachment'::regclass and polname = 'the_owner_maps'
+    ) then
+        perform audit_private.furnish_policies();
     end if;
-    perform set_config('auditdb.regenerated', '', true);
+    perform audit_private.settle();
+    perform audit_private.regenerate();
     perform audit_private.record_attestation('install', kinds => '{functions}');
     -- Of an older release, from here on writers may wait. Months to come take the columns as they
     -- stand.
@@ -279,6 +286,9 @@ begin
     perform audit_private.furnish_policies();
     perform audit_private.create_months();
     perform audit_private.record_attestation('install', renew => false);
+    perform audit_private.record_own('reclaimed', 'audit', jsonb_build_object('owner', owner), null)
+    from nullif(current_setting('auditdb.restored_by', true), '') as owner
+    where owner is not null;
     perform audit_private.record_own('installed', audit.version(), null, null);
 end
 $$;

@@ -160,12 +160,10 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security
 as $$
 declare
     _was audit_private.installation;
-    -- To whom the log belonged.
-    _owner text := nullif(current_setting('auditdb.restored_by', true), '');
     _last bigint;
 begin
     select * into _was from audit_private.installation limit 1;
-    if not audit_private.is_restored() and _owner is null then
+    if not audit_private.is_restored() then
         perform audit_private.forget_gone();
         perform audit_private.advance_ids((
             select greatest(max(s.id), (
@@ -174,7 +172,7 @@ begin
     elsif _was.catalog is null then
         perform audit_private.note_catalogs();
     else
-        -- Those to a role that the restore lacked are missing.
+        -- Where the roles were missing, so are their policies, and without one UPDATE finds no row.
         perform audit_private.furnish_policies();
         _last := greatest((select max(id) from audit.event),
             (select max(first_id) from audit_private.organization_start));
@@ -183,8 +181,8 @@ begin
             coalesce(audit_private.settle_attachments(), '{}'), _was.server);
         perform audit_private.advance_ids(_last);
         perform audit_private.record_own('restored', current_database(),
-            jsonb_strip_nulls(jsonb_build_object('catalog', _was.catalog::bigint,
-                'cluster', _was.cluster, 'server', _was.server, 'owner', _owner)),
+            jsonb_build_object('catalog', _was.catalog::bigint, 'cluster', _was.cluster,
+                'server', _was.server),
             audit_private.note_catalogs(),
             jsonb_build_object('last_id', _last, 'gone', (
                 select jsonb_agg(a.name order by a.name) from audit_private.attachment as a

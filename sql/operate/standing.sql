@@ -59,10 +59,7 @@ as $$
     from pg_index as i
         join pg_class as c on c.oid = i.indrelid and not c.relispartition
         left join pg_constraint as k on k.conindid = i.indexrelid and k.contype in ('p', 'u', 'x')
-    where c.relnamespace = any ('{audit,audit_private}'::regnamespace[])
-        -- A month that was detached is reported as such.
-        and not (
-            c.relnamespace = 'audit'::regnamespace and c.relname ~ '^event_[0-9]{4,}_[0-9]{2}$');
+    where c.relnamespace = any ('{audit,audit_private}'::regnamespace[]);
 $$;
 comment on function audit_private.standing_indexes is
     'The indexes of the log, those of its partitions apart';
