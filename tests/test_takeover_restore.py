@@ -295,3 +295,32 @@ def test_the_policy_that_follows_the_owner_costs_the_owner_nothing(db: Database)
         " where proname = 'owns_log'"
     ).fetchone()
     assert calls == (0,)
+
+
+@pytest.mark.parametrize("how", ["disable", "enable", "enable replica"])
+@pytest.mark.parametrize(
+    ("way", "cluster"),
+    [(WAYS[name],) * 2 for name in ("owner, no owners, no privileges", "superuser, no owners")],
+    indirect=["cluster"], ids=["owner", "superuser"],
+)  # fmt: skip
+def test_a_trigger_that_was_switched_off_before_is_still_found(
+    db: Database, server: Server, cluster: Server, way: Way, how: str, tmp_path: Path
+) -> None:
+    db.connect("app_owner").execute(f"alter table workflow {how} trigger auditdb_update".encode())
+    name = str(conninfo_to_dict(db.dsn)["dbname"])
+    tool(server, "pg_dump", "-Fc", "-f", str(tmp_path / "dump"), "-d", address(server, name))
+    back = restored(cluster, tmp_path / "dump", way)
+    try:
+        owner = None if way.role == "postgres" else way.role
+        auditdb.install(back.conninfo(owner))
+        conn = back.connect(owner)
+        found = [f for f in doctor.diagnose(conn) if f.check_name == "triggers"]
+        assert [(f.object, f.severity, f.fixable) for f in found] == [
+            ("public.workflow", "critical", True)
+        ]
+        doctor.fix(conn, found)
+        assert not [f for f in doctor.diagnose(conn) if f.severity != "notice"]
+        back.connect("app").execute("insert into workflow (organization_id, name) values (1, 'z')")
+        assert back.events()[-1]["details"].get("degraded") is None
+    finally:
+        back.close()
