@@ -170,6 +170,16 @@ def test_the_command_that_the_doctor_prints_mends_it_too(db: Database, name: str
     assert found(db) == []
 
 
+def test_the_trigger_that_a_detached_partition_keeps_is_dropped_by_fix(db: Database) -> None:
+    owner = db.connect("app_owner")
+    run(owner, PARTED + "alter table parted detach partition parted_1")
+    findings = doctor.diagnose(owner)
+    assert doctor.fix(owner, findings) == ["drop trigger auditdb_truncate on public.parted_1"]
+    assert found(db) == []
+    run(owner, "truncate parted_1")
+    assert db.events("action = 'plain.truncated'") == []
+
+
 def test_the_table_that_was_swapped_away_is_detached_and_an_event_says_so(db: Database) -> None:
     owner = db.connect("app_owner")
     run(owner, PLAIN + SWAP + AGAIN)

@@ -29,7 +29,7 @@ def reports_progress(conn: psycopg.Connection[Any], progress: Progress | None) -
     def hear(diagnostic: Diagnostic) -> None:
         word, _, rest = (diagnostic.message_primary or "").partition(" ")
         number, _, text = rest.partition(" ")
-        if diagnostic.severity_nonlocalized == "INFO" and word == "auditdb:" and number.isdigit():
+        if diagnostic.severity_nonlocalized == "INFO" and word == "auditdb:" and number.isdecimal():
             progress(int(number), text)
 
     conn.add_notice_handler(hear)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -155,7 +156,8 @@ def _new_file(path: Path | None) -> Iterator[IO[str] | None]:
         yield None
         return
     try:
-        file = path.open("x", encoding="utf-8")
+        # For nobody else to read, as the log is.
+        file = open(path, "x", encoding="utf-8", opener=partial(os.open, mode=0o600))
     except FileExistsError:
         raise InvalidInput(f"{path} exists already: name another file") from None
     except OSError as error:

@@ -95,8 +95,8 @@ as $$
     select 'triggers', 'critical', t.tgrelid::regclass::text,
         format('%s calls %s, which is not its to call', quote_ident(t.tgname),
             t.tgfoid::regprocedure),
-        'It makes events of what was not done to the attached table.',
-        format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass), false
+        'It makes events of what was not done there. A partition that was detached keeps one.',
+        format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass), true
     from pg_trigger as t join pg_proc as p on p.oid = t.tgfoid
     where p.pronamespace = any ('{audit,audit_private}'::regnamespace[])
         and p.proname ~ '^capture_[0-9]+(_[a-z]+)?$'
