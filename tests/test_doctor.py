@@ -614,7 +614,8 @@ def test_a_month_taken_away_is_found_and_one_dropped_by_retention_is_not(
               "reset role")  # fmt: skip
     for _ in range(3):
         run(conn, "select audit.maintain(keep => '1 year')")
-    assert [f.object for f in diagnose(healthy)] == ["audit.event_2020_02"]
+    partitions = [f.object for f in diagnose(healthy) if f.check_name == "partitions"]
+    assert partitions == ["audit.event_2020_02"]
 
 
 def test_a_detached_month_is_found(healthy: Database) -> None:

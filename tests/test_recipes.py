@@ -230,7 +230,10 @@ def test_the_log_alone(clusters: tuple[Cluster, Cluster], tables: str) -> None:
         *([("api_key", "api_key"), ("workflow_step", "workflow")] if tables == "all" else []),
     ]  # fmt: skip
     (old.folder / "auditdb.toml").write_text(
-        "".join(f'[[table]]\nname = "public.{table}"\nkind = "{kind}"\n' for table, kind in listed)
+        "# the tables of the application\n"
+        + "".join(
+            f'[[table]]\nname = "public.{table}"\nkind = "{kind}"\n' for table, kind in listed
+        )
     )
     old.run("log-alone", OLD=old.uri("shop"), NEW=new)
     assert log(old, name)[: len(before)] == before

@@ -67,11 +67,8 @@ def load(text: str, source: str = "auditdb.toml") -> list[TableMapping | KindMap
         *(_kind(part, source, n) for n, part in enumerate(_parts(document, "kind", source), 1)),
         *(_mapping(part, source, n) for n, part in enumerate(_parts(document, "table", source), 1)),
     ]
-    if not mappings:
-        raise InvalidInput(
-            f"{source} names no table: it holds no [[table]]. Was it written by a command that "
-            "failed? To end all capture: auditdb uninstall"
-        )
+    if not mappings and not text.strip():
+        raise InvalidInput(f"{source} is empty. Was it written by a command that failed?")
     for number, mapping in enumerate(mappings):
         if (type(mapping), mapping.name) in {(type(m), m.name) for m in mappings[:number]}:
             what = "kind" if isinstance(mapping, KindMapping) else "table"

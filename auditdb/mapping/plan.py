@@ -116,6 +116,11 @@ def steps(
     prune: bool = False,
 ) -> list[Step]:
     """Return what `plan` says, each change with what carries it out."""
+    if prune and not mappings:
+        raise InvalidInput(
+            "a file without tables would detach them all. Was it written by a command that failed? "
+            "To end all capture: auditdb uninstall"
+        )
     found: list[Step] = []
     seen: dict[int, str] = {}
     kinds = [mapping for mapping in mappings if isinstance(mapping, KindMapping)]
