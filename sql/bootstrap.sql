@@ -76,7 +76,9 @@ exception when insufficient_privilege then
     raise exception 'role "%" may not grant the roles of auditdb: %', _me, sqlerrm
         using errcode = 'insufficient_privilege', hint = case
             when current_setting('server_version_num')::int < 160000
-            then 'Install as a superuser, or as a role with CREATEROLE'
+            then pg_catalog.format('Install as a superuser, or as a role with CREATEROLE. If %I is '
+                'to install too, and may then grant itself any role, have a superuser run: '
+                'alter role %I createrole', _me, _me)
             -- That it may grant them is enough: it is to be no member of audit_owner.
             else pg_catalog.format(
                 'Install as a superuser%s. If %I is to install too, and may then come to read and '

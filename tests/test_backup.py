@@ -36,9 +36,13 @@ def login(db: Database) -> Iterator[str]:
 
 
 def dump(tools: Path, conninfo: str, *options: str) -> str:
+    # The tools may be older than the libpq that wrote the address.
+    known = ("host", "port", "user", "password", "dbname")
+    address = {name: value for name, value in conninfo_to_dict(conninfo).items() if name in known}
     done = subprocess.run(
-        [tools / "pg_dump", *options, "-d", conninfo], capture_output=True, text=True, check=False
-    )
+        [tools / "pg_dump", *options, "-d", make_conninfo("", **address)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     if done.returncode:
         raise RuntimeError(done.stderr)
     return done.stdout
@@ -50,7 +54,9 @@ def restored(tools: Path, db: Database, script: str) -> Iterator[str]:
     with psycopg.connect(db.dsn, dbname="postgres", autocommit=True) as conn:
         conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         try:
-            target = make_conninfo(db.dsn, dbname=name)
+            known = ("host", "port", "user", "password")
+            address = {k: v for k, v in conninfo_to_dict(db.dsn).items() if k in known}
+            target = make_conninfo("", **address, dbname=name)
             subprocess.run(
                 [tools / "psql", "-qX", "-v", "ON_ERROR_STOP=1", "-d", target],
                 input=script, capture_output=True, text=True, check=True,

@@ -15,7 +15,7 @@ from pg_proc as p join pg_language as l on l.oid = p.prolang and l.lanname = 'pl
     left join audit_private.attachment as a on a.id = substring(p.proname, '_([0-9]+)')::int
     cross join lateral public.plpgsql_check_function_tb(p.oid, coalesce(t.tgrelid, 0),
         fatal_errors => false, security_warnings => true, extra_warnings => true,
-        anyelememttype => coalesce(a.target, 'public.membership')::text::regtype) as f
+        anyelememttype => coalesce(a.target::regclass, 'public.membership')::text::regtype) as f
 where p.pronamespace::regnamespace::text ~ '^audit'
     and f.level in ('error', 'security', 'warning', 'warning extra') and f.sqlstate <> '42804'
 order by 1

@@ -63,6 +63,9 @@ class Cluster:
     def run(self, recipe: str, *, lines: int | None = None, **addresses: str) -> str:
         """Run a recipe of the document, or its first lines, and return what it printed."""
         script = "\n".join(RECIPES[recipe].splitlines()[:lines])
+        if version_of(self.server) < 160000:
+            # As the document says: 15 knows no other way.
+            script = script.replace(" with (run_as_owner = true)", "")
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script], cwd=self.folder, check=False,
             capture_output=True, text=True,
