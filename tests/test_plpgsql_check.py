@@ -36,6 +36,11 @@ ALIASES = {
     ("try_expression", UNSANITIZED): "a mapping's expression, run as audit_mapper",
     ("try_mapper", UNSANITIZED): "calls of this release's own",
     ("arrived_in", 'unused parameter "id"'): "an index needs a column",
+    ("replace_default", 'relation "audit.event_next" does not exist'): "it makes it before",
+    **{
+        ("sampled_ids", f'OUT variable "{name}" is maybe unmodified'): "a query returns it"
+        for name in ("id", "occurred_at", "is_newest")
+    },
 }
 
 
