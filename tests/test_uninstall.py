@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -77,6 +78,14 @@ def use(db: Database, who: str | None) -> None:
     app.execute("insert into workflow (organization_id, name) values (1, 'a\nb \\ \u2028')")
 
 
+def auditor_lines(db: Database) -> list[str]:
+    """Return the log as an auditor exports it, oldest first."""
+    out = io.StringIO()
+    with psycopg.connect(db.conninfo("app_auditor")) as conn:
+        auditdb.auditor(conn).export(out, format="jsonl")
+    return out.getvalue().split("\n")[-2::-1]
+
+
 def run(db: Database, who: str | None, *args: str) -> Result:
     return CliRunner().invoke(main, ["--dsn", db.conninfo(who), "uninstall", *args])
 
@@ -88,6 +97,7 @@ def test_the_application_is_as_before_and_so_are_the_roles(
     db = application
     before = state(db, bare)
     use(db, who)
+    shown = auditor_lines(db)
     told = state(db, bare)
     assert told != before
     events = db.connect().execute("select count(*) from audit.event").fetchone()
@@ -101,6 +111,8 @@ def test_the_application_is_as_before_and_so_are_the_roles(
     assert "left:" not in done.output
     assert state(db, bare) == before
     lines = [json.loads(line) for line in file.read_text("utf-8").split("\n")[:-1]]
+    # As auditdb log has them, oldest first.
+    assert file.read_text("utf-8").split("\n")[: len(shown)] == shown
     # That the tables were detached is told too.
     assert events is not None and {e["action"] for e in lines[events[0] :]} == {"audit.detached"}
     assert len({line["id"] for line in lines}) == len(lines)

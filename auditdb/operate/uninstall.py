@@ -18,6 +18,9 @@ from auditdb.connection.pin import pinned
 from auditdb.errors import InvalidInput, Refused, from_psycopg
 from auditdb.operate.install import BEGIN
 from auditdb.operate.source import read
+from auditdb.read.export import write_block
+from auditdb.read.lines import COPY, SELECT, event_of
+from auditdb.values.blocks import json_lines
 
 _END = """do $$
 declare
@@ -58,8 +61,11 @@ begin
     end loop;
 end
 $$;"""
-_EVENTS = """select row_to_json(e)::text, e.transaction_id::text::bigint, e.id
-from audit.event as e where {where} order by e.occurred_at, e.id"""
+# As exports have them.
+_EVENTS = (
+    f"copy (select {SELECT['jsonl']} from audit.event where {{where}} order by occurred_at, id)"
+    f" to stdout with ({COPY['jsonl']})"
+)
 
 
 def describe(conninfo: str = "", *, log: Literal["keep", "drop"] = "keep") -> list[str]:
@@ -185,15 +191,14 @@ def _export(
     if before is not None:
         conn.execute("lock table audit.event in share row exclusive mode")
     ((oldest,),) = _rows(conn, "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-    where = "true" if before is None else f"e.transaction_id >= '{before[0]}'::xid8"
+    where = "true" if before is None else f"transaction_id >= '{before[0]}'::xid8"
     done = set() if before is None else before[1]
     late = set()
-    with psycopg.ServerCursor(conn, "auditdb_export", row_factory=tuple_row) as cursor:
-        cursor.itersize = 5000
-        cursor.execute(_EVENTS.replace("{where}", where).encode())
-        for text, transaction, number in cursor:
+    with psycopg.Cursor(conn).copy(_EVENTS.replace("{where}", where).encode()) as rows:
+        for row in map(bytes, rows):
+            number, transaction = event_of(row)
             if number not in done:
-                file.write(text + "\n")
+                write_block(file, json_lines([row]))
             if transaction >= oldest:
                 late.add(number)
     conn.execute(_DISOWN.encode())

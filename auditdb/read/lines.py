@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from auditdb.read.event import Event
+from auditdb.values.blocks import PART
 
 NAMES = [field.name for field in fields(Event)]
 _JSON = {"old_values", "new_values", "details"}
@@ -41,3 +42,9 @@ def _cells(empty: str) -> str:
 
 
 SELECT = {"jsonl": _parts_of_json(), "escape": _cells("coalesce"), "keep": _cells("nullif")}
+
+
+def event_of(row: bytes) -> tuple[int, int]:
+    """Return the id and the transaction of an event, of a row that `SELECT["jsonl"]` made."""
+    parts = row.split(PART, 8)
+    return int(parts[1]), int(parts[7])
