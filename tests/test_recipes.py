@@ -245,6 +245,28 @@ def test_the_log_alone(clusters: tuple[Cluster, Cluster], tables: str) -> None:
         assert attached == (len(listed),)
 
 
+@pytest.mark.parametrize("owner", ["postgres", "app_owner"])
+def test_the_events_alone(clusters: tuple[Cluster, Cluster], owner: str) -> None:
+    old, _ = clusters
+    before = log(old, "shop")
+    name = f"events_by_{owner}"
+    fresh(old, name, "app_owner")
+    with old.connect(name, "app_owner") as conn:
+        conn.execute(APPLICATION.encode())
+    said = old.run("events-alone", OLD=old.uri("shop"), NEW=old.uri(name, owner))
+    assert "critical: public.workflow_step: was attached" in said
+    assert log(old, name)[: len(before)] == before
+    with old.connect(name, "app_owner") as conn:
+        conn.execute("set search_path = public")
+        lost = [f for f in doctor.diagnose(conn) if f.severity != "notice"]
+        assert len(lost) == 6
+        for finding in lost:
+            conn.execute(finding.mend.encode())
+        doctor.fix(conn, doctor.diagnose(conn))
+        conn.execute("select audit.create_key()")
+    assert_sound(old, name, before, "app_owner")
+
+
 def wait_for_subscriber(one: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> None:
     """As the document says: every table is copied, and what was written is replayed."""
     written = one.execute("select pg_current_wal_lsn()::text").fetchone()

@@ -143,6 +143,28 @@ $$;
 comment on function audit_private.check_tables is
     'Attached tables that are gone, created again, or inherited from';
 
+-- What was attached, the log itself says: a restore of the schema audit alone brings no mapping.
+create or replace function audit_private.check_lost() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'tables', 'critical', e.target_id,
+        'was attached, as the log says, and no mapping is left',
+        'Nothing of it is captured. A restore without the schema audit_private loses mappings.',
+        audit_private.attach_command(e.target_id, e.new_values ->> 'kind',
+            e.new_values #> '{mapping,given}'), false
+    from (
+        select distinct on (target_id) target_id, action, new_values
+        from audit.event
+        where organization_id is null
+            and action in ('audit.attached', 'audit.remapped', 'audit.detached')
+        order by target_id, id desc
+    ) as e
+    where not exists (select from audit_private.attachment)
+        and e.action <> 'audit.detached' and audit_private.table_of(e.target_id) is not null;
+$$;
+comment on function audit_private.check_lost is
+    'Tables that the log knows as attached, where no mapping is left at all';
+
 create or replace function audit_private.check_moves(facts audit_private.fact[])
 returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp

@@ -24,6 +24,7 @@ as $$
         union all select * from audit_private.check_altered(k.facts)
         union all select * from audit_private.check_triggers(k.facts)
         union all select * from audit_private.check_tables(k.facts)
+        union all select * from audit_private.check_lost()
         union all select * from audit_private.check_moves(k.facts)
         union all select * from audit_private.check_guards(k.facts)
         union all select * from audit_private.check_log()
