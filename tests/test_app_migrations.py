@@ -159,6 +159,21 @@ def test_the_doctor_says_it_and_attaching_again_mends_it(db: Database, name: str
     assert attached[0].endswith(migration.table)
 
 
+def test_a_table_that_the_log_knows_and_no_mapping_is_found_and_attached_again(
+    empty_db: Database,
+) -> None:
+    empty_db.connect().execute((APPLICATION + PLAIN).encode())
+    run(empty_db.connect(), "set local session_replication_role = replica;"
+                            "delete from audit_private.attachment")  # fmt: skip
+    lost = [f for f in doctor.diagnose(empty_db.connect()) if "no mapping is left" in f.problem]
+    assert ("critical", "public.plain") in [(f.severity, f.object) for f in lost]
+    for finding in lost:
+        run(empty_db.connect(), finding.mend)
+    assert "no mapping is left" not in str(doctor.diagnose(empty_db.connect()))
+    empty_db.connect().execute("insert into plain (id, organization_id) values (7, 1)")
+    assert len(empty_db.events("action = 'plain.created'")) == 1
+
+
 @pytest.mark.parametrize("name", ["swapped", "dropped and created again", "swapped and the former"
                                   " one dropped"])  # fmt: skip
 def test_the_command_that_the_doctor_prints_mends_it_too(db: Database, name: str) -> None:
