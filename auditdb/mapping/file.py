@@ -12,7 +12,7 @@ from auditdb.errors import InvalidInput
 from auditdb.values.plain import is_plain
 
 EXPRESSIONS = ("organization", "target_id", "subject", "role", "alive", "admin", "parent")
-COLUMNS = ("email", "password", "two_factor")
+COLUMNS = ("email", "password", "two_factor", "token")
 LISTS = ("ignore", "redact")
 OPTIONS = EXPRESSIONS + COLUMNS + LISTS
 KIND_ARGUMENTS = {

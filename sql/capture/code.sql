@@ -511,8 +511,12 @@ language sql stable set search_path = pg_catalog, pg_temp
 return (
     select format(E'\n    _action := case%s\n        else _action\n    end;', string_agg(
         format(E'\n        when _new ? %L then ', f ->> 'column') || coalesce(
-            quote_literal(f ->> 'action'), format(E'case\n'
-                '            when coalesce(_new -> %L, ''null'') in (''false'', ''null'')\n'
+            quote_literal(f ->> 'action'), case when f ? 'verbs' then format(E'case\n'
+                '            when _new -> %1$L = ''null'' then %2$L\n'
+                '            when _old -> %1$L = ''null'' then %3$L\n            else %4$L\n'
+                '        end', f ->> 'column', f -> 'verbs' ->> 'died', f -> 'verbs' ->> 'born',
+                f -> 'verbs' ->> 'changed') end, format(E'case\n'
+                '            when audit_private.is_off(_new -> %L)\n'
                 '            then ''auth.two_factor_disabled'' '
                 'else ''auth.two_factor_enabled'' end',
                 f ->> 'column')), '' order by n))

@@ -128,11 +128,25 @@ return case when moved.former <> moved.present then jsonb_build_object('moved',
 comment on function audit_private.moved is
     'Details of a change that moves a row to another organisation; else null';
 
-create or replace function audit_private.fact_action(fact jsonb, new_values jsonb) returns text
+-- Whatever a column says it with: a flag, a time, a word, a number, a list.
+create or replace function audit_private.is_off(value jsonb) returns boolean
 language sql immutable
-return coalesce(fact ->> 'action', case
+return lower(btrim(coalesce(is_off.value #>> '{}', ''))) in ('', 'false', 'f', 'no', 'n', 'off',
+    '0', 'none', 'null', 'nil', 'never', 'disabled', 'inactive', 'deactivated', 'unset', 'not_set',
+    'pending', 'unverified', 'unconfirmed', 'not_enabled', '[]', '{}');
+comment on function audit_private.is_off is
+    'Whether a value of a column that tells of a second factor says that there is none';
+
+create or replace function audit_private.fact_action(
+    fact jsonb, old_values jsonb, new_values jsonb
+) returns text
+language sql immutable
+return coalesce(fact ->> 'action', fact -> 'verbs' ->> case
+    when new_values -> (fact ->> 'column') = 'null' then 'died'
+    when old_values -> (fact ->> 'column') = 'null' then 'born'
+    else 'changed' end, case
     when not fact ? 'column' then null
-    when coalesce(new_values -> (fact ->> 'column'), 'null') in ('false', 'null')
+    when audit_private.is_off(new_values -> (fact ->> 'column'))
         then 'auth.two_factor_disabled'
     else 'auth.two_factor_enabled' end);
 comment on function audit_private.fact_action is
@@ -169,7 +183,8 @@ begin
                 or jsonb_path_query_array(_changed, '$[*].columns[*]') ? c));
         perform audit_private.append(
             coalesce(
-                audit_private.fact_action(_fact, append_facts.new_values), append_facts.action),
+                audit_private.fact_action(_fact, append_facts.old_values, append_facts.new_values),
+                append_facts.action),
             organization,
             append_facts.target_type, append_facts.target_id, append_facts.subject_id,
             append_facts.captured_from, append_facts.old_values - _others,

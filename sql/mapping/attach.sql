@@ -540,7 +540,8 @@ create or replace function audit.attach(
     redact text[] default null,
     email text default null,
     password text default null,
-    two_factor text default null
+    two_factor text default null,
+    token text default null
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -550,7 +551,8 @@ begin
         'subject', attach.subject, 'role', attach.role, 'alive', attach.alive,
         'admin', attach.admin, 'parent', attach.parent,
         'ignore', to_jsonb(attach.ignore), 'redact', to_jsonb(attach.redact),
-        'email', attach.email, 'password', attach.password, 'two_factor', attach.two_factor
+        'email', attach.email, 'password', attach.password, 'two_factor', attach.two_factor,
+        'token', attach.token
     )));
 end
 $$;

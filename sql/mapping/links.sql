@@ -20,6 +20,18 @@ return (
 comment on function audit_private.named_table is
     'The name of a table within that of a column, as of a foreign key; null if there is none';
 
+create or replace function audit_private.tables_named(attname name) returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp
+return (
+    select array_agg(stem || ending)
+    from cast(regexp_replace(attname, '_?(uuid|guid|id)$', '', 'i') as text) as base
+        cross join unnest(array[base, upper(left(base, 1)) || substr(base, 2)]) as stem
+        cross join unnest('{"",s,es}'::text[]) as ending
+    where length(base) > 1
+);
+comment on function audit_private.tables_named is
+    'The names of tables that a column such as team_id or teamId may mean';
+
 create or replace function audit_private.is_named_as(attname name, relation regclass)
 returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -57,6 +69,15 @@ begin atomic
         where a.target <> links_of.target and a.kind <> 'admin'
             and strpos(lower(replace(c.relname, '_', '')), h.stem) > 0
             and audit_private.is_named_as(h.attname, a.target)
+        union
+        -- Not attached: of the same schema, and of that very name.
+        select c.oid, null, h.attname, h.attnotnull, h.atttypid
+        from free as h
+            join pg_class as t on t.oid = links_of.target
+            join pg_class as c on c.relnamespace = t.relnamespace
+                and c.relname = any (audit_private.tables_named(h.attname))
+                and c.relkind in ('r', 'p') and c.relowner = h.relowner and c.oid <> t.oid
+        where not exists (select from audit_private.attachment as a where a.target = c.oid)
     )
     select c.confrelid, k.here, k.there, k.is_needed, k.is_needed or confdeltype = 'c'
     from pg_constraint as c
@@ -174,6 +195,19 @@ return audit_private.name_of(target, audit_private.column_like(
 comment on function audit_private.named_organization is
     'The column named as one that holds an organisation; where their table is known, only as that';
 
+-- A group of permissions, as of Django, is what others call a role.
+create or replace function audit_private.is_permission_set(relation regclass) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select lower(g.relname) ~ '(group|role|profile)s?$' and exists (
+        select from pg_constraint as c join pg_class as p on p.oid = c.conrelid
+        where c.contype = 'f' and c.confrelid = g.oid and p.relnatts <= 6
+            and lower(p.relname) ~ 'permissions?$')
+    from pg_class as g where g.oid = is_permission_set.relation
+);
+comment on function audit_private.is_permission_set is
+    'Whether the rows of a table are sets of permissions, and no groups that people belong to';
+
 create or replace function audit_private.organization_way(
     target regclass,
     seen regclass[],
@@ -203,6 +237,11 @@ begin
             select *, row_number() over () as n, first_value(g.is_sure) over () as first_is_sure
             from audit_private.group_organizations(organization_way.target, seen) as g
         ) as g;
+        if not is_sure and seen = '{}'
+            and coalesce(kind, '') not in ('membership', 'admin', 'organization')
+        then
+            _groups := audit_private.owned_organization(organization_way.target) || _groups;
+        end if;
         way := audit_private.first_of(way || _groups);
     end if;
 end
@@ -210,6 +249,27 @@ $$;
 comment on function audit_private.organization_way is
     'The organisation of a row by its columns, else by rows that it is part of, and whether '
     'each has one';
+
+-- A team that belongs to something is a part of it, whatever that is called.
+create or replace function audit_private.above_group(target regclass, name text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select case when count(*) = 1 then min(audit_private.lookup(l.relation, l.here, l.there,
+        audit_private.name_of(l.relation, o.here[1]))) end
+    from audit_private.links_of(above_group.target) as l
+        join pg_class as c on c.oid = l.relation
+        cross join audit_private.links_of(l.relation) as o
+        join pg_class as above on above.oid = o.relation
+        left join audit_private.attachment as a on a.target = o.relation
+    where format('r.%I', l.here[1]) = above_group.name and cardinality(l.here) = 1
+        and lower(c.relname) ~ (audit_private.words('nested') || 's?$')
+        and o.is_needed and cardinality(o.here) = 1 and o.relation <> l.relation
+        and coalesce(a.kind, '') not in ('user', 'membership')
+        and o.here[1] <> coalesce(audit_private.user_column(l.relation), '')
+        and lower(above.relname) !~ '(user|person|people|member|profile|role|permission|plan)s?$'
+);
+comment on function audit_private.above_group is
+    'What the group that a column names belongs to; null where it belongs to nothing';
 
 create or replace function audit_private.own_organization(
     target regclass,
@@ -253,7 +313,7 @@ begin
                 (audit_private.organization_way(l.relation, seen || own_organization.target)).way
                 end is not null)
     ) then
-        way := _name;
+        way := coalesce(audit_private.above_group(own_organization.target, _name), _name);
         is_sure := exists (
             select from audit_private.columns_of(own_organization.target)
             where format('r.%I', attname) = _name and is_needed);
@@ -278,6 +338,7 @@ begin atomic
         -- By way of a user only where there is no other.
         and l.here <> array[coalesce(audit_private.user_column(group_organizations.target), '')]
         and (l.is_part or lower(c.relname) ~ (audit_private.words('group') || 's?$'))
+        and not audit_private.is_permission_set(l.relation)
         -- What a row was made from may be another's.
         and audit_private.normal_name(l.here[1]) || audit_private.normal_name(c.relname)
             !~ ('-(templates?|source|original?|forked|cloned|copied|based|catalog|catalogue|'

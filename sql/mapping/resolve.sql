@@ -90,8 +90,8 @@ begin
                 coalesce(_link.mapping ->> 'parent', _link.mapping ->> 'target_id')),
             'organization', audit_private.lookup(_link.relation, _link.here, _link.there,
                 _link.mapping ->> 'organization'),
-            'subject', case when kind = 'membership' then audit_private.lookup(
-                _link.relation, _link.here, _link.there, _link.mapping ->> 'subject') end))
+            'subject', audit_private.lookup(
+                _link.relation, _link.here, _link.there, _link.mapping ->> 'subject')))
             || _parts;
     end if;
     return _parts;
@@ -126,9 +126,12 @@ begin
     end if;
     select * into _way from audit_private.organization_way(target, '{}', kind) as w;
     return coalesce(audit_private.first_of(array[_way.way, case
-        when _way.is_sure or kind in ('membership', 'admin') then null
+        when _way.is_sure or kind = 'admin' then null
         when kind = 'user' then audit_private.first_membership(target)
-        else audit_private.user_organization(target) end]), (
+        when kind = 'membership' then
+            case when _way.way is null then audit_private.users_own_organization(target) end
+        else coalesce(audit_private.user_organization(target), case when _way.way is null
+            then audit_private.referred_part(target, 'organization') end) end]), (
             -- Not a customer, an account or a team, whose numbers are those of organisations.
             select audit_private.name_of(target, name)
             from audit_private.column_like(target, '(tenant|workspace)(id|uuid)') as name
@@ -138,6 +141,34 @@ end
 $$;
 comment on function audit_private.default_organization is
     'The organisation of a row: its parent''s, else its own, else that of its user';
+
+-- What revokes a token, or belongs to one.
+create or replace function audit_private.referred_part(target regclass, part text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select audit_private.lookup(l.relation, l.here, l.there, a.mapping ->> part)
+    from audit_private.links_of(referred_part.target) as l
+        join audit_private.attachment as a on a.target = l.relation
+    where l.is_needed and l.relation <> referred_part.target and a.mapping ? part
+        and a.kind not in ('user', 'organization', 'admin')
+    order by a.id limit 1
+);
+comment on function audit_private.referred_part is
+    'What the mapping of an attached table says of the row there that each row refers to';
+
+-- Where users belong to one organisation each, a role of theirs is one in it.
+create or replace function audit_private.users_own_organization(target regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select audit_private.user_organization(target)
+    from audit_private.attachment as a
+        join audit_private.links_of(users_own_organization.target) as l on l.relation = a.target
+    where a.kind = 'user' and l.here = array[audit_private.user_column(target)::text]
+        and a.mapping ->> 'organization' = (audit_private.own_organization(a.target, '{}')).way
+    limit 1
+);
+comment on function audit_private.users_own_organization is
+    'The organisation that the row of the user names whom a row is about';
 
 create or replace function audit_private.own_key(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -168,6 +199,8 @@ begin
             join audit_private.attachment as a on a.target = l.relation
         where a.kind = 'membership' and l.relation <> default_subject.target
         order by a.id limit 1;
+    elsif _subject is null then
+        _subject := audit_private.referred_part(target, 'subject');
     end if;
     return _subject;
 end
@@ -178,6 +211,7 @@ comment on function audit_private.default_subject is
 create or replace function audit_private.default_role(
     target regclass,
     kind text,
+    is_global boolean,
     out value text,
     out admin text
 )
@@ -188,23 +222,41 @@ declare
     _column text := audit_private.column_like(target, 'role(name|id)');
 begin
     select r.value, r.admin into value, admin from audit_private.role_of(target) as r;
-    if value is null then
+    -- A key of a table of roles is looked up there.
+    if value is null or exists (
+        select from audit_private.links_of(target) as l
+        where cardinality(l.here) = 1 and format('r.%I', l.here[1]) = value)
+    then
+        select r.value, r.admin into _more from audit_private.linked_role(target, false) as r;
+        value := coalesce(_more.value, value);
+        admin := case when _more.value is not null then _more.admin else admin end;
+    end if;
+    if value is null and is_global then
         select r.value, r.admin into value, admin
-        from audit_private.linked_role(target, false) as r;
+        from audit_private.role_flags(target, true) as r;
     end if;
     if value is null and _column is not null then
         value := 'r.' || quote_ident(_column);
-        admin := audit_private.any_admin(value);
+        admin := audit_private.admin_among(value);
     end if;
     if kind = 'membership' then
         select * into _more from audit_private.carried_role(target, value is not null);
         value := coalesce(value, _more.value);
         admin := concat_ws(' or ', admin, _more.admin);
+    elsif is_global then
+        admin := concat_ws(' or ', admin, audit_private.policy_admin(target));
     end if;
 end
 $$;
 comment on function audit_private.default_role is
     'The role of a member, wherever it is, and whether it makes an admin';
+
+-- Of an application with one organisation only.
+create or replace function audit_private.is_constant(expression text) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+return coalesce(is_constant.expression ~ '^''([^'']|'''')*''(::text)?$', false);
+comment on function audit_private.is_constant is
+    'Whether an expression says the same of every row';
 
 create or replace function audit_private.with_role(
     target regclass,
@@ -226,12 +278,13 @@ begin
         or kind = 'user' and not parts ?| '{admin,role}'
             and audit_private.is_membership(target, parts)
     then
-        select * into _role from audit_private.default_role(target, kind);
+        select * into _role from audit_private.default_role(
+            target, kind, audit_private.is_constant(parts ->> 'organization'));
         return jsonb_strip_nulls(jsonb_build_object(
             'role', _role.value,
             'admin', audit_private.default_admin(target,
                 case when parts ? 'role'
-                    then audit_private.any_admin('(' || (parts ->> 'role') || ')')
+                    then audit_private.admin_among('(' || (parts ->> 'role') || ')')
                     else _role.admin end,
                 parts, given ? 'organization'))) || parts;
     end if;
@@ -244,20 +297,41 @@ comment on function audit_private.with_role is
 -- Where no table of memberships could say who may read.
 create or replace function audit_private.is_membership(target regclass, parts jsonb) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
-return (audit_private.role_of(target)).value is not null
-    and (audit_private.own_organization(target, '{}')).way = parts ->> 'organization'
-    and not exists (
-        select from audit_private.attachment as a
-        where a.kind = 'membership'
-            and audit_private.have_one_owner(a.target, is_membership.target))
-    and not exists (
-        select from pg_constraint as u join pg_constraint as o on o.conrelid = u.conrelid
-            join audit_private.links_of(is_membership.target) as l
-                on l.relation = o.confrelid
-        where u.contype = 'f' and o.contype = 'f' and u.confrelid = is_membership.target
-            and o.conrelid <> o.confrelid);
+begin atomic
+    select (r.value is not null or r.admin <> '')
+        and not exists (
+            select from audit_private.attachment as a
+            where a.kind = 'membership'
+                and audit_private.have_one_owner(a.target, is_membership.target))
+        and (is_global or (audit_private.own_organization(target, '{}')).way
+                = parts ->> 'organization'
+            and not exists (
+                select from pg_constraint as u join pg_constraint as o on o.conrelid = u.conrelid
+                    join audit_private.links_of(is_membership.target) as l
+                        on l.relation = o.confrelid
+                where u.contype = 'f' and o.contype = 'f' and u.confrelid = is_membership.target
+                    and o.conrelid <> o.confrelid and l.relation::text !~* 'roles?"?$'))
+    from audit_private.is_constant(parts ->> 'organization') as is_global
+        cross join audit_private.default_role(target, 'user', is_global) as r;
+end;
 comment on function audit_private.is_membership is
     'Whether a user''s row is the only thing that says their organisation and role in it';
+
+-- Whose members' roles are none in the organisation, where that is the same for every row.
+create or replace function audit_private.in_no_part(target regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select case when bool_or(is_needed) then 'false'
+        else string_agg(format('r.%I is null', attname), ' and ' order by attnum) end
+    from audit_private.columns_of(in_no_part.target)
+    where category in ('N', 'S', 'U') and flat ~ ('^(project|board|folder|resource|environment|'
+            || btrim(audit_private.words('nested'), '()') || ')(id|uuid|slug|name|key)?$')
+        and not exists (
+            select from audit_private.links_of(in_no_part.target) as l
+            where l.here = array[attname::text] and audit_private.is_permission_set(l.relation))
+);
+comment on function audit_private.in_no_part is
+    'Condition that a row gives its role in no team, project or the like; null where none can';
 
 create or replace function audit_private.default_admin(
     target regclass,
@@ -270,7 +344,10 @@ as $$
 declare
     _organization text := parts ->> 'organization';
     _conditions text := concat_ws(' and ', case when roles like '% or %' then '(' || roles || ')'
-        else nullif(roles, '') end, case when roles <> '' then audit_private.accepted(target) end);
+        else nullif(roles, '') end, case when roles <> '' then concat_ws(' and ',
+            audit_private.accepted(target), audit_private.unexpired(target),
+            case when audit_private.is_constant(_organization) and roles !~ '''global'', ''system'''
+                then audit_private.in_no_part(target) end) end);
     _owner text := audit_private.named_owner(target, parts ->> 'subject',
         parts ->> 'organization');
     _group text;
@@ -359,7 +436,7 @@ begin
             case when kind = 'organization' and given ? 'target_id' then _parts ->> 'target_id'
             else audit_private.default_organization(target, kind, _parts ->> 'parent') end));
     end if;
-    if _kind.subject is distinct from 'row' then
+    if _kind.subject = 'column' then
         _parts := jsonb_strip_nulls(
             jsonb_build_object('subject', audit_private.default_subject(target, kind))) || _parts;
     end if;
@@ -420,7 +497,7 @@ begin
             and not given ? 'target_id' then true end,
         'subject', case
             when _kind.subject = 'row' then coalesce(parts ->> 'subject', parts ->> 'target_id')
-            when _kind.subject = 'column' or given ? 'subject' then parts ->> 'subject' end,
+            else parts ->> 'subject' end,
         'ignore', coalesce(given -> 'ignore', audit_private.default_ignore(target, kind, parts)),
         'redact', audit_private.redacted_columns(target, kind, given),
         'facts', case

@@ -29,9 +29,33 @@ comment on function audit_private.are_roles is
 create or replace function audit_private.any_admin(value text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return audit_private.one_of('lower(' || value || '::text)',
-    '{owner,admin,administrator,superadmin,super_admin}');
+    '{owner,admin,administrator,superadmin,super_admin,org:owner,org:admin,global:owner,'
+    'global:admin}');
 comment on function audit_private.any_admin is
-    'Condition that a role whose values are not known makes an admin or owner';
+    'Condition that the name of a role elsewhere makes an admin or owner';
+
+-- One of several with commas between them, or the only one.
+create or replace function audit_private.admin_among(value text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return format('string_to_array(translate(lower(%s::text), '' '', ''''), '','') && %L', value,
+    '{owner,admin,administrator,superadmin,super_admin,org:owner,org:admin,global:owner,'
+    'global:admin}');
+comment on function audit_private.admin_among is
+    'Condition that a text of one or more roles, whose values are not known, makes an admin or owner';
+
+-- A role of a project is none in the organisation.
+create or replace function audit_private.role_scope(roles regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select audit_private.one_of(format('lower(r.%I::text)', attname),
+        '{root,global,system,instance,organization,organisation,org,account,workspace,tenant,'
+        'company,builtin,built_in,predefined,default,standard}')
+    from audit_private.columns_of(role_scope.roles)
+    where category in ('E', 'S') and flat ~ '^(role)?(type|scope|scopetype|kind|context)$'
+    order by flat ~ 'scope' desc, attnum limit 1
+);
+comment on function audit_private.role_scope is
+    'Condition that a row of a table of roles is no role in a part of an organisation';
 
 create or replace function audit_private.role_column(target regclass)
 returns table (attname name, category "char", labels text[])
@@ -53,7 +77,13 @@ end;
 comment on function audit_private.role_column is
     'The column that holds a role, by its labels and its name';
 
-create or replace function audit_private.role_flags(target regclass, out value text, out admin text)
+-- A superuser is one of the application, and not of an organisation.
+create or replace function audit_private.role_flags(
+    target regclass,
+    is_global boolean,
+    out value text,
+    out admin text
+)
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
     select 'case ' || string_agg(format('when r.%I then %L', attname, role), ' ' order by role desc)
@@ -61,7 +91,9 @@ begin atomic
         '(' || string_agg(format('r.%I', attname), ' or ' order by role desc) || ') is true'
     from audit_private.columns_of(role_flags.target)
         cross join unnest('{owner,admin}'::text[]) as role
-    where category = 'B' and flat ~ ('^(is)?' || role || '(istrator|user)?$');
+    where category = 'B' and flat ~ case when role = 'admin' and is_global
+        then '^(is|has)?(superuser|(super|global)?admin(istrator|user|access|rights)?)$'
+        else '^(is)?' || role || '(istrator|user)?$' end;
 end;
 comment on function audit_private.role_flags is
     'The role that flags such as is_owner and is_admin make, and whether it makes an admin';
@@ -74,7 +106,7 @@ declare
     _flags record;
     _admins text[];
 begin
-    select * into _flags from audit_private.role_flags(role_of.target);
+    select * into _flags from audit_private.role_flags(role_of.target, false);
     select * into _c from audit_private.role_column(role_of.target);
     _admins := audit_private.admin_labels(_c.labels);
     if _flags.value is not null
@@ -91,12 +123,42 @@ begin
         admin := case
             when _admins <> '{}' then audit_private.one_of(value, _admins)
             when _c.labels <> '{}' or _c.category = 'N' then 'false'
-            else audit_private.any_admin(value) end;
+            else audit_private.admin_among(value) end;
     end if;
 end
 $$;
 comment on function audit_private.role_of is
     'The role that columns of a row say, and the condition under which it makes an admin';
+
+-- What a row of a table of roles is called, and whether it makes an admin.
+create or replace function audit_private.named_role(
+    roles regclass,
+    key text,
+    out value text,
+    out admin text
+)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _name text := case
+        when lower(key) ~ '^(role)?_?(slug|name|key|code|identifier|role)$' then key
+        else audit_private.column_like(named_role.roles, 'name', 'rolename', 'key', 'slug', 'code',
+            'label', 'title', 'identifier') end;
+    _flags record;
+begin
+    select r.value, r.admin into value, admin from audit_private.role_of(named_role.roles) as r;
+    select * into _flags from audit_private.role_flags(named_role.roles, true);
+    if _name is not null and (value is null or _flags.value is not null) then
+        value := format('r.%I', _name);
+        admin := coalesce(_flags.admin, audit_private.any_admin(value));
+    end if;
+    if value is not null and admin <> 'false' then
+        admin := concat_ws(' and ', admin, audit_private.role_scope(named_role.roles));
+    end if;
+end
+$$;
+comment on function audit_private.named_role is
+    'The name of a row of a table of roles, and whether it makes an admin';
 
 -- A role that is a row elsewhere: of a table of roles, or of a group that has a role.
 create or replace function audit_private.linked_role(
@@ -109,21 +171,23 @@ language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
     _link record;
-    _name text;
 begin
     for _link in
-        select l.*, l.relation::text ~* 'roles?"?$' as is_role
+        select l.*, l.relation::text ~* 'roles?"?$'
+            or audit_private.is_permission_set(l.relation) as is_role
         from audit_private.links_of(linked_role.target) as l
             left join audit_private.attachment as a on a.target = l.relation
         where l.relation <> linked_role.target and a.kind is null
+            and audit_private.normal_name(l.here[1])
+                !~ ('-' || audit_private.words('no_role') || '-')
     loop
         continue when not (_link.is_role or is_group);
-        select r.value, r.admin into value, admin from audit_private.role_of(_link.relation) as r;
-        _name := case when _link.is_role then audit_private.column_like(_link.relation,
-            'name', 'key', 'slug', 'code', 'label', 'title', 'identifier', 'rolename') end;
-        if value is null and _name is not null then
-            value := format('r.%I', _name);
-            admin := audit_private.any_admin(value);
+        if _link.is_role then
+            select r.value, r.admin into value, admin
+            from audit_private.named_role(_link.relation, _link.there[1]) as r;
+        else
+            select r.value, r.admin into value, admin
+            from audit_private.role_of(_link.relation) as r;
         end if;
         value := audit_private.lookup(_link.relation, _link.here, _link.there, value);
         admin := audit_private.lookup(_link.relation, _link.here, _link.there, admin) || ' is true';
@@ -133,6 +197,33 @@ end
 $$;
 comment on function audit_private.linked_role is
     'The role of a row by a row of another table that it refers to, and whether it makes an admin';
+
+-- Roles have policies, and users have their own: a flag of one makes an admin.
+create or replace function audit_private.policy_admin(target regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select string_agg(format('exists (select from (select r.%I as key, (%s) is true as admin '
+            'from %s as r) as p where p.key = r.%I and p.admin)', h.attname,
+            audit_private.lookup(l.relation, l.here, l.there, f.admin), c.conrelid::regclass,
+            coalesce(m.here, t.attname::text)),
+        ' or ' order by m.here is null desc, c.oid)
+    from pg_constraint as c
+        join pg_attribute as h on h.attrelid = c.conrelid and array[h.attnum] = c.conkey
+        join pg_attribute as t on t.attrelid = c.confrelid and array[t.attnum] = c.confkey
+        cross join audit_private.links_of(c.conrelid) as l
+        cross join audit_private.role_flags(l.relation, true) as f
+        left join (
+            select r.relation, r.here[1], r.there[1]
+            from audit_private.links_of(policy_admin.target) as r
+            where cardinality(r.here) = 1 and r.relation::text ~* 'roles?"?$'
+        ) as m (relation, here, there) on m.relation = c.confrelid and m.there = t.attname
+    where c.contype = 'f' and c.conparentid = 0 and cardinality(l.here) = 1
+        and audit_private.have_one_owner(c.conrelid, policy_admin.target)
+        and l.relation::text ~* '(polic(y|ies)|permission_?sets?)"?$' and f.admin is not null
+        and (c.confrelid = policy_admin.target or m.here is not null)
+);
+comment on function audit_private.policy_admin is
+    'Condition that a policy of a user, or of the user''s role, makes an admin';
 
 create or replace function audit_private.given_role(target regclass, out value text, out admin text)
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -161,7 +252,7 @@ begin atomic
         -- Not while it is revoked, or only offered.
         concat_ws(' and ', '(' || coalesce(r.admin, 'false') || ')',
             audit_private.default_alive(c.conrelid, 'membership'),
-            audit_private.accepted(c.conrelid))
+            audit_private.accepted(c.conrelid), audit_private.unexpired(c.conrelid))
     from pg_constraint as c
         join pg_attribute as h on h.attrelid = c.conrelid and array[h.attnum] = c.conkey
         join pg_attribute as t on t.attrelid = c.confrelid and array[t.attnum] = c.confkey

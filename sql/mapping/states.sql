@@ -89,31 +89,6 @@ return (
 comment on function audit_private.status_of is
     'Condition over a column such as status: that a row of a kind counts, or that it is accepted';
 
-create or replace function audit_private.default_alive(target regclass, kind text) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select string_agg(condition, ' and ' order by attnum)
-    from (
-        select attnum, format(case
-            when category = 'D' and not is_needed and flat ~ (ended || '(at|on|date)$')
-                then 'r.%I is null'
-            when category = 'D' and kind = 'two_factor' and flat ~ (counts || '(at)?$')
-                then 'r.%I is not null'
-            when category = 'B' and flat ~ (ended || '$') then 'r.%I is not true'
-            when category = 'B' and flat ~ (counts || '$') then 'r.%I is true' end, attname)
-        from audit_private.columns_of(default_alive.target)
-            cross join (
-                select '^(is)?(' || concat_ws('|', audit_private.words('ended'),
-                        audit_private.words('ended_' || default_alive.kind)) || ')' as ended,
-                    '^(is)?' || audit_private.words('on_' || default_alive.kind) as counts
-            ) as w
-        union all
-        select 10000, audit_private.status_of(default_alive.target, default_alive.kind)
-    ) as said (attnum, condition)
-);
-comment on function audit_private.default_alive is
-    'Expression for rows that count: not ended by a soft delete or a status; null where all do';
-
 create or replace function audit_private.accepted(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -143,6 +118,41 @@ return (
 comment on function audit_private.accepted is
     'Condition that a membership is more than an invitation, and not suspended';
 
+-- Not where it may be an invitation's.
+create or replace function audit_private.unexpired(target regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select format('(r.%1$I is null or r.%1$I > now())', attname)
+    from audit_private.columns_of(unexpired.target)
+    where category = 'D' and not is_needed and flat ~ '^(access|role)?'
+            '(expires?|expiry|expiration|valid(until|to|thru))(at|on|date|time)?$'
+        and not exists (
+            select from audit_private.columns_of(unexpired.target) as o
+            where o.flat ~ '(invit|token)')
+    order by attnum limit 1
+);
+comment on function audit_private.unexpired is
+    'Condition that the time of a membership or a role has not run out; null where it has none';
+
+-- One that expires, or is sent, confirms an address or a forgotten password.
+create or replace function audit_private.token_column(target regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select c.attname
+    from audit_private.columns_of(token_column.target) as c
+    where c.category in ('S', 'U') and c.flat ~ '^((personal|static)?(api|personalaccess)(token|key)'
+            '|(auth|authentication)?token)(hash|digest|sha256)?$'
+        and not exists (
+            select from audit_private.columns_of(token_column.target) as o
+            where o.flat ~ ('^' || c.flat || '(type|purpose|use|kind|scope)$')
+                or c.flat !~ 'api|personal'
+                    and o.flat ~ ('^' || c.flat || '(.*at|.*on|.*expir.*|.*until|date|time)$'))
+    order by c.flat ~ 'api|personal' desc, c.attnum
+    limit 1
+);
+comment on function audit_private.token_column is
+    'The column of a user''s row that holds a key by which a program signs in as the user';
+
 create or replace function audit_private.fact_column(target regclass, fact text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case fact
@@ -150,6 +160,7 @@ return case fact
         'email', '(primary|user|login)?email(address)?', 'mail')
     when 'password' then audit_private.column_like(target,
         '(hashed|encrypted)?password(hash|digest|encrypted)?', '.*passw.*hash.*', 'passwd')
+    when 'token' then audit_private.token_column(target)
     else (
         select attname
         from audit_private.columns_of(fact_column.target)
@@ -157,13 +168,73 @@ return case fact
             and flat !~ '(required|enforced)'
             and (category = 'B'
                 or category = 'D' and flat ~ '(enabled|confirmed|activated|verified)'
+                or category in ('S', 'E', 'N') and flat ~ '(enabled|active|status|state)$'
                 -- A secret that is there only while two-factor is on.
                 or category = 'S' and not is_needed and flat ~ 'secret$')
         order by category = 'B' desc, flat ~ '(enabled|active)' desc, category = 'D' desc, attnum
         limit 1
     ) end;
 comment on function audit_private.fact_column is
-    'The column of a user''s row that is named as one of an e-mail, a password or two-factor';
+    'The column of a user''s row that is named as one of an e-mail, a password, two-factor or a '
+    'token';
+
+-- An account at another provider has a row beside the passwords, and none of its own.
+create or replace function audit_private.has_password(target regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select format('r.%I is not null', attname)
+    from audit_private.columns_of(has_password.target)
+    where attname = coalesce(audit_private.fact_column(target, 'password'),
+            audit_private.column_like(target, 'hash', 'digest', 'value', 'hashedvalue',
+                'secrethash')) and not is_needed
+);
+comment on function audit_private.has_password is
+    'Condition that a row of passwords holds one; null where each does';
+
+-- Recovery codes stand in for a factor, and are none.
+create or replace function audit_private.is_factor(target regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select case when labels = '{}' then format('(translate(lower(r.%I::text), '' _-'', ) in (recoverycodes, recoverycode, recovery, backupcodes, backupcode, backup'', ''scratchcodes'', ''scratchcode'')) is not true', attname)
+        else '(' || audit_private.one_of(format('r.%I', attname), codes) || ') is not true' end
+    from audit_private.columns_of(is_factor.target)
+        cross join audit_private.labels_of(target, attnum) as l (labels)
+        cross join audit_private.labels_that(l.labels, 'recovery') as r (codes)
+    where category in ('E', 'S')
+        and flat ~ '^((second)?factor|authenticator|device|method|mfa|tfa|otp|credential)?(type|kind|method)$'
+    order by attnum limit 1
+);
+comment on function audit_private.is_factor is
+    'Condition that a row is a second factor and no recovery codes; null where the table has no type';
+
+create or replace function audit_private.default_alive(target regclass, kind text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select string_agg(condition, ' and ' order by attnum)
+    from (
+        select attnum, format(case
+            when category = 'D' and not is_needed and flat ~ (ended || '(at|on|date)$')
+                then 'r.%I is null'
+            when category = 'D' and kind = 'two_factor' and flat ~ (counts || '(at)?$')
+                then 'r.%I is not null'
+            when category = 'B' and flat ~ (ended || '$') then 'r.%I is not true'
+            when category = 'B' and flat ~ (counts || '$') then 'r.%I is true' end, attname)
+        from audit_private.columns_of(default_alive.target)
+            cross join (
+                select '^(is)?(' || concat_ws('|', audit_private.words('ended'),
+                        audit_private.words('ended_' || default_alive.kind)) || ')' as ended,
+                    '^(is)?' || audit_private.words('on_' || default_alive.kind) as counts
+            ) as w
+        union all
+        select 10000, audit_private.status_of(default_alive.target, default_alive.kind)
+        union all
+        select 10001, case default_alive.kind
+            when 'password' then audit_private.has_password(default_alive.target)
+            when 'two_factor' then audit_private.is_factor(default_alive.target) end
+    ) as said (attnum, condition)
+);
+comment on function audit_private.default_alive is
+    'Expression for rows that count: not ended by a soft delete or a status; null where all do';
 
 create or replace function audit_private.fact_columns(target regclass, fact text, attname text)
 returns jsonb
@@ -188,7 +259,7 @@ declare
     _wanted text;
     _column text;
 begin
-    foreach _name in array array['email', 'password', 'two_factor'] loop
+    foreach _name in array array['email', 'password', 'two_factor', 'token'] loop
         _wanted := coalesce(user_facts.given ->> _name, audit_private.fact_column(target, _name));
         continue when _wanted is null;
         if _name = 'two_factor' and user_facts.given -> 'redact' ? _wanted then
@@ -206,16 +277,18 @@ begin
             raise exception 'option "%" names column "%", which % does not have', _name, _wanted,
                     target
                 using errcode = 'undefined_column',
-                    hint = 'email, password and two_factor each take the name of a column.';
+                    hint = 'email, password, two_factor and token each take the name of a column.';
         end if;
         _facts := _facts || jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
             'column', _column,
             'action', case _name when 'email' then 'auth.email_changed'
                 when 'password' then 'auth.password_changed' end,
+            'verbs', case _name when 'token' then audit_private.verbs_of(
+                audit_private.kind_of('api_key')) end,
             'columns', audit_private.fact_columns(target, _name, _column))));
     end loop;
     return _facts;
 end
 $$;
 comment on function audit_private.user_facts is
-    'The facts in a user''s row that have events of their own: e-mail, password, two-factor';
+    'The facts in a user''s row that have events of their own: e-mail, password, two-factor, token';

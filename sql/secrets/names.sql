@@ -272,6 +272,7 @@ return case entry
     when 'pending' then
         '(pending|invited?|requested|awaiting|unconfirmed|unverified|unaccepted|applied|draft|'
         'sent|created|new|onboarding|waiting)'
+    when 'recovery' then '((recovery|backup|scratch|emergency)(codes?|keys?|tokens?)?)'
     when 'admin' then '(owner|admin|administrator|superadmin|superuser|coowner)'
     when 'role' then
         '(member|user|manager|viewer|editor|guest|billing|developer|maintainer|contributor|'
@@ -313,7 +314,7 @@ return case entry
         '((invite|invitation)?pending|invited|disabled|suspended|blocked|banned)'
     when 'status' then
         '((membership|member|invitation|invite|account|user|key|token|factor)?(status|state))'
-    when 'two_factor' then '(twofactor|2fa|mfa|totp|twostep|multifactor)'
+    when 'two_factor' then '(twofactor|2fa|^tfa|mfa|totp|twostep|multifactor)'
     when 'role_name' then
         '(roles?|rolename|(access|permission)level|(member|membership|user)type|permissions?|'
         'privileges?|rank)'
