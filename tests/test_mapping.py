@@ -147,6 +147,50 @@ def test_a_row_may_be_owned_by_a_user(app: Application) -> None:
     ]
 
 
+def test_whom_a_user_s_row_is_shared_with_is_not_told_of_it(app: Application) -> None:
+    app.run(
+        """create table organization (id int primary key);
+        create table users (id int primary key, organization_id int not null
+            references organization);
+        create table workflow (id int primary key, user_id int not null references users);
+        create table workflow_share (workflow_id int not null references workflow,
+            organization_id int not null references organization, role text,
+            primary key (workflow_id, organization_id));
+        insert into organization values (1), (2);
+        insert into users values (1, 1);
+        select audit.attach('organization', 'organization');
+        select audit.attach('users', 'user');
+        select audit.attach('workflow', 'workflow');
+        insert into workflow values (1, 1);
+        insert into workflow_share values (1, 2, 'editor');"""
+    )
+    assert app.told("update workflow set id = 1, user_id = 1 where false", "select 1") == []
+    app.run("alter table workflow_share drop constraint workflow_share_workflow_id_fkey")
+    assert app.told("delete from workflow") == [("workflow.deleted", "1", "1", None)]
+
+
+def test_a_stranger_s_table_says_nothing_of_a_row(app: Application) -> None:
+    superuser = app.db.connect()
+    superuser.execute("grant create on schema public to stranger")
+    app.run(
+        """create table organization (id int primary key);
+        create table workflow (id int primary key, team_id int);
+        grant references on workflow, organization to stranger;
+        select audit.attach('organization', 'organization');"""
+    )
+    app.db.connect("stranger").execute(
+        """create table team (id int primary key, organization_id int not null);
+        create table workflow_owner (workflow_id int not null references workflow,
+            organization_id int not null references organization,
+            primary key (workflow_id, organization_id));"""
+    )
+    app.run("select audit.attach('workflow', 'workflow')")
+    row = app.owner.execute(
+        "select mapping ->> 'organization' from audit_private.attachment where kind = 'workflow'"
+    ).fetchone()
+    assert row == (None,)
+
+
 TEAMS = """
 create table organizer (id int primary key, name text);
 create table users (id int primary key, email text);
@@ -278,6 +322,38 @@ def test_a_role_of_a_project_makes_no_admin_of_the_instance(app: Application) ->
     app.run("select audit.attach('user_role', 'membership', organization => '''other''')")
     app.run("insert into user_role values (1, 1, null), (2, 1, 9)")
     assert app.admins("other", "1", "2", "3") == "1"
+
+
+@pytest.mark.parametrize(
+    ("roles", "member"),
+    [
+        # A role is one of a resource, or of a project.
+        ("resource_type text, resource_id int", ""), ("project_id int", ""),
+        ("team_id int not null default 9", ""),
+        # That a role was there from the start does not say that it is the organisation's.
+        ("type text default 'system'", ", project_id int not null default 9"),
+        ("scope text default 'project'", ""), ("type text default 'builtin'", ", team_id int"),
+    ],
+)  # fmt: skip
+def test_an_owner_of_a_part_is_no_admin_of_the_instance(
+    app: Application, roles: str, member: str
+) -> None:
+    app.run(
+        f"""create table users (id int primary key, email text);
+        create table roles (id int primary key, name text, {roles});
+        create table users_roles (user_id int not null references users,
+            role_id int not null references roles{member});
+        select audit.attach('users_roles', 'membership', organization => '''instance''');
+        insert into users values (1);
+        insert into roles (id, name) values (1, 'owner');"""
+    )
+    column = (roles + member).rpartition(", ")[2].split()[0]
+    if column in ("resource_id", "project_id", "team_id") and "default" not in roles + member:
+        app.run(f"update roles set {column} = 9")
+    app.run("insert into users_roles (user_id, role_id) values (1, 1)")
+    if member == ", team_id int":
+        app.run("update users_roles set team_id = 9")
+    assert app.admins("instance", "1") == ""
 
 
 def test_a_role_s_key_that_is_readable_is_the_role(app: Application) -> None:

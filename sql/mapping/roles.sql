@@ -41,15 +41,35 @@ return format('string_to_array(translate(lower(%s::text), '' '', ''''), '','') &
     '{owner,admin,administrator,superadmin,super_admin,org:owner,org:admin,global:owner,'
     'global:admin}');
 comment on function audit_private.admin_among is
-    'Condition that a text of one or more roles, whose values are not known, makes an admin or owner';
+    'Condition that one of the roles in a text, of values that are not known, makes an admin';
 
--- A role of a project is none in the organisation.
-create or replace function audit_private.role_scope(roles regclass) returns text
+-- Of a table of members that is no part itself, and of a table of roles.
+create or replace function audit_private.in_no_part(target regclass, roles text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select audit_private.one_of(format('lower(r.%I::text)', attname),
-        '{root,global,system,instance,organization,organisation,org,account,workspace,tenant,'
-        'company,builtin,built_in,predefined,default,standard}')
+    -- A scope of the role says that it is none in a part.
+    select case when roles ~ '''root'', ''global''' then null
+        when bool_or(is_needed) then 'false'
+        else string_agg(format('r.%I is null', attname), ' and ' order by attnum) end
+    from audit_private.columns_of(in_no_part.target)
+    where category in ('N', 'S', 'U') and flat ~ ('^(project|board|folder|resource|environment|'
+            || btrim(audit_private.words('nested'), '()') || ')(id|uuid|slug|name|key|type)?$')
+        and not exists (
+            select from audit_private.links_of(in_no_part.target) as l
+            where l.here = array[attname::text] and audit_private.is_permission_set(l.relation))
+);
+comment on function audit_private.in_no_part is
+    'Condition that a row gives its role in no team, project or the like; null where none can';
+
+-- A role of a project is none in the organisation.
+create or replace function audit_private.role_scope(roles regclass, may_be_in_part boolean)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select audit_private.one_of(format('lower(r.%I::text)', attname), cast(
+        '{root,global,instance,organization,organisation,org,account,workspace,tenant,company}'
+        as text[]) || case when not may_be_in_part
+            then '{system,builtin,built_in,predefined,default,standard}'::text[] end)
     from audit_private.columns_of(role_scope.roles)
     where category in ('E', 'S') and flat ~ '^(role)?(type|scope|scopetype|kind|context)$'
     order by flat ~ 'scope' desc, attnum limit 1
@@ -134,6 +154,7 @@ comment on function audit_private.role_of is
 create or replace function audit_private.named_role(
     roles regclass,
     key text,
+    may_be_in_part boolean,
     out value text,
     out admin text
 )
@@ -153,7 +174,9 @@ begin
         admin := coalesce(_flags.admin, audit_private.any_admin(value));
     end if;
     if value is not null and admin <> 'false' then
-        admin := concat_ws(' and ', admin, audit_private.role_scope(named_role.roles));
+        admin := concat_ws(' and ', admin,
+            audit_private.role_scope(named_role.roles, may_be_in_part),
+            audit_private.in_no_part(named_role.roles, ''));
     end if;
 end
 $$;
@@ -184,7 +207,8 @@ begin
         continue when not (_link.is_role or is_group);
         if _link.is_role then
             select r.value, r.admin into value, admin
-            from audit_private.named_role(_link.relation, _link.there[1]) as r;
+            from audit_private.named_role(_link.relation, _link.there[1],
+                audit_private.in_no_part(target, '') is not null) as r;
         else
             select r.value, r.admin into value, admin
             from audit_private.role_of(_link.relation) as r;
@@ -204,7 +228,9 @@ language sql stable set search_path = pg_catalog, pg_temp
 return (
     select string_agg(format('exists (select from (select r.%I as key, (%s) is true as admin '
             'from %s as r) as p where p.key = r.%I and p.admin)', h.attname,
-            audit_private.lookup(l.relation, l.here, l.there, f.admin), c.conrelid::regclass,
+            concat_ws(' and ', audit_private.lookup(l.relation, l.here, l.there, f.admin),
+                audit_private.default_alive(c.conrelid, 'membership'),
+                audit_private.unexpired(c.conrelid)), c.conrelid::regclass,
             coalesce(m.here, t.attname::text)),
         ' or ' order by m.here is null desc, c.oid)
     from pg_constraint as c

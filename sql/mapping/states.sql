@@ -140,7 +140,8 @@ language sql stable set search_path = pg_catalog, pg_temp
 return (
     select c.attname
     from audit_private.columns_of(token_column.target) as c
-    where c.category in ('S', 'U') and c.flat ~ '^((personal|static)?(api|personalaccess)(token|key)'
+    where c.category in ('S', 'U')
+        and c.flat ~ '^((personal|static)?(api|personalaccess)(token|key)'
             '|(auth|authentication)?token)(hash|digest|sha256)?$'
         and not exists (
             select from audit_private.columns_of(token_column.target) as o
@@ -208,7 +209,7 @@ return (
     order by attnum limit 1
 );
 comment on function audit_private.is_factor is
-    'Condition that a row is a second factor and no recovery codes; null where the table has no type';
+    'Condition that a row is a second factor and no recovery codes; null where no type tells';
 
 create or replace function audit_private.default_alive(target regclass, kind text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
