@@ -373,6 +373,90 @@ def test_a_role_s_key_that_is_readable_is_the_role(app: Application) -> None:
     assert app.admins("instance", "1", "2", "3") == "1"
 
 
+def test_a_role_may_be_named_after_what_is_the_organisation(app: Application) -> None:
+    app.run(
+        """create table project (id int primary key);
+        create table role (slug text primary key, "roleType" text);
+        create table users (id int primary key);
+        create table project_relation ("projectId" int not null references project,
+            "userId" int not null references users, role text not null references role,
+            primary key ("projectId", "userId"));
+        insert into project values (1);
+        insert into users values (1), (2), (3);
+        insert into role values ('project:admin', 'project'), ('project:viewer', 'project'),
+            ('credential:owner', 'credential'), ('owner', 'workflow');
+        select audit.attach('project', 'organization');
+        select audit.attach('project_relation', 'membership');"""
+    )
+    assert app.told(
+        "insert into project_relation values (1, 1, 'project:viewer')",
+        "update project_relation set role = 'project:admin'",
+    ) == [("membership.added", "1", "1,1", "1"), ("membership.role_changed", "1", "1,1", "1")]
+    app.run("insert into project_relation values (1, 2, 'credential:owner'), (1, 3, 'owner')")
+    assert app.admins("1", "1", "2", "3") == "1"
+
+
+def test_roles_of_members_are_found_without_foreign_keys(app: Application) -> None:
+    app.run(
+        """create table memberships (id uuid primary key, organization_id int not null,
+            user_id int not null);
+        create table roles (id uuid primary key, name text, admin boolean not null);
+        create table membership_roles (id int primary key, membership_id uuid not null,
+            role_id uuid not null);
+        insert into roles values ('00000000-0000-0000-0000-000000000001', 'Boss', true),
+            ('00000000-0000-0000-0000-000000000002', 'Admin', false);
+        select audit.attach('memberships', 'membership');
+        select audit.attach('membership_roles', 'membership');
+        insert into memberships values ('00000000-0000-0000-0000-000000000001', 1, 1),
+            ('00000000-0000-0000-0000-000000000002', 1, 2);"""
+    )
+    events = app.run(
+        """insert into membership_roles values
+            (1, '00000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-000000000001'),
+            (2, '00000000-0000-0000-0000-000000000002', '00000000-0000-0000-0000-000000000002')"""
+    )
+    assert [(e["action"], e["subject_id"], roles(e)[1]) for e in events] == [
+        ("membership.role_changed", "1", "Boss"), ("membership.role_changed", "2", "Admin"),
+    ]  # fmt: skip
+    assert app.admins("1", "1", "2") == "1"
+
+
+def test_a_key_s_account_is_its_user_where_users_are_accounts(app: Application) -> None:
+    app.run(
+        """create table accounts (id int primary key, email text);
+        create table access_tokens (id int primary key, account_id int not null
+            references accounts);
+        create table members (account_id int not null references accounts,
+            organization_id int not null, primary key (account_id, organization_id));
+        insert into accounts values (1, 'a');
+        select audit.attach('members', 'membership');
+        select audit.attach('accounts', 'user');
+        select audit.attach('access_tokens', 'api_key');
+        insert into members values (1, 5);"""
+    )
+    assert app.told("insert into access_tokens values (9, 1)") == [
+        ("api_key.created", "5", "9", "1")
+    ]
+
+
+def test_a_row_may_be_deleted_at_a_number(app: Application) -> None:
+    app.run(
+        """create table flow (id int primary key, organization_id int, delete_at bigint,
+            "delete" boolean);
+        select audit.attach('flow', 'workflow');
+        insert into flow values (1, 1, 0), (2, 1, null);"""
+    )
+    assert app.actions("update flow set delete_at = 17", 'update flow set "delete" = true') == [
+        *["workflow.deleted"] * 2, *["workflow.modified"] * 2,
+    ]  # fmt: skip
+
+
+def test_a_user_who_is_deleted_is_no_admin(app: Application) -> None:
+    app.run(SINGLE % ("", ", deleted_at timestamptz"))
+    app.run("insert into users values (1, 'a', 1, null), (2, 'b', 1, now())")
+    assert app.admins("instance", "1", "2") == "1"
+
+
 def test_a_role_beside_a_user_is_one_in_the_organisation_of_the_user(app: Application) -> None:
     app.run(
         """create table organization (id int primary key);

@@ -111,7 +111,7 @@ class Catalog:
         """Whether a column of the users holds their password, or says that two-factor is on."""
         facts = self._ask("audit_private.user_facts(%s::oid, '{}')", users.oid)
         wanted = "auth.password_changed" if fact == "password" else None
-        return any(found.get("action") == wanted for found in facts)
+        return any(found.get("action") == wanted and "verbs" not in found for found in facts)
 
     def alive(self, table: Table, kind: str) -> str | None:
         """Return the condition under which attach counts a row."""

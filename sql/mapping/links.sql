@@ -239,6 +239,16 @@ begin
     end if;
     select o.way, o.is_sure into way, is_sure
     from audit_private.own_organization(organization_way.target, seen) as o;
+    -- A row's user is whom it is about, whatever users are called.
+    if (audit_private.kind_of(kind)).subject = 'column' and exists (
+        select from audit_private.links_of(organization_way.target) as l
+            join audit_private.attachment as a on a.target = l.relation
+        where a.kind = 'user' and l.here = array[audit_private.user_column(
+            organization_way.target)] and way = format('r.%I', l.here[1]))
+    then
+        way := null;
+        is_sure := null;
+    end if;
     if is_sure is not true and coalesce(kind, _a.kind) is distinct from 'user' then
         select array_agg(g.way order by n) filter (where n = 1 or not first_is_sure),
             coalesce(bool_or(g.is_sure), false)
