@@ -550,8 +550,8 @@ def test_members_without_an_admin_among_them_are_found(healthy: Database) -> Non
 
 def test_an_admin_by_another_table_is_an_admin(healthy: Database) -> None:
     owner = healthy.connect("app_owner")
-    run(owner, "create table boss (organization_id int primary key, user_id int);"
-               "select audit.attach('boss', 'admin'); update membership set role = 'editor'")  # fmt: skip
+    run(owner, "create table boss (organization_id int primary key, user_id int)")
+    run(owner, "select audit.attach('boss', 'admin'); update membership set role = 'editor'")
     [finding] = diagnose(healthy)
     assert finding.object == "public.membership, public.boss"
     run(owner, "insert into boss values (1, null)")
