@@ -73,7 +73,7 @@ begin atomic
             and audit_private.is_named_as(h.attname, a.target)
         union
         -- Not attached: of the same schema, and of that very name.
-        select c.oid, null, h.attname, h.attnotnull, h.atttypid
+        select c.oid, null::text as kind, h.attname, h.attnotnull, h.atttypid
         from free as h
             join pg_class as c on c.relnamespace = h.relnamespace and c.relowner = h.relowner
                 and c.relname = any (audit_private.tables_named(h.attname))
@@ -190,6 +190,15 @@ begin atomic
     where l.is_part and a.kind = parent_link.kind and a.target <> parent_link.target
         and 'parent' = any ((audit_private.kind_of(a.kind)).options)
         and a.kind not in ('organization', 'user')
+        -- A user in a group of its own is a member there, whatever else the row refers to.
+        and not (a.kind = 'membership' and audit_private.user_column(parent_link.target) is not null
+            and exists (
+                select from audit_private.links_of(parent_link.target) as g
+                    join pg_class as c on c.oid = g.relation
+                    left join audit_private.attachment as o on o.target = g.relation
+                where g.is_needed and g.relation <> l.relation
+                    and coalesce(o.kind, '') not in ('organization', 'user')
+                    and lower(c.relname) ~ (audit_private.words('group') || 's?$')))
     order by a.mapping ? 'parent', a.id
     limit 1;
 end;

@@ -294,9 +294,13 @@ language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
     select c.conrelid, h.attname, t.attname
     from pg_constraint as c
-        join pg_attribute as h on h.attrelid = c.conrelid and array[h.attnum] = c.conkey
-        join pg_attribute as t on t.attrelid = c.confrelid and array[t.attnum] = c.confkey
+        cross join unnest(c.conkey, c.confkey) as u (here, there)
+        join pg_attribute as h on h.attrelid = c.conrelid and h.attnum = u.here
+        join pg_attribute as t on t.attrelid = c.confrelid and t.attnum = u.there
     where c.contype = 'f' and c.confrelid = referring_tables.target and c.conparentid = 0
+        -- By one column, or by the key among several.
+        and (cardinality(c.conkey) = 1 or array[t.attname::text] = audit_private.key_columns(
+            referring_tables.target))
         and c.conrelid <> c.confrelid and audit_private.have_one_owner(c.conrelid, c.confrelid)
     union all
     select c.oid, h.attname, t.attname
