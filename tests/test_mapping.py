@@ -243,7 +243,8 @@ def test_a_set_of_permissions_is_a_role_and_no_organisation(app: Application) ->
         create table auth_group (id int primary key, name text);
         create table auth_group_permissions (id int primary key,
             group_id int not null references auth_group, permission_id int not null);
-        create table auth_user_groups (id int primary key, user_id int not null references auth_user,
+        create table auth_user_groups (id int primary key,
+            user_id int not null references auth_user,
             group_id int not null references auth_group, unique (user_id, group_id));
         create table note (id int primary key, group_id int not null references auth_group);
         insert into auth_user values (1, 'a@x', true), (2, 'b@x', true);
@@ -669,10 +670,13 @@ def test_an_account_without_a_password_is_no_password(app: Application) -> None:
     assert app.actions("update account set provider = 'gitlab'", "delete from account") != [
         "password.deleted"
     ]
-    assert app.told(
-        "insert into account values (2, 7, 'credential', 'SECRET1')",
-        "update account set password = 'SECRET2'",
-    ) == [("auth.password_changed", None, "7", "7")] * 2
+    assert (
+        app.told(
+            "insert into account values (2, 7, 'credential', 'SECRET1')",
+            "update account set password = 'SECRET2'",
+        )
+        == [("auth.password_changed", None, "7", "7")] * 2
+    )
     (event,) = app.run("update account set password = null")
     assert (event["action"], event["new_values"]) == ("password.deleted", {"password": None})
     assert app.actions("update account set password = 'SECRET'") == ["auth.password_changed"]
