@@ -146,7 +146,8 @@ def read(name: str) -> Truth:
 
 
 def _play(told: dict[str, Any]) -> Play:
-    return Play(**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+    return Play(**given)
 
 
 def ddl(schema: str) -> str:
