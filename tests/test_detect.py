@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from auditdb.detect.naming import words
 from auditdb.detect.propose import Proposal, detect
-from auditdb.detect.rules import Suggestion
+from auditdb.detect.draft import Suggestion
 from auditdb.errors import InvalidInput
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import TableMapping, load

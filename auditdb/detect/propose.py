@@ -12,11 +12,13 @@ import psycopg
 
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.detect import catalog as catalogs
-from auditdb.detect.credentials import Credentials
-from auditdb.detect.machines import Machines
-from auditdb.detect.people import People
-from auditdb.detect.rules import Suggestion
+from auditdb.detect.credentials import factors, passwords
+from auditdb.detect.draft import Draft, Suggestion
+from auditdb.detect.keys import api_keys, machines
+from auditdb.detect.left_out import left_out
+from auditdb.detect.people import invitations, memberships, organizations, users
 from auditdb.detect.tenancy import Tenancy
+from auditdb.detect.workflows import workflows
 from auditdb.errors import InvalidInput
 from auditdb.mapping.file import toml_value
 from auditdb.values.plain import plain
@@ -37,10 +39,12 @@ class Proposal:
     tables: tuple[Suggestion, ...]
     notes: tuple[str, ...]
     unrecognised: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # about all of it
 
     def to_toml(self) -> str:
         """Return the mapping file: each choice under a comment that says why."""
         parts = ["\n".join(f"# {line}" for line in _HEADER)]
+        parts += [_comment(remark, "# ? ") for remark in self.remarks]
         if not any(table.certain for table in self.tables):
             parts.append("# ? Nothing was recognised for certain: no [[table]] is in force below.")
         parts += [_block(table) for table in self.tables]
@@ -77,23 +81,39 @@ def detect(conn: psycopg.Connection[Any], schemas: Sequence[str] | None = None) 
         return _propose(catalog, frozenset(schemas) if schemas else None)
 
 
+# In the order in which attach finds the way from each to the others: organisations and members
+# first. A table is taken by the first rule to want it.
+_RULES = (
+    organizations,
+    memberships,
+    users,
+    api_keys,
+    machines,
+    workflows,
+    passwords,
+    factors,
+    invitations,
+    left_out,
+)
+_SINGLE = (
+    "No organisations were recognised: this looks like an application with one organisation only, "
+    "which is called 'instance' below. If there are several, name their table with kind = "
+    '"organization" and remove organization = "\'instance\'" (docs/mapping.md, One organisation).'
+)
+
+
 def _propose(catalog: catalogs.Catalog, within: frozenset[str] | None) -> Proposal:
-    """Return the tables in the order in which attach finds the way from each to the others."""
-    tenancy = Tenancy.of(catalog)
-    people = People(tenancy, within)
-    machines = Machines(tenancy, within, people.found, people.notes)
-    credentials = Credentials(tenancy, within, people.found, people.notes)
-    people.organizations()
-    people.memberships()
-    people.users()
-    machines.keys()
-    machines.workflows()
-    credentials.passwords()
-    credentials.factors()
-    credentials.invitations()
-    credentials.left_out()
+    """Apply each rule to the tables that are still free."""
+    draft = Draft(Tenancy.of(catalog), within)
+    if draft.tenancy.is_single:
+        draft.remarks.append(_SINGLE)
+    for rule in _RULES:
+        rule(draft)
     return Proposal(
-        tuple(people.found.values()), tuple(people.notes), tuple(credentials.unrecognised())
+        tuple(draft.found.values()),
+        draft.notes(),
+        draft.unrecognised(),
+        tuple(draft.remarks),
     )
 
 
@@ -112,8 +132,9 @@ def _comment(text: str, prefix: str = "# ") -> str:
 
 def _block(table: Suggestion) -> str:
     """Return one [[table]], commented out if the table is a guess."""
-    lines = ["[[table]]", _comment(table.why), *(_comment(q, "# ? ") for q in table.questions)]
+    lines = ["[[table]]", _comment(table.why), *(_comment(q.text, "# ? ") for q in table.questions)]
     lines += [f"name = {toml_value(table.name)}", f'kind = "{table.kind}"']
+    lines += [f"{option} = {toml_value(value)}" for option, value in table.options.items()]
     text = "\n".join(lines)
     if table.certain:
         return text

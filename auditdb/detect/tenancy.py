@@ -3,51 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 from auditdb.detect.catalog import Catalog, Column, Link, Table
-from auditdb.detect.naming import flat, has, words
+from auditdb.detect.naming import flat, has, has_any, said, weights, words
 
-_USER_WORDS = {"user": 4, "person": 3, "account": 2, "member": 2, "login": 2, "identity": 1}
-_USER_WORDS |= {"profile": 1, "customer": 1, "employee": 1, "principal": 2}
-GROUP_WORDS = {"organization": 4, "tenant": 4, "company": 3, "workspace": 3, "account": 3}
-GROUP_WORDS |= {"business": 3, "agency": 3, "enterprise": 3, "institution": 3, "firm": 3}
-GROUP_WORDS |= dict.fromkeys(("customer", "client", "team", "school", "space", "realm"), 2)
-GROUP_WORDS |= dict.fromkeys(("store", "shop", "brand", "merchant", "vendor", "partner"), 2)
-GROUP_WORDS |= dict.fromkeys(("group", "project", "department", "club", "community", "unit"), 1)
-_MEMBER_WORDS = frozenset(
-    "member membership participant collaborator seat affiliation enrollment".split()
-)
-_ORGANIZATIONS = frozenset("organization tenant workspace company account customer team".split())
-_NO_MEMBERS = frozenset(
-    "favorite notification log event message session token key invite preference setting"
-    " subscription vote like view follow follower bookmark star watch activity comment task order"
-    " file audit read request history reminder webhook export import integration setup workflow"
-    " credential password domain impersonation waitlist device document".split()
-)
+USERS = weights("people.user")
+GROUPS = weights("people.group")
+MEMBERS = said("people.member")
+ROLES = said("people.role")
+_NO_MEMBERS = said("people.no_member")
+_ORGANIZATION_COLUMNS = said("people.organization_column")
+_KEY_WORDS = frozenset(("id", "uuid", "fk", "ref", "guid"))
 
 
 @dataclass(frozen=True)
 class Membership:
-    """A table whose rows put a user (or a member) into a group."""
+    """A table whose rows put a user (or a member) into a group, or give a user a role.
+
+    Without a group, a column of the row names the organisation, or there is one for all.
+    """
 
     table: Table
-    group: Table
+    group: Table | None
     score: int
 
 
 def _rank_user_column(column: Column, users: Table | None, linked: bool) -> int | None:
     """Return how well a column names the user that a row is about: 0 best, 3 its maker."""
-    said = tuple(w for w in words(column.name) if w not in {"id", "uuid", "fk", "ref", "guid"})
-    if (users is not None and said in {users.words, users.words[-1:]}) or said == ("user",):
+    told = tuple(w for w in words(column.name) if w not in _KEY_WORDS)
+    if (users is not None and told in {users.words, users.words[-1:]}) or told == ("user",):
         return 0
-    if linked and said in {("member",), ("person",), ("profile",), ("account",), ("customer",)}:
+    if linked and told in {("member",), ("person",), ("profile",), ("account",), ("customer",)}:
         return 0
-    if not linked and said in {("member",), ("person",)} and words(column.name)[-1] == "id":
+    if not linked and told in {("member",), ("person",)} and words(column.name)[-1] == "id":
         return 1
-    if said and said[0] in {"owner", "holder", "owned"}:
+    if told and told[0] in {"owner", "holder", "owned"}:
         return 1
-    if said and said[0] in {"created", "creator", "author", "issued", "issuer", "generated"}:
+    if told and told[0] in {"created", "creator", "author", "issued", "issuer", "generated"}:
         return 3
     if not linked:
         return None
@@ -74,27 +68,26 @@ class Tenancy:
         self.users = best[3] if best else None
         shaped = [m for t in catalog.tables.values() for m in self._shapes(t)]
         self.organization = self._choose_organization(shaped)
+        shaped += [m for t in catalog.tables.values() for m in self._shapes_without_group(t)]
         self.memberships = self._settle(shaped)
         return self
 
     def _user_score(self, table: Table) -> int:
-        said = table.words
+        told = table.words
         email = any(
             words(c.name)[-1:] == ("email",) or flat(c.name) == "emailaddress"
             for c in table.columns
         )
         password = any(has(c.name, "password", "passwd") for c in table.columns)
-        score = _USER_WORDS.get(said[-1] if said else "", 0)
+        score = USERS.get(told[-1], 0)
         if not score and not (email and password):
             return 0
         score += 2 * email + 2 * password
         score += any(len(k) == 1 and has(k[0], "email") for k in table.keys)
         score += min(3, len(self.catalog.links_to(table)) // 2)
-        if has(
-            table.name, "admin", "staff", "system", "invite", "external", "contact", "anonymous"
-        ):
+        if has_any(table.name, said("people.other_users")):
             score -= 2
-        if not email and any(w in GROUP_WORDS for w in said[:-1]):
+        if not email and any(w in GROUPS for w in told[:-1]):
             score -= 4
         for link in self.catalog.links[table.oid]:
             if link.target != table.oid and self.catalog.tables[link.target].words[-1:] == (
@@ -146,84 +139,163 @@ class Tenancy:
             column = self.user_column(target)
             if target is self.users or column is None or column[1] > 0 or target is table:
                 continue
-            if target.words[-1] in _MEMBER_WORDS | {"profile", "person", "employee", "user"}:
+            if target.words[-1] in MEMBERS | {"profile", "person", "employee", "user"}:
+                return True
+        return False
+
+    def is_permission_set(self, table: Table) -> bool:
+        """Whether rows of a table are sets of permissions, and no groups that own anything."""
+        if not set(table.words) & said("people.set"):
+            return False
+        if table.head in ROLES or any(
+            self.catalog.tables[link.target].head == "role" for link in self.catalog.links[table.oid]
+        ):
+            return True
+        for link in self.catalog.links_to(table):
+            beside = self.catalog.tables[link.source]
+            others = [
+                self.catalog.tables[other.target]
+                for other in self.catalog.links[beside.oid]
+                if other is not link
+            ]
+            if self.users not in others and (
+                any(other.head in ROLES for other in others)
+                or (beside.head == "permission" and len(beside.columns) < 7)
+            ):
                 return True
         return False
 
     def _shapes(self, table: Table) -> list[Membership]:
         """Return the groups that a table might put users into, and how much speaks for it."""
-        said = set(table.words)
         user = self.user_column(table)
-        if table is self.users or said & _NO_MEMBERS:
+        if table is self.users or set(table.words) & _NO_MEMBERS:
             return []
-        member = user[0].name if user and user[1] <= 2 else None
-        found = []
+        member = user[0].name if user and user[1] <= 2 else self._inner_member(table)
+        if member is None:
+            return []
+        return [
+            Membership(table, group, self._membership_score(table, group, member, names))
+            for link in self.catalog.links[table.oid]
+            for group in [self.catalog.tables[link.target]]
+            for names in [tuple(c.name for c in link.columns)]
+            if group is not self.users
+            and group is not table
+            and member not in names
+            and group.head not in ROLES | said("people.member")
+        ]
+
+    def _inner_member(self, table: Table) -> str | None:
+        """Return the column that names a member rather than a user."""
         for link in self.catalog.links[table.oid]:
-            group = self.catalog.tables[link.target]
-            names = [c.name for c in link.columns]
-            if group is self.users or group is table or member in names:
-                continue
-            if group.words[-1:] == ("role",):
-                continue
-            if member is None:
-                inner = next(
-                    (
-                        other
-                        for other in self.catalog.links[table.oid]
-                        if other is not link
-                        and self.catalog.tables[other.target].words[-1:]
-                        in {("member",), ("membership",)}
-                    ),
-                    None,
-                )
-                if inner is None or group.words[-1:] in {("member",), ("membership",)}:
-                    continue
-                key = inner.columns[0].name
-            else:
-                key = member
-            score = 0
-            if said & _MEMBER_WORDS or (
-                "user" in said and (group.words[-1] in said or said & set(GROUP_WORDS))
-            ):
-                score += 3
-            score += 2 * bool(said & _MEMBER_WORDS and group.words[-1] in said)
-            score += 3 * (self.catalog.has_role(table))
-            score += 2 * table.is_unique(key, *names) + (self.catalog.has_acceptance(table))
-            score -= 2 * (len(table.columns) > 25)
-            score -= 2 * (group.words[-1] not in GROUP_WORDS and not said & _MEMBER_WORDS)
-            found.append(Membership(table, group, score))
-        return found
+            if self.catalog.tables[link.target].head in {"member", "membership"}:
+                return link.columns[0].name
+        return None
+
+    def _membership_score(
+        self, table: Table, group: Table, member: str, names: tuple[str, ...]
+    ) -> int:
+        told = set(table.words)
+        score = 0
+        if told & MEMBERS or ("user" in told and (group.head in told or told & GROUPS.keys())):
+            score += 3
+        score += 2 * bool(told & MEMBERS and group.head in told)
+        score += 3 * self.catalog.has_role(table)
+        score += 2 * table.is_unique(member, *names) + self.catalog.has_acceptance(table)
+        score -= 2 * (len(table.columns) > 25)
+        return score - 2 * (group.head not in GROUPS and not told & MEMBERS)
+
+    def _shapes_without_group(self, table: Table) -> list[Membership]:
+        """Return a membership whose organisation is a column, or that gives a user a role."""
+        told = set(table.words)
+        user = self.user_column(table)
+        if table is self.users or told & _NO_MEMBERS or user is None or user[1] > 1:
+            return []
+        roles = [
+            link
+            for link in self.catalog.links[table.oid]
+            if self.catalog.tables[link.target].head == "role"
+        ]
+        named = self._organization_columns(table) if self.organization is None else []
+        score = 3 * bool(told & MEMBERS) + 3 * self.catalog.has_role(table)
+        score += self.catalog.has_acceptance(table)
+        if named:
+            score += 2 * any(table.is_unique(user[0].name, column.name) for column in named)
+            score += 3 * bool(roles) - 3 * (len(table.columns) > 15)
+            return [Membership(table, None, score)]
+        # A user and a role, and hardly anything else.
+        if (roles or "role" in told) and len(table.columns) <= 8:
+            keyed = any(user[0].name in key and len(key) > 1 for key in table.keys)
+            return [Membership(table, None, 3 * bool(roles) + 2 * keyed + score)]
+        return []
+
+    def _organization_columns(self, table: Table) -> list[Column]:
+        """Return the columns that name an organisation which no table of them is known for."""
+        linked = {c.name for link in self.catalog.links[table.oid] for c in link.columns}
+        return [c for c in table.columns if c.name not in linked and _names_organization(c)]
 
     def _choose_organization(self, shaped: list[Membership]) -> Table | None:
-        peopled = {m.group.oid for m in shaped if m.score >= 5}
+        tables = self.catalog.tables
+        peopled = {m.group.oid for m in shaped if m.group is not None and m.score >= 5}
         candidates = {
             t.oid
-            for t in self.catalog.tables.values()
+            for t in tables.values()
             if t is not self.users
-            and ((t.words[-1:] and t.words[-1] in GROUP_WORDS) or t.oid in peopled)
+            and (t.head in GROUPS or t.oid in peopled)
+            and not self.is_permission_set(t)
         }
+        above = self._above(candidates, peopled)
         user_links = self.catalog.links[self.users.oid] if self.users else ()
+        direct = {link.target for link in user_links}
 
-        def score(table: Table) -> tuple[int, int, str]:
-            points = GROUP_WORDS.get(table.words[-1], 0) + 3 * (table.oid in peopled)
-            points += 2 * any(link.target == table.oid for link in user_links)
+        def points(table: Table) -> int:
+            found = GROUPS.get(table.head, 0) + 3 * (table.oid in peopled or table.oid in above)
+            found += 2 * (table.oid in direct)
             inside = {
                 link.target
                 for link in self.catalog.links[table.oid]
                 if link.target != table.oid
-                and link.target in candidates
+                and link.target in candidates | above
                 and not (link.on_delete == "n" and table.oid in peopled)
             }
-            points -= 3 * bool(inside)
+            found -= 3 * bool(inside)
+            if inside & above and any(k.not_null for k in self.catalog.links[table.oid]):
+                found -= 3
             # An OAuth account, a billing customer: somebody's, and nobody is in it.
             owner = self.user_column(table)
             if table.oid not in peopled and owner is not None and owner[1] == 0:
-                points -= 4
-            incoming = len(self.catalog.links_to(table))
-            return (points + min(2, incoming // 3), incoming, table.sql)
+                found -= 4
+            return found + min(2, len(self.catalog.links_to(table)) // 3)
 
-        ranked = sorted((self.catalog.tables[oid] for oid in candidates), key=score)
-        return ranked[-1] if ranked and score(ranked[-1])[0] >= 3 else None
+        known = peopled | above | direct
+        ranked = sorted(
+            (
+                tables[oid]
+                for oid in candidates | above
+                # A word that says little, and nobody in it, is no organisation.
+                if GROUPS.get(tables[oid].head, 0) > 2 or oid in known
+            ),
+            key=lambda t: (points(t), len(self.catalog.links_to(t)), t.sql),
+        )
+        return ranked[-1] if ranked and points(ranked[-1]) >= 3 else None
+
+    def _above(self, candidates: set[int], peopled: set[int]) -> set[int]:
+        """Return what groups of people belong to, whatever it is called: much else leads there."""
+        tables = self.catalog.tables
+        return {
+            link.target
+            for oid in candidates & peopled
+            for link in self.catalog.links[oid]
+            if link.not_null
+            and link.target != oid
+            and tables[link.target] is not self.users
+            and not set(tables[link.target].words) & (said("people.lookup") | _NO_MEMBERS)
+            and link.columns[0].name
+            != (found[0].name if (found := self.user_column(tables[oid])) else None)
+            and (
+                tables[link.target].head in GROUPS
+                or len({other.source for other in self.catalog.links_to(tables[link.target])}) > 2
+            )
+        }
 
     def _settle(self, shaped: list[Membership]) -> list[Membership]:
         """Keep one group for each table: the smallest, if it is part of what makes a row unique."""
@@ -232,18 +304,30 @@ class Tenancy:
             if m.score < 3:
                 continue
             known = best.get(m.table.oid)
-            if known is None or (m.score, m.group is self.organization) > (
-                known.score,
-                known.group is self.organization,
-            ):
+            if known is None or self._preference(m) > self._preference(known):
                 best[m.table.oid] = m
         return list(best.values())
 
-    @property
+    def _preference(self, m: Membership) -> tuple[bool, int, bool]:
+        return (m.group is not None, m.score, m.group is self.organization)
+
+    @cached_property
     def primary(self) -> Membership | None:
         """The memberships of organisations, as against those of teams inside them."""
         found = [m for m in self.memberships if m.group is self.organization]
         return max(found, key=lambda m: (m.score, m.table.sql), default=None)
+
+    @cached_property
+    def is_single(self) -> bool:
+        """Whether there are users and no organisations: one application, one organisation."""
+        if self.users is None or self.organization is not None:
+            return False
+        naming = {
+            t.oid for t in self.catalog.tables.values() if any(self._organization_columns(t))
+        }
+        return not naming & {m.table.oid for m in self.memberships} | (
+            naming & {self.users.oid}
+        ) and len(naming) < 2
 
     # Whether a row leads to an organisation, as attach finds the way.
 
@@ -258,7 +342,7 @@ class Tenancy:
             for link in self.catalog.links[table.oid]
             if link.target == org.oid
             and table is not org
-            and not has(link.columns[0].name, "parent", "source", "invited", "partner", "billing")
+            and not has_any(link.columns[0].name, said("people.other_organization"))
         ]
         return any(link.not_null for link in links) if links else None
 
@@ -269,11 +353,42 @@ class Tenancy:
             target = self.catalog.tables[link.target]
             if target in (self.users, self.organization) or target.oid in seen or len(seen) > 4:
                 continue
-            if link.not_null or target.words[-1] in GROUP_WORDS or link.on_delete == "c":
+            if link.not_null or target.head in GROUPS or link.on_delete == "c":
                 inner = self.reaches(target, seen | {table.oid})
                 if inner is not None:
                     found = found or (inner and link.not_null)
         return found
+
+    def owners(self, table: Table) -> list[Table]:
+        """Return the tables beside a table that say whose its rows are, or with whom shared."""
+        names = {"shared", "share", "owner", "user", "member", "access", "relation", *GROUPS}
+        found = []
+        for link in self.catalog.links_to(table):
+            beside = self.catalog.tables[link.source]
+            linked = {c.name for k in self.catalog.links[beside.oid] for c in k.columns}
+            if (
+                link.declared
+                and link.not_null
+                and beside not in (self.users, self.organization)
+                and set(beside.words) & names
+                and not set(beside.words) & (_NO_MEMBERS - set(table.words))
+                and any(
+                    link.columns[0].name in key and len(key) > 1 and set(key) <= linked
+                    for key in beside.keys
+                )
+            ):
+                found.append(beside)
+        return found
+
+    def _owned(self, table: Table, seen: frozenset[int]) -> bool:
+        return any(
+            beside.oid not in seen
+            and (
+                self.reaches(beside, seen | {table.oid}) is not None
+                or (self.catalog.has_role(beside) and self.user_column(beside) is not None)
+            )
+            for beside in self.owners(table)
+        )
 
     def reaches(self, table: Table, seen: frozenset[int] = frozenset()) -> bool | None:
         """Whether a row leads to an organisation without its user, in every row; none if never."""
@@ -283,18 +398,20 @@ class Tenancy:
         if own or table is self.users:
             return own
         through = self._through(table, seen)
+        if not through and not seen and self._owned(table, seen):
+            return True
         return through if own is None else bool(through)
 
     def reaches_by_user(self, table: Table) -> bool:
         """Whether the user of a row leads to an organisation."""
-        if self.primary is not None and table is self.users:
+        if self.memberships and table is self.users:
             return True
         column = self.user_column(table)
         if column is None or self.users is None or self.users.key is None:
             return False
-        return self.primary is not None or self._own(self.users) is not None
+        return bool(self.memberships) or self._own(self.users) is not None
 
 
 def _names_organization(column: Column) -> bool:
-    said = words(column.name)
-    return said[:1] != () and said[0] in _ORGANIZATIONS and said[1:] in {("id",), ("uuid",)}
+    told = words(column.name)
+    return told[0] in _ORGANIZATION_COLUMNS and told[1:] in {("id",), ("uuid",)}
