@@ -8,7 +8,10 @@ from auditdb.detect.naming import flat, has, said, words
 from auditdb.detect.tenancy import GROUPS
 
 _NEUTRAL = said("spelling.neutral")
-_UNSURE = Question("key-unsure", "Are these API keys, and not sessions or one-time tokens?")
+_UNSURE = Question(
+    "key-unsure",
+    "Are these keys to sign in here, and no sessions, one-time tokens or keys of other services?",
+)
 
 
 def api_keys(draft: Draft) -> None:
@@ -56,7 +59,11 @@ def machines(draft: Draft) -> None:
             if flat(c.name) in {"apitoken", "apikey", "accesstoken", "authtoken", "apikeyhash"}
         ]
         if table.head in said("key.machine") and tokens:
-            owned = draft.tenancy.reaches(table) is not None or draft.tenancy.is_single
+            owned = (
+                draft.tenancy.has_subject(table)
+                or draft.tenancy.reaches(table) is not None
+                or draft.tenancy.is_single
+            )
             draft.take(
                 table,
                 "api_key",
@@ -93,9 +100,10 @@ def _is_shown(table: Table) -> bool:
 
 
 def _is_borrowed(table: Table) -> bool:
-    """Whether its tokens are those of another sign-in."""
+    """Whether its tokens are those of another sign-in, or of another service."""
     return any(
-        has(c.name, "refresh", "grant") or flat(c.name) == "clientid" for c in table.columns
+        has(c.name, "refresh", "grant", "provider", "vendor") or flat(c.name) == "clientid"
+        for c in table.columns
     )
 
 

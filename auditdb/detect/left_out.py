@@ -51,6 +51,9 @@ def _of_people(draft: Draft, table: Table) -> str | None:
     told = set(table.words)
     tenancy = draft.tenancy
     user = tenancy.user_column(table)
+    held = {word for column in table.columns for word in words(column.name)}
+    if user is not None and "provider" in held and held & {"token", "uid", "subject", "external"}:
+        return "signing in by a provider, and its tokens; record sign-ins with auditdb.auth.login"
     if user is not None and user[1] == 0:
         if told & said("people.no_member"):
             return f"what users do or get ({user[0].name}), not who they are"

@@ -78,14 +78,38 @@ def _membership(draft: Draft, m: Membership) -> None:
         questions=questions,
         certain=certain,
     )
-    for carrier in [] if inner else tenancy.catalog.carriers(table):
-        if carrier.oid not in draft.found and carrier is not tenancy.users:
-            draft.take(
-                carrier,
-                "membership",
-                f"Gives roles to {table.name}: a row that comes or goes is a change of role.",
-                is_part=True,
-            )
+    if not inner:
+        _carriers(draft, table)
+
+
+def _carriers(draft: Draft, members: Table) -> None:
+    """Tables whose rows give roles to members; a guess where no foreign key leads to these."""
+    known = draft.tenancy.catalog.carriers(members)
+    named = [
+        draft.source(link)
+        for link in draft.tenancy.catalog.links_to(members)
+        if not set(draft.source(link).words) & said("people.no_member")
+        and any(draft.target(other).head == "role" for other in draft.links(draft.source(link)))
+    ]
+    for carrier in dict.fromkeys((*known, *named)):
+        if carrier.oid in draft.found or carrier is draft.tenancy.users:
+            continue
+        draft.take(
+            carrier,
+            "membership",
+            f"Gives roles to {members.name}: a row that comes or goes is a change of role.",
+            questions=[
+                None
+                if carrier in known
+                else Question(
+                    "role-unsure",
+                    f"Does {members.name} have its roles from here? Then say so in its block: "
+                    "role and admin.",
+                )
+            ],
+            certain=carrier in known,
+            is_part=True,
+        )
 
 
 def _role_of_user(draft: Draft, m: Membership) -> None:

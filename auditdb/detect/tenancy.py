@@ -195,7 +195,7 @@ class Tenancy:
         self, table: Table, group: Table, member: str, names: tuple[str, ...]
     ) -> int:
         told = set(table.words)
-        score = 0
+        score = 3 * self.is_permission_set(group)
         if told & MEMBERS or ("user" in told and (group.head in told or told & GROUPS.keys())):
             score += 3
         score += 2 * bool(told & MEMBERS and group.head in told)
@@ -229,9 +229,24 @@ class Tenancy:
         return []
 
     def _organization_columns(self, table: Table) -> list[Column]:
-        """Return the columns that name an organisation which no table of them is known for."""
-        linked = {c.name for link in self.catalog.links[table.oid] for c in link.columns}
-        return [c for c in table.columns if c.name not in linked and _names_organization(c)]
+        """Return the columns that name an organisation which no table of them is known for.
+
+        One may lead to the users, where people and organisations are in one table.
+        """
+        linked = {
+            c.name: self.catalog.tables[link.target]
+            for link in self.catalog.links[table.oid]
+            for c in link.columns
+        }
+        return [
+            c
+            for c in table.columns
+            if _names_organization(c)
+            and (
+                c.name not in linked
+                or (linked[c.name] is self.users and words(c.name)[0] not in USERS)
+            )
+        ]
 
     def _choose_organization(self, shaped: list[Membership]) -> Table | None:
         tables = self.catalog.tables
@@ -325,9 +340,8 @@ class Tenancy:
         naming = {
             t.oid for t in self.catalog.tables.values() if any(self._organization_columns(t))
         }
-        return not naming & {m.table.oid for m in self.memberships} | (
-            naming & {self.users.oid}
-        ) and len(naming) < 2
+        people = {self.users.oid, *(m.table.oid for m in self.memberships)}
+        return not naming & people and len(naming) < 2
 
     # Whether a row leads to an organisation, as attach finds the way.
 

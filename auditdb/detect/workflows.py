@@ -47,6 +47,9 @@ def workflows(draft: Draft) -> None:
     for root in roots:
         if root.oid in draft.found:
             _parts(draft, root, (root,))
+    for root in roots:
+        if root.oid in draft.found:
+            _refers_to(draft, root)
 
 
 def _score(draft: Draft, table: Table) -> int:
@@ -103,7 +106,9 @@ def _parts(draft: Draft, root: Table, within: tuple[Table, ...]) -> None:
         if why:
             draft.leave(child, why.format(root.name))
             continue
-        said_so = link.declared or _is_named_part(draft, child, root)
+        said_so = (link.declared or _is_named_part(draft, child, root)) and not (
+            set(child.words) & said("workflow.unsure")
+        )
         certain = said_so and draft.is_taken(whole, "workflow")
         draft.take(
             child,
@@ -114,7 +119,10 @@ def _parts(draft: Draft, root: Table, within: tuple[Table, ...]) -> None:
                 None
                 if said_so
                 else Question(
-                    "part-unsure", f"Is it a part of {root.name}? No foreign key says so."
+                    "part-unsure",
+                    f"Is it a part of {root.name} that people set up?"
+                    if link.declared
+                    else f"Is it a part of {root.name}? No foreign key says so.",
                 )
             ],
             certain=certain,
@@ -122,6 +130,23 @@ def _parts(draft: Draft, root: Table, within: tuple[Table, ...]) -> None:
         )
         if len(within) < 3:
             _parts(draft, root, (*within, child))
+
+
+def _refers_to(draft: Draft, root: Table) -> None:
+    """Tables that a workflow refers to, such as its trigger and its action: guesses."""
+    for link in draft.links(root):
+        table = draft.target(link)
+        if table.oid not in draft.found and link.not_null and table.head in _PARTS:
+            draft.take(
+                table,
+                "workflow",
+                f"Each row of {root.name} refers to one.",
+                questions=[
+                    draft.asks_organization(table),
+                    Question("part-unsure", f"Do people set them up as parts of {root.name}?"),
+                ],
+                certain=False,
+            )
 
 
 def _is_no_part(draft: Draft, child: Table, within: tuple[Table, ...]) -> str:
