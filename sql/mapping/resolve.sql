@@ -160,10 +160,11 @@ comment on function audit_private.referred_part is
 create or replace function audit_private.users_own_organization(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select audit_private.user_organization(target)
+    select audit_private.user_organization(users_own_organization.target)
     from audit_private.attachment as a
         join audit_private.links_of(users_own_organization.target) as l on l.relation = a.target
-    where a.kind = 'user' and l.here = array[audit_private.user_column(target)::text]
+    where a.kind = 'user'
+        and l.here = array[audit_private.user_column(users_own_organization.target)]
         and a.mapping ->> 'organization' = (audit_private.own_organization(a.target, '{}')).way
     limit 1
 );
@@ -343,17 +344,19 @@ language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
     _organization text := parts ->> 'organization';
+    _is_users_own boolean := coalesce(
+        _organization = audit_private.users_own_organization(target), false);
     _conditions text := concat_ws(' and ', case when roles like '% or %' then '(' || roles || ')'
-        else nullif(roles, '') end, case when roles <> '' then concat_ws(' and ',
-            audit_private.accepted(target), audit_private.unexpired(target),
-            case when audit_private.is_constant(_organization) and roles !~ '''global'', ''system'''
-                then audit_private.in_no_part(target) end) end);
+        else nullif(roles, '') end, case when roles <> '' then audit_private.accepted(target) end,
+        case when roles <> '' then audit_private.unexpired(target) end,
+        case when roles <> '' and (_is_users_own or audit_private.is_constant(_organization))
+            and roles !~ '''global'', ''system''' then audit_private.in_no_part(target) end);
     _owner text := audit_private.named_owner(target, parts ->> 'subject',
         parts ->> 'organization');
     _group text;
 begin
     -- Members of a part of an organisation are no admins of the organisation.
-    if _organization ~ '^(coalesce[(].*)?[(]+select' and not is_given then
+    if _organization ~ '^(coalesce[(].*)?[(]+select' and not is_given and not _is_users_own then
         select format('r.%I', l.here[1]) into _group
         from audit_private.links_of(target) as l
             join audit_private.attachment as a on a.target = l.relation
@@ -414,7 +417,8 @@ return (
     select jsonb_agg(attname order by attnum)
     from pg_attribute cross join audit_private.secret_columns(target, kind) as secrets
     where attrelid = target and attnum > 0 and not attisdropped
-        and (given -> 'redact' ? attname or attname = any (secrets)
+        and (given -> 'redact' ? attname or given ->> 'token' in (attname, quote_ident(attname))
+            or attname = any (secrets)
             and not coalesce(given -> 'redact' ? ('-' || attname), false))
 );
 comment on function audit_private.redacted_columns(regclass, text, jsonb) is

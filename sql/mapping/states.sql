@@ -195,13 +195,16 @@ comment on function audit_private.has_password is
 create or replace function audit_private.is_factor(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select case when labels = '{}' then format('(translate(lower(r.%I::text), '' _-'', ) in (recoverycodes, recoverycode, recovery, backupcodes, backupcode, backup'', ''scratchcodes'', ''scratchcode'')) is not true', attname)
+    select case when labels = '{}' then format('(translate(lower(r.%I::text), '' _-'', '''') in '
+            '(''recoverycodes'', ''recoverycode'', ''recovery'', ''backupcodes'', ''backupcode'', '
+            '''backup'', ''scratchcodes'', ''scratchcode'')) is not true', attname)
         else '(' || audit_private.one_of(format('r.%I', attname), codes) || ') is not true' end
     from audit_private.columns_of(is_factor.target)
         cross join audit_private.labels_of(target, attnum) as l (labels)
         cross join audit_private.labels_that(l.labels, 'recovery') as r (codes)
     where category in ('E', 'S')
-        and flat ~ '^((second)?factor|authenticator|device|method|mfa|tfa|otp|credential)?(type|kind|method)$'
+        and flat ~ '^((second)?factor|authenticator|device|mfa|tfa|otp|credential)?'
+            '(type|kind|method)$'
     order by attnum limit 1
 );
 comment on function audit_private.is_factor is
