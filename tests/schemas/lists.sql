@@ -8,7 +8,6 @@ create table users (
     guid text not null unique default gen_random_uuid()::text,
     email text not null unique,
     roles text not null default '',
-    tfa_secret text,
     failed_verification_count integer not null default 0,
     locked_until timestamptz,
     first_seen_at timestamptz,
