@@ -146,7 +146,8 @@ class Tenancy:
         if not set(table.words) & said("people.set"):
             return False
         if table.head in ROLES or any(
-            self.catalog.tables[link.target].head == "role" for link in self.catalog.links[table.oid]
+            self.catalog.tables[link.target].head == "role"
+            for link in self.catalog.links[table.oid]
         ):
             return True
         for link in self.catalog.links_to(table):
@@ -335,9 +336,7 @@ class Tenancy:
         """Whether there are users and no organisations: one application, one organisation."""
         if self.users is None or self.organization is not None:
             return False
-        naming = {
-            t.oid for t in self.catalog.tables.values() if any(self._organization_columns(t))
-        }
+        naming = {t.oid for t in self.catalog.tables.values() if any(self._organization_columns(t))}
         people = {self.users.oid, *(m.table.oid for m in self.memberships)}
         return not naming & people and len(naming) < 2
 
