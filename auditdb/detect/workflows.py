@@ -154,9 +154,7 @@ def _is_no_part(draft: Draft, child: Table, within: tuple[Table, ...]) -> str:
     beside = {w for link in draft.links(child) for w in draft.target(link).words}
     if told & _RUNS or (told - beside) & _RESULTS:
         return "what {} did or needs while it runs, not what it is"
-    if child.head in _PARTS or (
-        draft.tenancy.owners(within[-1]) and child in draft.tenancy.owners(within[-1])
-    ):
+    if child.head in _PARTS or child in draft.tenancy.owners(within[-1]):
         return ""
     held = {word for column in child.columns for word in words(column.name)}
     if held & said("workflow.runtime"):
