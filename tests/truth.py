@@ -1,4 +1,4 @@
-"""What an expert says of each schema, and how far detect and attach are right: python -m tests.truth.
+"""What an expert says of each schema, and how far detect is right: python -m tests.truth.
 
 A file of `schemas/truth` belongs to the schema of its name, invented (`NAME.sql`) or real
 (`facts/NAME.json`), or to that of its key `schema`. It holds:
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import json
 import re
 import tomllib
 from collections import Counter
@@ -40,6 +41,8 @@ NAMES = tuple(sorted(path.stem for path in TRUTH.glob("*.toml")))
 STANDS = ("certain", "asked", "commented", "left out", "unmentioned")
 # A value that plays write where a secret goes holds this word; so it would look encoded.
 SECRET = "SECRET"
+# What `~` stands for.
+ZERO = "00000000-0000-0000-0000-00000000000"
 _AS_TEXT = (SECRET, SECRET.encode().hex(), base64.b64encode(SECRET.encode()).decode())
 
 
@@ -127,7 +130,7 @@ class Truth:
 def read(name: str) -> Truth:
     """Return the truth about a schema."""
     text = (TRUTH / f"{name}.toml").read_text("utf-8")
-    told = tomllib.loads(re.sub(r"~(\d)", r"00000000-0000-0000-0000-00000000000\1", text))
+    told = tomllib.loads(re.sub(r"~(?=\d)", ZERO, text))
     given = {"schema", "setup", "tables", "play", "admins", "others", "known"}
     assert set(told) <= given, set(told) - given
     return Truth(
@@ -135,14 +138,16 @@ def read(name: str) -> Truth:
         told.get("schema", name),
         told.get("setup", ""),
         tuple(Table(table, words) for table, words in told["tables"].items()),
-        tuple(
-            Play(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()})
-            for one in told.get("play", [])
-        ),
+        tuple(_play(one) for one in told.get("play", [])),
         tuple(told.get("admins", [])),
         tuple(told.get("others", [])),
         frozenset(told.get("known", [])),
     )
+
+
+def _play(told: dict[str, Any]) -> Play:
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+    return Play(**given)
 
 
 def ddl(schema: str) -> str:
@@ -275,9 +280,7 @@ def standing(file: str) -> dict[str, tuple[str | None, str]]:
         lines = [
             line.removeprefix("#").strip() if is_comment else line for line in block.split("\n")
         ]
-        keys = tomllib.loads(
-            "\n".join(line for line in lines if re.match(r"(name|kind) = ", line))
-        )
+        keys = tomllib.loads("\n".join(line for line in lines if re.match(r"(name|kind) = ", line)))
         stand = "commented" if is_comment else "asked" if "# ?" in block else "certain"
         found.setdefault(keys["name"], (keys["kind"], stand))
     return found
@@ -342,7 +345,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("names", nargs="*", help="schemas; by default all")
     parser.add_argument("--file", action="store_true", help="print the proposed file")
-    parser.add_argument("--known", action="store_true", help="print the lists of `known`")
+    parser.add_argument("--write", action="store_true", help="write the lists of `known`")
     given = parser.parse_args()
     total: Counter[str] = Counter()
     columns = ("right", "wrong", "question", "left out", "unmentioned", "questions")
@@ -357,12 +360,21 @@ def main() -> None:
             if given.file:
                 print(outcome.file)
             faults = {check: fault for check, fault in outcome.faults.items() if fault}
-            if given.known:
-                print("known = [", *(f'    "{check}",' for check in faults), "]", sep="\n")
-            elif given.names:
+            if given.write:
+                _write(name, list(faults))
+            if given.names:
                 for check, fault in faults.items():
                     print(f"- {check}: {fault}")
     print(f"{'all':18}" + _row(total, columns))
+
+
+def _write(name: str, faults: list[str]) -> None:
+    """Keep what fails in the truth's file."""
+    path = TRUTH / f"{name}.toml"
+    text = re.sub(r"^known = \[.*?^\]\n\n", "", path.read_text("utf-8"), flags=re.M | re.S)
+    lines = "".join(f"    {json.dumps(fault)},\n" for fault in faults).replace(ZERO, "~")
+    known = f"known = [\n{lines}]\n\n" if faults else ""
+    path.write_text(text.replace("[tables]\n", f"{known}[tables]\n", 1), "utf-8")
 
 
 def _row(scores: Counter[str], columns: tuple[str, ...]) -> str:
