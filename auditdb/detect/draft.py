@@ -117,7 +117,7 @@ class Draft:
         if way or self.tenancy.is_single:
             return None
         if kind != "membership" and self.tenancy.reaches_by_user(table):
-            if self.tenancy.primary is None:
+            if not self.tenancy.memberships:
                 return None
             first = "" if way is None else "Where its row names no organisation: "
             return Question(

@@ -202,8 +202,10 @@ def invitations(draft: Draft) -> None:
         structured = (
             is_in_group
             and not told & (said("people.no_member") - {"invite"})
+            and ("inviter" in signs or {"secret", "role"} <= signs)
             and "invitee" in signs
             and len(signs) >= 3
+            and not told & {"mail", "email"}
         )
         if not named and not structured:
             if "signup" in told and {"secret", "role"} <= signs:

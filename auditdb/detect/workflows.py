@@ -152,7 +152,8 @@ def _is_no_part(draft: Draft, child: Table, within: tuple[Table, ...]) -> str:
     told = set(child.words) - {w for table in within for w in table.words}
     # An event type, and a trigger by an event, is no event.
     beside = {w for link in draft.links(child) for w in draft.target(link).words}
-    beside |= {"event"} if told & {"trigger", "condition", "filter"} or within[-1].head == "trigger" else set()
+    if told & {"trigger", "condition", "filter"} or within[-1].head == "trigger":
+        beside.add("event")
     if told & _RUNS or (told - beside) & _RESULTS:
         return "what {} did or needs while it runs, not what it is"
     if child.head in _PARTS or child in draft.tenancy.owners(within[-1]):
