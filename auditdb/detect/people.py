@@ -233,9 +233,9 @@ def _signs_of_invitation(table: Table) -> set[str]:
     signs = set()
     for column in table.columns:
         told = set(words(column.name))
-        if told & {"email", "invitee", "guest", "recipient"}:
+        if told & {"email", "invitee", "guest"}:
             signs.add("invitee")
-        if has_any(column.name, said("invite.inviter")) or told & {"sender"}:
+        if has_any(column.name, said("invite.inviter")):
             signs.add("inviter")
         if told & {"token", "guid", "code", "secret"} and column.category in "SU":
             signs.add("secret")
