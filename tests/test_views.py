@@ -83,7 +83,7 @@ def test_what_came_or_went_says_what_it_is_called(db: Database) -> None:
         "insert into membership (organization_id, user_id, role) values (1, 9, 'VIEWER')",
         "delete from membership where user_id = 9",
         "insert into api_key (organization_id, name, label, key_hash) values (1, '', 'x', 'h')",
-        "insert into workflow (id, organization_id, name) values (5, 1, 'a \"b\", role \"X\"\r')",
+        'insert into workflow (id, organization_id, name) values (5, 1, \'a "b", role "X"\r\')',
         "insert into workflow_step (workflow_id, position, title) values (5, 1, repeat('t', 99))",
         "delete from workflow_step",
         """select audit.set_context('1', details => '{"reason": "ticket 7"}');

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from auditdb.detect.catalog import Link, Table
@@ -23,13 +23,14 @@ RESULTS = frozenset(
 
 @dataclass(frozen=True)
 class Suggestion:
-    """One table to attach, without options; a guess where it is not certain."""
+    """One table to attach; a guess where it is not certain. Attach finds all other options."""
 
     name: str
     kind: str
     why: str
     questions: tuple[str, ...] = ()
     certain: bool = True
+    options: Mapping[str, str | list[str]] = field(default_factory=dict)
 
 
 @dataclass
