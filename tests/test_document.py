@@ -70,17 +70,17 @@ def names(text: str) -> set[str]:
     return {m.name for m in load(text) if isinstance(m, TableMapping)}
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(("end", "tail"), [("\n", ""), ("\r\n", ""), ("\n", "\n\n# \t \n\n\n")])
 def test_what_is_new_is_added_below_and_what_stands_is_kept_to_the_byte(
-    owner: psycopg.Connection[Any], end: str
+    owner: psycopg.Connection[Any], end: str, tail: str
 ) -> None:
-    edited = EDITED.replace("\n", end)
+    edited = EDITED.replace("\n", end) + tail
     before = update(owner, detect(owner), edited)
     assert (before.text, before.lines) == (edited, ())
     owner.execute(NEW.encode())
     after = update(owner, detect(owner), edited)
     assert after.lines == ("new       public.api_tokens as api_key",)
-    assert after.text.startswith(edited + end * 2 + "# # New on ")
+    assert after.text.startswith(edited + (end if tail else end * 2) + "# # New on ")
     assert names(after.text) - names(edited) == {"public.api_tokens"}
     assert [m for m in load(after.text) if isinstance(m, KindMapping)]
     assert ("\r\n" in after.text) == (end == "\r\n")
