@@ -15,9 +15,10 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from auditdb.detect.document import Proposal
 from auditdb.detect.draft import Suggestion
 from auditdb.detect.naming import words
-from auditdb.detect.propose import Proposal, detect
+from auditdb.detect.propose import detect
 from auditdb.errors import InvalidInput
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import TableMapping, load
@@ -127,9 +128,18 @@ def test_the_tables_proposed_for_a_schema_are_the_reviewed_ones(
     assert [(m.name, m.kind) for m in proposed] == [(m.name, m.kind) for m in reviewed]
 
 
+# What an editor's command takes from each line that it uncomments.
+PREFIXES = ("# ", "#")
+
+
+def uncommented(text: str, prefix: str) -> str:
+    return "\n".join(line.removeprefix(prefix) for line in text.splitlines())
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("name", [*REAL, *INVENTED])
 def test_a_guess_is_in_force_once_an_editor_uncomments_its_block(
-    app: Application, name: str
+    app: Application, name: str, prefix: str
 ) -> None:
     app.build(ddl(name))
     proposal = detect(app.owner)
@@ -137,11 +147,14 @@ def test_a_guess_is_in_force_once_an_editor_uncomments_its_block(
     blocks = [block for block in text.split("\n\n") if block.startswith("# [[table]]")]
     guesses = [(t.name, t.kind) for t in proposal.tables if not t.certain]
     assert len(blocks) == len(guesses)
+    whole = uncommented(text, prefix)
     for block in blocks:
-        toggled = "\n".join(line.removeprefix("# ") for line in block.splitlines())
+        toggled = uncommented(block, prefix)
         assert [(m.name, m.kind) for m in tables(toggled)] == [guesses.pop(0)]
         text = text.replace(block, toggled)
     assert len(tables(text)) == len(proposal.tables)
+    # The whole file as well, its header and what was left out.
+    assert tables(whole) == tables(text)
 
 
 # Tables that attach maps otherwise without options than detect does, with the reason. There is
@@ -709,7 +722,7 @@ def test_tables_without_a_kind_are_named(app: Application) -> None:
     proposal = detect(app.owner)
     assert proposal.unrecognised == ("public.gizmo",)
     text = proposal.to_toml()
-    assert text.endswith("\n# Left out: no kind was recognised for public.gizmo\n")
+    assert text.endswith("\n# # Left out: no kind was recognised for public.gizmo\n")
     assert "public.user_session: sessions" in text
 
 

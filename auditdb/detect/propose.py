@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -13,49 +11,14 @@ import psycopg
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.detect import catalog as catalogs
 from auditdb.detect.credentials import factors, passwords
-from auditdb.detect.draft import Draft, Suggestion
+from auditdb.detect.document import Proposal
+from auditdb.detect.draft import Draft
 from auditdb.detect.keys import api_keys, machines
 from auditdb.detect.left_out import left_out
 from auditdb.detect.people import invitations, memberships, organizations, users
 from auditdb.detect.tenancy import Tenancy
 from auditdb.detect.workflows import workflows
 from auditdb.errors import InvalidInput
-from auditdb.mapping.file import toml_value
-from auditdb.values.plain import plain
-
-_HEADER = (
-    "Proposed by auditdb detect from the tables, columns, keys and enums of this database.",
-    'Read it, answer the lines with "# ?", and keep it in your repository.',
-    'What is commented out is a guess: if it is right, take the first "# " from each line of it.',
-    "The options of a table are those that attach finds: auditdb attach auditdb.toml --dry-run",
-    "shows them. Then the same without --dry-run; both may be repeated.",
-)
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """The tables that a mapping file should name, and what was left out."""
-
-    tables: tuple[Suggestion, ...]
-    notes: tuple[str, ...]
-    unrecognised: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()  # about all of it
-
-    def to_toml(self) -> str:
-        """Return the mapping file: each choice under a comment that says why."""
-        parts = ["\n".join(f"# {line}" for line in _HEADER)]
-        parts += [_comment(remark, "# ? ") for remark in self.remarks]
-        if not any(table.certain for table in self.tables):
-            parts.append("# ? Nothing was recognised for certain: no [[table]] is in force below.")
-        parts += [_block(table) for table in self.tables]
-        if self.notes:
-            parts.append(
-                "\n".join(("# Left out:", *(_comment(note, "# - ") for note in self.notes)))
-            )
-        if self.unrecognised:
-            names = ", ".join(self.unrecognised)
-            parts.append(_comment(f"Left out: no kind was recognised for {names}"))
-        return "\n\n".join(parts) + "\n"
 
 
 def detect(conn: psycopg.Connection[Any], schemas: Sequence[str] | None = None) -> Proposal:
@@ -115,28 +78,3 @@ def _propose(catalog: catalogs.Catalog, within: frozenset[str] | None) -> Propos
         draft.unrecognised(),
         tuple(draft.remarks),
     )
-
-
-def _comment(text: str, prefix: str = "# ") -> str:
-    indent = "#" + " " * (len(prefix) - 1)
-    return "\n".join(
-        textwrap.wrap(
-            plain(" ".join(text.split())),
-            98,
-            initial_indent=prefix,
-            subsequent_indent=indent,
-            break_long_words=False,
-        )
-    )
-
-
-def _block(table: Suggestion) -> str:
-    """Return one [[table]], commented out if the table is a guess."""
-    lines = ["[[table]]", _comment(table.why), *(_comment(q.text, "# ? ") for q in table.questions)]
-    lines += [f"name = {toml_value(table.name)}", f'kind = "{table.kind}"']
-    lines += [f"{option} = {toml_value(value)}" for option, value in table.options.items()]
-    text = "\n".join(lines)
-    if table.certain:
-        return text
-    # An editor that takes "# " from each line of the block leaves TOML, its prose as comments.
-    return "\n".join(f"# {line}" for line in text.splitlines())
