@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 
 from auditdb.cli import main
 from auditdb.detect.document import Proposal, update
+from auditdb.detect.draft import Suggestion
 from auditdb.detect.propose import detect
-from auditdb.detect.rules import Suggestion
 from auditdb.errors import InvalidInput
 from auditdb.mapping.file import KindMapping, TableMapping, load
 from tests.conftest import APPLICATION, Database

@@ -16,7 +16,7 @@ from auditdb.detect.draft import Draft
 from auditdb.detect.keys import api_keys, machines
 from auditdb.detect.left_out import left_out
 from auditdb.detect.people import invitations, memberships, organizations, users
-from auditdb.detect.tenancy import Tenancy
+from auditdb.detect.recognise import recognise
 from auditdb.detect.workflows import workflows
 from auditdb.errors import InvalidInput
 
@@ -67,7 +67,7 @@ _SINGLE = (
 
 def _propose(catalog: catalogs.Catalog, within: frozenset[str] | None) -> Proposal:
     """Apply each rule to the tables that are still free."""
-    draft = Draft(Tenancy.of(catalog), within)
+    draft = Draft(recognise(catalog), within)
     if draft.tenancy.is_single:
         draft.remarks.append(_SINGLE)
     for rule in _RULES:
