@@ -16,13 +16,16 @@ from auditdb.mapping.kinds import KINDS
 
 @click.command()
 @click.option("--schema", "schemas", multiple=True, help="Look only there; may be repeated.")
+@click.option("--sample", is_flag=True, help="Answer questions by rows, at most 10,000 a table.")
+@click.option("--read-roles", is_flag=True, help="Of rows read the names of roles, no others.")
 @click.pass_context
-def detect(ctx: click.Context, schemas: tuple[str, ...]) -> None:
+def detect(ctx: click.Context, schemas: tuple[str, ...], sample: bool, read_roles: bool) -> None:
     """Propose an auditdb.toml for an existing database, without writing to it."""
     from auditdb.detect.propose import detect as propose
 
     with connection(ctx) as conn:
-        click.echo(propose(conn, list(schemas) or None).to_toml(), nl=False)
+        proposal = propose(conn, list(schemas) or None, sample=sample, read_roles=read_roles)
+        click.echo(proposal.to_toml(), nl=False)
 
 
 @click.command(

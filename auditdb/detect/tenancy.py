@@ -148,7 +148,8 @@ class Tenancy:
         if not set(table.words) & said("people.set"):
             return False
         if table.head in ROLES or any(
-            self.catalog.tables[link.target].head == "role" for link in self.catalog.links[table.oid]
+            self.catalog.tables[link.target].head == "role"
+            for link in self.catalog.links[table.oid]
         ):
             return True
         for link in self.catalog.links_to(table):
@@ -241,7 +242,7 @@ class Tenancy:
         return [
             c
             for c in table.columns
-            if _names_organization(c)
+            if names_organization(c)
             and (
                 c.name not in linked
                 or (linked[c.name] is self.users and words(c.name)[0] not in USERS)
@@ -337,9 +338,7 @@ class Tenancy:
         """Whether there are users and no organisations: one application, one organisation."""
         if self.users is None or self.organization is not None:
             return False
-        naming = {
-            t.oid for t in self.catalog.tables.values() if any(self._organization_columns(t))
-        }
+        naming = {t.oid for t in self.catalog.tables.values() if any(self._organization_columns(t))}
         people = {self.users.oid, *(m.table.oid for m in self.memberships)}
         return not naming & people and len(naming) < 2
 
@@ -349,7 +348,7 @@ class Tenancy:
         """Whether a column of the row says the organisation, in every row; none if no column."""
         org = self.organization
         if org is None or org.key is None:
-            named = [c for c in table.columns if _names_organization(c)]
+            named = [c for c in table.columns if names_organization(c)]
             return any(c.not_null for c in named) if named else None
         links = [
             link
@@ -426,6 +425,7 @@ class Tenancy:
         return bool(self.memberships) or self._own(self.users) is not None
 
 
-def _names_organization(column: Column) -> bool:
+def names_organization(column: Column) -> bool:
+    """Whether a column is named as one that holds an organisation."""
     told = words(column.name)
     return told[0] in _ORGANIZATION_COLUMNS and told[1:] in {("id",), ("uuid",)}
