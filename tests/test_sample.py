@@ -154,7 +154,9 @@ create function stolen() returns text volatile language plpgsql as
 VEHICLES = {
     "policy": "create policy p on memberships using (stolen() is null);"
               "alter table memberships enable row level security, force row level security",
-    "cast": "create type role_name as enum ('Org Owner', 'chief', 'member');"
+    # Of labels without an admin among them the question stays.
+    "cast": "update memberships set role = 'boss' where role = 'Org Owner';"
+            "create type role_name as enum ('boss', 'chief', 'member');"
             "create function as_text(role_name) returns text language sql as 'select stolen()';"
             "create cast (role_name as text) with function as_text(role_name) as implicit;"
             "alter table memberships alter role type role_name using role::role_name",
