@@ -157,13 +157,13 @@ VEHICLES = {
     # Of labels without an admin among them the question stays.
     "cast": "update memberships set role = 'boss' where role = 'Org Owner';"
             "create type role_name as enum ('boss', 'chief', 'member');"
-            "create function as_text(role_name) returns text language sql as 'select stolen()';"
+            "create function as_text(role_name) returns text language sql as 'select public.stolen()';"
             "create cast (role_name as text) with function as_text(role_name) as implicit;"
             "alter table memberships alter role type role_name using role::role_name",
     "domain": "create domain role_name as text;"
               "alter table memberships alter role type role_name;"
               "create function is_fine(text) returns boolean language sql as"
-              " 'select stolen() is null';"
+              " 'select public.stolen() is null';"
               "alter domain role_name add check (is_fine(value)) not valid",
 }  # fmt: skip
 
