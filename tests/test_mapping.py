@@ -147,6 +147,50 @@ def test_a_row_may_be_owned_by_a_user(app: Application) -> None:
     ]
 
 
+def test_whom_a_user_s_row_is_shared_with_is_not_told_of_it(app: Application) -> None:
+    app.run(
+        """create table organization (id int primary key);
+        create table users (id int primary key, organization_id int not null
+            references organization);
+        create table workflow (id int primary key, user_id int not null references users);
+        create table workflow_share (workflow_id int not null references workflow,
+            organization_id int not null references organization, role text,
+            primary key (workflow_id, organization_id));
+        insert into organization values (1), (2);
+        insert into users values (1, 1);
+        select audit.attach('organization', 'organization');
+        select audit.attach('users', 'user');
+        select audit.attach('workflow', 'workflow');
+        insert into workflow values (1, 1);
+        insert into workflow_share values (1, 2, 'editor');"""
+    )
+    assert app.told("update workflow set id = 1, user_id = 1 where false", "select 1") == []
+    app.run("alter table workflow_share drop constraint workflow_share_workflow_id_fkey")
+    assert app.told("delete from workflow") == [("workflow.deleted", "1", "1", None)]
+
+
+def test_a_stranger_s_table_says_nothing_of_a_row(app: Application) -> None:
+    superuser = app.db.connect()
+    superuser.execute("grant create on schema public to stranger")
+    app.run(
+        """create table organization (id int primary key);
+        create table workflow (id int primary key, team_id int);
+        grant references on workflow, organization to stranger;
+        select audit.attach('organization', 'organization');"""
+    )
+    app.db.connect("stranger").execute(
+        """create table team (id int primary key, organization_id int not null);
+        create table workflow_owner (workflow_id int not null references workflow,
+            organization_id int not null references organization,
+            primary key (workflow_id, organization_id));"""
+    )
+    app.run("select audit.attach('workflow', 'workflow')")
+    row = app.owner.execute(
+        "select mapping ->> 'organization' from audit_private.attachment where kind = 'workflow'"
+    ).fetchone()
+    assert row == (None,)
+
+
 TEAMS = """
 create table organizer (id int primary key, name text);
 create table users (id int primary key, email text);
@@ -280,6 +324,38 @@ def test_a_role_of_a_project_makes_no_admin_of_the_instance(app: Application) ->
     assert app.admins("other", "1", "2", "3") == "1"
 
 
+@pytest.mark.parametrize(
+    ("roles", "member"),
+    [
+        # A role is one of a resource, or of a project.
+        ("resource_type text, resource_id int", ""), ("project_id int", ""),
+        ("team_id int not null default 9", ""),
+        # That a role was there from the start does not say that it is the organisation's.
+        ("type text default 'system'", ", project_id int not null default 9"),
+        ("scope text default 'project'", ""), ("type text default 'builtin'", ", team_id int"),
+    ],
+)  # fmt: skip
+def test_an_owner_of_a_part_is_no_admin_of_the_instance(
+    app: Application, roles: str, member: str
+) -> None:
+    app.run(
+        f"""create table users (id int primary key, email text);
+        create table roles (id int primary key, name text, {roles});
+        create table users_roles (user_id int not null references users,
+            role_id int not null references roles{member});
+        select audit.attach('users_roles', 'membership', organization => '''instance''');
+        insert into users values (1);
+        insert into roles (id, name) values (1, 'owner');"""
+    )
+    column = (roles + member).rpartition(", ")[2].split()[0]
+    if column in ("resource_id", "project_id", "team_id") and "default" not in roles + member:
+        app.run(f"update roles set {column} = 9")
+    app.run("insert into users_roles (user_id, role_id) values (1, 1)")
+    if member == ", team_id int":
+        app.run("update users_roles set team_id = 9")
+    assert app.admins("instance", "1") == ""
+
+
 def test_a_role_s_key_that_is_readable_is_the_role(app: Application) -> None:
     app.run(
         """create table role (slug text primary key, "displayName" text, "roleType" text);
@@ -295,6 +371,90 @@ def test_a_role_s_key_that_is_readable_is_the_role(app: Application) -> None:
     (event,) = app.run("update users set \"roleSlug\" = 'global:owner' where id = 1")
     assert roles(event) == ("global:member", "global:owner")
     assert app.admins("instance", "1", "2", "3") == "1"
+
+
+def test_a_role_may_be_named_after_what_is_the_organisation(app: Application) -> None:
+    app.run(
+        """create table project (id int primary key);
+        create table role (slug text primary key, "roleType" text);
+        create table users (id int primary key);
+        create table project_relation ("projectId" int not null references project,
+            "userId" int not null references users, role text not null references role,
+            primary key ("projectId", "userId"));
+        insert into project values (1);
+        insert into users values (1), (2), (3);
+        insert into role values ('project:admin', 'project'), ('project:viewer', 'project'),
+            ('credential:owner', 'credential'), ('owner', 'workflow');
+        select audit.attach('project', 'organization');
+        select audit.attach('project_relation', 'membership');"""
+    )
+    assert app.told(
+        "insert into project_relation values (1, 1, 'project:viewer')",
+        "update project_relation set role = 'project:admin'",
+    ) == [("membership.added", "1", "1,1", "1"), ("membership.role_changed", "1", "1,1", "1")]
+    app.run("insert into project_relation values (1, 2, 'credential:owner'), (1, 3, 'owner')")
+    assert app.admins("1", "1", "2", "3") == "1"
+
+
+def test_roles_of_members_are_found_without_foreign_keys(app: Application) -> None:
+    app.run(
+        """create table memberships (id uuid primary key, organization_id int not null,
+            user_id int not null);
+        create table roles (id uuid primary key, name text, admin boolean not null);
+        create table membership_roles (id int primary key, membership_id uuid not null,
+            role_id uuid not null);
+        insert into roles values ('00000000-0000-0000-0000-000000000001', 'Boss', true),
+            ('00000000-0000-0000-0000-000000000002', 'Admin', false);
+        select audit.attach('memberships', 'membership');
+        select audit.attach('membership_roles', 'membership');
+        insert into memberships values ('00000000-0000-0000-0000-000000000001', 1, 1),
+            ('00000000-0000-0000-0000-000000000002', 1, 2);"""
+    )
+    events = app.run(
+        """insert into membership_roles values
+            (1, '00000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-000000000001'),
+            (2, '00000000-0000-0000-0000-000000000002', '00000000-0000-0000-0000-000000000002')"""
+    )
+    assert [(e["action"], e["subject_id"], roles(e)[1]) for e in events] == [
+        ("membership.role_changed", "1", "Boss"), ("membership.role_changed", "2", "Admin"),
+    ]  # fmt: skip
+    assert app.admins("1", "1", "2") == "1"
+
+
+def test_a_key_s_account_is_its_user_where_users_are_accounts(app: Application) -> None:
+    app.run(
+        """create table accounts (id int primary key, email text);
+        create table access_tokens (id int primary key, account_id int not null
+            references accounts);
+        create table members (account_id int not null references accounts,
+            organization_id int not null, primary key (account_id, organization_id));
+        insert into accounts values (1, 'a');
+        select audit.attach('members', 'membership');
+        select audit.attach('accounts', 'user');
+        select audit.attach('access_tokens', 'api_key');
+        insert into members values (1, 5);"""
+    )
+    assert app.told("insert into access_tokens values (9, 1)") == [
+        ("api_key.created", "5", "9", "1")
+    ]
+
+
+def test_a_row_may_be_deleted_at_a_number(app: Application) -> None:
+    app.run(
+        """create table flow (id int primary key, organization_id int, delete_at bigint,
+            "delete" boolean);
+        select audit.attach('flow', 'workflow');
+        insert into flow values (1, 1, 0), (2, 1, null);"""
+    )
+    assert app.actions("update flow set delete_at = 17", 'update flow set "delete" = true') == [
+        *["workflow.deleted"] * 2, *["workflow.modified"] * 2,
+    ]  # fmt: skip
+
+
+def test_a_user_who_is_deleted_is_no_admin(app: Application) -> None:
+    app.run(SINGLE % ("", ", deleted_at timestamptz"))
+    app.run("insert into users values (1, 'a', 1, null), (2, 'b', 1, now())")
+    assert app.admins("instance", "1", "2") == "1"
 
 
 def test_a_role_beside_a_user_is_one_in_the_organisation_of_the_user(app: Application) -> None:

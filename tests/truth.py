@@ -1,7 +1,7 @@
 """What an expert says of each schema, and how far detect and attach are right: python -m tests.truth.
 
 A file of `schemas/truth` belongs to the schema of its name, invented (`NAME.sql`) or real
-(`facts/NAME.json`). It holds:
+(`facts/NAME.json`), or to that of its key `schema`. It holds:
 
 - `setup`: rows that are there before auditdb is attached;
 - `tables`: for each table what it is (see `Table`);
@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -101,6 +102,7 @@ class Truth:
     """The truth about a schema."""
 
     name: str
+    schema: str
     setup: str
     tables: tuple[Table, ...]
     plays: tuple[Play, ...]
@@ -126,10 +128,11 @@ def read(name: str) -> Truth:
     """Return the truth about a schema."""
     text = (TRUTH / f"{name}.toml").read_text("utf-8")
     told = tomllib.loads(re.sub(r"~(\d)", r"00000000-0000-0000-0000-00000000000\1", text))
-    given = {"setup", "tables", "play", "admins", "others", "known"}
+    given = {"schema", "setup", "tables", "play", "admins", "others", "known"}
     assert set(told) <= given, set(told) - given
     return Truth(
         name,
+        told.get("schema", name),
         told.get("setup", ""),
         tuple(Table(table, words) for table, words in told["tables"].items()),
         tuple(
@@ -142,10 +145,10 @@ def read(name: str) -> Truth:
     )
 
 
-def ddl(name: str) -> str:
+def ddl(schema: str) -> str:
     """Return the DDL of a schema."""
-    path = schemas.HERE / f"{name}.sql"
-    return path.read_text("utf-8") if path.exists() else schemas.ddl(name)
+    path = schemas.HERE / f"{schema}.sql"
+    return path.read_text("utf-8") if path.exists() else schemas.ddl(Path(schema).name)
 
 
 @dataclass
@@ -170,7 +173,7 @@ def play(truth: Truth, superuser: str, owner: str) -> Outcome:
         psycopg.connect(superuser, autocommit=True, row_factory=dict_row) as log,
     ):
         log.execute(f'grant create on database "{log.info.dbname}" to app_owner'.encode())
-        conn.execute(ddl(truth.name).encode())
+        conn.execute(ddl(truth.schema).encode())
         conn.execute(truth.setup.encode())
         conn.execute("set search_path = public")
         outcome = Outcome(file=detect(conn).to_toml())

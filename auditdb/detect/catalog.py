@@ -114,7 +114,9 @@ class Catalog:
 
     def has_fact(self, users: Table, fact: str) -> bool:
         """Whether a column of the users holds their password, or says that two-factor is on."""
-        return bool(self._ask("audit_private.fact_column(%s::oid, %s) is not null", users.oid, fact))
+        return bool(
+            self._ask("audit_private.fact_column(%s::oid, %s) is not null", users.oid, fact)
+        )
 
     def alive(self, table: Table, kind: str) -> str | None:
         """Return the condition under which attach counts a row."""

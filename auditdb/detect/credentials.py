@@ -48,7 +48,14 @@ def passwords(draft: Draft) -> None:
                 else None,
             ],
             certain=only and not doubled,
+            options={"ignore": _beside_password(table, user[0])} if shared else None,
         )
+
+
+def _beside_password(table: Table, user: Column) -> list[str]:
+    """Return what changes without the password: tokens of a provider, too."""
+    keys = {*(table.keys[0] if table.has_primary_key else ()), user.name}
+    return [c.name for c in table.columns if c.name not in keys and not _is_password(table, c)]
 
 
 def _is_password(table: Table, column: Column) -> bool:

@@ -34,7 +34,7 @@ class Suggestion:
     why: str
     questions: tuple[Question, ...] = ()
     certain: bool = True
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str | list[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Draft:
         *,
         questions: Iterable[Question | None] = (),
         certain: bool = True,
-        options: Mapping[str, str] | None = None,
+        options: Mapping[str, str | list[str]] | None = None,
         is_part: bool = False,
     ) -> None:
         """Take a table. A part has the organisation of its whole, and needs no other."""
@@ -92,9 +92,7 @@ class Draft:
             given.setdefault("organization", INSTANCE)
         if table.inherited:
             certain = False
-            asked.append(
-                Question("inherited", "Other tables inherit from it: attach those first.")
-            )
+            asked.append(Question("inherited", "Other tables inherit from it: attach those first."))
         if not table.owned and any(t.owned for t in self.tenancy.catalog.tables.values()):
             certain = False
             asked.append(

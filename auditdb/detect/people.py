@@ -31,7 +31,7 @@ def memberships(draft: Draft) -> None:
         if m.table.oid in draft.found:
             continue
         is_set = m.group is not None and draft.tenancy.is_permission_set(m.group)
-        if is_set or m.group is None and not draft.tenancy.reaches(m.table):
+        if is_set or (m.group is None and not draft.tenancy.reaches(m.table)):
             _role_of_user(draft, m)
         else:
             _membership(draft, m)
@@ -45,9 +45,7 @@ def _membership(draft: Draft, m: Membership) -> None:
         way is None and not tenancy.reaches_by_user(table) and not tenancy.is_single
     ):
         return
-    inner = group is not None and (
-        tenancy.primary is None or group is not tenancy.organization
-    )
+    inner = group is not None and (tenancy.primary is None or group is not tenancy.organization)
     called = group.name if group is not None else "the organisation that a column names"
     admins = not inner or tenancy.primary is None
     questions = [_asks_admin(draft, table)] if admins else []

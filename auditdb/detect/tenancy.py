@@ -45,9 +45,7 @@ def _rank_user_column(column: Column, users: Table | None, linked: bool) -> int 
         return 3
     if not linked:
         return None
-    return (
-        9 if column.name.lower().endswith(("by", "by_id", "byid", "byuserid", "by_user_id")) else 2
-    )
+    return 9 if told and "by" in (told[-1], *told[-2:-1]) else 2
 
 
 @dataclass

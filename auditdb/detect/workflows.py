@@ -65,9 +65,7 @@ def _score(draft: Draft, table: Table) -> int:
     name = 3 if last in {"rule", "flow"} and set(told) & {"automation", "workflow"} else 0
     name = max(name, _NAMES.get(last, 0))
     held = {word for column in table.columns for word in words(column.name)}
-    has_parts = any(
-        draft.source(k).head in _PARTS for k in draft.tenancy.catalog.links_to(table)
-    )
+    has_parts = any(draft.source(k).head in _PARTS for k in draft.tenancy.catalog.links_to(table))
     evidence = (
         bool({"definition", "step", "node", "trigger", "graph", "config"} & held)
         + bool({"enabled", "active", "published", "status"} & held)
@@ -156,9 +154,7 @@ def _is_no_part(draft: Draft, child: Table, within: tuple[Table, ...]) -> str:
     beside = {w for link in draft.links(child) for w in draft.target(link).words}
     if told & _RUNS or (told - beside) & _RESULTS:
         return "what {} did or needs while it runs, not what it is"
-    if child.head in _PARTS or draft.tenancy.owners(within[-1]) and child in draft.tenancy.owners(
-        within[-1]
-    ):
+    if child.head in _PARTS or child in draft.tenancy.owners(within[-1]):
         return ""
     held = {word for column in child.columns for word in words(column.name)}
     if held & said("workflow.runtime"):

@@ -47,17 +47,19 @@ return (
 comment on function audit_private.is_named_as is
     'Whether a column has the name of a table and id, as of a foreign key that was not declared';
 
-create or replace function audit_private.links_of(target regclass)
-returns table (relation regclass, here text[], there text[], is_needed boolean, is_part boolean)
-language sql stable rows 4 set search_path = pg_catalog, pg_temp
+-- Where no foreign key is declared: named as the table, and of the type of its key.
+create or replace function audit_private.undeclared_links(target regclass)
+returns table (relation regclass, here text[], there text[], is_needed boolean)
+language sql stable rows 1 set search_path = pg_catalog, pg_temp
 begin atomic
     -- Few columns are, and few tables have that in their names: no others are looked at closely.
     with free as materialized (
-        select h.attname, h.attnotnull, h.atttypid, c.relowner, left(stem, -1) as stem
+        select h.attname, h.attnotnull, h.atttypid, c.oid, c.relnamespace, c.relowner,
+            left(stem, -1) as stem
         from pg_attribute as h
             join pg_class as c on c.oid = h.attrelid
             cross join audit_private.named_table(attname) as stem
-        where h.attrelid = links_of.target and h.attnum > 0 and not h.attisdropped
+        where h.attrelid = undeclared_links.target and h.attnum > 0 and not h.attisdropped
             and length(stem) > 1 and not exists (
                 select from pg_constraint as c
                 where c.contype = 'f' and c.conrelid = h.attrelid and h.attnum = any (c.conkey))
@@ -66,19 +68,31 @@ begin atomic
         from free as h
             join pg_class as c on c.relowner = h.relowner and c.relkind in ('r', 'p')
             join audit_private.attachment as a on a.target = c.oid
-        where a.target <> links_of.target and a.kind <> 'admin'
+        where a.target <> undeclared_links.target and a.kind <> 'admin'
             and strpos(lower(replace(c.relname, '_', '')), h.stem) > 0
             and audit_private.is_named_as(h.attname, a.target)
         union
         -- Not attached: of the same schema, and of that very name.
         select c.oid, null, h.attname, h.attnotnull, h.atttypid
         from free as h
-            join pg_class as t on t.oid = links_of.target
-            join pg_class as c on c.relnamespace = t.relnamespace
+            join pg_class as c on c.relnamespace = h.relnamespace and c.relowner = h.relowner
                 and c.relname = any (audit_private.tables_named(h.attname))
-                and c.relkind in ('r', 'p') and c.relowner = h.relowner and c.oid <> t.oid
-        where not exists (select from audit_private.attachment as a where a.target = c.oid)
+        where c.relkind in ('r', 'p') and c.oid <> h.oid
+            and not exists (select from audit_private.attachment as a where a.target = c.oid)
     )
+    select n.target, array[n.attname::text], key, n.attnotnull
+    from named as n
+        cross join audit_private.key_columns(n.target, n.kind) as key
+        join pg_attribute as t on t.attrelid = n.target and array[t.attname::text] = key
+    where t.atttypid = n.atttypid;
+end;
+comment on function audit_private.undeclared_links is
+    'What a row refers to without a foreign key: table, columns here and there, whether each does';
+
+create or replace function audit_private.links_of(target regclass)
+returns table (relation regclass, here text[], there text[], is_needed boolean, is_part boolean)
+language sql stable rows 4 set search_path = pg_catalog, pg_temp
+begin atomic
     select c.confrelid, k.here, k.there, k.is_needed, k.is_needed or confdeltype = 'c'
     from pg_constraint as c
         cross join lateral (
@@ -92,12 +106,8 @@ begin atomic
     where c.contype = 'f' and c.conrelid = links_of.target and c.conparentid = 0
         and audit_private.have_one_owner(c.conrelid, c.confrelid)
     union all
-    -- Where no foreign key is declared: named as the table, and of the type of its key.
-    select n.target, array[n.attname::text], key, n.attnotnull, n.attnotnull
-    from named as n
-        cross join audit_private.key_columns(n.target, n.kind) as key
-        join pg_attribute as t on t.attrelid = n.target and array[t.attname::text] = key
-    where t.atttypid = n.atttypid;
+    select u.relation, u.here, u.there, u.is_needed, u.is_needed
+    from audit_private.undeclared_links(links_of.target) as u;
 end;
 comment on function audit_private.links_of is
     'What a row refers to: table, columns here and there, whether each row does, and is part of it';
@@ -229,6 +239,16 @@ begin
     end if;
     select o.way, o.is_sure into way, is_sure
     from audit_private.own_organization(organization_way.target, seen) as o;
+    -- A row's user is whom it is about, whatever users are called.
+    if (audit_private.kind_of(kind)).subject = 'column' and exists (
+        select from audit_private.links_of(organization_way.target) as l
+            join audit_private.attachment as a on a.target = l.relation
+        where a.kind = 'user' and l.here = array[audit_private.user_column(
+            organization_way.target)] and way = format('r.%I', l.here[1]))
+    then
+        way := null;
+        is_sure := null;
+    end if;
     if is_sure is not true and coalesce(kind, _a.kind) is distinct from 'user' then
         select array_agg(g.way order by n) filter (where n = 1 or not first_is_sure),
             coalesce(bool_or(g.is_sure), false)

@@ -49,14 +49,19 @@ language sql stable set search_path = pg_catalog, pg_temp
 return (
     select format(E'(select p.found from (select r.%I as key, (%s\n) as found, '
         '(%s) is true as owns, (%s) is true as counts, %s as made, %s as id from %s as r) as p '
-        'where p.key = r.%I and p.counts and p.found is not null '
+        'where p.key = r.%I and p.counts and p.found is not null%s '
         'order by p.owns desc, p.made, p.id limit 1)', o.here, o.way,
         coalesce(format('lower((%s)::text) ~ ''(^|[^a-z])owner$''', role.value), 'false'),
         coalesce(audit_private.default_alive(o.relation, 'membership'), 'true'),
         coalesce('r.' || quote_ident(audit_private.column_like(o.relation, 'createdat', 'created',
             'sharedat', 'addedat')), 'null::timestamptz'),
         coalesce(audit_private.key_of(o.relation, 'membership'), 'null::text'),
-        o.relation, o.there)
+        o.relation, o.there,
+        -- Whom a user's row was shared with is told of what is done to theirs.
+        case when audit_private.user_column(owned_organization.target) is not null
+            and (role.value is not null
+                or audit_private.normal_name(o.relation::text) ~ '-(shared?|sharing|access)s?-')
+            then ' and p.owns' end)
     from audit_private.owners_of(owned_organization.target) as o
         cross join audit_private.role_of(o.relation) as role
     order by role.value is not null desc, o.relation

@@ -318,21 +318,18 @@ end;
 comment on function audit_private.is_membership is
     'Whether a user''s row is the only thing that says their organisation and role in it';
 
--- Whose members' roles are none in the organisation, where that is the same for every row.
-create or replace function audit_private.in_no_part(target regclass) returns text
+-- Not while merely invited or suspended, nor as one of a part of the organisation.
+create or replace function audit_private.admin_conditions(
+    target regclass, roles text, organization text, is_users_own boolean
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select case when bool_or(is_needed) then 'false'
-        else string_agg(format('r.%I is null', attname), ' and ' order by attnum) end
-    from audit_private.columns_of(in_no_part.target)
-    where category in ('N', 'S', 'U') and flat ~ ('^(project|board|folder|resource|environment|'
-            || btrim(audit_private.words('nested'), '()') || ')(id|uuid|slug|name|key)?$')
-        and not exists (
-            select from audit_private.links_of(in_no_part.target) as l
-            where l.here = array[attname::text] and audit_private.is_permission_set(l.relation))
-);
-comment on function audit_private.in_no_part is
-    'Condition that a row gives its role in no team, project or the like; null where none can';
+return case when roles <> '' then concat_ws(' and ',
+    case when roles like '% or %' then '(' || roles || ')' else roles end,
+    audit_private.accepted(target), audit_private.unexpired(target),
+    case when is_users_own or audit_private.is_constant(organization)
+        then audit_private.in_no_part(target, roles) end) end;
+comment on function audit_private.admin_conditions is
+    'Condition that a role makes an admin, and the row is in force; null where no role does';
 
 create or replace function audit_private.default_admin(
     target regclass,
@@ -346,11 +343,8 @@ declare
     _organization text := parts ->> 'organization';
     _is_users_own boolean := coalesce(
         _organization = audit_private.users_own_organization(target), false);
-    _conditions text := concat_ws(' and ', case when roles like '% or %' then '(' || roles || ')'
-        else nullif(roles, '') end, case when roles <> '' then audit_private.accepted(target) end,
-        case when roles <> '' then audit_private.unexpired(target) end,
-        case when roles <> '' and (_is_users_own or audit_private.is_constant(_organization))
-            and roles !~ '''global'', ''system''' then audit_private.in_no_part(target) end);
+    _conditions text := audit_private.admin_conditions(
+        target, roles, _organization, _is_users_own);
     _owner text := audit_private.named_owner(target, parts ->> 'subject',
         parts ->> 'organization');
     _group text;

@@ -26,12 +26,12 @@ return (
 comment on function audit_private.are_roles is
     'Whether labels are roles: one of an admin, and as many known words as not';
 
-create or replace function audit_private.any_admin(value text) returns text
+create or replace function audit_private.any_admin(value text, organization text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
-return audit_private.one_of('lower(' || value || '::text)',
+return audit_private.one_of('lower(' || value || '::text)', cast(
     '{owner,admin,administrator,superadmin,super_admin,org:owner,org:admin,global:owner,'
-    'global:admin}');
-comment on function audit_private.any_admin is
+    'global:admin}' as text[]) || array[organization || ':owner', organization || ':admin']);
+comment on function audit_private.any_admin(text, text) is
     'Condition that the name of a role elsewhere makes an admin or owner';
 
 -- One of several with commas between them, or the only one.
@@ -41,15 +41,39 @@ return format('string_to_array(translate(lower(%s::text), '' '', ''''), '','') &
     '{owner,admin,administrator,superadmin,super_admin,org:owner,org:admin,global:owner,'
     'global:admin}');
 comment on function audit_private.admin_among is
-    'Condition that a text of one or more roles, whose values are not known, makes an admin or owner';
+    'Condition that one of the roles in a text, of values that are not known, makes an admin';
 
--- A role of a project is none in the organisation.
-create or replace function audit_private.role_scope(roles regclass) returns text
+-- Of a table of members that is no part itself, and of a table of roles.
+create or replace function audit_private.in_no_part(target regclass, roles text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select audit_private.one_of(format('lower(r.%I::text)', attname),
-        '{root,global,system,instance,organization,organisation,org,account,workspace,tenant,'
-        'company,builtin,built_in,predefined,default,standard}')
+    -- A scope of the role says that it is none in a part.
+    select case when roles ~ '''root'', ''global''' then null
+        when bool_or(is_needed) then 'false'
+        else string_agg(format('r.%I is null', attname), ' and ' order by attnum) end
+    from audit_private.columns_of(in_no_part.target)
+    where category in ('N', 'S', 'U') and flat ~ ('^(project|board|folder|resource|environment|'
+            || btrim(audit_private.words('nested'), '()') || ')(id|uuid|slug|name|key|type)?$')
+        and not exists (
+            select from audit_private.links_of(in_no_part.target) as l
+                left join audit_private.attachment as a on a.target = l.relation
+            where l.here = array[attname::text]
+                and (a.kind = 'organization' or audit_private.is_permission_set(l.relation)))
+);
+comment on function audit_private.in_no_part is
+    'Condition that a row gives its role in no team, project or the like; null where none can';
+
+-- A role of a project is none in the organisation.
+create or replace function audit_private.role_scope(
+    roles regclass, may_be_in_part boolean, organization text
+) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select audit_private.one_of(format('lower(r.%I::text)', attname), cast(
+        '{root,global,instance,organization,organisation,org,account,workspace,tenant,company}'
+        as text[]) || case when not may_be_in_part
+            then '{system,builtin,built_in,predefined,default,standard}'::text[] end
+            || organization)
     from audit_private.columns_of(role_scope.roles)
     where category in ('E', 'S') and flat ~ '^(role)?(type|scope|scopetype|kind|context)$'
     order by flat ~ 'scope' desc, attnum limit 1
@@ -130,10 +154,24 @@ $$;
 comment on function audit_private.role_of is
     'The role that columns of a row say, and the condition under which it makes an admin';
 
+create or replace function audit_private.organization_word(target regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select regexp_replace(lower(c.relname), 's$', '')
+    from audit_private.links_of(organization_word.target) as l
+        join audit_private.attachment as a on a.target = l.relation and a.kind = 'organization'
+        join pg_class as c on c.oid = l.relation
+    order by l.here limit 1
+);
+comment on function audit_private.organization_word is
+    'What an organisation is called that a row refers to: roles of an application say it, too';
+
 -- What a row of a table of roles is called, and whether it makes an admin.
 create or replace function audit_private.named_role(
     roles regclass,
     key text,
+    may_be_in_part boolean,
+    organization text,
     out value text,
     out admin text
 )
@@ -150,10 +188,12 @@ begin
     select * into _flags from audit_private.role_flags(named_role.roles, true);
     if _name is not null and (value is null or _flags.value is not null) then
         value := format('r.%I', _name);
-        admin := coalesce(_flags.admin, audit_private.any_admin(value));
+        admin := coalesce(_flags.admin, audit_private.any_admin(value, organization));
     end if;
     if value is not null and admin <> 'false' then
-        admin := concat_ws(' and ', admin, audit_private.role_scope(named_role.roles));
+        admin := concat_ws(' and ', admin,
+            audit_private.role_scope(named_role.roles, may_be_in_part, organization),
+            audit_private.in_no_part(named_role.roles, ''));
     end if;
 end
 $$;
@@ -184,7 +224,9 @@ begin
         continue when not (_link.is_role or is_group);
         if _link.is_role then
             select r.value, r.admin into value, admin
-            from audit_private.named_role(_link.relation, _link.there[1]) as r;
+            from audit_private.named_role(_link.relation, _link.there[1],
+                audit_private.in_no_part(target, '') is not null,
+                audit_private.organization_word(target)) as r;
         else
             select r.value, r.admin into value, admin
             from audit_private.role_of(_link.relation) as r;
@@ -204,7 +246,9 @@ language sql stable set search_path = pg_catalog, pg_temp
 return (
     select string_agg(format('exists (select from (select r.%I as key, (%s) is true as admin '
             'from %s as r) as p where p.key = r.%I and p.admin)', h.attname,
-            audit_private.lookup(l.relation, l.here, l.there, f.admin), c.conrelid::regclass,
+            concat_ws(' and ', audit_private.lookup(l.relation, l.here, l.there, f.admin),
+                audit_private.default_alive(c.conrelid, 'membership'),
+                audit_private.unexpired(c.conrelid)), c.conrelid::regclass,
             coalesce(m.here, t.attname::text)),
         ' or ' order by m.here is null desc, c.oid)
     from pg_constraint as c
@@ -243,45 +287,69 @@ $$;
 comment on function audit_private.given_role is
     'The role that a row gives to the member it refers to: by a column, a group, its table''s name';
 
+-- By a foreign key, or where none is declared, by a column that is named as the table.
+create or replace function audit_private.referring_tables(target regclass)
+returns table (relation regclass, here name, there name)
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select c.conrelid, h.attname, t.attname
+    from pg_constraint as c
+        join pg_attribute as h on h.attrelid = c.conrelid and array[h.attnum] = c.conkey
+        join pg_attribute as t on t.attrelid = c.confrelid and array[t.attnum] = c.confkey
+    where c.contype = 'f' and c.confrelid = referring_tables.target and c.conparentid = 0
+        and c.conrelid <> c.confrelid and audit_private.have_one_owner(c.conrelid, c.confrelid)
+    union all
+    select c.oid, h.attname, t.attname
+    from pg_class as k
+        cross join audit_private.key_columns(k.oid) as key
+        join pg_attribute as t on t.attrelid = k.oid and array[t.attname::text] = key
+        join pg_class as c on c.relnamespace = k.relnamespace and c.relowner = k.relowner
+        join pg_attribute as h on h.attrelid = c.oid and h.atttypid = t.atttypid
+    where k.oid = referring_tables.target and c.relkind in ('r', 'p') and c.oid <> k.oid
+        and h.attnum > 0 and lower(left(h.attname, 3)) = lower(left(k.relname, 3))
+        and k.relname = any (audit_private.tables_named(h.attname))
+        and not exists (
+            select from pg_constraint as f
+            where f.contype = 'f' and f.conrelid = c.oid and h.attnum = any (f.conkey));
+end;
+comment on function audit_private.referring_tables is
+    'Tables whose rows refer to a row of a table, by one column';
+
 -- Rows that refer to a member and give roles: of a table of owners, or of groups that have roles.
 create or replace function audit_private.carriers_of(target regclass, has_own boolean)
 returns table (relation regclass, here name, there name, value text, admin text)
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
-    select c.conrelid, h.attname, t.attname, r.value,
+    select c.relation, c.here, c.there, r.value,
         -- Not while it is revoked, or only offered.
         concat_ws(' and ', '(' || coalesce(r.admin, 'false') || ')',
-            audit_private.default_alive(c.conrelid, 'membership'),
-            audit_private.accepted(c.conrelid), audit_private.unexpired(c.conrelid))
-    from pg_constraint as c
-        join pg_attribute as h on h.attrelid = c.conrelid and array[h.attnum] = c.conkey
-        join pg_attribute as t on t.attrelid = c.confrelid and array[t.attnum] = c.confkey
-        join pg_class as k on k.oid = c.conrelid
-        cross join audit_private.given_role(c.conrelid) as r
-    where c.contype = 'f' and c.confrelid = carriers_of.target and c.conparentid = 0
-        and c.conrelid <> c.confrelid and audit_private.have_one_owner(c.conrelid, c.confrelid)
-        and r.value is not null
+            audit_private.default_alive(c.relation, 'membership'),
+            audit_private.accepted(c.relation), audit_private.unexpired(c.relation))
+    from audit_private.referring_tables(carriers_of.target) as c
+        join pg_class as k on k.oid = c.relation
+        cross join audit_private.given_role(c.relation) as r
+    where r.value is not null
         and case when r.admin = 'true' then k.relnatts <= 8 else not has_own end
         and audit_private.normal_name(k.relname)
             !~ ('-' || audit_private.words('no_carrier') || 's?-')
         and audit_private.normal_name(k.relname) !~ '-(request|application|proposal|approval)s?-'
         -- A role in what else the row refers to, such as a board, is none in the organisation.
         and not exists (
-            select from audit_private.links_of(c.conrelid) as l
+            select from audit_private.links_of(c.relation) as l
                 left join audit_private.attachment as a on a.target = l.relation
-            where l.relation <> c.confrelid and l.relation <> c.conrelid
+            where l.relation <> carriers_of.target and l.relation <> c.relation
                 and a.kind is distinct from 'organization' and a.kind is distinct from 'user'
                 -- As yet they may not be attached: the member's row refers to them, too.
                 and l.relation not in (
-                    select m.relation from audit_private.links_of(c.confrelid) as m)
+                    select m.relation from audit_private.links_of(carriers_of.target) as m)
                 and (audit_private.role_of(l.relation)).value is null
                 and l.relation::text !~* 'roles?"?$')
         -- Members of a team, with roles in the team.
-        and ((audit_private.role_of(c.conrelid)).value is null or not exists (
-            select from audit_private.links_of(c.conrelid) as l
+        and ((audit_private.role_of(c.relation)).value is null or not exists (
+            select from audit_private.links_of(c.relation) as l
             where l.relation::text ~* '(team|project)s?"?$'
                 and (audit_private.role_of(l.relation)).value is null))
-    order by c.conrelid;
+    order by c.relation;
 end;
 comment on function audit_private.carriers_of is
     'Tables whose rows give roles to a member: to whom, which role, and whether it is an admin''s';

@@ -140,7 +140,8 @@ language sql stable set search_path = pg_catalog, pg_temp
 return (
     select c.attname
     from audit_private.columns_of(token_column.target) as c
-    where c.category in ('S', 'U') and c.flat ~ '^((personal|static)?(api|personalaccess)(token|key)'
+    where c.category in ('S', 'U')
+        and c.flat ~ '^((personal|static)?(api|personalaccess)(token|key)'
             '|(auth|authentication)?token)(hash|digest|sha256)?$'
         and not exists (
             select from audit_private.columns_of(token_column.target) as o
@@ -208,7 +209,7 @@ return (
     order by attnum limit 1
 );
 comment on function audit_private.is_factor is
-    'Condition that a row is a second factor and no recovery codes; null where the table has no type';
+    'Condition that a row is a second factor and no recovery codes; null where no type tells';
 
 create or replace function audit_private.default_alive(target regclass, kind text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -218,13 +219,17 @@ return (
         select attnum, format(case
             when category = 'D' and not is_needed and flat ~ (ended || '(at|on|date)$')
                 then 'r.%I is null'
+            when category = 'N' and not is_needed and flat ~ (ended || '(at|on)$')
+                then 'coalesce(r.%I, 0) = 0'
             when category = 'D' and kind = 'two_factor' and flat ~ (counts || '(at)?$')
                 then 'r.%I is not null'
-            when category = 'B' and flat ~ (ended || '$') then 'r.%I is not true'
+            -- That one may delete is no end.
+            when category = 'B' and flat ~ (ended || '$') and flat <> 'delete'
+                then 'r.%I is not true'
             when category = 'B' and flat ~ (counts || '$') then 'r.%I is true' end, attname)
         from audit_private.columns_of(default_alive.target)
             cross join (
-                select '^(is)?(' || concat_ws('|', audit_private.words('ended'),
+                select '^(is)?(' || concat_ws('|', 'delete', audit_private.words('ended'),
                         audit_private.words('ended_' || default_alive.kind)) || ')' as ended,
                     '^(is)?' || audit_private.words('on_' || default_alive.kind) as counts
             ) as w
