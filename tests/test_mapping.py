@@ -637,10 +637,13 @@ def test_an_account_without_a_password_is_no_password(app: Application) -> None:
         )
         if action.startswith("auth.")
     ] == []
-    assert app.told(
-        "insert into account values (2, 7, 'credential', 'SECRET1')",
-        "update account set password = 'SECRET2'",
-    ) == [("auth.password_changed", None, "7", "7")] * 2
+    assert (
+        app.told(
+            "insert into account values (2, 7, 'credential', 'SECRET1')",
+            "update account set password = 'SECRET2'",
+        )
+        == [("auth.password_changed", None, "7", "7")] * 2
+    )
     (event,) = app.run("update account set password = null")
     assert (event["action"], event["new_values"]) == ("password.deleted", {"password": None})
     assert app.actions("update account set password = 'SECRET'") == ["auth.password_changed"]

@@ -21,8 +21,16 @@ from auditdb.mapping.kinds import KINDS
 @click.option(
     "--update", metavar="FILE", help="Add to FILE what is new, and leave what stands there."
 )
+@click.option("--sample", is_flag=True, help="Answer questions by rows, at most 10,000 a table.")
+@click.option("--read-roles", is_flag=True, help="Of rows read the names of roles, no others.")
 @click.pass_context
-def detect(ctx: click.Context, schemas: tuple[str, ...], update: str | None) -> None:
+def detect(
+    ctx: click.Context,
+    schemas: tuple[str, ...],
+    update: str | None,
+    sample: bool,
+    read_roles: bool,
+) -> None:
     """Propose an auditdb.toml for an existing database, without writing to it.
 
     With --update the proposal goes into FILE: tables that it neither has, nor has commented out,
@@ -35,7 +43,7 @@ def detect(ctx: click.Context, schemas: tuple[str, ...], update: str | None) -> 
         raise click.UsageError("--update takes a file; without it, the proposal is printed")
     text = None if update is None else _read_if_there(update)
     with connection(ctx) as conn:
-        proposal = propose(conn, list(schemas) or None)
+        proposal = propose(conn, list(schemas) or None, sample=sample, read_roles=read_roles)
         if update is None:
             click.echo(proposal.to_toml(), nl=False)
             return

@@ -17,16 +17,26 @@ from auditdb.detect.keys import api_keys, machines
 from auditdb.detect.left_out import left_out
 from auditdb.detect.people import invitations, memberships, organizations, users
 from auditdb.detect.recognise import recognise
+from auditdb.detect.sample import answer
 from auditdb.detect.workflows import workflows
 from auditdb.errors import InvalidInput
 
 
-def detect(conn: psycopg.Connection[Any], schemas: Sequence[str] | None = None) -> Proposal:
+def detect(
+    conn: psycopg.Connection[Any],
+    schemas: Sequence[str] | None = None,
+    *,
+    sample: bool = False,
+    read_roles: bool = False,
+) -> Proposal:
     """Propose a mapping file from the catalog of an existing database. Writes nothing.
 
     Args:
         conn: a connection that holds `audit_operator`: what columns say, auditdb's functions tell.
         schemas: propose only tables of these schemas; lookups may lead to others.
+        sample: answer questions by up to 10,000 rows of each table that the role owns: how often
+            columns are null, which roles and states there are.
+        read_roles: of that only the names in small tables of roles.
 
     Raises:
         InvalidInput: no such schema.
@@ -41,7 +51,12 @@ def detect(conn: psycopg.Connection[Any], schemas: Sequence[str] | None = None) 
                 close = difflib.get_close_matches(name, catalog.schemas, 1)
                 hint = f"; did you mean '{close[0]}'?" if close else ""
                 raise InvalidInput(f"there is no schema '{name}'{hint}")
-        return _propose(catalog, frozenset(schemas) if schemas else None)
+        draft = _draft(catalog, frozenset(schemas) if schemas else None)
+        if sample or read_roles:
+            answer(draft, only_roles=not sample)
+        return Proposal(
+            tuple(draft.found.values()), draft.notes(), draft.unrecognised(), tuple(draft.remarks)
+        )
 
 
 # In the order in which attach finds the way from each to the others: organisations and members
@@ -65,16 +80,11 @@ _SINGLE = (
 )
 
 
-def _propose(catalog: catalogs.Catalog, within: frozenset[str] | None) -> Proposal:
+def _draft(catalog: catalogs.Catalog, within: frozenset[str] | None) -> Draft:
     """Apply each rule to the tables that are still free."""
     draft = Draft(recognise(catalog), within)
     if draft.tenancy.is_single:
         draft.remarks.append(_SINGLE)
     for rule in _RULES:
         rule(draft)
-    return Proposal(
-        tuple(draft.found.values()),
-        draft.notes(),
-        draft.unrecognised(),
-        tuple(draft.remarks),
-    )
+    return draft

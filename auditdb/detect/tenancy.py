@@ -244,5 +244,6 @@ class Tenancy:
 
 
 def names_organization(column: Column) -> bool:
+    """Whether a column is named as one that holds an organisation."""
     told = words(column.name)
     return told[0] in _ORGANIZATION_COLUMNS and told[1:] in {("id",), ("uuid",)}
