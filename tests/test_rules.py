@@ -170,7 +170,7 @@ def test_parts_are_parts_by_structure_and_what_runs_is_none(
             " workflow_id int not null references workflow on delete cascade);"
             for name in (*parts, *noise)
         )
-        + "create table workflow_step (id int primary key, workflow_id int);",
+        + "create table workflow_step (id int primary key, workflow_id int not null);",
     )
     found = {name for name, kind in certain(proposal).items() if kind == "workflow"}
     assert found == {"workflow", *(f"workflow_{name}" for name in parts)}
