@@ -7,14 +7,15 @@ import tomllib
 import psycopg
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from auditdb.cli import main
 from auditdb.errors import InvalidInput, Refused
 from auditdb.mapping.apply import apply
-from auditdb.mapping.file import OPTIONS, TableMapping, load, toml_value
+from auditdb.mapping.file import OPTIONS, TableMapping, load, written
 from auditdb.mapping.plan import plan
+from auditdb.values.plain import is_plain
 from tests.conftest import APPLICATION, Database
 
 FILE = """
@@ -73,6 +74,9 @@ def test_a_file_is_read_as_the_options_of_attach() -> None:
         ("[[table]]\nname = 'a'\nkind = 'b'\nignore = 'c'\n", "'ignore' must be a list"),
         ("[[table]]\nname = 'a'\nkind = 'b'\nredact = [1]\n", "'redact' must be a list"),
         ("[[table]]\nname = 'a'\nkind = 'b'\n" * 2, "f.toml: a is there twice"),
+        ("[detect]\nskipped = ['a']\n", "f.toml: [detect] has one key, 'skip'"),
+        ("[detect]\nskip = 'a'\n", "f.toml: [detect] has one key, 'skip'"),
+        ("[[detect]]\nskip = ['a']\n", "f.toml: [detect] has one key, 'skip'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(text: str, message: str) -> None:
@@ -83,12 +87,18 @@ def test_what_cannot_be_meant_is_refused_in_one_line(text: str, message: str) ->
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.lists(st.text(max_size=5)))
+@example("r.role in ('a',\n\"b\")", [])
+@example("'''\u202e\x1b", ['\u202e"\\'])
+@example("a'", ["a"])
+@example("'\"'", [])
 def test_every_value_comes_back_from_toml_as_it_was(text: str, items: list[str]) -> None:
     items = [item.encode("utf-8", "replace").decode() for item in items]
-    document = tomllib.loads(f"a = {toml_value(text)}\nb = {toml_value(items)}\n")
+    toml = written(TableMapping(text, "k", {"admin": text, "ignore": items}))
+    [table] = tomllib.loads(toml)["table"]
     # Text of several lines gains a line feed at its end, which means nothing in SQL.
-    assert document["a"] in (text, f"{text}\n")
-    assert document["b"] == items
+    assert table["name"] in (text, f"{text}\n") and table["admin"] == table["name"]
+    assert table["ignore"] == items
+    assert is_plain(toml.replace("\n", "").replace("\t", ""))
 
 
 def test_a_dry_run_tells_what_would_change_and_changes_nothing(app_db: Database) -> None:

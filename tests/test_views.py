@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
+from auditdb.mapping.vocabulary import called
 from tests.conftest import Database
 from tests.viewer import read
 
@@ -58,14 +61,63 @@ def test_log_says_a_change_in_words(db: Database) -> None:
     log = rows(db, "select * from audit.log where category <> 'audit' order by id")
     assert [(e["category"], e["change"], e["actor"]) for e in log] == [
         ("membership", "MEMBER -> ADMIN", "1"),
-        ("workflow", None, "1"),
+        ("workflow", 'name "w"', "1"),
         ("workflow", "name: w -> x, organization_id: 1 -> 2", "1"),
         # Told to the organisation that it left as well.
         ("workflow", "name: w -> x, organization_id: 1 -> 2", "1"),
-        ("workflow", None, "1 as 2"),
+        ("workflow", 'name "x"', "1 as 2"),
         ("auth", "bad password", "1"),
     ]
     assert log[5]["ip"] == "203.0.113.9"
+
+
+def test_what_came_or_went_says_what_it_is_called(db: Database) -> None:
+    db.connect("app_owner").execute(
+        "alter table api_key add label text; alter table workflow_step add title text;"
+        "select audit.attach('api_key', 'api_key', redact => '{label}');"
+        "select audit.attach('workflow_step', 'workflow', parent => 'workflow_id')"
+    )
+    play(
+        db,
+        "insert into app_user (id, email) values (9, 'eve@acme.test')",
+        "insert into membership (organization_id, user_id, role) values (1, 9, 'VIEWER')",
+        "delete from membership where user_id = 9",
+        "insert into api_key (organization_id, name, label, key_hash) values (1, '', 'x', 'h')",
+        'insert into workflow (id, organization_id, name) values (5, 1, \'a "b", role "X"\r\')',
+        "insert into workflow_step (workflow_id, position, title) values (5, 1, repeat('t', 99))",
+        "delete from workflow_step",
+        """select audit.set_context('1', details => '{"reason": "ticket 7"}');
+        delete from workflow""",
+    )
+    log = rows(db, "select change from audit.log where category <> 'audit' order by id")
+    title = f'title "{"t" * 40}"'
+    assert [e["change"] for e in log] == [
+        'email "eve@acme.test"',
+        'role "VIEWER"',
+        'role "VIEWER"',
+        None,
+        r'name "a \"b\", role \"X\"\r"',
+        f"public.workflow_step added, {title}",
+        f"public.workflow_step removed, {title}",
+        r'name "a \"b\", role \"X\"\r", ticket 7',
+    ]
+
+
+IMAGES: list[dict[str, Any]] = [
+    {"id": 1},
+    {"name": "n", "title": "t", "email": "e", "role": "r", "url": "u"},
+    {"name": None, "Title": "[redacted]", "label": "l", "eMail": "", "role": 3},
+    {"DISPLAY_NAME": {"en": "n"}, "role": ["a"], "Role": "b", "name": False, "slug": "s"},
+    {"last_name": "l", "first_name": "f", "role_id": 0, "names": "x"},
+]
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_sql_and_python_call_a_row_by_the_same_columns(db: Database, image: dict[str, Any]) -> None:
+    query = "select audit_private.called(%s)"
+    [(said,)] = db.connect().execute(query, [Jsonb(image)]).fetchall()
+    texts = [(n, v if isinstance(v, str) else json.dumps(v)) for n, v in called(image)]
+    assert said == (", ".join(f"{n} {json.dumps(v)}" for n, v in texts) or None)
 
 
 def test_each_category_has_a_view_of_its_own(db: Database) -> None:

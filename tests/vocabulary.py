@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 
 from auditdb.mapping.vocabulary import VOCABULARY
@@ -229,6 +230,44 @@ def _words(name: str, table: str, otherwise: str, comment: str) -> str:
     )
 
 
+def _called() -> str:
+    ranks = {
+        word: 100 * part + rank
+        for part, words in enumerate(VOCABULARY["called"].values(), 1)
+        for rank, word in enumerate(words)
+    }
+    return _CALLED.format(pin=_PIN, ranks=_literal(json.dumps(ranks), " " * 12))
+
+
+_CALLED = """\
+-- Hundreds tell name, address and role apart. A value is cut, and quoted as in JSON: no name can
+-- look like two.
+create or replace function audit_private.called(image jsonb) returns text
+language plpgsql {pin}
+as $$
+declare
+    _key text;
+    _rank int;
+    _best int[] := array[999, 999, 999];
+    _said text[] := array[null, null, null];
+begin
+    for _key in select jsonb_object_keys(image) loop
+        _rank := (
+{ranks}::jsonb
+            -> lower(replace(_key, '_', '')));
+        if _rank < _best[_rank / 100] and image ->> _key not in ('', '[redacted]') then
+            _best[_rank / 100] := _rank;
+            _said[_rank / 100] := _key || ' ' || to_json(left(image ->> _key, 40));
+        end if;
+    end loop;
+    return nullif(array_to_string(_said, ', '), '');
+end
+$$;
+comment on function audit_private.called is
+    'What a person knows a row by, of its values: name, address and role, or null';
+"""
+
+
 def vocabulary() -> str:
     """Return the SQL file."""
     secrets = VOCABULARY["secret"]
@@ -257,6 +296,7 @@ def vocabulary() -> str:
                 "    else audit_private.label_words(entry)\n",
                 "Pattern of names or labels of an entry that is not about secrets, or null",
             ),
+            _called(),
         )
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import click
@@ -16,13 +18,75 @@ from auditdb.mapping.kinds import KINDS
 
 @click.command()
 @click.option("--schema", "schemas", multiple=True, help="Look only there; may be repeated.")
+@click.option(
+    "--update", metavar="FILE", help="Add to FILE what is new, and leave what stands there."
+)
+@click.option("--sample", is_flag=True, help="Answer questions by rows, at most 10,000 a table.")
+@click.option("--read-roles", is_flag=True, help="Of rows read the names of roles, no others.")
 @click.pass_context
-def detect(ctx: click.Context, schemas: tuple[str, ...]) -> None:
-    """Propose an auditdb.toml for an existing database, without writing to it."""
+def detect(
+    ctx: click.Context,
+    schemas: tuple[str, ...],
+    update: str | None,
+    sample: bool,
+    read_roles: bool,
+) -> None:
+    """Propose an auditdb.toml for an existing database, without writing to it.
+
+    With --update the proposal goes into FILE: tables that it neither has, nor has commented out,
+    nor names in skip of [detect]. What was added, and what is no table any more, is printed.
+    """
+    from auditdb.detect import document
     from auditdb.detect.propose import detect as propose
 
+    if update == "-":
+        raise click.UsageError("--update takes a file; without it, the proposal is printed")
+    text = None if update is None else _read_if_there(update)
     with connection(ctx) as conn:
-        click.echo(propose(conn, list(schemas) or None).to_toml(), nl=False)
+        proposal = propose(conn, list(schemas) or None, sample=sample, read_roles=read_roles)
+        if update is None:
+            click.echo(proposal.to_toml(), nl=False)
+            return
+        updated = document.update(conn, proposal, text or "", update)
+    if updated.text != text:
+        _replace(update, text, updated.text)
+    print_lines(*updated.lines, *([] if updated.text != text else [f"nothing new for {update}"]))
+
+
+def _read_if_there(name: str) -> str | None:
+    """Return a file with its ends of lines as they are."""
+    try:
+        return Path(name).read_bytes().decode()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(
+            f"cannot read the mapping file {name}: {getattr(error, 'strerror', None) or error}"
+        ) from error
+
+
+def _replace(name: str, before: str | None, text: str) -> None:
+    """Write a file as a whole or not at all, with the mode that it had."""
+    path = Path(name).resolve()
+    if _read_if_there(name) != before:
+        raise click.UsageError(f"{name} was changed meanwhile: nothing is written, try again")
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary = None
+    try:
+        if before is not None:
+            path.open("ab").close()  # Who may not write it, may not replace it.
+        with NamedTemporaryFile("wb", dir=path.parent, prefix=path.name, delete=False) as out:
+            temporary = Path(out.name)
+            out.write(text.encode())
+            out.flush()
+            os.fsync(out.fileno())
+            os.fchmod(out.fileno(), path.stat().st_mode if before is not None else 0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise click.UsageError(f"cannot write {name}: {error.strerror or error}") from error
 
 
 @click.command(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from auditdb.mapping.vocabulary import called
 from auditdb.operate.status import Status
 from auditdb.read.event import Event
 from auditdb.values.plain import plain, plain_json
@@ -23,8 +24,9 @@ RESULT_STYLE = {"success": "green", "failure": "yellow", "denied": "red"}
 def change(event: Event) -> str:
     """Return what an event changed, in words.
 
-    A role change that was captured reads `MEMBER → ADMIN`, an update `name: old → new`. Details
-    that the application gave never stand for what changed.
+    A role change that was captured reads `MEMBER → ADMIN`, an update `name: old → new`, and what
+    came or went says what it is called: `name "Nightly export"`. Details that the application gave
+    never stand for what changed.
     """
     details = event.details or {}
     is_captured = event.captured_from is not None
@@ -34,9 +36,13 @@ def change(event: Event) -> str:
         old, new = event.old_values, event.new_values
         return ", ".join(f"{k}: {_short(old.get(k))} → {_short(v)}" for k, v in new.items())
     error = details.get("error")
-    return str(
-        details.get("reason") or (error.get("message", "") if isinstance(error, dict) else "")
-    )
+    reason = details.get("reason") or (error.get("message", "") if isinstance(error, dict) else "")
+    image = event.new_values if event.new_values is not None else event.old_values
+    told = [f"{name} {plain_json(_short(value))}" for name, value in called(image or {})]
+    if is_captured and image is not None and "row_id" in details:  # The action is the whole's.
+        way = "removed" if event.new_values is None else "added"
+        told.insert(0, f"{event.captured_from} {way}")
+    return ", ".join([*told, *([str(reason)] if reason else [])])
 
 
 def _short(value: Any) -> str:

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from auditdb.connection.pin import pinned
-from auditdb.detect.naming import words
+from auditdb.detect.naming import labels, words
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,10 @@ class Link:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its columns in order and its unique keys, the primary key first."""
+    """A table with its columns in order and its unique keys, the primary key first.
+
+    A label is the first word of its name, where that is the name of an application or a module.
+    """
 
     oid: int
     schema: str
@@ -62,11 +65,17 @@ class Table:
     columns: tuple[Column, ...]
     keys: tuple[tuple[str, ...], ...]
     partial_keys: tuple[tuple[str, ...], ...]
+    label: str = ""
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """The words of its name."""
-        return words(self.name)
+        """The words of its name, but for a label that many tables share."""
+        return words(self.name.removeprefix(self.label))
+
+    @property
+    def head(self) -> str:
+        """The last word, which says what a row is."""
+        return self.words[-1]
 
     @cached_property
     def named(self) -> dict[str, Column]:
@@ -103,15 +112,11 @@ class Catalog:
         """Whether a column says that a row is more than an invitation."""
         return bool(self._ask("audit_private.accepted(%s::oid) is not null", table.oid))
 
-    def has_secret(self, table: Table, kind: str) -> bool:
-        """Whether attach redacts a column of a table of this kind."""
-        return bool(self._ask("audit_private.secret_columns(%s::oid, %s) <> '{}'", table.oid, kind))
-
     def has_fact(self, users: Table, fact: str) -> bool:
         """Whether a column of the users holds their password, or says that two-factor is on."""
-        facts = self._ask("audit_private.user_facts(%s::oid, '{}')", users.oid)
-        wanted = "auth.password_changed" if fact == "password" else None
-        return any(found.get("action") == wanted and "verbs" not in found for found in facts)
+        return bool(
+            self._ask("audit_private.fact_column(%s::oid, %s) is not null", users.oid, fact)
+        )
 
     def alive(self, table: Table, kind: str) -> str | None:
         """Return the condition under which attach counts a row."""
@@ -122,6 +127,12 @@ class Catalog:
         """Return the condition under which attach takes a member for an admin."""
         parts = "audit_private.with_role(%s::oid, 'membership', '{}', '{}') ->> 'admin'"
         return str(self._ask(parts, table.oid))
+
+    def secrets(self, table: Table, kind: str) -> frozenset[str]:
+        """Return the columns that attach redacts in a table of this kind."""
+        return frozenset(
+            self._ask("audit_private.secret_columns(%s::oid, %s)", table.oid, kind) or ()
+        )
 
     def carriers(self, members: Table) -> list[Table]:
         """Return the tables whose rows give roles to members."""
@@ -238,6 +249,7 @@ def _read(cursor: psycopg.Cursor[Any]) -> Catalog:
         if is_primary:
             primary.add(oid)
     foreign = cursor.execute(_FOREIGN_KEYS, (oids, oids)).fetchall()
+    known = labels(head[2] for head in heads)
     schemas = cursor.execute("select nspname from pg_catalog.pg_namespace").fetchall()
     tables = {
         oid: Table(
@@ -251,6 +263,7 @@ def _read(cursor: psycopg.Cursor[Any]) -> Catalog:
             columns=tuple(columns[oid]),
             keys=tuple(keys[oid]),
             partial_keys=tuple(partial[oid]),
+            label=first + "_" if (first := name.partition("_")[0]) in known else "",
         )
         for oid, schema, name, quoted, owned, inherited in heads
     }

@@ -1,151 +1,121 @@
-"""Detection of passwords and second factors in tables of their own, and of invitations."""
+"""Rules for passwords and second factors in tables of their own."""
 
 from __future__ import annotations
 
-from auditdb.detect.naming import OTHER_KEYS, flat, has
-from auditdb.detect.rules import RESULTS, RUNS, Rules
-
-_FACTORS = frozenset(
-    "twofactor totp factor authenticator passkey webauthn u2f fido fido2 security otp hotp".split()
-)
-_NOT_FACTORS = frozenset(
-    "challenge attempt log token code session backup recovery request policy setting event static"
-    " email group question audit history type amr claim".split()
-)
-_NOT_PASSWORDS = frozenset(
-    "reset history token policy old previous forgot request log attempt recovery change link"
-    " challenge file".split()
-)
+from auditdb.detect.catalog import Column, Table
+from auditdb.detect.draft import Draft, Question
+from auditdb.detect.naming import flat, has, has_any, said
 
 
-class Credentials(Rules):
-    """How users prove who they are, and how they are asked in."""
-
-    def passwords(self) -> None:
-        """Password hashes in a table of their own."""
-        users = self.tenancy.users
-        for table in self._tables():
-            user = self.tenancy.user_column(table)
-            if user is None or user[1] > 1 or set(table.words) & _NOT_PASSWORDS:
-                continue
-            named = has(table.name, "password", "passwd")
-            held = [
-                c
-                for c in table.columns
-                if (
-                    has(c.name, "password", "passwd")
-                    and c.category in "SU"
-                    and not has(c.name, "reset", "token", "hint", "previous", "old")
-                )
-                or (
-                    (named or has(table.name, "credential"))
-                    and c.category in "SU"
-                    and flat(c.name) in {"hash", "digest", "value", "hashedvalue", "secrethash"}
-                )
-            ]
-            if not held:
-                continue
-            shared = any(has(c.name, "provider") for c in table.columns)
-            certain = named or (
-                not shared
-                and (
-                    table.is_unique(user[0].name)
-                    or has(table.name, "credential", "auth", "login", "secret")
-                )
-            )
-            self._add(
-                table,
-                "password",
-                "Password hashes, apart from the users.",
-                questions=[
-                    self._asks_organization(table),
-                    "Rows without a password are in here too: each would be auth.password_changed "
-                    "when it is inserted."
+def passwords(draft: Draft) -> None:
+    """Password hashes in a table of their own."""
+    users = draft.tenancy.users
+    doubled = users is not None and draft.tenancy.catalog.has_fact(users, "password")
+    for table in draft.free():
+        user = draft.tenancy.user_column(table)
+        if user is None or user[1] > 1 or set(table.words) & said("password.other"):
+            continue
+        if not any(_is_password(table, column) for column in table.columns):
+            continue
+        named = has_any(table.name, said("password.name"))
+        # Accounts of sign-ins by a provider: a row without a password is none, says `alive`.
+        shared = any(has(c.name, "provider") for c in table.columns)
+        only = draft.tenancy.catalog.alive(table, "password") is not None if shared else (
+            named
+            or table.is_unique(user[0].name)
+            or has(table.name, "credential", "auth", "login", "secret")
+        )  # fmt: skip
+        draft.take(
+            table,
+            "password",
+            "Password hashes, apart from the users.",
+            questions=[
+                draft.asks_organization(table),
+                None
+                if only
+                else Question(
+                    "password-unsure",
+                    "Rows without a password are in here too: each would be "
+                    "auth.password_changed when it is inserted."
                     if shared
-                    else None
-                    if certain
                     else "Does a row hold the password that its user signs in with?",
-                    f"{users.name} has a password column as well: which of the two is in use?"
-                    if users is not None and self.tenancy.catalog.has_fact(users, "password")
-                    else None,
-                ],
-                certain=certain and not shared,
-            )
-
-    def factors(self) -> None:
-        """Second factors in a table of their own."""
-        users = self.tenancy.users
-        flag = users is not None and self.tenancy.catalog.has_fact(users, "two_factor")
-        for table in self._tables():
-            said = set(table.words)
-            user = self.tenancy.user_column(table)
-            if user is None or user[1] > 1 or said & _NOT_FACTORS:
-                continue
-            strong = said & (_FACTORS - {"security", "factor", "otp"}) or (
-                "credential" in said
-                and any(
-                    has(c.name, "webauthn", "transport", "counter", "credential")
-                    and has(c.name, "id", "counter", "transport")
-                    for c in table.columns
+                ),
+                Question(
+                    "password-twice",
+                    f"{users.name} has a password column as well: which of the two is in use?",
                 )
-                and any(has(c.name, "public") for c in table.columns)
-            )
-            weak = "factor" in said or {"security", "key"} <= said or {"security", "device"} <= said
-            if not strong and not weak:
-                continue
-            passkey = bool(
-                said & {"passkey", "webauthn", "u2f", "fido", "fido2"}
-                or "credential" in said
-                or {"security", "key"} <= said
-            )
-            state = self.tenancy.catalog.alive(table, "two_factor")
-            doubled = flag and not passkey
-            self._add(
-                table,
-                "two_factor",
-                "Second factors of users, a row each.",
-                questions=[
-                    self._asks_organization(table),
-                    f"{users.name} has a flag that tells the same: both would make an event."
-                    if doubled and users is not None
-                    else None,
-                    "Does a passkey count as a second factor here?" if passkey else None,
-                ],
-                certain=not doubled or state is not None,
-            )
+                if doubled and users is not None
+                else None,
+            ],
+            certain=only and not doubled,
+            options={"ignore": _beside_password(table, user[0])} if shared else None,
+        )
 
-    def invitations(self) -> None:
-        """Invitations that are rows of their own, before there is a membership."""
-        for table in self._tables():
-            if not {"invite", "invitee"} & set(table.words[-2:]) or set(table.words) & (
-                RUNS | RESULTS
-            ):
-                continue
-            self._add(
-                table,
-                "invitation",
-                "Invitations by e-mail: invitation.created, .updated, .deleted.",
-                questions=[self._asks_organization(table)],
-            )
 
-    def left_out(self) -> None:
-        """Say what looks related and was not taken, so that its absence is seen to be meant."""
-        for table in self._tables():
-            said = set(table.words)
-            if "session" in said:
-                self._note(table, "sessions; record sign-ins with auditdb.auth.login")
-            elif "impersonation" in said:
-                self._note(
-                    table, "a log of its own; record with auditdb.auth.impersonation_started"
+def _beside_password(table: Table, user: Column) -> list[str]:
+    """Return what changes without the password: tokens of a provider, too."""
+    keys = {*(table.keys[0] if table.has_primary_key else ()), user.name}
+    return [c.name for c in table.columns if c.name not in keys and not _is_password(table, c)]
+
+
+def _is_password(table: Table, column: Column) -> bool:
+    """Whether a column holds a password, by its own name or that of its table."""
+    if column.category not in "SU":
+        return False
+    if has_any(column.name, said("password.name")):
+        return not has_any(column.name, said("password.other_column"))
+    return has(table.name, "password", "passwd", "credential") and flat(column.name) in {
+        "hash", "digest", "value", "hashedvalue", "secrethash",
+    }  # fmt: skip
+
+
+def factors(draft: Draft) -> None:
+    """Second factors in a table of their own; one certain where a flag tells the same."""
+    users = draft.tenancy.users
+    flag = users is not None and draft.tenancy.catalog.has_fact(users, "two_factor")
+    for table in draft.free():
+        told = set(table.words)
+        user = draft.tenancy.user_column(table)
+        if user is None or user[1] > 1 or told & said("factor.other"):
+            continue
+        strong = bool(told & said("factor.strong")) or _holds_public_keys(table)
+        if not strong and not ("factor" in told or {"security", "key"} <= told
+                               or {"security", "device"} <= told):  # fmt: skip
+            continue
+        passkey = (
+            bool(told & said("factor.passkey"))
+            or "credential" in told
+            or {"security", "key"} <= told
+        )
+        doubled = flag and not passkey
+        draft.take(
+            table,
+            "two_factor",
+            "Second factors of users, a row each.",
+            questions=[
+                draft.asks_organization(table),
+                Question(
+                    "factor-twice",
+                    f"{users.name} has a flag that tells the same: both would make an event.",
                 )
-            elif said & {"token", "key"} and said & OTHER_KEYS:
-                self._note(table, "not API keys, by its name")
-            elif {"password"} & said and said & _NOT_PASSWORDS:
-                self._note(table, "not the password that users sign in with, by its name")
-            elif said & _FACTORS - {"security"} and said & _NOT_FACTORS:
-                self._note(table, "not a second factor itself, by its name")
+                if doubled and users is not None
+                else None,
+                Question("passkey-counts", "Does a passkey count as a second factor here?")
+                if passkey
+                else None,
+            ],
+            certain=not doubled,
+        )
 
-    def unrecognised(self) -> list[str]:
-        """Return the names of the tables that no rule took and no note names."""
-        noted = tuple(note.partition(": ")[0] for note in self.notes)
-        return sorted(table.sql for table in self._tables() if table.sql not in noted)
+
+def _holds_public_keys(table: Table) -> bool:
+    """Whether a table of credentials holds what passkeys are made of."""
+    return (
+        "credential" in table.words
+        and any(has(c.name, "public") for c in table.columns)
+        and any(
+            has(c.name, "webauthn", "transport", "counter", "credential")
+            and has(c.name, "id", "counter", "transport")
+            for c in table.columns
+        )
+    )

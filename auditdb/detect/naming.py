@@ -1,46 +1,57 @@
-"""The words of an identifier, whatever its spelling."""
+"""The words of an identifier, whatever its spelling, and the vocabulary of what they say."""
 
 from __future__ import annotations
 
+import importlib.resources
 import re
+import tomllib
+from collections.abc import Iterable, Iterator
 from functools import cache
+from typing import Any
 
-_SYNONYMS = {
-    "organisation": "organization",
-    "org": "organization",
-    "orgs": "organization",
-    "usr": "user",
-    "people": "person",
-    "invitation": "invite",
-    "mfa": "twofactor",
-    "2fa": "twofactor",
-    "tfa": "twofactor",
-    "auths": "auth",
-}
-# Words that are written together without a sign of where one ends: apikey, organizationuser.
-_VOCABULARY = frozenset(
-    "access account action address admin api app auth automation backup bot code company"
-    " condition count credential customer device edge email execution factor flow group hash"
-    " history id input instance invite key log login member membership name node order org"
-    " organisation organization output owner passkey password permission person personal"
-    " pipeline profile project recovery role run secret service session staff status step"
-    " table tbl team tenant token totp trigger two type user username uuid version webauthn"
-    " workflow workspace".split()
+VOCABULARY: dict[str, Any] = tomllib.loads(
+    importlib.resources.files("auditdb.detect").joinpath("vocabulary.toml").read_text("utf-8")
 )
-_PAIRS = {
-    ("two", "factor"): "twofactor",
-    ("2", "fa"): "twofactor",
-    ("two", "fa"): "twofactor",
-    ("multi", "factor"): "twofactor",
-    ("two", "step"): "twofactor",
-    ("o", "auth"): "oauth",
-    ("o", "auth", "2"): "oauth",
-    ("web", "authn"): "webauthn",
-    ("pass", "key"): "passkey",
-    ("work", "flow"): "workflow",
-    ("sign", "in"): "login",
-    ("log", "in"): "login",
-}
+_SPELLING = VOCABULARY["spelling"]
+_SYNONYMS: dict[str, str] = _SPELLING["synonyms"]
+_PAIRS = {tuple(apart.split()): word for apart, word in _SPELLING["pairs"].items()}
+_WORD = re.compile(
+    rf"(?i:{'|'.join(_SPELLING['whole'])})|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+"
+)
+
+
+def said(entry: str) -> frozenset[str]:
+    """Return the words of an entry of the vocabulary, such as "key.other"."""
+    room, _, name = entry.partition(".")
+    return frozenset(VOCABULARY[room][name])
+
+
+def weights(entry: str) -> dict[str, int]:
+    """Return how much each word of an entry says."""
+    room, _, name = entry.partition(".")
+    return dict(VOCABULARY[room][name])
+
+
+def _all_words(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        for key, inner in part.items():
+            if isinstance(inner, int):
+                yield key
+            elif key not in ("spelling", "why"):
+                yield from _all_words(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from _all_words(inner)
+    else:
+        yield part
+
+
+# Words that are written together without a sign of where one ends: apikey, organizationuser.
+_KNOWN = frozenset(
+    word
+    for word in (*_all_words(VOCABULARY), *_SPELLING["joined"], *_SYNONYMS)
+    if len(word) > 2 or word == "id"
+)
 
 
 def singular(word: str) -> str:
@@ -49,6 +60,8 @@ def singular(word: str) -> str:
     >>> [singular(w) for w in ("keys", "companies", "statuses", "access", "status", "boxes")]
     ['key', 'company', 'status', 'access', 'status', 'box']
     """
+    if len(word) < 3:
+        return word
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
     if word.endswith(("sses", "xes", "ches", "shes", "uses")):
@@ -60,13 +73,13 @@ def singular(word: str) -> str:
 
 def _split(word: str) -> tuple[str, ...]:
     """Take apart what is written together, if all of it is known."""
-    if word in _VOCABULARY or singular(word) in _VOCABULARY:
+    if word in _KNOWN or singular(word) in _KNOWN:
         return (word,)
     for end in range(len(word) - 2, 1, -1):
         head, rest = word[:end], word[end:]
-        if head in _VOCABULARY or singular(head) in _VOCABULARY:
+        if head in _KNOWN or singular(head) in _KNOWN:
             tail = _split(rest)
-            if all(singular(part) in _VOCABULARY for part in tail):
+            if all(part in _KNOWN or singular(part) in _KNOWN for part in tail):
                 return (head, *tail)
     return (word,)
 
@@ -78,15 +91,14 @@ def words(name: str) -> tuple[str, ...]:
     >>> words("OrganisationGroupMembers"), words("user_apikeys"), words("twoFactorEnabled")
     (('organization', 'group', 'member'), ('user', 'api', 'key'), ('twofactor', 'enabled'))
     """
-    raw = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+", name)
-    parts = [part for word in raw for part in _split(word.lower())]
+    parts = [part for word in _WORD.findall(name) for part in _split(word.lower())]
     joined: list[str] = []
     while parts:
         size = next((n for n in (3, 2) if tuple(parts[:n]) in _PAIRS), 1)
         joined.append(_PAIRS[tuple(parts[:size])] if size > 1 else parts[0])
         del parts[:size]
-    said = tuple(_SYNONYMS.get(w, _SYNONYMS.get(singular(w), singular(w))) for w in joined)
-    return said[1:] if said[:1] == ("tbl",) and said[1:] else said or (name,)
+    told = tuple(_SYNONYMS.get(w, _SYNONYMS.get(singular(w), singular(w))) for w in joined)
+    return told[1:] if told[:1] == ("tbl",) and told[1:] else told or (name,)
 
 
 def has(name: str, *wanted: str) -> bool:
@@ -94,17 +106,31 @@ def has(name: str, *wanted: str) -> bool:
     return not frozenset(wanted).isdisjoint(words(name))
 
 
+def has_any(name: str, wanted: Iterable[str]) -> bool:
+    """Return whether an identifier contains one of several words."""
+    return has(name, *wanted)
+
+
 def flat(name: str) -> str:
     """Return an identifier in lower case without underscores, as attach sees it."""
     return name.replace("_", "").lower()
 
 
-# Words beside "key" or "token" of tables that hold no API keys.
-OTHER_KEYS = frozenset(
-    "session refresh reset verification verify confirmation email invite csrf oauth oidc magic"
-    " push device fcm apns password remember idempotency encryption license ssh gpg public signing"
-    " jwt jwk blacklist blocklist denylist usage log event request audit rate login totp twofactor"
-    " recovery activation unsubscribe download share webhook cache foreign primary sort"
-    " translation registration authorization webauthn passkey security backup"
-    " impersonation".split()
-)
+def labels(names: Iterable[str]) -> frozenset[str]:
+    """Return the first words that many tables share, and that name none of them.
+
+    >>> sorted(labels(["event_team", "event_order", "event_item", "user_key", "flow_a", "flows"]))
+    ['event']
+    """
+    counts: dict[str, int] = {}
+    whole = set()
+    for name in names:
+        first, apart, _ = name.partition("_")
+        if apart:
+            counts[first] = counts.get(first, 0) + 1
+        whole.add(words(name))
+    return frozenset(
+        first
+        for first, count in counts.items()
+        if count > 2 and words(first) not in whole and not has(first, *said("spelling.no_label"))
+    )

@@ -1,96 +1,246 @@
-"""Detection of users, organisations and memberships, and of tables that give members roles."""
+"""Rules for users, organisations, memberships, and tables that give members roles."""
 
 from __future__ import annotations
 
 from auditdb.detect.catalog import Table
-from auditdb.detect.rules import Rules
+from auditdb.detect.draft import Draft, Question
+from auditdb.detect.naming import has_any, said, words
 from auditdb.detect.tenancy import Membership
 
 
-class People(Rules):
-    """Users, their organisations, and their memberships of these and of parts of them."""
+def organizations(draft: Draft) -> None:
+    """The organisations themselves: where each one's log begins."""
+    table = draft.tenancy.organization
+    if table is not None and table.key is not None:
+        draft.take(
+            table,
+            "organization",
+            "Organisations: if an identifier is used again, its new admins read from here on.",
+        )
 
-    def organizations(self) -> None:
-        """The organisations themselves: where each one's log begins."""
-        table = self.tenancy.organization
-        if table is not None and table.key is not None:
-            self._add(
-                table,
-                "organization",
-                "Organisations: if an identifier is used again, its new admins read from here on.",
+
+def memberships(draft: Draft) -> None:
+    """Memberships of organisations, of teams inside them, and where else their roles live."""
+    primary = draft.tenancy.primary
+    for m in sorted(
+        draft.tenancy.memberships,
+        key=lambda m: (
+            m is not primary, m.group is not draft.tenancy.organization, m.table.sql
+        ),
+    ):  # fmt: skip
+        if m.table.oid in draft.found:
+            continue
+        is_set = m.group is not None and draft.tenancy.is_permission_set(m.group)
+        if is_set or (m.group is None and not draft.tenancy.reaches(m.table)):
+            _role_of_user(draft, m)
+        else:
+            _membership(draft, m)
+
+
+def _membership(draft: Draft, m: Membership) -> None:
+    """Rows that put a user into a group, or into the organisation that a column names."""
+    tenancy, table, group = draft.tenancy, m.table, m.group
+    way = tenancy.reaches(table)
+    if not tenancy.has_subject(table) or (
+        way is None and not tenancy.reaches_by_user(table) and not tenancy.is_single
+    ):
+        return
+    inner = group is not None and (tenancy.primary is None or group is not tenancy.organization)
+    called = group.name if group is not None else "the organisation that a column names"
+    admins = not inner or tenancy.primary is None
+    questions = [_asks_admin(draft, table)] if admins else []
+    if m.score < 5:
+        questions.append(
+            Question(
+                "membership-unsure",
+                f"Are rows of {table.name} memberships? Its name or its keys do not say.",
             )
-
-    def memberships(self) -> None:
-        """Memberships of organisations, of teams inside them, and where else their roles live."""
-        for m in sorted(
-            self.tenancy.memberships,
-            key=lambda m: (m.group is not self.tenancy.organization, m.table.sql),
-        ):
-            if m.table.oid not in self.found:
-                self._membership(m)
-
-    def _membership(self, m: Membership) -> None:
-        table, group = m.table, m.group
-        way = self.tenancy.reaches(table)
-        if not self.tenancy.has_subject(table) or (
-            way is None and not self.tenancy.reaches_by_user(table)
-        ):
-            return
-        primary = self.tenancy.primary
-        inner = primary is None or group is not self.tenancy.organization
-        questions = [self._asks_admin(table)] if not inner else []
-        if m.score < 5:
-            questions.append(
-                f"Are rows of {table.name} memberships? Its name or its keys do not say."
+        )
+    certain = m.score >= 5 or (m.score >= 3 and admins)
+    if inner and way is None and not tenancy.is_single:
+        certain = False
+        questions.append(
+            Question(
+                "group-unknown", f"Nothing says which organisation a row of {called} belongs to."
             )
-        certain = m.score >= 5 or (m.score >= 3 and (not inner or primary is None))
-        if inner and way is None:
-            certain = False
-            questions.append(f"Nothing says which organisation a {group.name} belongs to.")
-        self._add(
+        )
+    elif way is False and inner:
+        questions.append(draft.asks_organization(table, "membership"))
+    part = "" if tenancy.is_single else ", which is a part of an organisation"
+    draft.take(
+        table,
+        "membership",
+        f"Memberships of {called}{part}: an admin of it is no admin of the organisation."
+        if inner
+        else f"Memberships: a row puts a user into {called}.",
+        questions=questions,
+        certain=certain,
+    )
+    if not inner:
+        _carriers(draft, table)
+
+
+def _carriers(draft: Draft, members: Table) -> None:
+    """Tables whose rows give roles to members; a guess where no foreign key leads to these."""
+    known = draft.tenancy.catalog.carriers(members)
+    named = [
+        draft.source(link)
+        for link in draft.tenancy.catalog.links_to(members)
+        if not set(draft.source(link).words) & said("people.no_member")
+        and any(draft.target(other).head == "role" for other in draft.links(draft.source(link)))
+    ]
+    for carrier in dict.fromkeys((*known, *named)):
+        if carrier.oid in draft.found or carrier is draft.tenancy.users:
+            continue
+        draft.take(
+            carrier,
+            "membership",
+            f"Gives roles to {members.name}: a row that comes or goes is a change of role.",
+            questions=[
+                None
+                if carrier in known
+                else Question(
+                    "role-unsure",
+                    f"Does {members.name} have its roles from here? Then say so in its block: "
+                    "role and admin.",
+                )
+            ],
+            certain=carrier in known,
+            is_part=True,
+        )
+
+
+def _role_of_user(draft: Draft, m: Membership) -> None:
+    """Rows that give a user a role, in no group: of an application with one organisation."""
+    tenancy, table = draft.tenancy, m.table
+    if tenancy.is_single or (tenancy.users is not None and tenancy.reaches(tenancy.users)):
+        draft.take(
             table,
             "membership",
-            f"Memberships of {group.name}, which is a part of an organisation: an admin of it is "
-            "no admin of the organisation."
-            if inner
-            else f"Memberships: a row puts a user into {group.name}.",
-            questions=questions,
-            certain=certain,
+            "A row gives a user a role.",
+            questions=[_asks_admin(draft, table)],
+            certain=m.score >= 5,
         )
-        for carrier in [] if inner else self.tenancy.catalog.carriers(table):
-            if carrier.oid not in self.found and carrier is not self.tenancy.users:
-                self._add(
-                    carrier,
-                    "membership",
-                    f"Gives roles to {table.name}: a row that comes or goes is a change of role.",
+    else:
+        draft.take(
+            table,
+            "membership",
+            "A row gives a user a role in the whole application, and in no organisation.",
+            questions=[
+                Question("role-of-nobody", "Whose log should tell it? As it stands, nobody's.")
+            ],
+            certain=False,
+            options={"organization": "null::text", "admin": "false"},
+        )
+
+
+def _asks_admin(draft: Draft, table: Table) -> Question | None:
+    """Return what to ask about who may read the log."""
+    catalog = draft.tenancy.catalog
+    if draft.tenancy.is_single:
+        has_role = catalog.has_role(table) or any(
+            draft.target(link).head == "role" for link in draft.links(table)
+        )
+        if has_role:
+            return Question(
+                "admin-labels",
+                "Which roles make an admin, who may read the log? Attach takes those named owner, "
+                "admin, administrator or superadmin, in no part of the application.",
+            )
+        return Question(
+            "admin-unknown", "No role was recognised: whose rows make an admin? Nobody reads yet."
+        )
+    admin = catalog.admin(table)
+    if admin == "false":
+        return Question(
+            "admin-unknown", "No role was recognised: whose rows make an admin? Nobody reads yet."
+        )
+    if "lower(" in admin:
+        return Question(
+            "admin-labels",
+            "The catalog does not list the values of its role or status: does an admin have "
+            "others than those that attach takes for one?",
+        )
+    return None
+
+
+def users(draft: Draft) -> None:
+    """The users; where their own row says organisation and role, it is the membership too."""
+    tenancy = draft.tenancy
+    table = tenancy.users
+    if table is None:
+        draft.remarks.append("No table with e-mail addresses or passwords of users was recognised.")
+        return
+    why = "Users sign in with it: e-mail, password, two-factor."
+    questions = [draft.asks_organization(table)]
+    if tenancy.is_single and not tenancy.memberships:
+        why += " Their row says their role as well."
+        questions.append(_asks_admin(draft, table))
+    elif tenancy.primary is None and not tenancy.memberships:
+        if tenancy.reaches(table) is not None and tenancy.catalog.has_role(table):
+            why = "Users belong to one organisation each: their row is the membership as well."
+            questions.append(_asks_admin(draft, table))
+        else:
+            questions.append(
+                Question(
+                    "who-reads", "No table of memberships was recognised: who may read the log?"
                 )
-
-    def _asks_admin(self, table: Table) -> str | None:
-        """Return what to ask about who may read the log."""
-        admin = self.tenancy.catalog.admin(table)
-        if admin == "false":
-            return "No role was recognised: whose rows make an admin? Nobody reads yet."
-        if "lower(" in admin:
-            return (
-                "The catalog does not list the values of its role or status: does an admin have "
-                "others than those that attach takes for one?"
             )
-        return None
+    draft.take(table, "user", why, questions=questions)
 
-    def users(self) -> None:
-        """The users; where their own row says organisation and role, it is the membership too."""
-        table = self.tenancy.users
-        if table is None:
-            self.notes.append(
-                "users: no table with e-mail addresses or passwords of users was recognised."
-            )
-            return
-        why = "Users sign in with it: e-mail, password, two-factor."
-        questions = [self._asks_organization(table)]
-        if self.tenancy.primary is None:
-            if self.tenancy.reaches(table) is not None and self.tenancy.catalog.has_role(table):
-                why = "Users belong to one organisation each: their row is the membership as well."
-                questions.append(self._asks_admin(table))
-            else:
-                questions.append("No table of memberships was recognised: who may read the log?")
-        self._add(table, "user", why, questions=questions)
+
+def invitations(draft: Draft) -> None:
+    """Invitations that are rows of their own, before there is a membership."""
+    noise = said("workflow.run") | said("workflow.result")
+    for table in draft.free():
+        told = set(table.words)
+        named = bool(said("invite.name") & set(table.words[-2:])) and not told & noise
+        signs = _signs_of_invitation(table)
+        is_in_group = draft.tenancy.reaches(table) is not None and table.head not in said(
+            "people.member"
+        )
+        structured = (
+            is_in_group
+            and not told & (said("people.no_member") - {"invite"})
+            and ("inviter" in signs or {"secret", "role"} <= signs)
+            and "invitee" in signs
+            and len(signs) >= 3
+            and not told & {"mail", "email"}
+        )
+        if not named and not structured:
+            if "signup" in told and {"secret", "role"} <= signs:
+                draft.take(
+                    table,
+                    "invitation",
+                    "Links to sign up with a role, by what it holds.",
+                    questions=[Question("invite-unsure", "Do people invite others by these?")],
+                    certain=False,
+                )
+            continue
+        draft.take(
+            table,
+            "invitation",
+            "Invitations: invitation.created, .updated, .deleted."
+            if not named
+            else "Invitations by e-mail: invitation.created, .updated, .deleted.",
+            questions=[draft.asks_organization(table)],
+            certain=named or {"inviter", "secret"} & signs != set(),
+        )
+
+
+def _signs_of_invitation(table: Table) -> set[str]:
+    """Return what columns say of an invitation: whom, by whom, its secret, role and end."""
+    signs = set()
+    for column in table.columns:
+        told = set(words(column.name))
+        if told & {"email", "invitee", "guest"}:
+            signs.add("invitee")
+        if has_any(column.name, said("invite.inviter")):
+            signs.add("inviter")
+        if told & {"token", "guid", "code", "secret"} and column.category in "SU":
+            signs.add("secret")
+        if "role" in told:
+            signs.add("role")
+        if told & {"expire", "expiry", "expired", "accepted"}:
+            signs.add("end")
+    return signs

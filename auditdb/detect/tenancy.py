@@ -1,59 +1,50 @@
-"""Whose a row is: the tables of users and of organisations, and whether a row leads to both."""
+"""Whose a row is: which column tells its user, and whether a way leads to its organisation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Self
+from functools import cached_property
 
 from auditdb.detect.catalog import Catalog, Column, Link, Table
-from auditdb.detect.naming import flat, has, words
+from auditdb.detect.naming import has_any, said, weights, words
 
-_USER_WORDS = {"user": 4, "person": 3, "account": 2, "member": 2, "login": 2, "identity": 1}
-_USER_WORDS |= {"profile": 1, "customer": 1, "employee": 1, "principal": 2}
-GROUP_WORDS = {"organization": 4, "tenant": 4, "company": 3, "workspace": 3, "account": 3}
-GROUP_WORDS |= {"business": 3, "agency": 3, "enterprise": 3, "institution": 3, "firm": 3}
-GROUP_WORDS |= dict.fromkeys(("customer", "client", "team", "school", "space", "realm"), 2)
-GROUP_WORDS |= dict.fromkeys(("store", "shop", "brand", "merchant", "vendor", "partner"), 2)
-GROUP_WORDS |= dict.fromkeys(("group", "project", "department", "club", "community", "unit"), 1)
-_MEMBER_WORDS = frozenset(
-    "member membership participant collaborator seat affiliation enrollment".split()
-)
-_ORGANIZATIONS = frozenset("organization tenant workspace company account customer team".split())
-_NO_MEMBERS = frozenset(
-    "favorite notification log event message session token key invite preference setting"
-    " subscription vote like view follow follower bookmark star watch activity comment task order"
-    " file audit read request history reminder webhook export import integration setup workflow"
-    " credential password domain impersonation waitlist device document".split()
-)
+USERS = weights("people.user")
+GROUPS = weights("people.group")
+MEMBERS = said("people.member")
+ROLES = said("people.role")
+NO_MEMBERS = said("people.no_member")
+_ORGANIZATION_COLUMNS = said("people.organization_column")
+_KEY_WORDS = frozenset(("id", "uuid", "fk", "ref", "guid"))
 
 
 @dataclass(frozen=True)
 class Membership:
-    """A table whose rows put a user (or a member) into a group."""
+    """A table whose rows put a user (or a member) into a group, or give a user a role.
+
+    Without a group, a column of the row names the organisation, or there is one for all.
+    """
 
     table: Table
-    group: Table
+    group: Table | None
     score: int
 
 
 def _rank_user_column(column: Column, users: Table | None, linked: bool) -> int | None:
     """Return how well a column names the user that a row is about: 0 best, 3 its maker."""
-    said = tuple(w for w in words(column.name) if w not in {"id", "uuid", "fk", "ref", "guid"})
-    if (users is not None and said in {users.words, users.words[-1:]}) or said == ("user",):
+    told = tuple(w for w in words(column.name) if w not in _KEY_WORDS)
+    if (users is not None and told in {users.words, users.words[-1:]}) or told == ("user",):
         return 0
-    if linked and said in {("member",), ("person",), ("profile",), ("account",), ("customer",)}:
+    if linked and told in {("member",), ("person",), ("profile",), ("account",), ("customer",)}:
         return 0
-    if not linked and said in {("member",), ("person",)} and words(column.name)[-1] == "id":
+    if not linked and told in {("member",), ("person",)} and words(column.name)[-1] == "id":
         return 1
-    if said and said[0] in {"owner", "holder", "owned"}:
+    if told and told[0] in {"owner", "holder", "owned"}:
         return 1
-    if said and said[0] in {"created", "creator", "author", "issued", "issuer", "generated"}:
+    if told and told[0] in {"created", "creator", "author", "issued", "issuer", "generated"}:
         return 3
     if not linked:
         return None
-    return (
-        9 if column.name.lower().endswith(("by", "by_id", "byid", "byuserid", "by_user_id")) else 2
-    )
+    return 9 if told and "by" in (told[-1], *told[-2:-1]) else 2
 
 
 @dataclass
@@ -64,45 +55,6 @@ class Tenancy:
     users: Table | None = None
     organization: Table | None = None
     memberships: list[Membership] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, catalog: Catalog) -> Self:
-        """Find users first, then groups with members, then which group is the organisation."""
-        self = cls(catalog)
-        scored = [(self._user_score(t), len(t.words), t.sql, t) for t in catalog.tables.values()]
-        best = min(((-s, n, sql, t) for s, n, sql, t in scored if s >= 4), default=None)
-        self.users = best[3] if best else None
-        shaped = [m for t in catalog.tables.values() for m in self._shapes(t)]
-        self.organization = self._choose_organization(shaped)
-        self.memberships = self._settle(shaped)
-        return self
-
-    def _user_score(self, table: Table) -> int:
-        said = table.words
-        email = any(
-            words(c.name)[-1:] == ("email",) or flat(c.name) == "emailaddress"
-            for c in table.columns
-        )
-        password = any(has(c.name, "password", "passwd") for c in table.columns)
-        score = _USER_WORDS.get(said[-1] if said else "", 0)
-        if not score and not (email and password):
-            return 0
-        score += 2 * email + 2 * password
-        score += any(len(k) == 1 and has(k[0], "email") for k in table.keys)
-        score += min(3, len(self.catalog.links_to(table)) // 2)
-        if has(
-            table.name, "admin", "staff", "system", "invite", "external", "contact", "anonymous"
-        ):
-            score -= 2
-        if not email and any(w in GROUP_WORDS for w in said[:-1]):
-            score -= 4
-        for link in self.catalog.links[table.oid]:
-            if link.target != table.oid and self.catalog.tables[link.target].words[-1:] == (
-                "user",
-            ):
-                score -= 4
-                break
-        return score
 
     def user_column(self, table: Table) -> tuple[Column, int] | None:
         """Return the column that tells the user of a row, and how well: 0 best, 3 its maker."""
@@ -146,104 +98,67 @@ class Tenancy:
             column = self.user_column(target)
             if target is self.users or column is None or column[1] > 0 or target is table:
                 continue
-            if target.words[-1] in _MEMBER_WORDS | {"profile", "person", "employee", "user"}:
+            if target.words[-1] in MEMBERS | {"profile", "person", "employee", "user"}:
                 return True
         return False
 
-    def _shapes(self, table: Table) -> list[Membership]:
-        """Return the groups that a table might put users into, and how much speaks for it."""
-        said = set(table.words)
-        user = self.user_column(table)
-        if table is self.users or said & _NO_MEMBERS:
-            return []
-        member = user[0].name if user and user[1] <= 2 else None
-        found = []
-        for link in self.catalog.links[table.oid]:
-            group = self.catalog.tables[link.target]
-            names = [c.name for c in link.columns]
-            if group is self.users or group is table or member in names:
-                continue
-            if group.words[-1:] == ("role",):
-                continue
-            if member is None:
-                inner = next(
-                    (
-                        other
-                        for other in self.catalog.links[table.oid]
-                        if other is not link
-                        and self.catalog.tables[other.target].words[-1:]
-                        in {("member",), ("membership",)}
-                    ),
-                    None,
-                )
-                if inner is None or group.words[-1:] in {("member",), ("membership",)}:
-                    continue
-                key = inner.columns[0].name
-            else:
-                key = member
-            score = 0
-            if said & _MEMBER_WORDS or (
-                "user" in said and (group.words[-1] in said or said & set(GROUP_WORDS))
+    def is_permission_set(self, table: Table) -> bool:
+        """Whether rows of a table are sets of permissions, and no groups that own anything."""
+        if not set(table.words) & said("people.set"):
+            return False
+        if table.head in ROLES or any(
+            self.catalog.tables[link.target].head == "role"
+            for link in self.catalog.links[table.oid]
+        ):
+            return True
+        for link in self.catalog.links_to(table):
+            beside = self.catalog.tables[link.source]
+            others = [
+                self.catalog.tables[other.target]
+                for other in self.catalog.links[beside.oid]
+                if other is not link
+            ]
+            if self.users not in others and (
+                any(other.head in ROLES for other in others)
+                or (beside.head == "permission" and len(beside.columns) < 7)
             ):
-                score += 3
-            score += 2 * bool(said & _MEMBER_WORDS and group.words[-1] in said)
-            score += 3 * (self.catalog.has_role(table))
-            score += 2 * table.is_unique(key, *names) + (self.catalog.has_acceptance(table))
-            score -= 2 * (len(table.columns) > 25)
-            score -= 2 * (group.words[-1] not in GROUP_WORDS and not said & _MEMBER_WORDS)
-            found.append(Membership(table, group, score))
-        return found
+                return True
+        return False
 
-    def _choose_organization(self, shaped: list[Membership]) -> Table | None:
-        peopled = {m.group.oid for m in shaped if m.score >= 5}
-        candidates = {
-            t.oid
-            for t in self.catalog.tables.values()
-            if t is not self.users
-            and ((t.words[-1:] and t.words[-1] in GROUP_WORDS) or t.oid in peopled)
+    def organization_columns(self, table: Table) -> list[Column]:
+        """Return the columns that name an organisation which no table of them is known for.
+
+        One may lead to the users, where people and organisations are in one table.
+        """
+        linked = {
+            c.name: self.catalog.tables[link.target]
+            for link in self.catalog.links[table.oid]
+            for c in link.columns
         }
-        user_links = self.catalog.links[self.users.oid] if self.users else ()
+        return [
+            c
+            for c in table.columns
+            if names_organization(c)
+            and (
+                c.name not in linked
+                or (linked[c.name] is self.users and words(c.name)[0] not in USERS)
+            )
+        ]
 
-        def score(table: Table) -> tuple[int, int, str]:
-            points = GROUP_WORDS.get(table.words[-1], 0) + 3 * (table.oid in peopled)
-            points += 2 * any(link.target == table.oid for link in user_links)
-            inside = {
-                link.target
-                for link in self.catalog.links[table.oid]
-                if link.target != table.oid
-                and link.target in candidates
-                and not (link.on_delete == "n" and table.oid in peopled)
-            }
-            points -= 3 * bool(inside)
-            # An OAuth account, a billing customer: somebody's, and nobody is in it.
-            owner = self.user_column(table)
-            if table.oid not in peopled and owner is not None and owner[1] == 0:
-                points -= 4
-            incoming = len(self.catalog.links_to(table))
-            return (points + min(2, incoming // 3), incoming, table.sql)
-
-        ranked = sorted((self.catalog.tables[oid] for oid in candidates), key=score)
-        return ranked[-1] if ranked and score(ranked[-1])[0] >= 3 else None
-
-    def _settle(self, shaped: list[Membership]) -> list[Membership]:
-        """Keep one group for each table: the smallest, if it is part of what makes a row unique."""
-        best: dict[int, Membership] = {}
-        for m in shaped:
-            if m.score < 3:
-                continue
-            known = best.get(m.table.oid)
-            if known is None or (m.score, m.group is self.organization) > (
-                known.score,
-                known.group is self.organization,
-            ):
-                best[m.table.oid] = m
-        return list(best.values())
-
-    @property
+    @cached_property
     def primary(self) -> Membership | None:
         """The memberships of organisations, as against those of teams inside them."""
         found = [m for m in self.memberships if m.group is self.organization]
         return max(found, key=lambda m: (m.score, m.table.sql), default=None)
+
+    @cached_property
+    def is_single(self) -> bool:
+        """Whether there are users and no organisations: one application, one organisation."""
+        if self.users is None or self.organization is not None:
+            return False
+        naming = {t.oid for t in self.catalog.tables.values() if any(self.organization_columns(t))}
+        people = {self.users.oid, *(m.table.oid for m in self.memberships)}
+        return not naming & people and len(naming) < 2
 
     # Whether a row leads to an organisation, as attach finds the way.
 
@@ -251,14 +166,14 @@ class Tenancy:
         """Whether a column of the row says the organisation, in every row; none if no column."""
         org = self.organization
         if org is None or org.key is None:
-            named = [c for c in table.columns if _names_organization(c)]
+            named = [c for c in table.columns if names_organization(c)]
             return any(c.not_null for c in named) if named else None
         links = [
             link
             for link in self.catalog.links[table.oid]
             if link.target == org.oid
             and table is not org
-            and not has(link.columns[0].name, "parent", "source", "invited", "partner", "billing")
+            and not has_any(link.columns[0].name, said("people.other_organization"))
         ]
         return any(link.not_null for link in links) if links else None
 
@@ -269,11 +184,42 @@ class Tenancy:
             target = self.catalog.tables[link.target]
             if target in (self.users, self.organization) or target.oid in seen or len(seen) > 4:
                 continue
-            if link.not_null or target.words[-1] in GROUP_WORDS or link.on_delete == "c":
+            if link.not_null or target.head in GROUPS or link.on_delete == "c":
                 inner = self.reaches(target, seen | {table.oid})
                 if inner is not None:
                     found = found or (inner and link.not_null)
         return found
+
+    def owners(self, table: Table) -> list[Table]:
+        """Return the tables beside a table that say whose its rows are, or with whom shared."""
+        names = {"shared", "share", "owner", "user", "member", "access", "relation", *GROUPS}
+        found = []
+        for link in self.catalog.links_to(table):
+            beside = self.catalog.tables[link.source]
+            linked = {c.name for k in self.catalog.links[beside.oid] for c in k.columns}
+            if (
+                link.declared
+                and link.not_null
+                and beside not in (self.users, self.organization)
+                and set(beside.words) & names
+                and not set(beside.words) & (NO_MEMBERS - set(table.words))
+                and any(
+                    link.columns[0].name in key and len(key) > 1 and set(key) <= linked
+                    for key in beside.keys
+                )
+            ):
+                found.append(beside)
+        return found
+
+    def _owned(self, table: Table, seen: frozenset[int]) -> bool:
+        return any(
+            beside.oid not in seen
+            and (
+                self.reaches(beside, seen | {table.oid}) is not None
+                or (self.catalog.has_role(beside) and self.user_column(beside) is not None)
+            )
+            for beside in self.owners(table)
+        )
 
     def reaches(self, table: Table, seen: frozenset[int] = frozenset()) -> bool | None:
         """Whether a row leads to an organisation without its user, in every row; none if never."""
@@ -283,18 +229,21 @@ class Tenancy:
         if own or table is self.users:
             return own
         through = self._through(table, seen)
+        if not through and not seen and self._owned(table, seen):
+            return True
         return through if own is None else bool(through)
 
     def reaches_by_user(self, table: Table) -> bool:
         """Whether the user of a row leads to an organisation."""
-        if self.primary is not None and table is self.users:
+        if self.memberships and table is self.users:
             return True
         column = self.user_column(table)
         if column is None or self.users is None or self.users.key is None:
             return False
-        return self.primary is not None or self._own(self.users) is not None
+        return bool(self.memberships) or self._own(self.users) is not None
 
 
-def _names_organization(column: Column) -> bool:
-    said = words(column.name)
-    return said[:1] != () and said[0] in _ORGANIZATIONS and said[1:] in {("id",), ("uuid",)}
+def names_organization(column: Column) -> bool:
+    """Whether a column is named as one that holds an organisation."""
+    told = words(column.name)
+    return told[0] in _ORGANIZATION_COLUMNS and told[1:] in {("id",), ("uuid",)}

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import tomlkit
+from tomlkit.items import Item, String, StringType, Trivia
+
 from auditdb.errors import InvalidInput
 from auditdb.values.plain import is_plain
 
@@ -59,7 +62,9 @@ def load(text: str, source: str = "auditdb.toml") -> list[TableMapping | KindMap
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{source} is not TOML: {error}") from error
     for key in document:
-        if key not in ("table", "kind"):
+        if key == "detect":
+            _check_skip(document[key], source)
+        elif key not in ("table", "kind"):
             raise InvalidInput(
                 f"{source}: unknown key '{key}'; a file is made of [[table]]s and [[kind]]s"
             )
@@ -76,6 +81,22 @@ def load(text: str, source: str = "auditdb.toml") -> list[TableMapping | KindMap
                 f"{source}: {mapping.name} is there twice; keep one [[{what}]] of it"
             )
     return mappings
+
+
+def _check_skip(detect: Any, source: str) -> None:
+    skip = detect.get("skip", []) if isinstance(detect, dict) and set(detect) <= {"skip"} else None
+    if not isinstance(skip, list) or not all(isinstance(name, str) for name in skip):
+        raise InvalidInput(f"{source}: [detect] has one key, 'skip', a list of names of tables")
+
+
+def skipped(text: str) -> list[str]:
+    r"""Return the tables of a file that detect is not to propose.
+
+    >>> skipped("[detect]\nskip = ['public.note']")
+    ['public.note']
+    """
+    skip: list[str] = tomllib.loads(text).get("detect", {}).get("skip", [])
+    return [name.strip() for name in skip]
 
 
 def _parts(document: dict[str, Any], name: str, source: str) -> list[dict[str, Any]]:
@@ -132,21 +153,29 @@ def _mapping(table: dict[str, Any], source: str, number: int) -> TableMapping:
     return TableMapping(table["name"].strip(), table["kind"].strip(), options)
 
 
-def toml_value(given: str | Sequence[str]) -> str:
-    r"""Return a text, or a list of texts, in TOML, as readable as SQL in it can be.
+def written(mapping: TableMapping) -> str:
+    r"""Return a [[table]], as readable as SQL in it can be.
 
-    >>> print(toml_value('r."teamId"'), toml_value("r.role = 'x'"), toml_value(["a", "b"]))
-    'r."teamId"' "r.role = 'x'" ["a", "b"]
+    >>> print(written(TableMapping('public."Note"', "note", {"ignore": ["seen_at"]})), end="")
+    [[table]]
+    name = 'public."Note"'
+    kind = "note"
+    ignore = ["seen_at"]
     """
+    table = tomlkit.table()
+    for key, value in {"name": mapping.name, "kind": mapping.kind, **mapping.options}.items():
+        table.add(key, _item(value))
+    text = tomlkit.dumps({"table": [table]})
+    # Where one of these may stand, _item has chosen a string that takes codes.
+    return "".join(c if is_plain(c) or c in "\n\t" else f"\\U{ord(c):08X}" for c in text)
+
+
+def _item(given: str | Sequence[str]) -> Item:
+    """Return a text, or a list of texts: 'literal' where that saves escapes."""
     if not isinstance(given, str):
-        return "[" + ", ".join(_basic_string(item) for item in given) + "]"
+        return tomlkit.item(list(given))
     if "'''" in given or any(not (is_plain(c) or c in "\n\t") for c in given):
-        return _basic_string(given)
+        return tomlkit.string(given)
     if "\n" in given or ("'" in given and ('"' in given or "\\" in given)):
-        return f"'''\n{given}\n'''"
-    return f"'{given}'" if '"' in given or "\\" in given else f'"{given}"'
-
-
-def _basic_string(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if is_plain(c) else f"\\U{ord(c):08X}" for c in escaped) + '"'
+        return String(StringType.MLL, f"{given}\n", f"\n{given}\n", Trivia())
+    return tomlkit.string(given, literal='"' in given or "\\" in given)

@@ -248,12 +248,18 @@ where present is not null limit 1
 """
 
 
-def _renamed(conn: psycopg.Connection[Any], name: str) -> Refused | None:
-    """Return the error of a name that an attached table bore before, if there is one."""
+def present_name(conn: psycopg.Connection[Any], name: str) -> str | None:
+    """Return what a table is called now that was attached by a name, if that is another."""
     cursor = psycopg.Cursor(conn, row_factory=scalar_row)
     path = cursor.execute("select pg_catalog.current_schemas(false)::pg_catalog.text[]").fetchone()
     with pinned(conn):
-        now = cursor.execute(_RENAMED, {"name": name, "path": path}).fetchone()
+        now: str | None = cursor.execute(_RENAMED, {"name": name, "path": path}).fetchone()
+    return now
+
+
+def _renamed(conn: psycopg.Connection[Any], name: str) -> Refused | None:
+    """Return the error of a name that an attached table bore before, if there is one."""
+    now = present_name(conn, name)
     if now is None:
         return None
     return Refused(f"{name} is no table; what was attached by that name is {now} now")

@@ -1,11 +1,11 @@
-"""What names say about secrets, as vocabulary.toml has it: details of a context are read here."""
+"""What names say, as vocabulary.toml has it: of secrets in a context, and what a row is called."""
 
 from __future__ import annotations
 
 import importlib.resources
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -75,6 +75,28 @@ def _compiled(entry: str) -> re.Pattern[str]:
 def says(entry: str, name: str) -> bool:
     """Return whether a name, in whatever spelling, is among an entry of the vocabulary."""
     return _compiled(entry).search(normal_name(name)) is not None
+
+
+_CALLED = {
+    word: (part, rank)
+    for part, words in enumerate(VOCABULARY["called"].values())
+    for rank, word in enumerate(words)
+}
+
+
+def called(image: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return what a person knows a row by, of its values: audit_private.called in Python.
+
+    >>> called({"id": 7, "role": "OWNER", "slug": "nightly", "displayName": "Nightly export"})
+    [('displayName', 'Nightly export'), ('role', 'OWNER')]
+    """
+    found: dict[int, tuple[int, int, str]] = {}
+    for name, value in image.items():
+        part, rank = _CALLED.get(name.lower().replace("_", ""), (-1, 0))
+        if part >= 0 and value not in (None, "", "[redacted]"):
+            # Among equals the first in jsonb's order of keys.
+            found[part] = min(found.get(part, (99, 0, "")), (rank, len(name), name))
+    return [(name, image[name]) for _, (_, _, name) in sorted(found.items())]
 
 
 def is_secret(name: str) -> bool:

@@ -23,7 +23,13 @@ select
                 || ' -> ' || coalesce(left(n.value, 40), '-'), ', ' order by n.key)
             from jsonb_each_text(e.new_values) as n
         )
-        else e.details ->> 'reason'
+        else nullif(concat_ws(', ',
+            -- Of a part: the action is that of the whole.
+            case when e.details ? 'row_id' is not true then null
+                when e.new_values is not null then e.captured_from || ' added'
+                when e.old_values is not null then e.captured_from || ' removed' end,
+            audit_private.called(coalesce(e.new_values, e.old_values)),
+            e.details ->> 'reason'), '')
     end as change,
     e.source,
     e.details ->> 'ip' as ip,

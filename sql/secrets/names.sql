@@ -329,3 +329,33 @@ return case entry
 end;
 comment on function audit_private.words is
     'Pattern of names or labels of an entry that is not about secrets, or null';
+
+-- Hundreds tell name, address and role apart. A value is cut, and quoted as in JSON: no name can
+-- look like two.
+create or replace function audit_private.called(image jsonb) returns text
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _key text;
+    _rank int;
+    _best int[] := array[999, 999, 999];
+    _said text[] := array[null, null, null];
+begin
+    for _key in select jsonb_object_keys(image) loop
+        _rank := (
+            '{"name": 100, "displayname": 101, "fullname": 102, "title": 103, "label": 104, '
+            '"caption": 105, "subject": 106, "username": 107, "login": 108, "handle": 109, '
+            '"slug": 110, "firstname": 111, "lastname": 112, "email": 200, "emailaddress": 201, '
+            '"mail": 202, "domain": 203, "url": 204, "role": 300, "rolename": 301, "roles": 302, '
+            '"accesslevel": 303, "permissionlevel": 304, "permission": 305, "roleid": 306}'::jsonb
+            -> lower(replace(_key, '_', '')));
+        if _rank < _best[_rank / 100] and image ->> _key not in ('', '[redacted]') then
+            _best[_rank / 100] := _rank;
+            _said[_rank / 100] := _key || ' ' || to_json(left(image ->> _key, 40));
+        end if;
+    end loop;
+    return nullif(array_to_string(_said, ', '), '');
+end
+$$;
+comment on function audit_private.called is
+    'What a person knows a row by, of its values: name, address and role, or null';

@@ -1,0 +1,199 @@
+"""The file that detect proposes: written, and what is new of it added to one that people edited.
+
+Prose begins with "# # " and a table that is a guess with "# ": an editor that uncomments lines,
+many or all at once, leaves TOML.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.rows import scalar_row
+
+from auditdb.connection.checks import raises_audit_errors
+from auditdb.detect.draft import Suggestion
+from auditdb.mapping.file import TableMapping, load, skipped, written
+from auditdb.mapping.plan import present_name
+from auditdb.values.plain import plain
+
+_HEADER = (
+    "Proposed by auditdb detect from the tables, columns, keys and enums of this database.",
+    'Read it, answer the lines with "?", and keep it in your repository.',
+    'What is commented out is a guess: if it is right, take the first "# " from each line of it.',
+    "The options of a table are those that attach finds: auditdb attach auditdb.toml --dry-run",
+    "shows them. Then the same without --dry-run; both may be repeated.",
+    "auditdb detect --update auditdb.toml adds what is new, and changes nothing that stands here.",
+)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The tables that a mapping file should name, and what was left out."""
+
+    tables: tuple[Suggestion, ...]
+    notes: tuple[str, ...]
+    unrecognised: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # about all of it
+
+    def to_toml(self) -> str:
+        """Return the mapping file: each choice under a comment that says why."""
+        parts = ["\n".join(_comment(line) for line in _HEADER)]
+        parts += [_comment(remark, "? ") for remark in self.remarks]
+        if not any(table.certain for table in self.tables):
+            nothing = "Nothing was recognised for certain: no [[table]] is in force below."
+            parts.append(_comment(nothing, "? "))
+        return "\n\n".join([*parts, *self._parts()]) + "\n"
+
+    def _parts(self) -> Iterator[str]:
+        """Give the tables and what was left out, without a header."""
+        yield from map(_block, self.tables)
+        if self.notes:
+            lines = [_comment("Left out:"), *(_comment(note, "- ") for note in self.notes)]
+            yield "\n".join(lines)
+        if self.unrecognised:
+            names = ", ".join(self.unrecognised)
+            yield _comment(f"Left out: no kind was recognised for {names}")
+
+
+@dataclass(frozen=True)
+class Update:
+    """A file with what is new in it, and a line for each thing that a person should look at."""
+
+    text: str
+    lines: tuple[str, ...]
+
+
+def update(
+    conn: psycopg.Connection[Any], proposal: Proposal, text: str, source: str = "auditdb.toml"
+) -> Update:
+    """Add what a proposal has and a file does not know; what stands in the file stays as it is.
+
+    A file knows a table that it has in force or commented out, or names in `skip` of `[detect]`.
+
+    Args:
+        conn: the connection that the proposal was made on.
+        proposal: what `detect` returned.
+        text: the file.
+        source: its name, for error messages.
+
+    Raises:
+        InvalidInput: the file is no mapping file.
+        Refused: auditdb is not installed there, or no privilege.
+    """
+    if not text.strip():
+        return Update(proposal.to_toml(), tuple(map(_new_line, proposal.tables)))
+    in_force = [m.name for m in load(text, source) if isinstance(m, TableMapping)]
+    names = dict.fromkeys((*in_force, *_commented(text), *skipped(text)))
+    mentions = " ".join(re.sub(r"\n[#\s]*", " ", text).split())
+    with raises_audit_errors(conn, "audit_operator"), conn.transaction():
+        known, former = _known(conn, names)
+
+        def is_new(name: str) -> bool:
+            return _oid(conn, name) not in known
+
+        added = Proposal(
+            tuple(table for table in proposal.tables if is_new(table.name)),
+            tuple(
+                n for n in proposal.notes if is_new(_about(n)) and not _is_in(mentions, _about(n))
+            ),
+            tuple(n for n in proposal.unrecognised if is_new(n) and not _is_in(mentions, n)),
+        )
+    lines = (
+        *map(_new_line, added.tables),
+        *(f"left out  {note}" for note in added.notes),
+        *(f"left out  {name}: no kind was recognised" for name in added.unrecognised),
+        *former,
+    )
+    parts = list(added._parts())
+    if not parts:
+        return Update(text, lines)
+    heading = _comment(f"New on {date.today()}, by auditdb detect --update:")
+    new = "\n\n".join((heading, *parts)) + "\n"
+    end = "\r\n" if "\r\n" in text else "\n"
+    between = end if text.endswith("\n") else end * 2
+    return Update(f"{text}{between}{new.replace(chr(10), end)}", lines)
+
+
+def _known(
+    conn: psycopg.Connection[Any], names: Iterable[str]
+) -> tuple[set[int | None], list[str]]:
+    """Return the tables that a file names, and a line for each name that is none any more."""
+    oids = {name: _oid(conn, name) for name in names}
+    lines = []
+    for name in [name for name, oid in oids.items() if oid is None]:
+        now = present_name(conn, name)
+        oids[name] = _oid(conn, now) if now else None
+        lines.append(f"renamed   {name} is {now} now" if now else f"gone      {name}")
+    return {oid for oid in oids.values() if oid is not None}, lines
+
+
+def _new_line(table: Suggestion) -> str:
+    return f"new       {table.name} as {table.kind}" + (
+        "" if table.certain else " (a guess, commented out)"
+    )
+
+
+def _commented(text: str) -> Iterator[str]:
+    """Give the names of the tables that are commented out."""
+    within = ""
+    for line in text.splitlines():
+        bare = line.lstrip("# \t")
+        if bare.startswith("["):
+            within = bare.partition("]]")[0]
+        elif within == "[[table" and bare.startswith("name") and bare != line:
+            try:
+                name = tomllib.loads(bare).get("name")
+            except tomllib.TOMLDecodeError:
+                continue
+            if isinstance(name, str):
+                yield name.strip()
+
+
+def _oid(conn: psycopg.Connection[Any], name: str) -> int | None:
+    """Return the oid of a table, found in the session's search_path; of no name that is none."""
+    cursor = psycopg.Cursor(conn, row_factory=scalar_row)
+    query = "select pg_catalog.to_regclass(%s)::pg_catalog.oid::pg_catalog.int8"
+    try:
+        with conn.transaction():
+            return cursor.execute(query, (name,)).fetchone()
+    except (errors.SyntaxError, errors.InvalidName, errors.FeatureNotSupported):
+        return None
+
+
+def _about(note: str) -> str:
+    """Return the table that a note is about."""
+    return note.partition(": ")[0]
+
+
+def _is_in(text: str, name: str) -> bool:
+    return re.search(rf'(?<![\w".]){re.escape(name)}(?![\w".])', text) is not None
+
+
+def _comment(text: str, mark: str = "") -> str:
+    return "\n".join(
+        textwrap.wrap(
+            plain(" ".join(text.split())),
+            98,
+            initial_indent=f"# # {mark}",
+            subsequent_indent=f"# # {' ' * len(mark)}",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+
+
+def _block(table: Suggestion) -> str:
+    """Return one [[table]], commented out if the table is a guess."""
+    heading, *lines = written(TableMapping(table.name, table.kind, table.options)).splitlines()
+    if not table.certain:
+        heading, *lines = (f"# {line}" for line in (heading, *lines))
+    prose = [_comment(table.why), *(_comment(str(asked), "? ") for asked in table.questions)]
+    return "\n".join((heading, *prose, *lines))

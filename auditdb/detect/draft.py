@@ -1,0 +1,152 @@
+"""What is being proposed: suggestions, their questions, and what is left out for which reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from auditdb.detect.catalog import Link, Table
+from auditdb.detect.tenancy import Tenancy
+
+# The organisation of an application that has only one.
+INSTANCE = "'instance'"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the catalog does not tell; the code says which question it is, whatever the table."""
+
+    code: str
+    text: str
+
+    def __str__(self) -> str:
+        """Return what a person reads."""
+        return self.text
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One table to attach; a guess where it is not certain. Attach finds all other options."""
+
+    name: str
+    kind: str
+    why: str
+    questions: tuple[Question, ...] = ()
+    certain: bool = True
+    options: Mapping[str, str | list[str]] = field(default_factory=dict)
+
+
+@dataclass
+class Draft:
+    """What has been suggested so far; each table is taken once, by the first rule to want it."""
+
+    tenancy: Tenancy
+    schemas: frozenset[str] | None
+    found: dict[int, Suggestion] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def free(self) -> list[Table]:
+        """Return the tables that no rule has taken yet."""
+        return [
+            t
+            for t in self.tenancy.catalog.tables.values()
+            if t.oid not in self.found and (self.schemas is None or t.schema in self.schemas)
+        ]
+
+    def links(self, table: Table) -> tuple[Link, ...]:
+        """Return what a row refers to."""
+        return self.tenancy.catalog.links[table.oid]
+
+    def target(self, link: Link) -> Table:
+        """Return the table that a link leads to."""
+        return self.tenancy.catalog.tables[link.target]
+
+    def source(self, link: Link) -> Table:
+        """Return the table that a link comes from."""
+        return self.tenancy.catalog.tables[link.source]
+
+    def is_taken(self, table: Table, kind: str) -> bool:
+        """Whether a table is attached for certain as a kind."""
+        taken = self.found.get(table.oid)
+        return taken is not None and taken.kind == kind and taken.certain
+
+    def take(
+        self,
+        table: Table,
+        kind: str,
+        why: str,
+        *,
+        questions: Iterable[Question | None] = (),
+        certain: bool = True,
+        options: Mapping[str, str | list[str]] | None = None,
+        is_part: bool = False,
+    ) -> None:
+        """Take a table. A part has the organisation of its whole, and needs no other."""
+        if self.schemas is not None and table.schema not in self.schemas:
+            return
+        asked = [question for question in questions if question]
+        given = dict(options or {})
+        if self.tenancy.is_single and not is_part:
+            given.setdefault("organization", INSTANCE)
+        if table.inherited:
+            certain = False
+            asked.append(Question("inherited", "Other tables inherit from it: attach those first."))
+        if not table.owned and any(t.owned for t in self.tenancy.catalog.tables.values()):
+            certain = False
+            asked.append(
+                Question("other-owner", "It belongs to another role, which has to attach it.")
+            )
+        if re.search(r"lower\(r\.[^)]*stat", self.tenancy.catalog.alive(table, kind) or "", re.I):
+            asked.append(
+                Question(
+                    "status-labels",
+                    "The catalog does not list the values of its status: which end a row?",
+                )
+            )
+        self.found[table.oid] = Suggestion(table.sql, kind, why, tuple(asked), certain, given)
+
+    def leave(self, table: Table, why: str) -> None:
+        """Say why a table is left out; the first reason stays."""
+        self.reasons.setdefault(table.oid, why)
+
+    def asks_organization(self, table: Table, kind: str = "") -> Question | None:
+        """Return what to ask about the way to the organisation, if there is anything to ask."""
+        way = self.tenancy.reaches(table)
+        if way or self.tenancy.is_single:
+            return None
+        if kind != "membership" and self.tenancy.reaches_by_user(table):
+            if not self.tenancy.memberships:
+                return None
+            first = "" if way is None else "Where its row names no organisation: "
+            return Question(
+                "user-in-several",
+                f"{first}A user in several organisations: is their first one right here? If not, "
+                'set organization_id in the context, and organization = "null::text" here.',
+            )
+        if way is False:
+            return Question(
+                "organization-nullable",
+                "The only way to an organisation may be null: are there rows without one, and "
+                "whose are they? Their events take organization_id of the context.",
+            )
+        return Question(
+            "organization-unknown",
+            "No way to an organisation was found: events take organization_id of the context. "
+            "Which column, or which way, leads to it?",
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what is left out with the reason, a sentence each."""
+        tables = self.tenancy.catalog.tables
+        return tuple(
+            f"{tables[oid].sql}: {why}."
+            for oid, why in sorted(self.reasons.items(), key=lambda found: tables[found[0]].sql)
+            if oid not in self.found
+            and (self.schemas is None or tables[oid].schema in self.schemas)
+        )
+
+    def unrecognised(self) -> tuple[str, ...]:
+        """Return the names of the tables that no rule took and no note names."""
+        return tuple(sorted(t.sql for t in self.free() if t.oid not in self.reasons))
