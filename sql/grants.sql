@@ -99,7 +99,7 @@ grant execute on function
     audit_private.members_of, audit_private.first_membership, audit_private.user_organization,
     audit_private.given_parts, audit_private.default_organization, audit_private.own_key,
     audit_private.default_subject, audit_private.with_role, audit_private.is_membership,
-    audit_private.default_admin, audit_private.default_ignore,
+    audit_private.default_admin, audit_private.default_ignore, audit_private.ignored_columns,
     audit_private.redacted_columns(regclass, text, jsonb), audit_private.finish_mapping,
     audit_private.attach_given, audit_private.prepare_attach, audit_private.open_schemas,
     audit_private.open_lookups, audit_private.open_lookup, audit_private.close_lookups,

@@ -329,7 +329,7 @@ declare
     _locks text[] := audit_private.held_locks();
 begin
     -- Not the table of the attachment: before a restore is settled its oid is anybody's.
-    select audit_private.redact_new(t.typrelid, fall_back.mapping) into _mapping
+    select audit_private.know_new(t.typrelid, fall_back.mapping) into _mapping
     from pg_type as t where t.oid = pg_typeof(fall_back.new);
     begin
         perform audit_private.wait_longer();
