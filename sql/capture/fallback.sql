@@ -375,7 +375,9 @@ as $$
 declare
     _mapping jsonb := append_said.said -> 'mapping';
     _of jsonb := append_said.said -> 'said';
-    _context jsonb := audit.current_context();
+    _is_baseline boolean := append_said.said ->> 'op' = 'BASELINE';
+    _context jsonb := case when _is_baseline then audit_private.baseline_context()
+        else audit.current_context() end;
     _degraded jsonb := nullif(append_said.said -> 'degraded', 'null');
     _organization text;
     _former text;
@@ -395,7 +397,7 @@ begin
         _degraded := coalesce(_degraded, '{}') || jsonb_build_object(
             'lost', coalesce(_degraded -> 'lost', '[]') || '["context"]');
     end if;
-    if _mapping ->> 'target_type' = 'organization' then
+    if _mapping ->> 'target_type' = 'organization' and not _is_baseline then
         perform audit_private.start_organization(
             (_mapping ->> 'id')::int, append_said.said ->> 'op', _organization,
             _of ->> 'target_id.old', _of ->> 'target_id.new');
@@ -409,6 +411,8 @@ begin
         captured_from, nullif(append_said.said -> 'old_values', 'null'),
         nullif(append_said.said -> 'new_values', 'null'),
         audit_private.said_details(_mapping, _action, _of)
+            || case when _is_baseline and _of ->> 'alive.new' = 'false' then '{"alive": false}'
+                else '{}' end::jsonb
             || jsonb_strip_nulls(jsonb_build_object('degraded', _degraded)),
         _context);
 end
