@@ -152,3 +152,17 @@ grant execute on function
     audit.attest, audit.reattach, audit_private.attach_command, audit.mend_guards,
     audit.mend_columns
     to audit_operator;
+
+-- They ask who asked.
+do $$
+declare
+    _function regprocedure;
+begin
+    for _function in
+        select oid from pg_proc
+        where pronamespace = 'audit_private'::regnamespace and proname ~ '^baseline_[0-9]+$'
+    loop
+        execute format('grant execute on function %s to audit_operator', _function);
+    end loop;
+end
+$$;

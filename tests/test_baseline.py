@@ -104,8 +104,9 @@ def test_twice_doubles_nothing_and_the_end_is_an_event(empty_db: Database) -> No
 
 def test_a_context_does_not_make_it_somebodys_action(empty_db: Database) -> None:
     conn = _things(empty_db, 1)
-    empty_db.connect().execute("grant audit_writer to app_owner")
-    with auditdb.context(conn, actor_id="7", organization_id="9"):
+    claim = json.dumps({"actor_id": "7", "organization_id": "9"})
+    with conn.transaction():
+        conn.execute("select set_config('auditdb.context', %s, true)", (claim,))
         auditdb.baseline(conn, "public.thing")
     (event,) = empty_db.events()
     assert (event["actor_id"], event["organization_id"]) == ("app_owner", "1")
@@ -258,23 +259,28 @@ def test_what_cannot_be_read_degrades_its_event_alone(empty_db: Database) -> Non
 def test_only_the_owner_has_rows_recorded(empty_db: Database) -> None:
     conn = _things(empty_db, 2)
     admin = empty_db.connect()
-    admin.execute("grant audit_operator to stranger; grant all on thing to stranger")
-    other = empty_db.connect("stranger")
     row = "select audit_private.baseline_1(null::thing, r) from thing as r"
-    for query in ("select audit.baseline('public.thing')", row,
-                  "insert into audit_private.request (verb, target)"
-                  " values ('baseline', 'public.thing')"):  # fmt: skip
-        with pytest.raises(errors.InsufficientPrivilege):
-            other.execute(query.encode())
+    admin.execute("create role other_operator login password 'secret' in role audit_operator")
+    try:
+        admin.execute("grant all on thing to other_operator")
+        other = empty_db.connect("other_operator")
+        for query in ("select audit.baseline('public.thing')", row,
+                      "insert into audit_private.request (verb, target)"
+                      " values ('baseline', 'public.thing')"):  # fmt: skip
+            with pytest.raises(errors.InsufficientPrivilege):
+                other.execute(query.encode())
+    finally:
+        admin.execute("drop owned by other_operator; drop role other_operator")
     # Nor the owner, but where it was asked for in this very transaction, and of that table alone.
     with pytest.raises(errors.InsufficientPrivilege, match="in this transaction"):
         conn.execute(row.encode())
     conn.execute("create table copy (like thing)")
     conn.execute("insert into copy (id, name) values (66, 'forged')")
-    with conn.transaction(), pytest.raises(errors.InsufficientPrivilege), conn.transaction():
-        conn.execute("select audit.baseline('public.thing', 1)")
+    with conn.transaction(force_rollback=True):
         conn.execute("insert into audit_private.request (verb, target) values ('baseline', 'thing')")
-        conn.execute("select audit_private.baseline_1(null::copy, r) from copy as r")
+        conn.execute(row.encode())
+        with pytest.raises(errors.InsufficientPrivilege), conn.transaction():
+            conn.execute("select audit_private.baseline_1(null::copy, r) from copy as r")
     with pytest.raises(errors.InsufficientPrivilege):
         empty_db.connect("app").execute("select audit.baseline('public.thing')")
     assert empty_db.actions() == []

@@ -25,7 +25,7 @@ def baseline(
     conn: psycopg.Connection[Any],
     table: str,
     *,
-    batch: int = 1000,
+    batch: int = 200,
     patience: float = _PATIENCE,
     progress: Progress | None = None,
 ) -> int:

@@ -201,7 +201,7 @@ $$;
 comment on function audit_private.record_page is
     'Records the next rows of a table, and says behind which it came to';
 
-create or replace function audit.baseline(target regclass, batch int default 1000) returns bigint
+create or replace function audit.baseline(target regclass, batch int default 200) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set row_security = on set lock_timeout = '2s'
 -- So that keys are spelt as they are read again.
