@@ -74,7 +74,8 @@ grant select on audit_private.attachment, audit.action, audit.kind, audit_privat
 grant insert on audit_private.request to audit_operator;
 grant execute on function
     audit.attach, audit.detach, audit.baseline, audit_private.walk_key,
-    audit_private.walk_query, audit_private.block_query, audit_private.record_page, audit_private.refuse_target, audit_private.target_problem,
+    audit_private.walk_query, audit_private.block_query, audit_private.record_page,
+    audit_private.refuse_target, audit_private.target_problem,
     audit_private.is_system_schema,
     audit_private.resolve_mapping,
     audit_private.check_options, audit_private.kind_of, audit_private.default_verbs,

@@ -54,7 +54,8 @@ def markdown(dsn: str) -> str:
     for definition, comment in rows:
         parts += [f"{comment}:", f"```sql\n{definition.rstrip()}\n```"]
     return (
-        re.sub(r"\b(capture|baseline|fall_back|read|organization)_\d+", r"\1_1", "\n\n".join(parts)) + "\n"
+        re.sub(r"\b(capture|baseline|fall_back|read|organization)_\d+", r"\1_1", "\n\n".join(parts))
+        + "\n"
     )
 
 

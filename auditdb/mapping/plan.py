@@ -34,8 +34,8 @@ class Change:
     it was attested), or `unchanged`. A table that is attached but not in the file is `unlisted` and
     left alone, or `detach`; one that was dropped, `forget`. `options` has,
     for each option that differs, its value before and after; of a table that is not attached yet,
-    each option as it will be in force, and so `ignore` and `redact` where these change. A kind that the file defines, other
-    than it is defined now, is `define`, and its `kind` is "kind".
+    each option as it will be in force, as `ignore` and `redact` where these change. A kind that the
+    file defines, other than it is defined now, is `define`, and its `kind` is "kind".
     """
 
     name: str

@@ -105,9 +105,9 @@ return (
             format($sql$
             _said := audit_private.fall_back_%s(tg_op, old, new, sqlstate);%s
             perform audit_private.append_said(_said, tg_table_schema || '.' || tg_table_name);
-            return null;$sql$, id, case when mapping ? 'baseline' then E'\n            _said := _said || '
-                || quote_literal(jsonb_build_object('op', 'BASELINE', 'action', mapping -> 'baseline'))
-                || ';' end) as rescue
+            return null;$sql$, id, case when mapping ? 'baseline' then format(
+                E'\n            _said := _said || %L;', jsonb_build_object(
+                    'op', 'BASELINE', 'action', mapping -> 'baseline')) end) as rescue
     ) as t
 );
 comment on function audit_private.rescue_code is

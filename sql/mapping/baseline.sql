@@ -29,7 +29,8 @@ begin
 end
 $$;
 comment on function audit_private.baselined_table is
-    'Schema and name of a table whose baseline its owner asked for in this transaction; else raises';
+    'Schema and name of a table whose baseline its owner asked for in this transaction; else '
+    'raises';
 
 create or replace function audit_private.open_baseline(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -98,7 +99,7 @@ comment on function audit_private.note_baseline is
 -- Keys that PostgreSQL itself compares: nothing of the application runs as who reads. None that is
 -- a secret, since how far the walk is can be read.
 create or replace function audit_private.walk_key(target regclass, kind text)
-returns table (name text, type text)
+returns table (n bigint, name text, type text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     with fit as (
@@ -117,7 +118,7 @@ as $$
         order by i.indisprimary desc, i.indexrelid
         limit 1
     )
-    select a.attname, format_type(audit_private.base_type(a.atttypid), null)
+    select k.n, a.attname, format_type(audit_private.base_type(a.atttypid), null)
     from fit cross join unnest(fit.indkey) with ordinality as k (attnum, n)
         join pg_attribute as a on a.attrelid = fit.indrelid and a.attnum = k.attnum
     order by k.n;
@@ -144,8 +145,7 @@ return (
                 order by k.n)) end,
         string_agg(format('r.%I', k.name), ', ' order by k.n))
     from pg_class as c
-        cross join rows from (audit_private.walk_key(walk_query.target, walk_query.kind))
-            with ordinality as k (name, type, n)
+        cross join audit_private.walk_key(walk_query.target, walk_query.kind) as k
     where c.oid = walk_query.target
     group by c.oid, c.relkind
 );
