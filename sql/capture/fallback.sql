@@ -375,9 +375,7 @@ as $$
 declare
     _mapping jsonb := append_said.said -> 'mapping';
     _of jsonb := append_said.said -> 'said';
-    _is_baseline boolean := append_said.said ->> 'op' = 'BASELINE';
-    _context jsonb := case when _is_baseline then audit_private.baseline_context()
-        else audit.current_context() end;
+    _context jsonb := audit_private.context_of(append_said.said ->> 'op');
     _degraded jsonb := nullif(append_said.said -> 'degraded', 'null');
     _organization text;
     _former text;
@@ -397,7 +395,7 @@ begin
         _degraded := coalesce(_degraded, '{}') || jsonb_build_object(
             'lost', coalesce(_degraded -> 'lost', '[]') || '["context"]');
     end if;
-    if _mapping ->> 'target_type' = 'organization' and not _is_baseline then
+    if _mapping ->> 'target_type' = 'organization' and said ->> 'op' <> 'BASELINE' then
         perform audit_private.start_organization(
             (_mapping ->> 'id')::int, append_said.said ->> 'op', _organization,
             _of ->> 'target_id.old', _of ->> 'target_id.new');
@@ -411,8 +409,6 @@ begin
         captured_from, nullif(append_said.said -> 'old_values', 'null'),
         nullif(append_said.said -> 'new_values', 'null'),
         audit_private.said_details(_mapping, _action, _of)
-            || case when _is_baseline and _of ->> 'alive.new' = 'false' then '{"alive": false}'
-                else '{}' end::jsonb
             || jsonb_strip_nulls(jsonb_build_object('degraded', _degraded)),
         _context);
 end
@@ -428,6 +424,9 @@ return case when action = mapping -> 'verbs' ->> 'role_changed' then jsonb_build
         'new_role', audit_private.shown_role(mapping, said -> 'role.new'))
         else '{}' end
     || case when mapping ? 'row_id' then jsonb_build_object(
-        'row_id', coalesce(said -> 'row_id.new', said -> 'row_id.old')) else '{}' end;
+        'row_id', coalesce(said -> 'row_id.new', said -> 'row_id.old')) else '{}' end
+    || case when action like '%.baseline' and said ->> 'alive.new' = 'false'
+        then '{"alive": false}' else '{}' end::jsonb;
 comment on function audit_private.said_details is
-    'Details of what a row says: the roles of a role change, the key of a child row';
+    'Details of what a row says: the roles of a role change, the key of a child row, that a row of '
+    'a baseline does not count';

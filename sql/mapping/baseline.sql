@@ -9,6 +9,13 @@ return jsonb_build_object(
 comment on function audit_private.baseline_context is
     'Who acts where a row is recorded that nobody changed';
 
+create or replace function audit_private.context_of(op text) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return case op when 'BASELINE' then audit_private.baseline_context()
+    else audit.current_context() end;
+comment on function audit_private.context_of is
+    'Who acts: of an operation on a row, the context; of a baseline, nobody';
+
 create or replace function audit_private.baselined_table(id int, type oid) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
