@@ -9,6 +9,7 @@ from auditdb._record import record, record_async
 from auditdb._version import __version__ as __version__
 from auditdb.errors import AuditError, ConnectionFailed, InvalidInput, Refused
 from auditdb.mapping.attach import attach, define_kind, detach
+from auditdb.mapping.baseline import baseline
 from auditdb.read.event import Event, Page
 from auditdb.read.open import auditor, auditor_async, reader, reader_async
 from auditdb.read.reader import AsyncReader, Reader
@@ -28,6 +29,7 @@ __all__ = [
     "auditor",
     "auditor_async",
     "auth",
+    "baseline",
     "context",
     "context_async",
     "define_kind",

@@ -339,6 +339,8 @@ def works(dsn: str) -> list[tuple[str, Callable[[], object], Callable[[Conn], ob
          query("select audit.attach('public.member', 'membership')")),
         ("detach and attach the written table", nothing,
          query("select audit.detach('public.member'); " + ATTACH.splitlines()[1])),
+        ("baseline of the written table", nothing,
+         lambda conn: auditdb.baseline(conn, "public.member")),
         ("install again", nothing, lambda conn: auditdb.install(dsn)),
         ("doctor", nothing, doctor.diagnose),
         ("status", nothing, query("select audit.list_tables(), audit.list_partitions()")),

@@ -74,7 +74,9 @@ grant select on audit_private.attachment, audit.action, audit.kind, audit_privat
     to audit_operator;
 grant insert on audit_private.request to audit_operator;
 grant execute on function
-    audit.attach, audit.detach, audit_private.refuse_target, audit_private.target_problem,
+    audit.attach, audit.detach, audit.baseline, audit_private.walk_key,
+    audit_private.walk_query, audit_private.block_query, audit_private.record_page,
+    audit_private.refuse_target, audit_private.target_problem,
     audit_private.is_system_schema,
     audit_private.resolve_mapping,
     audit_private.check_options, audit_private.kind_of, audit_private.default_verbs,
@@ -108,7 +110,7 @@ grant execute on function
     audit_private.members_of, audit_private.first_membership, audit_private.user_organization,
     audit_private.given_parts, audit_private.default_organization, audit_private.own_key,
     audit_private.default_subject, audit_private.with_role, audit_private.is_membership,
-    audit_private.default_admin, audit_private.default_ignore,
+    audit_private.default_admin, audit_private.default_ignore, audit_private.ignored_columns,
     audit_private.redacted_columns(regclass, text, jsonb), audit_private.finish_mapping,
     audit_private.attach_given, audit_private.prepare_attach, audit_private.open_schemas,
     audit_private.open_lookups, audit_private.open_lookup, audit_private.close_lookups,
@@ -160,3 +162,17 @@ grant execute on function
     audit.attest, audit.reattach, audit_private.attach_command, audit.mend_guards,
     audit.mend_columns
     to audit_operator;
+
+-- They ask who asked.
+do $$
+declare
+    _function regprocedure;
+begin
+    for _function in
+        select oid from pg_proc
+        where pronamespace = 'audit_private'::regnamespace and proname ~ '^baseline_[0-9]+$'
+    loop
+        execute format('grant execute on function %s to audit_operator', _function);
+    end loop;
+end
+$$;

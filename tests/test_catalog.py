@@ -66,10 +66,11 @@ def test_every_object_has_a_comment(db: Database, uncommented: str) -> None:
 
 # What people call: the reference manual that \df audit.* prints.
 PUBLIC = {
-    "attach", "attest", "clear_context", "create_key", "current_context", "define_action",
-    "define_kind", "detach", "doctor", "limit_recording", "list_keys", "list_limits",
-    "list_members", "list_partitions", "list_tables", "maintain", "mend_columns", "mend_guards",
-    "metrics", "reattach", "record_event", "set_context", "version", "viewer_organization",
+    "attach", "attest", "baseline", "clear_context", "create_key", "current_context",
+    "define_action", "define_kind", "detach", "doctor", "limit_recording", "list_keys",
+    "list_limits", "list_members", "list_partitions", "list_tables", "maintain",
+    "mend_columns", "mend_guards", "metrics", "reattach", "record_event", "set_context",
+    "version", "viewer_organization",
 }  # fmt: skip
 
 

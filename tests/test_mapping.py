@@ -675,16 +675,6 @@ def test_an_account_without_a_password_is_no_password(app: Application) -> None:
             "insert into account values (2, 7, 'credential', 'SECRET1')",
             "update account set password = 'SECRET2'",
         )
-<<<<<<< HEAD
-=======
-        if action.startswith("auth.")
-    ] == []
-    assert (
-        app.told(
-            "insert into account values (2, 7, 'credential', 'SECRET1')",
-            "update account set password = 'SECRET2'",
-        )
->>>>>>> detect
         == [("auth.password_changed", None, "7", "7")] * 2
     )
     (event,) = app.run("update account set password = null")

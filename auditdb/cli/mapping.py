@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from psycopg import Connection
 
 import auditdb
 from auditdb.cli.common import connection, print_lines, print_note
 from auditdb.cli.progress import progress
 from auditdb.mapping.kinds import KINDS
+
+if TYPE_CHECKING:
+    from auditdb.mapping.file import KindMapping, TableMapping
 
 
 @click.command()
@@ -110,11 +115,19 @@ def _replace(name: str, before: str | None, text: str) -> None:
 @click.option("--two-factor", metavar="COLUMN", help="Of users: the two-factor flag.")
 @click.option("--ignore", multiple=True, metavar="COLUMN", help="Its change alone is no event.")
 @click.option("--redact", multiple=True, metavar="COLUMN", help="Recorded without its values.")
+@click.option("--baseline", is_flag=True, help="Record the rows that are there, once a table.")
 @click.option("--prune", is_flag=True, help="Detach what is attached and not in the file.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.pass_context
 def attach(
-    ctx: click.Context, /, target: str, kind: str | None, prune: bool, dry_run: bool, **options: Any
+    ctx: click.Context,
+    /,
+    target: str,
+    kind: str | None,
+    baseline: bool,
+    prune: bool,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
     """Capture the tables of a mapping file, or one."""
     from auditdb.cli.near import known_kinds, nearest
@@ -152,10 +165,26 @@ def attach(
                     advance(1, change.name)
 
                 changes = apply(conn, mappings, prune=prune, done=done)
+        if baseline and not dry_run:
+            _record_baselines(conn, mappings)
         known = known_kinds(conn) | {m.name for m in mappings if isinstance(m, KindMapping)}
     for kind in dict.fromkeys(c.kind for c in changes if c.verb in ("attach", "remap")):
         if kind not in known and (suggestion := nearest(kind, KINDS)):
             print_note(f"{kind!r} is a kind of your own; did you mean {suggestion!r}?")
+
+
+def _record_baselines(
+    conn: Connection[Any], mappings: Sequence[TableMapping | KindMapping]
+) -> None:
+    """Record what the tables hold that were attached, each unless that was done."""
+    from auditdb.mapping.file import TableMapping
+
+    with progress("rows") as advance:
+        for mapping in mappings:
+            if isinstance(mapping, TableMapping) and mapping.kind != "admin":
+                rows = auditdb.baseline(conn, mapping.name, progress=advance)
+                if rows:
+                    print_lines(f"baseline  {mapping.name}: {rows:,} rows")
 
 
 def _read(name: str) -> str:

@@ -57,6 +57,7 @@ def _key(file: str | None) -> str:
 @click.option("--source", help="Only what came this way: web, api, saml, ...")
 @click.option("--since", metavar="TIME", help="From then on: 2026-01-31 or 2026-01-31T12:00Z.")
 @click.option("--until", metavar="TIME", help="Before then.")
+@click.option("--baseline", is_flag=True, help="Also what the tables held already.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--all", "all_", is_flag=True, help="Every event, however many; no limit.")
 @click.option("--format", "format_", type=click.Choice(["table", "jsonl", "csv"]), default="table")

@@ -16,7 +16,7 @@ from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
 from auditdb.errors import AuditError, InvalidInput, Refused, from_psycopg
 from auditdb.mapping.attach import define_kind, no_table
-from auditdb.mapping.file import OPTIONS, KindMapping, TableMapping
+from auditdb.mapping.file import LISTS, OPTIONS, KindMapping, TableMapping
 from auditdb.values.plain import plain
 
 _NOTES = {
@@ -34,8 +34,8 @@ class Change:
     it was attested), or `unchanged`. A table that is attached but not in the file is `unlisted` and
     left alone, or `detach`; one that was dropped, `forget`. `options` has,
     for each option that differs, its value before and after; of a table that is not attached yet,
-    each option as it will be in force. A kind that the file defines, other
-    than it is defined now, is `define`, and its `kind` is "kind".
+    each option as it will be in force, as `ignore` and `redact` where these change. A kind that the
+    file defines, other than it is defined now, is `define`, and its `kind` is "kind".
     """
 
     name: str
@@ -219,6 +219,11 @@ def _compare(
         for name in OPTIONS
         if before.get(name) != given.get(name)
     }
+    for name in LISTS:
+        # What is in force says more: of a new column, the table's own default decides.
+        was, now = stored.get(name) or [], checked[0].get(name) or []
+        if was != now:
+            options[name] = (was, now)
     same = kind == mapping.kind and stored == checked[0]
     verb: Literal["remap", "mend", "unchanged"] = (
         "remap" if not same else "mend" if checked[1] or not stands else "unchanged"

@@ -30,7 +30,9 @@ class Reader:
     Filters, all of which an event must pass: `action`; `category`, the part of an action before the
     dot; `actor_id`, who acted or impersonated; `target_type`, `target_id`; `subject_id`, the user
     it is about; `result`; `source`; `since` and `until`, from the one to just before the other, as
-    datetimes with a zone, dates (midnight UTC), or either in ISO 8601.
+    datetimes with a zone, dates (midnight UTC), or either in ISO 8601. What tables held already
+    when they were attached (`<kind>.baseline`) is left out, unless `action` asks for it, or
+    `baseline=True`.
     """
 
     def __init__(self, conn: Connection[Any], principal: Viewer | Auditor) -> None:

@@ -299,7 +299,7 @@ declare
     _was text;
     _is text;
 begin
-    if mapping ? 'parent' then
+    if mapping ? 'parent' or mapping ? 'baseline' then
         return quote_literal(_verbs ->> 'changed');
     end if;
     if mapping ? 'alive' then
@@ -371,9 +371,14 @@ return concat(
         _details := jsonb_build_object('row_id', %s);$sql$,
         audit_private.name_code(
             mapping, 'row_id', case op when 'DELETE' then 'old' else 'new' end, op))
-    end);
+    end,
+    case when mapping ? 'baseline' and mapping ? 'alive' then format($sql$
+        if (%s) is not true then
+            _details := coalesce(_details, '{}') || '{"alive": false}';
+        end if;$sql$, audit_private.part_code(mapping, 'alive', 'new')) end);
 comment on function audit_private.details_code is
-    'Generated code for details: the roles of a role change, the key of a child row';
+    'Generated code for details: the roles of a role change, the key of a child row, that a row of '
+    'a baseline does not count';
 
 create or replace function audit_private.former_name(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -458,7 +463,8 @@ comment on function audit_private.names_code is
 create or replace function audit_private.start_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case
-    when mapping ->> 'target_type' <> 'organization' or not mapping ? 'organization' then null
+    when mapping ->> 'target_type' <> 'organization' or not mapping ? 'organization'
+        or mapping ? 'baseline' then null
     when op <> 'DELETE' then format($sql$
     perform audit_private.start_organization(%s, tg_op, %s, %s, %s);$sql$,
         id, audit_private.whose_name(id, mapping, op), case op when 'INSERT' then 'null'

@@ -329,7 +329,7 @@ declare
     _locks text[] := audit_private.held_locks();
 begin
     -- Not the table of the attachment: before a restore is settled its oid is anybody's.
-    select audit_private.redact_new(t.typrelid, fall_back.mapping) into _mapping
+    select audit_private.know_new(t.typrelid, fall_back.mapping) into _mapping
     from pg_type as t where t.oid = pg_typeof(fall_back.new);
     begin
         perform audit_private.wait_longer();
@@ -375,7 +375,7 @@ as $$
 declare
     _mapping jsonb := append_said.said -> 'mapping';
     _of jsonb := append_said.said -> 'said';
-    _context jsonb := audit.current_context();
+    _context jsonb := audit_private.context_of(append_said.said ->> 'op');
     _degraded jsonb := nullif(append_said.said -> 'degraded', 'null');
     _organization text;
     _former text;
@@ -395,7 +395,7 @@ begin
         _degraded := coalesce(_degraded, '{}') || jsonb_build_object(
             'lost', coalesce(_degraded -> 'lost', '[]') || '["context"]');
     end if;
-    if _mapping ->> 'target_type' = 'organization' then
+    if _mapping ->> 'target_type' = 'organization' and said ->> 'op' <> 'BASELINE' then
         perform audit_private.start_organization(
             (_mapping ->> 'id')::int, append_said.said ->> 'op', _organization,
             _of ->> 'target_id.old', _of ->> 'target_id.new');
@@ -424,6 +424,9 @@ return case when action = mapping -> 'verbs' ->> 'role_changed' then jsonb_build
         'new_role', audit_private.shown_role(mapping, said -> 'role.new'))
         else '{}' end
     || case when mapping ? 'row_id' then jsonb_build_object(
-        'row_id', coalesce(said -> 'row_id.new', said -> 'row_id.old')) else '{}' end;
+        'row_id', coalesce(said -> 'row_id.new', said -> 'row_id.old')) else '{}' end
+    || case when action like '%.baseline' and said ->> 'alive.new' = 'false'
+        then '{"alive": false}' else '{}' end::jsonb;
 comment on function audit_private.said_details is
-    'Details of what a row says: the roles of a role change, the key of a child row';
+    'Details of what a row says: the roles of a role change, the key of a child row, that a row of '
+    'a baseline does not count';

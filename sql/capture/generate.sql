@@ -43,6 +43,12 @@ return (
         when 'new' then op <> 'DELETE'
         else true end
 ) || concat(
+    case when mapping ? 'baseline' then format($sql$
+    -- Raises unless its owner asked for it in this transaction.
+    _table text[] := audit_private.baselined_table(%s, pg_typeof(new)::oid);
+    tg_table_schema text := _table[1];
+    tg_table_name text := _table[2];
+    tg_op text := 'INSERT';$sql$, id) end,
     case when mapping -> 'raw' <> '[]' then E'\n    _is_read boolean;' end,
     case when mapping -> 'raw' <> '[]' and op <> 'INSERT' then E'\n    _before text[];' end,
     case when mapping -> 'raw' <> '[]' and op <> 'DELETE' then E'\n    _after text[];' end,
@@ -61,9 +67,9 @@ return (
             return null;
         end if;$sql$ else '' end
         when op = 'UPDATE' then audit_private.unchanged_code(mapping) end,
-        $sql$
-        -- Who acts, and from where.
-        _context := nullif(current_setting('auditdb.context', true), '')::jsonb;$sql$,
+        E'\n        -- Who acts, and from where.\n        _context := ', case
+            when mapping ? 'baseline' then 'audit_private.baseline_context();'
+            else 'nullif(current_setting(''auditdb.context'', true), '''')::jsonb;' end,
         E'\n        _locks := case when ' || audit_private.foreign_code(mapping)
             || ' then audit_private.held_locks() end;',
         audit_private.read_call_code(id, mapping, op),
@@ -97,9 +103,11 @@ return (
                 perform audit_private.release_locks(_locks);
             end if;$sql$ as release,
             format($sql$
-            _said := audit_private.fall_back_%s(tg_op, old, new, sqlstate);
+            _said := audit_private.fall_back_%s(tg_op, old, new, sqlstate);%s
             perform audit_private.append_said(_said, tg_table_schema || '.' || tg_table_name);
-            return null;$sql$, id) as rescue
+            return null;$sql$, id, case when mapping ? 'baseline' then format(
+                E'\n            _said := _said || %L;', jsonb_build_object(
+                    'op', 'BASELINE', 'action', mapping -> 'baseline')) end) as rescue
     ) as t
 );
 comment on function audit_private.rescue_code is
@@ -134,6 +142,16 @@ end$sql$,
 );
 comment on function audit_private.capture_code is
     'Body of audit_private.capture_<id>_<operation>, the trigger function of an attached table';
+
+-- A row that is there already, as its INSERT would be captured, under an action of its own.
+create or replace function audit_private.baseline_code(id int, kind text, mapping jsonb)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return audit_private.capture_code(id, mapping || jsonb_build_object(
+    'baseline', kind || '.baseline', 'facts', '[]'::jsonb,
+    'verbs', jsonb_build_object('changed', kind || '.baseline')), 'INSERT');
+comment on function audit_private.baseline_code is
+    'Body of audit_private.baseline_<id>, to which the owner of a table hands its rows';
 
 create or replace function audit_private.truncate_code(kind text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -298,6 +316,11 @@ begin
         select f from audit_private.functions_of(generate.id) as f join pg_proc as p on p.oid = f
         where pronamespace = 'audit_private'::regnamespace and proname = any (_names)
             and audit_private.is_of_mapper(proname)));
+    -- Called by the owner of the table alone: it asks who asked.
+    if 'baseline_' || generate.id = any (_names) then
+        execute format('grant execute on function audit_private.baseline_%s to audit_operator',
+            generate.id);
+    end if;
     -- What the table needed before.
     perform audit_private.drop_function(f::text)
     from audit_private.functions_of(generate.id) as f join pg_proc as p on p.oid = f

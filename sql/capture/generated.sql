@@ -47,6 +47,11 @@ as $$
         pragma || audit_private.capture_code(id, mapping, op), 'Captures ' || op
     from a cross join unnest('{INSERT,UPDATE,DELETE}'::text[]) as op where kind <> 'admin'
     union all
+    select 'baseline_' || id, 'old anyelement, new anyelement', 'jsonb', 'volatile',
+        settings || '{row_security=on}', pragma || audit_private.baseline_code(id, kind, mapping),
+        'Records a row that is there already'
+    from a where kind <> 'admin'
+    union all
     select format('capture_%s_truncate', id), '', 'trigger', 'volatile', '{row_security=on}',
         audit_private.truncate_code(kind), 'Captures TRUNCATE'
     from a where kind <> 'admin'
@@ -72,7 +77,7 @@ comment on function audit_private.generated is
 create or replace function audit_private.generated_for(name text) returns text
 language sql immutable
 return substring(generated_for.name,
-    'audit_private[.](?:capture|fall_back|read|organization|admin)_([0-9]+)[_(]');
+    'audit_private[.](?:capture|baseline|fall_back|read|organization|admin)_([0-9]+)[_(]');
 comment on function audit_private.generated_for is
     'The id of the attached table for which a function was generated, or of whose function '
     'a grant is';
@@ -82,7 +87,7 @@ create or replace function audit_private.functions_of(id int) returns setof regp
 language sql stable rows 6 set search_path = pg_catalog, pg_temp
 as $$
     select p.oid
-    from unnest('{capture,fall_back,read,organization,admin}'::text[]) as what
+    from unnest('{capture,baseline,fall_back,read,organization,admin}'::text[]) as what
         cross join cast(format('%s_%s', what, functions_of.id) as text) as name
         join pg_proc as p on p.proname >= name::name and p.proname < (name || '{')::name
     where p.pronamespace = any ('{audit,audit_private}'::regnamespace[])

@@ -70,42 +70,63 @@ return (
 comment on function audit_private.redacted_columns(regclass, jsonb) is
     'Names of the columns that an event shows without their values';
 
+-- What came later was nobody's to except.
+create or replace function audit_private.ignored_new(target regclass, mapping jsonb) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (
+        select coalesce(jsonb_agg(name order by n), '[]')
+        from jsonb_array_elements_text(audit_private.default_ignore(
+            target, mapping ->> 'kind', mapping)) with ordinality as i (name, n)
+        where not mapping -> 'columns' ? name
+    );
+end
+$$;
+comment on function audit_private.ignored_new is
+    'Of the columns that came since a mapping was completed, those whose change alone is no event';
+
 -- For the fallback, which meets a table that has changed since its code was written, at each row.
-create or replace function audit_private.redact_new(target regclass, mapping jsonb) returns jsonb
+create or replace function audit_private.know_new(target regclass, mapping jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
     _present constant text[] := array(
         select attname from pg_attribute
-        where attrelid = redact_new.target and attnum > 0 and not attisdropped);
+        where attrelid = know_new.target and attnum > 0 and not attisdropped);
     _new constant text[] := array(
         select name from unnest(_present) as name where not mapping -> 'columns' ? name);
+    _known jsonb := mapping;
     _is_store boolean;
     _is_connector boolean;
 begin
     if _new = '{}' then
         return mapping;
-    elsif not _present @> array(select jsonb_array_elements_text(mapping -> 'redact'))
+    end if;
+    _known := mapping || jsonb_build_object('ignore', coalesce(mapping -> 'ignore', '[]')
+        || audit_private.ignored_new(target, mapping));
+    if not _present @> array(select jsonb_array_elements_text(mapping -> 'redact'))
         or exists (
             select from pg_constraint as c join pg_attribute on attrelid = conrelid
                 and attnum = any (conkey)
-            where conrelid = redact_new.target and contype = 'f' and attname = any (_new))
+            where conrelid = know_new.target and contype = 'f' and attname = any (_new))
     then
-        return mapping || jsonb_build_object('redact',
+        return _known || jsonb_build_object('redact',
             audit_private.redacted_columns(target, mapping) || (mapping -> 'redact'));
     end if;
     _is_store := audit_private.is_store(target, mapping ->> 'kind');
     select audit_private.says_connector(audit_private.normal_name(relname)) into _is_connector
-    from pg_class where oid = redact_new.target;
-    return mapping || jsonb_build_object('redact', mapping -> 'redact' || to_jsonb(array(
+    from pg_class where oid = know_new.target;
+    return _known || jsonb_build_object('redact', mapping -> 'redact' || to_jsonb(array(
         select attname::text from pg_attribute
-        where attrelid = redact_new.target and attname = any (_new)
+        where attrelid = know_new.target and attname = any (_new)
             and audit_private.is_secret_column(target, attnum, _is_store, _is_connector))));
 end
 $$;
-comment on function audit_private.redact_new is
-    'A mapping that also redacts what is secret of the columns that came since it was completed';
+comment on function audit_private.know_new is
+    'A mapping that also redacts what is secret, and ignores what changes by mere use, of the '
+    'columns that came since it was completed';
 
 -- A column is secret where it is redacted, or refers to a column that is.
 create or replace function audit_private.shown_secrets(target regclass, mapping jsonb)
@@ -425,6 +446,8 @@ declare
 begin
     _mapping := _mapping || jsonb_build_object(
         'redact', audit_private.redacted_columns(target, _mapping),
+        'ignore', coalesce(_mapping -> 'ignore', '[]')
+            || audit_private.ignored_new(target, _mapping),
         'role_column', audit_private.own_column(_mapping, _mapping ->> 'role'));
     _mapping := _mapping || audit_private.parts_read(target, _mapping);
     _mapping := _mapping || audit_private.columns_read(_mapping)

@@ -162,6 +162,8 @@ begin
             return new;
         when 'close' then perform audit_private.close_capture(new.target);
         when 'detach' then perform audit_private.forget_attachment(new.target);
+        when 'baseline' then perform audit_private.open_baseline(new.target);
+        when 'baselined' then perform audit_private.note_baseline(new.target, new.given);
         else
             raise exception '"%" is no request', new.verb
                 using errcode = 'invalid_parameter_value';

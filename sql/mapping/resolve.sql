@@ -48,13 +48,13 @@ begin
             if not exists (
                 select from pg_attribute
                 where attrelid = check_options.target and attnum > 0 and not attisdropped
-                    and (attname = _column or _option = 'redact' and '-' || attname = _column)
+                    and _column in (attname, '-' || attname)
             ) then
                 raise exception 'option "%" names column "%", which % does not have',
                         _option, _column, check_options.target
                     using errcode = 'undefined_column',
-                        hint = 'Name a column of the table, without quotes; redact => ''{-note}'' '
-                            'shows one that is redacted by default.';
+                        hint = 'Name a column of the table, without quotes; ''{-note}'' takes out '
+                            'one that is ignored or redacted by default.';
             end if;
         end loop;
     end loop;
@@ -383,26 +383,56 @@ $$;
 comment on function audit_private.default_admin is
     'Expression for the admins among members: by their role, not while merely invited or suspended';
 
+-- A generated column changes only with others. A time until which somebody is locked out is a
+-- program's where failures are counted beside it; else somebody may have locked them out.
 create or replace function audit_private.default_ignore(target regclass, kind text, parts jsonb)
 returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+    return (
+        select coalesce(jsonb_agg(c.attname order by c.attnum), '[]')
+        from audit_private.columns_of(default_ignore.target) as c
+            join pg_attribute as a on a.attrelid = default_ignore.target and a.attnum = c.attnum
+        where flat ~ ('^' || audit_private.words('touched') || '$')
+            or a.atttypid = 'tsvector'::regtype
+            -- What an event is told by is told.
+            or a.attgenerated = 's' and not coalesce(jsonb_path_query_array(
+                default_ignore.parts, '$.facts[*].column') ? c.attname::text, false)
+            or flat ~ ('^' || audit_private.words('throttled') || '$') and exists (
+                select from audit_private.columns_of(default_ignore.target) as f
+                where f.category = 'N' and f.flat ~ ('^' || audit_private.words('failures') || '$'))
+            -- How many rows of another table there are.
+            or category = 'N' and flat ~ '.count$' and exists (
+                select from pg_class as own join pg_class as other
+                    on other.relnamespace = own.relnamespace and other.relkind in ('r', 'p')
+                where own.oid = default_ignore.target
+                    and audit_private.is_named_as(left(flat, -5) || 'id', other.oid))
+            -- A change of anything but the password is no change of the password.
+            or default_ignore.kind = 'password'
+                and c.attname <> all (audit_private.secret_columns(target, kind))
+                and format('r.%I', c.attname) is distinct from parts ->> 'subject'
+                and c.attname <> all (coalesce(audit_private.key_columns(target, kind), '{}'))
+    );
+end
+$$;
+comment on function audit_private.default_ignore is
+    'Columns whose change alone is no event: touch times, last uses, counters, derived ones';
+
+create or replace function audit_private.ignored_columns(
+    target regclass, kind text, parts jsonb, given jsonb
+) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select jsonb_agg(attname order by attnum)
-    from audit_private.columns_of(default_ignore.target)
-        join pg_class as c on c.oid = default_ignore.target
-    where flat ~ ('^' || audit_private.words('touched') || '$')
-        -- How many rows of another table there are.
-        or category = 'N' and flat ~ '.count$' and exists (
-            select from pg_class as other
-            where other.relnamespace = c.relnamespace and other.relkind in ('r', 'p')
-                and audit_private.is_named_as(left(flat, -5) || 'id', other.oid))
-        -- A change of anything but the password is no change of the password.
-        or kind = 'password' and attname <> all (audit_private.secret_columns(target, kind))
-            and format('r.%I', attname) is distinct from parts ->> 'subject'
-            and attname <> all (coalesce(audit_private.key_columns(target, kind), '{}'))
+    from pg_attribute cross join audit_private.default_ignore(target, kind, parts) as usual
+    where attrelid = ignored_columns.target and attnum > 0 and not attisdropped
+        and (given -> 'ignore' ? attname::text or usual ? attname::text
+            and not coalesce(given -> 'ignore' ? ('-' || attname), false))
 );
-comment on function audit_private.default_ignore is
-    'Columns whose change alone is no event: touch times, last uses, counters';
+comment on function audit_private.ignored_columns is
+    'Columns whose change alone is no event: those given, and of the default those not excepted';
 
 create or replace function audit_private.redacted_columns(target regclass, kind text, given jsonb)
 returns jsonb
@@ -484,6 +514,9 @@ as $$
 declare
     _kind audit.kind := audit_private.kind_of(kind);
     _key text := audit_private.key_of(target, kind);
+    _facts jsonb := case
+        when kind = 'user' then audit_private.user_facts(target, given)
+        when _kind.facts <> '{}' then audit_private.facts_of(_kind, target) end;
 begin
     return jsonb_strip_nulls(parts || jsonb_build_object(
         'given', given,
@@ -496,11 +529,10 @@ begin
         'subject', case
             when _kind.subject = 'row' then coalesce(parts ->> 'subject', parts ->> 'target_id')
             else parts ->> 'subject' end,
-        'ignore', coalesce(given -> 'ignore', audit_private.default_ignore(target, kind, parts)),
+        'ignore', audit_private.ignored_columns(target, kind, parts || jsonb_build_object(
+            'facts', _facts), given),
         'redact', audit_private.redacted_columns(target, kind, given),
-        'facts', case
-            when kind = 'user' then audit_private.user_facts(target, given)
-            when _kind.facts <> '{}' then audit_private.facts_of(_kind, target) end,
+        'facts', _facts,
         'columns', (
             select jsonb_agg(attname order by attnum)
             from pg_attribute

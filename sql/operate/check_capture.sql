@@ -337,7 +337,8 @@ create or replace function audit_private.check_mappings(facts audit_private.fact
 returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'mappings', 'warning', c.oid::regclass::text, concat_ws('; ', d.changes, s.problems),
+    select 'mappings', 'warning', c.oid::regclass::text,
+        concat_ws('; ', d.changes, s.problems, n.ignored),
         'Changes are recorded by a slower path, without what the mapping cannot tell any more.',
         case when s.names is null then format('select audit.reattach(%L)', c.oid::regclass)
             else audit_private.remedy(a.target, a.kind, a.mapping -> 'given', s.names) end,
@@ -357,6 +358,12 @@ as $$
             from audit_private.stale_options(a.target, a.mapping) as o
             where a.kind <> 'admin'
         ) as s on true
+        left join lateral (
+            select 'no event of itself is a change of ' || string_agg(i, ', ') as ignored
+            from jsonb_array_elements_text(audit_private.ignored_new(
+                a.target, a.mapping || jsonb_build_object('kind', a.kind))) as i
+            where a.kind <> 'admin'
+        ) as n on true
     where concat_ws('; ', d.changes, s.problems) <> '';
 $$;
 comment on function audit_private.check_mappings is

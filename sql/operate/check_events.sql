@@ -65,6 +65,7 @@ begin
                 select from audit.event as e
                 where e.organization_id is null and e.occurred_at >= since
                     and e.occurred_at < until
+                    and (e.captured_from is null or e.action not like '%.baseline')
                 limit at_most) as found);
     end if;
     return (
@@ -72,6 +73,7 @@ begin
             select from audit.event as e
             where e.organization_id = count_events.organization_id and e.occurred_at >= since
                 and e.occurred_at < until
+                and (e.captured_from is null or e.action not like '%.baseline')
             limit at_most) as found);
 end
 $$;
@@ -88,6 +90,8 @@ as $$
         select organization_id, count(*) as events
         from audit.event
         where occurred_at > now() - interval '24 hours' and occurred_at <= now()
+            -- Rows that were there already are no flood, and no usual day.
+            and (captured_from is null or action not like '%.baseline')
         group by organization_id
         having count(*) > 1000
     )

@@ -7,7 +7,9 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     with day as materialized (
         select organization_id,
-            case when details ? 'degraded' then captured_from end as degraded, count(*) as events
+            case when details ? 'degraded' then captured_from end as degraded,
+            count(*) filter (where captured_from is null or action not like '%.baseline') as events,
+            count(*) as degraded_events
         from audit.event
         where occurred_at > now() - interval '24 hours' and occurred_at <= now()
         group by 1, 2
@@ -20,17 +22,20 @@ as $$
         from day
         where organization_id is not null
         group by organization_id
+        having sum(events) > 0
         order by sum(events) desc, organization_id
         limit metrics_of_day.organizations
     )
     union all
-    select 'auditdb_recent_degraded_events', jsonb_build_object('table', degraded), sum(events)
+    select 'auditdb_recent_degraded_events', jsonb_build_object('table', degraded),
+        sum(degraded_events)
     from day
     where degraded is not null
     group by degraded;
 $$;
 comment on function audit_private.metrics_of_day is
-    'Numbers of events of the last 24 hours: in all, by organisation, and those that lost detail';
+    'Numbers of events of the last 24 hours: in all, by organisation, and those that lost detail. '
+    'What a baseline records counts as the last alone';
 
 create or replace function audit.metrics(organizations int default 20)
 returns table (name text, labels jsonb, value double precision)

@@ -53,6 +53,11 @@ as $$
     where r.name in ('backups_read_everything on audit.event_default',
         'SELECT on table audit.event_default to audit_backup')
     union all
+    select 'grant', format('EXECUTE on function audit_private.baseline_%s(anyelement,anyelement) '
+        'to audit_operator', a.id), '-', null
+    from audit_private.attachment as a
+    where a.kind <> 'admin' and audit_private.is_there(a.target, a.row_type)
+    union all
     -- Who owns a partitioned table makes partitions that call them.
     select 'grant', format('EXECUTE on function audit_private.capture_%s_%s() to %s', a.id, op,
         c.relowner::regrole), '-', null

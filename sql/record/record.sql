@@ -230,6 +230,7 @@ from (values
     ('audit.attached', 'The capture of a table began'),
     ('audit.remapped', 'The mapping of a captured table changed'),
     ('audit.detached', 'The capture of a table ended'),
+    ('audit.baselined', 'What the rows of a table were is recorded'),
     ('audit.key_created', 'A signing key was created'),
     ('audit.key_retired', 'A signing key was given an end'),
     ('audit.month_dropped', 'A month of events was dropped by retention'),

@@ -1,0 +1,248 @@
+-- Baseline: what the rows of a table are that were there before it was attached, an event each.
+-- Batch by batch, each in a transaction: what is recorded and how far it is commit together. The
+-- owner of the table reads its rows, and hands each to a function of the log that knows who asked.
+
+create or replace function audit_private.baseline_context() returns jsonb
+language sql stable
+return jsonb_build_object(
+    'actor_id', session_user::text, 'actor_type', 'system', 'source', 'system');
+comment on function audit_private.baseline_context is
+    'Who acts where a row is recorded that nobody changed';
+
+create or replace function audit_private.context_of(op text) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return case op when 'BASELINE' then audit_private.baseline_context()
+    else audit.current_context() end;
+comment on function audit_private.context_of is
+    'Who acts: of an operation on a row, the context; of a baseline, nobody';
+
+create or replace function audit_private.baselined_table(id int, type oid) returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _table text[] := (
+        select array[n.nspname, c.relname]
+        from audit_private.attachment as a
+            join pg_class as c on c.oid = a.target and c.reltype = a.row_type
+            join pg_namespace as n on n.oid = c.relnamespace
+        where a.id = baselined_table.id and a.row_type = baselined_table.type
+            and a.baseline ->> 'transaction' = pg_current_xact_id()::text);
+begin
+    if _table is null then
+        raise exception 'nobody who owns the table asked for its baseline in this transaction'
+            using errcode = 'insufficient_privilege', hint = 'Call audit.baseline().';
+    end if;
+    return _table;
+end
+$$;
+comment on function audit_private.baselined_table is
+    'Schema and name of a table whose baseline its owner asked for in this transaction; else '
+    'raises';
+
+create or replace function audit_private.open_baseline(target regclass) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _kind text;
+begin
+    -- A second one waits for the batch of the first, and goes on behind it.
+    update audit_private.attachment as a
+    set baseline = coalesce(a.baseline, jsonb_build_object('rows', 0, 'started_at', now(),
+            'started_in', pg_current_xact_id()::text))
+        || jsonb_build_object('transaction', pg_current_xact_id()::text)
+    where a.target = open_baseline.target and a.kind <> 'admin'
+        and audit_private.is_there(a.target, a.row_type)
+        and not coalesce(a.baseline ? 'ended_at', false)
+    returning a.kind into _kind;
+    if not found and not exists (
+        select from audit_private.attachment as a
+        where a.target = open_baseline.target and a.baseline ? 'ended_at')
+    then
+        raise exception '% is not attached', open_baseline.target
+            using errcode = 'undefined_object', hint = 'Attach it first: its later changes belong '
+                'to what it is now.';
+    end if;
+    insert into audit.action (name, description)
+    select _kind || '.baseline', format('A row of kind %s was there already', _kind)
+    where _kind is not null
+    on conflict do nothing;
+end
+$$;
+comment on function audit_private.open_baseline is
+    'Lets the rows of a table be recorded for the rest of the transaction';
+
+-- Counted here, and not by who read the rows.
+create or replace function audit_private.note_baseline(target regclass, given jsonb) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _a audit_private.attachment;
+    _count bigint;
+begin
+    select * into _a from audit_private.attachment as a where a.target = note_baseline.target;
+    if _a.baseline ->> 'transaction' is distinct from pg_current_xact_id()::text then
+        raise exception 'no baseline of % was asked for', note_baseline.target
+            using errcode = 'object_not_in_prerequisite_state', hint = 'Call audit.baseline().';
+    end if;
+    select count(*) into _count from audit.event as e
+    where e.occurred_at >= now() and e.transaction_id = pg_current_xact_id()
+        and e.action = _a.kind || '.baseline'
+        and e.captured_from = audit_private.table_name(_a.target);
+    _a.baseline := _a.baseline - '{transaction,after}'::text[]
+        || jsonb_build_object('rows', (_a.baseline ->> 'rows')::bigint + _count)
+        || case when (given -> 'is_over')::boolean then jsonb_build_object('ended_at', now())
+            else jsonb_build_object('after', given -> 'after') end;
+    update audit_private.attachment as a set baseline = _a.baseline where a.id = _a.id;
+    if _a.baseline ? 'ended_at' then
+        perform audit_private.record_own('baselined', audit_private.table_name(_a.target), null,
+            jsonb_build_object('kind', _a.kind, 'rows', _a.baseline -> 'rows',
+                'started_at', _a.baseline -> 'started_at'));
+    end if;
+end
+$$;
+comment on function audit_private.note_baseline is
+    'Notes how far the baseline of a table is, and records its end';
+
+-- Keys that PostgreSQL itself compares: nothing of the application runs as who reads. None that is
+-- a secret, since how far the walk is can be read.
+create or replace function audit_private.walk_key(target regclass, kind text)
+returns table (n bigint, name text, type text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    with fit as (
+        select i.indrelid, i.indkey
+        from pg_index as i
+        where i.indrelid = walk_key.target and i.indisunique and i.indisvalid
+            and i.indpred is null and i.indexprs is null
+            and not exists (
+                select from pg_attribute as a
+                    join pg_type as t on t.oid = audit_private.base_type(a.atttypid)
+                where a.attrelid = i.indrelid and a.attnum = any (i.indkey)
+                    and (not a.attnotnull or t.typnamespace <> 'pg_catalog'::regnamespace
+                        or t.typtype <> 'b' or t.typcategory = 'A'
+                        or a.attname = any (audit_private.secret_columns(
+                            walk_key.target, walk_key.kind))))
+        order by i.indisprimary desc, i.indexrelid
+        limit 1
+    )
+    select k.n, a.attname, format_type(audit_private.base_type(a.atttypid), null)
+    from fit cross join unnest(fit.indkey) with ordinality as k (attnum, n)
+        join pg_attribute as a on a.attrelid = fit.indrelid and a.attnum = k.attnum
+    order by k.n;
+$$;
+comment on function audit_private.walk_key is
+    'The columns by which the rows of a table are walked, and their types';
+
+-- FOR SHARE NOWAIT: a row that a transaction is changing is not recorded as it was before, with an
+-- id above that of its change. The lock is on the rows of a batch, until that commits; it keeps
+-- nobody but who changes one of them, and never waits itself.
+create or replace function audit_private.walk_query(target regclass, id int, kind text, after jsonb)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select format('select count(*), jsonb_agg(jsonb_build_array(%s)) -> -1, '
+            'count(audit_private.baseline_%s(null::%s, p.r)) '
+            'from (select r from %s as r%s order by %s limit $2 for share nowait) as p',
+        string_agg(format('(p.r).%I::text', k.name), ', ' order by k.n),
+        walk_query.id, c.oid::regclass,
+        case when c.relkind = 'p' then '' else 'only ' end || c.oid::regclass,
+        case when jsonb_typeof(walk_query.after) = 'array' then format(' where (%s) > (%s)',
+            string_agg(format('r.%I', k.name), ', ' order by k.n),
+            string_agg(format('($1 ->> %s)::%s', k.n - 1, k.type), ', '
+                order by k.n)) end,
+        string_agg(format('r.%I', k.name), ', ' order by k.n))
+    from pg_class as c
+        cross join audit_private.walk_key(walk_query.target, walk_query.kind) as k
+    where c.oid = walk_query.target
+    group by c.oid, c.relkind
+);
+comment on function audit_private.walk_query is
+    'The statement that records the next rows by their key; null where a table has none';
+
+-- A row that was changed since it began may have moved: its change is an event already.
+create or replace function audit_private.block_query(target regclass, id int, age text)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select format('select $1 + $2 >= %s, count(*), to_jsonb($1 + $2), '
+            'count(audit_private.baseline_%s(null::%s, p.r)) from (select r from %s as r '
+            'where r.ctid >= format(''(%%s,0)'', $1)::tid '
+            'and r.ctid < format(''(%%s,0)'', $1 + $2)::tid '
+            'and age(r.xmin) not between 0 and %s for share nowait) as p',
+        (
+            select coalesce(max(pg_relation_size(t.relid)), 0)
+                / current_setting('block_size')::int + 1
+            from pg_partition_tree(block_query.target) as t
+        ),
+        block_query.id, c.oid::regclass,
+        case when c.relkind = 'p' then '' else 'only ' end || c.oid::regclass,
+        block_query.age)
+    from pg_class as c where c.oid = block_query.target
+);
+comment on function audit_private.block_query is
+    'The statement that records the rows of the next blocks of a table without a key';
+
+create or replace function audit_private.record_page(
+    a audit_private.attachment, size int, out after jsonb, out rows bigint, out is_over boolean
+)
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _query text := audit_private.walk_query(a.target, a.id, a.kind, a.baseline -> 'after');
+    _block bigint := coalesce(case jsonb_typeof(a.baseline -> 'after')
+        when 'number' then (a.baseline ->> 'after')::bigint end, 0);
+begin
+    -- A policy that hides rows from the owner of their table is an error, and no smaller baseline.
+    perform set_config('row_security', 'off', true);
+    if _query is not null then
+        execute _query into rows, after using a.baseline -> 'after', size;
+        is_over := rows < size;
+    else
+        _query := audit_private.block_query(a.target, a.id, (
+            (a.baseline ->> 'transaction')::bigint - (a.baseline ->> 'started_in')::bigint)::text);
+        execute _query into is_over, rows, after using _block, greatest(1, size / 50);
+    end if;
+    perform set_config('row_security', 'on', true);
+end
+$$;
+comment on function audit_private.record_page is
+    'Records the next rows of a table, and says behind which it came to';
+
+create or replace function audit.baseline(target regclass, batch int default 200) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set row_security = on set lock_timeout = '2s'
+-- So that keys are spelt as they are read again.
+set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
+set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C'
+as $$
+declare
+    _a audit_private.attachment;
+    _size int := greatest(1, baseline.batch);
+    _page record;
+begin
+    insert into audit_private.request (verb, target) values ('baseline', baseline.target);
+    select * into _a from audit_private.attachment as a where a.target = baseline.target;
+    if _a.baseline ? 'ended_at' then
+        return null;
+    end if;
+    loop
+        begin
+            select * into _page from audit_private.record_page(_a, _size);
+            exit;
+        exception when lock_not_available then
+            if _size = 1 then
+                raise exception '% is busy: a transaction is changing the next row', target
+                    using errcode = 'lock_not_available', hint = 'Try again when that has ended.';
+            end if;
+            -- Up to the row that somebody is changing.
+            _size := greatest(1, _size / 10);
+        end;
+    end loop;
+    insert into audit_private.request (verb, target, given) values ('baselined', baseline.target,
+        jsonb_build_object('after', _page.after, 'is_over', _page.is_over));
+    return _page.rows;
+end
+$$;
+comment on function audit.baseline is
+    'Records the next rows of an attached table, as they are now, as events <kind>.baseline, and '
+    'says how many; null once all are. Call it until then, each time in a transaction of its own';
