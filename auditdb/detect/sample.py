@@ -59,8 +59,8 @@ select array(
 """
 # Whether attach takes them for admins without being told.
 _COVERED: LiteralString = """
-select string_to_array(regexp_replace(audit_private.any_admin('x'), '^[^'']*|[^'']*$', '', 'g'),
-    ', ') @> array(select quote_literal(lower(l)) from unnest(%s::text[]) as l)
+select substring(audit_private.admin_among('x') from '[{].*[}]')::text[]
+    @> array(select lower(l) from unnest(%s::text[]) as l)
 """
 _ADMIN: LiteralString = """
 select audit_private.default_admin(o.id, audit_private.one_of(o.value, o.labels),
