@@ -275,9 +275,7 @@ def test_the_doctor_finds_the_trigger_missing_and_puts_it_back(shared: Database)
 
 
 @pytest.mark.parametrize("role", ["app", "app_owner", "app_reader", "app_auditor", "audit_mapper"])
-def test_nobody_puts_an_event_aside_to_have_it_filed_elsewhere(
-    shared: Database, role: str
-) -> None:
+def test_nobody_puts_an_event_aside_to_have_it_filed_elsewhere(shared: Database, role: str) -> None:
     transaction(shared, FLOW)
     (event,) = shared.events("captured_from = 'public.flow'")
     transaction(shared, SHARE)
