@@ -6,7 +6,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import errors as pg
 
 from auditdb import doctor
 from tests.conftest import Database
@@ -272,31 +271,3 @@ def test_the_doctor_finds_the_trigger_missing_and_puts_it_back(shared: Database)
         assert [f for f in doctor.diagnose(conn) if f.object == "audit_private.unfiled"] == []
     transaction(shared, FLOW, SHARE)
     assert [organization for _, organization, _ in told(shared)] == [None, "2"]
-
-
-@pytest.mark.parametrize("role", ["app", "app_owner", "app_reader", "app_auditor", "audit_mapper"])
-def test_nobody_puts_an_event_aside_to_have_it_filed_elsewhere(shared: Database, role: str) -> None:
-    transaction(shared, FLOW)
-    (event,) = shared.events("captured_from = 'public.flow'")
-    transaction(shared, SHARE)
-    superuser = shared.connect()
-    superuser.execute("grant pg_write_all_data, pg_read_all_data to app")
-    row = (event["id"], event["occurred_at"], '{"id": 7, "inputs": ["1"]}')
-    with superuser.transaction():
-        superuser.execute(f"set local role {role}".encode())
-        for statement in (
-            "insert into audit_private.unfiled values (%s, %s, %s)",
-            "select audit_private.put_aside(%s, %s)",
-        ):
-            with pytest.raises((pg.InsufficientPrivilege, pg.UndefinedFunction)):
-                with superuser.transaction():
-                    superuser.execute(statement.encode(), row[: statement.count("%s")])
-        with pytest.raises(pg.InsufficientPrivilege):
-            with superuser.transaction():
-                superuser.execute("create temporary table unfiled (event_id bigint)")
-                superuser.execute(
-                    "create trigger t after insert on unfiled for each row"
-                    " execute function audit_private.complete_event()"
-                )
-    superuser.execute("revoke pg_write_all_data, pg_read_all_data from app")
-    assert told(shared) == [("workflow.created", None, None)]
