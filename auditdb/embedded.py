@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import re
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -35,12 +36,17 @@ def server(*, keep: bool = False) -> Iterator[str]:
         ...     install(dsn)
     """
     package = _package()
-    # A socket's path may have 107 bytes: the system's temporary folder keeps it short.
+    # A socket's path may have 107 bytes: the system's temporary folder keeps it short. Named before
+    # it is made: an interrupt in between leaves nothing behind.
     try:
-        data = Path(tempfile.mkdtemp(prefix="auditdb-"))
+        data = Path(tempfile.gettempdir(), f"auditdb-{secrets.token_hex(8)}")
     except OSError as error:
         raise AuditError(f"the embedded PostgreSQL has no temporary folder: {error}") from error
     try:
+        try:
+            data.mkdir(mode=0o700)
+        except OSError as error:
+            raise AuditError(f"the embedded PostgreSQL has no temporary folder: {error}") from error
         with _logged() as log:
             try:
                 running = package.get_server(data, cleanup_mode=None)

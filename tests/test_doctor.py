@@ -532,6 +532,45 @@ def test_a_dropped_membership_table_is_found(healthy: Database) -> None:
     assert [f.problem for f in diagnose(healthy)] == ["no table says who is admin or owner"]
 
 
+def test_members_without_an_admin_among_them_are_found(healthy: Database) -> None:
+    owner = healthy.connect("app_owner")
+    run(owner, "update membership set role = 'editor'")
+    [finding] = diagnose(healthy)
+    assert (finding.check_name, finding.severity) == ("readers", "warning")
+    assert (finding.object, finding.problem) == (
+        "public.membership", "no row makes anybody an admin or owner"
+    )  # fmt: skip
+    todo = "-- say which rows do: "
+    assert finding.mend.startswith(todo)
+    run(owner, finding.mend.removeprefix(todo).replace("<condition>", "r.role = ''editor''"))
+    assert diagnose(healthy) == []
+    run(owner, "delete from membership")
+    assert diagnose(healthy) == []
+
+
+def test_an_admin_by_another_table_is_an_admin(healthy: Database) -> None:
+    owner = healthy.connect("app_owner")
+    run(owner, "create table boss (organization_id int primary key, user_id int)")
+    run(owner, "select audit.attach('boss', 'admin'); update membership set role = 'editor'")
+    [finding] = diagnose(healthy)
+    assert finding.object == "public.membership, public.boss"
+    run(owner, "insert into boss values (1, null)")
+    assert len(diagnose(healthy)) == 1
+    run(owner, "insert into boss values (2, 2)")
+    assert diagnose(healthy) == []
+
+
+def test_no_more_rows_are_looked_at_for_an_admin_than_ten_thousand(healthy: Database) -> None:
+    owner = healthy.connect("app_owner")
+    run(owner, "update membership set role = 'editor'; insert into app_user (id, email)"
+               " select n, n || '@x' from generate_series(100, 10098) as n;"
+               " insert into membership select 1, n, 'x' from generate_series(100, 10098) as n"
+               " where n < 10099 - (select count(*) from membership)")  # fmt: skip
+    assert [f.check_name for f in diagnose(healthy)] == ["readers"]
+    run(owner, "insert into membership values (1, 10098, 'x')")
+    assert diagnose(healthy) == []
+
+
 BENEATH = """
 create table team (id int primary key, org int);
 insert into team values (1, 1);

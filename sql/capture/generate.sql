@@ -169,10 +169,24 @@ $$;
 comment on function audit_private.admin_code is
     'Body of audit_private.admin_<id>: whether a membership makes its user an admin or owner';
 
+-- For the doctor: null where there is no row. Of more than ten thousand some may make an admin.
+create or replace function audit_private.admin_exists_code(target regclass, mapping jsonb)
+returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return audit_private.as_mapper(format(E'    if exists (\n        select from (\n'
+    '            select (%2$s\n) and (%3$s\n) and num_nulls(%4$s\n, %5$s\n) = 0 as found\n'
+    '            from %1$s as r limit 10000\n        ) as p where p.found\n    ) then\n'
+    '        return true;\n    end if;\n'
+    '    return (select nullif(count(*), 0) >= 10000 from (select from %1$s limit 10000) as p);',
+    target, coalesce(mapping ->> 'alive', 'true'), mapping ->> 'admin',
+    mapping ->> 'organization', mapping ->> 'subject'));
+comment on function audit_private.admin_exists_code is
+    'Body of audit_private.admin_<id>_exists: whether some row makes somebody an admin or owner';
+
 create or replace function audit_private.is_of_mapper(name text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return is_of_mapper.name
-    ~ '^((read|organization|admin)_[0-9]+(_late)?|rescue|examine|try_expression)$';
+    ~ '^((read|organization|admin)_[0-9]+(_(exists|late))?|rescue|examine|try_expression)$';
 comment on function audit_private.is_of_mapper is
     'Whether a function of this name belongs to audit_mapper, since code of the application may '
     'run in it';

@@ -63,6 +63,10 @@ as $$
     union all
     select 'admin_' || id, 'organization text, viewer text', 'boolean', 'stable', '{}',
         audit_private.admin_code(target, mapping), 'Whether a user is an admin or owner, by a row'
+    from a where mapping ? 'admin'
+    union all
+    select format('admin_%s_exists', id), '', 'boolean', 'stable', '{}',
+        audit_private.admin_exists_code(target, mapping), 'Whether anybody is an admin, by a row'
     from a where mapping ? 'admin';
 $$;
 comment on function audit_private.generated is

@@ -561,10 +561,23 @@ as $$
         'Nobody reads the log through row-level security.',
         '-- attach the memberships: select audit.attach(''...'', ''membership'')', false
     from audit_private.attachment
-    having count(*) > 0 and count(*) filter (where mapping ? 'admin') = 0;
+    having count(*) > 0 and count(*) filter (where mapping ? 'admin') = 0
+    union all
+    -- Asked of all tables: one whose rows make no admins may stand beside another.
+    select 'readers', 'warning', string_agg(a.target::regclass::text, ', ' order by a.id),
+        'no row makes anybody an admin or owner',
+        'Nobody reads the log through row-level security.',
+        '-- say which rows do: ' || (array_agg(audit_private.attach_command(
+            a.target::regclass::text, a.kind, a.mapping -> 'given' || '{"admin": "<condition>"}')
+            order by a.mapping ->> 'admin' = 'false', a.id))[1], false
+    from audit_private.attachment as a
+        cross join lateral audit_private.try_mapper(
+            format('audit_private.admin_%s_exists()', a.id)) as p (answer)
+    where a.mapping ? 'admin' and audit_private.is_there(a.target, a.row_type)
+    having bool_or(p.answer = 'false') and not bool_or(p.answer = 'true');
 $$;
 comment on function audit_private.check_readers is
-    'Whether the rules that say who may read work';
+    'Whether the rules that say who may read work, and make anybody an admin';
 
 create or replace function audit_private.check_casts() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
