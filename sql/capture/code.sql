@@ -366,10 +366,16 @@ comment on function audit_private.differs_part is
 create or replace function audit_private.group_code(mapping jsonb, side text, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
-return format('audit_private.told_group(%L, %s, %s)', mapping ->> 'group_type',
-    audit_private.name_code(mapping, 'group_id', side, op),
-    -- Of groups that may be organisations themselves.
-    case when mapping ? 'group_is_nested' then '_organization' else 'null' end);
+return (
+    -- Not by audit_private.told_group(), which says the same and costs each row 9 microseconds.
+    select format('case when %1$s%2$s then jsonb_build_object(''group'','
+        ' jsonb_build_object(''type'', %3$L, ''id'', %4$s)) else ''{}'' end',
+        format('%s.%I is not null', side, audit_private.own_column(mapping, mapping ->> 'group_id')),
+        -- Of groups that may be organisations themselves.
+        case when mapping ? 'group_is_nested' then format(' and %s is distinct from _organization',
+            audit_private.part_code(mapping, 'group_id', side)) end,
+        mapping ->> 'group_type', audit_private.name_code(mapping, 'group_id', side, op))
+);
 comment on function audit_private.group_code is
     'Generated expression for the details of which group a membership is one';
 

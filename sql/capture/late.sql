@@ -133,6 +133,7 @@ create or replace function audit_private.guard_unfiled() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
+    -- Only where needed: each takes a lock that writers wait for.
     if not exists (
         select from pg_trigger
         where tgrelid = 'audit_private.unfiled'::regclass and tgname = 'complete_event'
@@ -144,7 +145,17 @@ begin
             deferrable initially deferred
             for each row execute function audit_private.complete_event();
     end if;
-    alter table audit_private.unfiled enable always trigger complete_event;
+    if exists (
+        select from pg_trigger
+        where tgrelid = 'audit_private.unfiled'::regclass and tgname = 'complete_event'
+            and tgenabled <> 'A'
+    ) then
+        alter table audit_private.unfiled enable always trigger complete_event;
+    end if;
+    -- A publication of all tables takes no DELETE of a table that has neither key nor this.
+    if (select relreplident from pg_class where oid = 'audit_private.unfiled'::regclass) <> 'f' then
+        alter table audit_private.unfiled replica identity full;
+    end if;
 end
 $$;
 comment on function audit_private.guard_unfiled is

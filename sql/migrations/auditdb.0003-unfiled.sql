@@ -5,8 +5,6 @@ create table if not exists audit_private.unfiled (
     occurred_at timestamptz not null,
     late jsonb not null
 );
--- A publication of all tables takes no DELETE of a table that has neither key nor this.
-alter table audit_private.unfiled replica identity full;
 comment on table audit_private.unfiled is
     'Always empty: an INSERT asks for an event to be looked at again when its transaction commits';
 comment on column audit_private.unfiled.event_id is 'An event that no organisation was found for';
