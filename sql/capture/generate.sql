@@ -174,7 +174,7 @@ create or replace function audit_private.admin_exists_code(target regclass, mapp
 returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return audit_private.as_mapper(format(E'    if exists (\n        select from (\n'
-    '            select (%2$s\n) and (%3$s\n) and num_nulls(%4$s\n, %5$s\n) = 0 as found\n'
+    '            select (%2$s\n) and (%3$s\n) and num_nulls((%4$s\n), (%5$s\n)) = 0 as found\n'
     '            from %1$s as r limit 10000\n        ) as p where p.found\n    ) then\n'
     '        return true;\n    end if;\n'
     '    return (select nullif(count(*), 0) >= 10000 from (select from %1$s limit 10000) as p);',
