@@ -370,7 +370,8 @@ return (
     -- Not by audit_private.told_group(), which says the same and costs each row 9 microseconds.
     select format('case when %1$s%2$s then jsonb_build_object(''group'','
         ' jsonb_build_object(''type'', %3$L, ''id'', %4$s)) else ''{}'' end',
-        format('%s.%I is not null', side, audit_private.own_column(mapping, mapping ->> 'group_id')),
+        format('%s.%I is not null', side,
+            audit_private.own_column(mapping, mapping ->> 'group_id')),
         -- Of groups that may be organisations themselves.
         case when mapping ? 'group_is_nested' then format(' and %s is distinct from _organization',
             audit_private.part_code(mapping, 'group_id', side)) end,
