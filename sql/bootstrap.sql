@@ -200,8 +200,8 @@ begin
         union all
         select 'routine', oid::regprocedure::text, pg_catalog.pg_get_userbyid(proowner),
             -- As audit_private.is_of_mapper says, which may be gone.
-            case when proname
-                ~ '^((read|organization|admin)_[0-9]+(_exists)?|rescue|examine|try_expression)$'
+            case when proname ~ '^((read|organization|admin)_[0-9]+(_(exists|late))?|rescue|examine'
+                '|try_expression)$'
                 then 'audit_mapper' else 'audit_owner' end
         from pg_catalog.pg_proc
         where pronamespace::regnamespace::text in ('audit', 'audit_private')

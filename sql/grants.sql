@@ -39,7 +39,8 @@ grant execute on function
     audit_private.changed_among, audit_private.images_of, audit_private.redact, audit_private.holds,
     audit_private.parse_expression, audit_private.probe, audit_private.called_functions,
     audit_private.action_of, audit_private.holds_row, audit_private.degraded,
-    audit_private.read_change
+    audit_private.read_change, audit_private.handed_of, audit_private.handed_parts,
+    audit_private.late_values
     to audit_mapper;
 
 grant execute on function
@@ -109,7 +110,8 @@ grant execute on function
     audit_private.may_name_user,
     audit_private.members_of, audit_private.first_membership, audit_private.user_organization,
     audit_private.given_parts, audit_private.default_organization, audit_private.own_key,
-    audit_private.default_subject, audit_private.with_role, audit_private.is_membership,
+    audit_private.default_subject, audit_private.group_of, audit_private.with_role,
+    audit_private.is_membership,
     audit_private.default_admin, audit_private.default_ignore, audit_private.ignored_columns,
     audit_private.redacted_columns(regclass, text, jsonb), audit_private.finish_mapping,
     audit_private.attach_given, audit_private.prepare_attach, audit_private.open_schemas,

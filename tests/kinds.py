@@ -70,7 +70,7 @@ def markdown() -> str:
         "from `auditdb/mapping/kinds.toml` by `make reference`.",
     ]
     for kind in KINDS.values():
-        actions = [f"`{action}`" for action in dict.fromkeys(kind.verbs.values())]
+        actions = [f"`{action}`" for action in dict.fromkeys(filter(None, kind.verbs.values()))]
         lines = [f"{kind.description}."]
         lines.append(f"- Events: {', '.join(actions)}." if actions else "- Events: none.")
         lines += [

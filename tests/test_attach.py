@@ -100,6 +100,8 @@ def test_ways_lead_by_foreign_keys_whatever_the_names(empty_db: Database) -> Non
         ("membership.added", "1", "1,7"), ("workflow.created", "1", "2"),
         ("workflow.created", "1", "3"), ("workflow.modified", "1", "2"),
         ("workflow.modified", "1", "3"), ("auth.email_changed", "1", "7"),
+        # The user came before the membership.
+        ("user.created", "1", "7"),
     ]  # fmt: skip
 
 

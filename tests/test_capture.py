@@ -92,11 +92,11 @@ def test_role_change_names_both_roles(db: Database) -> None:
         ("update api_key set revoked_at = now() where name = 'dead'", "api_key.updated"),
         ("update api_key set name = 'other' where name = 'live'", "api_key.updated"),
         ("delete from api_key where name = 'live'", "api_key.revoked"),
-        ("delete from api_key where name = 'dead'", "api_key.updated"),
+        ("delete from api_key where name = 'dead'", "api_key.purged"),
         ("insert into api_key (organization_id, name, key_hash) values (1, 'new', 'h')",
             "api_key.created"),
         ("insert into api_key (organization_id, name, key_hash, revoked_at)"
-            " values (1, 'new', 'h', now())", "api_key.updated"),
+            " values (1, 'new', 'h', now())", "api_key.prepared"),
     ],
 )  # fmt: skip
 def test_row_comes_alive_and_dies_by_its_soft_delete(

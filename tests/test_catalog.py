@@ -272,7 +272,7 @@ def test_everything_belongs_to_audit_owner_and_what_runs_expressions_to_audit_ma
     for other in others:
         owner, name = other.split(" ")
         assert owner == "audit_mapper"
-        kind = name.removesuffix("_exists").rstrip("0123456789")
+        kind = name.removesuffix("_late").removesuffix("_exists").rstrip("0123456789")
         assert kind in {
             "rescue", "examine", "try_expression", "read_", "organization_", "admin_",
         }, name  # fmt: skip

@@ -14,7 +14,10 @@ from auditdb.mapping.kinds import KINDS
 
 SOURCES = ("web", "api", "saml", "scim", "cli", "system", "sql")
 ACTIONS = frozenset(
-    action for kind in KINDS.values() for action in (*kind.verbs.values(), *kind.facts.values())
+    action
+    for kind in KINDS.values()
+    for action in (*kind.verbs.values(), *kind.facts.values())
+    if action
 ) | {
     f"auth.{verb}"
     for verb in (

@@ -74,8 +74,9 @@ def define_kind(
         conn: a connection that holds `audit_operator`; its transaction.
         name: what `attach` is told: lower case, digits and underscores, at most 40 characters.
         description: what a row is, in a sentence.
-        verbs: the actions of rows that are `created`, `updated`, `deleted`; by default
-            `<name>.created` and so on.
+        verbs: the actions of rows that are `created`, `updated`, `deleted`, and of rows that do not
+            count (`alive`) and are inserted, `prepared`, or deleted, `purged`, where `""` means no
+            event; by default `<name>.created` and so on.
         facts: columns whose update is an event of its own, and its action.
         target_type: what events are about; by default the name.
         subject: whom they are about where the mapping does not say: `"column"`, whom a column such

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OPTIONS = ("organization", "target_id", "subject", "alive", "parent", "ignore", "redact")
-VERBS = ("created", "updated", "deleted")
+VERBS = ("created", "updated", "deleted", "prepared", "purged")
 
 
 @dataclass(frozen=True, kw_only=True)

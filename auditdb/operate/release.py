@@ -24,8 +24,8 @@ _GENERATED = re.compile(
     r"|baseline_\d+\(old anyelement, new anyelement\) returns jsonb"
     r"|fall_back_\d+\(op text, old anyelement, new anyelement, reason text\) returns jsonb"
     r"|read_\d+\(r anyelement\) returns text\[\]"
-    r"|organization_\d+\(r anyelement\) returns text"
-    r"|admin_\d+(\(organization text, viewer text\)|_exists\(\)) returns boolean)"
+    r"|organization_\d+(?:\(r anyelement\)|_late\(inputs jsonb\)) returns text"
+    r"|admin_\d+(?:\(organization text, viewer text\)|_exists\(\)) returns boolean)"
     # Who owns a partitioned table makes partitions that call them.
     r"|EXECUTE on function audit_private\.capture_\d+_(?:insert|update|delete|truncate)\(\) to .*"
     # Who owns a table hands its rows to it.

@@ -105,15 +105,15 @@ create or replace function audit_private.action_of(
     new_role text
 ) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
-return action_of.mapping -> 'verbs' ->> case
+return coalesce(action_of.mapping -> 'verbs' ->> case
     when action_of.mapping ? 'parent' then 'changed'
-    when action_of.op = 'INSERT' then case when is_alive then 'born' else 'changed' end
-    when action_of.op = 'DELETE' then case when was_alive then 'died' else 'changed' end
+    when action_of.op = 'INSERT' then case when is_alive then 'born' else 'prepared' end
+    when action_of.op = 'DELETE' then case when was_alive then 'died' else 'purged' end
     when is_alive and was_alive is not true then 'born'
     when was_alive and is_alive is not true then 'died'
     when old_role is distinct from new_role then 'role_changed'
     else 'changed'
-end;
+end, action_of.mapping -> 'verbs' ->> 'changed');
 comment on function audit_private.action_of is
     'The action that a change of a row stands for';
 
@@ -131,7 +131,8 @@ declare
     _value text;
 begin
     said := '{}';
-    foreach _name in array array['organization', 'target_id', 'subject', 'role', 'alive', 'row_id']
+    foreach _name in array array['organization', 'target_id', 'subject', 'role', 'alive', 'row_id',
+        'group_id']
     loop
         continue when not evaluate_each.mapping ? _name;
         foreach _side in array array['old', 'new'] loop
@@ -224,6 +225,36 @@ return (
 comment on function audit_private.degraded is
     'What was lost of a row, and why; null if nothing was';
 
+create or replace function audit_private.late_values(mapping jsonb, image jsonb) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return (
+    select jsonb_agg(image ->> name order by n)
+    from jsonb_array_elements_text(mapping -> 'late') with ordinality as l (name, n)
+);
+comment on function audit_private.late_values is
+    'What of a row says its organisation, to be looked up again when the transaction commits';
+
+create or replace function audit_private.handed_of(
+    mapping jsonb, op text, said jsonb, lost text[], before jsonb, after jsonb, secrets text[]
+) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select jsonb_build_object('was', was, 'is', "is",
+        'old_values', i.old_values, 'new_values', i.new_values)
+    from (
+            select coalesce((said ->> 'alive.old')::boolean, true) or mapping ? 'parent',
+                coalesce((said ->> 'alive.new')::boolean, true) or mapping ? 'parent'
+        ) as alive (was, "is")
+        cross join audit_private.images_of(
+            mapping || '{"whole": true}', op, before, after, null, secrets) as i
+    where op = 'UPDATE' and (was or "is") and exists (
+        select from unnest(audit_private.handed_parts(mapping)) as part
+        where part <> all (coalesce(lost, '{}'))
+            and said ->> (part || '.old') is distinct from said ->> (part || '.new'))
+);
+comment on function audit_private.handed_of is
+    'What audit_private.append_handed() needs of an update that hands a membership on, else null';
+
 create or replace function audit_private.read_change(
     op text, old anyelement, new anyelement, mapping jsonb, reason text
 ) returns jsonb
@@ -264,6 +295,9 @@ begin
             _said.said ->> 'role.old', _said.said ->> 'role.new'),
         'said', _said.said, 'digest', to_jsonb(_said.digest),
         'old_values', _images.old_values, 'new_values', _images.new_values,
+        'handed', audit_private.handed_of(
+            mapping, op, _said.said, _lost || _said.lost, _before.image, _after.image, _secrets),
+        'late', audit_private.late_values(mapping, _after.image),
         'degraded', audit_private.degraded(_lost || _said.lost, _as_text, reason));
 end
 $$;
@@ -381,7 +415,7 @@ declare
     _former text;
     _action text := append_said.said ->> 'action';
 begin
-    if append_said.said ? 'unchanged' then
+    if append_said.said ? 'unchanged' or _action = '' then
         return;
     end if;
     select _of || coalesce(jsonb_object_agg(n, audit_private.digest(_of ->> n)), '{}') into _of
@@ -400,15 +434,8 @@ begin
             (_mapping ->> 'id')::int, append_said.said ->> 'op', _organization,
             _of ->> 'target_id.old', _of ->> 'target_id.new');
     end if;
-    perform audit_private.append_facts(
-        case when append_said.said ->> 'op' = 'UPDATE' then _mapping -> 'facts' end,
-        _action, coalesce(_action = _mapping -> 'verbs' ->> 'changed', false),
-        _organization, _former, _mapping ->> 'target_type',
-        coalesce(_of ->> 'target_id.new', _of ->> 'target_id.old'),
-        coalesce(_of ->> 'subject.new', _of ->> 'subject.old'),
-        captured_from, nullif(append_said.said -> 'old_values', 'null'),
-        nullif(append_said.said -> 'new_values', 'null'),
-        audit_private.said_details(_mapping, _action, _of)
+    perform audit_private.append_read(append_said.said, _of, _organization, _former, captured_from,
+        audit_private.said_details(_mapping, _action, _of, _organization)
             || jsonb_strip_nulls(jsonb_build_object('degraded', _degraded)),
         _context);
 end
@@ -416,8 +443,64 @@ $$;
 comment on function audit_private.append_said is
     'Writes the event of a row that audit_private.fall_back() has read';
 
-create or replace function audit_private.said_details(mapping jsonb, action text, said jsonb)
+create or replace function audit_private.append_read(
+    said jsonb, told jsonb, organization_id text, former_organization_id text, captured_from text,
+    details jsonb, context jsonb
+) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _mapping jsonb := append_read.said -> 'mapping';
+    _action text := append_read.said ->> 'action';
+    _late jsonb := case when append_read.organization_id is null
+        then audit_private.said_late(append_read.said) end;
+begin
+    if append_read.said -> 'handed' <> 'null' then
+        perform audit_private.append_handed(
+            append_read.said -> 'handed'
+                || audit_private.said_handed(_mapping, told, organization_id),
+            audit_private.handed_verbs(_mapping), organization_id, former_organization_id,
+            _mapping ->> 'target_type', told ->> 'target_id.new', told ->> 'subject.new',
+            captured_from, details, context, _late);
+        return;
+    end if;
+    perform audit_private.append_facts(
+        case when append_read.said ->> 'op' = 'UPDATE' then _mapping -> 'facts' end,
+        _action, coalesce(_action = _mapping -> 'verbs' ->> 'changed', false),
+        organization_id, former_organization_id, _mapping ->> 'target_type',
+        coalesce(told ->> 'target_id.new', told ->> 'target_id.old'),
+        coalesce(told ->> 'subject.new', told ->> 'subject.old'),
+        captured_from, nullif(append_read.said -> 'old_values', 'null'),
+        nullif(append_read.said -> 'new_values', 'null'), details, context, _late);
+end
+$$;
+comment on function audit_private.append_read is
+    'Writes the events of a row of which audit_private.append_said() knows whose they are';
+
+create or replace function audit_private.said_late(said jsonb) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return case when said ->> 'op' <> 'DELETE' and jsonb_typeof(said -> 'late') = 'array'
+    and not coalesce(said #> '{degraded,lost}' ? 'organization', false)
+    then jsonb_build_object('id', said #> '{mapping,id}', 'inputs', said -> 'late',
+        'is_foreign', true,
+        'is_digest', coalesce(said #> '{mapping,digest}' ? 'organization', false)) end;
+comment on function audit_private.said_late is
+    'What audit_private.put_aside() needs of a row that audit_private.fall_back() has read';
+
+create or replace function audit_private.said_handed(mapping jsonb, said jsonb, organization text)
 returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return jsonb_build_object('subject', said -> 'subject.old', 'target_id', said -> 'target_id.old',
+    'previous_role', audit_private.shown_role(mapping, said -> 'role.old'),
+    'new_role', audit_private.shown_role(mapping, said -> 'role.new'),
+    'group', audit_private.told_group(mapping ->> 'group_type', said ->> 'group_id.old',
+        case when mapping ? 'group_is_nested' then organization end));
+comment on function audit_private.said_handed is
+    'What a row says of the member that it was handed on from';
+
+create or replace function audit_private.said_details(
+    mapping jsonb, action text, said jsonb, organization text
+) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return case when action = mapping -> 'verbs' ->> 'role_changed' then jsonb_build_object(
         'previous_role', audit_private.shown_role(mapping, said -> 'role.old'),
@@ -426,7 +509,10 @@ return case when action = mapping -> 'verbs' ->> 'role_changed' then jsonb_build
     || case when mapping ? 'row_id' then jsonb_build_object(
         'row_id', coalesce(said -> 'row_id.new', said -> 'row_id.old')) else '{}' end
     || case when action like '%.baseline' and said ->> 'alive.new' = 'false'
-        then '{"alive": false}' else '{}' end::jsonb;
+        then '{"alive": false}' else '{}' end::jsonb
+    || audit_private.told_group(mapping ->> 'group_type',
+        coalesce(said ->> 'group_id.new', said ->> 'group_id.old'),
+        case when mapping ? 'group_is_nested' then organization end);
 comment on function audit_private.said_details is
     'Details of what a row says: the roles of a role change, the key of a child row, that a row of '
     'a baseline does not count';

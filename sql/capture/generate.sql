@@ -2,26 +2,6 @@
 -- a trigger function of its own, audit_private.capture_<id>_<operation>, which runs as audit_owner
 -- and meets code of the application only through what runs as audit_mapper.
 
--- Policies may come to a table that is looked up, and casts to an enum, after the code was written.
-create or replace function audit_private.foreign_code(mapping jsonb) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-return case
-    when mapping -> 'raw' = '[]' then null
-    when (mapping -> 'is_foreign')::boolean then 'true'
-    else (
-        select string_agg(code, ' or ' order by code)
-        from (
-            -- By their names: oids are others in a database that was restored.
-            select format('row_security_active(%L::regclass)', key)
-            from jsonb_each(mapping #> '{checked,reads}')
-            union all
-            select format('exists (select from pg_cast where castsource = %L::regtype)', enum)
-            from jsonb_array_elements_text(mapping #> '{checked,enums}') as enum
-        ) as c (code)
-    ) end;
-comment on function audit_private.foreign_code is
-    'Generated condition: what audit_mapper reads may run code of the application; null if never';
-
 -- Of the types of columns: PL/pgSQL would keep 2 kB of each name of a type that it parses.
 create or replace function audit_private.variables_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -29,9 +9,10 @@ return (
     select string_agg(format(E'\n    _%s audit.event.%s%%type;', name, coalesce(type, name)), ''
         order by n)
     from unnest(
-        '{context,action,organization,former,target_id,subject,old,new,details,said}'::text[],
+        '{context,action,organization,former,target_id,subject,old,new,details,handed,
+            said}'::text[],
         '{details,null,organization_id,organization_id,null,subject_id,old_values,new_values,null,
-            details}'::text[])
+            details,details}'::text[])
         with ordinality as v (name, type, n)
     where case name
         when 'action' then audit_private.action_name(mapping, op) = '_action'
@@ -39,6 +20,7 @@ return (
         when 'target_id' then not audit_private.is_plain_name(mapping, 'target_id')
         when 'organization' then audit_private.whose_name(id, mapping, op) = '_organization'
         when 'former' then op = 'UPDATE' and audit_private.former_name(mapping) = '_former'
+        when 'handed' then op = 'UPDATE' and audit_private.handed_parts(mapping) <> '{}'
         when 'old' then op <> 'INSERT'
         when 'new' then op <> 'DELETE'
         else true end
@@ -210,7 +192,7 @@ create or replace function audit_private.admin_exists_code(target regclass, mapp
 returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return audit_private.as_mapper(format(E'    if exists (\n        select from (\n'
-    '            select (%2$s\n) and (%3$s\n) and num_nulls(%4$s\n, %5$s\n) = 0 as found\n'
+    '            select (%2$s\n) and (%3$s\n) and num_nulls((%4$s\n), (%5$s\n)) = 0 as found\n'
     '            from %1$s as r limit 10000\n        ) as p where p.found\n    ) then\n'
     '        return true;\n    end if;\n'
     '    return (select nullif(count(*), 0) >= 10000 from (select from %1$s limit 10000) as p);',
@@ -222,7 +204,7 @@ comment on function audit_private.admin_exists_code is
 create or replace function audit_private.is_of_mapper(name text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return is_of_mapper.name
-    ~ '^((read|organization|admin)_[0-9]+(_exists)?|rescue|examine|try_expression)$';
+    ~ '^((read|organization|admin)_[0-9]+(_(exists|late))?|rescue|examine|try_expression)$';
 comment on function audit_private.is_of_mapper is
     'Whether a function of this name belongs to audit_mapper, since code of the application may '
     'run in it';

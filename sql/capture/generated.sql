@@ -37,6 +37,10 @@ as $$
         'Organisation of a row, by a fresh snapshot'
     from a where kind <> 'admin' and mapping -> 'raw' ? 'organization'
     union all
+    select format('organization_%s_late', id), 'inputs jsonb', 'text', 'volatile', settings,
+        audit_private.late_code(mapping), 'Organisation of a row that was put aside'
+    from a where kind <> 'admin' and mapping -> 'late' <> '[]'
+    union all
     -- IMMUTABLE too, so that it reads by the snapshot of the statement.
     select 'fall_back_' || id, 'op text, old anyelement, new anyelement, reason text', 'jsonb',
         'immutable', '{}', pragma || audit_private.fallback_code(id, mapping),

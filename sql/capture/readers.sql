@@ -168,7 +168,7 @@ declare
 begin
     for _part, _expression in
         select key, value from jsonb_each_text(digested.mapping)
-        where key in ('organization', 'target_id', 'subject', 'row_id')
+        where key in ('organization', 'target_id', 'subject', 'row_id', 'group_id')
     loop
         _plain := audit_private.own_column(mapping, _expression);
         if (case
@@ -367,7 +367,8 @@ declare
     _long text[] := '{}';
     _named text[] := '{}';
 begin
-    foreach _part in array '{organization,target_id,subject,role,row_id,alive}'::text[] loop
+    foreach _part in array
+        '{organization,target_id,subject,role,row_id,alive,group_id}'::text[] loop
         continue when not mapping ? _part;
         _expression := mapping ->> _part;
         if _part = 'alive' then
@@ -452,6 +453,7 @@ begin
     _mapping := _mapping || audit_private.parts_read(target, _mapping);
     _mapping := _mapping || audit_private.columns_read(_mapping)
         || jsonb_build_object('digest', audit_private.digested(target, _mapping));
+    _mapping := _mapping || jsonb_build_object('late', audit_private.late_columns(_mapping));
     return _mapping || jsonb_build_object('own', (
         select coalesce(jsonb_agg(c || jsonb_build_object(
             'old', audit_private.value_code(_mapping, c, 'old'),
@@ -492,3 +494,23 @@ return (
 );
 comment on function audit_private.read_code is
     'Body of audit_private.read_<id>: what audit_mapper reads of a row, as text; null if nothing';
+
+-- Policies may come to a table that is looked up, and casts to an enum, after the code was written.
+create or replace function audit_private.foreign_code(mapping jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return case
+    when mapping -> 'raw' = '[]' then null
+    when (mapping -> 'is_foreign')::boolean then 'true'
+    else (
+        select string_agg(code, ' or ' order by code)
+        from (
+            -- By their names: oids are others in a database that was restored.
+            select format('row_security_active(%L::regclass)', key)
+            from jsonb_each(mapping #> '{checked,reads}')
+            union all
+            select format('exists (select from pg_cast where castsource = %L::regtype)', enum)
+            from jsonb_array_elements_text(mapping #> '{checked,enums}') as enum
+        ) as c (code)
+    ) end;
+comment on function audit_private.foreign_code is
+    'Generated condition: what audit_mapper reads may run code of the application; null if never';

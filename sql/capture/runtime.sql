@@ -77,7 +77,8 @@ comment on function audit_private.client_details is
 -- of audit_private.acting(), without the call, which would cost each row 2 microseconds.
 create or replace function audit_private.append(
     action text, organization_id text, target_type text, target_id text, subject_id text,
-    captured_from text, old_values jsonb, new_values jsonb, details jsonb, context jsonb
+    captured_from text, old_values jsonb, new_values jsonb, details jsonb, context jsonb,
+    late jsonb default null
 ) returns jsonb
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -88,6 +89,7 @@ declare
     _impersonator_id text := left(context ->> 'impersonator_id', 200);
     _source text := coalesce(left(context ->> 'source', 200), 'sql');
     _details jsonb := nullif(context -> 'details', '{}');
+    _now timestamptz := clock_timestamp();
 begin
     if _actor_id is null or jsonb_typeof(_details) <> 'object'
         or _details ?| audit_private.own_details()
@@ -107,14 +109,17 @@ begin
         _details := nullif(coalesce(_details, '{}') || details, '{}');
     end if;
     insert into audit.event (
-        action, result, actor_id, actor_type, impersonator_id, organization_id,
+        occurred_at, action, result, actor_id, actor_type, impersonator_id, organization_id,
         target_type, target_id, subject_id, source, captured_from,
         old_values, new_values, details
     ) values (
-        action, 'success', _actor_id, _actor_type, _impersonator_id, organization_id,
+        _now, action, 'success', _actor_id, _actor_type, _impersonator_id, organization_id,
         target_type, target_id, subject_id, _source, captured_from,
         old_values, new_values, _details
     );
+    if late is not null then
+        perform audit_private.put_aside(_now, late);
+    end if;
     return null;
 end
 $$;
@@ -157,7 +162,8 @@ comment on function audit_private.fact_action is
 create or replace function audit_private.append_facts(
     facts jsonb, action text, is_change boolean, organization_id text,
     former_organization_id text, target_type text, target_id text, subject_id text,
-    captured_from text, old_values jsonb, new_values jsonb, details jsonb, context jsonb
+    captured_from text, old_values jsonb, new_values jsonb, details jsonb, context jsonb,
+    late jsonb default null
 ) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -191,7 +197,7 @@ begin
             append_facts.new_values - _others,
             case when _is_first then _details
                 else _details - '{previous_role,new_role}'::text[] end,
-            append_facts.context)
+            append_facts.context, append_facts.late)
         from unnest(array[append_facts.organization_id]
             || case when append_facts.former_organization_id <> append_facts.organization_id
                 then array[append_facts.former_organization_id] end) with ordinality
@@ -204,6 +210,75 @@ $$;
 comment on function audit_private.append_facts is
     'Writes the events of an updated row that has facts, such as e-mail and password of a user, '
     'under their own names';
+
+-- A member of a group instead of another, or of another group instead of this one: one membership
+-- ends and one begins. A row that gives a member a role takes it from the one and gives it to the
+-- other.
+create or replace function audit_private.handed_parts(mapping jsonb) returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp
+return array(
+    select part from unnest('{subject,group_id,target_id}'::text[]) as part
+    where mapping ->> 'kind' = 'membership' and mapping ? 'subject' and mapping ? part
+        and (part <> 'target_id' or mapping ? 'parent')
+        and (mapping ? 'role' or not mapping ? 'parent'));
+comment on function audit_private.handed_parts is
+    'What of a membership an update changes when it hands the row on to another member or group';
+
+create or replace function audit_private.handed_verbs(mapping jsonb) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return case when mapping ? 'parent'
+    then jsonb_build_object('role_changed', mapping #> '{verbs,changed}')
+    else jsonb_build_object('died', mapping #> '{verbs,died}', 'born', mapping #> '{verbs,born}')
+end;
+comment on function audit_private.handed_verbs is
+    'The actions by which a membership that was handed on is told to both members';
+
+create or replace function audit_private.append_handed(
+    handed jsonb, verbs jsonb, organization_id text, former_organization_id text,
+    target_type text, target_id text, subject_id text, captured_from text,
+    details jsonb, context jsonb, late jsonb default null
+) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _gives_role boolean := verbs ? 'role_changed';
+    _former text := coalesce(former_organization_id, organization_id);
+    _details jsonb := coalesce(append_handed.details, '{}') - '{new_role,previous_role}'::text[]
+        || coalesce(audit_private.moved(_former, organization_id), '{}');
+begin
+    if (handed ->> 'was')::boolean then
+        perform audit_private.append(coalesce(verbs ->> 'role_changed', verbs ->> 'died'),
+            _former, target_type, handed ->> 'target_id', handed ->> 'subject', captured_from,
+            handed -> 'old_values', null,
+            _details - 'group' || coalesce(nullif(handed -> 'group', 'null'), '{}') || case
+                when _gives_role then jsonb_build_object(
+                    'previous_role', handed -> 'previous_role', 'new_role', null)
+                else '{}' end,
+            context, late);
+    end if;
+    if (handed ->> 'is')::boolean then
+        perform audit_private.append(coalesce(verbs ->> 'role_changed', verbs ->> 'born'),
+            organization_id, target_type, target_id, subject_id, captured_from,
+            null, handed -> 'new_values',
+            _details || case
+                when _gives_role then jsonb_build_object(
+                    'previous_role', null, 'new_role', handed -> 'new_role')
+                else '{}' end,
+            context, late);
+    end if;
+end
+$$;
+comment on function audit_private.append_handed is
+    'Writes the events of a membership that was handed on: one member loses what another gets';
+
+create or replace function audit_private.told_group(type text, id text, organization text)
+returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return case when told_group.id is not null and told_group.id is distinct from organization
+    then jsonb_build_object('group', jsonb_build_object('type', type, 'id', told_group.id))
+    else '{}' end;
+comment on function audit_private.told_group is
+    'Details that say of which group within an organisation a membership is one';
 
 -- A lookup waits as long as the session's lock_timeout lets it, but 2 s at the least: whoever sets
 -- a short one must not decide whose event it is. Undone with the block that it is called in.

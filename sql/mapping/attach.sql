@@ -311,8 +311,11 @@ language sql volatile set search_path = pg_catalog, pg_temp
 as $$
     insert into audit.action (name, description)
     select value, format('A row of kind %s %s', name_actions.kind, case key
-        when 'born' then 'came to be' when 'died' then 'ceased to be' else 'changed' end)
+        when 'born' then 'came to be' when 'died' then 'ceased to be'
+        when 'prepared' then 'was inserted that does not count yet'
+        when 'purged' then 'was deleted that did not count any more' else 'changed' end)
     from jsonb_each_text(name_actions.mapping -> 'verbs')
+    where value <> ''
     union all
     select f ->> 'action', format('Of a row of kind %s, column %s changed', name_actions.kind,
         f ->> 'column')

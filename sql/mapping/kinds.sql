@@ -24,7 +24,8 @@ comment on function audit_private.kind_of is
 create or replace function audit_private.default_verbs(name text) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return jsonb_build_object('created', default_verbs.name || '.created',
-    'updated', default_verbs.name || '.updated', 'deleted', default_verbs.name || '.deleted');
+    'updated', default_verbs.name || '.updated', 'deleted', default_verbs.name || '.deleted',
+    'prepared', default_verbs.name || '.prepared', 'purged', default_verbs.name || '.purged');
 comment on function audit_private.default_verbs is
     'The actions of a kind that names none';
 
@@ -36,12 +37,19 @@ comment on function audit_private.default_options is
 
 create or replace function audit_private.verbs_of(kind audit.kind) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
-return jsonb_strip_nulls(jsonb_build_object('born', verbs_of.kind.verbs -> 'created',
-    'died', verbs_of.kind.verbs -> 'deleted', 'changed', verbs_of.kind.verbs -> 'updated',
-    'role_changed', verbs_of.kind.verbs -> 'role_changed'));
+return (
+    select jsonb_strip_nulls(jsonb_build_object('born', verbs -> 'created',
+        'died', verbs -> 'deleted', 'changed', verbs -> 'updated',
+        'prepared', verbs -> 'prepared', 'purged', verbs -> 'purged',
+        'role_changed', verbs -> 'role_changed'))
+    -- A former release stored fewer of them. A kind without any captures nothing.
+    from cast(case when verbs_of.kind.verbs = '{}' then '{}'
+        else audit_private.default_verbs(verbs_of.kind.name) || verbs_of.kind.verbs end as jsonb)
+        as verbs
+);
 comment on function audit_private.verbs_of is
     'The actions of a kind as a mapping names them: when a row is born, dies, changes, '
-    'or changes its role';
+    'changes its role, and when one that does not count comes or goes';
 
 create or replace function audit_private.facts_of(kind audit.kind, target regclass) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -61,6 +69,23 @@ return coalesce(is_action.action ~ '^[a-z][a-z0-9_]*[.][a-z][a-z0-9_]*$'
     and length(is_action.action) <= 200 and split_part(is_action.action, '.', 1) <> 'audit', false);
 comment on function audit_private.is_action is
     'Whether a text is an action that events may have which are not the log''s own';
+
+-- That a row which does not count comes or goes may be no event.
+create or replace function audit_private.verb_problem(verbs jsonb, facts jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return (
+    select min(case when is_verb then format('"%s" of %s is no action', value, key)
+        else format('it has no verb "%s"', key) end)
+    from (
+        select key, value, audit_private.default_verbs('') ? key from jsonb_each_text(verbs)
+        union all
+        select 'fact ' || key, value, true from jsonb_each_text(facts)
+    ) as v (key, value, is_verb)
+    where value like '%.baseline' or not (is_verb and (audit_private.is_action(value)
+        or key in ('prepared', 'purged') and value = ''))
+);
+comment on function audit_private.verb_problem is
+    'Why verbs and facts of a kind are none, or null';
 
 create or replace function audit_private.check_kind(kind audit.kind) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -90,16 +115,10 @@ begin
         _hint := 'Verbs are as in ''{"created": "invoice.issued"}'', facts as in '
             '''{"status": "invoice.status_changed"}''.';
     else
-        select case when is_verb then format('"%s" of %s is no action', value, key)
-                else format('it has no verb "%s"', key) end into _problem
-        from (
-            select key, value, key in ('created', 'updated', 'deleted')
-            from jsonb_each_text(kind.verbs)
-            union all select 'fact ' || key, value, true from jsonb_each_text(kind.facts)
-        ) as v (key, value, is_verb)
-        where not (is_verb and audit_private.is_action(value)) or value like '%.baseline' limit 1;
-        _hint := 'Verbs are created, updated and deleted. An action is category.verb in lower '
-            'case, such as invoice.issued, and not of category audit.';
+        _problem := audit_private.verb_problem(kind.verbs, kind.facts);
+        _hint := 'Verbs are created, updated, deleted, and of rows that do not count prepared and '
+            'purged. An action is category.verb in lower case, such as invoice.issued, and not of '
+            'category audit.';
     end if;
     if _problem is not null then
         raise exception 'kind "%": %', kind.name, _problem

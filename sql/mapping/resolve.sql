@@ -489,6 +489,40 @@ $$;
 comment on function audit_private.resolve_mapping is
     'The mapping in force for a table: what was given, completed from its columns and keys';
 
+-- A member of a team is none of the organisation: events say of what.
+create or replace function audit_private.group_of(target regclass, parts jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select jsonb_strip_nulls(jsonb_build_object(
+        'group_id', audit_private.name_of(group_of.target, l.here[1]),
+        'group_type', case when a.kind is not null and not is_nested
+            then (audit_private.kind_of(a.kind)).target_type
+            else regexp_replace(regexp_replace(lower(c.relname), 'ies$', 'y'), '(?<=[^s])s$', '')
+        end,
+        'group_is_nested', case when is_nested then true end))
+    from audit_private.links_of(group_of.target) as l
+        join pg_class as c on c.oid = l.relation
+        left join audit_private.attachment as a on a.target = l.relation
+        cross join cast(coalesce(a.kind, '') = 'organization' as boolean) as is_nested
+        cross join format('r.%I', l.here[1]) as named
+    where cardinality(l.here) = 1 and l.relation <> group_of.target
+        and coalesce(a.kind, '') not in ('user', 'membership')
+        and named not in (
+            coalesce(parts ->> 'organization', ''), coalesce(parts ->> 'subject', ''))
+        and (strpos(parts ->> 'organization', named) > 0
+                and strpos(parts ->> 'organization', l.relation::text) > 0
+            or not is_nested and l.is_needed
+                and lower(c.relname) ~ (audit_private.words('group') || 's?$')
+                and exists (
+                    select from pg_index join pg_attribute on attrelid = indrelid
+                        and attnum = any (indkey)
+                    where indrelid = group_of.target and indisunique and attname = l.here[1]))
+    order by l.here limit 1
+);
+comment on function audit_private.group_of is
+    'The group within an organisation that each row of a table makes its user a member of, as '
+    'parts of a mapping';
+
 create or replace function audit_private.mapped_verbs(kind text, parts jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return audit_private.verbs_of(audit_private.kind_of(kind)) || case
@@ -498,7 +532,7 @@ return audit_private.verbs_of(audit_private.kind_of(kind)) || case
     -- A user with a role in the one organisation of their row: the row is the membership.
     when kind = 'user' and parts ? 'role'
         then audit_private.verbs_of(audit_private.kind_of('membership'))
-            || '{"changed": "user.updated"}'
+            || '{"changed": "user.updated", "purged": "user.purged"}'
     else '{}' end::jsonb;
 comment on function audit_private.mapped_verbs is
     'The actions of a table''s rows: those of its kind, or of the role that a row gives';
@@ -518,7 +552,9 @@ declare
         when kind = 'user' then audit_private.user_facts(target, given)
         when _kind.facts <> '{}' then audit_private.facts_of(_kind, target) end;
 begin
-    return jsonb_strip_nulls(parts || jsonb_build_object(
+    return jsonb_strip_nulls(parts || case when kind = 'membership' and not parts ? 'parent'
+        then coalesce(audit_private.group_of(target, parts), '{}') else '{}' end
+        || jsonb_build_object(
         'given', given,
         'verbs', audit_private.mapped_verbs(kind, parts),
         'target_type', _kind.target_type,

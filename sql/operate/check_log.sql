@@ -12,7 +12,7 @@ as $$
     from pg_class as c
     where (c.oid = any ('{audit_private.attestation,audit_private.organization_start,'
                 'audit_private.signing_key,audit_private.release,'
-                'audit_private.recording_limit}'::regclass[])
+                'audit_private.recording_limit,audit_private.unfiled}'::regclass[])
             or c.oid in (select relid from pg_partition_tree('audit.event')))
         and not (c.relrowsecurity and c.relforcerowsecurity)
     union all
@@ -46,6 +46,7 @@ as $$
         and t.tgname not in ('refuse_change', 'refuse_truncate')
         and (t.tgrelid <> 'audit_private.request'::regclass
             or t.tgname not in ('authorize_request', 'carry_out_request', 'refuse_check'))
+        and (t.tgrelid <> 'audit_private.unfiled'::regclass or t.tgname <> 'complete_event')
     union all
     select 'log', 'critical', c.oid::regclass::text, format('has rule %I', w.rulename),
         'A rule on the log can swallow or change events.',
@@ -87,6 +88,16 @@ as $$
             and t.tgenabled = 'A' and t.tgtype = w.fires and t.tginitdeferred = (w.fires = 5)
             and t.tgfoid = to_regprocedure(format('audit_private.%I()', w.name))
             and t.tgqual is null)
+    union all
+    select 'log', 'critical', 'audit_private.unfiled',
+        'trigger complete_event is missing, or not ENABLE ALWAYS',
+        'Events stay without the organisation that a later row of their transaction names.',
+        'select audit.mend_guards()', true
+    where not exists (
+        select from pg_trigger as t
+        where t.tgrelid = 'audit_private.unfiled'::regclass and t.tgname = 'complete_event'
+            and t.tgenabled = 'A' and t.tgtype = 5 and t.tginitdeferred and t.tgqual is null
+            and t.tgfoid = to_regprocedure('audit_private.complete_event()'))
     union all
     select 'log', 'critical', c.oid::regclass::text, 'is unlogged', 'A crash empties it.',
         format('alter table %s set logged', c.oid::regclass), false

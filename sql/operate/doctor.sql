@@ -108,6 +108,7 @@ begin
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
     perform audit_private.guard_log();
     perform audit_private.guard_requests();
+    perform audit_private.guard_unfiled();
     _changed := audit_private.record_attestation('mend', 'audit.event', '{trigger}');
     perform audit_private.record_own(
         'mended', 'audit.event', _changed -> 'was', _changed -> 'stands');

@@ -334,12 +334,15 @@ as $$
         ('audit_private.attachment', 'the_owner_maps', 'all', 'audit_owner', 'using (true)'),
         ('audit_private.release', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
         ('audit_private.recording_limit', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
+        ('audit_private.unfiled', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
         ('audit_private.attachment', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
         -- For audit_owner itself the planner drops these: true or ... is true.
         ('audit.event', 'whoever_owns_the_log_writes', 'insert', 'public',
             'with check (audit_private.owns_log())'),
         ('audit_private.organization_start', 'whoever_owns_the_log_writes', 'insert', 'public',
             'with check (audit_private.owns_log())'),
+        ('audit_private.unfiled', 'whoever_owns_the_log_puts_aside', 'all', 'public',
+            'using (audit_private.owns_log())'),
         ('audit_private.installation', 'whoever_owns_the_log_reads', 'select', 'public',
             'using (audit_private.owns_log())');
 $$;

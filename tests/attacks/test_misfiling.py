@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from typing import Any
@@ -173,6 +174,78 @@ def test_a_naive_log_files_what_it_cannot_look_up_with_whom_the_context_names(
             " execute function naive.lookup()",
             "select set_config('naive.organization', '2', true)",
             "insert into naive.step values (1, 1)",
+        ):
+            conn.execute(statement.encode())
+        row = conn.execute(
+            "select organization_id as o from naive.log order by id desc limit 1"
+        ).fetchone()
+        assert row == {"o": "2"}
+
+
+LATE = (
+    "An event without organisation is filed with one of the attacker's choice, by what is looked "
+    "at at the commit"
+)
+ASIDE = [
+    "insert into audit_private.unfiled values ({id}, '{at}', '{late}')",
+    "update audit_private.unfiled set event_id = {id}",
+    "delete from audit_private.unfiled",
+    "select audit_private.put_aside('{at}', '{late}')",
+    "select audit_private.append('workflow.created', null, 'workflow', '1', null, 'public.x',"
+    " null, null, null, null, '{late}')",
+    "create temporary table unfiled (event_id bigint, occurred_at timestamptz, late jsonb);"
+    " create trigger complete_event after insert on unfiled for each row"
+    " execute function audit_private.complete_event()",
+    """select set_config('auditdb.context',
+        '{{"actor_id": "1", "details": {{"completes": {id}}}}}', true);
+    delete from public.workflow""",
+]
+
+
+@attack(GROUP, LATE, outcome="B")
+@pytest.mark.parametrize("how", ASIDE)
+@pytest.mark.parametrize("role", ["app", "app_owner", "app_auditor", "app_reader", "audit_mapper"])
+def test_nobody_puts_an_event_aside_to_have_it_filed_elsewhere(
+    db: Database, role: str, how: str
+) -> None:
+    owner, superuser = db.connect("app_owner"), db.connect()
+    owner.execute(
+        "select audit.attach('workflow', 'workflow', organization =>"
+        " '(select min(o.id) from public.organization as o where o.id = -r.id)')"
+    )
+    db.connect("app").execute(
+        "insert into workflow (id, organization_id, name) values (-2, 1, 'x')"
+    )
+    db.connect("app").execute("insert into workflow (id, organization_id, name) values (9, 1, 'x')")
+    event = db.events("target_id = '9'")[0]
+    row = superuser.execute("select id from audit_private.attachment where name ~ 'workflow$'")
+    late = {"id": row.fetchone()[0], "inputs": ["-2"]}  # type: ignore[index]
+    statement = how.format(id=event["id"], at=event["occurred_at"], late=json.dumps(late))
+    superuser.execute("grant pg_write_all_data, pg_read_all_data to app, app_owner")
+    try:
+        with contextlib.suppress(pg.InsufficientPrivilege), superuser.transaction():
+            superuser.execute(f"set local role {role}".encode())
+            superuser.execute(statement.encode())
+    finally:
+        superuser.execute("revoke pg_write_all_data, pg_read_all_data from app, app_owner")
+    assert db.events(f"(details ->> 'completes')::bigint = {event['id']}") == []
+
+
+@attack(GROUP, LATE, outcome="B", twin=True)
+def test_a_naive_log_files_what_somebody_puts_aside(arena: Arena) -> None:
+    with arena.trial() as conn:
+        act(conn, "naive_app")
+        for statement in (
+            "create table naive.aside (id bigint, organization_id text)",
+            "create function naive.complete() returns trigger language plpgsql as $$ begin"
+            " insert into naive.log (action, organization_id)"
+            " select action, new.organization_id from naive.log where id = new.id;"
+            " return null; end $$",
+            "create constraint trigger complete after insert on naive.aside"
+            " deferrable initially deferred for each row execute function naive.complete()",
+            "insert into naive.log (action, organization_id) values ('x', null)",
+            "insert into naive.aside select max(id), '2' from naive.log",
+            "set constraints all immediate",
         ):
             conn.execute(statement.encode())
         row = conn.execute(
