@@ -153,10 +153,6 @@ begin
         _open := audit_private.undecided(target, mapping,
             audit_private.resolve_mapping(target, kind, _kept), _stale);
     exception when others then
-        if _stale = '{}' then
-            return format('-- %s; then: %s', sqlerrm,
-                audit_private.attach_command(target::text, kind, _kept));
-        end if;
         _open := array_remove(_stale, 'ignore');
     end;
     return case
