@@ -260,7 +260,8 @@ def test_or_says_what_a_person_has_to_fill_in(db: Database) -> None:
                "alter table thing rename label to caption")  # fmt: skip
     [finding] = [f for f in doctor.diagnose(db.connect()) if f.object == "public.thing"]
     assert finding.mend == (
-        "-- say what subject is now: select audit.attach('public.thing', 'thing', subject => '...')"
+        "-- say what subject is now, or leave it out: "
+        "select audit.attach('public.thing', 'thing', subject => '...')"
     )
     assert not finding.fixable
 

@@ -263,20 +263,6 @@ $$;
 comment on function audit_private.check_keys is
     'Signing keys: none, old, or superseded and still valid';
 
-create or replace function audit_private.attach_command(target text, kind text, given jsonb)
-returns text
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$
-    select format('select audit.attach(%L, %L%s)', attach_command.target, attach_command.kind,
-        coalesce(string_agg(format(', %I => %L', key, case
-            when jsonb_typeof(value) = 'array'
-                then array(select jsonb_array_elements_text(value))::text
-            else value #>> '{}' end), '' order by key), ''))
-    from jsonb_each(attach_command.given);
-$$;
-comment on function audit_private.attach_command is
-    'The call that attached a table';
-
 create or replace function audit_private.check_tenants() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$

@@ -122,7 +122,8 @@ as $$
         case when n.again is null then 'Its mapping is left over.'
             else 'The new table is not captured.' end,
         case when n.again is null then 'select audit_private.forget_gone()'
-            else audit_private.attach_command(a.name, a.kind, a.mapping -> 'given') end,
+            else coalesce(audit_private.remedy(n.again, a.kind, a.mapping),
+                audit_private.attach_command(a.name, a.kind, a.mapping -> 'given')) end,
         n.again is null
     from audit_private.attachment as a
         left join lateral audit_private.table_of(a.name) as n (again) on not exists (
@@ -190,7 +191,8 @@ as $$
                 format('is another table than the one that was attached (now %s): nothing of it is '
                     'captured', s."on"),
                 'Whoever swaps a table writes to the new one from then on.',
-                audit_private.attach_command(a.name, a.kind, a.mapping -> 'given'), false
+                coalesce(audit_private.remedy(other.oid, a.kind, a.mapping),
+                    audit_private.attach_command(a.name, a.kind, a.mapping -> 'given')), false
             where other.oid is not null
             union all
             select 'tables', 'notice', s."on", format('was %s when it was attested', a.name),
@@ -215,66 +217,6 @@ as $$
 $$;
 comment on function audit_private.check_moves is
     'Attached tables that were renamed, also if they were put back, or are in other hands';
-
--- Runs as audit_mapper, whose privileges the capture has: what it may not read shows here. No row
--- is read, and OFFSET keeps the planner from evaluating the columns of r as nulls. What the planner
--- takes for constant it does evaluate: an immutable function of literals, the check of a domain. So
--- may the code of a mapping run here too, and audit_private.try_mapper undoes what it leaves.
-create or replace function audit_private.try_expression(target regclass, name text, expression text)
-returns text
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp
-    set standard_conforming_strings = on
-as $$
-begin
-    if current_user operator(pg_catalog.<>) 'audit_mapper'::pg_catalog.name then
-        raise exception 'audit_private.try_expression runs as %', current_user;
-    end if;
-    if not try_expression.expression ~* '\mselect\M' and not has_schema_privilege(
-        (select relnamespace from pg_class where oid = try_expression.target), 'usage')
-    then
-        return null;  -- Capture is handed the row, and so need not be able to name its table.
-    end if;
-    begin
-        execute format(E'select (%s\n)::%s from (select (null::%s).* offset 0) as r limit 0',
-            try_expression.expression,
-            case when try_expression.name = 'alive' then 'boolean' else 'text' end,
-            try_expression.target);
-        -- Rolled back, so that nothing which code of the application sets or does outlives it.
-        raise exception using errcode = 'AU001';
-    exception
-        when sqlstate 'AU001' then return null;
-        when assert_failure or others then return sqlerrm;
-    end;
-end
-$$;
--- Definer: whatever evaluates text of the application runs as audit_mapper.
-comment on function audit_private.try_expression is
-    'Why a mapping expression does not work, or null';
-
--- By name, and guarded: a function of audit_mapper may be gone, and doctor has to say so.
-create or replace function audit_private.try_mapper(call text) returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-declare
-    _locks text[] := audit_private.held_locks();
-    _said text;
-begin
-    begin
-        execute 'select ' || try_mapper.call into _said;
-        raise exception using errcode = 'AU001';
-    exception
-        when sqlstate 'AU001' then null;
-        when query_canceled then
-            perform audit_private.release_locks(_locks);
-            raise;
-        when assert_failure or others then _said := sqlerrm;
-    end;
-    perform audit_private.release_locks(_locks);
-    return _said;
-end
-$$;
-comment on function audit_private.try_mapper is
-    'What a function of audit_mapper returns, or why it cannot be called; it leaves nothing behind';
 
 create or replace function audit_private.stale_options(target regclass, mapping jsonb)
 returns table (name text, problem text)
@@ -313,26 +255,6 @@ $$;
 comment on function audit_private.column_changes is
     'Columns added, gone or retyped, in words';
 
-create or replace function audit_private.remedy(
-    target regclass, kind text, given jsonb, stale text[]
-) returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if audit_private.resolve_mapping(target, kind, given - stale) ?& stale then
-        return audit_private.attach_command(target::text, kind, given - stale);
-    end if;
-    raise exception using errcode = 'AU001';
-exception when others then
-    return '-- say what ' || array_to_string(stale, ', ') || ' is now: '
-        || audit_private.attach_command(target::text, kind, given || (
-            select jsonb_object_agg(name, '...') from unnest(stale) as name));
-end
-$$;
-comment on function audit_private.remedy is
-    'The call that attaches a table again without the options that its columns do not bear out: '
-    'the defaults say them, or a person has to';
-
 create or replace function audit_private.check_mappings(facts audit_private.fact[])
 returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -340,9 +262,7 @@ as $$
     select 'mappings', 'warning', c.oid::regclass::text,
         concat_ws('; ', d.changes, s.problems, n.ignored),
         'Changes are recorded by a slower path, without what the mapping cannot tell any more.',
-        case when s.names is null then format('select audit.reattach(%L)', c.oid::regclass)
-            else audit_private.remedy(a.target, a.kind, a.mapping -> 'given', s.names) end,
-        s.names is null
+        coalesce(r.mend, format('select audit.reattach(%L)', c.oid::regclass)), r.mend is null
     from audit_private.attachment as a
         join pg_class as c on c.oid = a.target and c.reltype = a.row_type
         left join lateral (
@@ -352,9 +272,7 @@ as $$
             where f.scope = a.target and f.kind = 'table' and a.kind <> 'admin'
         ) as d on true
         left join lateral (
-            select string_agg(o.problem, '; ' order by o.name) as problems,
-                array_agg(o.name order by o.name)
-                    filter (where a.mapping -> 'given' ? o.name) as names
+            select string_agg(o.problem, '; ' order by o.name) as problems
             from audit_private.stale_options(a.target, a.mapping) as o
             where a.kind <> 'admin'
         ) as s on true
@@ -364,6 +282,7 @@ as $$
                 a.target, a.mapping || jsonb_build_object('kind', a.kind))) as i
             where a.kind <> 'admin'
         ) as n on true
+        cross join lateral (select audit_private.remedy(a.target, a.kind, a.mapping) as mend) as r
     where concat_ws('; ', d.changes, s.problems) <> '';
 $$;
 comment on function audit_private.check_mappings is
@@ -447,6 +366,12 @@ as $$
         join pg_class as c on c.oid = a.target and c.reltype = a.row_type
         cross join lateral audit_private.mapping_difference(a.target, a.kind, a.mapping) as d
     group by c.oid
+    -- What follows from another table whose columns have changed, is well once that one is.
+    having bool_or(d.says_less or d.name not in ('organization', 'admin', 'role', 'subject'))
+        or not exists (
+            select from unnest(check_stored.facts) as f
+            where f.kind = 'table' and f.scope <> c.oid
+                and f.fact #> '{was,columns}' <> f.fact #> '{stands,columns}')
     union all
     select 'readers', 'critical', c.fact #>> '{stands,on}',
         format('says otherwise than attested who is an admin: %s', b.changed),
@@ -553,8 +478,9 @@ as $$
             || coalesce(p.problem, 'it says nothing'),
         'While it fails, nobody reads through it.',
         case when v.is_closed then format('select audit.reattach(%L)', a.target::regclass)
-            else audit_private.attach_command(
-                a.target::regclass::text, a.kind, a.mapping -> 'given') end,
+            else coalesce(audit_private.remedy(a.target, a.kind, a.mapping),
+                audit_private.attach_command(
+                    a.target::regclass::text, a.kind, a.mapping -> 'given')) end,
         v.is_closed
     from audit_private.attachment as a
         cross join lateral audit_private.try_mapper(
