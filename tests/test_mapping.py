@@ -243,7 +243,8 @@ def test_a_set_of_permissions_is_a_role_and_no_organisation(app: Application) ->
         create table auth_group (id int primary key, name text);
         create table auth_group_permissions (id int primary key,
             group_id int not null references auth_group, permission_id int not null);
-        create table auth_user_groups (id int primary key, user_id int not null references auth_user,
+        create table auth_user_groups (id int primary key,
+            user_id int not null references auth_user,
             group_id int not null references auth_group, unique (user_id, group_id));
         create table note (id int primary key, group_id int not null references auth_group);
         insert into auth_user values (1, 'a@x', true), (2, 'b@x', true);

@@ -29,8 +29,8 @@ def attach(
         kind: one of docs/kinds.md such as `membership`, one that `define_kind` defined, or a word
             of your own such as `invoice`, which gives `invoice.created`, `.updated`, `.deleted`.
         options: the options of `audit.attach`: `organization`, `target_id`, `subject`, `role`,
-            `alive`, `admin`, `parent`, `email`, `password`, `two_factor`, `token` (each a column or an
-            SQL expression over the row `r`), `ignore` and `redact` (names of columns).
+            `alive`, `admin`, `parent`, `email`, `password`, `two_factor`, `token` (each a column or
+            an SQL expression over the row `r`), `ignore` and `redact` (names of columns).
 
     Raises:
         TypeError: an option is misspelt.
