@@ -158,7 +158,8 @@ VEHICLES = {
     # Of labels without an admin among them the question stays.
     "cast": "update memberships set role = 'boss' where role = 'Org Owner';"
             "create type role_name as enum ('boss', 'chief', 'member');"
-            "create function as_text(role_name) returns text language sql as 'select public.stolen()';"
+            "create function as_text(role_name) returns text language sql as 'select "
+            "public.stolen()';"
             "create cast (role_name as text) with function as_text(role_name) as implicit;"
             "alter table memberships alter role type role_name using role::role_name",
     "domain": "create domain role_name as text;"
