@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from auditdb.cli import main
 from auditdb.detect.document import Proposal, update
-from auditdb.detect.draft import Suggestion
+from auditdb.detect.draft import Question, Suggestion
 from auditdb.detect.propose import detect
 from auditdb.errors import InvalidInput
 from auditdb.mapping.file import KindMapping, TableMapping, load
@@ -122,7 +122,8 @@ def test_a_table_that_is_only_spoken_of_is_added(
 def test_a_guess_is_added_commented_out_with_its_questions_and_options(
     owner: psycopg.Connection[Any],
 ) -> None:
-    guess = Suggestion("public.note", "note", "Why.", ("Is it?",), False, {"alive": "r.ended = ''"})
+    asked = (Question("unsure", "Is it?"),)
+    guess = Suggestion("public.note", "note", "Why.", asked, False, {"alive": "r.ended = ''"})
     updated = update(owner, Proposal((guess,), (), ()), EDITED)
     assert updated.lines == ("new       public.note as note (a guess, commented out)",)
     block = updated.text.split("\n\n")[-1].splitlines()

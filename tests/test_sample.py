@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from auditdb.cli import main
-from auditdb.detect.propose import Proposal, detect
+from auditdb.detect.document import Proposal
+from auditdb.detect.propose import detect
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import load
 from tests.test_detect import Application, app, found
@@ -81,7 +82,7 @@ def test_a_sample_answers_them(app: Application) -> None:
 
 
 def attach_sampled(app: Application, **options: bool) -> None:
-    apply(app.owner, load(detect(app.owner, **options).to_toml()))
+    apply(app.owner, load(detect(app.owner, None, **options).to_toml()))
 
 
 def test_what_it_answers_makes_the_admins(app: Application) -> None:
@@ -95,7 +96,7 @@ def test_what_it_answers_makes_the_admins(app: Application) -> None:
 def test_the_names_in_a_table_of_roles_make_the_admins(app: Application, option: str) -> None:
     app.build(ROLES)
     assert "admin-labels" in codes(detect(app.owner), "public.memberships")
-    proposal = detect(app.owner, **{option: True})
+    proposal = detect(app.owner, None, **{option: True})
     assert "admin-labels" not in codes(proposal, "public.memberships")
     members = found(proposal, "public.memberships")
     assert "Its roles: Org Admin (1), Viewer (1)." in members.why
@@ -157,7 +158,8 @@ VEHICLES = {
     # Of labels without an admin among them the question stays.
     "cast": "update memberships set role = 'boss' where role = 'Org Owner';"
             "create type role_name as enum ('boss', 'chief', 'member');"
-            "create function as_text(role_name) returns text language sql as 'select public.stolen()';"
+            "create function as_text(role_name) returns text language sql as 'select "
+            "public.stolen()';"
             "create cast (role_name as text) with function as_text(role_name) as implicit;"
             "alter table memberships alter role type role_name using role::role_name",
     "domain": "create domain role_name as text;"
