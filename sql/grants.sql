@@ -140,6 +140,7 @@ grant execute on function
     audit_private.may_hold_key, audit_private.may_hold_secret, audit_private.secret_signs,
     audit_private.key_shapes, audit_private.quoted_value, audit_private.assigned_value,
     audit_private.assignment_names, audit_private.before_option, audit_private.before_pair,
+    audit_private.user_option,
     audit_private.redact_url, audit_private.redact_urls, audit_private.has_secret,
     audit_private.find_names, audit_private.percent_decode, audit_private.redact_value,
     audit_private.redact_parameter, audit_private.redact_addresses, audit_private.redact_brackets,

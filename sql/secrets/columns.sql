@@ -96,6 +96,11 @@ begin
         when (_category = 'N' or _type = 'uuid'::regtype) and _normal ~ '[a-z-]ids?-$'
             then false
         when audit_private.is_secret(_name) then true
+        -- Whoever has what is sent with an invitation may join.
+        when _normal ~ '^-(code|key|link|url)-$' and _category <> 'E' and exists (
+            select from pg_class
+            where oid = target and audit_private.normal_name(relname) ~ '-invit(e|ation)s?-')
+            then true
         when not store and not connector and not audit_private.says_headers(_normal) then false
         when audit_private.is_harmless_type(_type) then false
         when audit_private.says_headers(_normal) then true

@@ -9,8 +9,10 @@ create or replace function audit_private.secret_words() returns text
 language sql immutable parallel safe
 return
     'passw|passphrase|pass|pwd|pswd|secret|token|hash|salt|encrypt|cipher|credential|mnemonic|'
-    'phrase|recovery|seed|otp|pin|cvv|cvc|ssn|pem|p12|pfx|pkcs|keystore|keytab|psk|htpasswd|jwt|'
-    'jwk|pat|bearer|auth|cookie|srf|sess|verif|assert|saml|private|key|code|link|url|uri|conn';
+    'phrase|recovery|seed|otp|pin|cvv|cvc|ssn|pem|p12|pfx|pkcs|keystore|keytab|psk|htpasswd|'
+    'kennwort|geheim|zugang|schl|wachtwoord|passord|senord|adgangskode|salasana|passe|mdp|'
+    'contrase|clave|senha|parol|haslo|heslo|jelsz|sifre|sandi|jwt|jwk|pat|bearer|auth|cookie|srf|'
+    'sess|verif|assert|saml|private|key|code|link|url|uri|conn';
 comment on function audit_private.secret_words is
     'Pattern, whatever the case, of which each name of a secret has a part';
 
@@ -47,7 +49,12 @@ return audit_private.expand(
     's}- %recovery{,-}{word,words,key,kit,seed}{,s}- %-{seed,otpseed,otp-seed,totpseed,'
     'totp-seed}{,s}- %totp% %-{otp,hotp,otps}-% %-otp%{secret,seed,code,backup}% %-pin{,code,'
     'hash,number,block,-code,-hash,-number,-block}{,s}- %-cvv{,2}- %-cvc{,2}- %-ssn- %-pem- '
-    '%-p12- %-pfx- %-pkcs{,-}{8,12}- %keystore% %keytab% %-psk- %htpasswd% %-jwt{,s}- %-jwk- '
+    '%-p12- %-pfx- %-pkcs{,-}{8,12}- %keystore% %keytab% %-psk- %htpasswd% %kennwort% %-geheim{,'
+    'nis,wort,zahl,code}- %zugangs{,-}{code,daten}- %{api,zugangs,zugriffs,geheim,privat}{,'
+    '-}schl%ssel- %wachtwoord% %passord% %l%senord% %adgangskode% %salasana% %mot{,-}de{,'
+    '-}passe% %-mdp{,-hash}- %contrase% %-clave{,-api,-secreta,-privada,-acceso,-hash}- %-senha{,'
+    's,hash,cripto,criptografada,-hash,-cripto,-criptografada}- %-parol{,a,e}{,-hash}- %-haslo{,'
+    '-hash}- %-heslo{,-hash}- %jelsz% %-sifre{,si,-hash}- %kata{,-}sandi% %-jwt{,s}- %-jwk- '
     '%-pat{,s}- %-bearer- %-{,proxy-}authori{s,z}ation{,-header,-value,-code}- %-{x,http,basic,'
     'proxy,digest}-auth{,entication}{,-header,-value,-info,-data}- %-{,set-}cookie{,s}{,-id,'
     '-value,-jar,-string,-header,-data}- %-{csrf,xsrf}-% %-{sess,session}{,-}{key,data,cookie}{,'

@@ -30,7 +30,7 @@ comment on function audit_private.may_hold_secret is
 create or replace function audit_private.secret_signs() returns text
 language sql immutable parallel safe
 return audit_private.secret_words()
-    || '|begin|basic|@|\\u00|%[3-7]|sig|sid|ticket|state|nonce|sas|hmac|header'
+    || '|begin|basic|-user|-u[ =]|@|\\u00|%[3-7]|sig|sid|ticket|state|nonce|sas|hmac|header'
     '|\\x|eyj|_live_|_test_|_prod_|ghp_|gho_|ghu_|ghs_|ghr_|glpat|npm_|whsec|xox|akia|asia|aiza';
 comment on function audit_private.secret_signs is
     'Pattern, whatever the case, for texts and documents that have to be taken apart';
@@ -267,6 +267,15 @@ return '(?:^|[\s"''`=,;|&(\[{])--?';
 comment on function audit_private.before_option is
     'Pattern for what an option of a command begins with: it stands apart';
 
+-- Two numbers are a user and a group, and //host is an address.
+create or replace function audit_private.user_option() returns text
+language sql immutable parallel safe
+return '(' || audit_private.before_option() || '(?:u|(?:proxy-)?user)(?:[ \t]*=[ \t]*|[ \t]+))'
+    '(?:("[^":]+:)[^"]+|(''[^'':]+:)[^'']+'
+    '|([^\s:"''/]+:)(?!//|[0-9]+(?:["''\s]|$))[^\s"'']+)';
+comment on function audit_private.user_option is
+    'Pattern for an option of a command that takes a user and a password in one word';
+
 create or replace function audit_private.redact_options(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -275,10 +284,11 @@ declare
     _names constant text := audit_private.find_names(
         redact_options.value, audit_private.before_option() || '(\w[\w-]*)\s');
 begin
-    return case when _names is null then redact_options.value else regexp_replace(
+    return regexp_replace(case when _names is null then redact_options.value else regexp_replace(
         redact_options.value collate "C", '(' || audit_private.before_option() || '(?:' || _names
         || ')[ \t]+)'
-        || '(?:"[^"]*"?|''[^'']*''?|[^\s"''-]\S*)', '\1[redacted]', 'gi') end;
+        || '(?:"[^"]*"?|''[^'']*''?|[^\s"''-]\S*)', '\1[redacted]', 'gi') end collate "C",
+        audit_private.user_option(), '\1\2\3\4[redacted]', 'g');
 end
 $$;
 comment on function audit_private.redact_options is
@@ -357,6 +367,7 @@ begin
         or audit_private.find_names(value, '\[([\w-]+)\]=') is not null
         or audit_private.find_names(value, audit_private.before_option() || '(\w[\w-]*)\s')
             is not null
+        or value ~ audit_private.user_option()
         or exists (
             select from regexp_matches(value, '[?&#;]([^\s?&#;=/"''<>\\]{1,200})=', 'g') as m
                 cross join audit_private.percent_decode(m[1]) as name
