@@ -274,7 +274,10 @@ begin
         return parts || '{"admin": "true"}';
     elsif kind = 'membership' and parts ? 'parent' then
         select * into _role from audit_private.given_role(target);
-        return jsonb_strip_nulls(jsonb_build_object('role', _role.value)) || parts;
+        -- A row that does not count gives none.
+        return jsonb_strip_nulls(jsonb_build_object('role', coalesce('case when ' || coalesce(
+            parts ->> 'alive', audit_private.default_alive(target, kind)) || ' then '
+            || _role.value || ' end', _role.value))) || parts;
     elsif kind = 'membership'
         or kind = 'user' and not parts ?| '{admin,role}'
             and audit_private.is_membership(target, parts)
@@ -403,6 +406,7 @@ begin
             or flat ~ ('^' || audit_private.words('throttled') || '$') and exists (
                 select from audit_private.columns_of(default_ignore.target) as f
                 where f.category = 'N' and f.flat ~ ('^' || audit_private.words('failures') || '$'))
+            or category = 'N' and flat ~ ('^' || audit_private.words('counted') || '$')
             -- How many rows of another table there are.
             or category = 'N' and flat ~ '.count$' and exists (
                 select from pg_class as own join pg_class as other

@@ -166,7 +166,8 @@ return case fact
         select attname
         from audit_private.columns_of(fact_column.target)
         where flat ~ (audit_private.words('two_factor') || '|^otp|otp(enabled|required|active)?$')
-            and flat !~ '(required|enforced)'
+            -- That somebody should have it, says not that they do.
+            and flat !~ '(requir|enforc|mandatory|must|need|skip|prompt|remind|dismiss)'
             and (category = 'B'
                 or category = 'D' and flat ~ '(enabled|confirmed|activated|verified)'
                 or category in ('S', 'E', 'N') and flat ~ '(enabled|active|status|state)$'
