@@ -221,13 +221,15 @@ AWKWARD = {
 }  # fmt: skip
 
 
-
 @pytest.mark.parametrize("place", AWKWARD)
 def test_a_secret_stands_nowhere_in_the_log(empty_db: Database, place: str) -> None:
     case = AWKWARD[place]
     owner = empty_db.connect("app_owner")
-    name = {"integration": "integrations", "oauth_grant": "oauth_grants",
-        "invitation": "invitations"}.get(case.kind, "t")
+    name = {
+        "integration": "integrations",
+        "oauth_grant": "oauth_grants",
+        "invitation": "invitations",
+    }.get(case.kind, "t")
     owner.execute("set search_path = public")
 
     def run(statement: str) -> None:

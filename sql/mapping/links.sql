@@ -47,7 +47,16 @@ return (
 comment on function audit_private.is_named_as is
     'Whether a column has the name of a table and id, as of a foreign key that was not declared';
 
--- Where no foreign key is declared: named as the table, and of the type of its key.
+-- A key that was an integer once, and is referred to by a bigint since, is one.
+create or replace function audit_private.are_alike(one oid, other oid) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+return one = other
+    or array[one, other] <@ array['int2'::regtype, 'int4'::regtype, 'int8'::regtype]::oid[]
+    or array[one, other] <@ array['text'::regtype, 'varchar'::regtype]::oid[];
+comment on function audit_private.are_alike is
+    'Whether columns of two types may hold the same keys';
+
+-- Where no foreign key is declared: named as the table, and of a type as its key's.
 create or replace function audit_private.undeclared_links(target regclass)
 returns table (relation regclass, here text[], there text[], is_needed boolean)
 language sql stable rows 1 set search_path = pg_catalog, pg_temp
@@ -84,7 +93,7 @@ begin atomic
     from named as n
         cross join audit_private.key_columns(n.target, n.kind) as key
         join pg_attribute as t on t.attrelid = n.target and array[t.attname::text] = key
-    where t.atttypid = n.atttypid;
+    where audit_private.are_alike(t.atttypid, n.atttypid);
 end;
 comment on function audit_private.undeclared_links is
     'What a row refers to without a foreign key: table, columns here and there, whether each does';
@@ -438,7 +447,7 @@ return (
         join pg_attribute as h on h.attrelid = user_organization.target
             and h.attname = audit_private.user_column(user_organization.target)
         join pg_attribute as t on t.attrelid = a.target and array[t.attname::text] = key
-            and t.atttypid = h.atttypid
+            and audit_private.are_alike(t.atttypid, h.atttypid)
         cross join lateral (
             select exists (
                 select from audit_private.links_of(user_organization.target) as l

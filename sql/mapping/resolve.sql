@@ -314,7 +314,11 @@ begin atomic
                     join audit_private.links_of(is_membership.target) as l
                         on l.relation = o.confrelid
                 where u.contype = 'f' and o.contype = 'f' and u.confrelid = is_membership.target
-                    and o.conrelid <> o.confrelid and l.relation::text !~* 'roles?"?$'))
+                    and o.conrelid <> o.confrelid and l.relation::text !~* 'roles?"?$'
+                    -- An invitation names who sent it.
+                    and audit_private.normal_name((
+                        select relname from pg_class where oid = o.conrelid))
+                        !~ ('-' || audit_private.words('no_carrier') || 's?-')))
     from audit_private.is_constant(parts ->> 'organization') as is_global
         cross join audit_private.default_role(target, 'user', is_global) as r;
 end;

@@ -117,7 +117,8 @@ begin atomic
         cross join unnest('{owner,admin}'::text[]) as role
     where category = 'B' and flat ~ case when role = 'admin' and is_global
         then '^(is|has)?(superuser|(super|global)?admin(istrator|user|access|rights)?)$'
-        else '^(is)?' || role || '(istrator|user)?$' end;
+        else '^(is)?(organi[sz]ation|org|account|workspace|company|tenant|business|scheme)?'
+            || role || '(istrator|user)?$' end;
 end;
 comment on function audit_private.role_flags is
     'The role that flags such as is_owner and is_admin make, and whether it makes an admin';
@@ -147,7 +148,7 @@ begin
         admin := case
             when _admins <> '{}' then audit_private.one_of(value, _admins)
             when _c.labels <> '{}' or _c.category = 'N' then 'false'
-            else audit_private.admin_among(value) end;
+            else concat_ws(' or ', audit_private.admin_among(value), _flags.admin) end;
     end if;
 end
 $$;
@@ -308,7 +309,8 @@ begin atomic
         cross join audit_private.key_columns(k.oid) as key
         join pg_attribute as t on t.attrelid = k.oid and array[t.attname::text] = key
         join pg_class as c on c.relnamespace = k.relnamespace and c.relowner = k.relowner
-        join pg_attribute as h on h.attrelid = c.oid and h.atttypid = t.atttypid
+        join pg_attribute as h on h.attrelid = c.oid
+            and audit_private.are_alike(h.atttypid, t.atttypid)
     where k.oid = referring_tables.target and c.relkind in ('r', 'p') and c.oid <> k.oid
         and h.attnum > 0 and lower(left(h.attname, 3)) = lower(left(k.relname, 3))
         and k.relname = any (audit_private.tables_named(h.attname))

@@ -103,6 +103,8 @@ return (
                 and sent is not null then format('(r.%%I is not null or r.%I is null)', sent)
             when category = 'D' and flat
                 ~ ('^(invitation|invite)?' || audit_private.words('accepted') || '(at|on)$')
+                -- When somebody was there at last.
+                and flat <> 'activeat'
                 then 'r.%I is not null'
             when category = 'D'
                 and flat ~ ('^' || audit_private.words('pending_flag') || '(at|on)$')
