@@ -52,10 +52,10 @@ grant select on
     audit.log, audit.auth_log, audit.membership_log, audit.api_key_log, audit.workflow_log,
     audit.role_change, audit.impersonation, audit.api_key_lifecycle, audit.login_activity
     to audit_reader, audit_auditor;
-grant execute on function audit_private.called to audit_reader, audit_auditor;
 grant execute on function
     audit.viewer_organization, audit_private.viewer_start, audit.version
     to audit_reader;
+grant execute on function audit_private.called to audit_reader, audit_auditor;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function
