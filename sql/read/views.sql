@@ -25,9 +25,10 @@ select
         )
         else nullif(concat_ws(', ',
             -- Of a part: the action is that of the whole. In the collation that change always had.
-            case when e.details ? 'row_id' is not true then null
-                when e.new_values is not null then e.captured_from collate "default" || ' added'
-                when e.old_values is not null then e.captured_from collate "default" || ' removed' end,
+            case when e.details ? 'row_id' then e.captured_from collate "default" || case
+                when e.new_values is not null then ' added'
+                when e.old_values is not null then ' removed' end
+            end,
             audit_private.called(coalesce(e.new_values, e.old_values)),
             e.details ->> 'reason'), '')
     end as change,
