@@ -434,3 +434,28 @@ def test_the_command_records_each_table_once(empty_db: Database) -> None:
     done = _cli(empty_db, "attach", "public.thing", "thing", "--baseline")
     assert (done.returncode, "baseline" in done.stdout) == (0, False)
     assert empty_db.actions() == ["thing.baseline"] * 3
+
+
+@pytest.mark.parametrize("vehicle", [
+    "create index on thing ((folded(1)))",
+    "create statistics s on (id + folded(1)) from thing; analyze thing",
+])  # fmt: skip
+def test_what_the_planner_would_run_runs_as_the_owner_alone(db: Database, vehicle: str) -> None:
+    conn = _things(db, 3)
+    conn.execute(
+        b"create function told() returns void language plpgsql as"
+        b" $$ begin raise warning 'ran as %', current_user; end $$;"
+        b"create function folded(int) returns int immutable language plpgsql as"
+        b" $$ begin perform public.told(); return 1; end $$;" + vehicle.encode()
+    )
+    above = db.connect()
+    ran: list[str | None] = []
+    above.add_notice_handler(lambda said: ran.append(said.message_primary))
+    with pytest.raises(errors.InsufficientPrivilege, match="Call it as app_owner"):
+        above.execute("select audit.baseline('public.thing')")
+    assert ran == []
+    row = conn.execute("select audit.baseline('public.thing')").fetchone()
+    assert row == (3,)
+    # Where it is not refused, it runs.
+    above.execute("select from thing")
+    assert set(ran) == {"ran as postgres"}

@@ -152,6 +152,10 @@ CODE = """
 create function stolen() returns text volatile language plpgsql as
     $$ begin raise warning 'CODE RAN'; return null; end $$;
 """
+FOLDED = """
+create function folded(int) returns int immutable language plpgsql as
+    $$ begin perform public.stolen(); return 1; end $$;
+"""
 VEHICLES = {
     "policy": "create policy p on memberships using (stolen() is null);"
               "alter table memberships enable row level security, force row level security",
@@ -167,7 +171,20 @@ VEHICLES = {
               "create function is_fine(text) returns boolean language sql as"
               " 'select public.stolen() is null';"
               "alter domain role_name add check (is_fine(value)) not valid",
+    # The planner evaluates what is constant in these, as whoever reads the table.
+    "index": FOLDED + "create index on memberships ((folded(1)))",
+    "predicate": FOLDED + "create index on memberships (role) where folded(1) = 1",
+    "operator": FOLDED + "create operator !!! (function = folded, rightarg = int);"
+                "create index on memberships ((!!! 1))",
+    "statistics": FOLDED + "create statistics s on (user_id + folded(1)) from memberships;"
+                  "analyze memberships",
+    "child": FOLDED + "create table more () inherits (memberships);"
+             "create index on more ((folded(1)))",
 }  # fmt: skip
+
+
+def role_is_text(vehicle: str) -> bool:
+    return vehicle not in ("cast", "domain")
 
 
 @pytest.mark.parametrize("vehicle", VEHICLES)
@@ -178,9 +195,11 @@ def test_no_code_of_the_application_runs(app: Application, vehicle: str, role: s
     ran: list[object] = []
     conn.add_notice_handler(ran.append)
     assert found(detect(conn, sample=True), "public.memberships").kind == "membership"
+    if role is not None and "folded" in VEHICLES[vehicle]:
+        return  # The owner's own.
     assert ran == []
     conn.execute(b"set role app_owner")
-    conn.execute("select from memberships" if vehicle == "policy"
+    conn.execute("select user_id from memberships" if role_is_text(vehicle)
                  else "select role::text, 'chief'::role_name from memberships")  # fmt: skip
     assert ran != []
 

@@ -1,7 +1,8 @@
 """Answers what the catalog leaves open from a bounded sample of rows, where that is allowed.
 
 Of a column is read whether it is null; of a column of roles or states, its labels. No cast,
-operator or policy of the application runs: who samples may hold more rights than its author.
+operator or policy of the application runs: who samples may hold more rights than its author. What
+the planner would run of an index or of statistics runs only as the owner of the table.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ select set_config('row_security', 'off', true), set_config('statement_timeout', 
 _SHARE: LiteralString = """
 select case when reltuples > 2 * %s then 100 * %s / reltuples end from pg_class where oid = %s
 """
+_FOREIGN: LiteralString = "select audit_private.foreign_to_plan(%s::oid)"
 _ROLE: LiteralString = "select attname from audit_private.role_column(%s::oid)"
 _NAME: LiteralString = """
 select coalesce(
@@ -101,7 +103,7 @@ class Sample:
             with cursor.connection.transaction(force_rollback=True):
                 cursor.execute(_PREPARE)
                 share = self.ask(_SHARE, ROWS, ROWS, table.oid)
-                if not table.owned:
+                if not table.owned or self.ask(_FOREIGN, table.oid) is not None:
                     return None
                 source = sql.SQL("select {} from (select * from {}{} limit {}) as r {}").format(
                     what,

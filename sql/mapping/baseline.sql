@@ -208,6 +208,39 @@ $$;
 comment on function audit_private.record_page is
     'Records the next rows of a table, and says behind which it came to';
 
+-- The planner evaluates what is constant in the expressions of indexes, statistics, constraints and
+-- partitions, as whoever reads the table.
+create or replace function audit_private.foreign_to_plan(target regclass) returns regclass
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    with recursive tree as (
+        select foreign_to_plan.target::oid as id
+        union
+        select i.inhrelid from pg_inherits as i join tree as t on t.id = i.inhparent
+    ),
+    part as (
+        select t.id, 'pg_class'::regclass as class, t.id as object from tree as t
+        union all
+        select t.id, 'pg_class'::regclass, i.indexrelid
+        from tree as t join pg_index as i on i.indrelid = t.id
+        union all
+        select t.id, 'pg_statistic_ext'::regclass, s.oid
+        from tree as t join pg_statistic_ext as s on s.stxrelid = t.id
+        union all
+        select t.id, 'pg_constraint'::regclass, n.oid
+        from tree as t join pg_constraint as n on n.conrelid = t.id and n.contype = 'c'
+    )
+    select c.oid::regclass
+    from part as p
+        join pg_class as c on c.oid = p.id and pg_get_userbyid(c.relowner) <> current_user
+        join pg_depend as d on d.classid = p.class and d.objid = p.object
+            and d.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)
+    order by c.oid
+    limit 1;
+$$;
+comment on function audit_private.foreign_to_plan is
+    'A table whose owner''s code would run as the caller if the given one were read; else null';
+
 create or replace function audit.baseline(target regclass, batch int default 200) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set row_security = on set lock_timeout = '2s'
@@ -224,6 +257,12 @@ begin
     select * into _a from audit_private.attachment as a where a.target = baseline.target;
     if _a.baseline ? 'ended_at' then
         return null;
+    end if;
+    if audit_private.foreign_to_plan(target) is not null then
+        raise exception 'reading % would run functions of its owner as %', target, current_user
+            using errcode = 'insufficient_privilege', hint = format('Call it as %s.',
+                (select relowner::regrole from pg_class as c
+                where c.oid = audit_private.foreign_to_plan(target)));
     end if;
     loop
         begin
