@@ -144,6 +144,7 @@ DAY: list[tuple[str, list[dict[str, Any]]]] = [
             membership(
                 "membership.removed", "3", "3",
                 old_values=member(3, 3, teamId=2, role="OWNER", accepted=True),
+                details={"ip": "203.0.113.9", "group": {"type": "team", "id": "2"}},
             )
         ],
     ),

@@ -12,6 +12,7 @@ return (
     from jsonb_to_recordset(mapping -> 'own')
         as c (name text, attnum int, type oid, plain text, form text, is_virtual boolean)
     where mapping -> 'raw' ? 'organization' and mapping -> 'checked' ? 'inputs'
+        and not audit_private.is_column(mapping ->> 'organization')
         and strpos(mapping ->> 'organization', format('r.%I', name)) > 0
         and not is_virtual and not mapping -> 'redact' ? name and form = plain
         and not audit_private.depends_on_settings(type) and not audit_private.runs_code(type)

@@ -495,7 +495,7 @@ language sql stable set search_path = pg_catalog, pg_temp
 return (
     select jsonb_strip_nulls(jsonb_build_object(
         'group_id', audit_private.name_of(group_of.target, l.here[1]),
-        'group_type', case when a.kind is not null and not is_nested
+        'group_type', case when a.kind is not null and is_nested is not true
             then (audit_private.kind_of(a.kind)).target_type
             else regexp_replace(regexp_replace(lower(c.relname), 'ies$', 'y'), '(?<=[^s])s$', '')
         end,
@@ -503,15 +503,23 @@ return (
     from audit_private.links_of(group_of.target) as l
         join pg_class as c on c.oid = l.relation
         left join audit_private.attachment as a on a.target = l.relation
-        cross join cast(coalesce(a.kind, '') = 'organization' as boolean) as is_nested
+        -- Groups within groups, of which the outermost are the organisations.
+        cross join lateral (
+            select coalesce(a.kind, '') = 'organization' or bool_or(c.confrelid = c.conrelid)
+                and not bool_or(o.kind = 'organization' and c.confrelid <> c.conrelid)
+            from pg_constraint as c
+                left join audit_private.attachment as o on o.target = c.confrelid
+            where c.conrelid = l.relation and c.contype = 'f'
+        ) as n (is_nested)
         cross join format('r.%I', l.here[1]) as named
     where cardinality(l.here) = 1 and l.relation <> group_of.target
         and coalesce(a.kind, '') not in ('user', 'membership')
+        and not audit_private.is_permission_set(l.relation)
         and named not in (
             coalesce(parts ->> 'organization', ''), coalesce(parts ->> 'subject', ''))
         and (strpos(parts ->> 'organization', named) > 0
                 and strpos(parts ->> 'organization', l.relation::text) > 0
-            or not is_nested and l.is_needed
+            or is_nested is not true and l.is_needed
                 and lower(c.relname) ~ (audit_private.words('group') || 's?$')
                 and exists (
                     select from pg_index join pg_attribute on attrelid = indrelid
