@@ -501,3 +501,46 @@ def test_attach_and_detach_give_up_on_a_busy_table_before_they_stop_its_writers(
         and proname in ('attach_given', 'detach') and not prosrc || proconfig::text ~
             'lock_timeout(=|'', '')5s'"""
     assert value(db, unbounded) == 0
+
+
+CLERKS = """
+create table firm (firm_no int primary key);
+create table clerk (clerk_no int primary key, email text);
+create table engagement (firm_no int not null references firm,
+    clerk_no int not null references clerk, primary key (firm_no, clerk_no));
+create table passkey (id int primary key, clerk_no int not null references clerk);
+create table robot (id int primary key, firm_no int not null references firm,
+    tested_by int references clerk);
+create table handover_key (id int primary key, firm_no int not null references firm,
+    giver int not null references clerk, taker int not null references clerk);
+select audit.attach('firm', 'organization');
+select audit.attach('clerk', 'user');
+select audit.attach('engagement', 'membership');
+select audit.attach('clerk', 'user');
+select audit.attach('passkey', 'two_factor');
+select audit.attach('robot', 'api_key');
+select audit.attach('handover_key', 'api_key');
+insert into firm values (1);
+insert into clerk values (7, 'c@x'), (8, 'd@x');
+insert into engagement values (1, 7);
+insert into passkey values (3, 7);
+insert into robot values (4, 1, 7);
+insert into handover_key values (5, 1, 7, 8);
+"""
+
+
+def test_user_is_found_by_the_only_key_to_users_whatever_they_are_called(
+    empty_db: Database,
+) -> None:
+    own(empty_db, CLERKS)
+    told = [
+        (e["action"], e["organization_id"], e["target_id"], e["subject_id"])
+        for e in empty_db.events()
+        if e["target_type"] != "organization" and e["action"] != "user.created"
+    ]
+    assert told == [
+        ("membership.added", "1", "1,7", "7"),
+        ("auth.two_factor_enabled", "1", "7", "7"),
+        # Not every row has one, or has one only: that says no user.
+        ("api_key.created", "1", "4", None), ("api_key.created", "1", "5", None),
+    ]  # fmt: skip

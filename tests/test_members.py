@@ -116,6 +116,11 @@ def test_a_member_of_a_team_is_told_apart_from_one_of_the_organisation(
         ("membership.removed", "2", "6"),
     ]  # fmt: skip
     assert {e["details"]["group"]["type"] for e in events} == {"team"}
+    said = db.connect().execute(
+        "select change from audit.log where details ? 'group'"
+        " and action <> 'membership.updated' order by id"
+    )
+    assert [str(change)[-9:] for (change,) in said] == ["in team 5"] * 2 + ["in team 6"] * 4
     (event,) = gives(db, "delete from membership where user_id = 2")
     assert "group" not in event["details"]
 

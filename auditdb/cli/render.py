@@ -41,7 +41,12 @@ def change(event: Event) -> str:
     told = [f"{name} {plain_json(_short(value))}" for name, value in called(image or {})]
     if is_captured and image is not None and "row_id" in details:  # The action is the whole's.
         way = "removed" if event.new_values is None else "added"
+        if event.action.endswith(".baseline"):  # Nobody added it.
+            way = "was there"
         told.insert(0, f"{event.captured_from} {way}")
+    group = details.get("group")
+    if is_captured and image is not None and isinstance(group, dict):
+        told.append(f"in {group.get('type')} {group.get('id')}")
     return ", ".join([*told, *([str(reason)] if reason else [])])
 
 

@@ -163,7 +163,7 @@ comment on function audit_private.may_name_user is
 
 create or replace function audit_private.user_column(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return (
+return coalesce((
     select attname
     from unnest(array['(user|owner|ownerusr|owneruser)(id|uuid)',
             '(member|person|profile|account)(id|uuid)', '(created|issued)(by|byid|byuserid)'])
@@ -173,7 +173,16 @@ return (
         and audit_private.may_name_user(user_column.target, attname)
     order by rank, attnum
     limit 1
-);
+), (
+    -- Users may be called clerks: their only foreign key then says it, unless it may be null.
+    select min(h.attname::text)
+    from pg_constraint as c
+        join pg_attribute as h on h.attrelid = c.conrelid and array[h.attnum] = c.conkey
+        join audit_private.attachment as a on a.target = c.confrelid
+    where c.contype = 'f' and c.conrelid = user_column.target and c.conrelid <> c.confrelid
+        and a.kind = 'user' and audit_private.have_one_owner(c.conrelid, c.confrelid)
+    having count(*) = 1 and bool_and(h.attnotnull)
+));
 comment on function audit_private.user_column is
     'The column that names the user whom a row is about, or who made it';
 

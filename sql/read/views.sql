@@ -25,11 +25,15 @@ select
         )
         else nullif(concat_ws(', ',
             -- Of a part: the action is that of the whole. In the collation that change always had.
-            case when e.details ? 'row_id' then e.captured_from collate "default" || case
-                when e.new_values is not null then ' added'
-                when e.old_values is not null then ' removed' end
-            end,
+            case when e.details ? 'row_id' is not true then null
+                when e.new_values is not null then e.captured_from collate "default" || ' added'
+                when e.old_values is not null
+                    then e.captured_from collate "default" || ' removed' end,
             audit_private.called(coalesce(e.new_values, e.old_values)),
+            case when coalesce(e.new_values, e.old_values) is not null
+                and e.captured_from is not null then
+                -- Of a team: it is no membership of the organisation.
+                'in ' || (e.details #>> '{group,type}') || ' ' || (e.details #>> '{group,id}') end,
             e.details ->> 'reason'), '')
     end as change,
     e.source,
