@@ -93,6 +93,7 @@ grant execute on function
     audit_private.labels_that, audit_private.one_of, audit_private.status_of,
     audit_private.has_password, audit_private.is_factor, audit_private.token_column,
     audit_private.default_alive, audit_private.unexpired, audit_private.admin_among,
+    audit_private.admin_names,
     audit_private.role_scope, audit_private.is_permission_set, audit_private.named_role,
     audit_private.policy_admin, audit_private.referring_tables,
     audit_private.organization_word, audit_private.is_constant, audit_private.in_no_part,

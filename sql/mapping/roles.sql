@@ -26,11 +26,17 @@ return (
 comment on function audit_private.are_roles is
     'Whether labels are roles: one of an admin, and as many known words as not';
 
+create or replace function audit_private.admin_names() returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp
+return cast('{owner,admin,administrator,superadmin,super_admin,org:owner,org:admin,global:owner,'
+    'global:admin}' as text[]);
+comment on function audit_private.admin_names is
+    'Names of roles, in lower case, that make an admin or owner where no labels tell';
+
 create or replace function audit_private.any_admin(value text, organization text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
-return audit_private.one_of('lower(' || value || '::text)', cast(
-    '{owner,admin,administrator,superadmin,super_admin,org:owner,org:admin,global:owner,'
-    'global:admin}' as text[]) || array[organization || ':owner', organization || ':admin']);
+return audit_private.one_of('lower(' || value || '::text)', audit_private.admin_names()
+    || array[organization || ':owner', organization || ':admin']);
 comment on function audit_private.any_admin(text, text) is
     'Condition that the name of a role elsewhere makes an admin or owner';
 
@@ -38,8 +44,7 @@ comment on function audit_private.any_admin(text, text) is
 create or replace function audit_private.admin_among(value text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return format('string_to_array(translate(lower(%s::text), '' '', ''''), '','') && %L', value,
-    '{owner,admin,administrator,superadmin,super_admin,org:owner,org:admin,global:owner,'
-    'global:admin}');
+    audit_private.admin_names());
 comment on function audit_private.admin_among is
     'Condition that one of the roles in a text, of values that are not known, makes an admin';
 
