@@ -657,7 +657,7 @@ def test_quoted_names_in_schemas_of_their_own_unedited(app: Application) -> None
         """update "Automation Engine"."Automation" set "IsDeleted" = true""",
     ) == [
         ("auth.password_changed", "1", "1", "1"),
-        ("two_factor.updated", "1", "1", "1"),
+        ("two_factor.prepared", "1", "1", "1"),
         ("auth.two_factor_enabled", "1", "1", "1"),
         ("workflow.created", "1", "1", None),
         ("workflow.modified", "1", "1", None),

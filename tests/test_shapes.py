@@ -190,7 +190,7 @@ def test_identity_and_generated_columns_are_in_the_image(empty_db: Database) -> 
         empty_db,
         "create table place (id int generated always as identity primary key, a int,"
         " twice int generated always as (a * 2) stored)",
-        "select audit.attach('place', 'place')",
+        "select audit.attach('place', 'place', ignore => '{-twice}')",
         "insert into place (a) values (1)",
         "update place set a = 2",
     )

@@ -92,7 +92,7 @@ return (
             select from jsonb_array_elements_text(value) as item
             where not audit_private.has_column(target, item)
                 and not audit_private.has_column(target, regexp_replace(item, '^-', '')))
-        when key in ('email', 'password', 'two_factor')
+        when key in ('email', 'password', 'two_factor', 'token')
             then not audit_private.has_column(target, value #>> '{}')
         else coalesce(audit_private.try_mapper(format(
             'audit_private.try_expression(%s::oid::regclass, %L, %L)', target::oid, key,
@@ -133,6 +133,7 @@ return array(
         when 'email' then audit_private.fact_column(target, name) is null
         when 'password' then audit_private.fact_column(target, name) is null
         when 'two_factor' then audit_private.fact_column(target, name) is null
+        when 'token' then audit_private.token_column(target) is null
         else not wanted ? name
         end
 );
