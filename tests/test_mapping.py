@@ -125,6 +125,16 @@ def test_only_a_way_that_each_row_has_is_sure(app: Application) -> None:
     assert found == {"workflow": (False,), "folder": (True,), "board": (True,), "page": (True,)}
 
 
+@pytest.mark.parametrize("role", ["workflow:pending_owner", "former-owner", "non owner"])
+def test_who_was_an_owner_or_may_become_one_is_none(app: Application, role: str) -> None:
+    app.run(TENANTS, "select audit.attach('workflow', 'workflow')")
+    app.run("insert into workflow values (1, 'a')")
+    app.run(f"insert into shared_workflow values (1, 20, '{role}')")
+    app.run("insert into shared_workflow values (1, 10, 'workflow:owner')")
+    (told,) = app.told("update workflow set name = 'b'")
+    assert told == ("workflow.modified", "1", "1", None)
+
+
 def test_a_row_may_be_owned_by_a_user(app: Application) -> None:
     app.run(
         """create table organization (id int primary key);

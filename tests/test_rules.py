@@ -235,6 +235,30 @@ def test_each_table_about_people_roles_keys_or_workflows_is_mentioned_with_the_r
     assert all(note.partition(": ")[2] for note in proposal.notes)
 
 
+CLERKS = """
+create table firm (firm_no int primary key, trading_name text);
+create table clerk (clerk_no int primary key, email text unique, {});
+create table clerk_passkey (id int primary key, clerk_no int not null references clerk,
+    public_key bytea, sign_count int);
+create table engagement (firm_no int not null references firm,
+    clerk_no int not null references clerk, capacity text
+    check (capacity in ('managing_partner', 'associate')), primary key (firm_no, clerk_no));
+create table clerk_star (firm_no int not null references firm,
+    clerk_no int not null references clerk, primary key (firm_no, clerk_no));
+"""
+
+
+@pytest.mark.parametrize("column", ["passphrase_digest text", "called text"])
+def test_users_and_members_are_known_by_what_they_hold_whatever_they_are_called(
+    owner: psycopg.Connection[Any], column: str
+) -> None:
+    proposal = proposed(owner, CLERKS.format(column))
+    assert certain(proposal) == {"firm": "organization", "clerk": "user",
+        "clerk_passkey": "two_factor"}  # fmt: skip
+    assert guessed(proposal) == {"engagement": "membership"}
+    assert "membership-unsure" in codes(proposal, "engagement")
+
+
 def test_a_word_stands_once_in_an_entry_of_the_vocabulary() -> None:
     for room, entries in VOCABULARY.items():
         for entry, told in entries.items() if isinstance(entries, dict) else ():

@@ -184,7 +184,7 @@ def _record_baselines(
             if isinstance(mapping, TableMapping) and mapping.kind != "admin":
                 rows = auditdb.baseline(conn, mapping.name, progress=advance)
                 if rows:
-                    print_lines(f"baseline  {mapping.name}: {rows:,} rows")
+                    print_lines(f"baseline  {mapping.name}: {rows:,} row{'s' * (rows != 1)}")
 
 
 def _read(name: str) -> str:

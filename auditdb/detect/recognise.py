@@ -26,9 +26,13 @@ def _user_score(tenancy: Tenancy, table: Table) -> int:
     email = any(
         words(c.name)[-1:] == ("email",) or flat(c.name) == "emailaddress" for c in table.columns
     )
-    password = any(has(c.name, "password", "passwd") for c in table.columns)
+    password = any(has_any(c.name, said("password.name")) for c in table.columns)
+    signs_in = any(
+        set(tenancy.catalog.tables[link.source].words) & said("people.signs_in")
+        for link in tenancy.catalog.links_to(table)
+    )
     score = USERS.get(told[-1], 0)
-    if not score and not (email and password):
+    if not score and not (email and (password or signs_in)):
         return 0
     score += 2 * email + 2 * password
     score += any(len(k) == 1 and has(k[0], "email") for k in table.keys)
@@ -181,12 +185,28 @@ def _settle(tenancy: Tenancy, shaped: list[Membership]) -> list[Membership]:
     """Keep one group for each table: the smallest, if it is part of what makes a row unique."""
     best: dict[int, Membership] = {}
     for m in shaped:
-        if m.score < 3:
+        if m.score < 3 and not (m.group is tenancy.organization and _is_pair(tenancy, m)):
             continue
         known = best.get(m.table.oid)
         if known is None or _preference(tenancy, m) > _preference(tenancy, known):
             best[m.table.oid] = m
     return list(best.values())
+
+
+def _is_pair(tenancy: Tenancy, m: Membership) -> bool:
+    """Whether a row is one user in one group, and refers to nothing else: a guess at least."""
+    user = tenancy.user_column(m.table)
+    links = tenancy.catalog.links[m.table.oid]
+    return (
+        user is not None
+        and len(links) == 2
+        and any(
+            link.target == m.group.oid
+            and m.table.is_unique(user[0].name, *(c.name for c in link.columns))
+            for link in links
+            if m.group is not None
+        )
+    )
 
 
 def _preference(tenancy: Tenancy, m: Membership) -> tuple[bool, int, bool]:

@@ -14,7 +14,7 @@ MEMBERS = said("people.member")
 ROLES = said("people.role")
 NO_MEMBERS = said("people.no_member")
 _ORGANIZATION_COLUMNS = said("people.organization_column")
-_KEY_WORDS = frozenset(("id", "uuid", "fk", "ref", "guid"))
+_KEY_WORDS = frozenset(("id", "uuid", "fk", "ref", "guid", "no", "nr", "num"))
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,8 @@ return case fact
     when 'email' then audit_private.column_like(target,
         'email', '(primary|user|login)?email(address)?', 'mail')
     when 'password' then audit_private.column_like(target,
-        '(hashed|encrypted)?password(hash|digest|encrypted)?', '.*passw.*hash.*', 'passwd')
+        '(hashed|encrypted)?pass(word|phrase)(hash|digest|encrypted)?', '.*passw.*hash.*', 'passwd',
+        '(passcode|pwd)(hash|digest)?')
     when 'token' then audit_private.token_column(target)
     else (
         select attname
