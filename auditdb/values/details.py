@@ -12,10 +12,12 @@ from auditdb.values.convert import is_text, json_value
 # What each name of a secret, or of headers, has a part of. A constant, since the vocabulary takes
 # longer to load than a whole request may take; the tests compare it.
 WORDS = re.compile(
-    "passw|passphrase|pass|pwd|pswd|secret|token|hash|salt|encrypt|cipher|"
-    "credential|mnemonic|phrase|recovery|seed|otp|pin|cvv|cvc|ssn|pem|p12|pfx|"
-    "pkcs|keystore|keytab|psk|htpasswd|jwt|jwk|pat|bearer|auth|cookie|srf|sess|"
-    "verif|assert|saml|private|key|code|link|url|uri|conn|header",
+    "passw|passphrase|pass|pwd|pswd|secret|token|hash|salt|encrypt|cipher|credential|"
+    "mnemonic|phrase|recovery|seed|otp|pin|cvv|cvc|ssn|pem|p12|pfx|pkcs|keystore|"
+    "keytab|psk|htpasswd|kennwort|geheim|zugang|schl|wachtwoord|passord|senord|"
+    "adgangskode|salasana|passe|mdp|contrase|clave|senha|parol|haslo|heslo|jelsz|"
+    "sifre|sandi|jwt|jwk|pat|bearer|auth|cookie|srf|sess|verif|assert|saml|private|"
+    "key|code|link|url|uri|conn|header",
     re.IGNORECASE,
 )
 _NESTED = (dict, list)
