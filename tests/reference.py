@@ -24,7 +24,7 @@ def reference() -> str:
     parts = [
         "# Command line",
         "Made from `--help` by `make reference`. Exit 0, 1 for a finding or a refusal, 2 for wrong "
-        "usage; errors are one line on standard error.",
+        "usage; errors are one line on\nstandard error.",
         f"```\n{_help('auditdb', main)}```",
     ]
     for path, command in commands(main):
