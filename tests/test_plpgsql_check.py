@@ -31,6 +31,7 @@ ALIASES = {
     ("close_statistics", UNSANITIZED): "types as the catalog spells them",
     ("alter_columns", UNSANITIZED): "types as the catalog spells them",
     ("close_lookups", UNSANITIZED): "names of columns, each quoted",
+    ("record_page", UNSANITIZED): "queries of this release's own",
     ("probe", UNSANITIZED): "parsed and never run, as audit_mapper",
     ("evaluate", UNSANITIZED): "a mapping's expression, run as audit_mapper",
     ("try_expression", UNSANITIZED): "a mapping's expression, run as audit_mapper",

@@ -101,7 +101,9 @@ def test_a_command_that_takes_too_long_says_so_in_a_line(db: Database) -> None:
         assert result.exception is None or isinstance(result.exception, SystemExit), command
         if result.exit_code:
             [line] = result.stderr.splitlines()
-            assert line == "Error: canceling statement due to statement timeout"
+            # Where the limit fell between two statements, the server says the latter.
+            reason = line.removeprefix("Error: canceling statement due to ")
+            assert reason in ("statement timeout", "user request")
 
 
 @pytest.mark.parametrize("command", [
