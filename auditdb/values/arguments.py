@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Collection, Mapping
-from functools import lru_cache
 
-# Columns of the log, each of which the log fills itself or from an argument of that name.
-COLUMNS = frozenset(
-    "occurred_at transaction_id action result actor_id actor_type impersonator_id db_user "
-    "organization_id target_type target_id subject_id source captured_from old_values new_values "
-    "details db_role".split()
-)
-# Their values, as audit.record_event takes them.
+# Values of columns, as audit.record_event takes them.
 RESULTS = ("success", "failure", "denied")
 ACTOR_TYPES = ("user", "api_key", "system", "database")
 # What people write for columns.
@@ -47,38 +39,9 @@ def unknown_argument(
     )
     if near is not None and near in known:
         hint = f"Did you mean '{near}'?"
+    elif "details" in known:
+        hint = f"Its arguments are {', '.join(sorted(known))}; what else an event says goes into "
+        hint += f"details={{'{name}': ...}}"
     else:
         hint = f"Its arguments are {', '.join(sorted(known))}"
     return TypeError(f"{function} has no argument '{name}'. {hint}")
-
-
-def check_details(function: str, details: Mapping[str, object], known: frozenset[str]) -> None:
-    """Refuse a detail whose name is, or is nearly, that of an argument or of a column.
-
-    Raises:
-        TypeError: with the argument that was meant.
-    """
-    for name in details:
-        problem = _problem(function, name, known)
-        if problem is not None:
-            raise TypeError(problem)
-
-
-@lru_cache(1000)
-def _problem(function: str, name: str, known: frozenset[str]) -> str | None:
-    """Return why a detail may not have this name; the same few names come again and again."""
-    snake = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
-    if snake == "details":
-        return f"{function} has no argument '{name}'. Give each detail as an argument: ip=..."
-    suggestion = ALIASES.get(snake) or (snake if snake in COLUMNS | known else None)
-    if suggestion is None:
-        near = difflib.get_close_matches(snake, sorted(known), 1, 0.88)
-        suggestion = near[0] if near else None
-    if suggestion in known:
-        return f"{function} has no argument '{name}'. Did you mean '{suggestion}'?"
-    if suggestion in COLUMNS:
-        return (
-            f"{function} has no argument '{suggestion}', which is a column of the log and no "
-            "detail. auditdb.context sets who acts, auditdb.record the rest"
-        )
-    return None

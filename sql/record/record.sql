@@ -205,6 +205,12 @@ insert into audit.action (name, description, is_built_in)
 select name, description, true
 from (values
     ('auth.login', 'A user signed in, or tried to'),
+    ('auth.logout', 'A user signed out'),
+    ('auth.session_revoked', 'A session of a user was ended before its time'),
+    ('auth.password_reset_requested', 'Somebody asked for a way to set a password anew'),
+    ('auth.account_locked', 'A user may not sign in any more'),
+    ('auth.account_unlocked', 'A user may sign in again'),
+    ('auth.recovery_code_used', 'A user signed in with a recovery code'),
     ('auth.password_changed', 'A password was set or changed'),
     ('auth.two_factor_enabled', 'Two-factor authentication was switched on'),
     ('auth.two_factor_disabled', 'Two-factor authentication was switched off'),
