@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from auditdb import auth
 from auditdb._version import __version__ as __version__
 from auditdb.errors import AuditError, ConnectionFailed, InvalidInput, Refused
+from auditdb.values.door import door
 from auditdb.write.attempt import attempt
 from auditdb.write.context import context
 from auditdb.write.event import NewEvent
@@ -49,28 +49,14 @@ __all__ = [
 
 # Loaded when they are used. They need psycopg, which an application on another driver may lack, and
 # take time that one which only writes need not wait for.
-_LATER = {
-    "attach": "auditdb.mapping.attach",
-    "define_kind": "auditdb.mapping.attach",
-    "detach": "auditdb.mapping.attach",
-    "baseline": "auditdb.mapping.baseline",
-    "install": "auditdb.operate.install",
-    "script": "auditdb.operate.install",
-    "Event": "auditdb.read.event",
-    "Page": "auditdb.read.event",
-    "auditor": "auditdb.read.open",
-    "reader": "auditdb.read.open",
-    "AsyncReader": "auditdb.read.reader",
-    "Reader": "auditdb.read.reader",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'auditdb' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LATER[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+__getattr__ = door(
+    __name__,
+    {
+        "auditdb.mapping.attach": ["attach", "define_kind", "detach"],
+        "auditdb.mapping.baseline": ["baseline"],
+        "auditdb.operate.install": ["install", "script"],
+        "auditdb.read.event": ["Event", "Page"],
+        "auditdb.read.open": ["auditor", "reader"],
+        "auditdb.read.reader": ["AsyncReader", "Reader"],
+    },
+)
