@@ -22,7 +22,7 @@ from auditdb.testing import load
 pytest_plugins = ["auditdb.testing"]
 template = factories.postgresql_noproc(
     **{address!r}, dbname="auditdb_testing",
-    load=[Path("schema.sql"), load("auditdb.toml", sql="insert into membership values (1, 3, 'GUEST')")],
+    load=[Path("schema.sql"), load("auditdb.toml", sql=Path("more.sql").read_text())],
 )
 postgresql = factories.postgresql("template")
 """
@@ -71,6 +71,7 @@ def test_an_application_is_tested_in_four_lines(pytester: pytest.Pytester, serve
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(TESTS)
     Path("schema.sql").write_text(SCHEMA, "utf-8")
+    Path("more.sql").write_text("insert into membership values (1, 3, 'GUEST')", "utf-8")
     Path("auditdb.toml").write_text(MAPPING, "utf-8")
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist")
     result.assert_outcomes(passed=2, failed=1)
