@@ -14,19 +14,30 @@ from contextlib import (
     AbstractContextManager,
     asynccontextmanager,
     contextmanager,
+    suppress,
 )
 from typing import Any, TypeAlias, Unpack, overload
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, Function, TextClause, event, text
-from sqlalchemy.engine.interfaces import ExecutionContext
+from sqlalchemy import (
+    ColumnClause,
+    Connection,
+    Engine,
+    SelectBase,
+    TextClause,
+    TextualSelect,
+    UpdateBase,
+    event,
+    text,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.sql import visitors
+from sqlalchemy.sql.functions import FunctionElement
 
 from auditdb.errors import from_message
 from auditdb.write.attempt import OPTIONS
-from auditdb.write.claim import Claim
 from auditdb.write.event import RECORD, EventFields, NewEvent, new_event
 from auditdb.write.failure import Attempt, Denied, sqlstate
 from auditdb.write.scope import current_claim
@@ -40,13 +51,26 @@ _RECORD = text(re.sub(r"%\((\w+)\)s", r":\1", RECORD))
 # In the info of a DBAPI connection: what its transaction has been sent, None where that is unknown.
 _SENT = "auditdb.context"
 _BEGUN = "auditdb.begun"
-_SET = "select pg_catalog.set_config('auditdb.context', {}, true)"
-_WRITES = re.compile(r"\s*(insert|update|delete|merge|with|copy|call)\b", re.IGNORECASE)
+_SET = "select pg_catalog.set_config('auditdb.context', "
+_START = r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*"
+_WRITES = re.compile(_START + r"(insert|update|delete|merge|with|copy|call)\b", re.I | re.S)
 _HARMLESS = re.compile(
-    r"\s*(show|set|reset|begin|start|commit|rollback|savepoint|release|prepare|explain|vacuum|"
-    r"analyze|listen|unlisten|discard|close|fetch|lock|checkpoint)\b",
-    re.IGNORECASE,
+    _START + r"(show|set|reset|begin|start|commit|end|rollback|abort|savepoint|release|prepare|"
+    r"vacuum|listen|unlisten|discard|close|lock|checkpoint)\b",
+    re.I | re.S,
 )
+# What may be put into a transaction of its own, as a procedure that commits may not.
+_FITS = re.compile(
+    _START + r"(select|values|table|insert|update|delete|merge|with|copy)\b", re.I | re.S
+)
+# Of an application's own text: after it the server may hold another setting than was sent.
+_UNDOES = re.compile(r"\b(rollback|abort|commit|end|reset|discard)\b", re.I)
+# Functions of PostgreSQL that write nothing, by the names that SQLAlchemy's users give most often.
+_PURE = frozenset({
+    "array_agg", "avg", "coalesce", "concat", "count", "current_date", "current_timestamp", "max",
+    "min", "now", "row_number", "sum",
+})  # fmt: skip
+_reads: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 def instrument(engine: Engine | AsyncEngine) -> None:
@@ -54,9 +78,9 @@ def instrument(engine: Engine | AsyncEngine) -> None:
 
     What the context says is sent before the first statement that may write, once a transaction;
     again after the rollback of a savepoint, or when the context has changed. Transactions that only
-    read by SELECTs of the ORM or of Core without functions of your own cost nothing. Where the
-    isolation level is AUTOCOMMIT, a statement that writes is put into a transaction of its own.
-    Nothing stays on a connection that goes back to its pool.
+    read by SELECTs of the ORM or of Core without functions of your own are sent nothing. Where the
+    isolation level is AUTOCOMMIT, a statement that may write is put into a transaction of its own,
+    but for CALL and DO, which may commit. Nothing stays on a connection that goes back to its pool.
 
     Args:
         engine: of psycopg, psycopg2 or asyncpg; to do it twice changes nothing.
@@ -82,12 +106,14 @@ def instrument(engine: Engine | AsyncEngine) -> None:
 
 
 def _begin(conn: Connection, *_: Any) -> None:
-    conn.info[_SENT] = ""
+    conn.info.pop(_SENT, None)
+    conn.info.pop(_BEGUN, None)
 
 
 def _rolled_back_to_savepoint(conn: Connection, *_: Any) -> None:
     # What was sent after the savepoint is undone.
-    conn.info[_SENT] = None
+    if _SENT in conn.info:
+        conn.info[_SENT] = None
 
 
 def _before(
@@ -95,33 +121,39 @@ def _before(
     cursor: Any,
     statement: str,
     parameters: Any,
-    context: ExecutionContext | None,
+    context: Any,
     executemany: bool,
 ) -> None:
+    if statement.startswith(_SET):
+        return
     claim = current_claim()
     wanted = "" if claim is None else claim.setting
-    if conn.info.get(_SENT, "") == wanted or not _may_write(statement, context):
-        return
-    if _is_autocommit(conn):
-        if claim is None or not _WRITES.match(statement):
-            return
-        _run(conn, "begin")
-        conn.info[_BEGUN] = True
-        _send(conn, wanted)
-        return
-    _send(conn, wanted)
-    conn.info[_SENT] = wanted
+    info = conn.info
+    if info.get(_SENT, "") != wanted and _may_write(statement, context, _SENT in info):
+        if not _is_autocommit(conn):
+            _send(conn, wanted)
+            info[_SENT] = wanted
+        elif _is_in_transaction(conn):
+            # Begun by the application's own SQL: nobody says when it ends.
+            _send(conn, wanted)
+            info[_SENT] = None
+        elif claim is not None and _FITS.match(statement) and not _is_streamed(context):
+            _begin_with(conn, wanted)
+    if _SENT in info and _is_text(context) and _UNDOES.search(statement):
+        info[_SENT] = None
 
 
 def _after(conn: Connection, *_: Any) -> None:
     if conn.info.pop(_BEGUN, False):
-        _run(conn, "commit")
+        conn.exec_driver_sql("commit")
 
 
 def _failed(context: Any) -> None:
     conn = context.connection
-    if conn is not None and not context.is_disconnect and conn.info.pop(_BEGUN, False):
-        _run(conn, "rollback")
+    if conn is None or conn.invalidated or context.is_disconnect:
+        return
+    if conn.info.pop(_BEGUN, False):
+        _roll_back(conn)
 
 
 _LISTENERS: dict[str, Any] = {
@@ -134,34 +166,85 @@ _LISTENERS: dict[str, Any] = {
 }
 
 
-def _may_write(statement: str, context: Any) -> bool:
-    """Whether a statement may change a row, also through a function that it calls."""
+def _may_write(statement: str, context: Any, is_unsure: bool) -> bool:
+    """Whether a statement may change a row, also through a function that it calls.
+
+    Args:
+        statement: the SQL.
+        context: SQLAlchemy's own.
+        is_unsure: whether another actor may be in force, whom no view may act for either.
+    """
     if _WRITES.match(statement):
         return True
     if _HARMLESS.match(statement):
         return False
     compiled = getattr(context, "compiled", None)
-    asked = getattr(compiled, "statement", None)
-    if asked is None or isinstance(asked, TextClause):
+    if is_unsure or compiled is None:
         return True
-    # Functions that SQLAlchemy knows, such as count, are of other classes.
-    return any(type(part) is Function or isinstance(part, TextClause)
-               for part in visitors.iterate(asked))  # fmt: skip
+    reads = _reads.get(compiled)
+    if reads is None:
+        reads = _reads[compiled] = _only_reads(compiled.statement)
+    return not reads
+
+
+def _only_reads(asked: Any) -> bool:
+    """Whether it is a SELECT without text and functions that SQLAlchemy cannot look into."""
+    return isinstance(asked, SelectBase) and not any(
+        isinstance(part, TextClause | TextualSelect)
+        or (isinstance(part, ColumnClause) and part.is_literal and part.name != "*")
+        or (isinstance(part, FunctionElement) and not _is_pure(part))
+        for part in visitors.iterate(asked)
+    )
+
+
+def _is_pure(function: Any) -> bool:
+    name, packages = getattr(function, "name", None), getattr(function, "packagenames", ())
+    return name in _PURE and not packages
+
+
+def _is_text(context: Any) -> bool:
+    compiled = getattr(context, "compiled", None)
+    return compiled is None or not isinstance(compiled.statement, SelectBase | UpdateBase)
+
+
+def _is_streamed(context: Any) -> bool:
+    return bool(getattr(context, "_is_server_side", False))
 
 
 def _is_autocommit(conn: Connection) -> bool:
     return bool(getattr(conn.connection.dbapi_connection, "autocommit", False))
 
 
+def _is_in_transaction(conn: Connection) -> bool:
+    driver: Any = conn.connection.driver_connection
+    if conn.dialect.driver == "asyncpg":
+        return bool(driver.is_in_transaction())
+    return bool(driver.info.transaction_status)
+
+
+def _begin_with(conn: Connection, setting: str) -> None:
+    conn.exec_driver_sql("begin")
+    try:
+        _send(conn, setting)
+    except Exception:
+        with suppress(Exception):
+            _roll_back(conn)
+        raise
+    conn.info[_BEGUN] = True
+
+
 def _send(conn: Connection, setting: str) -> None:
-    is_numeric = "numeric" in conn.dialect.paramstyle
-    _run(conn, _SET.format("$1" if is_numeric else "%s"), (setting,))
+    # By SQLAlchemy, which wraps the driver's errors and gives up a connection that is lost.
+    place = "$1" if "numeric" in conn.dialect.paramstyle else "%s"
+    conn.exec_driver_sql(
+        f"{_SET}{place}, true)", (setting,), execution_options={"stream_results": False}
+    )
 
 
-def _run(conn: Connection, statement: str, parameters: tuple[str, ...] = ()) -> None:
+def _roll_back(conn: Connection) -> None:
     cursor = conn.connection.cursor()
     try:
-        cursor.execute(statement, parameters)
+        cursor.execute("rollback")
     finally:
         cursor.close()
 
@@ -199,20 +282,20 @@ def record(
     """
     draft = new_event("record()", event, result, fields)
     if isinstance(work, _ASYNC_WORK):
-        return _record_async(work, draft, current_claim())
-    return _record(_checked(work), draft, current_claim())
+        return _record_async(work, draft)
+    return _record(_checked(work), draft)
 
 
-def _record(work: Any, draft: NewEvent, claim: Claim | None) -> int:
+def _record(work: Any, draft: NewEvent) -> int:
     try:
-        return int(work.execute(_RECORD, draft.parameters(claim)).scalar_one())
+        return int(work.execute(_RECORD, draft.parameters(current_claim())).scalar_one())
     except DBAPIError as error:
         raise _translated(error) from error
 
 
-async def _record_async(work: Any, draft: NewEvent, claim: Claim | None) -> int:
+async def _record_async(work: Any, draft: NewEvent) -> int:
     try:
-        return int((await work.execute(_RECORD, draft.parameters(claim))).scalar_one())
+        return int((await work.execute(_RECORD, draft.parameters(current_claim()))).scalar_one())
     except DBAPIError as error:
         raise _translated(error) from error
 
@@ -273,17 +356,17 @@ def attempt(
 
 @contextmanager
 def _attempt(work: Any, given: Attempt) -> Iterator[None]:
-    claim = current_claim()
+    work = work() if isinstance(work, scoped_session) else work
     engine = _engine_of(work)
     try:
         with work.begin_nested() if work.in_transaction() else work.begin():
             yield
             if given.success:
-                _record(work, given.event, claim)
+                _record(work, given.event)
     except Exception as error:
         try:
             with engine.connect() as second, second.begin():
-                _record(second, given.failed(error), claim)
+                _record(second, given.failed(error))
         except Exception as unrecorded:
             given.note(error, unrecorded)
         raise
@@ -291,18 +374,18 @@ def _attempt(work: Any, given: Attempt) -> Iterator[None]:
 
 @asynccontextmanager
 async def _attempt_async(work: Any, given: Attempt) -> AsyncIterator[None]:
-    claim = current_claim()
-    sync = work.sync_session if hasattr(work, "sync_session") else work.sync_connection
+    work = work() if isinstance(work, async_scoped_session) else work
+    sync = work.sync_session if isinstance(work, AsyncSession) else work.sync_connection
     engine = AsyncEngine(_engine_of(sync))
     try:
         async with work.begin_nested() if work.in_transaction() else work.begin():
             yield
             if given.success:
-                await _record_async(work, given.event, claim)
+                await _record_async(work, given.event)
     except Exception as error:
         try:
             async with engine.connect() as second, second.begin():
-                await _record_async(second, given.failed(error), claim)
+                await _record_async(second, given.failed(error))
         except Exception as unrecorded:
             given.note(error, unrecorded)
         raise

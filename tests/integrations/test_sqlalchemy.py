@@ -10,13 +10,42 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import URL, Engine, NullPool, create_engine, func, insert, select, text, update
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import (
+    DDL,
+    URL,
+    Engine,
+    NullPool,
+    column,
+    create_engine,
+    func,
+    insert,
+    literal_column,
+    select,
+    table,
+    text,
+    update,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    mapped_column,
+    scoped_session,
+    sessionmaker,
+)
+from sqlalchemy.sql.functions import GenericFunction
 
 from auditdb import Refused, auth, context, update_context
 from auditdb.integrations.sqlalchemy import attempt, instrument, record
@@ -319,6 +348,144 @@ def test_without_an_instrument_records_say_who_acts_all_the_same(db: Database) -
     engine.dispose()
 
 
+FUNCTION = """
+    create function make_workflow() returns int language sql as
+    'insert into workflow (organization_id, name) values (1, ''f'') returning id';
+    create view made as select make_workflow() as id
+"""
+
+
+class make_workflow(GenericFunction[int]):
+    """A function of the application that SQLAlchemy knows by a class."""
+
+    inherit_cache = True
+
+
+@pytest.mark.parametrize(
+    "selected",
+    [
+        select(make_workflow()),
+        select(literal_column("make_workflow()")),
+        select(select(func.make_workflow().label("id")).subquery().c.id),
+        select(select(func.make_workflow().label("id")).cte().c.id),
+        select(func.make_workflow().table_valued("id").render_derived().c.id),
+        select(func.public.make_workflow()),
+        text("select make_workflow() as id").columns(column("id")),
+        text("explain analyze select make_workflow()"),
+        DDL("do $$ begin perform make_workflow(); end $$"),  # type: ignore[no-untyped-call]
+    ],
+)
+def test_what_calls_a_function_that_writes_says_who_acts(
+    engine: Engine, db: Database, selected: Any
+) -> None:
+    db.connect().execute(FUNCTION)
+    for actor in (7, 8):
+        with context(actor_id=actor), engine.begin() as conn:
+            conn.execute(selected)
+    assert [actor for _, _, actor in told(db)] == ["7", "8"]
+
+
+def test_a_view_never_acts_for_the_former_actor(engine: Engine, db: Database) -> None:
+    db.connect().execute(FUNCTION)
+    db.connect().execute("grant select on made to app")
+    with engine.begin() as conn:
+        with context(actor_id=7):
+            conn.execute(insert(Workflow).values(organization_id=1, name="a"))
+        with context(actor_id=8):
+            conn.execute(select(column("id")).select_from(table("made")))
+        conn.execute(select(column("id")).select_from(table("made")))
+    assert [actor for _, _, actor in told(db)] == ["7", "8", "app"]
+
+
+def test_a_savepoint_of_the_applications_own_sql_brings_no_former_actor_back(
+    engine: Engine, db: Database
+) -> None:
+    with engine.begin() as conn:
+        with context(actor_id=7):
+            conn.execute(insert(Workflow).values(organization_id=1, name="a"))
+            conn.exec_driver_sql("savepoint s")
+        with context(actor_id=8):
+            conn.execute(insert(Workflow).values(organization_id=1, name="b"))
+            conn.execute(text("rollback to savepoint s"))
+            conn.execute(insert(Workflow).values(organization_id=1, name="c"))
+    assert [(name, actor) for _, name, actor in told(db)] == [("a", "7"), ("c", "8")]
+
+
+def test_a_transaction_that_the_application_began_in_autocommit_stays_its_own(
+    engine: Engine, db: Database
+) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        with context(actor_id=7):
+            conn.exec_driver_sql("begin")
+            conn.execute(insert(Workflow).values(organization_id=1, name="a"))
+            conn.exec_driver_sql("rollback")
+            conn.exec_driver_sql("begin")
+            conn.execute(insert(Workflow).values(organization_id=1, name="b"))
+        conn.execute(insert(Workflow).values(organization_id=1, name="c"))
+        conn.exec_driver_sql("commit")
+        conn.execute(insert(Workflow).values(organization_id=1, name="d"))
+    assert [(name, actor) for _, name, actor in told(db)] == [
+        ("b", "7"), ("c", "app"), ("d", "app")
+    ]  # fmt: skip
+
+
+def test_in_autocommit_functions_remarks_and_late_constraints_are_served(
+    engine: Engine, db: Database
+) -> None:
+    db.connect().execute(FUNCTION)
+    db.connect().execute(
+        "alter table workflow add constraint one unique (name) deferrable initially deferred"
+    )
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        with context(actor_id=7):
+            assert conn.execute(select(func.make_workflow())).scalar_one()
+            with pytest.raises(IntegrityError):
+                conn.execute(insert(Workflow).values(organization_id=1, name="f"))
+            conn.execute(text("-- a remark\nupdate workflow set name = 'g'"))
+            rows = [{"organization_id": 1, "name": str(n)} for n in range(3)]
+            assert len(conn.execute(insert(Workflow).returning(Workflow.id), rows).all()) == 3
+        conn.execute(insert(Workflow).values(organization_id=1, name="h"))
+    assert [actor for _, _, actor in told(db)] == ["7"] * 5 + ["app"]
+
+
+def test_a_lost_connection_is_an_error_of_sqlalchemy_and_leaves_the_pool(
+    engine: Engine, db: Database
+) -> None:
+    with context(actor_id=7):
+        with pytest.raises(DBAPIError) as caught, engine.begin() as conn:
+            own = conn.execute(text("select pg_backend_pid()")).scalar_one()
+            conn.execute(text("set application_name = 'x'"))
+            db.connect().execute("select pg_terminate_backend(%s, 5000)", (own,))
+            update_context(actor_id=8)
+            conn.execute(insert(Workflow).values(organization_id=1, name="a"))
+        assert caught.value.connection_invalidated
+        with engine.begin() as conn:
+            conn.execute(insert(Workflow).values(organization_id=1, name="b"))
+    assert [(name, actor) for _, name, actor in told(db)] == [("b", "8")]
+
+
+def test_a_streamed_connection_says_who_acts(engine: Engine, db: Database) -> None:
+    db.connect().execute(FUNCTION)
+    with context(actor_id=7), engine.connect().execution_options(stream_results=True) as conn:
+        conn.execute(select(func.make_workflow())).all()
+        conn.commit()
+    assert [actor for _, _, actor in told(db)] == ["7"]
+
+
+def test_an_attempt_says_who_acts_although_it_is_known_late(engine: Engine, db: Database) -> None:
+    scoped = scoped_session(sessionmaker(engine))
+    with context(source="api"):
+        with pytest.raises(PermissionError), attempt(scoped, "workflow.deleted"):
+            update_context(actor_id=7)
+            raise PermissionError
+        record(scoped, "report.exported")
+        scoped.commit()
+    scoped.remove()
+    assert [(action, actor) for action, _, actor in told(db)] == [
+        ("workflow.deleted", "7"), ("report.exported", "7")
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_what_the_server_refuses_is_an_error_of_auditdb(db: Database, driver: str) -> None:
     engine = create_engine(url(db, driver, "stranger"))
@@ -445,6 +612,63 @@ def test_an_asynchronous_engine_in_autocommit_says_who_acts(
 
     go(work)
     assert [(name, actor) for _, name, actor in told(db)] == [("a", "7"), ("c", "app")]
+
+
+def test_tasks_act_each_as_themselves_through_a_pooler(db: Database, server: Server) -> None:
+    async def act(engine: AsyncEngine, actor: int) -> None:
+        with context(actor_id=actor):
+            async with AsyncSession(engine) as session:
+                for _ in range(3):
+                    session.add(workflow(str(actor)))
+                    await session.commit()
+
+    async def main(port: int) -> None:
+        engine = create_async_engine(
+            url(db, "asyncpg", port=port), poolclass=NullPool,
+            connect_args={
+                "statement_cache_size": 0, "prepared_statement_cache_size": 0,
+                "prepared_statement_name_func": lambda: f"__{uuid4()}__",
+            },
+        )  # fmt: skip
+        instrument(engine)
+        await asyncio.gather(*(act(engine, actor) for actor in range(20)))
+        async with AsyncSession(engine) as session:
+            session.add(workflow("app"))
+            await session.commit()
+        await engine.dispose()
+
+    with pooler(server, size=2) as port:
+        asyncio.run(main(port))
+    events = told(db)
+    assert len(events) == 61
+    assert all(name == actor for _, name, actor in events)
+
+
+def test_asynchronous_work_in_autocommit_and_of_a_scoped_session(
+    db: Database, go: Callable[..., None]
+) -> None:
+    db.connect().execute(FUNCTION)
+
+    async def work(engine: AsyncEngine) -> None:
+        auto = engine.execution_options(isolation_level="AUTOCOMMIT")
+        async with auto.connect() as conn:
+            with context(actor_id=7):
+                await conn.execute(select(func.make_workflow()))
+                await conn.exec_driver_sql("begin")
+                await conn.execute(insert(Workflow).values(organization_id=1, name="a"))
+                await conn.exec_driver_sql("rollback")
+            await conn.execute(insert(Workflow).values(organization_id=1, name="b"))
+        scoped = async_scoped_session(async_sessionmaker(engine), asyncio.current_task)
+        with context(source="api"), pytest.raises(PermissionError):
+            async with attempt(scoped, "workflow.deleted"):
+                update_context(actor_id=8)
+                raise PermissionError
+        await scoped.remove()
+
+    go(work)
+    assert [(action, actor) for action, _, actor in told(db)] == [
+        ("workflow.created", "7"), ("workflow.created", "app"), ("workflow.deleted", "8")
+    ]  # fmt: skip
 
 
 def test_what_is_refused_asynchronously_is_an_error_of_auditdb(db: Database) -> None:
