@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from auditdb.detect.catalog import Table
 from auditdb.detect.draft import Draft, Question
-from auditdb.detect.naming import has_any, said, words
+from auditdb.detect.naming import has_any, said, weights, words
 from auditdb.detect.tenancy import Membership
 
 
@@ -169,7 +169,7 @@ def users(draft: Draft) -> None:
     tenancy = draft.tenancy
     table = tenancy.users
     if table is None:
-        draft.remarks.append("No table with e-mail addresses or passwords of users was recognised.")
+        draft.remarks.append(_no_users(draft))
         return
     why = "Users sign in with it: e-mail, password, two-factor."
     questions = [draft.asks_organization(table)]
@@ -187,6 +187,17 @@ def users(draft: Draft) -> None:
                 )
             )
     draft.take(table, "user", why, questions=questions)
+
+
+def _no_users(draft: Draft) -> str:
+    """Return the remark that there are no users, with the tables that are named most like them."""
+    said_by = weights("people.user")
+    near = [t.sql for t in sorted(draft.free(), key=lambda t: -said_by.get(t.head, 0))
+            if t.head in said_by][:3]  # fmt: skip
+    remark = "No table with e-mail addresses or passwords of users was recognised."
+    if not near:
+        return remark
+    return f'{remark} If it is {" or ".join(near)}, attach that as kind "user".'
 
 
 def invitations(draft: Draft) -> None:
