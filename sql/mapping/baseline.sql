@@ -39,6 +39,17 @@ comment on function audit_private.baselined_table is
     'Schema and name of a table whose baseline its owner asked for in this transaction; else '
     'raises';
 
+create or replace function audit_private.baselined_by_hand(baseline jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select jsonb_agg(t.id)
+    from jsonb_array_elements_text(coalesce(baselined_by_hand.baseline -> 'by_hand', '[]')
+        || jsonb_build_array(baselined_by_hand.baseline -> 'transaction')) as t (id)
+    where t.id <> coalesce(pg_current_xact_id_if_assigned()::text, '')
+);
+comment on function audit_private.baselined_by_hand is
+    'The transactions in which a baseline was opened, and its rows not noted; null if none';
+
 create or replace function audit_private.open_baseline(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -49,6 +60,10 @@ begin
     update audit_private.attachment as a
     set baseline = coalesce(a.baseline, jsonb_build_object('rows', 0, 'started_at', now(),
             'started_in', pg_current_xact_id()::text))
+        -- What was opened and never noted, somebody did by hand: the doctor asks.
+        || case when a.baseline ->> 'transaction' <> pg_current_xact_id()::text then
+            jsonb_build_object('by_hand', audit_private.baselined_by_hand(a.baseline))
+            else '{}' end
         || jsonb_build_object('transaction', pg_current_xact_id()::text)
     where a.target = open_baseline.target and a.kind <> 'admin'
         and audit_private.is_there(a.target, a.row_type)
