@@ -318,6 +318,21 @@ def test_a_bulk_of_rows_without_organisation_is_committed(shared: Database) -> N
     assert rows.fetchone() == (4500, 1500, 1500)
 
 
+def test_one_trigger_waits_for_the_commit_whatever_the_number_of_rows(shared: Database) -> None:
+    waiting = "select count(*), count(*) filter (where is_first) from audit_private.unfiled"
+    with psycopg.connect(shared.dsn) as conn:
+        conn.execute("savepoint a")
+        conn.execute("insert into flow (id) values (1), (2)")
+        conn.execute("rollback to a")
+        conn.execute("insert into flow (id) select generate_series(3, 40)")
+        conn.execute("savepoint b")
+        conn.execute("insert into flow (id) values (41)")
+        assert conn.execute(waiting).fetchone() == (39, 1)
+        conn.execute("insert into shared_flow select id, 1 from flow")
+    assert len([o for _, o, _ in told(shared) if o == "1"]) == 39
+    assert left_over(shared) == 0
+
+
 def test_who_detaches_the_table_in_between_keeps_nobody_from_committing(shared: Database) -> None:
     with psycopg.connect(shared.dsn) as conn:
         conn.execute(FLOW.encode())
