@@ -77,7 +77,7 @@ grant insert on audit_private.request to audit_operator;
 grant execute on function
     audit.attach, audit.detach, audit.baseline, audit_private.walk_key,
     audit_private.walk_query, audit_private.block_query, audit_private.record_page,
-    audit_private.foreign_to_plan,
+    audit_private.foreign_to_plan, audit_private.is_own, audit_private.read_rows,
     audit_private.refuse_target, audit_private.target_problem,
     audit_private.is_system_schema,
     audit_private.resolve_mapping,

@@ -227,10 +227,11 @@ def _undeclared(table: Table, tables: dict[int, Table], taken: set[str]) -> list
 
 
 @contextmanager
-def read(conn: psycopg.Connection[Any]) -> Iterator[Catalog]:
-    """Give the application's part of the catalog, within a read-only transaction."""
+def read(conn: psycopg.Connection[Any], *, rows: bool = False) -> Iterator[Catalog]:
+    """Give the application's part of the catalog, within a transaction; read-only but for rows."""
     with pinned(conn), psycopg.Cursor(conn, row_factory=tuple_row) as cursor:
-        cursor.execute("set transaction read only")
+        if not rows:
+            cursor.execute("set transaction read only")
         cursor.execute("select audit.version()")  # Says so where auditdb is not installed.
         yield _read(cursor)
 

@@ -94,7 +94,7 @@ def update(
     names = dict.fromkeys((*in_force, *_commented(text), *skipped(text)))
     mentions = " ".join(re.sub(r"\n[#\s]*", " ", text).split())
     with raises_audit_errors(conn, "audit_operator"), conn.transaction():
-        known, former = _known(conn, names)
+        known, former = _known(conn, names, text)
 
         def is_new(name: str) -> bool:
             return _oid(conn, name) not in known
@@ -123,16 +123,27 @@ def update(
 
 
 def _known(
-    conn: psycopg.Connection[Any], names: Iterable[str]
+    conn: psycopg.Connection[Any], names: Iterable[str], text: str
 ) -> tuple[set[int | None], list[str]]:
-    """Return the tables that a file names, and a line for each name that is none any more."""
+    """Return the tables that a file names, and of each name that is none any more what to edit."""
     oids = {name: _oid(conn, name) for name in names}
     lines = []
     for name in [name for name, oid in oids.items() if oid is None]:
         now = present_name(conn, name)
         oids[name] = _oid(conn, now) if now else None
-        lines.append(f"renamed   {name} is {now} now" if now else f"gone      {name}")
+        where = _where(text, name)
+        lines.append(
+            f'renamed   {name} is {now} now: write name = "{now}"{where}'
+            if now
+            else f"gone      {name}: take it out{where}"
+        )
     return {oid for oid in oids.values() if oid is not None}, lines
+
+
+def _where(text: str, name: str) -> str:
+    """Return in which line a file names a table, as words."""
+    numbers = [n for n, line in enumerate(text.splitlines(), 1) if name in line]
+    return f", line {numbers[0]}" if numbers else ""
 
 
 def _new_line(table: Suggestion) -> str:

@@ -110,15 +110,15 @@ begin
     end if;
     insert into audit.event (
         occurred_at, action, result, actor_id, actor_type, impersonator_id, organization_id,
-        target_type, target_id, subject_id, source, captured_from,
-        old_values, new_values, details
+        target_type, target_id, subject_id, source, captured_from, old_values, new_values, details
     ) values (
         _now, action, 'success', _actor_id, _actor_type, _impersonator_id, organization_id,
-        target_type, target_id, subject_id, _source, captured_from,
-        old_values, new_values, _details
+        target_type, target_id, subject_id, _source, captured_from, old_values, new_values, _details
     );
     if late is not null then
-        perform audit_private.put_aside(_now, late);
+        perform audit_private.put_aside(late, _now, action, _actor_id, _actor_type,
+            _impersonator_id, target_type, target_id, subject_id, _source, captured_from,
+            old_values, new_values, _details);
     end if;
     return null;
 end
