@@ -55,7 +55,11 @@ def detect(
         if sample or read_roles:
             answer(draft, only_roles=not sample)
         return Proposal(
-            tuple(draft.found.values()), draft.notes(), draft.unrecognised(), tuple(draft.remarks)
+            tuple(draft.found.values()),
+            draft.notes(),
+            draft.unrecognised(),
+            tuple(draft.remarks),
+            catalog.context_settings(),
         )
 
 
