@@ -234,9 +234,13 @@ def _undeclared(table: Table, tables: dict[int, Table], taken: set[str]) -> list
 _CONTEXT = """
 select c.setting
 from (values
-    ('request.jwt.claims', pg_catalog.to_regprocedure('auth.uid()') is not null or 2 = (
+    ('request.jwt.claims', exists (
+        select from pg_catalog.pg_proc as p
+            join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
+        where n.nspname = 'auth' and p.proname = 'uid') or 2 = (
         select count(*) from pg_catalog.pg_roles where rolname in ('authenticator', 'anon'))),
-    ('hasura.user', pg_catalog.to_regnamespace('hdb_catalog') is not null),
+    ('hasura.user', exists (
+        select from pg_catalog.pg_namespace where nspname = 'hdb_catalog')),
     ('pghistory.context_metadata', exists (
         select from pg_catalog.pg_proc where proname = '_pgh_attach_context')),
     ('app.current_user_id', false),
@@ -248,8 +252,9 @@ where c.is_there
             pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid)), quote_literal(c.setting)) > 0)
     or exists (
         select from pg_catalog.pg_proc as f
-        where strpos(f.prosrc, quote_literal(c.setting)) > 0 and f.pronamespace::regnamespace::text
-            not in ('audit', 'audit_private', 'pg_catalog', 'information_schema'))
+            join pg_catalog.pg_namespace as n on n.oid = f.pronamespace
+        where strpos(f.prosrc, quote_literal(c.setting)) > 0
+            and n.nspname not in ('audit', 'audit_private', 'pg_catalog', 'information_schema'))
 """
 
 
