@@ -86,10 +86,11 @@ def test_every_statement_is_run() -> None:
 @pytest.mark.parametrize("name", OLD)
 def test_both_logs_run_side_by_side_and_are_read_together(server: Server, name: str) -> None:
     former, table = OLD[name]
-    admin = psycopg.connect(server.dsn("postgres"), autocommit=True)
+    dsn = make_conninfo(host=server.host, port=server.port, user=server.user, password=server.password)
+    admin = psycopg.connect(dsn, dbname="postgres", autocommit=True)
     admin.execute("drop database if exists migrate with (force)")
     admin.execute("create database migrate template template0")
-    dsn = make_conninfo(server.dsn("postgres"), dbname="migrate")
+    dsn = make_conninfo(dsn, dbname="migrate")
     try:
         with psycopg.connect(dsn, autocommit=True) as conn:
             conn.execute(WORKFLOW)
