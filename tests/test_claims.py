@@ -216,7 +216,8 @@ def test_a_mapping_file_says_it(db: Database) -> None:
         ("hasura.user", "create schema hdb_catalog"),
         (
             "pghistory.context_metadata",
-            "create function _pgh_attach_context() returns text language sql as 'select null::text'",
+            "create function _pgh_attach_context() returns text language sql as "
+            "'select null::text'",
         ),
         (
             "app.current_user_id",

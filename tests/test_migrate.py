@@ -86,7 +86,9 @@ def test_every_statement_is_run() -> None:
 @pytest.mark.parametrize("name", OLD)
 def test_both_logs_run_side_by_side_and_are_read_together(server: Server, name: str) -> None:
     former, table = OLD[name]
-    dsn = make_conninfo(host=server.host, port=server.port, user=server.user, password=server.password)
+    dsn = make_conninfo(
+        host=server.host, port=server.port, user=server.user, password=server.password
+    )
     admin = psycopg.connect(dsn, dbname="postgres", autocommit=True)
     admin.execute("drop database if exists migrate with (force)")
     admin.execute("create database migrate template template0")
