@@ -5,8 +5,7 @@
 create or replace function audit_private.conventions()
 returns table (setting text, id_key text, role_key text, session_key text, system_role text,
     source text)
--- Without a search_path, so that it is inlined; it names no object.
-language sql immutable
+language sql immutable set search_path = pg_catalog, pg_temp
 as $$
     values
         ('request.jwt.claims', 'sub', 'role', 'session_id', 'service_role', 'api'),
