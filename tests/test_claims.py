@@ -13,6 +13,7 @@ import auditdb
 from auditdb.detect.propose import detect
 from auditdb.errors import InvalidInput, Refused
 from auditdb.mapping.apply import apply
+from auditdb.mapping.attach import read_context_from
 from auditdb.mapping.file import load
 from auditdb.mapping.plan import plan
 from tests.conftest import Database
@@ -98,7 +99,7 @@ def test_each_convention_says_who_acts(
 
 def test_nothing_is_read_unless_it_is_configured(read: Database) -> None:
     with read.connect("app_owner") as conn:
-        assert auditdb.mapping.attach.read_context_from(conn, [POSTGREST]) == EVERY
+        assert read_context_from(conn, [POSTGREST]) == EVERY
     event = change(read, **{"jwt.claims.user_id": "7"})
     assert (event["actor_id"], event["actor_type"], event["source"]) == ("app", "database", "sql")
     assert "actor_source" not in event["details"]
