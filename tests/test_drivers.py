@@ -254,6 +254,34 @@ async def test_an_interruption_rolls_back(conn: Talk, db: Database) -> None:
     assert [*modified(db), *db.events("action = 'report.exported'")] == []
 
 
+@on_each
+async def test_what_is_set_at_less_cost_is_what_the_server_would_set(
+    conn: Talk, db: Database
+) -> None:
+    for given in (
+        {},
+        {"actor_id": "é€'\\"},
+        {"actor_type": "system", "source": "cli", "organization_id": 5},
+        {"details": {"a": None, "b": {"c": None, "d": [1, None, 1.5, "€"]}, "token": "x"}},
+    ):
+        async with conn.context(**given):
+            outermost = await conn.run(CURRENT)
+        async with conn.transaction(), conn.context(**given):
+            assert await conn.run(CURRENT) == outermost
+
+
+@each
+def test_a_reader_may_not_set_a_context(db: Database, driver: str) -> None:
+    async def main() -> None:
+        async with talk(driver, db.conninfo("app_reader")) as conn:
+            with pytest.raises(Refused, match='context; run: grant audit_writer to "app_reader"'):
+                async with conn.context(actor_id=7):
+                    pytest.fail("the block was entered")
+            assert conn.is_idle
+
+    asyncio.run(main())
+
+
 @each
 @pytest.mark.parametrize("work", ["context", "record", "attempt"])
 def test_a_login_that_may_not_is_refused_with_the_command_that_mends_it(

@@ -15,7 +15,7 @@ from auditdb.write.claim import Claim
 from auditdb.write.event import RECORD, NewEvent
 from auditdb.write.failure import Attempt
 from auditdb.write.scope import current_claim, in_scope
-from auditdb.write.setting import ENTER, ENTER_INNER, READ, RESTORE
+from auditdb.write.setting import ENTER_INNER, READ, RESTORE, SET
 
 _ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
@@ -39,7 +39,9 @@ async def open_context(conn: Any, claim: Claim) -> AsyncIterator[None]:
     outer = current_claim(conn)
     sent = claim if outer is None else outer.with_inner(claim)
     async with _block(conn) as is_outermost:
-        before = await _value(conn, ENTER if is_outermost else ENTER_INNER, sent.parameters())
+        before = None
+        if not is_outermost or await _value(conn, SET, {"setting": sent.setting}) is None:
+            before = await _value(conn, ENTER_INNER, sent.parameters())
         with in_scope(claim, conn):
             yield
         if not is_outermost:

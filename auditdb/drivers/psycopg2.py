@@ -20,7 +20,7 @@ from auditdb.write.claim import Claim
 from auditdb.write.event import RECORD, NewEvent
 from auditdb.write.failure import Attempt
 from auditdb.write.scope import current_claim, in_scope
-from auditdb.write.setting import ENTER, ENTER_INNER, READ, RESTORE
+from auditdb.write.setting import ENTER_INNER, READ, RESTORE, SET
 
 # Inside of a block of its own name PostgreSQL takes the innermost.
 _SAVEPOINT = "auditdb"
@@ -47,7 +47,9 @@ def open_context(conn: Any, claim: Claim) -> Iterator[None]:
     outer = current_claim(conn)
     sent = claim if outer is None else outer.with_inner(claim)
     with _block(conn) as is_outermost:
-        before = _value(conn, ENTER if is_outermost else ENTER_INNER, sent.parameters())
+        before = None
+        if not is_outermost or _value(conn, SET, {"setting": sent.setting}) is None:
+            before = _value(conn, ENTER_INNER, sent.parameters())
         with in_scope(claim, conn):
             yield
         if not is_outermost and conn.info.transaction_status != TRANSACTION_STATUS_INERROR:
@@ -112,7 +114,8 @@ def _run(conn: Any, statement: str, parameters: Any = None) -> Any:
     # A cursor of the connection's own class may make something else of a row.
     with cursor(conn) as plain:
         plain.execute(statement, parameters)
-        return plain.fetchone()[0] if plain.description else None  # type: ignore[index]
+        row = plain.fetchone() if plain.description else None
+        return row and row[0]
 
 
 def _value(conn: Any, statement: str, parameters: Any = None) -> Any:

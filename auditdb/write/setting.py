@@ -12,6 +12,13 @@ READ: LiteralString = "select pg_catalog.current_setting('auditdb.context', true
 RESTORE: LiteralString = """
 select pg_catalog.set_config('auditdb.context', coalesce(%(before)s, ''), true)
 """
+# What `audit.set_context` does outside of a transaction, at less cost; no row for a login that may
+# not call it. `%(setting)s` is that of a claim.
+SET: LiteralString = """
+select pg_catalog.set_config('auditdb.context', %(setting)s, true)
+where pg_catalog.has_function_privilege(
+    'audit.set_context(text, text, text, text, text, jsonb)', 'execute')
+"""
 # Outside of a transaction no context can be in force.
 ENTER: LiteralString = """
 select null as before,
