@@ -34,6 +34,7 @@ RENAME = "update workflow set name = name || '.' where id = 1"
 INSERT = "insert into workflow (organization_id, name) values (1, 'w')"
 ZERO = "select 1 / 0"
 CURRENT = "select audit.current_context()"
+SLEEPING = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
 
 each = pytest.mark.parametrize("driver", DRIVERS)
 Case = Callable[[Talk, Database], Awaitable[None]]
@@ -521,6 +522,8 @@ def test_asyncpg_cannot_open_a_second_connection_and_says_so_before_the_action(
 def test_a_cancelled_task_rolls_back_and_leaves_the_connection_usable(
     db: Database, driver: str
 ) -> None:
+    other = db.connect()
+
     async def main() -> None:
         async with talk(driver, db.conninfo("app")) as conn:
             for work in ("select pg_sleep(60)", None):
@@ -535,7 +538,9 @@ def test_a_cancelled_task_rolls_back_and_leaves_the_connection_usable(
 
                 task = asyncio.create_task(act())
                 await inside.wait()
-                await asyncio.sleep(0)
+                # A server that has not begun a statement has nothing to cancel.
+                while work and other.execute(SLEEPING).fetchone() == (0,):
+                    await asyncio.sleep(0.01)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
