@@ -34,7 +34,10 @@ RENAME = "update workflow set name = name || '.' where id = 1"
 INSERT = "insert into workflow (organization_id, name) values (1, 'w')"
 ZERO = "select 1 / 0"
 CURRENT = "select audit.current_context()"
-SLEEPING = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
+SLEEPING = """
+select count(*) from pg_stat_activity
+where wait_event = 'PgSleep' and datname = current_database()
+"""
 
 each = pytest.mark.parametrize("driver", DRIVERS)
 Case = Callable[[Talk, Database], Awaitable[None]]
