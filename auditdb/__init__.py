@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from auditdb import auth
+from auditdb import auth, operator
 from auditdb._version import __version__ as __version__
 from auditdb.errors import AuditError, ConnectionFailed, InvalidInput, Refused
 from auditdb.values.door import door
@@ -41,6 +41,7 @@ __all__ = [
     "define_kind",
     "detach",
     "install",
+    "operator",
     "reader",
     "record",
     "script",

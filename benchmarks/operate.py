@@ -23,7 +23,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import auditdb
-from auditdb import doctor
+from auditdb.operate import doctor
 from auditdb.operate.maintain import maintain
 from benchmarks import inserver, many
 from benchmarks.capture import address, environment

@@ -16,6 +16,7 @@ from auditdb import (
     attempt,
     auth,
     context,
+    operator,
     reader,
     record,
     update_context,
@@ -107,6 +108,24 @@ def test_a_misspelt_field_of_a_record_is_refused_by_its_public_name(db: Database
     with pytest.raises(TypeError, match=r"attempt\(\) has no argument 'deny'. Did .* 'denied'"):
         with attempt(conn, "a.b", deny=KeyError):  # type: ignore[call-overload]
             pytest.fail("the block was entered")
+
+
+MISSPELLINGS: list[tuple[Callable[..., Any], str, str]] = [
+    (auditdb.reader, "organisation_id", "organization_id"), (auditdb.reader, "viewer", "viewer_id"),
+    (auditdb.auditor, "org_id", "organization_id"), (auditdb.install, "progres", "progress"),
+    (auditdb.baseline, "progres", "progress"), (operator.maintain, "keeps", "keep"),
+    (operator.detect, "samples", "sample"), (operator.apply, "prun", "prune"),
+    (operator.create_key, "retire_other_after", "retire_others_after"),
+    (operator.uninstall, "logs", "log"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "given", "meant"), MISSPELLINGS)
+def test_a_misspelt_argument_of_any_function_is_refused(
+    function: Callable[..., Any], given: str, meant: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"\(\) has no argument '{given}'.*mean '{meant}'"):
+        function(**{given: 1})
 
 
 def test_an_actor_type_and_a_result_that_are_none_are_named(db: Database) -> None:

@@ -8,11 +8,12 @@ import psycopg
 import pytest
 from psycopg import errors as pg
 
-from auditdb import InvalidInput, Refused, doctor
+from auditdb import InvalidInput, Refused
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import load
 from auditdb.mapping.kinds import KINDS
 from auditdb.mapping.plan import plan
+from auditdb.operate import doctor
 from tests import kinds
 from tests.conftest import Database
 

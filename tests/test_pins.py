@@ -14,13 +14,14 @@ from click.testing import CliRunner
 from psycopg.rows import dict_row, tuple_row
 
 import auditdb
-from auditdb import AuditError, doctor
+from auditdb import AuditError
 from auditdb.cli import main
 from auditdb.detect import catalog
 from auditdb.detect.propose import detect
 from auditdb.mapping import plan as mapping_plan
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import TableMapping
+from auditdb.operate import doctor
 from auditdb.operate.maintain import maintain
 from auditdb.operate.status import status
 from tests.conftest import Database

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import cache
+from importlib import import_module
 from typing import Any, Protocol, TypeAlias
 
 from auditdb.write.claim import Claim
@@ -49,6 +50,9 @@ class AsyncpgConnection(Protocol):
 class Driver(Protocol):
     """What the module of a driver has; the results are awaited where connections are async."""
 
+    def check_connection(self, conn: object) -> None:
+        """Refuse what is no connection."""
+
     def open_context(self, conn: Any, claim: Claim) -> Block:
         """Return a transaction block under a claim."""
 
@@ -65,15 +69,22 @@ def driver_of(conn: object) -> Driver:
     Raises:
         TypeError: it is none that auditdb knows, with what to give.
     """
-    packages = [cls.__module__.partition(".")[0] for cls in type(conn).__mro__]
+    kind: type = type(conn)
+    driver = _driver_of(kind)
+    driver.check_connection(conn)
+    return driver
+
+
+@cache
+def _driver_of(kind: type) -> Driver:
+    packages = [cls.__module__.partition(".")[0] for cls in kind.__mro__]
     for package in packages:
         if package in _MODULES:
-            driver: Any = importlib.import_module(_MODULES[package])
-            driver.check_connection(conn)
+            driver: Any = import_module(_MODULES[package])
             return driver  # type: ignore[no-any-return]
     advice = next((_OTHERS[name] for name in packages if name in _OTHERS), None)
     raise TypeError(
-        f"conn is a {type(conn).__name__}; "
+        f"conn is a {kind.__name__}; "
         + (
             advice
             or "give a connection of psycopg, psycopg2 or asyncpg, as psycopg.connect() returns it"

@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
-    AsyncExitStack,
-    ExitStack,
     asynccontextmanager,
     contextmanager,
 )
@@ -105,7 +103,7 @@ def open_attempt(
 
 
 class _Context(AbstractContextManager[psycopg.Transaction]):
-    __slots__ = ("_claim", "_conn", "_stack")
+    __slots__ = ("_block", "_claim", "_conn", "_in_force")
 
     def __init__(self, conn: Connection[Any], claim: Claim) -> None:
         self._conn = conn
@@ -115,22 +113,23 @@ class _Context(AbstractContextManager[psycopg.Transaction]):
         conn = self._conn
         outer = current_claim(conn)
         claim = self._claim if outer is None else outer.with_inner(self._claim)
-        with ExitStack() as stack:
-            if conn in _writers and can_use_one_query(conn):
-                block = OneQueryTransaction(conn, _set_statement(conn, claim))
-                transaction: psycopg.Transaction = stack.enter_context(block)
-            else:
-                transaction = stack.enter_context(_through_set_context(conn, claim))
-            stack.enter_context(in_scope(self._claim, conn))
-            self._stack = stack.pop_all()
+        self._block: AbstractContextManager[psycopg.Transaction]
+        if conn in _writers and can_use_one_query(conn):
+            self._block = OneQueryTransaction(conn, _set_statement(conn, claim))
+        else:
+            self._block = _through_set_context(conn, claim)
+        transaction = self._block.__enter__()
+        self._in_force = in_scope(self._claim, conn)
+        self._in_force.__enter__()
         return transaction
 
     def __exit__(self, *error: Any) -> bool | None:
-        return self._stack.__exit__(*error)
+        self._in_force.__exit__()
+        return self._block.__exit__(*error)
 
 
 class _AsyncContext(AbstractAsyncContextManager[psycopg.AsyncTransaction]):
-    __slots__ = ("_claim", "_conn", "_stack")
+    __slots__ = ("_block", "_claim", "_conn", "_in_force")
 
     def __init__(self, conn: AsyncConnection[Any], claim: Claim) -> None:
         self._conn = conn
@@ -140,19 +139,19 @@ class _AsyncContext(AbstractAsyncContextManager[psycopg.AsyncTransaction]):
         conn = self._conn
         outer = current_claim(conn)
         claim = self._claim if outer is None else outer.with_inner(self._claim)
-        async with AsyncExitStack() as stack:
-            if conn in _writers and can_use_one_query(conn):
-                block = AsyncOneQueryTransaction(conn, _set_statement(conn, claim))
-                transaction: psycopg.AsyncTransaction = await stack.enter_async_context(block)
-            else:
-                through = _through_set_context_async(conn, claim)
-                transaction = await stack.enter_async_context(through)
-            stack.enter_context(in_scope(self._claim, conn))
-            self._stack = stack.pop_all()
+        self._block: AbstractAsyncContextManager[psycopg.AsyncTransaction]
+        if conn in _writers and can_use_one_query(conn):
+            self._block = AsyncOneQueryTransaction(conn, _set_statement(conn, claim))
+        else:
+            self._block = _through_set_context_async(conn, claim)
+        transaction = await self._block.__aenter__()
+        self._in_force = in_scope(self._claim, conn)
+        self._in_force.__enter__()
         return transaction
 
     async def __aexit__(self, *error: Any) -> bool | None:
-        return await self._stack.__aexit__(*error)
+        self._in_force.__exit__()
+        return await self._block.__aexit__(*error)
 
 
 @contextmanager

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
+from typing import Any
 
 # Values of columns, as audit.record_event takes them.
 RESULTS = ("success", "failure", "denied")
@@ -45,3 +48,24 @@ def unknown_argument(
     else:
         hint = f"Its arguments are {', '.join(sorted(known))}"
     return TypeError(f"{function} has no argument '{name}'. {hint}")
+
+
+def names_nearest(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that refuses a misspelt argument with the one that was meant.
+
+    >>> names_nearest(unknown_argument)(functoin="record()")
+    Traceback (most recent call last):
+    TypeError: unknown_argument() has no argument 'functoin'. Did you mean 'function'?
+    """
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return function  # It says itself what it takes.
+
+    @wraps(function)
+    def checked(*args: Any, **named: Any) -> Any:
+        for name in named:
+            if name not in parameters:
+                raise unknown_argument(f"{function.__name__}()", name, parameters, ALIASES)
+        return function(*args, **named)
+
+    return checked

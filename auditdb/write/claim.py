@@ -57,12 +57,11 @@ class Claim:
     def setting(self) -> str:
         """The value of the setting `auditdb.context`, as `audit.set_context` would write it."""
         said: dict[str, Any] = {"actor_type": "user", "source": "web"}
-        for name in _TEXTS:
-            value = getattr(self, name)
-            if value is not None:
-                said[name] = value
+        said |= {name: value for name, value in self.__dict__.items() if value is not None}
         if self.details:
-            said["details"] = _without_nulls(self.details)
+            said["details"] = _without_nulls(dict(self.details))
+        else:
+            del said["details"]
         return _encode(said)
 
     def parameters(self) -> dict[str, str | None]:
@@ -78,12 +77,11 @@ def make_claim(function: str, given: ContextFields) -> Claim:
         TypeError: an argument is misspelt, with the nearest.
         InvalidInput: a value is none.
     """
-    for name in given.keys() - _NAMES:
-        raise unknown_argument(function, name, _NAMES, ALIASES)
     said: dict[str, Any] = {}
-    for name in _TEXTS:
-        value = given.get(name)
-        if value is not None:
+    for name, value in given.items():
+        if name not in _NAMES:
+            raise unknown_argument(function, name, _NAMES, ALIASES)
+        if value is not None and name != "details":
             said[name] = _identifier(name, value)
     if "actor_type" in said:
         check_actor_type(said["actor_type"])
@@ -126,6 +124,6 @@ def _identifier(name: str, value: Any) -> str:
 
 def _without_nulls(value: Any) -> Any:
     """Return what jsonb_strip_nulls would."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value

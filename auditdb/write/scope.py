@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Unpack
 
@@ -44,31 +43,33 @@ def current_claim(conn: object = None) -> Claim | None:
     return None if scope is None or (conn is not None and scope.conn is conn) else scope.claim
 
 
-@contextmanager
-def in_scope(claim: Claim, conn: object = None) -> Iterator[None]:
-    """Put a claim in force for a block, inside of the one that is, and that one again at its end.
+class in_force:
+    """Puts a scope in force for a block, and at its end what was before."""
+
+    __slots__ = ("_scope", "_token")
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> None:
+        self._token = _variable.set(self._scope)
+
+    def __exit__(self, *error: object) -> None:
+        # A framework may end a block in another copy of the context than it began it in, such as
+        # FastAPI a synchronous dependency. Both copies end with the request.
+        with suppress(ValueError):
+            _variable.reset(self._token)
+
+
+def in_scope(claim: Claim, conn: object = None) -> in_force:
+    """Put a claim in force for a block, inside of the one that is.
 
     Args:
         claim: who acts.
         conn: the connection that it was sent to.
     """
     outer = current_claim()
-    scope = Scope(claim if outer is None else outer.with_inner(claim), conn)
-    with in_force(scope):
-        yield
-
-
-@contextmanager
-def in_force(scope: Scope) -> Iterator[None]:
-    """Put a scope in force for a block."""
-    token = _variable.set(scope)
-    try:
-        yield
-    finally:
-        # A framework may end a block in another copy of the context than it began it in, such as
-        # FastAPI a synchronous dependency. Both copies end with the request.
-        with suppress(ValueError):
-            _variable.reset(token)
+    return in_force(Scope(claim if outer is None else outer.with_inner(claim), conn))
 
 
 def update_context(**given: Unpack[ContextFields]) -> None:
