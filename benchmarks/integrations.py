@@ -56,7 +56,7 @@ def django(server: Server) -> dict[str, Work]:
     import pghistory
     from django.db import models, transaction
 
-    class Member(models.Model):
+    class Member(models.Model):  # type: ignore[misc]
         id = models.IntegerField(primary_key=True)
         name = models.TextField()
 

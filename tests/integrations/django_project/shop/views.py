@@ -56,6 +56,7 @@ def fail(request: Any, pk: int) -> HttpResponse:
 
 def stream(request: Any, pk: int) -> StreamingHttpResponse:
     """Rename one while the body is made."""
+    bool(request.user.is_authenticated)
 
     def parts() -> Iterator[bytes]:
         yield b"one"
