@@ -315,3 +315,34 @@ def test_a_database_without_auditdb_stops_no_sign_in(
     response = made.post("/login/", {"username": "ann", "password": "hunter2"})
     assert response.content == b"done"
     assert "auditdb could not record auth.login" in caplog.text
+
+
+def test_a_user_who_cannot_be_loaded_stops_no_view(caplog: pytest.LogCaptureFixture) -> None:
+    django_setup.set_up()
+    from django.test import RequestFactory
+    from django.utils.functional import SimpleLazyObject
+
+    from auditdb.integrations.django.middleware import AuditMiddleware
+
+    def lost() -> None:
+        raise OSError("the store of sessions is away")
+
+    def view(request: Any) -> str:
+        assert middleware.process_view(request, view, (), {}) is None
+        return "done"
+
+    request = RequestFactory().post("/")
+    request.user = SimpleLazyObject(lost)
+    middleware = AuditMiddleware(view)
+    assert middleware(request) == "done"
+    assert "could not be loaded" in caplog.text
+
+
+def test_the_first_word_of_a_statement_is_found_at_once() -> None:
+    from auditdb.integrations.django.sender import _classify_text
+
+    assert _classify_text("-" * 10_000 + ";") == ("", False)
+    assert _classify_text("/* select */ -- x\n (\n(SELECT 1)") == ("select", False)
+    assert _classify_text("select count(*) from t") == ("select", False)
+    assert _classify_text('select "t"."updated_at" from "t" where "t"."a" in (1)')[1] is False
+    assert _classify_text('select * from "f"(1)')[1] and _classify_text("select audit.f()")[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_asy
 from auditdb.integrations.django.request import RequestScope
 from auditdb.write.scope import in_force
 
+_logger = logging.getLogger("auditdb")
 _SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
@@ -50,15 +52,19 @@ class AuditMiddleware:
         request._auditdb.ask()
 
     async def _ask_async(self, request: Any, *_: Any) -> None:
-        if request.method not in _SAFE and hasattr(request, "user"):
+        if request.method not in _SAFE:
             await sync_to_async(_load_user)(request)
         request._auditdb.ask()
 
 
 def _load_user(request: Any) -> None:
     """Load the user where the view is likely to write: then it is too late."""
-    if request.method not in _SAFE and hasattr(request, "user"):
-        bool(request.user.is_authenticated)
+    if request.method not in _SAFE:
+        try:
+            bool(getattr(request, "user", None))
+        except Exception:
+            # The view may never ask; else it fails as it would.
+            _logger.exception("the user of a request could not be loaded; no actor is recorded")
 
 
 def _with_stream(response: Any, scope: RequestScope) -> Any:

@@ -32,10 +32,10 @@ def get_context(request: Any) -> dict[str, Any] | None:
         ...     return {**auditdb.integrations.django.get_context(request), "source": "mobile"}
     """
     user = known_user(request)
-    is_known = user is not None and bool(user.is_authenticated) and user.pk is not None
+    key = getattr(user, "pk", None)
     said: dict[str, Any] = {"source": _source(request), "details": _details(request)}
-    if is_known:
-        said["actor_id"] = str(user.pk)[:200]
+    if key is not None and getattr(user, "is_authenticated", False):
+        said["actor_id"] = str(key)[:200]
         hijacker = _hijacker(request, said["actor_id"])
         if hijacker is not None:
             said["impersonator_id"] = hijacker

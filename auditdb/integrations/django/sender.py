@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +23,7 @@ from auditdb.write.scope import current_claim
 
 # As both drivers number them.
 _IDLE, _ACTIVE, _IN_ERROR = 0, 1, 3
-_WORD = re.compile(r"(?:\s|--[^\n]*|/\*.*?\*/|\()*([a-z]+)", re.I | re.S)
+_WORD = re.compile(r"(?>\s+|--[^\n]*|/\*.*?\*/|\()*+([a-z]+)", re.I | re.S)
 _WRITES = {"insert", "update", "delete", "merge", "truncate", "copy", "call", "do", "execute"}
 _READS = {"select", "with", "explain", "values"}
 _ENDS = {"rollback", "abort", "commit", "end"}
@@ -150,7 +151,7 @@ def _alone(connection: Any, wanted: str, query: Any, prefix: Any, run: Callable[
             _run(connection, _statement(connection.connection, wanted))
             result = run(query)
         except BaseException:
-            if not connection.connection.closed:
+            with suppress(Exception):  # Of a connection that is lost.
                 _run(connection, "rollback")
             raise
         _run(connection, "commit")
