@@ -345,4 +345,6 @@ def test_the_first_word_of_a_statement_is_found_at_once() -> None:
     assert _classify_text("/* select */ -- x\n (\n(SELECT 1)") == ("select", False)
     assert _classify_text("select count(*) from t") == ("select", False)
     assert _classify_text('select "t"."updated_at" from "t" where "t"."a" in (1)')[1] is False
+    assert _classify_text("select 1 from t for no key update") == ("select", False)
+    assert _classify_text("with w as (update t set a = 1 returning *) select 1")[1]
     assert _classify_text('select * from "f"(1)')[1] and _classify_text("select audit.f()")[1]

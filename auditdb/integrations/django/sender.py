@@ -29,7 +29,7 @@ _READS = {"select", "with", "explain", "values"}
 _ENDS = {"rollback", "abort", "commit", "end"}
 # Of a statement that reads: a part that writes, or a call of a function that may.
 _MAY_WRITE = re.compile(
-    r"""\b(?:insert|update|delete|merge|truncate)\b
+    r"""(?<!for\ )(?<!key\ ) \b(?:insert|update|delete|merge|truncate)\b
     | \. "? \w+ "? \(
     | \b (?:select|from) \s+ (?!(?:count|max|min|sum|avg|coalesce|exists|cast)\() "? \w+ "? \(""",
     re.I | re.X,
