@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class AuditError(Exception):
     """Base of every error that auditdb raises.
 
-    Where PostgreSQL refused something, the psycopg error is the `__cause__`.
+    Where PostgreSQL refused something, the error of the driver is the `__cause__`.
     """
 
 
@@ -51,9 +51,20 @@ def from_psycopg(error: psycopg.Error) -> AuditError:
 
 
 def from_message(
-    message: str, detail: str | None, hint: str | None, sqlstate: str | None
+    message: str,
+    detail: str | None,
+    hint: str | None,
+    sqlstate: str | None,
+    writer: str | None = None,
 ) -> AuditError:
     """Return the AuditError for what a server said, of any driver.
+
+    Args:
+        message: its message.
+        detail: its detail.
+        hint: its hint.
+        sqlstate: its SQLSTATE, or None where no server said it.
+        writer: the login, where what it needed is to be an `audit_writer`.
 
     A lost or refused connection becomes `ConnectionFailed`, an interval that is none
     `InvalidInput`, everything else `Refused`.
@@ -65,6 +76,9 @@ def from_message(
     text = _in_a_line(message, detail, hint)
     if _is_missing(sqlstate, message):
         text = f"{message}. Is auditdb installed in this database? Run: auditdb install"
+    elif sqlstate == "42501" and writer is not None:
+        name = '"' + writer.replace('"', '""') + '"'
+        text = f"{text}; run: grant audit_writer to {name}"
     elif sqlstate == "42501" and "schema audit" in message:
         text = (
             f"{message}. Have an administrator grant audit_writer, audit_reader, audit_auditor or "
@@ -76,6 +90,14 @@ def from_message(
             "database or the role"
         )
     return Refused(text)
+
+
+def lacks_character(error: UnicodeEncodeError) -> InvalidInput:
+    """Return the error for a character that the encoding of a connection lacks."""
+    return InvalidInput(
+        f"the client_encoding of the connection has no {error.object[error.start]!r}, which the "
+        "context or the event holds"
+    )
 
 
 def _in_a_line(*parts: str | None) -> str:

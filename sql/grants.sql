@@ -77,7 +77,7 @@ grant insert on audit_private.request to audit_operator;
 grant execute on function
     audit.attach, audit.detach, audit.baseline, audit_private.walk_key,
     audit_private.walk_query, audit_private.block_query, audit_private.record_page,
-    audit_private.foreign_to_plan,
+    audit_private.foreign_to_plan, audit_private.is_own, audit_private.read_rows,
     audit_private.refuse_target, audit_private.target_problem,
     audit_private.is_system_schema,
     audit_private.resolve_mapping,
@@ -123,7 +123,7 @@ grant execute on function
     audit_private.forget, audit_private.forget_gone, audit_private.leave_former,
     audit_private.is_there, audit_private.table_name, audit_private.table_of,
     audit_private.present_name, audit.define_action,
-    audit.create_key, audit.list_keys,
+    audit.create_key, audit.list_keys, audit.read_context_from,
     audit_private.check_attach, audit_private.try_locks, audit_private.lock_together,
     audit_private.trigger_faults, audit_private.trigger_locks, audit_private.missing_policies,
     audit_private.create_policy, audit_private.open_rows, audit_private.lock_for_attach,

@@ -177,3 +177,97 @@ def test_a_secret_added_after_attaching_is_redacted_before_and_after_an_upgrade(
     assert images[2] == ({"client_secret": "[redacted]"}, {"client_secret": "[redacted]"})
     assert images[3] == (None, {"id": 2, "n": 2, "client_secret": "[redacted]"})
     assert CANARY not in repr(images)
+
+
+# Where a secret may pass by the columns that are redacted: as the group of a membership, as a
+# static token of a user, in what tells people which row changed.
+PLACES = """
+create table team (
+    join_token text primary key, organization_id int not null references organization, title text
+);
+create table team_member (
+    team_token text not null references team, user_id int not null references app_user,
+    role text, primary key (team_token, user_id)
+);
+create table crew (
+    id int primary key, organization_id int not null references organization,
+    secret_link text unique
+);
+create table crew_member (
+    secret_link text not null references crew (secret_link), user_id int not null
+        references app_user, primary key (secret_link, user_id)
+);
+create table login_secret (
+    id int primary key, user_id int not null references app_user, name text, title text,
+    label text, email text, value text, role text
+);
+alter table app_user add column auth_token text, add column feed text, add column label text;
+create table service_key (
+    id int primary key, organization_id int not null references organization, name text,
+    key_hash text, description text
+);
+grant all on all tables in schema public to app;
+select audit.attach('team', 'team');
+select audit.attach('team_member', 'membership');
+select audit.attach('crew', 'crew');
+select audit.attach('crew_member', 'membership');
+select audit.attach('login_secret', 'password');
+select audit.attach('app_user', 'user', token => 'feed', redact => array['label']);
+select audit.attach('service_key', 'api_key', redact => array['name']);
+"""
+PASSED = """
+insert into team values ('C-team-1', 1, 't'), ('C-team-2', 1, 't');
+insert into team_member values ('C-team-1', 2, 'a');
+update team_member set team_token = 'C-team-2';
+update team_member set role = 'b';
+delete from team_member;
+update team set join_token = 'C-team-3' where join_token = 'C-team-1';
+insert into crew values (1, 1, 'C-crew-1'), (2, 2, 'C-crew-2');
+insert into crew_member values ('C-crew-1', 2);
+update crew_member set secret_link = 'C-crew-2';
+delete from crew_member;
+insert into login_secret values (1, 1, 'n', 't', 'l', 'e@x', 'C-value', 'r');
+update login_secret set value = 'C-value-2', name = 'n2';
+delete from login_secret;
+update app_user set feed = 'C-feed-1', label = 'C-label' where id = 1;
+update app_user set feed = 'C-feed-2', auth_token = 'C-auth' where id = 1;
+update app_user set feed = null, label = 'C-label-2', auth_token = 'C-auth-2' where id = 1;
+insert into app_user (id, email, feed, label, auth_token) values (50, 'e@x', 'C-f', 'C-l', 'C-a');
+delete from app_user where id = 50;
+insert into service_key values (1, 1, 'C-key-name', 'C-key-hash',
+    'sk_live_C0123456789abcdefghijkl');
+update service_key set name = 'C-key-name-2', description =
+    'ghp_C123456789012345678901234567890123456';
+delete from service_key
+"""
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_no_secret_passes_as_a_group_a_token_or_a_name_that_is_shown(
+    db: Database, later: bool
+) -> None:
+    owner = db.connect("app_owner")
+    owner.execute(PLACES)
+    if later:
+        # What the generated code cannot read any more is read by the fallback.
+        for table in ("team", "team_member", "crew_member", "login_secret", "app_user",
+                      "service_key"):  # fmt: skip
+            owner.execute(f"alter table {table} add column later int".encode())
+    app = db.connect("app")
+    for statement in PASSED.split(";"):
+        app.execute(statement.encode())
+    found = (
+        db.connect()
+        .execute(
+            "select 'event', e::text from audit.event as e where e::text ~ 'C[-0-9]'"
+            " union all select 'log', l::text from audit.log as l where l::text ~ 'C[-0-9]'"
+            " union all select 'unfiled', u::text from audit_private.unfiled as u"
+        )
+        .fetchall()
+    )
+    assert found == []
+    # They are told all the same.
+    actions = db.actions()
+    assert {"api_key.created", "api_key.updated", "api_key.revoked"} <= set(actions)
+    groups = {e["details"]["group"]["id"] for e in db.events("details ? 'group'")}
+    assert len(groups) >= 2

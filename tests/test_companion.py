@@ -230,6 +230,76 @@ def test_transactions_that_are_serializable_do_not_fail_of_it(shared: Database) 
     assert told(shared) == [("workflow.created", None, None)] * 2
 
 
+# Where the lookup itself reads other pages of the application's tables than the other one writes.
+FAR = (10, 900_000)
+FILL = """
+select audit.detach('flow');
+insert into flow select generate_series(1000, 4000);
+insert into shared_flow select id, 1 from flow;
+analyze flow, shared_flow;
+"""
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+@pytest.mark.parametrize("end", ["commit", "prepare transaction '{0}'; commit prepared '{0}'"])
+def test_transactions_at_once_are_completed_whatever_their_isolation(
+    shared: Database, level: str, end: str
+) -> None:
+    owner = shared.connect("app_owner")
+    for statement in (FILL + SHARED.partition(";\ngrant all")[2].partition(";")[2]).split(";"):
+        owner.execute(statement.encode())
+    pairs = [(shared.connect("app"), key) for key in FAR]
+    for conn, _ in pairs:
+        conn.execute(f"begin isolation level {level}".encode())
+        conn.execute("select from organization")
+    for conn, key in pairs:
+        conn.execute("insert into flow (id) values (%s)", (key,))
+        conn.execute("insert into shared_flow values (%s, 2)", (key,))
+        # Both look at what the other one goes on to write beside.
+        conn.execute("set constraints all immediate")
+    for conn, _ in pairs:
+        conn.execute("insert into workflow (organization_id, name) values (1, 'x')")
+    for conn, key in pairs:
+        for statement in end.format(f"auditdb-{key}").split(";"):
+            conn.execute(statement.encode())
+    first, other = (e["id"] for e in shared.events("organization_id is null"))
+    assert told(shared) == [
+        ("workflow.created", None, None), ("workflow.created", "2", first),
+        ("workflow.created", None, None), ("workflow.created", "2", other),
+    ]  # fmt: skip
+
+
+def test_constraints_that_are_set_before_the_organisation_comes_do_not_lose_it(
+    shared: Database,
+) -> None:
+    early = ("set constraints all immediate", "set constraints all deferred")
+    transaction(
+        shared, FLOW, "insert into flow (id) values (2), (3)", *early, SHARE, *early,
+        "insert into shared_flow values (2, 1)", "Set Constraints All Immediate",
+    )  # fmt: skip
+    assert [organization for _, organization, _ in told(shared)] == [None, None, None, "2", "1"]
+    # One message has one time of its statement: nothing is looked at for ever.
+    shared.connect("app").execute(
+        "insert into flow (id) values (4); set constraints all immediate;"
+        " insert into shared_flow values (4, 1); insert into flow (id) values (5)"
+    )
+    assert [organization for _, organization, _ in told(shared)][5:] == [None, None, "1"]
+    assert left_over(shared) == 0
+
+
+def test_what_a_savepoint_took_back_names_nothing(shared: Database) -> None:
+    transaction(
+        shared, "set constraints all immediate", "savepoint a", FLOW, "release a",
+        "savepoint b", "insert into flow (id) values (2)", "insert into shared_flow values (2, 1)",
+        "rollback to b", "savepoint c", "insert into shared_flow values (1, 1)", "rollback to c",
+        "select 1", "savepoint d", SHARE, "release d",
+    )  # fmt: skip
+    assert told(shared) == [
+        ("workflow.created", None, None),
+        ("workflow.created", "2", shared.events()[0]["id"]),
+    ]
+
+
 def test_a_publication_of_all_tables_takes_what_is_put_aside(shared: Database) -> None:
     shared.connect().execute("create publication everything for all tables")
     transaction(shared, FLOW, SHARE)
@@ -246,6 +316,21 @@ def test_a_bulk_of_rows_without_organisation_is_committed(shared: Database) -> N
         " from audit.event where captured_from = 'public.flow'"
     )
     assert rows.fetchone() == (4500, 1500, 1500)
+
+
+def test_one_trigger_waits_for_the_commit_whatever_the_number_of_rows(shared: Database) -> None:
+    waiting = "select count(*), count(*) filter (where is_first) from audit_private.unfiled"
+    with psycopg.connect(shared.dsn) as conn:
+        conn.execute("savepoint a")
+        conn.execute("insert into flow (id) values (1), (2)")
+        conn.execute("rollback to a")
+        conn.execute("insert into flow (id) select generate_series(3, 40)")
+        conn.execute("savepoint b")
+        conn.execute("insert into flow (id) values (41)")
+        assert conn.execute(waiting).fetchone() == (39, 1)
+        conn.execute("insert into shared_flow select id, 1 from flow")
+    assert len([o for _, o, _ in told(shared) if o == "1"]) == 39
+    assert left_over(shared) == 0
 
 
 def test_who_detaches_the_table_in_between_keeps_nobody_from_committing(shared: Database) -> None:

@@ -150,7 +150,13 @@ def test_a_table_that_is_gone_or_has_another_name_is_told(owner: psycopg.Connect
     owner.execute("alter table workflow rename to process; drop table api_key")
     updated = update(owner, detect(owner), EDITED)
     assert updated.text == EDITED
-    assert updated.lines == ("renamed   public.workflow is public.process now", "gone      api_key")
+    numbers = {line.split()[-1]: n for n, line in enumerate(EDITED.splitlines(), 1) if line}
+    renamed, gone = numbers['"public.workflow"'], numbers['["api_key"]']
+    assert updated.lines == (
+        "renamed   public.workflow is public.process now: write name = "
+        f'"public.process", line {renamed}',
+        f"gone      api_key: take it out, line {gone}",
+    )
 
 
 def test_a_file_that_is_no_mapping_file_is_refused(owner: psycopg.Connection[Any]) -> None:

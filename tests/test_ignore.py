@@ -170,3 +170,23 @@ def test_an_older_mapping_keeps_what_was_given_and_gains_the_default(empty_db: D
     )  # fmt: skip
     conn.execute("select audit.reattach('public.note')")
     assert _ignored(empty_db) == ["note", "updated_at"]
+
+
+@pytest.mark.parametrize(
+    ("column", "is_noise"),
+    [
+        ("members_count", True), ("comments_count", True), ("login_count", True),
+        ("license_count", False), ("licenses_count", False), ("seats_count", False),
+        ("max_users_count", False), ("purchased_seats_count", False), ("allowed_keys_count", False),
+    ],
+)  # fmt: skip
+def test_what_a_program_counts_is_noise_and_what_was_bought_is_not(
+    empty_db: Database, column: str, is_noise: bool
+) -> None:
+    conn = empty_db.connect()
+    conn.execute(f"create table organization (id int, name text, {column} int)".encode())
+    auditdb.attach(conn, "public.organization", "organization")
+    conn.execute("insert into organization values (1, 'a', 1)")
+    conn.execute(f"update organization set {column} = 2".encode())
+    told = empty_db.actions("action = 'organization.updated'")
+    assert told == ([] if is_noise else ["organization.updated"])

@@ -184,6 +184,10 @@ def test_one_table_that_is_refused_leaves_none_attached(app_db: Database) -> Non
         ("name = 'a.b.c.d.e'\nkind = 'invoice'", "a.b.c.d.e: "),
         ("name = 'public.workflow'\nkind = 'Invoice'", "public.workflow: .* is not a kind"),
         ("name = 'public.workflow'\nkind = 'workflow'\nrole = 'name'", "has no option"),
+        (
+            "name = 'public.workflow'\nkind = 'membershp'\nrole = 'name'",
+            "role is an option of membership, user",
+        ),
         ("name = 'public.workflow'\nkind = 'workflow'\nignore = ['x']", 'names column "x"'),
         ("name = 'public.app_user'\nkind = 'user'\nemail = 'x'", 'names column "x"'),
     ],

@@ -234,3 +234,28 @@ def test_a_kind_may_say_nothing_of_what_does_not_count_and_no_other_way_of_silen
                 "select audit.define_kind('draft', verbs => jsonb_build_object(%s::text, ''))",
                 (verb,),
             )
+
+
+@pytest.mark.parametrize(
+    ("roles", "is_admin"),
+    [
+        ("{owner}", True), ("{member,ADMIN}", True), ("{org:admin}", True), ("{SuperAdmin}", True),
+        ("{global:owner}", True), ("{member}", False), ("{}", False), ("{administrative}", False),
+    ],
+)  # fmt: skip
+def test_roles_in_an_array_make_an_admin_as_one_alone_does(
+    empty_db: Database, roles: str, is_admin: bool
+) -> None:
+    conn = empty_db.connect()
+    for type_ in ("text", "text[]"):
+        conn.execute("drop table if exists membership")
+        conn.execute(
+            f"create table membership (organization_id int, user_id int, roles {type_})".encode()
+        )
+        conn.execute("select audit.attach('membership', 'membership')")
+        conn.execute(
+            "insert into membership values (1, 7, %s)",
+            [roles if type_ == "text[]" else roles.strip("{}")],
+        )
+        row = conn.execute("select audit_private.is_admin('1', '7')").fetchone()
+        assert row == (is_admin,), type_

@@ -264,3 +264,14 @@ def test_a_word_stands_once_in_an_entry_of_the_vocabulary() -> None:
         for entry, told in entries.items() if isinstance(entries, dict) else ():
             if isinstance(told, list):
                 assert len(told) == len(set(told)), f"{room}.{entry}"
+
+
+def test_where_nobody_signs_in_the_tables_that_may_be_the_users_are_named(
+    owner: psycopg.Connection[Any],
+) -> None:
+    told = proposed(owner, "create table person (id int primary key, name text);").to_toml()
+    assert 'If it is public.person, attach that as kind "user".' in " ".join(
+        told.replace("# #", "").split()
+    )
+    owner.execute("drop table person; create table gizmo (id int primary key)")
+    assert "attach that as" not in detect(owner).to_toml()

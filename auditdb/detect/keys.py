@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 from auditdb.detect.catalog import Table
 from auditdb.detect.draft import Draft, Question
 from auditdb.detect.naming import flat, has, said, words
-from auditdb.detect.tenancy import GROUPS
+from auditdb.detect.tenancy import GROUPS, type_beside
 
 _NEUTRAL = said("spelling.neutral")
+_OWNERS = {"owner", "user", "tokenable", "subject", "holder", "member", "principal", "account"}
 _UNSURE = Question(
     "key-unsure",
     "Are these keys to sign in here, and no sessions, one-time tokens or keys of other services?",
@@ -24,6 +27,8 @@ def api_keys(draft: Draft) -> None:
         secret = bool(draft.tenancy.catalog.secrets(table, "api_key"))
         owned = draft.tenancy.has_subject(table) or draft.tenancy.reaches(table) is not None
         owned = owned or draft.tenancy.is_single
+        whose = _asks_owner(draft, table)
+        owned = owned or whose is not None
         shown = _is_shown(table)
         if (not secret and not shown) or (not owned and strength < 2):
             continue
@@ -42,8 +47,9 @@ def api_keys(draft: Draft) -> None:
             table,
             "api_key",
             "Keys or tokens for programs, by its name and what it holds.",
-            questions=[draft.asks_organization(table), None if certain else _UNSURE],
-            certain=certain,
+            questions=[draft.asks_organization(table), whose, None if certain else _UNSURE],
+            # Nobody is named wrongly; but which organisation it is may hang on whose it is.
+            certain=certain and (whose is None or draft.asks_organization(table) is None),
         )
     for root in roots:
         if draft.is_taken(root, "api_key"):
@@ -71,6 +77,23 @@ def machines(draft: Draft) -> None:
                 questions=[draft.asks_organization(table), None if owned else _UNSURE],
                 certain=owned,
             )
+
+
+def _asks_owner(draft: Draft, table: Table) -> Question | None:
+    """Return what to ask where a type beside an identifier says whose a key is."""
+    if draft.tenancy.user_column(table) is not None or draft.tenancy.users is None:
+        return None
+    for column in table.columns:
+        kind = type_beside(table, column)
+        if kind is None or not set(words(column.name)) & _OWNERS:
+            continue
+        subject = f"case when r.{kind.sql} = 'User' then r.{column.sql} end"
+        return Question(
+            "owner-by-type",
+            f"Whose a key is, {kind.name} says: a user for which of its values? Write here subject "
+            f"= {json.dumps(subject)}, with the value that this application has for users.",
+        )
+    return None
 
 
 def _strength(table: Table) -> int:

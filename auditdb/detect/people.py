@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from auditdb.detect.catalog import Table
+import json
+import re
+
+from auditdb.detect.catalog import Column, Table
 from auditdb.detect.draft import Draft, Question
-from auditdb.detect.naming import has_any, said, words
+from auditdb.detect.naming import flat, has_any, said, weights, words
 from auditdb.detect.tenancy import Membership
 
 
@@ -152,8 +155,15 @@ def _asks_admin(draft: Draft, table: Table) -> Question | None:
         )
     admin = catalog.admin(table)
     if admin == "false":
+        number = _number(table)
+        written = f"r.{number.sql} in (1, 2)" if number else ""
         return Question(
-            "admin-unknown", "No role was recognised: whose rows make an admin? Nobody reads yet."
+            "admin-unknown",
+            "No role was recognised: whose rows make an admin? Nobody reads yet."
+            if number is None
+            else f"Its {number.name} is a number that only the application can name: which make "
+            f"an admin? Nobody reads yet. Write here admin = {json.dumps(written)}, with these "
+            "numbers.",
         )
     if "lower(" in admin:
         return Question(
@@ -164,15 +174,49 @@ def _asks_admin(draft: Draft, table: Table) -> Question | None:
     return None
 
 
+def _number(table: Table) -> Column | None:
+    """Return the column that says the role of a row by a number."""
+    return next(
+        (
+            column
+            for column in table.columns
+            if column.category == "N" and words(column.name)[-1] in {"role", "level"}
+        ),
+        None,
+    )
+
+
+def _asks_token(draft: Draft, table: Table) -> Question | None:
+    """Return what to ask about a token in a user's row whose name does not say what it opens."""
+    taken = draft.tenancy.catalog.has_fact(table, "token")
+    for column in table.columns:
+        name = flat(column.name)
+        if column.category not in "SU":
+            continue
+        if re.match(r"(personal|static)?(api|personalaccess)(token|key)", name):
+            return None
+        if re.fullmatch(r"(auth|authentication|access)?token(hash|digest)?", name):
+            return Question(
+                "token-unsure",
+                f"Does a program sign in as the user by {column.name}, for as long as it is there? "
+                + (
+                    'It is told as an API key. If it is of a session or used once: token = "".'
+                    if taken
+                    else f'Then write here token = "{column.name}": it is told as an API key.'
+                ),
+            )
+    return None
+
+
 def users(draft: Draft) -> None:
     """The users; where their own row says organisation and role, it is the membership too."""
     tenancy = draft.tenancy
     table = tenancy.users
     if table is None:
-        draft.remarks.append("No table with e-mail addresses or passwords of users was recognised.")
+        draft.remarks.append(_no_users(draft))
         return
     why = "Users sign in with it: e-mail, password, two-factor."
-    questions = [draft.asks_organization(table)]
+    questions = [draft.asks_organization(table), _asks_token(draft, table)]
     if tenancy.is_single and not tenancy.memberships:
         why += " Their row says their role as well."
         questions.append(_asks_admin(draft, table))
@@ -187,6 +231,17 @@ def users(draft: Draft) -> None:
                 )
             )
     draft.take(table, "user", why, questions=questions)
+
+
+def _no_users(draft: Draft) -> str:
+    """Return the remark that there are no users, with the tables that are named most like them."""
+    said_by = weights("people.user")
+    near = [t.sql for t in sorted(draft.free(), key=lambda t: -said_by.get(t.head, 0))
+            if t.head in said_by][:3]  # fmt: skip
+    remark = "No table with e-mail addresses or passwords of users was recognised."
+    if not near:
+        return remark
+    return f'{remark} If it is {" or ".join(near)}, attach that as kind "user".'
 
 
 def invitations(draft: Draft) -> None:

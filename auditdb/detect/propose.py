@@ -45,17 +45,22 @@ def detect(
     Example:
         >>> print(detect(conn).to_toml())  # doctest: +SKIP
     """
-    with raises_audit_errors(conn, "audit_operator"), catalogs.read(conn) as catalog:
+    rows = sample or read_roles
+    with raises_audit_errors(conn, "audit_operator"), catalogs.read(conn, rows=rows) as catalog:
         for name in schemas or ():
             if name not in catalog.schemas:
                 close = difflib.get_close_matches(name, catalog.schemas, 1)
                 hint = f"; did you mean '{close[0]}'?" if close else ""
                 raise InvalidInput(f"there is no schema '{name}'{hint}")
         draft = _draft(catalog, frozenset(schemas) if schemas else None)
-        if sample or read_roles:
+        if rows:
             answer(draft, only_roles=not sample)
         return Proposal(
-            tuple(draft.found.values()), draft.notes(), draft.unrecognised(), tuple(draft.remarks)
+            tuple(draft.found.values()),
+            draft.notes(),
+            draft.unrecognised(),
+            tuple(draft.remarks),
+            catalog.context_settings(),
         )
 
 

@@ -7,6 +7,7 @@ the planner would run of an index or of statistics runs only as the owner of the
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -33,7 +34,7 @@ select set_config('row_security', 'off', true), set_config('statement_timeout', 
 _SHARE: LiteralString = """
 select case when reltuples > 2 * %s then 100 * %s / reltuples end from pg_class where oid = %s
 """
-_FOREIGN: LiteralString = "select audit_private.foreign_to_plan(%s::oid)"
+_READ: LiteralString = "select audit_private.read_rows(%s::oid, %s)"
 _ROLE: LiteralString = "select attname from audit_private.role_column(%s::oid)"
 _NAME: LiteralString = """
 select coalesce(
@@ -96,14 +97,14 @@ class Sample:
 
     def read(
         self, table: Table, what: sql.Composable, tail: LiteralString = ""
-    ) -> list[Any] | None:
+    ) -> list[dict[str, Any]] | None:
         """Return what the sampled rows `r` of a table say, or none if they may not be asked."""
         cursor = self.tenancy.catalog.cursor
         try:
             with cursor.connection.transaction(force_rollback=True):
                 cursor.execute(_PREPARE)
                 share = self.ask(_SHARE, ROWS, ROWS, table.oid)
-                if not table.owned or self.ask(_FOREIGN, table.oid) is not None:
+                if not table.owned:
                     return None
                 source = sql.SQL("select {} from (select * from {}{} limit {}) as r {}").format(
                     what,
@@ -112,29 +113,28 @@ class Sample:
                     ROWS,
                     sql.SQL(tail),
                 )
-                return cursor.execute(source).fetchall()
+                cursor.execute(_READ, (table.oid, source.as_string(cursor)))
+                return [row[0] for row in cursor.fetchall()]
         except psycopg.Error:
             # Row-level security, a privilege, the time that it takes: the question stays.
             return None
 
     def count(self, table: Table, condition: sql.Composable) -> tuple[int, int]:
         """Return the number of sampled rows, and of those that fulfil a condition."""
-        what = sql.SQL("count(*), count(*) filter (where {})").format(condition)
+        what = sql.SQL("count(*) as rows, count(*) filter (where {}) as those").format(condition)
         found = self.read(table, what)
-        return (found[0][0], found[0][1]) if found else (0, 0)
+        return (found[0]["rows"], found[0]["those"]) if found else (0, 0)
 
     def labels(self, table: Table, name: str) -> Counter[str] | None:
         """Return how often each label stands in a column, or none if these are no labels."""
         if is_secret(name):
             return None
-        found = self.read(
-            table, sql.SQL("concat({}), count(*)").format(sql.Identifier("r", name)), "group by 1"
-        )
+        what = sql.SQL("concat({}) as text, count(*) as rows").format(sql.Identifier("r", name))
         counted: Counter[str] = Counter()
-        for text, number in found or ():
+        for said in self.read(table, what, "group by 1") or ():
             # Of an array, or with commas between them.
-            for label in text.strip("{}").split(","):
-                counted[label.strip(' "')] += number
+            for label in said["text"].strip("{}").split(","):
+                counted[label.strip(' "')] += said["rows"]
         del counted[""]
         known = len(counted) <= _LABELS and all(_LABEL.fullmatch(label) for label in counted)
         return counted if counted and known else None
@@ -234,13 +234,13 @@ def _several(sample: Sample, table: Table, told: Suggestion) -> Answer | None:
     ] or [column for column in member.table.columns if names_organization(column)]
     if not groups:
         return None
-    what = sql.SQL("count(*), count(distinct concat({}))").format(
+    what = sql.SQL("count(*) as rows, count(distinct concat({})) as groups").format(
         sql.Identifier("r", groups[0].name)
     )
     # TABLESAMPLE takes pages: whoever is seen twice is in several, and nobody seen twice is a hint.
     by = sql.SQL("{}, concat({}) as member").format(what, sql.Identifier("r", user[0].name))
     found = sample.read(member.table, by, "group by member") or []
-    rows, several = sum(row[0] for row in found), sum(row[1] > 1 for row in found)
+    rows, several = sum(said["rows"] for said in found), sum(said["groups"] > 1 for said in found)
     if rows < _FEW:
         return None
     if not several:
@@ -265,9 +265,14 @@ def _admins(sample: Sample, table: Table, told: Suggestion) -> Answer | None:
     unknown = set(labels) - set(admins) - set(sample.ask(_KNOWN, labels, ["role"]))
     seen = f"Its roles: {_list(counted)}."
     if not admins:
+        written = f"{value}::text in ('{labels[0]}')"
         return Answer(
             seen,
-            Question("admin-nobody", "None of these makes an admin: which may read the log?"),
+            Question(
+                "admin-nobody",
+                "None of these makes an admin: which may read the log? Write here "
+                f"admin = {json.dumps(written)}, with theirs.",
+            ),
         )
     single = INSTANCE if sample.tenancy.is_single else None
     options = {} if sample.ask(_COVERED, admins) else {

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from auditdb.detect.catalog import Catalog, Column, Link, Table
-from auditdb.detect.naming import has_any, said, weights, words
+from auditdb.detect.naming import flat, has_any, said, weights, words
 
 USERS = weights("people.user")
 GROUPS = weights("people.group")
@@ -47,6 +47,16 @@ def _rank_user_column(column: Column, users: Table | None, linked: bool) -> int 
     return 9 if told and "by" in (told[-1], *told[-2:-1]) else 2
 
 
+def type_beside(table: Table, column: Column) -> Column | None:
+    """Return the owner_type beside an owner_id, which says of what table that one is."""
+    name = flat(column.name)
+    end = next((end for end in ("uuid", "id") if name.endswith(end)), "")
+    said_by = name.removesuffix(end) + "type"
+    return next(
+        (c for c in table.columns if end and c.category in "SE" and flat(c.name) == said_by), None
+    )
+
+
 @dataclass
 class Tenancy:
     """What was found out about users, organisations and memberships."""
@@ -68,6 +78,8 @@ class Tenancy:
                 continue
             key = self.users.key if self.users is not None else None
             if column.name not in linked and key is not None and not key.is_like(column):
+                continue
+            if column.name not in linked and type_beside(table, column) is not None:
                 continue
             rank = _rank_user_column(column, self.users, linked.get(column.name, False))
             if rank is not None:

@@ -9,7 +9,7 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from typing import Any, LiteralString
+from typing import Any
 from weakref import WeakSet
 
 import psycopg
@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import Escaping
 from psycopg.rows import scalar_row
 
-from auditdb.connection.begin import Row, Statement, begin_with, begin_with_async
+from auditdb.connection.begin import Row, begin_with, begin_with_async
 from auditdb.connection.checks import check_connection as check_connection
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.one_query import (
@@ -27,43 +27,13 @@ from auditdb.connection.one_query import (
     can_use_one_query,
 )
 from auditdb.connection.state import AnyConnection, is_idle
-from auditdb.errors import InvalidInput
+from auditdb.errors import lacks_character
 from auditdb.write.claim import Claim
 from auditdb.write.event import RECORD, NewEvent
 from auditdb.write.failure import Attempt
 from auditdb.write.scope import current_claim, in_scope
+from auditdb.write.setting import ENTER, ENTER_INNER, READ, RESTORE
 
-# Each name says its schema: the session's search_path is the application's.
-# Outside of a transaction no context can be in force.
-_ENTER: LiteralString = """
-select audit.set_context(%(actor_id)s, coalesce(%(actor_type)s, 'user'), %(impersonator_id)s,
-    coalesce(%(source)s, 'web'), %(organization_id)s,
-    case when %(details)s operator(pg_catalog.<>) '{}'
-        then cast(%(details)s as pg_catalog.jsonb) end)
-"""
-# Inside of one, what is not given comes from the context in force, which only the server knows for
-# certain: a savepoint that was rolled back, or SQL of the application, may have changed it.
-_ENTER_INNER: LiteralString = """
-select before, audit.set_context(
-    coalesce(%(actor_id)s, c operator(pg_catalog.->>) 'actor_id'),
-    coalesce(%(actor_type)s, c operator(pg_catalog.->>) 'actor_type', 'user'),
-    coalesce(%(impersonator_id)s, c operator(pg_catalog.->>) 'impersonator_id'),
-    coalesce(%(source)s, c operator(pg_catalog.->>) 'source', 'web'),
-    coalesce(%(organization_id)s, c operator(pg_catalog.->>) 'organization_id'),
-    (
-        select d
-        from (
-            select coalesce(c operator(pg_catalog.->) 'details', '{}')
-                operator(pg_catalog.||) cast(%(details)s as pg_catalog.jsonb) as d
-        ) as merged
-        where d operator(pg_catalog.<>) '{}'
-    ))
-from pg_catalog.current_setting('auditdb.context', true) as before, audit.current_context() as c
-"""
-_READ: Statement = ("select pg_catalog.current_setting('auditdb.context', true) as before", ())
-_RESTORE: LiteralString = """
-select pg_catalog.set_config('auditdb.context', coalesce(%(before)s, ''), true)
-"""
 # Those whose login has proved that it may set a context, which later ones do at less cost.
 _writers: WeakSet[AnyConnection] = WeakSet()
 
@@ -156,8 +126,8 @@ class _AsyncContext(AbstractAsyncContextManager[psycopg.AsyncTransaction]):
 
 @contextmanager
 def _through_set_context(conn: Connection[Any], claim: Claim) -> Iterator[psycopg.Transaction]:
-    enter = (_ENTER if is_idle(conn) else _ENTER_INNER, claim.parameters())
-    with begin_with(conn, "audit_writer", enter, leave=_RESTORE) as (transaction, _):
+    enter = (ENTER if is_idle(conn) else ENTER_INNER, claim.parameters())
+    with begin_with(conn, "audit_writer", enter, leave=RESTORE) as (transaction, _):
         _writers.add(conn)
         yield transaction
 
@@ -166,8 +136,8 @@ def _through_set_context(conn: Connection[Any], claim: Claim) -> Iterator[psycop
 async def _through_set_context_async(
     conn: AsyncConnection[Any], claim: Claim
 ) -> AsyncIterator[psycopg.AsyncTransaction]:
-    enter = (_ENTER if is_idle(conn) else _ENTER_INNER, claim.parameters())
-    async with begin_with_async(conn, "audit_writer", enter, leave=_RESTORE) as (transaction, _):
+    enter = (ENTER if is_idle(conn) else ENTER_INNER, claim.parameters())
+    async with begin_with_async(conn, "audit_writer", enter, leave=RESTORE) as (transaction, _):
         _writers.add(conn)
         yield transaction
 
@@ -183,10 +153,7 @@ def _set_statement(conn: AnyConnection, claim: Claim) -> bytes:
     try:
         literal = Escaping(conn.pgconn).escape_literal(claim.setting.encode(encoding))
     except UnicodeEncodeError as error:
-        raise InvalidInput(
-            f"the client_encoding of the connection has no {error.object[error.start]!r}, which "
-            "the context holds"
-        ) from error
+        raise lacks_character(error) from error
     if conn.info.server_version >= 180000:
         # Takes no plan and returns no row; but older servers' pg_stat_statements would keep a line
         # for each value.
@@ -199,7 +166,7 @@ def _attempt(conn: Connection[Any], attempt: Attempt) -> Iterator[psycopg.Transa
     claim = current_claim(conn)
     before: Row = {"before": None}
     try:
-        with begin_with(conn, "audit_writer", _READ) as (transaction, rows):
+        with begin_with(conn, "audit_writer", (READ, ())) as (transaction, rows):
             before = rows[0]
             yield transaction
             if attempt.success:
@@ -207,7 +174,7 @@ def _attempt(conn: Connection[Any], attempt: Attempt) -> Iterator[psycopg.Transa
     except Exception as error:
         try:
             with (attempt.connect or _connect_like(conn))() as second, second.transaction():
-                second.execute(_RESTORE, before)
+                second.execute(RESTORE, before)
                 record(second, attempt.failed(error), claim)
         except Exception as unrecorded:
             attempt.note(error, unrecorded)
@@ -221,7 +188,7 @@ async def _attempt_async(
     claim = current_claim(conn)
     before: Row = {"before": None}
     try:
-        async with begin_with_async(conn, "audit_writer", _READ) as (transaction, rows):
+        async with begin_with_async(conn, "audit_writer", (READ, ())) as (transaction, rows):
             before = rows[0]
             yield transaction
             if attempt.success:
@@ -230,7 +197,7 @@ async def _attempt_async(
         try:
             connect = attempt.connect or _connect_like_async(conn)
             async with connect() as second, second.transaction():
-                await second.execute(_RESTORE, before)
+                await second.execute(RESTORE, before)
                 await record(second, attempt.failed(error), claim)
         except Exception as unrecorded:
             attempt.note(error, unrecorded)

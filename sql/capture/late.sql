@@ -50,24 +50,52 @@ comment on function audit_private.put_aside_code is
     'Generated argument that has an event looked at again, where no organisation was found; '
     'null where that cannot help';
 
--- The row is deleted at once, by its address: to look for it would make transactions that are
--- serializable wait for each other, or fail. Its trigger gets it all the same.
-create or replace function audit_private.put_aside(occurred_at timestamptz, late jsonb) returns void
+create or replace function audit_private.put_aside(
+    late jsonb, occurred_at timestamptz, action text, actor_id text, actor_type text,
+    impersonator_id text, target_type text, target_id text, subject_id text, source text,
+    captured_from text, old_values jsonb, new_values jsonb, details jsonb
+) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
-declare
-    _place tid;
+#variable_conflict use_variable
 begin
-    -- Whatever the session says: now it would find what the event found.
-    set constraints audit_private.complete_event deferred;
-    insert into audit_private.unfiled (event_id, occurred_at, late)
-    values (currval('audit.event_id_seq'), put_aside.occurred_at, put_aside.late)
-    returning ctid into _place;
-    delete from audit_private.unfiled where ctid = _place;
+    perform audit_private.look_again(row(currval('audit.event_id_seq'), occurred_at, late,
+        jsonb_build_object('action', action, 'actor_id', actor_id, 'actor_type', actor_type,
+            'impersonator_id', impersonator_id, 'db_user', session_user,
+            'db_role', nullif(nullif(current_setting('role'), 'none'), session_user),
+            'target_type', target_type, 'target_id', target_id, 'subject_id', subject_id,
+            'source', source, 'captured_from', captured_from),
+        old_values, new_values, details, null, null));
 end
 $$;
 comment on function audit_private.put_aside is
     'Has the event that was just written looked at again when the transaction commits';
+
+-- One trigger waits for the commit, and takes all rows of its transaction: PostgreSQL goes through
+-- all that waits whenever a subtransaction is rolled back, as capture does for each row. To look
+-- for rows would make transactions that are serializable fail, so there each row has a trigger of
+-- its own, and is deleted at once, by its address: the trigger gets it all the same. For the same
+-- reason the row has the event itself. Its values are apart: together they may be too long for one.
+create or replace function audit_private.look_again(aside audit_private.unfiled) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _is_alone boolean := current_setting('transaction_isolation') = 'serializable';
+    _place tid;
+begin
+    -- Whatever the session says: now it would find what the event found.
+    set constraints audit_private.complete_event deferred;
+    aside.transaction_id := pg_current_xact_id();
+    aside.is_first := _is_alone or not exists (
+        select from audit_private.unfiled as u where u.transaction_id = aside.transaction_id);
+    insert into audit_private.unfiled select (aside).* returning ctid into _place;
+    if _is_alone then
+        delete from audit_private.unfiled where ctid = _place;
+    end if;
+end
+$$;
+comment on function audit_private.look_again is
+    'Has an event looked at when the transaction commits';
 
 -- As capture looks, with code of the application behind it: nothing that it sets outlives it.
 create or replace function audit_private.late_organization(late jsonb) returns text
@@ -99,36 +127,65 @@ $$;
 comment on function audit_private.late_organization is
     'The organisation of a row that was put aside, or null; never raises but when cancelled';
 
-create or replace function audit_private.complete_event() returns trigger
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set row_security = on
+create or replace function audit_private.file_aside(aside audit_private.unfiled) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _organization text;
+    _organization text := audit_private.late_organization(aside.late);
 begin
-    if tg_relid <> 'audit_private.unfiled'::regclass then
-        raise exception 'audit_private.complete_event is a trigger of audit_private.unfiled';
-    end if;
-    _organization := audit_private.late_organization(new.late);
-    if _organization is not null then
+    if _organization is not null and aside.event is not null then
         insert into audit.event (
             action, result, actor_id, actor_type, impersonator_id, db_user, db_role,
             organization_id, target_type, target_id, subject_id, source, captured_from,
             old_values, new_values, details
         )
-        select e.action, e.result, e.actor_id, e.actor_type, e.impersonator_id, e.db_user,
+        select e.action, 'success', e.actor_id, e.actor_type, e.impersonator_id, e.db_user,
             e.db_role, _organization, e.target_type, e.target_id, e.subject_id, e.source,
-            e.captured_from, e.old_values, e.new_values,
-            coalesce(e.details, '{}') || jsonb_build_object('completes', e.id)
-        from audit.event as e
-        where e.occurred_at = new.occurred_at and e.id = new.event_id;
+            e.captured_from, aside.old_values, aside.new_values,
+            coalesce(aside.details, '{}') || jsonb_build_object('completes', aside.event_id)
+        from jsonb_populate_record(null::audit.event, aside.event) as e;
+    -- SET CONSTRAINTS comes before the commit. At the commit itself, once is enough.
+    elsif left(current_query(), 200) ~* 'constraints'
+        and aside.late ->> 'seen' is distinct from statement_timestamp()::text
+    then
+        aside.late := aside.late || jsonb_build_object('seen', statement_timestamp()::text);
+        perform audit_private.look_again(aside);
     end if;
+end
+$$;
+comment on function audit_private.file_aside is
+    'Writes the event of an organisation that was not known before the commit, if it is now';
+
+create or replace function audit_private.complete_event() returns trigger
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set row_security = on
+as $$
+declare
+    _aside audit_private.unfiled;
+begin
+    if tg_relid <> 'audit_private.unfiled'::regclass then
+        raise exception 'audit_private.complete_event is a trigger of audit_private.unfiled';
+    end if;
+    if current_setting('transaction_isolation') = 'serializable' then
+        perform audit_private.file_aside(new);
+        return null;
+    end if;
+    for _aside in
+        with gone as (
+            delete from audit_private.unfiled as u
+            where u.transaction_id = pg_current_xact_id()
+            returning u.*
+        )
+        select * from gone order by event_id
+    loop
+        perform audit_private.file_aside(_aside);
+    end loop;
     return null;
 end
 $$;
 -- Definer: the role at the commit may be any.
 comment on function audit_private.complete_event is
-    'Trigger function: writes the event of an organisation that was not known before the commit';
+    'Trigger function: looks again at what a transaction put aside, when it commits';
 
 create or replace function audit_private.guard_unfiled() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -138,13 +195,14 @@ begin
     if not exists (
         select from pg_trigger
         where tgrelid = 'audit_private.unfiled'::regclass and tgname = 'complete_event'
-            and tgtype = 5 and tginitdeferred and tgqual is null
+            and tgtype = 5 and tginitdeferred
+            and pg_get_triggerdef(oid) like '%WHEN (new.is_first)%'
             and tgfoid = 'audit_private.complete_event()'::regprocedure
     ) then
         drop trigger if exists complete_event on audit_private.unfiled;
         create constraint trigger complete_event after insert on audit_private.unfiled
             deferrable initially deferred
-            for each row execute function audit_private.complete_event();
+            for each row when (new.is_first) execute function audit_private.complete_event();
     end if;
     if exists (
         select from pg_trigger

@@ -91,6 +91,13 @@ declare
     _details jsonb := nullif(context -> 'details', '{}');
     _now timestamptz := clock_timestamp();
 begin
+    if context is null and audit_private.may_claim() then
+        context := audit_private.claimed_context();
+        _actor_id := context ->> 'actor_id';
+        _actor_type := coalesce(context ->> 'actor_type', 'database');
+        _source := coalesce(context ->> 'source', 'sql');
+        _details := context -> 'details';
+    end if;
     if _actor_id is null or jsonb_typeof(_details) <> 'object'
         or _details ?| audit_private.own_details()
     then
@@ -110,15 +117,15 @@ begin
     end if;
     insert into audit.event (
         occurred_at, action, result, actor_id, actor_type, impersonator_id, organization_id,
-        target_type, target_id, subject_id, source, captured_from,
-        old_values, new_values, details
+        target_type, target_id, subject_id, source, captured_from, old_values, new_values, details
     ) values (
         _now, action, 'success', _actor_id, _actor_type, _impersonator_id, organization_id,
-        target_type, target_id, subject_id, _source, captured_from,
-        old_values, new_values, _details
+        target_type, target_id, subject_id, _source, captured_from, old_values, new_values, _details
     );
     if late is not null then
-        perform audit_private.put_aside(_now, late);
+        perform audit_private.put_aside(late, _now, action, _actor_id, _actor_type,
+            _impersonator_id, target_type, target_id, subject_id, _source, captured_from,
+            old_values, new_values, _details);
     end if;
     return null;
 end

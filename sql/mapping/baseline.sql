@@ -12,7 +12,7 @@ comment on function audit_private.baseline_context is
 create or replace function audit_private.context_of(op text) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return case op when 'BASELINE' then audit_private.baseline_context()
-    else audit.current_context() end;
+    else audit_private.context_in_force() end;
 comment on function audit_private.context_of is
     'Who acts: of an operation on a row, the context; of a baseline, nobody';
 
@@ -39,6 +39,17 @@ comment on function audit_private.baselined_table is
     'Schema and name of a table whose baseline its owner asked for in this transaction; else '
     'raises';
 
+create or replace function audit_private.baselined_by_hand(baseline jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select jsonb_agg(t.id)
+    from jsonb_array_elements_text(coalesce(baselined_by_hand.baseline -> 'by_hand', '[]')
+        || jsonb_build_array(baselined_by_hand.baseline -> 'transaction')) as t (id)
+    where t.id <> coalesce(pg_current_xact_id_if_assigned()::text, '')
+);
+comment on function audit_private.baselined_by_hand is
+    'The transactions in which a baseline was opened, and its rows not noted; null if none';
+
 create or replace function audit_private.open_baseline(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -49,6 +60,10 @@ begin
     update audit_private.attachment as a
     set baseline = coalesce(a.baseline, jsonb_build_object('rows', 0, 'started_at', now(),
             'started_in', pg_current_xact_id()::text))
+        -- What was opened and never noted, somebody did by hand: the doctor asks.
+        || case when a.baseline ->> 'transaction' <> pg_current_xact_id()::text then
+            jsonb_build_object('by_hand', audit_private.baselined_by_hand(a.baseline))
+            else '{}' end
         || jsonb_build_object('transaction', pg_current_xact_id()::text)
     where a.target = open_baseline.target and a.kind <> 'admin'
         and audit_private.is_there(a.target, a.row_type)
@@ -136,21 +151,22 @@ comment on function audit_private.walk_key is
 -- FOR SHARE NOWAIT: a row that a transaction is changing is not recorded as it was before, with an
 -- id above that of its change. The lock is on the rows of a batch, until that commits; it keeps
 -- nobody but who changes one of them, and never waits itself.
-create or replace function audit_private.walk_query(target regclass, id int, kind text, after jsonb)
-returns text
+create or replace function audit_private.walk_query(
+    target regclass, id int, kind text, after jsonb, size int
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select format('select count(*), jsonb_agg(jsonb_build_array(%s)) -> -1, '
-            'count(audit_private.baseline_%s(null::%s, p.r)) '
-            'from (select r from %s as r%s order by %s limit $2 for share nowait) as p',
+    select format('select count(*) as rows, jsonb_agg(jsonb_build_array(%s)) -> -1 as after, '
+            'count(audit_private.baseline_%s(null::%s, p.r)) as told '
+            'from (select r from %s as r%s order by %s limit %s for share nowait) as p',
         string_agg(format('(p.r).%I::text', k.name), ', ' order by k.n),
         walk_query.id, c.oid::regclass,
         case when c.relkind = 'p' then '' else 'only ' end || c.oid::regclass,
         case when jsonb_typeof(walk_query.after) = 'array' then format(' where (%s) > (%s)',
             string_agg(format('r.%I', k.name), ', ' order by k.n),
-            string_agg(format('($1 ->> %s)::%s', k.n - 1, k.type), ', '
+            string_agg(format('(%L::jsonb ->> %s)::%s', walk_query.after, k.n - 1, k.type), ', '
                 order by k.n)) end,
-        string_agg(format('r.%I', k.name), ', ' order by k.n))
+        string_agg(format('r.%I', k.name), ', ' order by k.n), walk_query.size)
     from pg_class as c
         cross join audit_private.walk_key(walk_query.target, walk_query.kind) as k
     where c.oid = walk_query.target
@@ -160,15 +176,16 @@ comment on function audit_private.walk_query is
     'The statement that records the next rows by their key; null where a table has none';
 
 -- A row that was changed since it began may have moved: its change is an event already.
-create or replace function audit_private.block_query(target regclass, id int, age text)
-returns text
+create or replace function audit_private.block_query(
+    target regclass, id int, age text, block bigint, size int
+) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select format('select $1 + $2 >= %s, count(*), to_jsonb($1 + $2), '
-            'count(audit_private.baseline_%s(null::%s, p.r)) from (select r from %s as r '
-            'where r.ctid >= format(''(%%s,0)'', $1)::tid '
-            'and r.ctid < format(''(%%s,0)'', $1 + $2)::tid '
-            'and age(r.xmin) not between 0 and %s for share nowait) as p',
+    select format('select %s >= %s as is_over, count(*) as rows, %1$s as after, '
+            'count(audit_private.baseline_%3$s(null::%4$s, p.r)) as told from (select r from %5$s '
+            'as r where r.ctid >= ''(%6$s,0)''::tid and r.ctid < ''(%1$s,0)''::tid '
+            'and age(r.xmin) not between 0 and %7$s for share nowait) as p',
+        block_query.block + block_query.size,
         (
             select coalesce(max(pg_relation_size(t.relid)), 0)
                 / current_setting('block_size')::int + 1
@@ -176,37 +193,11 @@ return (
         ),
         block_query.id, c.oid::regclass,
         case when c.relkind = 'p' then '' else 'only ' end || c.oid::regclass,
-        block_query.age)
+        block_query.block, block_query.age)
     from pg_class as c where c.oid = block_query.target
 );
 comment on function audit_private.block_query is
     'The statement that records the rows of the next blocks of a table without a key';
-
-create or replace function audit_private.record_page(
-    a audit_private.attachment, size int, out after jsonb, out rows bigint, out is_over boolean
-)
-language plpgsql volatile set search_path = pg_catalog, pg_temp
-as $$
-declare
-    _query text := audit_private.walk_query(a.target, a.id, a.kind, a.baseline -> 'after');
-    _block bigint := coalesce(case jsonb_typeof(a.baseline -> 'after')
-        when 'number' then (a.baseline ->> 'after')::bigint end, 0);
-begin
-    -- A policy that hides rows from the owner of their table is an error, and no smaller baseline.
-    perform set_config('row_security', 'off', true);
-    if _query is not null then
-        execute _query into rows, after using a.baseline -> 'after', size;
-        is_over := rows < size;
-    else
-        _query := audit_private.block_query(a.target, a.id, (
-            (a.baseline ->> 'transaction')::bigint - (a.baseline ->> 'started_in')::bigint)::text);
-        execute _query into is_over, rows, after using _block, greatest(1, size / 50);
-    end if;
-    perform set_config('row_security', 'on', true);
-end
-$$;
-comment on function audit_private.record_page is
-    'Records the next rows of a table, and says behind which it came to';
 
 -- The planner evaluates what is constant in the expressions of indexes, statistics, constraints and
 -- partitions, as whoever reads the table.
@@ -241,6 +232,89 @@ $$;
 comment on function audit_private.foreign_to_plan is
     'A table whose owner''s code would run as the caller if the given one were read; else null';
 
+create or replace function audit_private.is_own(target regclass) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    with recursive tree as (
+        select is_own.target::oid as id
+        union
+        select i.inhrelid from pg_inherits as i join tree as t on t.id = i.inhparent
+    )
+    select bool_and(pg_get_userbyid(c.relowner) = current_user)
+    from tree as t join pg_class as c on c.oid = t.id;
+$$;
+comment on function audit_private.is_own is
+    'Whether the caller owns a table and all that are parts of it or inherit from it';
+
+-- Whoever owns the table may change it, its name and what the planner reads of it, at any moment. A
+-- view keeps to the table whatever its name is, and a lock of it to what is checked.
+create or replace function audit_private.read_rows(target regclass, query text)
+returns setof jsonb
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _owner text;
+begin
+    if audit_private.is_own(target) then
+        return query execute format('select to_jsonb(v) from (%s) as v', query);
+        return;
+    end if;
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'a transaction that is % does not see what % has become',
+                current_setting('transaction_isolation'), target
+            using errcode = 'invalid_transaction_state',
+                hint = 'Read its rows at READ COMMITTED, or as its owner.';
+    end if;
+    execute 'create temporary view auditdb_rows as ' || query;
+    if exists (
+        select from pg_rewrite as w join pg_depend as d on d.objid = w.oid
+        where w.ev_class = 'pg_temp.auditdb_rows'::regclass and d.classid = 'pg_rewrite'::regclass
+            and d.refclassid = 'pg_class'::regclass and d.refobjid not in (w.ev_class, target)
+    ) then
+        raise exception '% has another name now', target
+            using errcode = 'object_in_use', hint = 'Try again.';
+    end if;
+    lock table pg_temp.auditdb_rows in share update exclusive mode;
+    _owner := (select relowner::regrole from pg_class as c
+        where c.oid = audit_private.foreign_to_plan(target));
+    if _owner is not null then
+        raise exception 'reading % would run functions of its owner as %', target, current_user
+            using errcode = 'insufficient_privilege', hint = format('Call it as %s.', _owner);
+    end if;
+    return query select to_jsonb(v) from pg_temp.auditdb_rows as v;
+    drop view pg_temp.auditdb_rows;
+end
+$$;
+comment on function audit_private.read_rows is
+    'What a query says of a table; as another than its owner, without running code of that owner';
+
+create or replace function audit_private.record_page(
+    a audit_private.attachment, size int, out after jsonb, out rows bigint, out is_over boolean
+)
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _query text := audit_private.walk_query(a.target, a.id, a.kind, a.baseline -> 'after', size);
+    _block bigint := coalesce(case jsonb_typeof(a.baseline -> 'after')
+        when 'number' then (a.baseline ->> 'after')::bigint end, 0);
+begin
+    -- A policy that hides rows from the owner of their table is an error, and no smaller baseline.
+    perform set_config('row_security', 'off', true);
+    if _query is null then
+        _query := audit_private.block_query(a.target, a.id, (
+            (a.baseline ->> 'transaction')::bigint - (a.baseline ->> 'started_in')::bigint)::text,
+            _block, greatest(1, size / 50));
+    end if;
+    select p -> 'after', (p -> 'rows')::bigint,
+        coalesce((p -> 'is_over')::boolean, (p -> 'rows')::bigint < size)
+    into after, rows, is_over
+    from audit_private.read_rows(a.target, _query) as p;
+    perform set_config('row_security', 'on', true);
+end
+$$;
+comment on function audit_private.record_page is
+    'Records the next rows of a table, and says behind which it came to';
+
 create or replace function audit.baseline(target regclass, batch int default 200) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set row_security = on set lock_timeout = '2s'
@@ -257,12 +331,6 @@ begin
     select * into _a from audit_private.attachment as a where a.target = baseline.target;
     if _a.baseline ? 'ended_at' then
         return null;
-    end if;
-    if audit_private.foreign_to_plan(target) is not null then
-        raise exception 'reading % would run functions of its owner as %', target, current_user
-            using errcode = 'insufficient_privilege', hint = format('Call it as %s.',
-                (select relowner::regrole from pg_class as c
-                where c.oid = audit_private.foreign_to_plan(target)));
     end if;
     loop
         begin

@@ -168,9 +168,18 @@ return coalesce((
     from unnest(array['(user|owner|ownerusr|owneruser)(id|uuid)',
             '(member|person|profile|account)(id|uuid)', '(created|issued)(by|byid|byuserid)'])
         with ordinality as p (pattern, rank)
-        cross join audit_private.columns_of(user_column.target)
+        cross join audit_private.columns_of(user_column.target) as u
     where flat ~ ('^' || pattern || '$')
         and audit_private.may_name_user(user_column.target, attname)
+        -- Of an owner_id beside an owner_type, only the application knows what it names.
+        and not exists (
+            select from audit_private.columns_of(user_column.target) as o
+            where o.flat = regexp_replace(u.flat, '(id|uuid)$', 'type') and o.flat <> u.flat
+                and o.category in ('S', 'E') and not exists (
+                    select from pg_constraint as k join pg_attribute as h
+                        on h.attrelid = k.conrelid and k.conkey = array[h.attnum]
+                    where k.contype = 'f' and k.conrelid = user_column.target
+                        and h.attname = u.attname))
     order by rank, attnum
     limit 1
 ), (

@@ -40,8 +40,10 @@ begin
         if _option <> all (_options) then
             raise exception 'kind "%" has no option "%"', check_options.kind, _option
                 using errcode = 'invalid_parameter_value',
-                    hint = format('Its options are %s.',
-                        array_to_string(_options, ', '));
+                    hint = format('Its options are %s; %s is an option of %s.',
+                        array_to_string(_options, ', '), _option, (
+                            select coalesce(string_agg(k.name, ', ' order by k.name), 'no kind')
+                            from audit.kind as k where _option = any (k.options)));
         end if;
         continue when _option not in ('ignore', 'redact');
         for _column in select jsonb_array_elements_text(check_options.given -> _option) loop

@@ -146,8 +146,9 @@ begin
         admin := _flags.admin;
     elsif _c.category = 'A' then
         value := format('array_to_string(r.%I::text[], '','')', _c.attname);
-        admin := format('r.%I::text[] && %L', _c.attname, case when _admins <> '{}' then _admins
-            else '{owner,admin,administrator,superadmin,super_admin}' end);
+        admin := case
+            when _admins <> '{}' then format('r.%I::text[] && %L', _c.attname, _admins)
+            else audit_private.admin_among(value) end;
     elsif _c is not null then
         value := format('r.%I', _c.attname);
         admin := case

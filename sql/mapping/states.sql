@@ -273,7 +273,7 @@ declare
 begin
     foreach _name in array array['email', 'password', 'two_factor', 'token'] loop
         _wanted := coalesce(user_facts.given ->> _name, audit_private.fact_column(target, _name));
-        continue when _wanted is null;
+        continue when coalesce(_wanted, '') = '';
         if _name = 'two_factor' and user_facts.given -> 'redact' ? _wanted then
             raise exception 'option "redact" names column "%", which says whether two-factor is on',
                     _wanted

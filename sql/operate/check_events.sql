@@ -111,3 +111,31 @@ as $$
 $$;
 comment on function audit_private.check_floods is
     'Organisations that got a hundred times their usual events within a day';
+
+create or replace function audit_private.check_baselines() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'events', 'warning', audit_private.table_name(a.target),
+        format('rows were recorded as its baseline by hand, in transaction %s', (
+            select string_agg(t.id, ', ')
+            from jsonb_array_elements_text(audit_private.baselined_by_hand(a.baseline)) as t (id))),
+        'Its owner can have rows recorded that were never there.',
+        format('-- compare: select * from audit.event where action = %L and captured_from = %L',
+            a.kind || '.baseline', audit_private.table_name(a.target)),
+        false
+    from audit_private.attachment as a
+    where audit_private.baselined_by_hand(a.baseline) is not null
+    union all
+    select 'events', 'notice', audit_private.table_name(a.target),
+        format('its baseline is not over: %s rows since %s', a.baseline ->> 'rows',
+            to_char((a.baseline ->> 'started_at')::timestamptz, 'YYYY-MM-DD HH24:MI')),
+        'What it held is told in part; until it is over, its owner can have more rows recorded.',
+        format('select audit.baseline(%L); -- again, until it says null',
+            audit_private.table_name(a.target)),
+        false
+    from audit_private.attachment as a
+    where a.baseline ? 'started_at' and not a.baseline ? 'ended_at'
+        and audit_private.is_there(a.target, a.row_type);
+$$;
+comment on function audit_private.check_baselines is
+    'Tables whose baseline was recorded by hand, or is not over';

@@ -96,7 +96,8 @@ as $$
     where not exists (
         select from pg_trigger as t
         where t.tgrelid = 'audit_private.unfiled'::regclass and t.tgname = 'complete_event'
-            and t.tgenabled = 'A' and t.tgtype = 5 and t.tginitdeferred and t.tgqual is null
+            and t.tgenabled = 'A' and t.tgtype = 5 and t.tginitdeferred
+            and pg_get_triggerdef(t.oid) like '%WHEN (new.is_first)%'
             and t.tgfoid = to_regprocedure('audit_private.complete_event()'))
     union all
     select 'log', 'critical', c.oid::regclass::text, 'is unlogged', 'A crash empties it.',

@@ -109,7 +109,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set row_security = on
 as $$
 declare
-    _context jsonb := audit.current_context();
+    _context jsonb := audit_private.context_in_force();
     _acting record := audit_private.acting(_context);
     _id bigint;
 begin
@@ -166,7 +166,7 @@ as $$
     select 'audit.' || record_own.verb, 'success', coalesce(a.actor_id, session_user),
         a.actor_type, a.impersonator_id, 'system', 'audit', left(record_own.target_id, 200),
         record_own.old_values, record_own.new_values, record_own.details
-    from audit_private.acting(audit.current_context()) as a;
+    from audit_private.acting(audit_private.context_in_force()) as a;
 $$;
 comment on function audit_private.record_own is
     'Records what happened to the log itself: attached, detached, key created, month dropped';

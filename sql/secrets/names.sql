@@ -314,7 +314,9 @@ return case entry
         'invalid|failure)(verification|login|password|signin|otp|pin|code|mfa|factor|'
         'access)s?(attempts?|tries|count|counter|total)|(access|verification)failed(attempts?|'
         'count|counter))'
-    when 'counted' then '([a-z]*([^siu]s|ies)count|drift)'
+    when 'counted' then
+        '((?![a-z]*(seat|licen[cs]e|allow|max|min|limit|quota|purchased|paid))[a-z]*([^siu]s|'
+        'ies)count|drift)'
     when 'throttled' then '((locked|lockout|blocked|throttled)(until|expiresat))'
     when 'failures' then '([a-z]*(failed|failure|invalid|attempt|tries|throttling)[a-z]*)'
     when 'ended' then '(deleted|removed|revoked|discarded|archived|deactivated)'
@@ -361,9 +363,10 @@ declare
 begin
     for _key in select jsonb_object_keys(image) loop
         _rank := (
-            '{"name": 100, "displayname": 101, "fullname": 102, "title": 103, "label": 104, '
-            '"caption": 105, "subject": 106, "username": 107, "login": 108, "handle": 109, '
-            '"slug": 110, "firstname": 111, "lastname": 112, "email": 200, "emailaddress": 201, '
+            '{"name": 100, "displayname": 101, "fullname": 102, "legalname": 103, "tradingname": '
+            '104, "companyname": 105, "businessname": 106, "title": 107, "label": 108, '
+            '"caption": 109, "subject": 110, "username": 111, "login": 112, "handle": 113, '
+            '"slug": 114, "firstname": 115, "lastname": 116, "email": 200, "emailaddress": 201, '
             '"mail": 202, "domain": 203, "url": 204, "role": 300, "rolename": 301, "roles": 302, '
             '"accesslevel": 303, "permissionlevel": 304, "permission": 305, "roleid": 306}'::jsonb
             -> lower(replace(_key, '_', '')));

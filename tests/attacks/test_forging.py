@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from pytest_postgresql.executors import NoopExecutor
 
 import auditdb
+from auditdb.operate.doctor import diagnose
 from tests.attacks.conftest import Arena, act, count, look, newest, unnoticed
 from tests.attacks.hostile import heard, whom
 from tests.attacks.report import attack
@@ -915,3 +916,86 @@ def test_a_naive_log_takes_a_written_event_for_a_captured_one(arena: Arena) -> N
         act(conn, "naive_app")
         conn.execute("insert into naive.log (action, new_values) values"
                      " ('updatemembership', '{\"role\": \"OWNER\"}')")  # fmt: skip
+
+
+FORGED = "the owner of a table hands rows to its baseline that were never there"
+# As audit.baseline does it, by hand.
+OPEN = "insert into audit_private.request (verb, target) values ('baseline', 'workflow')"
+ROW = "select audit_private.baseline_{}(null::workflow, row(66, 2, 'forged', '{{}}')::workflow)"
+NOTE = (
+    "insert into audit_private.request (verb, target, given)"
+    " values ('baselined', 'workflow', '{\"after\": [\"0\"], \"is_over\": %s}')"
+)
+
+
+def forge(db: Database, *after: str) -> list[str]:
+    """Forge a row of a baseline as the owner of its table; return what doctor says of it."""
+    owner = db.connect("app_owner")
+    with owner.transaction():
+        for statement in (OPEN, ROW.format(attachment_of(owner)), *after):
+            owner.execute(statement.encode())
+    assert [e["new_values"]["name"] for e in db.events("action = 'workflow.baseline'")] == [
+        "forged"
+    ]
+    return problems(db)
+
+
+def problems(db: Database) -> list[str]:
+    return [f.problem for f in diagnose(db.connect()) if f.object == "public.workflow"]
+
+
+@attack(GROUP, FORGED, outcome="D")
+def test_a_baseline_that_is_forged_by_hand_shows_for_good(db: Database) -> None:
+    db.connect("app").execute("insert into workflow (organization_id, name) values (1, 'real')")
+    assert problems(db) == []
+    told = forge(db)
+    assert any("by hand" in line for line in told) and any("not over" in line for line in told)
+    owner = db.connect("app_owner")
+    assert owner.execute("select audit.baseline('workflow')").fetchone() == (1,)
+    assert owner.execute("select audit.baseline('workflow')").fetchone() == (None,)
+    (left,) = problems(db)
+    assert "by hand" in left
+
+
+@attack(
+    GROUP,
+    FORGED,
+    outcome="U",
+    documented="Of rows that were noted with others it finds nothing",
+)
+def test_a_forged_row_that_is_noted_counts_and_the_end_tells(db: Database) -> None:
+    assert [line for line in forge(db, NOTE % "true") if "baseline" in line] == []
+    row = db.connect().execute(
+        "select new_values ->> 'rows' from audit.event where action = 'audit.baselined'"
+    )
+    assert row.fetchone() == ("1",)
+    # After the end there is no more.
+    owner = db.connect("app_owner")
+    with owner.transaction(force_rollback=True), pytest.raises(pg.InsufficientPrivilege):
+        owner.execute(OPEN)
+        owner.execute(ROW.format(attachment_of(owner)).encode())
+
+
+def attachment_of(conn: psycopg.Connection[Any]) -> int:
+    row = conn.execute("select id from audit_private.attachment where name ~ 'workflow$'")
+    return int((row.fetchone() or (0,))[0])
+
+
+@attack(GROUP, FORGED, outcome="D", twin=True)
+def test_a_naive_baseline_takes_any_row(arena: Arena) -> None:
+    with arena.trial() as conn:
+        act(conn, "naive_app")
+        with unnoticed(conn, rows=1):
+            act(conn, "naive_app")
+            conn.execute(
+                "insert into naive.log (action, organization_id, new_values)"
+                " values ('membership.baseline', '2', '{\"role\": \"OWNER\"}')"
+            )
+
+
+@attack(GROUP, FORGED, outcome="U", twin=True, documented="Of rows that were noted with others")
+def test_a_naive_log_has_no_end_of_a_baseline(arena: Arena) -> None:
+    with arena.trial() as conn, unnoticed(conn, rows=2):
+        act(conn, "naive_app")
+        for _ in range(2):
+            conn.execute("insert into naive.log (action) values ('membership.baseline')")

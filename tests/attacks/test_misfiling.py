@@ -187,10 +187,13 @@ LATE = (
     "at at the commit"
 )
 ASIDE = [
-    "insert into audit_private.unfiled values ({id}, '{at}', '{late}')",
+    "insert into audit_private.unfiled values ({id}, '{at}', '{late}', '{event}')",
     "update audit_private.unfiled set event_id = {id}",
     "delete from audit_private.unfiled",
-    "select audit_private.put_aside('{at}', '{late}')",
+    "select audit_private.look_again(row({id}, '{at}', '{late}', '{event}', null, null, null,"
+    " null, null))",
+    "select audit_private.put_aside('{late}', '{at}', 'workflow.created', '1', 'user', null,"
+    " 'workflow', '9', null, 'web', 'public.workflow', null, '{{}}', null)",
     "select audit_private.append('workflow.created', null, 'workflow', '1', null, 'public.x',"
     " null, null, null, null, '{late}')",
     "create temporary table unfiled (event_id bigint, occurred_at timestamptz, late jsonb);"
@@ -220,7 +223,11 @@ def test_nobody_puts_an_event_aside_to_have_it_filed_elsewhere(
     event = db.events("target_id = '9'")[0]
     row = superuser.execute("select id from audit_private.attachment where name ~ 'workflow$'")
     late = {"id": row.fetchone()[0], "inputs": ["-2"]}  # type: ignore[index]
-    statement = how.format(id=event["id"], at=event["occurred_at"], late=json.dumps(late))
+    # What the trigger would write, if it were let.
+    said = {k: event[k] for k in ("action", "actor_type", "db_user", "source", "captured_from")}
+    statement = how.format(
+        id=event["id"], at=event["occurred_at"], late=json.dumps(late), event=json.dumps(said)
+    )
     superuser.execute("grant pg_write_all_data, pg_read_all_data to app, app_owner")
     try:
         with contextlib.suppress(pg.InsufficientPrivilege), superuser.transaction():
@@ -229,6 +236,33 @@ def test_nobody_puts_an_event_aside_to_have_it_filed_elsewhere(
     finally:
         superuser.execute("revoke pg_write_all_data, pg_read_all_data from app, app_owner")
     assert db.events(f"(details ->> 'completes')::bigint = {event['id']}") == []
+
+
+@attack(GROUP, LATE, outcome="B")
+@pytest.mark.parametrize("change", ["set late = '{}'", "set event = event || '{\"action\": \"x\"}'",
+                                    "set is_first = true", ""])  # fmt: skip
+def test_what_waits_for_the_commit_is_hidden_from_its_own_transaction(
+    db: Database, change: str
+) -> None:
+    db.connect("app_owner").execute(
+        "select audit.attach('workflow', 'workflow', organization =>"
+        " '(select min(o.id) from public.organization as o where o.id = -r.id)')"
+    )
+    superuser = db.connect()
+    superuser.execute("grant pg_write_all_data, pg_read_all_data to app")
+    try:
+        with psycopg.connect(db.conninfo("app")) as conn:
+            conn.execute("insert into workflow (id, organization_id, name) values (-9, 1, 'x')")
+            conn.execute("insert into organization (id, name) values (9, 'n')")
+            verb = "update" if change else "delete from"
+            for statement in (
+                f"{verb} audit_private.unfiled {change}", "select from audit_private.unfiled"
+            ):  # fmt: skip
+                with pytest.raises(pg.InsufficientPrivilege), conn.transaction():
+                    conn.execute(statement.encode())
+    finally:
+        superuser.execute("revoke pg_write_all_data, pg_read_all_data from app")
+    assert [e["organization_id"] for e in db.events("target_id = '-9'")] == [None, "9"]
 
 
 @attack(GROUP, LATE, outcome="B", twin=True)
