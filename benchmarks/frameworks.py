@@ -85,7 +85,54 @@ def django(server: Server) -> dict[str, Work]:
     return {name: work(alias) for name, alias in aliases.items()}
 
 
-FRAMEWORKS: dict[str, Callable[[Server], dict[str, Work]]] = {"django": django}
+def sqlalchemy(server: Server) -> dict[str, Work]:
+    """Return what SQLAlchemy does: plain, instrumented, and with set_config by hand."""
+    from sqlalchemy import URL, Column, Engine, Integer, MetaData, Table, Text, create_engine
+    from sqlalchemy import text as sql
+
+    from auditdb.integrations.sqlalchemy import instrument
+    from auditdb.write.scope import current_claim
+
+    url = URL.create(
+        "postgresql+psycopg", server.user, host=server.host, port=server.port, database="bench"
+    )
+    member = Table(
+        "member", MetaData(), Column("id", Integer, primary_key=True), Column("name", Text)
+    )
+    by_hand = sql("select set_config('auditdb.context', :setting, true)")
+
+    def work(engine: Engine, is_by_hand: bool = False) -> Work:
+        def run(number: int, reads: int, writes: int) -> None:
+            with engine.begin() as conn:
+                if is_by_hand:
+                    claim = current_claim()
+                    conn.execute(by_hand, {"setting": claim.setting if claim else ""})
+                for other in range(reads):
+                    conn.execute(member.select().where(member.c.id == 1 + other)).all()
+                for other in range(writes):
+                    row = member.update().where(member.c.id == 1 + (number + other) % 100)
+                    conn.execute(row.values(name=f"name {number}"))
+
+        return {
+            "statement": lambda number: run(number, 0, 1),
+            "transaction": lambda number: run(number, 3, 2),
+            "only reads": lambda number: run(number, 3, 0),
+        }
+
+    _entered.enter_context(auditdb.context(**ACTOR))
+    instrumented = create_engine(url)
+    instrument(instrumented)
+    return {
+        "none": work(create_engine(url)),
+        "auditdb": work(instrumented),
+        "by hand": work(create_engine(url), True),
+    }
+
+
+FRAMEWORKS: dict[str, Callable[[Server], dict[str, Work]]] = {
+    "django": django,
+    "sqlalchemy": sqlalchemy,
+}
 
 
 def measure(contenders: dict[str, Work], *, rounds: int, runs: int) -> None:

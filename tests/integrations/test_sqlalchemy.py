@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import (
@@ -698,7 +699,7 @@ def test_what_the_document_shows_runs(db: Database, tmp_path: Path) -> None:
 
     db.connect().execute("insert into app_user (id, email) values (9, 'z@acme.test')")
     shown = (Path(__file__).parents[2] / "docs" / "sqlalchemy.md").read_text("utf-8")
-    setup, work, events, _, hook = re.findall(r"```python\n(.*?)```", shown, re.DOTALL)
+    setup, work, events, _, _, _, hook = re.findall(r"```python\n(.*?)```", shown, re.DOTALL)
     known: dict[str, Any] = {
         "url": url(db, "psycopg"), "user": SimpleNamespace(id=7), "Membership": Membership,
         "request": SimpleNamespace(ip="192.0.2.1"), "Forbidden": Forbidden, "promote": promote,
@@ -717,3 +718,32 @@ def test_what_the_document_shows_runs(db: Database, tmp_path: Path) -> None:
     mapping.write_text("[[table]]\nname = 'workflow'\nkind = 'workflow'\n")
     known["connectable"] = create_engine(url(db, "psycopg", "postgres"))
     exec(hook.replace('"auditdb.toml"', repr(str(mapping))), known)
+
+
+@pytest.mark.parametrize("recipe", ["FastAPI, AsyncSession", "Flask, Session"])
+def test_the_recipe_of_a_framework_runs(db: Database, recipe: str) -> None:
+    conn = db.connect()
+    conn.execute("insert into app_user (id, email) values (9, 'z@acme.test')")
+    conn.execute("insert into membership values (1, 9, 'MEMBER')")
+    shown = (Path(__file__).parents[2] / "docs" / "sqlalchemy.md").read_text("utf-8")
+    block = shown.partition(f"## {recipe}\n")[2].partition("```python\n")[2].partition("```")[0]
+    known: dict[str, Any] = {
+        "url": url(db, "psycopg2"), "async_url": url(db, "asyncpg"),
+        "current_user": lambda: SimpleNamespace(id=7),
+    }  # fmt: skip
+    exec(block, known)
+    if "FastAPI" in recipe:
+
+        async def main() -> None:
+            transport = httpx.ASGITransport(known["app"])
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                assert (await client.post("/members/9")).status_code == 200
+            await known["engine"].dispose()
+
+        asyncio.run(main())
+    else:
+        assert known["app"].test_client().post("/members/9").status_code == 200
+        known["engine"].dispose()
+    (event,) = db.events("action = 'membership.role_changed'")
+    assert (event["actor_id"], event["source"]) == ("7", "web")
+    assert "/members/" in event["details"]["route"]
