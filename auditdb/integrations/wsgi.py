@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from auditdb.write.request import RequestScope, client_ip, request_claim
+from auditdb.write.request import RequestScope, request_claim, seen_in_environ
 from auditdb.write.scope import Scope, in_force
 
 Environ: TypeAlias = dict[str, Any]
@@ -49,7 +49,7 @@ class AuditMiddleware:
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve a request."""
         given = None if self._get_context is None else self._get_context(environ)
-        claim = request_claim("get_context", _seen(environ, self._proxies), given)
+        claim = request_claim("get_context", seen_in_environ(environ, self._proxies), given)
         scope = RequestScope(claim, lambda: _route(environ))
         with in_force(scope):
             body = self.app(environ, start_response)
@@ -84,16 +84,6 @@ class _Body:
         if hasattr(self._body, "close"):
             with in_force(self._scope):
                 self._body.close()
-
-
-def _seen(environ: Environ, proxies: int) -> dict[str, str]:
-    peer, forwarded = environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", "")
-    return {
-        "ip": client_ip(peer, forwarded, proxies),
-        "user_agent": environ.get("HTTP_USER_AGENT", ""),
-        "request_id": environ.get("HTTP_X_REQUEST_ID", ""),
-        "method": environ.get("REQUEST_METHOD", ""),
-    }
 
 
 def _route(environ: Environ) -> object:

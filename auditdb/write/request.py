@@ -35,8 +35,7 @@ def request_claim(function: str, seen: Mapping[str, str], given: Mapping[str, An
 
     Args:
         function: what takes what was given, for messages.
-        seen: what the request says of itself, such as `ip`; control characters are replaced, so
-            that nothing that a client sends makes the action fail.
+        seen: what the request says of itself, as in `request_details`.
         given: fields of a context that the application says; its details add to what was seen, a
             None among them leaves one out.
 
@@ -49,12 +48,39 @@ def request_claim(function: str, seen: Mapping[str, str], given: Mapping[str, An
             f"{function} returned a {type(given).__name__}; return a mapping, such as "
             "{'actor_id': 7}"
         )
-    details = {name: _printable(text)[: _LONGEST.get(name)] for name, text in seen.items() if text}
-    fields: ContextFields = {"source": "web", "details": details}
+    fields: ContextFields = {"source": "web", "details": request_details(seen)}
     said = make_claim(function, cast(ContextFields, given or {}))
     claim = make_claim(function, fields).with_inner(said)
     left = {name: value for name, value in claim.details.items() if value is not None}
     return replace(claim, details=left)
+
+
+def request_details(seen: Mapping[str, str]) -> dict[str, str]:
+    r"""Return what a request says of itself, such as its `ip`, as details of a context.
+
+    Control characters are replaced and long texts cut, so that nothing that a client sends makes
+    the action fail. What is empty is left out.
+
+    >>> request_details({"ip": "203.0.113.9", "user_agent": "curl\0", "request_id": ""})
+    {'ip': '203.0.113.9', 'user_agent': 'curl?'}
+    """
+    return {name: _printable(text)[: _LONGEST.get(name)] for name, text in seen.items() if text}
+
+
+def seen_in_environ(environ: Mapping[str, Any], proxies: int) -> dict[str, str]:
+    """Return what a WSGI environ, or META of a request of Django, says of a request.
+
+    Args:
+        environ: it.
+        proxies: how many proxies of the application's own append to X-Forwarded-For.
+    """
+    peer, forwarded = environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", "")
+    return {
+        "ip": client_ip(peer, forwarded, proxies),
+        "user_agent": environ.get("HTTP_USER_AGENT", ""),
+        "request_id": environ.get("HTTP_X_REQUEST_ID", ""),
+        "method": environ.get("REQUEST_METHOD", ""),
+    }
 
 
 def client_ip(peer: str, forwarded: str, proxies: int) -> str:

@@ -70,7 +70,7 @@ def test_a_request_acts_as_its_user(django_db: Database, way: str) -> None:
     assert (first["actor_id"], first["source"]) == (None, "web")
     assert {**first["details"], "client_addr": None} == {
         "ip": "127.0.0.1", "user_agent": "Mozilla/5.0 'quoted' 100% \\ ü", "request_id": "r-1",
-        "route": "rename/<int:pk>/", "client_addr": None,
+        "method": "POST", "route": "rename/<int:pk>/", "client_addr": None,
     }  # fmt: skip
     assert (second["actor_id"], second["actor_type"]) == (str(ann.pk), "user")
     assert second["details"]["ip"] == "::1"

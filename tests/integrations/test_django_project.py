@@ -121,6 +121,21 @@ def test_an_address_is_what_the_project_s_own_proxies_saw(
     assert (get_context(request) or {})["details"]["ip"] == ip
 
 
+def test_what_a_client_sends_is_cut_and_has_no_control_characters(
+    settings: Callable[..., None],
+) -> None:
+    from django.test import RequestFactory
+
+    from auditdb.integrations.django import get_context
+
+    settings()
+    request = RequestFactory().get("/", HTTP_USER_AGENT="\0\n" * 999, HTTP_X_REQUEST_ID="x" * 999)
+    details = (get_context(request) or {})["details"]
+    assert details == {
+        "ip": "127.0.0.1", "user_agent": "?" * 300, "request_id": "x" * 200, "method": "GET",
+    }  # fmt: skip
+
+
 def test_databases_that_are_not_chosen_are_left_alone(
     django_db: Database, project: Project, settings: Callable[..., None]
 ) -> None:

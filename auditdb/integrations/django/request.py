@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 
 from auditdb.integrations.django.conf import current
 from auditdb.write.claim import Claim, make_claim
+from auditdb.write.request import request_details, seen_in_environ
 from auditdb.write.scope import Scope
 
 _logger = logging.getLogger("auditdb")
@@ -111,25 +112,11 @@ def _source(request: Any) -> str:
     return "api" if is_api else "web"
 
 
-def _details(request: Any) -> dict[str, Any]:
+def _details(request: Any) -> dict[str, str]:
     match = request.resolver_match
-    said = {
-        "ip": _ip(request.META),
-        "user_agent": request.META.get("HTTP_USER_AGENT", "")[:300],
-        "request_id": request.META.get("HTTP_X_REQUEST_ID", "")[:200],
-        # Paths and query strings may hold tokens; the pattern holds none.
-        "route": match.route if match is not None else "",
-    }
-    return {name: value for name, value in said.items() if value}
-
-
-def _ip(meta: Mapping[str, str]) -> str:
-    """Return the client's address as the outermost of the project's own proxies saw it."""
-    proxies = current().proxies
-    seen = [part.strip() for part in meta.get("HTTP_X_FORWARDED_FOR", "").split(",")]
-    if proxies and seen[-1]:
-        return seen[-min(proxies, len(seen))][:100]
-    return meta.get("REMOTE_ADDR", "")
+    seen = seen_in_environ(request.META, current().proxies)
+    # Paths and query strings may hold tokens; the pattern holds none.
+    return request_details({**seen, "route": match.route if match is not None else ""})
 
 
 def _hijacker(request: Any, user_id: str) -> str | None:
