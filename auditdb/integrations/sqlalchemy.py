@@ -36,10 +36,9 @@ from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.functions import FunctionElement
 
-from auditdb.errors import from_message
 from auditdb.write.attempt import OPTIONS
 from auditdb.write.event import RECORD, EventFields, NewEvent, new_event
-from auditdb.write.failure import Attempt, Denied, sqlstate
+from auditdb.write.failure import Attempt, Denied, from_wrapped
 from auditdb.write.scope import current_claim
 
 Work: TypeAlias = Session | scoped_session[Any] | Connection
@@ -290,14 +289,14 @@ def _record(work: Any, draft: NewEvent) -> int:
     try:
         return int(work.execute(_RECORD, draft.parameters(current_claim())).scalar_one())
     except DBAPIError as error:
-        raise _translated(error) from error
+        raise from_wrapped(error) from error
 
 
 async def _record_async(work: Any, draft: NewEvent) -> int:
     try:
         return int((await work.execute(_RECORD, draft.parameters(current_claim()))).scalar_one())
     except DBAPIError as error:
-        raise _translated(error) from error
+        raise from_wrapped(error) from error
 
 
 @overload
@@ -404,12 +403,3 @@ def _engine_of(work: Any) -> Engine:
     bind = work.engine if isinstance(work, Connection) else work.get_bind()
     engine: Engine = bind.engine
     return engine
-
-
-def _translated(error: DBAPIError) -> Exception:
-    original: Any = error.orig
-    source = getattr(original, "__cause__", None) or original
-    diag = getattr(source, "diag", None)
-    message = getattr(diag, "message_primary", None) or getattr(source, "message", None)
-    hint = getattr(diag, "message_hint", None) or getattr(source, "hint", None)
-    return from_message(message or str(source), None, hint, sqlstate(source) or sqlstate(original))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from auditdb.errors import AuditError, from_message
 from auditdb.write.event import NewEvent
 
 Denied: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
@@ -47,6 +48,21 @@ def sqlstate(error: BaseException) -> str | None:
         if isinstance(state, str):
             return state
     return None
+
+
+def from_wrapped(error: BaseException) -> AuditError:
+    """Return the AuditError for a driver's error that a framework wraps."""
+    original: Any = getattr(error, "orig", None) or error.__cause__ or error
+    # SQLAlchemy wraps the errors of asyncpg twice.
+    source = original if hasattr(original, "diag") else original.__cause__ or original
+    diag = getattr(source, "diag", None)
+    message, detail, hint = (
+        getattr(diag, f"message_{of_diag}", None) or getattr(source, name, None)
+        for of_diag, name in (("primary", "message"), ("detail", "detail"), ("hint", "hint"))
+    )
+    return from_message(
+        message or str(source), detail, hint, sqlstate(source) or sqlstate(original)
+    )
 
 
 def mask_values(message: str) -> str:

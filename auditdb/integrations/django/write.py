@@ -10,10 +10,9 @@ from typing import Any, Unpack
 from django.core.exceptions import PermissionDenied
 from django.db import DEFAULT_DB_ALIAS, Error, connections, transaction
 
-from auditdb.errors import from_message
 from auditdb.write.claim import Claim
 from auditdb.write.event import RECORD, EventFields, NewEvent, new_event
-from auditdb.write.failure import Attempt, Denied, sqlstate
+from auditdb.write.failure import Attempt, Denied, from_wrapped
 from auditdb.write.scope import current_claim
 
 
@@ -109,7 +108,4 @@ def _record(connection: Any, event: NewEvent, claim: Claim | None) -> int:
             cursor.execute(RECORD, event.parameters(claim))
             return int(cursor.fetchone()[0])
     except Error as error:
-        diag: Any = getattr(error.__cause__, "diag", None)
-        message = getattr(diag, "message_primary", None) or str(error)
-        detail, hint = (getattr(diag, f"message_{part}", None) for part in ("detail", "hint"))
-        raise from_message(message, detail, hint, sqlstate(error)) from error
+        raise from_wrapped(error) from error
