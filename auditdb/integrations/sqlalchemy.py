@@ -286,6 +286,9 @@ def record(
 
 
 def _record(work: Any, draft: NewEvent) -> int:
+    # The events of what a session still holds come first.
+    if getattr(work, "autoflush", False):
+        work.flush()
     try:
         return int(work.execute(_RECORD, draft.parameters(current_claim())).scalar_one())
     except DBAPIError as error:
@@ -293,6 +296,8 @@ def _record(work: Any, draft: NewEvent) -> int:
 
 
 async def _record_async(work: Any, draft: NewEvent) -> int:
+    if getattr(work, "autoflush", False):
+        await work.flush()
     try:
         return int((await work.execute(_RECORD, draft.parameters(current_claim()))).scalar_one())
     except DBAPIError as error:

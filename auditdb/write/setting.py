@@ -24,7 +24,8 @@ ENTER: LiteralString = """
 select null as before,
     audit.set_context(%(actor_id)s, coalesce(%(actor_type)s, 'user'), %(impersonator_id)s,
         coalesce(%(source)s, 'web'), %(organization_id)s,
-        cast(nullif(cast(%(details)s as pg_catalog.text), '{}') as pg_catalog.jsonb))
+        case when cast(%(details)s as pg_catalog.text) operator(pg_catalog.<>) '{}'
+            then cast(cast(%(details)s as pg_catalog.text) as pg_catalog.jsonb) end)
 """
 # Inside of one, what is not given comes from the context in force, which only the server knows for
 # certain: a savepoint that was rolled back, or SQL of the application, may have changed it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,9 +24,15 @@ insert into workflow (organization_id, name) select 1, 'w' || n from generate_se
 
 
 def set_up() -> None:
-    """Set Django up in this process, once."""
+    """Set Django up in this process, once; the zone of the process stays, which Django sets."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", SETTINGS)
+    before = os.environ.get("TZ")
     django.setup()
+    if before is None:
+        os.environ.pop("TZ", None)
+    else:
+        os.environ["TZ"] = before
+    time.tzset()
 
 
 def options(dsn: str, user: str, **more: Any) -> dict[str, Any]:

@@ -515,8 +515,8 @@ def test_what_is_neither_session_nor_connection_is_refused(engine: Engine) -> No
             record(given, "a.b")
         with pytest.raises(TypeError, match="give a session or a connection"):
             attempt(given, "a.b")
-    with pytest.raises(TypeError, match="instrument the engine"):
-        context(engine.connect(), actor_id=7)  # type: ignore[call-overload]
+    with engine.connect() as conn, pytest.raises(TypeError, match="instrument the engine"):
+        context(conn, actor_id=7)  # type: ignore[call-overload]
 
 
 @asynccontextmanager
@@ -718,6 +718,8 @@ def test_what_the_document_shows_runs(db: Database, tmp_path: Path) -> None:
     mapping.write_text("[[table]]\nname = 'workflow'\nkind = 'workflow'\n")
     known["connectable"] = create_engine(url(db, "psycopg", "postgres"))
     exec(hook.replace('"auditdb.toml"', repr(str(mapping))), known)
+    for name in ("engine", "connectable"):
+        known[name].dispose()
 
 
 @pytest.mark.parametrize("recipe", ["FastAPI, AsyncSession", "Flask, Session"])
