@@ -62,7 +62,8 @@ _HARMLESS = re.compile(
 _FITS = re.compile(
     _START + r"(select|values|table|insert|update|delete|merge|with|copy)\b", re.I | re.S
 )
-# Of an application's own text: after it the server may hold another setting than was sent.
+# Of text, and of SQLAlchemy's own clauses for savepoints: after it the server may hold another
+# setting than was sent.
 _UNDOES = re.compile(r"\b(rollback|abort|commit|end|reset|discard)\b", re.I)
 # Functions of PostgreSQL that write nothing, by the names that SQLAlchemy's users give most often.
 _PURE = frozenset({
@@ -109,12 +110,6 @@ def _begin(conn: Connection, *_: Any) -> None:
     conn.info.pop(_BEGUN, None)
 
 
-def _rolled_back_to_savepoint(conn: Connection, *_: Any) -> None:
-    # What was sent after the savepoint is undone.
-    if _SENT in conn.info:
-        conn.info[_SENT] = None
-
-
 def _before(
     conn: Connection,
     cursor: Any,
@@ -158,7 +153,6 @@ def _failed(context: Any) -> None:
 _LISTENERS: dict[str, Any] = {
     "begin": _begin,
     "begin_twophase": _begin,
-    "rollback_savepoint": _rolled_back_to_savepoint,
     "before_cursor_execute": _before,
     "after_cursor_execute": _after,
     "handle_error": _failed,
