@@ -19,7 +19,7 @@ from tests.conftest import Database
 ENV = """
 import asyncio
 from alembic import context
-from sqlalchemy import create_engine
+from sqlalchemy import NullPool, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from auditdb.integrations.alembic import attach_after_upgrade
 
@@ -33,7 +33,7 @@ def migrate(connection):
 
 
 async def migrate_async():
-    engine = create_async_engine(url)
+    engine = create_async_engine(url, poolclass=NullPool)
     async with engine.connect() as connection:
         await connection.run_sync(migrate)
     await engine.dispose()
@@ -47,7 +47,7 @@ elif "asyncpg" in url:
     asyncio.run(migrate_async())
     attach_after_upgrade(url, "{mapping}")
 else:
-    engine = create_engine(url)
+    engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
         migrate(connection)
     attach_after_upgrade(engine, "{mapping}")
