@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from auditdb.read.filters import Filters
-from auditdb.read.query import page_query
+from auditdb.read.query import PageQuery
 
 Query = tuple[sql.Composable, dict[str, Any]]
 
@@ -37,7 +37,7 @@ def _page(**filters: Any) -> Callable[[psycopg.Connection[Any], int], Query]:
             key: value.format(o=organization) if isinstance(value, str) else value
             for key, value in filters.items()
         }  # type: ignore[assignment]
-        query, values = page_query(50, None, named)
+        query, values = PageQuery(50, named).statement
         assert isinstance(query, sql.Composable) and isinstance(values, dict)
         return query, values
 
@@ -53,7 +53,7 @@ def _page_1000(conn: psycopg.Connection[Any], organization: int) -> Query:
     ).fetchone()
     assert row is not None
     cursor = cursor_of(row[0], row[1])
-    query, values = page_query(50, cursor, {})
+    query, values = PageQuery(50, {}, after=cursor).statement
     assert isinstance(query, sql.Composable) and isinstance(values, dict)
     return query, values
 

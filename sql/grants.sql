@@ -55,6 +55,9 @@ grant select on
 grant execute on function
     audit.viewer_organization, audit_private.viewer_start, audit.version
     to audit_reader;
+grant execute on function
+    audit.record_reading, audit.viewer_problem, audit.list_logged
+    to audit_reader, audit_auditor;
 grant execute on function audit_private.called to audit_reader, audit_auditor;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;

@@ -1,0 +1,107 @@
+"""Taking the log along: the events of the same filters as CSV or JSON lines, without a cap."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from anyio import CancelScope
+from psycopg import AsyncConnection
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from auditdb.read.export import Export, read_blocks_async
+from auditdb.web.address import LOOKS
+from auditdb.web.names import ask_search
+from auditdb.web.reading import record_reading
+from auditdb.web.site import Visit
+
+_MEDIA = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
+
+
+async def csv(visited: Visit) -> Response:
+    """Return the events as CSV; `formulas=keep` leaves cells that a spreadsheet would run."""
+    return await _taken(visited, "csv")
+
+
+async def jsonl(visited: Visit) -> Response:
+    """Return the events as JSON lines."""
+    return await _taken(visited, "jsonl")
+
+
+async def _taken(visited: Visit, format: Literal["csv", "jsonl"]) -> Response:
+    formulas: Any = visited.address["formulas"] or "escape"
+    filters = visited.address.filters(visited.zone)
+    if "text" in filters:
+        filters["text_ids"] = await ask_search(visited.site.search, filters["text"])
+    exports = {
+        organization: Export(
+            visited.principal(organization).organization_id, format, formulas, None, filters
+        )
+        for organization in visited.organizations
+    }
+    stream = _stream(visited, exports, format)
+    # The first block is read before the answer begins, so that a refusal is a page.
+    first = await anext(stream, b"")
+    return _Taken(first, stream, format)
+
+
+class _Taken(StreamingResponse):
+    """A stream that is closed, and said to be, however it ends."""
+
+    def __init__(self, first: bytes, stream: AsyncGenerator[bytes, None], format: str) -> None:
+        self._first, self._stream = first, stream
+        name = f"audit-log-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{format}"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        super().__init__(self._blocks(), media_type=_MEDIA[format], headers=headers)
+
+    async def _blocks(self) -> AsyncIterator[bytes]:
+        yield self._first
+        async for block in self._stream:
+            yield block
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with CancelScope(shield=True):
+                await self._stream.aclose()
+
+
+async def _stream(
+    visited: Visit, exports: dict[str, Export], format: str
+) -> AsyncGenerator[bytes, None]:
+    """Read the organisations one after the other; the heading of CSV stands once.
+
+    Each is recorded before anything leaves, and again when it ends: whatever the client does,
+    nothing is taken along unseen.
+    """
+    is_first = True
+    async with visited.opened() as conn:
+        for organization, export in exports.items():
+            if not is_first and format == "csv":
+                export.take()
+            is_first = False
+            await _record(visited, conn, organization, "export_started", export, format)
+            try:
+                blocks = read_blocks_async(conn, visited.principal(organization), export)
+                async with aclosing(blocks):
+                    async for block in blocks:
+                        yield block
+            finally:
+                with CancelScope(shield=True):
+                    async with visited.opened() as other:
+                        await _record(visited, other, organization, "exported", export, format)
+
+
+async def _record(
+    visited: Visit, conn: AsyncConnection[Any], organization: str, verb: str, export: Export,
+    format: str,
+) -> None:  # fmt: skip
+    kept = {k: v for k, v in visited.address.given.items() if k not in (*LOOKS, "organization")}
+    details: dict[str, Any] = {"format": format, "filter": kept}
+    if verb == "exported":
+        details |= {"events": export.count, "is_complete": export.is_over}
+    await record_reading(conn, visited.access, visited.principal(organization), verb, details)

@@ -1,0 +1,102 @@
+"""What a request reads: transactions of a viewer or of an auditor, with a bound of time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
+
+from auditdb.connection.begin import Row, Statement, begin_with_async
+from auditdb.connection.checks import raises_audit_errors
+from auditdb.errors import ConnectionFailed
+from auditdb.read.viewer import Auditor, Viewer
+from auditdb.values.convert import as_text, from_json, json_value
+from auditdb.web.access import Access
+
+Connect: TypeAlias = str | Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
+
+
+@asynccontextmanager
+async def opened(connect: Connect) -> AsyncIterator[AsyncConnection[Any]]:
+    """Open a connection, or take one of the host's.
+
+    Raises:
+        ConnectionFailed: the server cannot be reached.
+    """
+    if callable(connect):
+        async with connect() as conn:
+            yield conn
+        return
+    try:
+        conn = await AsyncConnection.connect(connect, autocommit=True)
+    except psycopg.OperationalError as error:
+        raise ConnectionFailed("the server cannot be reached") from error
+    async with conn:
+        yield conn
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A transaction in which an organisation's events are read."""
+
+    conn: AsyncConnection[Any]
+    principal: Viewer | Auditor
+
+    @property
+    def organization_id(self) -> str | None:
+        """The organisation to ask for where row-level security does not: an auditor's."""
+        return self.principal.organization_id
+
+    async def rows(self, statement: Statement) -> list[Row]:
+        """Run a query and return its rows."""
+        query, values = statement
+        with raises_audit_errors(self.conn, self.principal.role):
+            cursor = psycopg.AsyncCursor(self.conn, row_factory=dict_row)
+            set_json_loads(from_json, cursor)
+            await cursor.execute(query, values, binary=True)
+            return await cursor.fetchall()
+
+
+@asynccontextmanager
+async def reading(
+    conn: AsyncConnection[Any], principal: Viewer | Auditor, seconds: float
+) -> AsyncIterator[Reading]:
+    """Open a transaction as a viewer or an auditor, each of whose queries is bounded in time."""
+    bound: Statement = (
+        "select pg_catalog.set_config('statement_timeout', %s, true)",
+        [str(int(seconds * 1000))],
+    )
+    async with begin_with_async(conn, principal.role, bound, principal.become(), undo=True):
+        yield Reading(conn, principal)
+
+
+async def record_reading(
+    conn: AsyncConnection[Any],
+    access: Access,
+    principal: Viewer | Auditor,
+    verb: str,
+    details: dict[str, Any] | None = None,
+) -> None:
+    """Record that a log was viewed or exported, in a transaction of its own.
+
+    Raises:
+        AuditError: it could not be recorded.
+    """
+    token = principal.become()[1][1] if isinstance(principal, Viewer) else ""
+    bound: Statement = ("select pg_catalog.set_config('auditdb.viewer', %s, true)", [token])
+    record: Statement = (
+        "select audit.record_reading(%s, %s::text::pg_catalog.jsonb, %s, %s) as id",
+        [
+            verb, None if details is None else json.dumps(json_value(details)),
+            principal.organization_id, as_text("viewer_id", access.viewer_id),
+        ],
+    )  # fmt: skip
+    async with begin_with_async(conn, principal.role, bound, record):
+        pass
