@@ -42,7 +42,8 @@ _CONDITIONS = {
     # A prefix as a range, as LIKE is not leakproof: by bytes, "/" follows upon ".".
     "category": SQL("action > %(category)s and action < %(category_end)s"),
     "person_id": SQL(
-        "(actor_id = %(person_id)s or impersonator_id = %(person_id)s or subject_id = %(person_id)s)"
+        "(actor_id = %(person_id)s or impersonator_id = %(person_id)s"
+        " or subject_id = %(person_id)s)"
     ),
     "actor_id": SQL("(actor_id = %(actor_id)s or impersonator_id = %(actor_id)s)"),
     "target_type": SQL("target_type = %(target_type)s"),
@@ -79,7 +80,10 @@ def refuse_unknown(filters: Filters) -> None:
     """
     for name in filters.keys() - {"baseline", "text_ids", *_CONDITIONS}:
         raise unknown_argument(
-            "a reader", name, {"limit", "after", "before", "within", "batch", "baseline", *_CONDITIONS}, _ALIASES
+            "a reader",
+            name,
+            {"limit", "after", "before", "within", "batch", "baseline", *_CONDITIONS},
+            _ALIASES,
         )
 
 

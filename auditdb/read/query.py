@@ -106,12 +106,14 @@ class PageQuery:
         conditions = [*self._range, *self._conditions]
         if self._before is not None:
             where = _where(conditions)
-            query = SQL("select {} from audit.event {}{}")
-            return query.format(self._columns, where, _OLDEST_FIRST), self._values
+            oldest = SQL("select {} from audit.event {}{}")
+            return oldest.format(self._columns, where, _OLDEST_FIRST), self._values
         since = self._values["since"]
         starts = [s for s in _months_before(self._latest) if since is None or s > since]
         self._values |= {f"start_{n}": start for n, start in enumerate(starts)}
-        windows = [_window(n, len(starts), conditions, self._columns) for n in range(len(starts) + 1)]
+        windows = [
+            _window(n, len(starts), conditions, self._columns) for n in range(len(starts) + 1)
+        ]
         found = SQL(" union all ").join(
             SQL(f"select * from window_{n}") for n in range(len(windows))
         )

@@ -27,9 +27,10 @@ class Reader:
     """Reads the events of an organisation, or of all; made by `reader` or `auditor`.
 
     Filters, all of which an event must pass: `action`; `category`, the part of an action before the
-    dot; `actor_id`, who acted or impersonated; `target_type`, `target_id`; `subject_id`, the user
-    it is about; `result`; `source`; `ip`; `transaction_id`; `text`, which is in an id, a value or a
-    detail, upper and lower case alike, or `text_ids`, which bear that name as the application knows;
+    dot; `person_id`, who acted, impersonated or is the subject; `actor_id`, who acted or
+    impersonated; `target_type`, `target_id`; `subject_id`, the user it is about; `result`;
+    `source`; `ip`; `transaction_id`; `text`, which is in an id, a value or a detail, upper and
+    lower case alike, or else an id is one of `text_ids`, which the application knows by that text;
     `since` and `until`, from the one to just before the other, as datetimes with a zone, dates
     (midnight UTC), or either in ISO 8601. What tables held already
     when they were attached (`<kind>.baseline`) is left out, unless `action` asks for it, or

@@ -6,6 +6,7 @@ Needs the extra `web`.
 from __future__ import annotations
 
 from auditdb.web.access import Access
-from auditdb.web.site import app
+from auditdb.web.app import app
+from auditdb.web.serve import serve
 
-__all__ = ["Access", "app"]
+__all__ = ["Access", "app", "serve"]

@@ -55,11 +55,13 @@ class Address:
         Where the filters change, a place in the old list means nothing.
         """
         new = {k: v for k, v in self.given.items() if k not in ("after", "before", "within")}
-        new |= {name.rstrip("_"): str(value) for name, value in changes.items() if value}
-        for name, value in changes.items():
-            if not value:
-                new.pop(name.rstrip("_"), None)
+        new |= {name: str(value) for name, value in changes.items() if value}
+        new = {name: value for name, value in new.items() if changes.get(name, value)}
         return f"{path}?{urlencode(new)}" if new else path or "?"
+
+    def without(self, name: str) -> str:
+        """Return the address with one filter less."""
+        return self.link(**{name: ""})
 
     def only(self, path: str = "", **filters: Any) -> str:
         """Return the address of other filters in the same organisation, looking the same."""

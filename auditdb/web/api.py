@@ -14,12 +14,14 @@ from auditdb._version import __version__
 from auditdb.read.event import Event
 from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain_json
-from auditdb.web import pages, queries
+from auditdb.web import queries
 from auditdb.web.address import PLAIN, PRESETS, event_path, read_event_path
-from auditdb.web.errors import Problem
+from auditdb.web.listing import listed, note_staff
 from auditdb.web.names import Known
+from auditdb.web.problem import Problem
 from auditdb.web.sentence import Teller
 from auditdb.web.site import Visit
+from auditdb.web.told import names_of
 
 
 class _Json(JSONResponse):
@@ -49,8 +51,8 @@ def _told(visited: Visit, event: Event, known: Known) -> dict[str, Any]:
 async def events(visited: Visit) -> Response:
     """Return a page of events, and the cursors of the pages around it."""
     async with visited.opened() as conn:
-        await pages.note_staff(visited, conn)
-        page, known, homes = await pages.listed(visited, conn)
+        await note_staff(visited, conn)
+        page, known, homes = await listed(visited, conn)
     del homes
     return _Json(
         {
@@ -66,13 +68,13 @@ async def event(visited: Visit) -> Response:
     """Return one event."""
     at, event_id = read_event_path(visited.request.path_params["place"])
     async with visited.opened() as conn:
-        await pages.note_staff(visited, conn)
+        await note_staff(visited, conn)
         for organization in visited.organizations:
             async with visited.reading(conn, organization) as read:
                 rows = await read.rows(queries.one_event(at, event_id, read.organization_id))
                 if rows:
                     found = Event(**rows[0])
-                    known = await pages.names_of(visited, read, [found])
+                    known = await names_of(visited, read, [found])
                     return _Json(_told(visited, found, known))
     raise Problem("not_found")
 
@@ -150,7 +152,11 @@ def _described() -> dict[str, Any]:
             "looked_back_to": {"type": ["string", "null"], "format": "date-time"},
         },
     }
-    names = ["organization", *PLAIN, *(name for name in _ABOUT if name not in (*PLAIN, "organization"))]
+    names = [
+        "organization",
+        *PLAIN,
+        *(name for name in _ABOUT if name not in (*PLAIN, "organization")),
+    ]
     return {
         "openapi": "3.1.0",
         "info": {"title": "auditdb", "version": __version__},
@@ -181,8 +187,8 @@ def _parameter(name: str) -> dict[str, Any]:
 
 
 def _responses(schema: dict[str, Any]) -> dict[str, Any]:
-    problem = {"type": "object", "properties": {
-        "error": {"type": "string"}, "message": {"type": "string"}, "help": {"type": "string"}}}  # fmt: skip
+    told = {name: {"type": "string"} for name in ("error", "message", "help")}
+    problem = {"type": "object", "properties": told}
     answers: dict[str, Any] = {
         "200": {"description": "What was asked for",
                 "content": {"application/json": {"schema": schema}}},

@@ -58,10 +58,7 @@ def changes(event: Event) -> list[Change]:
     old, new = event.old_values, event.new_values
     names = dict.fromkeys([*(old or {}), *(new or {})])
     names.pop(CUT, None)
-    return [
-        Change(plain(name), _of(old, name), _of(new, name))
-        for name in names
-    ]
+    return [Change(plain(name), _of(old, name), _of(new, name)) for name in names]
 
 
 def _of(image: Mapping[str, Any] | None, name: str) -> Shown | None:

@@ -12,10 +12,9 @@ from auditdb.connection.begin import Statement
 from auditdb.mapping.vocabulary import called
 from auditdb.read.event import Event
 
-# For a kind of object (user, api_key, workflow …) and ids of it: how those are called that are known.
-Names: TypeAlias = Callable[
-    [str, Sequence[str]], Mapping[str, str] | Awaitable[Mapping[str, str]]
-]
+# For a kind of object (user, api_key, workflow …) and ids of it: how those that are known are
+# called.
+Names: TypeAlias = Callable[[str, Sequence[str]], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 # For a text that was searched: ids of whatever is called so.
 Search: TypeAlias = Callable[[str], Iterable[str] | Awaitable[Iterable[str]]]
 Known: TypeAlias = dict[tuple[str, str], str]

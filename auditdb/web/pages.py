@@ -4,226 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
 from psycopg import AsyncConnection
-from starlette.requests import Request
 from starlette.responses import Response
 
 from auditdb.connection.begin import Row
-from auditdb.read.event import Event, Page, cursor_of
+from auditdb.read.event import Event, cursor_of
 from auditdb.read.query import PageQuery
 from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain
 from auditdb.web import change, queries
-from auditdb.web.address import PLAIN, PRESETS, event_path, read_event_path
-from auditdb.web.errors import Problem
-from auditdb.web.names import (
-    Known,
-    ask_names,
-    ask_search,
-    ids_in,
-    name_of,
-    names_in,
-    naming_query,
-)
-from auditdb.web.reading import Reading, record_reading
-from auditdb.web.sentence import Teller
-from auditdb.web.site import Site, Visit
-from auditdb.web.words import languages, words
+from auditdb.web.address import LOOKS, PLAIN, PRESETS, read_event_path
+from auditdb.web.listing import FURTHER, listed, note_staff
+from auditdb.web.names import Known
+from auditdb.web.problem import Problem
+from auditdb.web.reading import Reading
+from auditdb.web.render import render, time_of
+from auditdb.web.site import Visit
+from auditdb.web.told import names_of, teller, told
 
-LISTED = 50
-# Events that a page looks at, and one that looks further back.
-LOOKED_AT, FURTHER = 20_000, 500_000
 # Events of the same transaction that are shown, and events on each side among which they are.
 BESIDE, AROUND = 20, 3_000
 HISTOGRAM = 48
-
-
-@cache
-def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("auditdb.web", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-
-
-@cache
-def _style() -> str:
-    return _templates().get_template("style.css").render()
-
-
-async def style(request: Request) -> Response:
-    """Return the style sheet."""
-    del request
-    return Response(
-        _style(), media_type="text/css", headers={"Cache-Control": "max-age=3600",
-                                                  "X-Content-Type-Options": "nosniff"}
-    )  # fmt: skip
-
-
-def render(
-    site: Site, request: Request, visited: Visit | None, template: str, values: dict[str, Any],
-    status: int = 200,
-) -> Response:  # fmt: skip
-    """Return a page of a template; `visited` is None where nobody was let in."""
-    own = visited.words if visited else words(site.language)
-    scheme = visited.address["scheme"] or visited.access.scheme if visited else None
-    shared = {
-        "t": own,
-        "title": site.title or own("title"),
-        "scheme": scheme if scheme in ("light", "dark") else None,
-        "root": str(request.scope.get("root_path", "")).rstrip("/"),
-        "header": Markup(site.piece(site.header, request)),
-        "footer": Markup(site.piece(site.footer, request)),
-        "stylesheets": site.stylesheets,
-        "visit": visited,
-        "languages": languages(),
-    }
-    text = _templates().get_template(template).render(shared | values)
-    return Response(text.encode("utf-8", "replace"), status, media_type="text/html")
-
-
-def time_of(at: datetime, visited: Visit) -> Markup:
-    """Return a time in the zone of the page, marked with that of UTC."""
-    if at.year >= 9999 or at.year <= 1:
-        return Markup("<time>{}</time>").format(at.isoformat())
-    local = at.astimezone(visited.zone)
-    return Markup('<time datetime="{}">{:%Y-%m-%d %H:%M:%S}</time>').format(
-        at.astimezone(UTC).isoformat(), local
-    )
-
-
-def teller(visited: Visit, known: Known) -> Teller:
-    """Return who tells events in the words of the page, with names that lead to their history."""
-
-    def mark(kind: str, found: str, name: str) -> Markup:
-        if kind in ("system", "database"):
-            link = visited.address.only(visited.root + "/", actor_id=found)
-        elif kind == "user":
-            link = visited.address.only(visited.root + "/", person_id=found)
-        else:
-            link = visited.address.only(visited.root + "/", target_type=kind, target_id=found)
-        return Markup('<a href="{}"><bdi>{}</bdi></a>').format(link, plain(name)[:200])
-
-    return Teller(visited.words, known, mark)
-
-
-def told(visited: Visit, event: Event, tell: Teller, *, organization: str = "") -> dict[str, Any]:
-    """Return what a template shows of an event."""
-    details = event.details or {}
-    link = visited.address.only(
-        f"{visited.root}/event/{event_path(event.occurred_at, event.id)}",
-        organization=organization or visited.address["organization"],
-    )
-    return {
-        "event": event,
-        "time": time_of(event.occurred_at, visited),
-        "sentence": tell.sentence(event),
-        "actor": tell.actor(event),
-        "action": visited.words.term("action", event.action),
-        "result": visited.words.term("result", event.result),
-        "source": plain(event.source),
-        "ip": plain(str(details.get("ip", "")))[:60],
-        "link": link,
-        "organization": visited.access.names.get(organization, organization),
-        "is_recorded": event.captured_from is None,
-        "degraded": change.degraded(event),
-    }
-
-
-async def names_of(visited: Visit, read: Reading, events: list[Event]) -> Known:
-    """Return how people and objects of some events are called."""
-    wanted = ids_in(events)
-    known = names_in(events)
-    missing = {one for one in wanted if one not in known}
-    hosts = await ask_names(visited.site.names, wanted)
-    if missing - hosts.keys():
-        rows = await read.rows(naming_query(missing - hosts.keys(), read.organization_id))
-        for row in rows:
-            own = row["target_type"], row["target_id"]
-            name = name_of(row["new_values"]) or name_of(row["old_values"])
-            if name and own not in known:
-                known[own] = name
-    return known | hosts
-
-
-async def listed(
-    visited: Visit, conn: AsyncConnection[Any], limit: int = LISTED
-) -> tuple[Page, Known, dict[int, str]]:
-    """Return the page of events that the address asks for, of all chosen organisations together.
-
-    Raises:
-        Problem: nobody may read any of them.
-    """
-    filters = visited.address.filters(visited.zone)
-    if "text" in filters:
-        filters["text_ids"] = await ask_search(visited.site.search, filters["text"])
-    within = min(int(visited.address["within"] or LOOKED_AT), FURTHER)
-    after, before = visited.address["after"] or None, visited.address["before"] or None
-    found: list[Page] = []
-    known: Known = {}
-    homes: dict[int, str] = {}
-    problems = []
-    for organization in visited.organizations:
-        async with visited.reading(conn, organization) as read:
-            query = PageQuery(limit, filters, organization_id=read.organization_id,
-                              after=after, before=before, within=within,
-                              columns=queries.columns(queries.LISTED))  # fmt: skip
-            page = query.page_of(await read.rows(query.statement))
-            if not page.events and not visited.access.is_staff:
-                (row,) = await read.rows(queries.PROBLEM)
-                if row["problem"]:
-                    problems.append(row["problem"])
-            known |= await names_of(visited, read, page.events)
-        homes |= {event.id: organization for event in page.events}
-        found.append(page)
-    if len(problems) == len(visited.organizations):
-        raise Problem(PROBLEMS[problems[0]])
-    return together(found, limit, is_before=before is not None, place=after), known, homes
-
-
-PROBLEMS = {
-    "token": "token", "key retired": "key_retired", "clock": "clock", "no rule": "no_rule",
-    "no admin": "forbidden",
-}  # fmt: skip
-
-
-def together(pages: list[Page], limit: int, *, is_before: bool, place: str | None) -> Page:
-    """Return the page of several organisations' events, of a page of each."""
-    if len(pages) == 1:
-        return pages[0]
-    events = sorted(
-        (event for page in pages for event in page.events),
-        key=lambda event: (event.occurred_at, event.id),
-        reverse=True,
-    )
-    # Where one was not looked at to the end, what is older of the others waits.
-    looked = [page.looked_back_to for page in pages if page.looked_back_to]
-    end = (min(looked) if is_before else max(looked)) if looked else None
-    if end is not None:
-        events = [e for e in events if (e.occurred_at <= end if is_before else e.occurred_at >= end)]
-    events = events[-limit:] if is_before else events[:limit]
-    more_older = any(page.next for page in pages)
-    more_newer = any(page.previous for page in pages)
-    oldest = cursor_of(events[-1].occurred_at, events[-1].id) if events else None
-    newest = cursor_of(events[0].occurred_at, events[0].id) if events else None
-    if end is not None and len(events) < limit:
-        edge = cursor_of(end, 0 if not is_before else 2**63 - 1)
-        oldest, newest = (oldest, edge) if is_before else (edge, newest)
-    total = sum(len(page.events) for page in pages)
-    return Page(
-        events=events,
-        next=oldest if more_older or total > len(events) else None,
-        previous=newest if more_newer or is_before and total > len(events) else None,
-        looked_back_to=end if len(events) < limit else None,
-    )
 
 
 async def log(visited: Visit) -> Response:
@@ -304,16 +107,17 @@ def form(visited: Visit, actions: Iterable[str], known: Known) -> dict[str, Any]
             value = own.term("noun", value)
         elif name == "target_id":
             value = known.get((address["target_type"], value), value)
-        chosen.append((own(name), plain(value)[:80], address.link(**{name + "_": None})))
+        chosen.append((own(name), plain(value)[:80], address.without(name)))
     return {
         "groups": {
-            category: (own.term("category", category), own("all_of", category=own.term("category", category)), those)
+            category: (name, own("all_of", category=name), those)
             for category, those in groups.items()
+            for name in (own.term("category", category),)
         },
         "results": [(result, own.term("result", result)) for result in RESULTS],
         "presets": [(preset, own(f"{preset[-1]}{preset[:-1]}")) for preset in PRESETS],
         "chosen": chosen,
-        "hidden": [(name, address[name]) for name in ("organization", "zone", "language", "scheme") if address[name]],
+        "hidden": [(name, address[name]) for name in ("organization", *LOOKS) if address[name]],
         "address": address,
     }  # fmt: skip
 
@@ -414,10 +218,3 @@ async def logged(visited: Visit) -> Response:
     back = visited.address.only(visited.root + "/")
     values = {"kinds": kinds, "back": back}
     return render(visited.site, visited.request, visited, "logged.html", values)
-
-
-async def note_staff(visited: Visit, conn: AsyncConnection[Any]) -> None:
-    """Record that the vendor's staff look at a log, where a customer sees it."""
-    if visited.access.is_staff:
-        for organization in visited.organizations:
-            await record_reading(conn, visited.access, visited.principal(organization), "viewed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,6 +13,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
+from auditdb.connection.address import connect_async
 from auditdb.connection.begin import Row, Statement, begin_with_async
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.errors import ConnectionFailed
@@ -30,15 +31,16 @@ async def opened(connect: Connect) -> AsyncIterator[AsyncConnection[Any]]:
     Raises:
         ConnectionFailed: the server cannot be reached.
     """
-    if callable(connect):
-        async with connect() as conn:
+    if isinstance(connect, str):
+        conn = await connect_async(connect, autocommit=True, application_name="auditdb")
+        async with conn:
             yield conn
         return
-    try:
-        conn = await AsyncConnection.connect(connect, autocommit=True)
-    except psycopg.OperationalError as error:
-        raise ConnectionFailed("the server cannot be reached") from error
-    async with conn:
+    async with AsyncExitStack() as stack:
+        try:
+            conn = await stack.enter_async_context(connect())
+        except psycopg.OperationalError as error:
+            raise ConnectionFailed(" ".join(str(error).split())) from error
         yield conn
 
 
@@ -89,8 +91,9 @@ async def record_reading(
     Raises:
         AuditError: it could not be recorded.
     """
-    token = principal.become()[1][1] if isinstance(principal, Viewer) else ""
-    bound: Statement = ("select pg_catalog.set_config('auditdb.viewer', %s, true)", [token])
+    bound: Statement = (
+        "select pg_catalog.set_config('auditdb.viewer', %s, true)", [principal.token()]
+    )  # fmt: skip
     record: Statement = (
         "select audit.record_reading(%s, %s::text::pg_catalog.jsonb, %s, %s) as id",
         [

@@ -75,7 +75,7 @@ class Teller:
     def sentence(self, event: Event) -> Markup:
         """Return what happened, or what somebody tried and could not do."""
         details = event.details or {}
-        category, _, verb = event.action.partition(".")
+        verb = event.action.partition(".")[2]
         subject = event.subject_id or (event.target_id if event.target_type == "user" else None)
         found = None
         if subject is not None and subject == event.actor_id:

@@ -38,13 +38,20 @@ class Words:
 
     def term(self, section: str, key: str) -> str:
         """Return what a category, an action, a result or a kind of object is called."""
-        return str(self.get(section, key) or key.replace("_", " ").replace(".", " "))
+        found = self.get(section, key)
+        if found is None and section == "action":
+            category, _, verb = key.partition(".")
+            noun = self.term("noun", category)
+            found = f"{noun[:1].upper()}{noun[1:]} {verb}"
+        return str(found or key).replace("_", " ")
 
 
 @cache
 def languages() -> dict[str, str]:
     """Return the languages that there are: code and own name."""
-    codes = sorted(f.name.removesuffix(".toml") for f in _FOLDER.iterdir() if f.name[-5:] == ".toml")
+    codes = sorted(
+        f.name.removesuffix(".toml") for f in _FOLDER.iterdir() if f.name[-5:] == ".toml"
+    )
     return {code: _read(code)["name"] for code in codes}
 
 

@@ -1,0 +1,101 @@
+"""The list: a page of events that the address asks for, of one organisation or of several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from auditdb.read.event import Page, cursor_of
+from auditdb.read.query import PageQuery
+from auditdb.web import queries
+from auditdb.web.names import Known, ask_search
+from auditdb.web.problem import Problem
+from auditdb.web.reading import record_reading
+from auditdb.web.site import Visit
+from auditdb.web.told import names_of
+
+LISTED = 50
+# Events that a page looks at, and one that looks further back.
+LOOKED_AT, FURTHER = 20_000, 500_000
+
+
+async def listed(
+    visited: Visit, conn: AsyncConnection[Any], limit: int = LISTED
+) -> tuple[Page, Known, dict[int, str]]:
+    """Return the page of events that the address asks for, of all chosen organisations together.
+
+    Raises:
+        Problem: nobody may read any of them.
+    """
+    filters = visited.address.filters(visited.zone)
+    if "text" in filters:
+        filters["text_ids"] = await ask_search(visited.site.search, filters["text"])
+    within = min(int(visited.address["within"] or LOOKED_AT), FURTHER)
+    after, before = visited.address["after"] or None, visited.address["before"] or None
+    found: list[Page] = []
+    known: Known = {}
+    homes: dict[int, str] = {}
+    problems = []
+    for organization in visited.organizations:
+        async with visited.reading(conn, organization) as read:
+            query = PageQuery(limit, filters, organization_id=read.organization_id,
+                              after=after, before=before, within=within,
+                              columns=queries.columns(queries.LISTED))  # fmt: skip
+            page = query.page_of(await read.rows(query.statement))
+            if not page.events and not visited.access.is_staff:
+                (row,) = await read.rows(queries.PROBLEM)
+                if row["problem"]:
+                    problems.append(row["problem"])
+            known |= await names_of(visited, read, page.events)
+        homes |= {event.id: organization for event in page.events}
+        found.append(page)
+    if len(problems) == len(visited.organizations):
+        raise Problem(PROBLEMS[problems[0]])
+    return together(found, limit, is_before=before is not None, place=after), known, homes
+
+
+PROBLEMS = {
+    "token": "token", "key retired": "key_retired", "clock": "clock", "no rule": "no_rule",
+    "no admin": "forbidden",
+}  # fmt: skip
+
+
+def together(pages: list[Page], limit: int, *, is_before: bool, place: str | None) -> Page:
+    """Return the page of several organisations' events, of a page of each."""
+    if len(pages) == 1:
+        return pages[0]
+    events = sorted(
+        (event for page in pages for event in page.events),
+        key=lambda event: (event.occurred_at, event.id),
+        reverse=True,
+    )
+    # Where one was not looked at to the end, what is older of the others waits.
+    looked = [page.looked_back_to for page in pages if page.looked_back_to]
+    end = (min(looked) if is_before else max(looked)) if looked else None
+    if end is not None:
+        events = [
+            e for e in events if (e.occurred_at <= end if is_before else e.occurred_at >= end)
+        ]
+    events = events[-limit:] if is_before else events[:limit]
+    more_older = any(page.next for page in pages)
+    more_newer = any(page.previous for page in pages)
+    oldest = cursor_of(events[-1].occurred_at, events[-1].id) if events else None
+    newest = cursor_of(events[0].occurred_at, events[0].id) if events else None
+    if end is not None and len(events) < limit:
+        edge = cursor_of(end, 0 if not is_before else 2**63 - 1)
+        oldest, newest = (oldest, edge) if is_before else (edge, newest)
+    total = sum(len(page.events) for page in pages)
+    return Page(
+        events=events,
+        next=oldest if more_older or total > len(events) else None,
+        previous=newest if more_newer or (is_before and total > len(events)) else None,
+        looked_back_to=end if len(events) < limit else None,
+    )
+
+
+async def note_staff(visited: Visit, conn: AsyncConnection[Any]) -> None:
+    """Record that the vendor's staff look at a log, where a customer sees it."""
+    if visited.access.is_staff:
+        for organization in visited.organizations:
+            await record_reading(conn, visited.access, visited.principal(organization), "viewed")

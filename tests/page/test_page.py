@@ -1,0 +1,316 @@
+"""The page: finding events, understanding them, and who sees what."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from auditdb.web.address import Address, event_path, read_event_path
+from tests.conftest import Database
+from tests.page.conftest import MEMBER, OTHER, OWNER, fetch, texts
+
+Make = Callable[..., Any]
+
+
+def test_each_event_is_one_sentence(site: Make) -> None:
+    (page,) = fetch(site(), "/")
+    assert page.status_code == 200
+    assert texts(page.text) == [
+        "bob@new.test tried to change their own role Recorded Role changed",
+        "support-7 as bob@new.test created API key deploy API key created · support-7 as"
+        " bob@new.test",
+        "1 changed workflow Gentle Workflow changed",
+        "1 created workflow Gentle Workflow created",
+        "1 changed the e-mail address of bob@new.test E-mail address changed",
+        "1 changed the role of bob@new.test from MEMBER to ADMIN Role changed",
+        "bob@new.test failed to sign in Recorded Signed in",
+        "1 signed in Recorded Signed in",
+    ]
+
+
+def test_another_language_says_the_same(site: Make) -> None:
+    (page,) = fetch(site(), "/?language=de&action=membership.role_changed")
+    assert texts(page.text) == [
+        "bob@new.test wollte die eigene Rolle ändern Gemeldet Rolle geändert",
+        "1 änderte die Rolle von bob@new.test: von MEMBER zu ADMIN Rolle geändert",
+    ]
+    assert '<html lang="de" dir="ltr">' in page.text
+
+
+def test_names_of_the_host_stand_in_the_place_of_ids(site: Make) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    async def names(kind: str, ids: list[str]) -> dict[str, str]:
+        asked.append((kind, ids))
+        return {"1": "Ann", "2": "Bob <b>", "support-7": "Sam"} if kind == "user" else {}
+
+    (page,) = fetch(site(names=names), "/?action=membership.role_changed&result=success")
+    assert texts(page.text) == ["Ann changed the role of Bob <b> from MEMBER to ADMIN Role changed"]
+    assert "Bob &lt;b&gt;" in page.text
+    assert sorted(asked) == [("membership", ["1,2"]), ("user", ["1", "2"])]
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("", 8),
+        ("action=membership", 2),
+        ("action=auth.login", 2),
+        ("action=auth.login&result=failure", 1),
+        ("result=denied", 1),
+        ("actor_id=support-7", 1),
+        ("person_id=2", 5),
+        ("subject_id=2", 5),
+        ("source=api", 1),
+        ("ip=203.0.113.9", 5),
+        ("ip=203.0.113.8", 0),
+        ("text=gentle", 1),
+        ("text=WRONG+PASS", 1),
+        ("text=nothing+like+it", 0),
+        ("target_type=workflow", 2),
+        ("last=24h", 8),
+        ("to=2001-01-01", 0),
+        ("from=2001-01-01", 8),
+    ],
+)
+def test_a_filter_leaves_what_it_says(site: Make, query: str, count: int) -> None:
+    page, api = fetch(site(), f"/?{query}", f"/api/events?{query}")
+    assert (page.status_code, api.status_code) == (200, 200)
+    assert len(texts(page.text)) == len(api.json()["events"]) == count
+
+
+def test_a_search_finds_by_names_that_the_host_alone_knows(site: Make) -> None:
+    def search(text: str) -> list[str]:
+        return ["support-7"] if text == "Sam" else []
+
+    page, none = fetch(site(search=search), "/?text=Sam", "/?text=Tom")
+    assert len(texts(page.text)) == 1 and texts(none.text) == []
+
+
+def test_days_are_those_of_the_zone_and_the_last_is_included() -> None:
+    address = Address({"from": "2026-03-29", "to": "2026-03-29", "zone": "Europe/Berlin"})
+    from auditdb.web import Access
+
+    access = Access(viewer_id=1, organizations=[1])
+    filters = address.filters(address.zone(access))
+    # The day has 23 hours: clocks go forward.
+    assert filters["since"] == datetime(2026, 3, 28, 23, tzinfo=UTC)
+    assert filters["until"] == datetime(2026, 3, 29, 22, tzinfo=UTC)
+
+
+def test_pages_lead_to_each_other_both_ways(site: Make, db: Database) -> None:
+    with db.connect("app") as conn:
+        conn.execute(
+            "select audit.record_event('report.exported', '1', actor_id => i::text)"
+            " from generate_series(1, 112) as i"
+        )
+    application, seen = site(), []
+    (page,) = fetch(application, "/")
+    while True:
+        seen.append(texts(page.text))
+        found = re.search(r'rel="next" href="([^"]*)"', page.text)
+        if not found:
+            break
+        (page,) = fetch(application, "/" + found[1].replace("&amp;", "&"))
+    assert [len(rows) for rows in seen] == [50, 50, 20]
+    back = []
+    while True:
+        back.append(texts(page.text))
+        found = re.search(r'rel="prev" href="([^"]*)"', page.text)
+        if not found:
+            break
+        (page,) = fetch(application, "/" + found[1].replace("&amp;", "&"))
+    assert [row for rows in reversed(back) for row in rows] == [r for rows in seen for r in rows]
+
+
+def test_a_filter_that_nothing_passes_says_how_far_it_looked(
+    site: Make, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from auditdb.web import listing
+
+    monkeypatch.setattr(listing, "LOOKED_AT", 3)
+    (page,) = fetch(site(), "/?action=auth.login")
+    assert texts(page.text) == [] and "None of the events until" in page.text
+    found = re.search(r'rel="next" href="([^"]*)"', page.text)
+    assert found and "within=" in found[1]
+    (further,) = fetch(site(), "/" + found[1].replace("&amp;", "&"))
+    assert len(texts(further.text)) == 2
+
+
+def test_an_event_shows_what_changed_and_how_it_came_about(site: Make) -> None:
+    application = site()
+    (api,) = fetch(application, "/api/events?action=auth.email_changed")
+    (event,) = api.json()["events"]
+    (page,) = fetch(application, f"/event/{event['place']}")
+    html = page.text
+    assert re.search(
+        r'<tr class="changed">\s*<th scope="row"><bdi>email</bdi> <span class="mark">changed</span>'
+        r".*?bob@acme\.test.*?bob@new\.test",
+        html,
+        re.DOTALL,
+    )
+    for shown in ("203.0.113.9", "Firefox", "r-1", "public.app_user", "UTC"):
+        assert shown in html
+    assert f"target_id={event['target_id']}" in html and "person_id=2" in html
+
+
+def test_an_event_shows_the_others_of_its_transaction(site: Make, db: Database) -> None:
+    with db.connect("app", autocommit=False) as conn:
+        conn.execute("insert into workflow (organization_id, name) values (1, 'one'), (1, 'two')")
+        conn.execute("insert into workflow (organization_id, name) values (2, 'of others')")
+    application = site()
+    (api,) = fetch(application, "/api/events?text=two")
+    (page,) = fetch(application, f"/event/{api.json()['events'][0]['place']}")
+    same = page.text.split("In the same transaction")[1]
+    assert "one" in same and "of others" not in same
+    link = re.search(r'href="([^"]*transaction_id=[^"]*)"', same)
+    assert link
+    (all_,) = fetch(application, link[1].replace("&amp;", "&"))
+    assert len(texts(all_.text)) == 2
+
+
+def test_a_link_to_an_event_of_another_organization_is_not_found(site: Make) -> None:
+    (api,) = fetch(site(OTHER, [2]), "/api/events?action=workflow.created")
+    (event,) = api.json()["events"]
+    assert event["organization_id"] == "2"
+    own, stranger, claimed = (
+        fetch(site(who, organizations), f"/event/{event['place']}{query}")[0]
+        for who, organizations, query in (
+            (OTHER, [2], ""),
+            (OWNER, [1], ""),
+            # The database looks up who is an admin: what the host says is not believed.
+            (OWNER, [1, 2], "?organization=2"),
+        )
+    )
+    assert own.status_code == 200 and "Secret plan" in own.text
+    assert (stranger.status_code, claimed.status_code) == (404, 404)
+    assert "Secret plan" not in stranger.text + claimed.text
+
+
+def test_one_who_is_no_admin_sees_a_page_that_says_so(site: Make, db: Database) -> None:
+    db.connect("app").execute("update membership set role = 'MEMBER' where user_id = 2")
+    page, asked, exported = fetch(site(MEMBER), "/", "/?organization=2", "/events.csv")
+    assert (page.status_code, asked.status_code) == (403, 404)
+    assert "Only admins and owners" in page.text and "Reminders" not in page.text
+    assert exported.status_code != 200
+
+
+def test_nobody_and_a_page_of_the_hosts_own(site: Make) -> None:
+    from starlette.responses import RedirectResponse
+
+    (nobody,) = fetch(site(None), "/")
+    assert nobody.status_code == 401 and "not signed in" in nobody.text
+    (own,) = fetch(site(RedirectResponse("/login")), "/")
+    assert (own.status_code, own.headers["location"]) == (307, "/login")
+
+
+def test_an_admin_of_several_sees_them_together_or_one(site: Make, db: Database) -> None:
+    db.connect("app").execute("insert into membership values (2, 1, 'OWNER', now())")
+    application = site(OWNER, {1: "Acme", 2: "Globex"})
+    both, one, other = fetch(application, "/", "/?organization=1", "/?organization=2")
+    assert len(texts(both.text)) == 10
+    assert "Globex" in both.text and "Secret plan" in both.text
+    assert len(texts(one.text)) == 8 and len(texts(other.text)) == 2
+    times = re.findall(r'<time datetime="([^"]*)"', both.text)
+    assert times == sorted(times, reverse=True)
+
+
+def test_pages_of_several_organizations_miss_nothing(site: Make, db: Database) -> None:
+    db.connect("app").execute("insert into membership values (2, 1, 'OWNER', now())")
+    with db.connect("app") as conn:
+        conn.execute(
+            "select audit.record_event('report.exported', (1 + i % 3 / 2)::text, actor_id => i::text)"
+            " from generate_series(1, 160) as i"
+        )
+    application = site(OWNER, [1, 2])
+    events: list[int] = []
+    after = ""
+    while True:
+        (page,) = fetch(application, f"/api/events?action=report.exported{after}")
+        events += [event["id"] for event in page.json()["events"]]
+        if not page.json()["next"]:
+            break
+        after = f"&after={page.json()['next']}"
+    assert len(events) == len(set(events)) == 160
+    assert events == sorted(events, reverse=True)
+
+
+@pytest.mark.usefixtures("auditors")
+def test_staff_of_the_vendor_read_under_a_name_that_the_customer_sees(
+    site: Make, db: Database
+) -> None:
+    application = site("support-7", [2], is_staff=True)
+    page, _ = fetch(application, "/", "/")
+    assert "Secret plan" in page.text
+    seen = db.events("action = 'audit.viewed'") or [
+        event for event in _own(db) if event["action"] == "audit.viewed"
+    ]
+    assert [(e["actor_id"], e["organization_id"]) for e in seen] == [("support-7", "2")]
+    (customer,) = fetch(site(OTHER, [2]), "/?action=audit.viewed")
+    assert texts(customer.text) == [
+        "support-7 of the vendor read this log Recorded Log viewed by the vendor"
+    ]
+
+
+def test_staff_whose_login_is_no_auditor_see_nothing(site: Make) -> None:
+    (page,) = fetch(site("support-7", [2], is_staff=True), "/")
+    assert page.status_code == 503 and "Secret plan" not in page.text
+
+
+def _own(db: Database) -> list[dict[str, Any]]:
+    conn = db.connect()
+    rows = conn.execute("select action, actor_id, organization_id from audit.event").fetchall()
+    return [dict(zip(("action", "actor_id", "organization_id"), row, strict=True)) for row in rows]
+
+
+def test_what_is_logged_comes_from_the_mapping(site: Make, db: Database) -> None:
+    (page,) = fetch(site(), "/logged")
+    kinds = re.findall(r'<th scope="row">([^<]*)</th>', page.text)
+    assert kinds == ["API keys", "Members", "Organisation", "Users", "Workflows"]
+    assert "Workflow created" in page.text
+    db.connect("app_owner").execute("select audit.detach('api_key')")
+    (page,) = fetch(site(), "/logged")
+    assert "API keys" not in re.findall(r'<th scope="row">([^<]*)</th>', page.text)
+
+
+def test_times_are_in_the_zone_that_is_asked_for(site: Make) -> None:
+    utc, tokyo, of_viewer = (
+        fetch(site(zone=zone), f"/?action=membership.role_changed{query}")[0].text
+        for zone, query in ((None, ""), (None, "&zone=Asia/Tokyo"), ("Asia/Tokyo", ""))
+    )
+    (first, shown) = re.findall(r'<time datetime="([^"]*)">([^<]*)</time>', utc)[0]
+    at = datetime.fromisoformat(first)
+    assert shown == f"{at:%Y-%m-%d %H:%M:%S}" and "Times in UTC" in utc
+    for page in (tokyo, of_viewer):
+        shown = re.findall(r'<time datetime="[^"]*">([^<]*)</time>', page)[0]
+        assert shown == f"{at + timedelta(hours=9):%Y-%m-%d %H:%M:%S}"
+        assert "Times in Asia/Tokyo" in page
+
+
+def test_it_is_mounted_under_a_path(site: Make) -> None:
+    (page,) = fetch(site(), "/", root="/account/audit")
+    links = re.findall(r'(?:href|action)="(/[^"]*)"', page.text)
+    assert links and all(link.startswith("/account/audit/") for link in links)
+    (style,) = fetch(site(), "/style.css", root="/account/audit")
+    assert style.headers["content-type"].startswith("text/css")
+
+
+def test_the_host_gives_its_title_header_footer_and_style(site: Make) -> None:
+    application = site(
+        title="Acme's log", header=lambda request: f"<nav>{request.url.path}</nav>",
+        footer="<p>bye</p>", stylesheets=["/static/brand.css"],
+    )  # fmt: skip
+    (page,) = fetch(application, "/")
+    assert "<h1>Acme&#39;s log</h1>" in page.text
+    assert "<nav>/</nav>" in page.text and "<p>bye</p>" in page.text
+    assert '<link rel="stylesheet" href="/static/brand.css">' in page.text
+
+
+def test_a_permalink_reads_back() -> None:
+    at = datetime(2026, 1, 31, 12, 30, 15, 42, tzinfo=UTC)
+    assert event_path(at, 7) == "20260131T123015.000042Z-7"
+    assert read_event_path(event_path(at, 7)) == (at, 7)
