@@ -7,6 +7,7 @@ from typing import Any
 from psycopg import AsyncConnection
 
 from auditdb.read.event import Page, cursor_of
+from auditdb.read.filters import as_number
 from auditdb.read.query import PageQuery
 from auditdb.web import queries
 from auditdb.web.names import Known, ask_search
@@ -31,7 +32,7 @@ async def listed(
     filters = visited.address.filters(visited.zone)
     if "text" in filters:
         filters["text_ids"] = await ask_search(visited.site.search, filters["text"])
-    within = min(int(visited.address["within"] or LOOKED_AT), FURTHER)
+    within = min(as_number("within", visited.address["within"] or LOOKED_AT) or 1, FURTHER)
     after, before = visited.address["after"] or None, visited.address["before"] or None
     found: list[Page] = []
     known: Known = {}
