@@ -36,7 +36,10 @@ def raises_audit_errors(
             raise from_psycopg(error) from error
         user = Identifier(conn.info.user).as_string(None)
         also = f" (or {' or '.join(others)})" if others else ""
-        raise Refused(f"{describe(error)}; run: grant {role} to {user}{also}") from error
+        raise Refused(
+            f"{describe(error)}; connect as a login that holds {role}, "
+            f"or run: grant {role} to {user}{also}"
+        ) from error
     except psycopg.Error as error:
         raise from_psycopg(error) from error
 
