@@ -54,6 +54,8 @@ bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other p
 	$(BIN)/python -m benchmarks.capture
 	$(BIN)/python -m benchmarks.operate
 	$(BIN)/python -m benchmarks.cpu
+	$(BIN)/python -m benchmarks.integrations
+	$(BIN)/python -m benchmarks.frameworks
 
 reference: $(BIN)/auditdb ## Write what is made: docs/cli.md, kinds.md, generated.md, SQL of kinds and names, RELEASE
 	$(BIN)/python -m tests.reference > docs/cli.md

@@ -1,18 +1,26 @@
 """An audit log for multi-tenant products on PostgreSQL."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from auditdb import auth
-from auditdb._attempt import attempt, attempt_async
-from auditdb._context import context, context_async
-from auditdb._record import record, record_async
+from typing import TYPE_CHECKING
+
+from auditdb import auth, operator
 from auditdb._version import __version__ as __version__
 from auditdb.errors import AuditError, ConnectionFailed, InvalidInput, Refused
-from auditdb.mapping.attach import attach, define_kind, detach
-from auditdb.mapping.baseline import baseline
-from auditdb.read.event import Event, Page
-from auditdb.read.open import auditor, auditor_async, reader, reader_async
-from auditdb.read.reader import AsyncReader, Reader
+from auditdb.values.door import door
+from auditdb.write.attempt import attempt
+from auditdb.write.context import context
+from auditdb.write.event import NewEvent
+from auditdb.write.record import record
+from auditdb.write.scope import update_context
+
+if TYPE_CHECKING:
+    from auditdb.mapping.attach import attach, define_kind, detach
+    from auditdb.mapping.baseline import baseline
+    from auditdb.operate.install import install, script
+    from auditdb.read.event import Event, Page
+    from auditdb.read.open import auditor, reader
+    from auditdb.read.reader import AsyncReader, Reader
 
 __all__ = [
     "AsyncReader",
@@ -20,38 +28,36 @@ __all__ = [
     "ConnectionFailed",
     "Event",
     "InvalidInput",
+    "NewEvent",
     "Page",
     "Reader",
     "Refused",
     "attach",
     "attempt",
-    "attempt_async",
     "auditor",
-    "auditor_async",
     "auth",
     "baseline",
     "context",
-    "context_async",
     "define_kind",
     "detach",
     "install",
+    "operator",
     "reader",
-    "reader_async",
     "record",
-    "record_async",
     "script",
+    "update_context",
 ]
 
-
-def install(conninfo: str = "", *, progress: Callable[[int, str], object] | None = None) -> str:
-    """Install auditdb in a database; see `auditdb.operate.install.install`."""
-    from auditdb.operate.install import install
-
-    return install(conninfo, progress=progress)
-
-
-def script() -> str:
-    """Return all of auditdb as one SQL script; see `auditdb.operate.install.script`."""
-    from auditdb.operate.install import script
-
-    return script()
+# Loaded when they are used. They need psycopg, which an application on another driver may lack, and
+# take time that one which only writes need not wait for.
+__getattr__ = door(
+    __name__,
+    {
+        "auditdb.mapping.attach": ["attach", "define_kind", "detach"],
+        "auditdb.mapping.baseline": ["baseline"],
+        "auditdb.operate.install": ["install", "script"],
+        "auditdb.read.event": ["Event", "Page"],
+        "auditdb.read.open": ["auditor", "reader"],
+        "auditdb.read.reader": ["AsyncReader", "Reader"],
+    },
+)

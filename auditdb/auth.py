@@ -1,371 +1,255 @@
-"""Authentication events, which no table of the application shows.
+"""Events of authentication, which no table of the application shows.
 
-Each function records one event about a user in the connection's transaction and returns its id, as
-`auditdb.record` does and with its errors. The user is target and subject, and the actor as well
-unless `actor_id` or the context in force names another. `result` is `success`, `failure` or
-`denied`; what else is given, such as `ip`, `method` or `reason`, becomes part of `details`,
-unless it is named as, or nearly as, an argument or a column of the log: that is a TypeError.
+Each function returns a new event about a user, to be recorded: `auditdb.record(conn,
+auth.login(7))`. The user is target and subject, and the actor as well unless `actor_id` or the
+context in force names another. What more is known of every such event:
+
+- `organization_id`: where the user belongs to one. Without it, only auditors see the event.
+- `result`: `success`, `failure` or `denied`. Default: success.
+- `source`: the way in, such as `web`, `api`, `saml` or `oauth`. Default: that of the context.
+- `details`: a mapping, such as `ip`, `user_agent`, `reason`.
+
+Every function raises TypeError where an argument is misspelt, and InvalidInput where a value is
+none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypedDict, Unpack
 
-from psycopg import AsyncConnection, Connection
-
-from auditdb._record import event_statement, send_event, send_event_async
-from auditdb.connection.begin import Statement
-from auditdb.values.arguments import check_details
+from auditdb.values.arguments import ALIASES, unknown_argument
 from auditdb.values.convert import Id
+from auditdb.write.event import NewEvent
+
+
+class AuthFields(TypedDict, total=False):
+    """What every event of authentication may say; see the module."""
+
+    organization_id: Id | None
+    result: str
+    actor_id: Id | None
+    source: str | None
+    details: Mapping[str, Any] | None
+
+
+_NAMES = AuthFields.__annotations__.keys()
+# What the functions of this module record: each is named as its action's verb.
+VERBS = (
+    "login", "logout", "session_revoked", "password_changed", "password_reset_requested",
+    "account_locked", "account_unlocked", "two_factor_enabled", "two_factor_disabled",
+    "recovery_code_used", "email_changed", "impersonation_started", "impersonation_stopped",
+)  # fmt: skip
 
 
 def login(
-    conn: Connection[Any],
-    user_id: Id | None,
-    *,
-    organization_id: Id | None = None,
-    result: str = "success",
-    actor_id: Id | None = None,
-    source: str | None = None,
-    **details: Any,
-) -> int:
-    """Record that a user signed in, or tried to.
+    user_id: Id | None, *, method: str | None = None, **fields: Unpack[AuthFields]
+) -> NewEvent:
+    """Return the event that a user signed in, or tried to.
 
-    `user_id` is None where no user is known by what was entered; say in `details` what that was.
+    Args:
+        user_id: the user; None where no user is known by what was entered. Say in `details` what
+            that was.
+        method: how, such as `password`, `magic_link`, `passkey`, `saml`, `oauth`, `totp`,
+            `recovery_code`; kept as `details.method`.
+        fields: see `auditdb.auth`.
 
     Example:
-        >>> login(conn, 7, organization_id=1, source="saml")  # doctest: +SKIP
-        1042
+        >>> login(7, organization_id=1, source="saml").action
+        'auth.login'
     """
-    event = _user_event("login", user_id, organization_id, result, actor_id, source, details)
-    return send_event(conn, event)
+    return _about("login", user_id, fields, method=method)
 
 
-async def login_async(
-    conn: AsyncConnection[Any],
-    user_id: Id | None,
-    *,
-    organization_id: Id | None = None,
-    result: str = "success",
-    actor_id: Id | None = None,
-    source: str | None = None,
-    **details: Any,
-) -> int:
-    """Record as `login` does."""
-    event = _user_event("login", user_id, organization_id, result, actor_id, source, details)
-    return await send_event_async(conn, event)
-
-
-def password_changed(
-    conn: Connection[Any],
-    user_id: Id,
-    *,
-    organization_id: Id | None = None,
-    result: str = "success",
-    actor_id: Id | None = None,
-    source: str | None = None,
-    **details: Any,
-) -> int:
-    """Record that a user's password was set or changed.
+def logout(user_id: Id, **fields: Unpack[AuthFields]) -> NewEvent:
+    """Return the event that a user signed out.
 
     Example:
-        >>> password_changed(conn, 7, organization_id=1, reason="reset")  # doctest: +SKIP
-        1042
+        >>> logout(7).action
+        'auth.logout'
     """
-    event = _user_event(
-        "password_changed", user_id, organization_id, result, actor_id, source, details
-    )
-    return send_event(conn, event)
+    return _about("logout", user_id, fields)
 
 
-async def password_changed_async(
-    conn: AsyncConnection[Any],
-    user_id: Id,
-    *,
-    organization_id: Id | None = None,
-    result: str = "success",
-    actor_id: Id | None = None,
-    source: str | None = None,
-    **details: Any,
-) -> int:
-    """Record as `password_changed` does."""
-    event = _user_event(
-        "password_changed", user_id, organization_id, result, actor_id, source, details
-    )
-    return await send_event_async(conn, event)
+def session_revoked(
+    user_id: Id, *, session_id: Id | None = None, **fields: Unpack[AuthFields]
+) -> NewEvent:
+    """Return the event that a session of a user was ended before its time, by whom the actor says.
+
+    Args:
+        user_id: the user.
+        session_id: which session, by an identifier that opens none; None for every session.
+        fields: see `auditdb.auth`.
+
+    Example:
+        >>> session_revoked(7, session_id=12, actor_id=1).target_type
+        'session'
+    """
+    event = _about("session_revoked", user_id, fields)
+    if session_id is None:
+        return event
+    return replace(event, target_type="session", target_id=session_id)
+
+
+def password_changed(user_id: Id, **fields: Unpack[AuthFields]) -> NewEvent:
+    """Return the event that a user's password was set or changed.
+
+    Example:
+        >>> password_changed(7, details={"reason": "reset"}).subject_id
+        7
+    """
+    return _about("password_changed", user_id, fields)
+
+
+def password_reset_requested(user_id: Id | None, **fields: Unpack[AuthFields]) -> NewEvent:
+    """Return the event that somebody asked for a way to set a user's password anew.
+
+    Who asked is not signed in: without `actor_id` or a context the event has no actor.
+
+    Args:
+        user_id: the user; None where no user is known by what was entered.
+        fields: see `auditdb.auth`.
+
+    Example:
+        >>> password_reset_requested(7, details={"ip": "203.0.113.9"}).action
+        'auth.password_reset_requested'
+    """
+    event = _about("password_reset_requested", user_id, fields)
+    return replace(event, default_actor_id=None, default_actor_type=None)
+
+
+def account_locked(user_id: Id, **fields: Unpack[AuthFields]) -> NewEvent:
+    """Return the event that a user may not sign in any more, such as after too many failures.
+
+    Without `actor_id` or a context the system did it.
+
+    Example:
+        >>> account_locked(7, details={"reason": "10 failures"}).action
+        'auth.account_locked'
+    """
+    return _by_system(_about("account_locked", user_id, fields))
+
+
+def account_unlocked(user_id: Id, **fields: Unpack[AuthFields]) -> NewEvent:
+    """Return the event that a user may sign in again.
+
+    Example:
+        >>> account_unlocked(7, actor_id=1).action
+        'auth.account_unlocked'
+    """
+    return _by_system(_about("account_unlocked", user_id, fields))
 
 
 def two_factor_enabled(
-    conn: Connection[Any],
-    user_id: Id,
-    *,
-    organization_id: Id | None = None,
-    result: str = "success",
-    actor_id: Id | None = None,
-    source: str | None = None,
-    **details: Any,
-) -> int:
-    """Record that a user switched two-factor authentication on.
+    user_id: Id, *, method: str | None = None, **fields: Unpack[AuthFields]
+) -> NewEvent:
+    """Return the event that a user switched two-factor authentication on.
+
+    Args:
+        user_id: the user.
+        method: which factor, such as `totp` or `passkey`; kept as `details.method`.
+        fields: see `auditdb.auth`.
 
     Example:
-        >>> two_factor_enabled(conn, 7, organization_id=1, method="totp")  # doctest: +SKIP
-        1042
+        >>> two_factor_enabled(7, method="totp").details
+        {'method': 'totp'}
     """
-    event = _user_event(
-        "two_factor_enabled", user_id, organization_id, result, actor_id, source, details
-    )
-    return send_event(conn, event)
-
-
-async def two_factor_enabled_async(
-    conn: AsyncConnection[Any],
-    user_id: Id,
-    *,
-    organization_id: Id | None = None,
-    result: str = "success",
-    actor_id: Id | None = None,
-    source: str | None = None,
-    **details: Any,
-) -> int:
-    """Record as `two_factor_enabled` does."""
-    event = _user_event(
-        "two_factor_enabled", user_id, organization_id, result, actor_id, source, details
-    )
-    return await send_event_async(conn, event)
+    return _about("two_factor_enabled", user_id, fields, method=method)
 
 
 def two_factor_disabled(
-    conn: Connection[Any],
-    user_id: Id,
-    *,
-    organization_id: Id | None = None,
-    result: str = "success",
-    actor_id: Id | None = None,
-    source: str | None = None,
-    **details: Any,
-) -> int:
-    """Record that two-factor authentication of a user was switched off.
+    user_id: Id, *, method: str | None = None, **fields: Unpack[AuthFields]
+) -> NewEvent:
+    """Return the event that a user switched two-factor authentication off.
 
     Example:
-        >>> two_factor_disabled(conn, 7, organization_id=1, actor_id=1)  # doctest: +SKIP
-        1042
+        >>> two_factor_disabled(7, actor_id=1).actor_id
+        1
     """
-    event = _user_event(
-        "two_factor_disabled", user_id, organization_id, result, actor_id, source, details
-    )
-    return send_event(conn, event)
+    return _about("two_factor_disabled", user_id, fields, method=method)
 
 
-async def two_factor_disabled_async(
-    conn: AsyncConnection[Any],
+def recovery_code_used(user_id: Id, **fields: Unpack[AuthFields]) -> NewEvent:
+    """Return the event that a user signed in with a recovery code instead of a second factor.
+
+    Example:
+        >>> recovery_code_used(7, details={"left": 9}).action
+        'auth.recovery_code_used'
+    """
+    return _about("recovery_code_used", user_id, fields)
+
+
+def email_changed(
     user_id: Id,
     *,
-    organization_id: Id | None = None,
-    result: str = "success",
-    actor_id: Id | None = None,
-    source: str | None = None,
-    **details: Any,
-) -> int:
-    """Record as `two_factor_disabled` does."""
-    event = _user_event(
-        "two_factor_disabled", user_id, organization_id, result, actor_id, source, details
+    old_email: str | None = None,
+    new_email: str | None = None,
+    **fields: Unpack[AuthFields],
+) -> NewEvent:
+    """Return the event that the e-mail address of a user changed.
+
+    Example:
+        >>> email_changed(7, new_email="b@acme.test").new_values
+        {'email': 'b@acme.test'}
+    """
+    return replace(
+        _about("email_changed", user_id, fields),
+        old_values=None if old_email is None else {"email": old_email},
+        new_values=None if new_email is None else {"email": new_email},
     )
-    return await send_event_async(conn, event)
 
 
 def impersonation_started(
-    conn: Connection[Any],
-    impersonator_id: Id,
-    user_id: Id,
-    *,
-    organization_id: Id | None = None,
-    result: str = "success",
-    source: str | None = None,
-    **details: Any,
-) -> int:
-    """Record that an administrator begins to act as a user; give the `reason` if there is one.
+    impersonator_id: Id, user_id: Id, **fields: Unpack[AuthFields]
+) -> NewEvent:
+    """Return the event that an administrator begins to act as a user; give the reason in `details`.
 
     Then set the context of each request with the user as `actor_id` and the administrator as
     `impersonator_id`.
 
     Example:
-        >>> impersonation_started(conn, 1, 7, organization_id=1, reason="#81")  # doctest: +SKIP
-        1042
+        >>> impersonation_started(1, 7, details={"reason": "ticket 81"}).impersonator_id
+        1
     """
-    event = _impersonation_event(
-        "started", impersonator_id, user_id, organization_id, result, source, details
-    )
-    return send_event(conn, event)
-
-
-async def impersonation_started_async(
-    conn: AsyncConnection[Any],
-    impersonator_id: Id,
-    user_id: Id,
-    *,
-    organization_id: Id | None = None,
-    result: str = "success",
-    source: str | None = None,
-    **details: Any,
-) -> int:
-    """Record as `impersonation_started` does."""
-    event = _impersonation_event(
-        "started", impersonator_id, user_id, organization_id, result, source, details
-    )
-    return await send_event_async(conn, event)
+    return _impersonation("started", impersonator_id, user_id, fields)
 
 
 def impersonation_stopped(
-    conn: Connection[Any],
-    impersonator_id: Id,
-    user_id: Id,
-    *,
-    organization_id: Id | None = None,
-    result: str = "success",
-    source: str | None = None,
-    **details: Any,
-) -> int:
-    """Record that an administrator ceases to act as a user.
+    impersonator_id: Id, user_id: Id, **fields: Unpack[AuthFields]
+) -> NewEvent:
+    """Return the event that an administrator ceases to act as a user.
 
     Example:
-        >>> impersonation_stopped(conn, 1, 7, organization_id=1, source="web")  # doctest: +SKIP
-        1042
+        >>> impersonation_stopped(1, 7).actor_id
+        1
     """
-    event = _impersonation_event(
-        "stopped", impersonator_id, user_id, organization_id, result, source, details
-    )
-    return send_event(conn, event)
+    return _impersonation("stopped", impersonator_id, user_id, fields)
 
 
-async def impersonation_stopped_async(
-    conn: AsyncConnection[Any],
-    impersonator_id: Id,
-    user_id: Id,
-    *,
-    organization_id: Id | None = None,
-    result: str = "success",
-    source: str | None = None,
-    **details: Any,
-) -> int:
-    """Record as `impersonation_stopped` does."""
-    event = _impersonation_event(
-        "stopped", impersonator_id, user_id, organization_id, result, source, details
-    )
-    return await send_event_async(conn, event)
-
-
-def email_changed(
-    conn: Connection[Any],
-    user_id: Id,
-    *,
-    old_email: str | None = None,
-    new_email: str | None = None,
-    organization_id: Id | None = None,
-    result: str = "success",
-    actor_id: Id | None = None,
-    source: str | None = None,
-    **details: Any,
-) -> int:
-    """Record that the e-mail address of a user changed, from `old_email` to `new_email`.
-
-    Example:
-        >>> email_changed(conn, 7, organization_id=1, new_email="b@acme.test")  # doctest: +SKIP
-        1042
-    """
-    event = _user_event(
-        "email_changed",
-        user_id,
-        organization_id,
-        result,
-        actor_id,
-        source,
-        details,
-        old_email,
-        new_email,
-    )
-    return send_event(conn, event)
-
-
-async def email_changed_async(
-    conn: AsyncConnection[Any],
-    user_id: Id,
-    *,
-    old_email: str | None = None,
-    new_email: str | None = None,
-    organization_id: Id | None = None,
-    result: str = "success",
-    actor_id: Id | None = None,
-    source: str | None = None,
-    **details: Any,
-) -> int:
-    """Record as `email_changed` does."""
-    event = _user_event(
-        "email_changed",
-        user_id,
-        organization_id,
-        result,
-        actor_id,
-        source,
-        details,
-        old_email,
-        new_email,
-    )
-    return await send_event_async(conn, event)
-
-
-def _user_event(
-    verb: str,
-    user_id: Id | None,
-    organization_id: Id | None,
-    result: str,
-    actor_id: Id | None,
-    source: str | None,
-    details: Mapping[str, Any],
-    old_email: str | None = None,
-    new_email: str | None = None,
-) -> Statement:
-    known = {"user_id", "organization_id", "result", "actor_id", "source"}
-    if verb == "email_changed":
-        known |= {"old_email", "new_email"}
-    check_details(f"auth.{verb}()", details, frozenset(known))
-    return event_statement(
-        f"auth.{verb}",
-        result,
-        default_actor=user_id,
-        default_type="user",
-        organization_id=organization_id,
+def _about(
+    verb: str, user_id: Id | None, fields: AuthFields, *, method: str | None = None
+) -> NewEvent:
+    """Return the event `auth.<verb>` about a user, who acts where nobody else is named."""
+    for name in fields.keys() - _NAMES:
+        raise unknown_argument(f"auth.{verb}()", name, _NAMES, ALIASES)
+    event = NewEvent(
+        action=f"auth.{verb}",
         target_type="user",
         target_id=user_id,
         subject_id=user_id,
-        actor_id=actor_id,
-        source=source,
-        old_values=None if old_email is None else {"email": old_email},
-        new_values=None if new_email is None else {"email": new_email},
-        details=details or None,
+        default_actor_id=user_id,
+        default_actor_type="user",
+        **fields,
     )
+    return event if method is None else event.with_details({"method": method})
 
 
-def _impersonation_event(
-    verb: str,
-    impersonator_id: Id,
-    user_id: Id,
-    organization_id: Id | None,
-    result: str,
-    source: str | None,
-    details: Mapping[str, Any],
-) -> Statement:
-    known = frozenset(("impersonator_id", "user_id", "organization_id", "result", "source"))
-    check_details(f"auth.impersonation_{verb}()", details, known)
-    return event_statement(
-        f"auth.impersonation_{verb}",
-        result,
-        organization_id=organization_id,
-        target_type="user",
-        target_id=user_id,
-        subject_id=user_id,
-        actor_id=impersonator_id,
-        impersonator_id=impersonator_id,
-        source=source,
-        details=details or None,
-    )
+def _by_system(event: NewEvent) -> NewEvent:
+    """Return an event that is nobody's act where no actor is named."""
+    return replace(event, default_actor_id=None, default_actor_type="system")
+
+
+def _impersonation(verb: str, impersonator_id: Id, user_id: Id, fields: AuthFields) -> NewEvent:
+    event = _about(f"impersonation_{verb}", user_id, fields)
+    return replace(event, actor_id=impersonator_id, impersonator_id=impersonator_id)

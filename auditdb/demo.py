@@ -113,17 +113,26 @@ def run(*, keep: bool = False, console: Console | None = None) -> bool:
 def _day(app: psycopg.Connection[Any]) -> None:
     """Play a day: plain SQL on the application's tables, helpers for what no table shows."""
     phone = {"ip": "203.0.113.9", "user_agent": "Firefox"}
-    auditdb.auth.login(app, "ann", organization_id="acme", source="web", **phone)
-    auditdb.auth.login(
-        app, "eve", organization_id="acme", source="web", result="failure", reason="wrong password"
+    auditdb.record(
+        app, auditdb.auth.login("ann", organization_id="acme", source="web", details=phone)
     )
-    with auditdb.context(app, actor_id="ann", source="web", request_id="r-1", **phone):
+    auditdb.record(
+        app,
+        auditdb.auth.login(
+            "eve",
+            organization_id="acme",
+            source="web",
+            result="failure",
+            details={"reason": "wrong password"},
+        ),
+    )
+    with auditdb.context(app, actor_id="ann", source="web", details={"request_id": "r-1", **phone}):
         app.execute(
             "insert into membership values "
             "('acme', 'bob', 'MEMBER'), ('acme', 'eve', 'MEMBER'), ('acme', 'fay', 'MEMBER')"
         )
         app.execute("update membership set role = 'ADMIN' where user_id = 'bob'")
-    with auditdb.context(app, actor_id="bob", source="api", request_id="r-2"):
+    with auditdb.context(app, actor_id="bob", source="api", details={"request_id": "r-2"}):
         app.execute("insert into api_key values ('key-1', 'acme', 'bob', 'deploy', 'f00d')")
         app.execute("insert into workflow values ('w-1', 'acme', 'Reminders')")
         app.execute("insert into workflow_step values ('w-1', 1, 'attendee')")
@@ -141,13 +150,23 @@ def _day(app: psycopg.Connection[Any]) -> None:
                 raise PermissionError("only owners promote")
         except PermissionError:
             pass  # The application would answer 403; the event stays.
-    auditdb.auth.impersonation_started(
-        app, "support-7", "bob", organization_id="acme", source="web", reason="ticket 4711"
+    auditdb.record(
+        app,
+        auditdb.auth.impersonation_started(
+            "support-7",
+            "bob",
+            organization_id="acme",
+            source="web",
+            details={"reason": "ticket 4711"},
+        ),
     )
     with auditdb.context(app, actor_id="bob", impersonator_id="support-7", source="web"):
         app.execute("update workflow set name = 'Gentle reminders' where id = 'w-1'")
-    auditdb.auth.impersonation_stopped(
-        app, "support-7", "bob", organization_id="acme", source="web"
+    auditdb.record(
+        app,
+        auditdb.auth.impersonation_stopped(
+            "support-7", "bob", organization_id="acme", source="web"
+        ),
     )
     with auditdb.context(app, actor_id="ann", source="web"):
         app.execute("update api_key set revoked_at = now() where id = 'key-1'")
@@ -155,7 +174,7 @@ def _day(app: psycopg.Connection[Any]) -> None:
     with auditdb.context(app, actor_id="scim", actor_type="system", source="scim"):
         app.execute("delete from membership where user_id = 'eve'")
 
-    auditdb.auth.login(app, "cat", organization_id="globex", source="saml")
+    auditdb.record(app, auditdb.auth.login("cat", organization_id="globex", source="saml"))
     with auditdb.context(app, actor_id="cat", source="web"):
         app.execute("insert into membership values ('globex', 'dan', 'MEMBER')")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import psycopg
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 class AuditError(Exception):
     """Base of every error that auditdb raises.
 
-    Where PostgreSQL refused something, the psycopg error is the `__cause__`.
+    Where PostgreSQL refused something, the error of the driver is the `__cause__`.
     """
 
 
@@ -32,36 +35,73 @@ def describe(error: psycopg.Error) -> str:
     """
     diag = error.diag
     text = diag.message_primary or " ".join(str(error).split()) or type(error).__name__
-    parts = [text, diag.message_detail, diag.message_hint]
-    return ". ".join(part.rstrip(".") for part in parts if part)
+    return _in_a_line(text, diag.message_detail, diag.message_hint)
 
 
 def from_psycopg(error: psycopg.Error) -> AuditError:
-    """Return the AuditError for a psycopg error, to be raised `from` it.
+    """Return the AuditError for a psycopg error, to be raised `from` it; see `from_message`."""
+    from psycopg import OperationalError
+
+    diag = error.diag
+    if error.sqlstate is None:
+        text = describe(error)
+        return ConnectionFailed(text) if isinstance(error, OperationalError) else Refused(text)
+    message = diag.message_primary or describe(error)
+    return from_message(message, diag.message_detail, diag.message_hint, error.sqlstate)
+
+
+def from_message(
+    message: str,
+    detail: str | None,
+    hint: str | None,
+    sqlstate: str | None,
+    writer: str | None = None,
+) -> AuditError:
+    """Return the AuditError for what a server said, of any driver.
+
+    Args:
+        message: its message.
+        detail: its detail.
+        hint: its hint.
+        sqlstate: its SQLSTATE, or None where no server said it.
+        writer: the login, where what it needed is to be an `audit_writer`.
 
     A lost or refused connection becomes `ConnectionFailed`, an interval that is none
     `InvalidInput`, everything else `Refused`.
     """
-    text = describe(error)
-    message = error.diag.message_primary or ""
-    if _is_missing(error.sqlstate, message):
+    if sqlstate is None or sqlstate[:2] in {"08", "28", "57"}:
+        return ConnectionFailed(_in_a_line(message, detail, hint))
+    if sqlstate in {"22007", "22008"} and "interval" in message:
+        return InvalidInput(f"{message}. Give one such as '1 hour' or '24 months'")
+    text = _in_a_line(message, detail, hint)
+    if _is_missing(sqlstate, message):
         text = f"{message}. Is auditdb installed in this database? Run: auditdb install"
-    elif error.sqlstate == "42501" and "schema audit" in message:
+    elif sqlstate == "42501" and writer is not None:
+        name = '"' + writer.replace('"', '""') + '"'
+        text = f"{text}; run: grant audit_writer to {name}"
+    elif sqlstate == "42501" and "schema audit" in message:
         text = (
             f"{message}. Have an administrator grant audit_writer, audit_reader, audit_auditor or "
             "audit_operator, whichever the work needs"
         )
-    elif error.sqlstate == "25006":
+    elif sqlstate == "25006":
         text = (
             f"{message}. Either this is a standby, or default_transaction_read_only is on for the "
             "database or the role"
         )
-    elif error.sqlstate in {"22007", "22008"} and "interval" in message:
-        return InvalidInput(f"{message}. Give one such as '1 hour' or '24 months'")
-    lost = isinstance(error, psycopg.OperationalError) and (
-        error.sqlstate is None or error.sqlstate[:2] in {"08", "28", "57"}
+    return Refused(text)
+
+
+def lacks_character(error: UnicodeEncodeError) -> InvalidInput:
+    """Return the error for a character that the encoding of a connection lacks."""
+    return InvalidInput(
+        f"the client_encoding of the connection has no {error.object[error.start]!r}, which the "
+        "context or the event holds"
     )
-    return ConnectionFailed(text) if lost else Refused(text)
+
+
+def _in_a_line(*parts: str | None) -> str:
+    return ". ".join(" ".join(part.split()).rstrip(".") for part in parts if part)
 
 
 def _is_missing(sqlstate: str | None, message: str) -> bool:

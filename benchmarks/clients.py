@@ -70,7 +70,9 @@ def _by_hand(conn: Conn, row: int, name: str, typical: bool) -> None:
 
 
 def _auditdb(conn: Conn, row: int, name: str, typical: bool) -> None:
-    with auditdb.context(conn, actor_id="u_4711", ip="203.0.113.9", request_id="7f3c2f1e-5a0b"):
+    with auditdb.context(
+        conn, actor_id="u_4711", details={"ip": "203.0.113.9", "request_id": "7f3c2f1e-5a0b"}
+    ):
         _work(conn, row, name, typical=typical)
 
 

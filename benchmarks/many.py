@@ -16,9 +16,9 @@ import psycopg
 from psycopg import errors as pg
 
 import auditdb
-from auditdb.doctor import diagnose
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import TableMapping
+from auditdb.operate.doctor import diagnose
 from auditdb.operate.preview import preview
 from auditdb.operate.status import status
 from benchmarks.session import private_kb

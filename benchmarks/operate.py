@@ -23,7 +23,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import auditdb
-from auditdb import doctor
+from auditdb.operate import doctor
 from auditdb.operate.maintain import maintain
 from benchmarks import inserver, many
 from benchmarks.capture import address, environment
@@ -155,7 +155,7 @@ def _client(pipe: Pipe, dsns: dict[str, str], number: int) -> None:
             row = 1 + number * share + n % share
             row = 50 * (1 + number + CLIENTS * (n % 12)) if one else row
             if name == "auditdb":
-                with auditdb.context(conn, actor_id="u_4711", ip="203.0.113.9"):
+                with auditdb.context(conn, actor_id="u_4711", details={"ip": "203.0.113.9"}):
                     conn.execute(UPDATE, ["name", row], prepare=True)
             else:
                 with conn.transaction():

@@ -123,7 +123,7 @@ grant execute on function
     audit_private.forget, audit_private.forget_gone, audit_private.leave_former,
     audit_private.is_there, audit_private.table_name, audit_private.table_of,
     audit_private.present_name, audit.define_action,
-    audit.create_key, audit.list_keys,
+    audit.create_key, audit.list_keys, audit.read_context_from,
     audit_private.check_attach, audit_private.try_locks, audit_private.lock_together,
     audit_private.trigger_faults, audit_private.trigger_locks, audit_private.missing_policies,
     audit_private.create_policy, audit_private.open_rows, audit_private.lock_for_attach,

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from auditdb import doctor
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import TableMapping
+from auditdb.operate import doctor
 from tests.conftest import APPLICATION, Database
 
 PLAIN = """

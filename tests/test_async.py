@@ -16,11 +16,11 @@ from auditdb import (
     ConnectionFailed,
     InvalidInput,
     Refused,
-    attempt_async,
+    attempt,
     auth,
-    context_async,
-    reader_async,
-    record_async,
+    context,
+    reader,
+    record,
 )
 from auditdb.connection.one_query import AsyncOneQueryTransaction
 from tests.conftest import Database
@@ -48,7 +48,7 @@ def modified(db: Database) -> list[dict[str, Any]]:
 async def used(db: Database, autocommit: bool) -> AsyncIterator[AsyncConnection[Any]]:
     """Open a connection that has set a context before: the next begins by one simple query."""
     async with await AsyncConnection.connect(db.conninfo("app"), autocommit=autocommit) as conn:
-        async with context_async(conn, actor_id=1):
+        async with context(conn, actor_id=1):
             pass
         yield conn
         if not conn.closed:
@@ -72,10 +72,10 @@ def test_an_error_of_the_block_rolls_back_and_reaches_the_caller_unchanged(
 ) -> None:
     async def work(conn: AsyncConnection[Any]) -> None:
         with pytest.raises(psycopg.errors.DivisionByZero):
-            async with context_async(conn, actor_id=7):
+            async with context(conn, actor_id=7):
                 await conn.execute(RENAME)
                 await conn.execute("select 1 / 0")
-        async with context_async(conn, actor_id=8):
+        async with context(conn, actor_id=8):
             await conn.execute(RENAME)
 
     go(workflow, work, autocommit)
@@ -84,7 +84,7 @@ def test_an_error_of_the_block_rolls_back_and_reaches_the_caller_unchanged(
 
 def test_the_block_is_the_short_one(workflow: Database) -> None:
     async def work(conn: AsyncConnection[Any]) -> None:
-        async with context_async(conn, actor_id=7) as transaction:
+        async with context(conn, actor_id=7) as transaction:
             assert isinstance(transaction, AsyncOneQueryTransaction)
 
     go(workflow, work)
@@ -93,7 +93,7 @@ def test_the_block_is_the_short_one(workflow: Database) -> None:
 @AUTOCOMMIT
 def test_a_block_left_on_purpose_is_rolled_back(workflow: Database, autocommit: bool) -> None:
     async def work(conn: AsyncConnection[Any]) -> None:
-        async with context_async(conn, actor_id=7) as transaction:
+        async with context(conn, actor_id=7) as transaction:
             await conn.execute(RENAME)
             raise psycopg.Rollback(transaction)
 
@@ -104,9 +104,9 @@ def test_a_block_left_on_purpose_is_rolled_back(workflow: Database, autocommit: 
 @AUTOCOMMIT
 def test_nested_blocks_keep_their_own_errors(workflow: Database, autocommit: bool) -> None:
     async def work(conn: AsyncConnection[Any]) -> None:
-        async with context_async(conn, actor_id=7, source="api"):
+        async with context(conn, actor_id=7, source="api"):
             with pytest.raises(ZeroDivisionError):
-                async with context_async(conn, actor_id=8):
+                async with context(conn, actor_id=8):
                     await conn.execute(RENAME)
                     raise ZeroDivisionError
             await conn.execute(RENAME)
@@ -123,7 +123,7 @@ def test_a_commit_that_fails_reaches_the_caller(db: Database, autocommit: bool) 
 
     async def work(conn: AsyncConnection[Any]) -> None:
         with pytest.raises(psycopg.errors.UniqueViolation):
-            async with context_async(conn, actor_id=7):
+            async with context(conn, actor_id=7):
                 for _ in range(2):
                     await conn.execute(
                         "insert into workflow (organization_id, name) values (1, 'w')"
@@ -143,7 +143,7 @@ def test_a_login_that_may_no_longer_is_refused_and_can_go_on(
             async with AsyncOneQueryTransaction(conn, reads_a_file):
                 pytest.fail("the block was entered")
         assert conn.info.transaction_status == TransactionStatus.IDLE
-        async with context_async(conn, actor_id=7):
+        async with context(conn, actor_id=7):
             await conn.execute(RENAME)
 
     go(workflow, work, autocommit)
@@ -157,10 +157,10 @@ def test_a_connection_lost_before_the_block_is_a_failed_connection(
     async def work(conn: AsyncConnection[Any]) -> None:
         db.connect().execute("select pg_terminate_backend(%s)", [conn.info.backend_pid])
         with pytest.raises(ConnectionFailed):
-            async with context_async(conn, actor_id=7):
+            async with context(conn, actor_id=7):
                 pytest.fail("the block was entered")
         with pytest.raises(ConnectionFailed):
-            async with context_async(conn, actor_id=7):
+            async with context(conn, actor_id=7):
                 pytest.fail("the block was entered")
 
     go(db, work, autocommit)
@@ -172,7 +172,7 @@ def test_a_connection_lost_in_the_block_is_the_callers_own_error(
 ) -> None:
     async def work(conn: AsyncConnection[Any]) -> None:
         with pytest.raises(psycopg.OperationalError):
-            async with context_async(conn, actor_id=7):
+            async with context(conn, actor_id=7):
                 await conn.execute(RENAME)
                 workflow.connect().execute(
                     "select pg_terminate_backend(%s)", [conn.info.backend_pid]
@@ -189,7 +189,7 @@ def test_a_task_cancelled_in_the_block_rolls_back(workflow: Database, autocommit
         inside = asyncio.Event()
 
         async def cancelled() -> None:
-            async with context_async(conn, actor_id=7):
+            async with context(conn, actor_id=7):
                 await conn.execute(RENAME)
                 inside.set()
                 await asyncio.Event().wait()
@@ -210,11 +210,11 @@ def test_records_raise_as_their_twins_and_leave_the_connection(
 ) -> None:
     async def work(conn: AsyncConnection[Any]) -> None:
         with pytest.raises(Refused, match=r"category\.verb"):
-            await record_async(conn, "Login")
+            await record(conn, "Login")
         await conn.rollback()
         with pytest.raises(InvalidInput, match="target_id"):
-            await record_async(conn, "a.b", target_id=7.0)  # type: ignore[arg-type]
-        await record_async(conn, "a.b")
+            await record(conn, "a.b", target_id=7.0)  # type: ignore[call-overload]
+        await record(conn, "a.b")
         await conn.commit()
 
     go(db, work, autocommit)
@@ -227,11 +227,11 @@ def test_an_attempt_that_fails_is_recorded_within_a_context(
 ) -> None:
     async def work(conn: AsyncConnection[Any]) -> None:
         with pytest.raises(PermissionError):
-            async with context_async(conn, actor_id=7, source="api"):
+            async with context(conn, actor_id=7, source="api"):
                 await conn.execute(RENAME)
-                async with attempt_async(conn, "report.exported"):
+                async with attempt(conn, "report.exported"):
                     raise PermissionError("no")
-        async with attempt_async(conn, "report.exported", success=True):
+        async with attempt(conn, "report.exported", success=True):
             await conn.execute(RENAME)
 
     go(workflow, work, autocommit)
@@ -243,7 +243,7 @@ def test_an_attempt_that_fails_is_recorded_within_a_context(
 def test_a_cancelled_attempt_is_no_failure(workflow: Database) -> None:
     async def work(conn: AsyncConnection[Any]) -> None:
         with pytest.raises(asyncio.CancelledError):
-            async with attempt_async(conn, "report.exported"):
+            async with attempt(conn, "report.exported"):
                 await conn.execute(RENAME)
                 raise asyncio.CancelledError
 
@@ -254,7 +254,7 @@ def test_a_cancelled_attempt_is_no_failure(workflow: Database) -> None:
 def test_an_attempt_on_a_lost_connection_is_recorded_on_another(workflow: Database) -> None:
     async def work(conn: AsyncConnection[Any]) -> None:
         with pytest.raises(psycopg.OperationalError):
-            async with attempt_async(conn, "report.exported"):
+            async with attempt(conn, "report.exported"):
                 workflow.connect().execute(
                     "select pg_terminate_backend(%s)", [conn.info.backend_pid]
                 )
@@ -273,7 +273,7 @@ def test_if_nothing_can_be_recorded_the_error_has_a_note(workflow: Database) -> 
 
     async def work(conn: AsyncConnection[Any]) -> None:
         with pytest.raises(ZeroDivisionError) as caught:
-            async with attempt_async(conn, "report.exported", connect=nowhere):
+            async with attempt(conn, "report.exported", connect=nowhere):
                 raise ZeroDivisionError
         (note,) = caught.value.__notes__
         assert "could not record that report.exported failed" in note
@@ -287,7 +287,7 @@ def test_a_reader_that_is_refused_or_lost_raises_as_its_twin(
     db: Database, autocommit: bool
 ) -> None:
     async def work(conn: AsyncConnection[Any]) -> None:
-        log = reader_async(conn, key=db.key, viewer_id=1, organization_id=1)
+        log = reader(conn, key=db.key, viewer_id=1, organization_id=1)
         with pytest.raises(Refused, match="grant audit_reader"):
             await log.page()
         with pytest.raises(InvalidInput, match="1 to 10000"):
@@ -302,31 +302,16 @@ def test_a_reader_that_is_refused_or_lost_raises_as_its_twin(
     go(db, work, autocommit)
 
 
-AUTH: list[tuple[Any, tuple[int, ...]]] = [
-    (auth.login_async, (7,)),
-    (auth.password_changed_async, (7,)),
-    (auth.two_factor_enabled_async, (7,)),
-    (auth.two_factor_disabled_async, (7,)),
-    (auth.email_changed_async, (7,)),
-    (auth.impersonation_started_async, (7, 8)),
-    (auth.impersonation_stopped_async, (7, 8)),
-]
+@pytest.mark.parametrize("verb", auth.VERBS)
+def test_events_of_authentication_raise_as_on_other_connections(db: Database, verb: str) -> None:
+    event = getattr(auth, verb)(*((7, 8) if "impersonation" in verb else (7,)))
 
-
-@pytest.mark.parametrize(("function", "users"), AUTH, ids=[f.__name__ for f, _ in AUTH])
-def test_events_of_authentication_raise_as_their_twins(
-    db: Database, function: Any, users: tuple[int, ...]
-) -> None:
     async def work(conn: AsyncConnection[Any]) -> None:
-        with pytest.raises(InvalidInput, match="result is 'ok'"):
-            await function(conn, *users, result="ok")
-        with pytest.raises(TypeError, match="actor_type"):
-            await function(conn, *users, actor_type="system")
-        async with context_async(conn, source="api"):
-            await function(conn, *users)
+        async with context(conn, source="api"):
+            await record(conn, event)
         db.connect().execute("select pg_terminate_backend(%s)", [conn.info.backend_pid])
         with pytest.raises(ConnectionFailed):
-            await function(conn, *users)
+            await record(conn, event)
 
     go(db, work)
     assert [event["source"] for event in db.events()] == ["api"]

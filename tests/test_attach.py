@@ -544,3 +544,25 @@ def test_user_is_found_by_the_only_key_to_users_whatever_they_are_called(
         # Not every row has one, or has one only: that says no user.
         ("api_key.created", "1", "4", None), ("api_key.created", "1", "5", None),
     ]  # fmt: skip
+
+
+# As Django makes them of a ManyToManyField: nobody has a role there.
+MANY_TO_MANY = """
+create table organization (id int primary key, name text);
+create table customuser (id int primary key, username text);
+create table customuser_orgs (
+    id int primary key, customuser_id int not null references customuser,
+    organization_id int not null references organization, unique (customuser_id, organization_id)
+);
+select audit.attach('customuser', 'row');
+insert into organization values (1, 'Acme');
+insert into customuser values (7, 'ann');
+insert into customuser_orgs values (1, 7, 1);
+update customuser set username = 'Ann' where id = 7;
+"""
+
+
+def test_a_row_is_its_organisation_s_by_a_table_without_roles(empty_db: Database) -> None:
+    own(empty_db, MANY_TO_MANY)
+    (event,) = empty_db.events("action = 'row.updated'")
+    assert event["organization_id"] == "1"

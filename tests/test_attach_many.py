@@ -15,12 +15,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from auditdb import doctor
 from auditdb.errors import Refused
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import load
 from auditdb.mapping.plan import plan
-from auditdb.operate import install
+from auditdb.operate import doctor, install
 from tests.conftest import Database
 
 MANY = 12

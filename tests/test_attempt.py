@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from auditdb import InvalidInput, attempt, attempt_async, context, context_async, record
-from auditdb._attempt import mask_values
+from auditdb import InvalidInput, attempt, context, record
+from auditdb.write.failure import mask_values
 from tests.conftest import Database
 
 INSERT = "insert into workflow (organization_id, name) values (1, 'w')"
@@ -89,7 +89,7 @@ def test_refusals_of_the_application_are_denied_and_other_errors_failures(
 
 def test_the_context_in_force_is_carried_over_and_stays(db: Database) -> None:
     conn = db.connect("app")
-    with context(conn, actor_id=7, source="api", organization_id=1, ip="192.0.2.1"):
+    with context(conn, actor_id=7, source="api", organization_id=1, details={"ip": "192.0.2.1"}):
         with pytest.raises(psycopg.errors.DivisionByZero), attempt(conn, "report.exported"):
             conn.execute("select 1 / 0")
         conn.execute(INSERT)
@@ -190,7 +190,7 @@ def test_if_nothing_can_be_recorded_the_error_is_the_actions_own_with_a_note(db:
 
     for action, options in (("report.exported", {"connect": connect}), ("Malformed", {})):
         with pytest.raises(RuntimeError, match="no") as caught:
-            with attempt(db.connect("app"), action, **options):  # type: ignore[arg-type]
+            with attempt(db.connect("app"), action, **options):  # type: ignore[call-overload]
                 raise RuntimeError("no")
         (note,) = caught.value.__notes__
         assert f"could not record that {action} failed" in note
@@ -240,7 +240,7 @@ def test_a_long_message_is_cut_to_its_first_line() -> None:
 
 def test_an_identifier_that_cannot_be_meant_is_refused_before_the_action(db: Database) -> None:
     with pytest.raises(InvalidInput, match="target_id"):
-        with attempt(db.connect("app"), "report.exported", target_id=b"5"):  # type: ignore[arg-type]
+        with attempt(db.connect("app"), "report.exported", target_id=b"5"):  # type: ignore[call-overload]
             pytest.fail("the block was entered")
 
 
@@ -249,20 +249,20 @@ def test_the_asynchronous_form_does_the_same(db: Database) -> None:
 
     async def work() -> None:
         async with await psycopg.AsyncConnection.connect(db.conninfo("app")) as conn:
-            async with context_async(conn, actor_id=7, ip="192.0.2.1"):
+            async with context(conn, actor_id=7, details={"ip": "192.0.2.1"}):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                    async with attempt_async(conn, "workflow.created"):
+                    async with attempt(conn, "workflow.created"):
                         await conn.execute(INSERT)
             with pytest.raises(NotAllowed):
-                async with attempt_async(conn, "report.exported", denied=(NotAllowed,)):
+                async with attempt(conn, "report.exported", denied=(NotAllowed,)):
                     raise NotAllowed
-            async with attempt_async(conn, "report.imported", success=True):
+            async with attempt(conn, "report.imported", success=True):
                 pass
             with pytest.raises(asyncio.CancelledError):
-                async with attempt_async(conn, "report.deleted"):
+                async with attempt(conn, "report.deleted"):
                     raise asyncio.CancelledError
             with pytest.raises(RuntimeError) as caught:
-                async with attempt_async(conn, "Malformed"):
+                async with attempt(conn, "Malformed"):
                     raise RuntimeError("no")
             assert "could not record" in caught.value.__notes__[0]
             assert conn.info.transaction_status == TransactionStatus.IDLE

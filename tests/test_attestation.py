@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 import auditdb
-from auditdb import doctor
+from auditdb.operate import doctor
 from tests.conftest import Database
 
 

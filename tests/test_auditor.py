@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from auditdb import InvalidInput, Refused, auditor, auditor_async, context, reader
+from auditdb import InvalidInput, Refused, auditor, context, reader
 from auditdb.cli import main
 from tests.conftest import Database
 
@@ -72,7 +72,7 @@ def test_a_read_leaves_no_trace_and_does_not_end_a_transaction(gone: Database) -
 def test_the_asynchronous_form_reads_the_same(gone: Database) -> None:
     async def work() -> list[str]:
         async with await psycopg.AsyncConnection.connect(gone.conninfo("app_auditor")) as conn:
-            log = auditor_async(conn, organization_id=1)
+            log = auditor(conn, organization_id=1)
             page = await log.page(limit=1)
             assert page.next is not None
             return [event.action async for event in log.events(batch=2)]
@@ -83,7 +83,7 @@ def test_the_asynchronous_form_reads_the_same(gone: Database) -> None:
 
 def test_an_organization_that_is_no_id_is_named(db: Database) -> None:
     with pytest.raises(InvalidInput, match="organization_id is a float"):
-        auditor(db.connect("app_auditor"), organization_id=7.0)  # type: ignore[arg-type]
+        auditor(db.connect("app_auditor"), organization_id=7.0)  # type: ignore[call-overload]
 
 
 def log(db: Database, *args: str, role: str = "app_auditor", key: str = "") -> Result:

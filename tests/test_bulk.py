@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 from rich.console import Console
 
 import auditdb
-from auditdb import Event, InvalidInput, auditor, auditor_async, reader, reader_async
+from auditdb import Event, InvalidInput, auditor, reader
 from auditdb.cli import main
 from auditdb.cli.render import print_table
 from auditdb.read import export as module
@@ -389,11 +389,11 @@ def test_the_asynchronous_reader_exports_the_same(
             db.conninfo("app_reader"), autocommit=autocommit
         )
         async with conn:
-            log = reader_async(conn, key=db.key, viewer_id=1, organization_id=1)
+            log = reader(conn, key=db.key, viewer_id=1, organization_id=1)
             mine = b"".join([block async for block in log.blocks(**form)])
         conn = await psycopg.AsyncConnection.connect(db.conninfo("app_auditor"))
         async with conn:
-            log = auditor_async(conn, organization_id=1)
+            log = auditor(conn, organization_id=1)
             return mine, b"".join([block async for block in log.blocks(**form)])
 
     expected = exported(acme(db), **form)

@@ -69,7 +69,8 @@ PUBLIC = {
     "attach", "attest", "baseline", "clear_context", "create_key", "current_context",
     "define_action", "define_kind", "detach", "doctor", "limit_recording", "list_keys",
     "list_limits", "list_members", "list_partitions", "list_tables", "maintain",
-    "mend_columns", "mend_guards", "metrics", "reattach", "record_event", "set_context",
+    "mend_columns", "mend_guards", "metrics", "read_context_from", "reattach",
+    "record_event", "set_context",
     "version", "viewer_organization",
 }  # fmt: skip
 

@@ -267,7 +267,7 @@ def test_events_of_no_month_stay_in_default_and_stop_nothing(empty_db: Database)
     assert maintain(owner) == ["moved 2 events out of DEFAULT"]
     query = "select occurred_at::text from audit.event_default where action = 'test.odd'"
     assert len(empty_db.connect().execute(query).fetchall()) == len(ODD)
-    found = [f for f in auditdb.doctor.diagnose(owner) if "audit.event" in f.object]
+    found = [f for f in auditdb.operator.diagnose(owner) if "audit.event" in f.object]
     assert [(f.object, f.problem) for f in found] == [
         ("audit.event_default", "holds 4 events of no month")
     ]
@@ -283,7 +283,7 @@ def test_what_is_odd_for_over_a_week_is_no_warning(empty_db: Database) -> None:
             "(-4, 'infinity', 'test.odd', 'success', 'system', 'test')"
         )
     maintain(empty_db.connect("app_owner"))
-    found = [f for f in auditdb.doctor.diagnose(empty_db.connect()) if f.check_name == "events"]
+    found = [f for f in auditdb.operator.diagnose(empty_db.connect()) if f.check_name == "events"]
     assert [(f.object, f.severity, f.problem) for f in found] == [
         ("audit.event", "notice", "holds 1 events of the future"),
         ("audit.event_default", "notice", "holds 1 events of no month"),

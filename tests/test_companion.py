@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from auditdb import doctor
+from auditdb.operate import doctor
 from tests.conftest import Database
 
 # As n8n and others do it: a row that says whose another row is comes after that row.

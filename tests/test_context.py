@@ -15,10 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from auditdb import ConnectionFailed, InvalidInput, Refused, context, context_async
-from auditdb._claim import ARGUMENTS
+from auditdb import ConnectionFailed, InvalidInput, Refused, context
 from auditdb.mapping.vocabulary import VOCABULARY
-from auditdb.values.arguments import check_details
 from auditdb.values.details import WORDS
 from tests.conftest import Database
 from tests.trips import counted
@@ -35,15 +33,6 @@ def workflow(db: Database) -> Database:
     return db
 
 
-def is_detail(name: str) -> bool:
-    """Return whether a context takes the name for that of a detail."""
-    try:
-        check_details("context()", {name: 1}, ARGUMENTS)
-    except TypeError:
-        return False
-    return name != "conn"
-
-
 def modified(db: Database) -> list[dict[str, Any]]:
     return db.events("action = 'workflow.modified'")
 
@@ -57,7 +46,9 @@ def test_events_of_the_block_say_who_acts_and_from_where(
     workflow: Database, autocommit: bool
 ) -> None:
     conn = workflow.connect("app", autocommit=autocommit)
-    with context(conn, actor_id=7, source="api", ip="203.0.113.9", request_id=UUID(int=5)):
+    with context(
+        conn, actor_id=7, source="api", details={"ip": "203.0.113.9", "request_id": UUID(int=5)}
+    ):
         conn.execute(RENAME)
     (event,) = modified(workflow)
     assert (event["actor_id"], event["actor_type"]) == ("7", "user")
@@ -104,7 +95,7 @@ def test_naive_twin_a_session_setting_outlives_its_block(workflow: Database) -> 
 def test_entering_costs_exactly_one_round_trip(db: Database, autocommit: bool) -> None:
     conn = db.connect("app", autocommit=autocommit)
     for _ in range(8):  # psycopg prepares a statement at its sixth use
-        block = context(conn, actor_id=7, ip="203.0.113.9")
+        block = context(conn, actor_id=7, details={"ip": "203.0.113.9"})
         with counted(conn) as entering:
             block.__enter__()
         with counted(conn) as leaving:
@@ -144,11 +135,10 @@ def test_a_connection_sets_each_context_as_it_did_the_first(
     db: Database, strings: str, details: dict[str, Any], **who: Any
 ) -> None:
     options = f"-c standard_conforming_strings={strings} -c backslash_quote=on"
-    details = {key: value for key, value in details.items() if is_detail(key)}
     settings = []
     with psycopg.connect(db.conninfo("app"), options=options) as conn:
         for _ in range(2):
-            with context(conn, **who, **details):
+            with context(conn, **who, details=details):
                 settings.append(in_force(conn))
     assert settings[0] == settings[1]
 
@@ -156,10 +146,10 @@ def test_a_connection_sets_each_context_as_it_did_the_first(
 def test_a_character_that_the_client_encoding_lacks_is_named(db: Database) -> None:
     conn = db.connect("app", client_encoding="latin1")
     for _ in range(2):
-        with context(conn, name="é"):
+        with context(conn, details={"name": "é"}):
             row = conn.execute("select audit.current_context() #>> '{details,name}'").fetchone()
             assert row == ("é",)
-    with pytest.raises(InvalidInput, match="'€'"), context(conn, name="€"):
+    with pytest.raises(InvalidInput, match="'€'"), context(conn, details={"name": "€"}):
         pytest.fail("the block was entered")
     assert conn.info.transaction_status == TransactionStatus.IDLE
 
@@ -246,9 +236,11 @@ def test_an_inner_context_inherits_what_it_does_not_give_and_restores_the_outer(
     db: Database,
 ) -> None:
     conn = db.connect("app")
-    with context(conn, actor_id=7, source="api", organization_id=1, ip="192.0.2.1", step="a"):
+    with context(
+        conn, actor_id=7, source="api", organization_id=1, details={"ip": "192.0.2.1", "step": "a"}
+    ):
         outer = in_force(conn)
-        with context(conn, impersonator_id=1, step="b"):
+        with context(conn, impersonator_id=1, details={"step": "b"}):
             assert in_force(conn) == {
                 "actor_id": "7",
                 "actor_type": "user",
@@ -283,7 +275,7 @@ def test_the_outer_context_is_in_force_after_an_inner_rollback(workflow: Databas
 def test_a_context_set_by_plain_sql_is_inherited_and_restored(db: Database) -> None:
     conn = db.connect("app", autocommit=False)
     conn.execute("select audit.set_context('7', source => 'scim')")
-    with context(conn, ip="192.0.2.1"):
+    with context(conn, details={"ip": "192.0.2.1"}):
         assert in_force(conn)["source"] == "scim"
         conn.execute("select audit.clear_context()")
     assert in_force(conn) == {"actor_id": "7", "actor_type": "user", "source": "scim"}
@@ -399,7 +391,7 @@ def test_details_that_no_json_can_hold_do_not_break_the_action(workflow: Databas
         "at": when,
         "all": {1},
     }
-    with context(conn, actor_id=7, **odd):
+    with context(conn, actor_id=7, details=odd):
         conn.execute(RENAME)
     assert modified(workflow)[0]["details"] == {
         "user_agent": "a\ufffdb\ufffd",
@@ -426,10 +418,10 @@ def test_the_asynchronous_context_nests_and_ends_in_the_same_way(
         async with await psycopg.AsyncConnection.connect(
             workflow.conninfo("app"), autocommit=autocommit
         ) as conn:
-            async with context_async(conn, actor_id=7, source="api"):
-                async with context_async(conn, actor_id=8):
+            async with context(conn, actor_id=7, source="api"):
+                async with context(conn, actor_id=8):
                     await conn.execute(RENAME)
-                async with context_async(conn, actor_id=9) as inner:
+                async with context(conn, actor_id=9) as inner:
                     await conn.execute(RENAME)
                     raise psycopg.Rollback(inner)
                 assert conn.info.pipeline_status == PipelineStatus.OFF
@@ -447,13 +439,13 @@ def test_an_asynchronous_refusal_and_a_lost_connection_are_audit_errors(db: Data
     async def work() -> None:
         async with await psycopg.AsyncConnection.connect(db.conninfo("stranger")) as conn:
             with pytest.raises(Refused, match="grant audit_writer"):
-                async with context_async(conn, actor_id=7):
+                async with context(conn, actor_id=7):
                     pytest.fail("the block was entered")
             assert conn.info.transaction_status == TransactionStatus.IDLE
             assert conn.autocommit is False
             await conn.close()
             with pytest.raises(ConnectionFailed):
-                async with context_async(conn, actor_id=7):
+                async with context(conn, actor_id=7):
                     pytest.fail("the block was entered")
 
     asyncio.run(work())
@@ -465,7 +457,7 @@ def test_a_cancelled_task_rolls_back_and_leaves_the_connection_usable(workflow: 
         inside = asyncio.Event()
 
         async def cancelled() -> None:
-            async with context_async(conn, actor_id=7):
+            async with context(conn, actor_id=7):
                 await conn.execute(RENAME)
                 inside.set()
                 await asyncio.Event().wait()
@@ -507,11 +499,11 @@ def test_a_block_that_cannot_begin_leaves_no_transaction_open(
 
     async def work_async() -> None:
         conn = await psycopg.AsyncConnection.connect(db.conninfo("app"))
-        async with context_async(conn, actor_id=7):
+        async with context(conn, actor_id=7):
             pass
         monkeypatch.setattr(psycopg.AsyncTransaction, "_enter_gen", stopped)
         with pytest.raises(Stopped):
-            async with context_async(conn, actor_id=7):
+            async with context(conn, actor_id=7):
                 pytest.fail("the block was entered")
         assert conn.info.transaction_status == TransactionStatus.IDLE
         assert conn.autocommit is False
@@ -524,13 +516,13 @@ def test_the_asynchronous_context_sets_each_context_as_it_did_the_first(db: Data
     async def work() -> None:
         async with await psycopg.AsyncConnection.connect(db.conninfo("app")) as conn:
             for actor in (7, 8, 9):
-                async with context_async(conn, actor_id=actor, source="api"):
+                async with context(conn, actor_id=actor, source="api"):
                     row = await (await conn.execute("select audit.current_context()")).fetchone()
                     assert row == ({"actor_id": str(actor), "actor_type": "user", "source": "api"},)
                 assert conn.info.transaction_status == TransactionStatus.IDLE
                 assert conn.autocommit is False
                 with pytest.raises(psycopg.errors.DivisionByZero):
-                    async with context_async(conn, actor_id=actor):
+                    async with context(conn, actor_id=actor):
                         await conn.execute("select 1 / 0")
 
     asyncio.run(work())
@@ -540,7 +532,7 @@ def test_the_asynchronous_context_sets_each_context_as_it_did_the_first(db: Data
 def test_no_character_of_a_context_ends_its_statement(db: Database, actor: str) -> None:
     conn = db.connect("app")
     for _ in range(2):  # the second is set at less cost
-        with context(conn, actor_id=actor, note=actor):
+        with context(conn, actor_id=actor, details={"note": actor}):
             assert in_force(conn)["actor_id"] == in_force(conn)["details"]["note"] == actor
 
 
@@ -548,10 +540,10 @@ def test_no_character_of_a_context_ends_its_statement(db: Database, actor: str) 
 def test_python_refuses_identifiers_of_more_than_200_characters(db: Database, name: str) -> None:
     conn = db.connect("app")
     for _ in range(2):
-        with context(conn, **{name: "é" * 200}):
+        with context(conn, **{name: "é" * 200}):  # type: ignore[call-overload]
             assert in_force(conn)[name] == "é" * 200
         with pytest.raises(InvalidInput, match=f"{name} is longer than 200"):
-            context(conn, **{name: "é" * 201})
+            context(conn, **{name: "é" * 201})  # type: ignore[call-overload]
 
 
 def test_values_under_names_of_secrets_do_not_enter_a_context(workflow: Database) -> None:
@@ -564,10 +556,10 @@ def test_values_under_names_of_secrets_do_not_enter_a_context(workflow: Database
         "headers": {"Accept": "a", "X-Foo": "[redacted]"}, "has_password": "z",
         "a" * 300 + "_secret": "[redacted]"}  # fmt: skip
     for _ in range(2):  # the second is set at less cost
-        with context(conn, actor_id=7, **given):
+        with context(conn, actor_id=7, details=given):
             conn.execute(RENAME)
             assert in_force(conn)["details"] == shown
-            with context(conn, cookie="x"):
+            with context(conn, details={"cookie": "x"}):
                 assert in_force(conn)["details"] == {**shown, "cookie": "[redacted]"}
     assert [event["details"] for event in modified(workflow)] == [shown, shown]
 

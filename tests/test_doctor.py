@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 import auditdb
-from auditdb import doctor
-from auditdb.doctor import Finding
+from auditdb.operate import doctor
+from auditdb.operate.doctor import Finding
 from tests.conftest import Database
 
 SUPERUSER = None

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 from psycopg.conninfo import make_conninfo
 
-from auditdb import ConnectionFailed, doctor
+from auditdb import ConnectionFailed
 from auditdb.cli import main
+from auditdb.operate import doctor
 from tests.conftest import Database
 from tests.server import Server, standby
 

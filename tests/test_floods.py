@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 import auditdb
-from auditdb import doctor
 from auditdb.cli import main
+from auditdb.operate import doctor
 from tests.conftest import Database
 
 RECORD = "select audit.record_event('auth.login', '1')"

@@ -66,6 +66,18 @@ def test_lines_of_sql_fit_a_screen_and_hold_nothing_unseen() -> None:
     assert wrong == []
 
 
+def test_lines_of_prose_fit_a_screen() -> None:
+    wrong = []
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        prose = re.sub(r"(?ms)^ *```.*?^ *```$", "", path.read_text("utf-8"))
+        wrong += [
+            f"{path.name}: {line[:60]}"
+            for line in prose.split("\n")
+            if len(line) > 120 and not line.startswith("|")
+        ]
+    assert wrong == []
+
+
 def test_no_literal_of_sql_is_joined_that_fits_one_line() -> None:
     wrong = []
     for path in SQL:

@@ -12,8 +12,8 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import auditdb
-from auditdb import doctor
-from auditdb.doctor import Finding
+from auditdb.operate import doctor
+from auditdb.operate.doctor import Finding
 from tests.conftest import Database
 from tests.server import Server
 from tests.test_restored import restored

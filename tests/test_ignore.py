@@ -7,9 +7,9 @@ import pytest
 from psycopg.types.json import Jsonb
 
 import auditdb
-from auditdb.doctor import diagnose
 from auditdb.mapping.file import load
 from auditdb.mapping.plan import plan
+from auditdb.operate.doctor import diagnose
 from tests.conftest import Database
 
 NOTE = """

@@ -16,8 +16,8 @@ from psycopg.conninfo import make_conninfo
 from yoyo import get_backend, read_migrations
 
 import auditdb
-from auditdb import doctor
 from auditdb.cli import main
+from auditdb.operate import doctor
 from auditdb.operate.preview import preview
 from tests.conftest import Database
 from tests.fingerprint import fingerprint

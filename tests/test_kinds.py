@@ -8,12 +8,13 @@ import psycopg
 import pytest
 from psycopg import errors as pg
 
-from auditdb import Event, InvalidInput, Refused, doctor
+from auditdb import Event, InvalidInput, Refused
 from auditdb.cli.render import change
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import load
 from auditdb.mapping.kinds import KINDS
 from auditdb.mapping.plan import plan
+from auditdb.operate import doctor
 from tests import kinds
 from tests.conftest import Database
 from tests.test_capture import attach, gives

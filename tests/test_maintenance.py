@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 import auditdb
-from auditdb import doctor
 from auditdb.cli import main
+from auditdb.operate import doctor
 from auditdb.operate.maintain import maintain, steps
 from tests.conftest import Database
 from tests.test_catalog import UNGUARDED

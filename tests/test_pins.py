@@ -14,13 +14,14 @@ from click.testing import CliRunner
 from psycopg.rows import dict_row, tuple_row
 
 import auditdb
-from auditdb import AuditError, doctor
+from auditdb import AuditError
 from auditdb.cli import main
 from auditdb.detect import catalog
 from auditdb.detect.propose import detect
 from auditdb.mapping import plan as mapping_plan
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import TableMapping
+from auditdb.operate import doctor
 from auditdb.operate.maintain import maintain
 from auditdb.operate.status import status
 from tests.conftest import Database
@@ -145,9 +146,9 @@ def test_naive_twin_the_same_queries_without_the_pin_run_it(shadowed: Database, 
 def test_contexts_and_records_of_the_library_run_nothing_of_it(shadowed: Database) -> None:
     conn = shadowed.connect("app")
     for _ in range(2):
-        with auditdb.context(conn, actor_id=7, ip="192.0.2.1"):
+        with auditdb.context(conn, actor_id=7, details={"ip": "192.0.2.1"}):
             with auditdb.context(conn, source="api"):
-                auditdb.auth.login(conn, 7)
+                auditdb.record(conn, auditdb.auth.login(7))
             with pytest.raises(ZeroDivisionError), auditdb.attempt(conn, "a.b"):
                 raise ZeroDivisionError
     assert {e["details"]["ip"] for e in shadowed.events()} == {"192.0.2.1"}

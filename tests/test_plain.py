@@ -147,7 +147,7 @@ def test_the_log_tells_recorded_events_from_captured_ones(db: Database) -> None:
 def test_details_of_the_context_do_not_stand_for_the_change(db: Database) -> None:
     app = db.connect("app")
     app.execute("insert into workflow (id, organization_id, name) values (1, 1, 'w')")
-    with auditdb.context(app, actor_id=7, previous_role="typo", new_role="typo"):
+    with auditdb.context(app, actor_id=7, details={"previous_role": "typo", "new_role": "typo"}):
         app.execute("update workflow set name = 'everything'")
     out = run(db, "log", "--viewer-id", "1", "--organization-id", "1", "--limit", "1").stdout
     assert "name: w → everything" in out and "typo" not in out

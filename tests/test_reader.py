@@ -20,7 +20,6 @@ from auditdb import (
     Refused,
     context,
     reader,
-    reader_async,
     record,
 )
 from tests.conftest import Database
@@ -50,7 +49,7 @@ def write(db: Database, count: int, *, at: str = "now() - n * interval '1 second
 def logged(db: Database) -> Database:
     """A database with events of two organisations and of none."""
     conn = db.connect("app")
-    with context(conn, actor_id=1, source="web", ip="192.0.2.1"):
+    with context(conn, actor_id=1, source="web", details={"ip": "192.0.2.1"}):
         conn.execute("update membership set role = 'ADMIN' where user_id = 2")
         conn.execute("update membership set role = 'MEMBER' where user_id = 2")
     record(conn, "auth.login", organization_id=1, subject_id=2, result="failure", source="saml")
@@ -432,7 +431,7 @@ def test_the_asynchronous_reader_reads_the_same(logged: Database, autocommit: bo
         async with await psycopg.AsyncConnection.connect(
             logged.conninfo("app_reader"), autocommit=autocommit
         ) as conn:
-            log = reader_async(conn, key=logged.key, viewer_id=OWNER, organization_id=1)
+            log = reader(conn, key=logged.key, viewer_id=OWNER, organization_id=1)
             page = await log.page(limit=3)
             assert page.events == expected[:3]
             assert (await log.page(limit=3, after=page.next)).events == expected[3:]
@@ -440,13 +439,13 @@ def test_the_asynchronous_reader_reads_the_same(logged: Database, autocommit: bo
             assert [event async for event in log.events(action="auth.logout")] == []
             with pytest.raises(InvalidInput):
                 log.events(result="ok")
-            member = reader_async(conn, key=logged.key, viewer_id=MEMBER, organization_id=1)
+            member = reader(conn, key=logged.key, viewer_id=MEMBER, organization_id=1)
             assert (await member.page()).events == []
             assert conn.info.transaction_status == TransactionStatus.IDLE
             assert conn.autocommit is autocommit
         async with await psycopg.AsyncConnection.connect(logged.conninfo("app")) as conn:
             with pytest.raises(Refused, match="grant audit_reader"):
-                await reader_async(conn, key=logged.key, viewer_id=1, organization_id=1).page()
+                await reader(conn, key=logged.key, viewer_id=1, organization_id=1).page()
 
     asyncio.run(work())
 

@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 
 import auditdb
-from auditdb import doctor
+from auditdb.operate import doctor
 from tests.conftest import APPLICATION, ATTACH
 from tests.server import Server, own_port, running, upgraded, version_of
 

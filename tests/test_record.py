@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from auditdb import ConnectionFailed, InvalidInput, Refused, attempt, context, record, record_async
+from auditdb import ConnectionFailed, InvalidInput, Refused, attempt, context, record
 from auditdb.cli import main
 from tests.conftest import Database
 
@@ -56,7 +56,7 @@ def test_an_event_holds_all_that_was_given_and_its_id_is_returned(db: Database) 
 
 def test_what_is_not_given_comes_from_the_context(db: Database) -> None:
     conn = db.connect("app")
-    with context(conn, actor_id=7, source="api", organization_id=1, ip="192.0.2.1"):
+    with context(conn, actor_id=7, source="api", organization_id=1, details={"ip": "192.0.2.1"}):
         record(conn, "report.exported", details={"rows": 2})
     (event,) = db.events()
     assert (event["actor_id"], event["source"], event["organization_id"]) == ("7", "api", "1")
@@ -135,7 +135,7 @@ def test_row_and_cursor_factories_of_the_caller_do_not_matter(db: Database) -> N
 def test_the_asynchronous_form_records_the_same(db: Database) -> None:
     async def work() -> int:
         async with await psycopg.AsyncConnection.connect(db.conninfo("app")) as conn:
-            return await record_async(conn, "report.exported", actor_id=7, details={"rows": 2})
+            return await record(conn, "report.exported", actor_id=7, details={"rows": 2})
 
     event_id = asyncio.run(work())
     (event,) = db.events()
@@ -146,7 +146,7 @@ def test_the_asynchronous_form_raises_the_same(db: Database) -> None:
     async def work() -> None:
         async with await psycopg.AsyncConnection.connect(db.conninfo("app")) as conn:
             with pytest.raises(Refused, match=r"category\.verb"):
-                await record_async(conn, "Login")
+                await record(conn, "Login")
 
     asyncio.run(work())
 

@@ -9,11 +9,10 @@ import psycopg
 import pytest
 
 import auditdb
-from auditdb import doctor
-from auditdb.doctor import Finding
+from auditdb.operate import doctor, source
 from auditdb.operate import doctor as checks
 from auditdb.operate import release as outside
-from auditdb.operate import source
+from auditdb.operate.doctor import Finding
 from tests.conftest import Database
 from tests.release import RELEASE, release
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from auditdb import doctor
-from auditdb.doctor import Finding
+from auditdb.operate import doctor
+from auditdb.operate.doctor import Finding
 from tests.conftest import Database
 
 ATTACH = "select audit.attach('{0}', '{1}', {2})".format

@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import auditdb
-from auditdb import doctor
+from auditdb.operate import doctor
 from tests.conftest import ROLES, Database
 from tests.server import Server, default_bin, own_port, running
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import auditdb
-from auditdb import doctor
+from auditdb.operate import doctor
 from tests.conftest import APPLICATION, ATTACH, ROLES, Database
 from tests.fingerprint import fingerprint
 from tests.test_upgrade import WRITERS, Writer

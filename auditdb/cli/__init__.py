@@ -7,6 +7,15 @@ import sys
 
 import click
 
+try:
+    import psycopg  # noqa: F401
+except ImportError as error:
+    raise SystemExit(
+        "Error: psycopg 3 cannot be loaded, which auditdb's commands need. Install the commands "
+        "apart from the application: pipx install 'auditdb[binary]'; or install the system's libpq "
+        f"({' '.join(str(error).split())})"
+    ) from None
+
 import auditdb
 from auditdb.cli import mapping, operate, read, record
 from auditdb.cli.errors import Cli

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from auditdb.errors import Refused
 from auditdb.mapping.kinds import KINDS
 
 if TYPE_CHECKING:
-    from auditdb.mapping.file import KindMapping, TableMapping
+    from auditdb.mapping.file import Mappings
 
 
 @click.command()
@@ -137,7 +137,7 @@ def attach(
     from auditdb.mapping.plan import Change, plan
 
     given = {name: list(v) if isinstance(v, tuple) else v for name, v in options.items() if v}
-    mappings: list[TableMapping | KindMapping]
+    mappings: Mappings
     if kind is not None:
         if prune:
             raise click.UsageError("--prune goes with a file, which says what there is to capture")
@@ -183,9 +183,7 @@ def attach(
         ask(c.kind for c in changes if c.verb in ("attach", "remap"))
 
 
-def _record_baselines(
-    conn: Connection[Any], mappings: Sequence[TableMapping | KindMapping]
-) -> None:
+def _record_baselines(conn: Connection[Any], mappings: Mappings) -> None:
     """Record what the tables hold that were attached, each unless that was done."""
     from auditdb.mapping.file import TableMapping
 

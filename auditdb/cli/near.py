@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import scalar_row
 
+from auditdb import auth
 from auditdb.connection.pin import pinned
 from auditdb.mapping.kinds import KINDS
 
@@ -18,13 +19,7 @@ ACTIONS = frozenset(
     for kind in KINDS.values()
     for action in (*kind.verbs.values(), *kind.facts.values())
     if action
-) | {
-    f"auth.{verb}"
-    for verb in (
-        "login", "password_changed", "two_factor_enabled", "two_factor_disabled", "email_changed",
-        "impersonation_started", "impersonation_stopped",
-    )
-}  # fmt: skip
+) | {f"auth.{verb}" for verb in auth.VERBS}
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.8) -> str | None:

@@ -183,7 +183,7 @@ def maintain(ctx: click.Context, keep: str | None, ahead: int, force: bool, dry_
 @click.pass_context
 def doctor(ctx: click.Context, json_: bool, fix: bool) -> None:
     """Find what would let events be lost, forged or read by others; exit 1 for findings."""
-    from auditdb import doctor as examine
+    from auditdb.operate import doctor as examine
 
     with connection(ctx) as conn:
         findings = examine.diagnose(conn)

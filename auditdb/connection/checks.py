@@ -36,10 +36,7 @@ def raises_audit_errors(
             raise from_psycopg(error) from error
         user = Identifier(conn.info.user).as_string(None)
         also = f" (or {' or '.join(others)})" if others else ""
-        raise Refused(
-            f"{describe(error)}; connect as a login that holds {role}, "
-            f"or run: grant {role} to {user}{also}"
-        ) from error
+        raise Refused(f"{describe(error)}; run: grant {role} to {user}{also}") from error
     except psycopg.Error as error:
         raise from_psycopg(error) from error
 
@@ -56,15 +53,9 @@ def check_connection(conn: object, *, is_async: bool | None = None) -> None:
             "returns it"
         )
     if is_async is False and isinstance(conn, AsyncConnection):
-        raise TypeError(
-            "conn is an AsyncConnection; give a psycopg.Connection, or use the function whose name "
-            "ends in _async, such as context_async, record_async or reader_async"
-        )
+        raise TypeError("conn is an AsyncConnection; give a psycopg.Connection")
     if is_async and isinstance(conn, Connection):
-        raise TypeError(
-            "conn is a Connection; give a psycopg.AsyncConnection, or use the function whose name "
-            "does not end in _async, such as context, record or reader"
-        )
+        raise TypeError("conn is a Connection; give a psycopg.AsyncConnection")
 
 
 def _holds_any(conn: Connection[Any] | AsyncConnection[Any], roles: list[str]) -> bool:

@@ -104,6 +104,10 @@ class Catalog:
     schemas: tuple[str, ...]
     cursor: psycopg.Cursor[Any]
 
+    def context_settings(self) -> tuple[str, ...]:
+        """The settings of other tools that say who acts, as the catalog shows them."""
+        return tuple(row[0] for row in self.cursor.execute(_CONTEXT))
+
     def has_role(self, table: Table) -> bool:
         """Whether a column says the role of a row."""
         return bool(self._ask("(audit_private.role_of(%s::oid)).value is not null", table.oid))
@@ -224,6 +228,34 @@ def _undeclared(table: Table, tables: dict[int, Table], taken: set[str]) -> list
             assert key is not None
             links.append(Link(table.oid, (column,), best.oid, (key.name,), declared=False))
     return links
+
+
+# Or a policy, or a function of the application, names the setting.
+_CONTEXT = """
+select c.setting
+from (values
+    ('request.jwt.claims', exists (
+        select from pg_catalog.pg_proc as p
+            join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
+        where n.nspname = 'auth' and p.proname = 'uid') or 2 = (
+        select count(*) from pg_catalog.pg_roles where rolname in ('authenticator', 'anon'))),
+    ('hasura.user', exists (
+        select from pg_catalog.pg_namespace where nspname = 'hdb_catalog')),
+    ('pghistory.context_metadata', exists (
+        select from pg_catalog.pg_proc where proname = '_pgh_attach_context')),
+    ('app.current_user_id', false),
+    ('jwt.claims.user_id', false)) as c (setting, is_there)
+where c.is_there
+    or exists (
+        select from pg_catalog.pg_policy as p
+        where strpos(concat(pg_catalog.pg_get_expr(p.polqual, p.polrelid),
+            pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid)), quote_literal(c.setting)) > 0)
+    or exists (
+        select from pg_catalog.pg_proc as f
+            join pg_catalog.pg_namespace as n on n.oid = f.pronamespace
+        where strpos(f.prosrc, quote_literal(c.setting)) > 0
+            and n.nspname not in ('audit', 'audit_private', 'pg_catalog', 'information_schema'))
+"""
 
 
 @contextmanager

@@ -65,9 +65,9 @@ def _is_password(table: Table, column: Column) -> bool:
         return False
     if has_any(column.name, said("password.name")):
         return not has_any(column.name, said("password.other_column"))
-    return has(table.name, "password", "passwd", "credential") and flat(column.name) in {
-        "hash", "digest", "value", "hashedvalue", "secrethash",
-    }  # fmt: skip
+    return has(table.name, "password", "passwd", "credential") and flat(column.name) in said(
+        "column.password"
+    )
 
 
 def factors(draft: Draft) -> None:
@@ -116,8 +116,7 @@ def _holds_public_keys(table: Table) -> bool:
         "credential" in table.words
         and any(has(c.name, "public") for c in table.columns)
         and any(
-            has(c.name, "webauthn", "transport", "counter", "credential")
-            and has(c.name, "id", "counter", "transport")
+            has_any(c.name, said("column.passkey")) and has(c.name, "id", "counter", "transport")
             for c in table.columns
         )
     )

@@ -32,6 +32,14 @@ _HEADER = (
     "shows them. Then the same without --dry-run; both may be repeated.",
     "auditdb detect --update auditdb.toml adds what is new, and changes nothing that stands here.",
 )
+_CONTEXT = (
+    "The settings of other tools that say who acts where the application sets no context. Whoever "
+    "may send SQL can set them (docs/mapping.md, Who acts)."
+)
+
+
+def _context_line(settings: tuple[str, ...]) -> str:
+    return "context = [" + ", ".join(f'"{name}"' for name in settings) + "]"
 
 
 @dataclass(frozen=True)
@@ -42,10 +50,13 @@ class Proposal:
     notes: tuple[str, ...]
     unrecognised: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()  # about all of it
+    context: tuple[str, ...] = ()  # settings that say who acts
 
     def to_toml(self) -> str:
         """Return the mapping file: each choice under a comment that says why."""
         parts = ["\n".join(_comment(line) for line in _HEADER)]
+        if self.context:
+            parts.append(f"{_comment(_CONTEXT)}\n{_context_line(self.context)}")
         parts += [_comment(remark, "? ") for remark in self.remarks]
         if not any(table.certain for table in self.tables):
             nothing = "Nothing was recognised for certain: no [[table]] is in force below."
@@ -107,6 +118,7 @@ def update(
             tuple(n for n in proposal.unrecognised if is_new(n) and not _is_in(mentions, n)),
         )
     lines = (
+        *_context_lines(proposal, text),
         *map(_new_line, added.tables),
         *(f"left out  {note}" for note in added.notes),
         *(f"left out  {name}: no kind was recognised" for name in added.unrecognised),
@@ -134,33 +146,29 @@ def _known(
         oids[name] = _oid(conn, now) if now else None
         where = _where(text, name)
         lines.append(
-            f"renamed   {name} is {now} now: write {_literal(now)}{where and f' in {where}'}"
+            f'renamed   {name} is {now} now: write name = "{now}"{where}'
             if now
-            else f"gone      {name}: take it out{where and f' of {where}'}"
+            else f"gone      {name}: take it out{where}"
         )
     return {oid for oid in oids.values() if oid is not None}, lines
 
 
-def _literal(name: str) -> str:
-    """Return a name as the file has it, with its quotes."""
-    return written(TableMapping(name, "")).splitlines()[1].removeprefix("name = ")
-
-
 def _where(text: str, name: str) -> str:
-    """Return in which line a file names a table, as words; one where it is only spoken of last."""
-    named = rf"(?<![\w.]){re.escape(name)}(?![\w.])"
-    found = [
-        (not re.match(r"[#\s]*(name|skip)\b|[\s\[]*[\"']", line), number)
-        for number, line in enumerate(text.splitlines(), 1)
-        if re.search(named, line)
-    ]
-    return f"line {min(found)[1]}" if found else ""
+    """Return in which line a file names a table, as words."""
+    numbers = [n for n, line in enumerate(text.splitlines(), 1) if name in line]
+    return f", line {numbers[0]}" if numbers else ""
 
 
 def _new_line(table: Suggestion) -> str:
     return f"new       {table.name} as {table.kind}" + (
         "" if table.certain else " (a guess, commented out)"
     )
+
+
+def _context_lines(proposal: Proposal, text: str) -> Iterator[str]:
+    """Give what a person is to write above the tables of a file that does not say it."""
+    if proposal.context and "context" not in tomllib.loads(text):
+        yield f"to write  {_context_line(proposal.context)}, above the first [[table]]"
 
 
 def _commented(text: str) -> Iterator[str]:

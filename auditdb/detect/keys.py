@@ -6,11 +6,11 @@ import json
 
 from auditdb.detect.catalog import Table
 from auditdb.detect.draft import Draft, Question
-from auditdb.detect.naming import flat, has, said, words
+from auditdb.detect.naming import flat, has_any, said, words
 from auditdb.detect.tenancy import GROUPS, type_beside
 
 _NEUTRAL = said("spelling.neutral")
-_OWNERS = {"owner", "user", "tokenable", "subject", "holder", "member", "principal", "account"}
+_OWNERS = said("column.typed_owner")
 _UNSURE = Question(
     "key-unsure",
     "Are these keys to sign in here, and no sessions, one-time tokens or keys of other services?",
@@ -59,11 +59,7 @@ def api_keys(draft: Draft) -> None:
 def machines(draft: Draft) -> None:
     """Devices, bots and the like that sign in by a token of their own row."""
     for table in draft.free():
-        tokens = [
-            c
-            for c in table.columns
-            if flat(c.name) in {"apitoken", "apikey", "accesstoken", "authtoken", "apikeyhash"}
-        ]
+        tokens = [c for c in table.columns if flat(c.name) in said("column.token")]
         if table.head in said("key.machine") and tokens:
             owned = (
                 draft.tenancy.has_subject(table)
@@ -115,9 +111,8 @@ def _strength(table: Table) -> int:
 
 def _is_shown(table: Table) -> bool:
     """Whether a person gives a row a name, or sees what it may do."""
-    names = {"name", "label", "note", "description", "title", "alias"}
     return any(
-        words(c.name)[-1] in names or has(c.name, "scope", "permission", "prefix")
+        words(c.name)[-1] in said("column.label") or has_any(c.name, said("column.scope"))
         for c in table.columns
     )
 
@@ -125,14 +120,14 @@ def _is_shown(table: Table) -> bool:
 def _is_borrowed(table: Table) -> bool:
     """Whether its tokens are those of another sign-in, or of another service."""
     return any(
-        has(c.name, "refresh", "grant", "provider", "vendor") or flat(c.name) == "clientid"
+        has_any(c.name, said("column.borrowed")) or flat(c.name) == "clientid"
         for c in table.columns
     )
 
 
 def _has_purpose(table: Table) -> bool:
     """Whether a column says that tokens of several sorts are in one table."""
-    return any(c.name in {"type", "purpose", "context", "kind"} for c in table.columns)
+    return any(c.name in said("column.purpose") for c in table.columns)
 
 
 def _is_static(draft: Draft, table: Table) -> bool:
@@ -144,10 +139,7 @@ def _is_static(draft: Draft, table: Table) -> bool:
         and user[1] == 0
         and table.is_unique(user[0].name)
         and bool(told & {"auth", "access", "api"} or told <= {"token", "key", "user"})
-        and not any(
-            has(c.name, "expire", "expiry", "expired", "ip", "agent", "used", "valid", "ttl")
-            for c in table.columns
-        )
+        and not any(has_any(c.name, said("column.end")) for c in table.columns)
     )
 
 

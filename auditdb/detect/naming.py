@@ -37,7 +37,7 @@ def _all_words(part: Any) -> Iterator[str]:
         for key, inner in part.items():
             if isinstance(inner, int):
                 yield key
-            elif key not in ("spelling", "why"):
+            elif key not in ("spelling", "column", "why"):
                 yield from _all_words(inner)
     elif isinstance(part, list):
         for inner in part:

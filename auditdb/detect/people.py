@@ -288,14 +288,14 @@ def _signs_of_invitation(table: Table) -> set[str]:
     signs = set()
     for column in table.columns:
         told = set(words(column.name))
-        if told & {"email", "invitee", "guest"}:
+        if told & said("column.invitee"):
             signs.add("invitee")
         if has_any(column.name, said("invite.inviter")):
             signs.add("inviter")
-        if told & {"token", "guid", "code", "secret"} and column.category in "SU":
+        if told & said("column.secret") and column.category in "SU":
             signs.add("secret")
         if "role" in told:
             signs.add("role")
-        if told & {"expire", "expiry", "expired", "accepted"}:
+        if told & said("column.until"):
             signs.add("end")
     return signs

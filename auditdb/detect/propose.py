@@ -56,7 +56,11 @@ def detect(
         if rows:
             answer(draft, only_roles=not sample)
         return Proposal(
-            tuple(draft.found.values()), draft.notes(), draft.unrecognised(), tuple(draft.remarks)
+            tuple(draft.found.values()),
+            draft.notes(),
+            draft.unrecognised(),
+            tuple(draft.remarks),
+            catalog.context_settings(),
         )
 
 

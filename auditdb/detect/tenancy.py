@@ -15,7 +15,7 @@ MEMBERS = said("people.member")
 ROLES = said("people.role")
 NO_MEMBERS = said("people.no_member")
 _ORGANIZATION_COLUMNS = said("people.organization_column")
-_KEY_WORDS = frozenset(("id", "uuid", "fk", "ref", "guid", "no", "nr", "num"))
+_KEY_WORDS = said("column.key")
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ def _rank_user_column(column: Column, users: Table | None, linked: bool) -> int 
     told = tuple(w for w in words(column.name) if w not in _KEY_WORDS)
     if (users is not None and told in {users.words, users.words[-1:]}) or told == ("user",):
         return 0
-    if linked and told in {("member",), ("person",), ("profile",), ("account",), ("customer",)}:
+    if linked and len(told) == 1 and told[0] in said("column.person"):
         return 0
     if not linked and told in {("member",), ("person",)} and words(column.name)[-1] == "id":
         return 1
-    if told and told[0] in {"owner", "holder", "owned"}:
+    if told and told[0] in said("column.holder"):
         return 1
-    if told and told[0] in {"created", "creator", "author", "issued", "issuer", "generated"}:
+    if told and told[0] in said("column.maker"):
         return 3
     if not linked:
         return None
@@ -205,7 +205,7 @@ class Tenancy:
 
     def owners(self, table: Table) -> list[Table]:
         """Return the tables beside a table that say whose its rows are, or with whom shared."""
-        names = {"shared", "share", "owner", "user", "member", "access", "relation", *GROUPS}
+        names = said("people.sharing") | GROUPS.keys()
         found = []
         for link in self.catalog.links_to(table):
             beside = self.catalog.tables[link.source]

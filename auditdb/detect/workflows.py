@@ -66,11 +66,7 @@ def _score(draft: Draft, table: Table) -> int:
     name = max(name, _NAMES.get(last, 0))
     held = {word for column in table.columns for word in words(column.name)}
     has_parts = any(draft.source(k).head in _PARTS for k in draft.tenancy.catalog.links_to(table))
-    evidence = (
-        bool({"definition", "step", "node", "trigger", "graph", "config"} & held)
-        + bool({"enabled", "active", "published", "status"} & held)
-        + has_parts
-    )
+    evidence = bool(said("column.plan") & held) + bool(said("column.switch") & held) + has_parts
     if name == 3:
         return 3
     if name == 2:
@@ -81,10 +77,7 @@ def _score(draft: Draft, table: Table) -> int:
     in_order = any(
         draft.source(k).head in {"step", "action", "operation", "node"}
         and k.on_delete == "c"
-        and any(
-            {"order", "position", "sort", "index"} & set(words(c.name))
-            for c in draft.source(k).columns
-        )
+        and any(said("column.order") & set(words(c.name)) for c in draft.source(k).columns)
         for k in draft.tenancy.catalog.links_to(table)
     )
     return int(in_order and bool({"enabled", "active"} & held))

@@ -12,8 +12,8 @@ from psycopg.types.json import Jsonb
 
 from auditdb.connection.checks import check_connection, raises_audit_errors
 from auditdb.errors import AuditError, ConnectionFailed, Refused
-from auditdb.mapping.attach import busy, define_kind
-from auditdb.mapping.file import KindMapping, TableMapping
+from auditdb.mapping.attach import busy, define_kind, read_context_from
+from auditdb.mapping.file import ContextMapping, KindMapping, Mappings
 from auditdb.mapping.plan import Change, Step, name_table, steps
 
 # Of a table that another transaction uses: how often a lock is tried before the other tables have
@@ -24,7 +24,7 @@ _LEFT_ALONE = ("unchanged", "unlisted")
 
 def apply(
     conn: psycopg.Connection[Any],
-    mappings: Sequence[TableMapping | KindMapping],
+    mappings: Mappings,
     *,
     prune: bool = False,
     done: Callable[[Change], object] | None = None,
@@ -121,6 +121,9 @@ def _carry_out(conn: psycopg.Connection[Any], step: Step, attempts: int) -> None
         return
     if isinstance(mapping, KindMapping):
         define_kind(conn, mapping.name, **mapping.arguments)
+        return
+    if isinstance(mapping, ContextMapping):
+        read_context_from(conn, mapping.settings)
         return
     if mapping is None:
         if change.verb == "forget":

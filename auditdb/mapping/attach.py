@@ -102,6 +102,28 @@ def define_kind(
     _run(conn, sql.SQL("select audit.define_kind({})").format(named), values)
 
 
+def read_context_from(conn: psycopg.Connection[Any], settings: Sequence[str]) -> list[str]:
+    """Say which settings of other tools say who acts where no context is set.
+
+    Args:
+        conn: a connection that holds `audit_operator`; its transaction.
+        settings: their names, the first that says something counts; none ends it.
+
+    Returns:
+        The settings that were read before.
+
+    Raises:
+        Refused: a setting that is not known; no privilege.
+
+    Example:
+        >>> read_context_from(conn, ["request.jwt.claims"])  # doctest: +SKIP
+    """
+    with raises_audit_errors(conn, "audit_operator"), conn.transaction():
+        cursor = psycopg.Cursor(conn, row_factory=scalar_row)
+        query = "select audit.read_context_from(%s::pg_catalog.text[])"
+        return list(cursor.execute(query, (list(settings),)).fetchone() or ())
+
+
 def detach(conn: psycopg.Connection[Any], table: str) -> None:
     """End the capture of a table; what was captured stays.
 

@@ -42,7 +42,20 @@ class KindMapping:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load(text: str, source: str = "auditdb.toml") -> list[TableMapping | KindMapping]:
+@dataclass(frozen=True)
+class ContextMapping:
+    """The settings of other tools that a file names: they say who acts where no context is set."""
+
+    settings: tuple[str, ...]
+    name: str = "context"
+
+
+Mappings = Sequence[TableMapping | KindMapping | ContextMapping]
+
+
+def load(
+    text: str, source: str = "auditdb.toml"
+) -> list[TableMapping | KindMapping | ContextMapping]:
     r"""Read a mapping file.
 
     Args:
@@ -64,11 +77,14 @@ def load(text: str, source: str = "auditdb.toml") -> list[TableMapping | KindMap
     for key in document:
         if key == "detect":
             _check_skip(document[key], source)
+        elif key == "context":
+            _check_context(document[key], source)
         elif key not in ("table", "kind"):
             raise InvalidInput(
                 f"{source}: unknown key '{key}'; a file is made of [[table]]s and [[kind]]s"
             )
-    mappings: list[TableMapping | KindMapping] = [
+    mappings: list[TableMapping | KindMapping | ContextMapping] = [
+        *([ContextMapping(tuple(document["context"]))] if "context" in document else ()),
         *(_kind(part, source, n) for n, part in enumerate(_parts(document, "kind", source), 1)),
         *(_mapping(part, source, n) for n, part in enumerate(_parts(document, "table", source), 1)),
     ]
@@ -81,6 +97,13 @@ def load(text: str, source: str = "auditdb.toml") -> list[TableMapping | KindMap
                 f"{source}: {mapping.name} is there twice; keep one [[{what}]] of it"
             )
     return mappings
+
+
+def _check_context(settings: Any, source: str) -> None:
+    if not isinstance(settings, list) or not all(isinstance(name, str) for name in settings):
+        raise InvalidInput(
+            f"{source}: 'context' must be a list of names of settings, above the first [[table]]"
+        )
 
 
 def _check_skip(detect: Any, source: str) -> None:

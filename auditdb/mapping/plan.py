@@ -15,8 +15,8 @@ from psycopg.types.json import Jsonb
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
 from auditdb.errors import AuditError, InvalidInput, Refused, from_psycopg
-from auditdb.mapping.attach import define_kind, no_table
-from auditdb.mapping.file import LISTS, OPTIONS, KindMapping, TableMapping
+from auditdb.mapping.attach import define_kind, no_table, read_context_from
+from auditdb.mapping.file import LISTS, OPTIONS, ContextMapping, KindMapping, Mappings, TableMapping
 from auditdb.values.plain import plain
 
 _NOTES = {
@@ -35,7 +35,8 @@ class Change:
     left alone, or `detach`; one that was dropped, `forget`. `options` has,
     for each option that differs, its value before and after; of a table that is not attached yet,
     each option as it will be in force, as `ignore` and `redact` where these change. A kind that the
-    file defines, other than it is defined now, is `define`, and its `kind` is "kind".
+    file defines, other than it is defined now, is `define`, and its `kind` is "kind"; so is what
+    `context` of the file names, and its `kind` is "context".
     """
 
     name: str
@@ -48,6 +49,8 @@ class Change:
         note = _NOTES.get(self.verb, "")
         if self.kind == "kind":
             return f"{self.verb:9} kind {plain(self.name)}"
+        if self.kind == "context":
+            return f"{self.verb:9} context: {_option_text(self.options['settings'][1]) or 'none'}"
         lines = [f"{self.verb:9} {plain(self.name)} as {plain(self.kind)}{note}"]
         for name, (old, new) in self.options.items():
             before = f"{_option_text(old)} -> " if self.verb == "remap" else ""
@@ -61,7 +64,7 @@ class Step:
 
     change: Change
     oid: int = 0
-    mapping: TableMapping | KindMapping | None = None
+    mapping: TableMapping | KindMapping | ContextMapping | None = None
     policies: Sequence[int] = ()
 
 
@@ -86,7 +89,7 @@ order by 2
 
 def plan(
     conn: psycopg.Connection[Any],
-    mappings: Sequence[TableMapping | KindMapping],
+    mappings: Mappings,
     *,
     prune: bool = False,
 ) -> list[Change]:
@@ -111,7 +114,7 @@ def plan(
 
 def steps(
     conn: psycopg.Connection[Any],
-    mappings: Sequence[TableMapping | KindMapping],
+    mappings: Mappings,
     *,
     prune: bool = False,
 ) -> list[Step]:
@@ -151,6 +154,7 @@ def steps(
             _without(cursor, found)
             # What tables mean depends on kinds: rolled back.
             found += [step for step in map(partial(_define, conn), kinds) if step]
+            found += [step for step in map(partial(_context, conn), mappings) if step]
             for oid, mapping in named:
                 found.append(_compare(cursor, mapping, oid, attached.get(oid)))
     return found + [step for step in others if step.change.verb == "unlisted"]
@@ -187,6 +191,19 @@ def _define(conn: psycopg.Connection[Any], kind: KindMapping) -> Step | None:
     define_kind(conn, kind.name, **kind.arguments)
     after = cursor.execute(_KIND, (kind.name,)).fetchone()
     return Step(Change(kind.name, "kind", "define"), mapping=kind) if before != after else None
+
+
+def _context(
+    conn: psycopg.Connection[Any], mapping: TableMapping | KindMapping | ContextMapping
+) -> Step | None:
+    """Read the context from other settings; return the change if it was read from others before."""
+    if not isinstance(mapping, ContextMapping):
+        return None
+    before = read_context_from(conn, mapping.settings)
+    wanted = list(mapping.settings)
+    options = {"settings": (before, wanted)}
+    change = Change(mapping.name, "context", "define", options)
+    return Step(change, mapping=mapping) if before != wanted else None
 
 
 def _compare(
@@ -294,7 +311,7 @@ def name_table(error: psycopg.Error, name: str) -> AuditError:
 _FIRST = ("organization", "membership", "user")
 
 
-def _in_order(mappings: Sequence[TableMapping | KindMapping]) -> list[TableMapping]:
+def _in_order(mappings: Mappings) -> list[TableMapping]:
     """Return what others are found by first: organisations, members, users; children last."""
     tables = [mapping for mapping in mappings if isinstance(mapping, TableMapping)]
     ranks = {kind: rank for rank, kind in enumerate(_FIRST)}

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 from psycopg import AsyncConnection, Connection
 
+from auditdb.connection.checks import check_connection
 from auditdb.read.reader import AsyncReader, Reader
 from auditdb.read.viewer import Auditor, Viewer
 from auditdb.values.convert import Id
 
 
+@overload
 def reader(
     conn: Connection[Any], *, key: str, viewer_id: Id, organization_id: Id, lifetime: int = 60
-) -> Reader:
+) -> Reader: ...
+@overload
+def reader(
+    conn: AsyncConnection[Any], *, key: str, viewer_id: Id, organization_id: Id, lifetime: int = 60
+) -> AsyncReader: ...
+def reader(
+    conn: Any, *, key: str, viewer_id: Id, organization_id: Id, lifetime: int = 60
+) -> Reader | AsyncReader:
     """Return a reader of an organisation's events on behalf of one of its admins or owners.
 
     Whether the viewer may read is decided by the database, live, at each read. One who may not sees
@@ -22,7 +31,8 @@ def reader(
     connection.
 
     Args:
-        conn: a connection whose login is a member of `audit_reader`.
+        conn: a connection of psycopg whose login is a member of `audit_reader`; on an asynchronous
+            one the reader is an `AsyncReader`.
         key: a signing key, `key_id.secret`, from `AUDITDB_KEY` or a file.
         viewer_id: the user who reads, as the memberships have it. Authenticate them first.
         organization_id: the organisation whose events are read.
@@ -37,29 +47,21 @@ def reader(
         >>> log.page().events[0].action  # doctest: +SKIP
         'membership.role_changed'
     """
-    return Reader(conn, Viewer(key, viewer_id, organization_id, lifetime))
+    return _reader(conn, Viewer(key, viewer_id, organization_id, lifetime))
 
 
-def reader_async(
-    conn: AsyncConnection[Any], *, key: str, viewer_id: Id, organization_id: Id, lifetime: int = 60
-) -> AsyncReader:
-    """Return a reader as `reader` does, on an asynchronous connection.
-
-    Example:
-        >>> log = reader_async(conn, key=key, viewer_id=1, organization_id=1)  # doctest: +SKIP
-        >>> [event.action async for event in log.events()]  # doctest: +SKIP
-    """
-    return AsyncReader(conn, Viewer(key, viewer_id, organization_id, lifetime))
-
-
-def auditor(conn: Connection[Any], *, organization_id: Id | None = None) -> Reader:
+@overload
+def auditor(conn: Connection[Any], *, organization_id: Id | None = None) -> Reader: ...
+@overload
+def auditor(conn: AsyncConnection[Any], *, organization_id: Id | None = None) -> AsyncReader: ...
+def auditor(conn: Any, *, organization_id: Id | None = None) -> Reader | AsyncReader:
     """Return a reader of all events for an auditor: no key, no viewer.
 
     It reads also what nobody else can: the log of an organisation that was deleted, with its
     memberships, and events that belong to none. Otherwise it reads as `reader` does.
 
     Args:
-        conn: a connection whose login is a member of `audit_auditor`.
+        conn: a connection of psycopg whose login is a member of `audit_auditor`, as in `reader`.
         organization_id: the organisation whose events are read. Default: every event.
 
     Raises:
@@ -69,14 +71,10 @@ def auditor(conn: Connection[Any], *, organization_id: Id | None = None) -> Read
         >>> for event in auditor(conn, organization_id=7).events():  # doctest: +SKIP
         ...     archive.write(event)
     """
-    return Reader(conn, Auditor(organization_id))
+    return _reader(conn, Auditor(organization_id))
 
 
-def auditor_async(conn: AsyncConnection[Any], *, organization_id: Id | None = None) -> AsyncReader:
-    """Return a reader as `auditor` does, on an asynchronous connection.
-
-    Example:
-        >>> log = auditor_async(conn, organization_id=7)  # doctest: +SKIP
-        >>> [event.action async for event in log.events()]  # doctest: +SKIP
-    """
-    return AsyncReader(conn, Auditor(organization_id))
+def _reader(conn: Any, principal: Viewer | Auditor) -> Reader | AsyncReader:
+    check_connection(conn)
+    is_async = isinstance(conn, AsyncConnection)
+    return AsyncReader(conn, principal) if is_async else Reader(conn, principal)

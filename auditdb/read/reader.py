@@ -8,7 +8,6 @@ from typing import Any, Unpack
 from psycopg import AsyncConnection, Connection
 
 from auditdb.connection.begin import Statement, begin_with, begin_with_async
-from auditdb.connection.checks import check_connection
 from auditdb.read.event import Event, Page
 from auditdb.read.export import (
     Export,
@@ -36,7 +35,6 @@ class Reader:
     """
 
     def __init__(self, conn: Connection[Any], principal: Viewer | Auditor) -> None:
-        check_connection(conn, is_async=False)
         self._conn = conn
         self._principal = principal
 
@@ -168,10 +166,9 @@ class Reader:
 
 
 class AsyncReader:
-    """Reads events as `Reader` does; made by `reader_async` or `auditor_async`."""
+    """Reads events as `Reader` does; made by `reader` or `auditor`."""
 
     def __init__(self, conn: AsyncConnection[Any], principal: Viewer | Auditor) -> None:
-        check_connection(conn, is_async=True)
         self._conn = conn
         self._principal = principal
 

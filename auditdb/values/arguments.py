@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Collection, Mapping
-from functools import lru_cache
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
+from typing import Any
 
-# Columns of the log, each of which the log fills itself or from an argument of that name.
-COLUMNS = frozenset(
-    "occurred_at transaction_id action result actor_id actor_type impersonator_id db_user "
-    "organization_id target_type target_id subject_id source captured_from old_values new_values "
-    "details db_role".split()
-)
-# Their values, as audit.record_event takes them.
+# Values of columns, as audit.record_event takes them.
 RESULTS = ("success", "failure", "denied")
 ACTOR_TYPES = ("user", "api_key", "system", "database")
 # What people write for columns.
@@ -47,38 +42,30 @@ def unknown_argument(
     )
     if near is not None and near in known:
         hint = f"Did you mean '{near}'?"
+    elif "details" in known:
+        hint = f"Its arguments are {', '.join(sorted(known))}; what else an event says goes into "
+        hint += f"details={{'{name}': ...}}"
     else:
         hint = f"Its arguments are {', '.join(sorted(known))}"
     return TypeError(f"{function} has no argument '{name}'. {hint}")
 
 
-def check_details(function: str, details: Mapping[str, object], known: frozenset[str]) -> None:
-    """Refuse a detail whose name is, or is nearly, that of an argument or of a column.
+def names_nearest(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that refuses a misspelt argument with the one that was meant.
 
-    Raises:
-        TypeError: with the argument that was meant.
+    >>> names_nearest(unknown_argument)(functoin="record()")
+    Traceback (most recent call last):
+    TypeError: unknown_argument() has no argument 'functoin'. Did you mean 'function'?
     """
-    for name in details:
-        problem = _problem(function, name, known)
-        if problem is not None:
-            raise TypeError(problem)
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return function  # It says itself what it takes.
 
+    @wraps(function)
+    def checked(*args: Any, **named: Any) -> Any:
+        for name in named:
+            if name not in parameters:
+                raise unknown_argument(f"{function.__name__}()", name, parameters, ALIASES)
+        return function(*args, **named)
 
-@lru_cache(1000)
-def _problem(function: str, name: str, known: frozenset[str]) -> str | None:
-    """Return why a detail may not have this name; the same few names come again and again."""
-    snake = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
-    if snake == "details":
-        return f"{function} has no argument '{name}'. Give each detail as an argument: ip=..."
-    suggestion = ALIASES.get(snake) or (snake if snake in COLUMNS | known else None)
-    if suggestion is None:
-        near = difflib.get_close_matches(snake, sorted(known), 1, 0.88)
-        suggestion = near[0] if near else None
-    if suggestion in known:
-        return f"{function} has no argument '{name}'. Did you mean '{suggestion}'?"
-    if suggestion in COLUMNS:
-        return (
-            f"{function} has no argument '{suggestion}', which is a column of the log and no "
-            "detail. auditdb.context sets who acts, auditdb.record the rest"
-        )
-    return None
+    return checked

@@ -10,8 +10,6 @@ from decimal import Decimal
 from typing import Any, TypeAlias, overload
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
-
 from auditdb.errors import InvalidInput
 
 Id: TypeAlias = str | int | UUID
@@ -53,25 +51,6 @@ def as_text(name: str, value: Id | None) -> str | None:
     return text
 
 
-@overload
-def as_json(value: Mapping[str, Any]) -> Jsonb: ...
-
-
-@overload
-def as_json(value: None) -> None: ...
-
-
-def as_json(value: Mapping[str, Any] | None) -> Jsonb | None:
-    r"""Return a mapping as jsonb, whatever it holds: what comes from a request may be anything.
-
-    What JSON has no word for becomes its `str()`; a NUL or half a surrogate pair becomes U+FFFD.
-
-    >>> as_json({"path": "/a\x00b", "took": float("nan")}).obj
-    {'path': '/a�b', 'took': 'nan'}
-    """
-    return None if value is None else Jsonb(json_value(value))
-
-
 def from_json(data: bytes | str) -> Any:
     """Return the value of JSON that PostgreSQL sent, or its text where Python cannot hold it.
 
@@ -93,7 +72,13 @@ def _number(digits: str) -> int | Decimal:
 
 
 def json_value(value: Any) -> Any:
-    """Return a value as JSON holds it, as `as_json` does."""
+    r"""Return a value as JSON holds it, whatever it is: what comes from a request may be anything.
+
+    What JSON has no word for becomes its `str()`; a NUL or half a surrogate pair becomes U+FFFD.
+
+    >>> json_value({"path": "/a\x00b", "took": float("nan")})
+    {'path': '/a�b', 'took': 'nan'}
+    """
     if type(value) is str:
         return _NO_TEXT.sub("\ufffd", value)
     if value is None or isinstance(value, bool | int):

@@ -91,6 +91,13 @@ declare
     _details jsonb := nullif(context -> 'details', '{}');
     _now timestamptz := clock_timestamp();
 begin
+    if context is null and audit_private.may_claim() then
+        context := audit_private.claimed_context();
+        _actor_id := context ->> 'actor_id';
+        _actor_type := coalesce(context ->> 'actor_type', 'database');
+        _source := coalesce(context ->> 'source', 'sql');
+        _details := context -> 'details';
+    end if;
     if _actor_id is null or jsonb_typeof(_details) <> 'object'
         or _details ?| audit_private.own_details()
     then

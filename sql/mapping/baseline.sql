@@ -12,7 +12,7 @@ comment on function audit_private.baseline_context is
 create or replace function audit_private.context_of(op text) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return case op when 'BASELINE' then audit_private.baseline_context()
-    else audit.current_context() end;
+    else audit_private.context_in_force() end;
 comment on function audit_private.context_of is
     'Who acts: of an operation on a row, the context; of a baseline, nobody';
 

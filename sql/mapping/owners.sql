@@ -52,9 +52,10 @@ return (
         'where p.key = r.%I and p.counts and p.found is not null%s '
         'order by p.owns desc, p.made, p.id limit 1)', o.here, o.way,
         -- Who was one, or may become one, is none.
-        coalesce(format('lower((%s)::text) ~ ''(^|[^a-z])owner$'' and lower((%1$s)::text) !~ '
+        case when role.value is null then 'false' else format(
+            'lower((%s)::text) ~ ''(^|[^a-z])owner$'' and lower((%1$s)::text) !~ '
             '''(pending|invited|requested|former|previous|old|ex|non|not|no)[^a-z]*owner$''',
-            role.value), 'false'),
+            role.value) end,
         coalesce(audit_private.default_alive(o.relation, 'membership'), 'true'),
         coalesce('r.' || quote_ident(audit_private.column_like(o.relation, 'createdat', 'created',
             'sharedat', 'addedat')), 'null::timestamptz'),

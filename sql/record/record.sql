@@ -109,7 +109,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set row_security = on
 as $$
 declare
-    _context jsonb := audit.current_context();
+    _context jsonb := audit_private.context_in_force();
     _acting record := audit_private.acting(_context);
     _id bigint;
 begin
@@ -166,7 +166,7 @@ as $$
     select 'audit.' || record_own.verb, 'success', coalesce(a.actor_id, session_user),
         a.actor_type, a.impersonator_id, 'system', 'audit', left(record_own.target_id, 200),
         record_own.old_values, record_own.new_values, record_own.details
-    from audit_private.acting(audit.current_context()) as a;
+    from audit_private.acting(audit_private.context_in_force()) as a;
 $$;
 comment on function audit_private.record_own is
     'Records what happened to the log itself: attached, detached, key created, month dropped';
@@ -205,6 +205,12 @@ insert into audit.action (name, description, is_built_in)
 select name, description, true
 from (values
     ('auth.login', 'A user signed in, or tried to'),
+    ('auth.logout', 'A user signed out'),
+    ('auth.session_revoked', 'A session of a user was ended before its time'),
+    ('auth.password_reset_requested', 'Somebody asked for a way to set a password anew'),
+    ('auth.account_locked', 'A user may not sign in any more'),
+    ('auth.account_unlocked', 'A user may sign in again'),
+    ('auth.recovery_code_used', 'A user signed in with a recovery code'),
     ('auth.password_changed', 'A password was set or changed'),
     ('auth.two_factor_enabled', 'Two-factor authentication was switched on'),
     ('auth.two_factor_disabled', 'Two-factor authentication was switched off'),

@@ -11,7 +11,7 @@ import pytest
 from psycopg import errors as pg
 from psycopg.rows import dict_row
 
-from auditdb import doctor
+from auditdb.operate import doctor
 from auditdb.operate.status import status
 from tests.attacks import naive
 from tests.attacks.conftest import SERVICES, look

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from auditdb import doctor
+from auditdb.operate import doctor
 from tests.attacks import naive
 from tests.attacks.report import attack
 from tests.conftest import Database

@@ -14,7 +14,7 @@ import pytest
 from psycopg import errors as pg
 from psycopg import sql
 
-from auditdb import doctor
+from auditdb.operate import doctor
 from tests.attacks.conftest import Arena, act, count, look, newest
 from tests.attacks.hostile import (
     ROADS_TO_CAPTURE,

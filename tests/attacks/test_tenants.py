@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from auditdb import doctor
+from auditdb.operate import doctor
 from tests.attacks.report import attack
 from tests.conftest import Database
 from tests.viewer import read

@@ -1,0 +1,83 @@
+"""Alembic: auditdb in migrations, and a hook that attaches tables after an upgrade."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL, make_url
+
+from auditdb.operate.install import script
+
+
+def install(op: Any) -> None:
+    """Install auditdb, or bring it up to date, in the transaction of a migration.
+
+    The login of the migrations needs CREATEROLE and CREATE on the database, as for `auditdb
+    install`. Offline (`--sql`) it writes the script.
+
+    Args:
+        op: `alembic.op`.
+
+    Raises:
+        TypeError: the migration is run in autocommit, or on no PostgreSQL.
+
+    Example:
+        >>> def upgrade():  # doctest: +SKIP
+        ...     auditdb.integrations.alembic.install(op)
+    """
+    context = op.get_context()
+    if context.dialect.name != "postgresql":
+        raise TypeError(f"this migration is for {context.dialect.name}; auditdb is for PostgreSQL")
+    if context.as_sql:
+        # As it is: what goes through op.execute() is taken for SQL with parameters.
+        context.impl.static_output(script())
+        return
+    conn = op.get_bind()
+    # Begins what the driver begins late.
+    conn.exec_driver_sql("select 1")
+    driver_connection = conn.connection.driver_connection
+    if conn.dialect.driver == "asyncpg":
+        from sqlalchemy.util import await_only
+
+        # As a simple query: a prepared statement holds one command alone.
+        await_only(driver_connection.execute(script()))
+        return
+    conn.execution_options(no_parameters=True).exec_driver_sql(script())
+
+
+def attach_after_upgrade(
+    where: Engine | URL | str, mapping: str | Path = "auditdb.toml"
+) -> list[str]:
+    """Attach the tables of a mapping file, once the migrations are committed.
+
+    At the end of `run_migrations_online()` in `env.py`, so that what a migration made is captured
+    from then on, and what it changed is mapped anew.
+
+    Args:
+        where: the engine of the migrations, whatever its driver, or its address. Its login owns the
+            tables and holds `audit_operator`.
+        mapping: the mapping file.
+
+    Returns:
+        A line for each change.
+
+    Raises:
+        AuditError: as `auditdb.operator.load` and `apply`: then nothing was attached.
+        OSError: the file cannot be read.
+
+    Example:
+        >>> attach_after_upgrade(connectable, "auditdb.toml")  # doctest: +SKIP
+        ['attach public.membership as membership']
+    """
+    from auditdb import operator
+    from auditdb.connection.address import connect
+
+    path = Path(mapping)
+    mappings = operator.load(path.read_text("utf-8"), source=str(path))
+    url = where.url if isinstance(where, Engine) else make_url(where)
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with connect(plain, autocommit=True) as conn:
+        changes = operator.apply(conn, mappings)
+    return [str(change) for change in changes if change.verb not in ("unchanged", "unlisted")]

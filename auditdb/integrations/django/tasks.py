@@ -1,0 +1,54 @@
+"""Celery: a task acts as whoever published it, from the system; else as the system."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from auditdb.write.claim import Claim
+from auditdb.write.scope import current_claim, in_scope
+
+_HEADER = "auditdb"
+_FIELDS = ("actor_id", "actor_type", "impersonator_id", "organization_id", "details")
+_running: dict[str, AbstractContextManager[None]] = {}
+
+
+def claim_tasks() -> None:
+    """Let each task run under a claim, where Celery is installed."""
+    try:
+        from celery import signals
+    except ImportError:
+        return
+    for signal, receiver in (
+        (signals.before_task_publish, _publish),
+        (signals.task_prerun, _begin),
+        (signals.task_postrun, _end),
+    ):
+        signal.connect(receiver, weak=False, dispatch_uid=f"auditdb.{receiver.__name__}")
+
+
+def _publish(*, headers: Any = None, **_: Any) -> None:
+    claim = current_claim()
+    if claim is None or not isinstance(headers, dict):
+        return
+    said = {name: getattr(claim, name) for name in _FIELDS}
+    headers[_HEADER] = {name: value for name, value in said.items() if value}
+
+
+def _begin(*, task_id: str, task: Any, **_: Any) -> None:
+    request = task.request
+    said = getattr(request, _HEADER, None) or (request.headers or {}).get(_HEADER) or {}
+    given = {name: said.get(name) for name in _FIELDS} if isinstance(said, dict) else {}
+    outer = current_claim() or Claim()
+    details = {**(given.pop("details", None) or {}), "task": str(task.name)}
+    published = Claim(**given, source="system", details=details)
+    if published.actor_id is None and outer.actor_id is None and published.actor_type is None:
+        published = Claim(actor_type="system").with_inner(published)
+    block = _running[task_id] = in_scope(published)
+    block.__enter__()
+
+
+def _end(*, task_id: str, **_: Any) -> None:
+    block = _running.pop(task_id, None)
+    if block is not None:
+        block.__exit__(None, None, None)

@@ -1,0 +1,1 @@
+"""Writing: who acts, events that no table shows, attempts; on any driver that is known here."""

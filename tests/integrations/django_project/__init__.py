@@ -1,0 +1,1 @@
+"""A small Django project, which keeps an audit log."""
