@@ -8,8 +8,7 @@ import psycopg
 import pytest
 from psycopg import errors as pg
 
-from auditdb import Event, InvalidInput, Refused
-from auditdb.cli.render import change
+from auditdb import InvalidInput, Refused
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import load
 from auditdb.mapping.kinds import KINDS
@@ -17,7 +16,6 @@ from auditdb.mapping.plan import plan
 from auditdb.operate import doctor
 from tests import kinds
 from tests.conftest import Database
-from tests.test_capture import attach, gives
 
 ROOT = Path(__file__).resolve().parent.parent
 INVOICE = """
@@ -223,71 +221,3 @@ def test_a_kind_in_a_file_that_cannot_be_meant_is_one_clear_line(text: str, says
 def test_only_operators_define_kinds(db: Database, role: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         db.connect(role).execute("select audit.define_kind('invoice')")
-
-
-INVITATION = """
-create table invitation (
-    id int primary key, organization_id int not null, email {}, role text, token text, note text,
-    accepted_at timestamptz
-);
-select audit.attach('invitation', 'invitation');
-"""
-
-
-@pytest.mark.parametrize("later", ["", "alter table invitation add later text"])
-@pytest.mark.parametrize("email", ["text", "mail_address", "varchar(99)"])
-def test_an_invitation_that_is_accepted_says_whose_it_is(
-    db: Database, email: str, later: str
-) -> None:
-    # What the owner of the log does not read: a type of the application, as citext is.
-    attach(db, "create domain mail_address as text;"
-           + INVITATION.format(email) + later)  # fmt: skip
-    values = "9, 1, 'eve@x.test', 'editor', 'tok-123456', 'n'"
-    created, accepted, moved = gives(
-        db, f"insert into invitation (id, organization_id, email, role, token, note)"
-        f" values ({values}); update invitation set accepted_at = '2026-01-01Z';"
-        " update invitation set email = 'zoe@x.test', note = 'm'",
-    )  # fmt: skip
-    assert [e["action"] for e in (accepted, moved)] == ["invitation.accepted", "invitation.updated"]
-    assert "called" not in created["details"]
-    assert accepted["details"]["called"] == {"email": "eve@x.test", "role": "editor"}
-    assert (set(accepted["old_values"]), set(moved["new_values"])) == (
-        {"accepted_at"}, {"email", "note"},
-    )  # fmt: skip
-    log = db.connect().execute("select change from audit.log where category = 'invitation'"
-                               " order by id").fetchall()  # fmt: skip
-    assert [said for (said,) in log] == [
-        'email "eve@x.test", role "editor"',
-        'email "eve@x.test", role "editor", accepted_at: - -> 2026-01-01T00:00:00+00:00',
-        'role "editor", email: eve@x.test -> zoe@x.test, note: n -> m',
-    ]
-    for event, (said,) in zip((created, accepted), log, strict=False):
-        assert change(Event(**event)).replace("→", "->") == said
-    assert change(Event(**moved)).startswith('role "editor", note: n → m')
-
-
-def test_what_a_row_is_called_is_not_told_where_it_is_redacted_or_a_user_is_the_subject(
-    db: Database,
-) -> None:
-    attach(db, INVITATION.format("text").replace("'invitation')", "'invitation', redact => "
-           "'{email}', ignore => '{role}')") + "alter table app_user add name text;"
-           "select audit.attach('app_user', 'user')")  # fmt: skip
-    gives(db, "insert into invitation values (9, 1, 'eve@x.test', 'editor', 't', 'n')")
-    [accepted] = gives(db, "update invitation set accepted_at = now()")
-    [changed] = gives(db, "update app_user set email = 'n@x.test' where id = 1")
-    for event in (accepted, changed):
-        assert "called" not in event["details"]
-
-
-def test_a_view_of_former_events_fails_by_no_detail_of_the_same_name(db: Database) -> None:
-    # Before it was the log's own, an application may have set it.
-    conn = db.connect()
-    for value in ("7", "[1]", '"x"', "null"):
-        conn.execute(
-            "insert into audit.event (action, result, actor_type, source, captured_from,"
-            " old_values, new_values, details) values ('a.b', 'success', 'user', 'web', 't',"
-            """ '{"n": 1}', '{"n": 2}', jsonb_build_object('called', %s::jsonb))""",
-            [value],
-        )
-    log = conn.execute("select change from audit.log where action = 'a.b'").fetchall()
-    assert log == [("n: 1 -> 2",)] * 4

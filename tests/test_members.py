@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from auditdb import Event
-from auditdb.cli.render import change
 from tests.conftest import Database
 from tests.test_capture import attach, gives
 
@@ -261,61 +259,3 @@ def test_roles_in_an_array_make_an_admin_as_one_alone_does(
         )
         row = conn.execute("select audit_private.is_admin('1', '7')").fetchone()
         assert row == (is_admin,), type_
-
-
-# Roles where no column is named as one, and what an owner's row says.
-UNNAMED = {
-    "a column of another name": ("tier text check (tier in ('owner', 'staff'))", "'owner'", ""),
-    "a flag": ("is_owner boolean", "true", ""),
-    "a row of a table of roles": (
-        "post int not null references post", "1",
-        "create table post (id int primary key, name text check (name in ('owner', 'staff')));"
-        "insert into post values (1, 'owner'), (2, 'staff');",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("later", ["", LATER.format("seat")])
-@pytest.mark.parametrize("how", UNNAMED)
-def test_a_membership_says_its_role_where_no_column_is_named_as_one(
-    db: Database, how: str, later: str
-) -> None:
-    column, owner, before = UNNAMED[how]
-    given = ", role => '(select p.name from public.post as p where p.id = r.post)'"
-    attach(
-        db,
-        f"{before} create table seat (organization_id int not null references organization,"
-        f" user_id int not null references app_user, {column});"
-        f"select audit.attach('seat', 'membership'{given if before else ''}); {later}",
-    )
-    added, former, new, removed = gives(
-        db,
-        f"insert into seat values (1, 2, {owner}); update seat set user_id = 3; delete from seat",
-    )
-    assert [e["action"].partition(".")[2] for e in (added, former, new, removed)] == [
-        "added", "removed", "added", "removed",
-    ]  # fmt: skip
-    for event, key in (
-        (added, "new_role"), (former, "previous_role"), (new, "new_role"),
-        (removed, "previous_role"),
-    ):  # fmt: skip
-        said = {k: v for k, v in event["details"].items() if k.endswith("_role")}
-        assert said == {key: "owner"}
-        assert change(Event(**event)) == 'role "owner"'
-    log = db.connect().execute("select change from audit.log where category = 'membership'")
-    assert log.fetchall() == [('role "owner"',)] * 4
-
-
-@pytest.mark.parametrize("options", ["", ", redact => '{tier}'"])
-def test_a_role_is_not_told_twice_nor_where_it_is_redacted(db: Database, options: str) -> None:
-    name = "tier" if options else "permission_level"
-    attach(
-        db,
-        f"create table seat (organization_id int, user_id int, {name} text"
-        f" check ({name} in ('owner', 'staff')));"
-        f"select audit.attach('seat', 'membership'{options})",
-    )
-    added, removed = gives(db, "insert into seat values (1, 2, 'owner'); delete from seat")
-    for event in (added, removed):
-        assert not {"new_role", "previous_role"} & set(event["details"] or {})
-        assert change(Event(**event)) == ("" if options else 'permission_level "owner"')

@@ -34,11 +34,7 @@ def change(event: Event) -> str:
         return f"{details.get('previous_role') or '-'} → {details.get('new_role') or '-'}"
     if event.old_values is not None and event.new_values is not None:
         old, new = event.old_values, event.new_values
-        row = details.get("called") if is_captured else None  # Of an invitation: whose.
-        names = {k: v for k, v in row.items() if k not in new} if isinstance(row, dict) else {}
-        told = [f"{name} {plain_json(_short(value))}" for name, value in called(names)]
-        told += (f"{k}: {_short(old.get(k))} → {_short(v)}" for k, v in new.items())
-        return ", ".join(told)
+        return ", ".join(f"{k}: {_short(old.get(k))} → {_short(v)}" for k, v in new.items())
     error = details.get("error")
     reason = details.get("reason") or (error.get("message", "") if isinstance(error, dict) else "")
     image = event.new_values if event.new_values is not None else event.old_values
@@ -48,9 +44,6 @@ def change(event: Event) -> str:
         if event.action.endswith(".baseline"):  # Nobody added it.
             way = "was there"
         told.insert(0, f"{event.captured_from} {way}")
-    role = details.get("new_role") or details.get("previous_role")
-    if is_captured and image is not None and role:  # Where no column is named as one.
-        told.append(f"role {plain_json(_short(role))}")
     group = details.get("group")
     if is_captured and image is not None and isinstance(group, dict):
         told.append(f"in {group.get('type')} {group.get('id')}")

@@ -173,8 +173,7 @@ return case when mapping -> 'raw' = '[]' then '' else (
         case when on_change then E'\n        end if;' end)
     from (
         select op = 'UPDATE' and not mapping ? 'whole'
-            and audit_private.handed_parts(mapping) = '{}' and not mapping ? 'called'
-            and not exists (
+            and audit_private.handed_parts(mapping) = '{}' and not exists (
                 select from jsonb_array_elements_text(mapping -> 'raw') as part
                 where part not like 'column %') as on_change
     ) as t
@@ -435,11 +434,6 @@ return concat(
             cross join cast(mapping -> 'verbs' ->> 'role_changed' as text) as verb
             cross join audit_private.action_name(mapping, op) as action)
     end,
-    case when mapping ? 'tells_role' and op <> 'UPDATE' then format($sql$
-        _details := jsonb_build_object(%L, %s);$sql$,
-        case op when 'INSERT' then 'new_role' else 'previous_role' end,
-        audit_private.role_code(mapping, case op when 'INSERT' then 'new' else 'old' end))
-    end,
     case when mapping ? 'row_id' then format($sql$
         _details := jsonb_build_object('row_id', %s);$sql$,
         audit_private.name_code(
@@ -453,17 +447,10 @@ return concat(
         _details := coalesce(_details, '{}') || %s;$sql$, audit_private.group_code(
             mapping, case op when 'DELETE' then 'old' else 'new' end, op))
     end,
-    case when op = 'UPDATE' and mapping ? 'called' then format($sql$
-        _details := coalesce(_details, '{}') || jsonb_strip_nulls(jsonb_build_object('called',
-            jsonb_build_object(%s)));$sql$, (
-            select string_agg(format('%L, %s', name, new), ', ' order by attnum)
-            from jsonb_to_recordset(mapping -> 'own') as c (name text, attnum int, new text)
-            where mapping -> 'called' ? name)) end,
     case when op = 'UPDATE' then audit_private.handed_code(mapping) end);
 comment on function audit_private.details_code is
-    'Generated code for details: the roles of a role change, the role of a membership, the key of '
-    'a child row, that a row of a baseline does not count, the group of a membership, what the row '
-    'is called of which a fact changed';
+    'Generated code for details: the roles of a role change, the key of a child row, that a row of '
+    'a baseline does not count, the group of a membership';
 
 create or replace function audit_private.former_name(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp

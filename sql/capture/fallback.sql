@@ -195,7 +195,7 @@ comment on function audit_private.changed_among is
 -- What differs, of an update; else all of the row.
 create or replace function audit_private.images_of(
     mapping jsonb, op text, before jsonb, after jsonb, changed text[], secrets text[],
-    out old_values jsonb, out new_values jsonb, out called jsonb
+    out old_values jsonb, out new_values jsonb
 )
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -208,15 +208,10 @@ begin
     end if;
     old_values := audit_private.redact(before - _same, mapping, secrets);
     new_values := audit_private.redact(after - _same, mapping, secrets);
-    if op = 'UPDATE' and mapping ? 'called' then
-        called := audit_private.redact((
-            select jsonb_object_agg(key, value) from jsonb_each(after)
-            where mapping -> 'called' ? key), mapping, secrets);
-    end if;
 end
 $$;
 comment on function audit_private.images_of is
-    'The values before and after that an event shows, and what its row is called; secrets redacted';
+    'The values before and after that an event shows, secrets redacted';
 
 create or replace function audit_private.degraded(lost text[], as_text text[], reason text)
 returns jsonb
@@ -300,7 +295,6 @@ begin
             _said.said ->> 'role.old', _said.said ->> 'role.new'),
         'said', _said.said, 'digest', to_jsonb(_said.digest),
         'old_values', _images.old_values, 'new_values', _images.new_values,
-        'called', _images.called,
         'handed', audit_private.handed_of(
             mapping, op, _said.said, _lost || _said.lost, _before.image, _after.image, _secrets),
         'late', audit_private.late_values(mapping, _after.image),
@@ -442,8 +436,7 @@ begin
     end if;
     perform audit_private.append_read(append_said.said, _of, _organization, _former, captured_from,
         audit_private.said_details(_mapping, _action, _of, _organization)
-            || jsonb_strip_nulls(jsonb_build_object(
-                'degraded', _degraded, 'called', append_said.said -> 'called')),
+            || jsonb_strip_nulls(jsonb_build_object('degraded', _degraded)),
         _context);
 end
 $$;
@@ -513,11 +506,6 @@ return case when action = mapping -> 'verbs' ->> 'role_changed' then jsonb_build
         'previous_role', audit_private.shown_role(mapping, said -> 'role.old'),
         'new_role', audit_private.shown_role(mapping, said -> 'role.new'))
         else '{}' end
-    -- Of an insert there is but the new one, of a delete but the old one.
-    || case when not mapping ? 'tells_role' or (said ? 'role.old') = (said ? 'role.new')
-        then '{}'::jsonb
-        when said ? 'role.new' then jsonb_build_object('new_role', said -> 'role.new')
-        else jsonb_build_object('previous_role', said -> 'role.old') end
     || case when mapping ? 'row_id' then jsonb_build_object(
         'row_id', coalesce(said -> 'row_id.new', said -> 'row_id.old')) else '{}' end
     || case when action like '%.baseline' and said ->> 'alive.new' = 'false'
@@ -526,5 +514,5 @@ return case when action = mapping -> 'verbs' ->> 'role_changed' then jsonb_build
         coalesce(said ->> 'group_id.new', said ->> 'group_id.old'),
         case when mapping ? 'group_is_nested' then organization end);
 comment on function audit_private.said_details is
-    'Details of what a row says: the roles of a role change, the role of a membership, the key of '
-    'a child row, that a row of a baseline does not count';
+    'Details of what a row says: the roles of a role change, the key of a child row, that a row of '
+    'a baseline does not count';

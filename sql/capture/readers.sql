@@ -435,30 +435,6 @@ $$;
 comment on function audit_private.columns_read is
     'What the columns of a table add to its mapping: who reads them, and which are secrets';
 
--- What the views say in words, they say by the names of columns.
-create or replace function audit_private.tells_role(mapping jsonb) returns boolean
-language sql stable set search_path = pg_catalog, pg_temp
-return mapping ? 'role' and not mapping ? 'parent' and case
-    when mapping ->> 'role_column' is null then true
-    when mapping -> 'redact' ? (mapping ->> 'role_column') then false
-    else audit_private.called(jsonb_build_object(mapping ->> 'role_column', '-')) is null end;
-comment on function audit_private.tells_role is
-    'Whether details have the role of a membership that comes or goes: no column is named as one';
-
--- Of an update there is but what changed, and where nobody is its subject the rest is not told.
-create or replace function audit_private.called_columns(mapping jsonb) returns jsonb
-language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select jsonb_build_object('called', jsonb_agg(name order by attnum))
-    from jsonb_to_recordset(mapping -> 'own') as c (name text, attnum int, is_virtual boolean)
-    where jsonb_array_length(mapping -> 'facts') > 0 and not mapping ? 'subject'
-        and not is_virtual and not mapping -> 'redact' ? name and not mapping -> 'ignore' ? name
-        and audit_private.called(jsonb_build_object(name, '-')) is not null
-    having count(*) > 0
-);
-comment on function audit_private.called_columns is
-    'What of a row, such as the address of an invitation, tells which one was accepted; or null';
-
 create or replace function audit_private.complete_mapping(target regclass, kind text, mapping jsonb)
 returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -474,10 +450,7 @@ begin
         'ignore', coalesce(_mapping -> 'ignore', '[]')
             || audit_private.ignored_new(target, _mapping),
         'role_column', audit_private.own_column(_mapping, _mapping ->> 'role'));
-    _mapping := _mapping || audit_private.parts_read(target, _mapping)
-        || case when audit_private.tells_role(_mapping)
-            then '{"tells_role": true}' else '{}' end::jsonb
-        || coalesce(audit_private.called_columns(_mapping), '{}');
+    _mapping := _mapping || audit_private.parts_read(target, _mapping);
     _mapping := _mapping || audit_private.columns_read(_mapping)
         || jsonb_build_object('digest', audit_private.digested(target, _mapping));
     _mapping := _mapping || jsonb_build_object('late', audit_private.late_columns(_mapping));

@@ -235,8 +235,7 @@ create or replace function audit_private.handed_verbs(mapping jsonb) returns jso
 language sql immutable set search_path = pg_catalog, pg_temp
 return case when mapping ? 'parent'
     then jsonb_build_object('role_changed', mapping #> '{verbs,changed}')
-    else jsonb_build_object('died', mapping #> '{verbs,died}', 'born', mapping #> '{verbs,born}',
-        'tells_role', mapping ? 'tells_role')
+    else jsonb_build_object('died', mapping #> '{verbs,died}', 'born', mapping #> '{verbs,born}')
 end;
 comment on function audit_private.handed_verbs is
     'The actions by which a membership that was handed on is told to both members';
@@ -250,7 +249,6 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
     _gives_role boolean := verbs ? 'role_changed';
-    _tells_role boolean := (verbs ->> 'tells_role')::boolean;
     _former text := coalesce(former_organization_id, organization_id);
     _details jsonb := coalesce(append_handed.details, '{}') - '{new_role,previous_role}'::text[]
         || coalesce(audit_private.moved(_former, organization_id), '{}');
@@ -262,8 +260,6 @@ begin
             _details - 'group' || coalesce(nullif(handed -> 'group', 'null'), '{}') || case
                 when _gives_role then jsonb_build_object(
                     'previous_role', handed -> 'previous_role', 'new_role', null)
-                when _tells_role
-                then jsonb_build_object('previous_role', handed -> 'previous_role')
                 else '{}' end,
             context, late);
     end if;
@@ -274,7 +270,6 @@ begin
             _details || case
                 when _gives_role then jsonb_build_object(
                     'previous_role', null, 'new_role', handed -> 'new_role')
-                when _tells_role then jsonb_build_object('new_role', handed -> 'new_role')
                 else '{}' end,
             context, late);
     end if;

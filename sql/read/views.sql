@@ -15,20 +15,14 @@ select
     e.target_id,
     e.subject_id,
     case
-        when e.captured_from is not null and e.details ?& '{previous_role,new_role}' then
+        when e.captured_from is not null and e.details ? 'previous_role' then
             coalesce(e.details ->> 'previous_role', '-') || ' -> '
                 || coalesce(e.details ->> 'new_role', '-')
-        when e.old_values is not null and e.new_values is not null then nullif(concat_ws(', ',
-            -- Of an invitation: whose.
-            case when e.captured_from is not null
-                and jsonb_typeof(e.details -> 'called') = 'object'
-                then audit_private.called((e.details -> 'called')
-                    - array(select jsonb_object_keys(e.new_values))) end,
-            (
-                select string_agg(n.key || ': ' || coalesce(left(e.old_values ->> n.key, 40), '-')
-                    || ' -> ' || coalesce(left(n.value, 40), '-'), ', ' order by n.key)
-                from jsonb_each_text(e.new_values) as n
-            )), '')
+        when e.old_values is not null and e.new_values is not null then (
+            select string_agg(n.key || ': ' || coalesce(left(e.old_values ->> n.key, 40), '-')
+                || ' -> ' || coalesce(left(n.value, 40), '-'), ', ' order by n.key)
+            from jsonb_each_text(e.new_values) as n
+        )
         else nullif(concat_ws(', ',
             -- Of a part: the action is that of the whole. In the collation that change always had.
             case when e.details ? 'row_id' is not true then null
@@ -36,11 +30,6 @@ select
                 when e.old_values is not null
                     then e.captured_from collate "default" || ' removed' end,
             audit_private.called(coalesce(e.new_values, e.old_values)),
-            -- Where no column is named as one.
-            case when coalesce(e.new_values, e.old_values) is not null
-                and e.captured_from is not null then
-                'role ' || to_json(left(
-                    coalesce(e.details ->> 'new_role', e.details ->> 'previous_role'), 40)) end,
             case when coalesce(e.new_values, e.old_values) is not null
                 and e.captured_from is not null then
                 -- Of a team: it is no membership of the organisation.

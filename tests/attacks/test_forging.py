@@ -816,7 +816,6 @@ OWN = {
     "previous_role": "typo fixed",
     "new_role": "typo fixed",
     "row_id": "7",
-    "called": {"name": "typo fixed"},
     "degraded": {"sqlstate": "XX000", "lost": ["organization"]},
     "moved": {"from": "1", "to": "2"},
 }
