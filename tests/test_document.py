@@ -141,6 +141,10 @@ def test_what_was_left_out_is_told_once(owner: psycopg.Connection[Any]) -> None:
     proposal = Proposal((), ("public.a: why.", f'public."b c": {long}.'), ("public.gizmo",))
     updated = update(owner, proposal, "# # public.a_b and public.gizmos\n" + EDITED)
     assert len(updated.lines) == 3 and updated.lines[2].startswith("left out  public.gizmo: ")
+    # No table is new: there is nothing to look for under a date.
+    added = updated.text.removeprefix("# # public.a_b and public.gizmos\n" + EDITED)
+    assert added.lstrip().startswith("# # Left out:\n# # - public.a: why.\n")
+    assert "New on" not in added
     again = update(owner, proposal, updated.text)
     assert (again.text, again.lines) == (updated.text, ())
 

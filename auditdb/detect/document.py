@@ -127,8 +127,9 @@ def update(
     parts = list(added._parts())
     if not parts:
         return Update(text, lines)
-    heading = _comment(f"New on {date.today()}, by auditdb detect --update:")
-    new = "\n\n".join((heading, *parts)) + "\n"
+    if added.tables:
+        parts.insert(0, _comment(f"New on {date.today()}, by auditdb detect --update:"))
+    new = "\n\n".join(parts) + "\n"
     end = "\r\n" if "\r\n" in text else "\n"
     between = end if text.endswith("\n") else end * 2
     return Update(f"{text}{between}{new.replace(chr(10), end)}", lines)
