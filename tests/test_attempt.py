@@ -185,7 +185,7 @@ def test_a_rollback_of_the_block_around_is_no_failure_either(db: Database) -> No
 def test_what_is_no_type_of_a_refusal_is_refused_before_the_action(
     db: Database, denied: Any
 ) -> None:
-    with pytest.raises(TypeError, match="denied is .*; give exception types"):
+    with pytest.raises(TypeError, match=r"denied is .*; give exception types"):
         with attempt(db.connect("app"), "workflow.created", denied=denied):
             pytest.fail("the block was entered")
 

@@ -30,8 +30,8 @@ def details_without_secrets(details: Mapping[str, Any]) -> dict[str, Any]:
     {'ip': '192.0.2.1', 'token': '[redacted]', 'at': [1]}
     """
     for name, value in details.items():
-        is_long = len(name) > 200
-        if type(value) is not str or not is_text(value) or is_long or not _is_harmless(name):
+        is_usual = type(name) is type(value) is str and len(name) <= 200 and is_text(value)
+        if not is_usual or not _is_harmless(name):
             redacted: dict[str, Any] = without_secrets(json_value(details))
             return redacted
     return dict(details)
