@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from auditdb import ConnectionFailed, InvalidInput, Refused, context
+from auditdb import ConnectionFailed, InvalidInput, Refused, context, record
 from auditdb.mapping.vocabulary import VOCABULARY
 from auditdb.values.details import WORDS
 from tests.conftest import Database
@@ -152,6 +152,34 @@ def test_a_character_that_the_client_encoding_lacks_is_named(db: Database) -> No
     with pytest.raises(InvalidInput, match="'€'"), context(conn, details={"name": "€"}):
         pytest.fail("the block was entered")
     assert conn.info.transaction_status == TransactionStatus.IDLE
+
+
+@pytest.mark.parametrize("is_inside", [True, False])
+def test_a_character_that_the_encoding_lacks_is_named_from_the_first_block_on(
+    db: Database, is_inside: bool
+) -> None:
+    conn = db.connect("app", client_encoding="latin1", autocommit=False)
+    if is_inside:
+        conn.execute("select 1")
+    before = conn.info.transaction_status
+    with pytest.raises(InvalidInput, match="'€'"), context(conn, actor_id="€"):
+        pytest.fail("the block was entered")
+    assert (conn.info.transaction_status, conn.autocommit) == (before, False)
+    with pytest.raises(InvalidInput, match="'€'"):
+        record(conn, "report.exported", actor_id="€")
+
+    async def work() -> None:
+        async with await psycopg.AsyncConnection.connect(
+            db.conninfo("app"), client_encoding="latin1"
+        ) as other:
+            with pytest.raises(InvalidInput, match="'€'"):
+                async with context(other, actor_id="€"):
+                    pytest.fail("the block was entered")
+            assert other.info.transaction_status == TransactionStatus.IDLE
+            with pytest.raises(InvalidInput, match="'€'"):
+                await record(other, "report.exported", actor_id="€")
+
+    asyncio.run(work())
 
 
 @pytest.mark.parametrize("autocommit", [True, False])
