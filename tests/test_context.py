@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -600,6 +601,30 @@ def test_a_context_set_in_sql_holds_no_secret(db: Database) -> None:
         assert in_force(conn)["details"] == {
             "a": "https://u:[redacted]@h/", "passwords": "[redacted]", "ip": "192.0.2.1",
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"headers": [["Authorization", "Bearer hunter2"], ["Accept", "text/html"]]},
+        {"sent": [("x-api-key", "hunter2"), ("cookie", None)]},
+        {"form": [{"name": "password", "value": "hunter2"}, {"name": "age", "value": "42"}]},
+        {"name": "password", "value": "hunter2"},
+        {"Key": "token", "Value": "hunter2", "at": 1},
+    ],
+)
+def test_a_secret_in_pairs_is_redacted_in_every_block_as_the_server_does(
+    db: Database, details: dict[str, Any]
+) -> None:
+    conn = db.connect("app")
+    seen = []
+    for _ in range(2):
+        with context(conn, actor_id=7, details=details):
+            seen.append(in_force(conn)["details"])
+    query = "select audit_private.redact_json(%s::jsonb)"
+    row = db.connect().execute(query, [json.dumps(details)]).fetchone()
+    assert row is not None and seen == [row[0]] * 2
+    assert "hunter2" not in str(seen)
 
 
 def test_the_words_of_secrets_are_those_of_the_vocabulary() -> None:
