@@ -171,6 +171,8 @@ def _attempt(conn: Connection[Any], attempt: Attempt) -> Iterator[psycopg.Transa
             yield transaction
             if attempt.success:
                 record(conn, attempt.event, claim)
+    except psycopg.Rollback:
+        raise  # of a block around
     except Exception as error:
         try:
             with (attempt.connect or _connect_like(conn))() as second, second.transaction():
@@ -193,6 +195,8 @@ async def _attempt_async(
             yield transaction
             if attempt.success:
                 await record(conn, attempt.event, claim)
+    except psycopg.Rollback:
+        raise  # of a block around
     except Exception as error:
         try:
             connect = attempt.connect or _connect_like_async(conn)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
 from auditdb.write.request import RequestScope, client_ip, request_claim
-from auditdb.write.scope import in_force
+from auditdb.write.scope import before_now, in_force
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
@@ -58,8 +58,18 @@ class AuditMiddleware:
             return
         given = None if self._get_context is None else self._get_context(scope)
         claim = request_claim("get_context", _seen(scope, self._proxies), given)
+        outside = before_now()
+
+        async def send_outside(message: Any) -> None:
+            if message["type"] != "http.response.body" or message.get("more_body"):
+                await send(message)
+                return
+            # A server may begin the next request of the connection now, in a copy of the context.
+            with outside:
+                await send(message)
+
         with in_force(RequestScope(claim, lambda: getattr(scope.get("route"), "path", None))):
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, send_outside)
 
 
 def _seen(scope: Scope, proxies: int) -> dict[str, str]:

@@ -169,7 +169,8 @@ def _may_write(statement: str, context: Any, is_unsure: bool) -> bool:
     """
     if _WRITES.match(statement):
         return True
-    if _HARMLESS.match(statement):
+    # What is harmless may be the first of several statements.
+    if _HARMLESS.match(statement) and ";" not in statement.rstrip("; \n"):
         return False
     compiled = getattr(context, "compiled", None)
     if is_unsure or compiled is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from auditdb.write.request import RequestScope, request_claim, seen_in_environ
-from auditdb.write.scope import Scope, in_force
+from auditdb.write.scope import Scope, in_force, in_turns
 
 Environ: TypeAlias = dict[str, Any]
 App: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -65,14 +65,14 @@ class _Body:
 
     def __init__(self, body: Iterable[bytes], scope: Scope) -> None:
         self._body = body
-        self._scope = scope
+        self._in_force = in_turns(scope)
 
     def __iter__(self) -> Iterator[bytes]:
-        with in_force(self._scope):
+        with self._in_force:
             parts = iter(self._body)
         while True:
             # Not while the server sends: a thread may serve another request in between.
-            with in_force(self._scope):
+            with self._in_force:
                 try:
                     part = next(parts)
                 except StopIteration:
@@ -82,7 +82,7 @@ class _Body:
     def close(self) -> None:
         """End the response."""
         if hasattr(self._body, "close"):
-            with in_force(self._scope):
+            with self._in_force:
                 self._body.close()
 
 

@@ -10,7 +10,7 @@ from auditdb.write.claim import Claim, ContextFields, make_claim
 from auditdb.write.scope import Scope, current_claim
 
 # What a client may send without end is cut.
-_LONGEST = {"ip": 100, "user_agent": 300, "request_id": 200}
+_LONGEST = {"ip": 100, "user_agent": 300, "request_id": 200, "method": 50}
 
 
 class RequestScope(Scope):

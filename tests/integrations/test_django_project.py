@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -274,13 +275,13 @@ def celery() -> Iterator[Any]:
     app = Celery("project", broker="memory://", backend="cache+memory://", set_as_current=False)
     app.seen = []
 
-    @app.task(name="renames")
+    @app.task(name="renames", shared=False)
     def renames(name: str) -> None:
         from tests.integrations.django_statements import rename
 
         rename(name)
 
-    @app.task(name="publishes")
+    @app.task(name="publishes", shared=False)
     def publishes(name: str) -> None:
         renames.delay(name)
 
@@ -311,6 +312,30 @@ def test_tasks_act_as_who_published_them(
     assert (nobody["actor_type"], nobody["actor_id"]) == ("system", None)
     assert by_name["at once"]["actor_id"] == "8"
     assert current_claim() is None
+
+
+def test_a_task_that_runs_twice_at_a_time_leaves_no_actor_behind(celery: Any) -> None:
+    from celery.contrib.testing.worker import start_worker
+
+    both = threading.Barrier(2, timeout=10)
+
+    @celery.task(name="meets", shared=False)
+    def meets() -> None:
+        both.wait()
+
+    @celery.task(name="asks", shared=False)
+    def asks() -> str | None:
+        both.wait()
+        claim = current_claim()
+        return None if claim is None else claim.actor_id
+
+    with start_worker(celery, pool="threads", concurrency=2, perform_ping_check=False):
+        with auditdb.context(actor_id=7):
+            # As of a broker that waited for too long.
+            twice = [meets.apply_async(task_id="the same") for _ in range(2)]
+        twice[0].get(timeout=10)
+        asked = [asks.delay() for _ in range(2)]
+        assert [one.get(timeout=10) for one in asked] == [None, None]
 
 
 def test_factors_and_addresses_are_told_where_no_table_is_attached(

@@ -135,6 +135,18 @@ def test_within_one_transaction_each_statement_says_who_acts_then(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("first", ["set local lock_timeout = '5s'", "lock table workflow", "/* */"])
+def test_the_first_of_several_statements_hides_no_other(
+    engine: Engine, db: Database, first: str
+) -> None:
+    several = f"{first}; insert into workflow (organization_id, name) values (1, 'a');"
+    with context(actor_id=7), engine.begin() as conn:
+        conn.exec_driver_sql(several)
+    with context(actor_id=8), engine.begin() as conn:
+        conn.execute(text(several))
+    assert [actor for *_, actor in told(db)] == ["7", "8"]
+
+
 def test_the_rollback_of_a_savepoint_takes_nothing_from_what_follows(
     engine: Engine, db: Database
 ) -> None:
