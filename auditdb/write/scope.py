@@ -94,5 +94,8 @@ def update_context(**given: Unpack[ContextFields]) -> None:
     claim = make_claim("update_context()", given)
     scope = _variable.get()
     if scope is None:
-        raise LookupError("no context is in force: use update_context inside of auditdb.context()")
+        raise LookupError(
+            "no context is in force: use update_context inside of auditdb.context(), or in a "
+            "request, whose application has the AuditMiddleware of auditdb.integrations"
+        )
     scope.update(claim)

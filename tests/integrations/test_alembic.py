@@ -36,6 +36,7 @@ async def migrate_async():
     engine = create_async_engine(url, poolclass=NullPool)
     async with engine.connect() as connection:
         await connection.run_sync(migrate)
+    attach_after_upgrade(engine, "{mapping}")
     await engine.dispose()
 
 
@@ -45,7 +46,6 @@ if context.is_offline_mode():
         context.run_migrations()
 elif "asyncpg" in url:
     asyncio.run(migrate_async())
-    attach_after_upgrade(url, "{mapping}")
 else:
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
@@ -149,6 +149,29 @@ def test_a_mapping_that_is_refused_leaves_all_as_it_was(bare: Database, tmp_path
     with pytest.raises(auditdb.Refused, match="nope"):
         command.upgrade(made, "1")
     assert bare.connect().execute("select count(*) from membership").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "more", ["ssl=disable", "sslmode=disable", "prepared_statement_cache_size=0"]
+)
+def test_an_address_may_have_parameters_of_its_driver(
+    bare: Database, tmp_path: Path, more: str
+) -> None:
+    made = config(bare, tmp_path, "psycopg2")
+    command.upgrade(made, "1")
+    bare.connect().execute("select audit.detach('membership')")
+    url = f"{made.get_main_option('sqlalchemy.url')}?{more}"
+    address = url.replace("psycopg2", "asyncpg")
+    (line,) = attach_after_upgrade(address, tmp_path / "auditdb.toml")
+    assert line.startswith("attach    public.membership")
+
+
+def test_what_is_no_engine_is_refused() -> None:
+    engine = create_engine("sqlite://")
+    with pytest.raises(TypeError, match="one of sqlite; auditdb is for PostgreSQL"):
+        attach_after_upgrade(engine)
+    with engine.connect() as conn, pytest.raises(TypeError, match="is a Connection; give the eng"):
+        attach_after_upgrade(conn)  # type: ignore[arg-type]
 
 
 def test_another_database_is_refused() -> None:
