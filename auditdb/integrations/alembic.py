@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from psycopg import pq
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_only
 
 from auditdb.operate.install import script
+from auditdb.write.failure import from_wrapped, sqlstate
 
 
 def install(op: Any) -> None:
@@ -23,7 +25,8 @@ def install(op: Any) -> None:
         op: `alembic.op`.
 
     Raises:
-        TypeError: the migration is run in autocommit, or on no PostgreSQL.
+        TypeError: the migration is on no PostgreSQL.
+        AuditError: as `auditdb.operator.install`.
 
     Example:
         >>> def upgrade():  # doctest: +SKIP
@@ -39,14 +42,26 @@ def install(op: Any) -> None:
     conn = op.get_bind()
     # Begins what the driver begins late.
     conn.exec_driver_sql("select 1")
-    driver_connection = conn.connection.driver_connection
-    if conn.dialect.driver == "asyncpg":
-        from sqlalchemy.util import await_only
+    try:
+        _run(conn, script())
+    except Exception as error:
+        if sqlstate(error) is None:
+            raise
+        raise from_wrapped(error, None) from error
 
+
+def _run(conn: Connection, statements: str) -> None:
+    """Run a script by the driver: SQLAlchemy's errors would print all of it."""
+    if conn.dialect.driver == "asyncpg":
         # As a simple query: a prepared statement holds one command alone.
-        await_only(driver_connection.execute(script()))
+        driver: Any = conn.connection.driver_connection
+        await_only(driver.execute(statements))
         return
-    conn.execution_options(no_parameters=True).exec_driver_sql(script())
+    cursor = conn.connection.cursor()
+    try:
+        cursor.execute(statements)
+    finally:
+        cursor.close()
 
 
 def attach_after_upgrade(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -130,6 +131,20 @@ def test_migrations_install_and_the_hook_attaches(
     assert bare.actions() == ["membership.added"] + ["membership.role_changed"] * 2
     (own,) = conn.execute("select count(*) from audit.event where action = 'audit.installed'")
     assert own == (1,)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "asyncpg"])
+def test_a_login_that_may_not_install_is_told_so_without_the_script(
+    bare: Database, tmp_path: Path, driver: str
+) -> None:
+    made = config(bare, tmp_path, driver)
+    url = str(made.get_main_option("sqlalchemy.url")).replace("postgres@", "stranger:secret@")
+    made.set_main_option("sqlalchemy.url", url)
+    bare.connect().execute("grant create on schema public to stranger")
+    with pytest.raises(auditdb.Refused, match="may not grant the roles of auditdb") as refused:
+        command.upgrade(made, "1")
+    shown = "".join(traceback.format_exception(refused.value))
+    assert "\n" not in str(refused.value) and len(shown) < 20_000
 
 
 def test_offline_the_script_is_written(
