@@ -111,7 +111,7 @@ as $$
             select relowner from pg_class join audit_private.attachment on target = pg_class.oid))
     union all
     select 'logins', 'notice', 'audit_writer', 'no login holds it',
-        'No application can say who acts, or record a sign-in.',
+        'No application may call audit.set_context() or record a sign-in.',
         '-- for the login of the application: grant audit_writer to that role', false
     where exists (select from audit_private.attachment)
         and not exists (select from audit_private.installation where context_from <> '{}')
@@ -120,7 +120,7 @@ as $$
             where rolcanlogin and not rolsuper and pg_has_role(oid, 'audit_writer', 'usage'));
 $$;
 comment on function audit_private.check_application is
-    'Logins of the application: that can do more than it needs, or none that may say who acts';
+    'Logins of the application: that can do more than it needs, or none that may record';
 
 create or replace function audit_private.check_ownership() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
