@@ -294,7 +294,7 @@ def test_what_a_middleware_cannot_use_is_refused_before_the_first_request(
 
 
 def test_to_say_more_where_no_context_is_in_force_names_the_middleware() -> None:
-    with pytest.raises(LookupError, match="has the AuditMiddleware of auditdb.integrations"):
+    with pytest.raises(LookupError, match="has the AuditMiddleware of auditdb"):
         auditdb.update_context(actor_id=7)
 
 

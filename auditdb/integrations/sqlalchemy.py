@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
-    asynccontextmanager,
     contextmanager,
     suppress,
 )
@@ -37,6 +36,7 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.functions import FunctionElement
 
 from auditdb.errors import AuditError
+from auditdb.write.async_block import async_block
 from auditdb.write.attempt import OPTIONS
 from auditdb.write.event import RECORD, EventFields, NewEvent, new_event
 from auditdb.write.failure import Attempt, Denied, from_wrapped
@@ -375,7 +375,7 @@ def _attempt(work: Any, given: Attempt) -> Iterator[None]:
         raise
 
 
-@asynccontextmanager
+@async_block
 async def _attempt_async(work: Any, given: Attempt) -> AsyncIterator[None]:
     work = work() if isinstance(work, async_scoped_session) else work
     engine = AsyncEngine(_engine_of(work))

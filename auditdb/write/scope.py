@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Unpack
+from typing import NoReturn, Unpack
 
 from auditdb.write.claim import Claim, ContextFields, make_claim
 
@@ -59,6 +59,12 @@ class in_force:
         # FastAPI a synchronous dependency. Both copies end with the request.
         with suppress(ValueError):
             _variable.reset(self._token)
+
+    async def __aenter__(self) -> NoReturn:
+        raise TypeError("without a connection the context is `with`, also in asynchronous code")
+
+    async def __aexit__(self, *error: object) -> None:
+        """Never called."""
 
 
 def in_scope(claim: Claim, conn: object = None) -> in_force:
