@@ -203,12 +203,29 @@ def server() -> Server:
     return _server
 
 
+# A membership outlives the database of its test, and would change what the next one may do.
+KEPT = """
+select format('%s to %s', pg_get_userbyid(roleid), pg_get_userbyid(member)) from pg_auth_members
+where pg_get_userbyid(member) in ('app_owner', 'app', 'app_reader', 'app_auditor', 'stranger')
+  and (roleid::regrole::text, member::regrole::text) not in (
+    ('audit_operator', 'app_owner'), ('audit_writer', 'app'),
+    ('audit_reader', 'app_reader'), ('audit_auditor', 'app_auditor'))
+"""
+
+
 def _database(opened: psycopg.Connection[Any]) -> Iterator[Database]:
     dsn = make_conninfo(opened.info.dsn, password=address["password"])
     opened.close()
     database = Database(dsn)
     yield database
     database.close()
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        kept = [membership for (membership,) in conn.execute(KEPT.encode())]
+        for membership in kept:
+            role, member = membership.split(" to ")
+            names = map(psycopg.sql.Identifier, (role, member))
+            conn.execute(psycopg.sql.SQL("revoke {} from {} cascade").format(*names))
+        assert not kept, f"this test leaves its memberships to the next one: {', '.join(kept)}"
 
 
 @pytest.fixture

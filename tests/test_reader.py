@@ -375,7 +375,7 @@ def test_events_stream_in_constant_memory_and_leave_the_connection_to_the_caller
         if count % 90 == 0:
             assert conn.info.transaction_status == TransactionStatus.IDLE
             assert conn.execute("select current_user").fetchone() == ("app_reader",)
-            most = max(most, sum(isinstance(known, Event) for known in gc.get_objects()))
+            most = max(most, sum(type(known) is Event for known in gc.get_objects()))
         assert event.action == "report.exported"
     assert count == 2000
     assert 100 <= most <= 201

@@ -6,11 +6,11 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psycopg
 import pytest
 
 import auditdb
@@ -95,10 +95,19 @@ def test_the_python_records_and_reads(
     assert len(known["events"]) >= len(of_one) and isinstance(known["page"], auditdb.Page)
 
 
+@pytest.fixture
+def all_roles(shop: Database) -> Iterator[None]:
+    """The one login of the README's commands holds each role while they run."""
+    roles = "audit_writer, audit_reader, audit_auditor"
+    admin = shop.connect()
+    admin.execute(f"grant {roles} to app_owner".encode())
+    yield
+    admin.execute(f"revoke {roles} from app_owner".encode())
+
+
+@pytest.mark.usefixtures("all_roles")
 def test_the_commands_run(shop: Database, tmp_path: Path) -> None:
     """Each block of shell that does not install the package itself."""
-    with psycopg.connect(shop.dsn) as conn:
-        conn.execute("grant audit_operator, audit_writer, audit_reader, audit_auditor to app_owner")
     scripts = [block for block in blocks("README.md", "sh") if "make demo" not in block]
     assert len(scripts) == 3
     environment = {
