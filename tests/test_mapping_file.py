@@ -61,6 +61,11 @@ def test_a_file_is_read_as_the_options_of_attach() -> None:
     ("text", "message"),
     [
         ("[[table]\n", "f.toml is not TOML"),
+        ("context = []\ncontext = []\n", "f.toml is not TOML: a key is there twice (at line 2"),
+        (
+            "[[table]]\nname = 'a'\nkind = 'b'\ncontext = []\n",
+            "f.toml, a: unknown key 'context'; it stands above the first [[table]]",
+        ),
         ("[[tables]]\n", "f.toml: unknown key 'tables'"),
         ("[table]\nname = 'a'\n", "write [[table]], with two brackets"),
         ("table = 1\n", "write [[table]], with two brackets"),

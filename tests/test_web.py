@@ -276,6 +276,29 @@ def test_what_get_context_misspells_is_refused(kind: str) -> None:
 
 
 @kinds
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"proxies": "1"}, "proxies is '1'; give the number of your own proxies"),
+        ({"proxies": -1}, "proxies is -1; give the number"),
+        ({"proxies": True}, "proxies is True; give the number"),
+        ({"get_context": {"actor_id": 7}}, "get_context is {'actor_id': 7}; give a function"),
+    ],
+)
+def test_what_a_middleware_cannot_use_is_refused_before_the_first_request(
+    kind: str, given: dict[str, Any], said: str
+) -> None:
+    middleware: Any = {"asgi": asgi, "wsgi": wsgi}[kind].AuditMiddleware
+    with pytest.raises(TypeError, match=re.escape(said)):
+        middleware(None, **given)
+
+
+def test_to_say_more_where_no_context_is_in_force_names_the_middleware() -> None:
+    with pytest.raises(LookupError, match="has the AuditMiddleware of auditdb"):
+        auditdb.update_context(actor_id=7)
+
+
+@kinds
 def test_what_a_client_sends_never_makes_the_action_fail(kind: str, db: Database) -> None:
     long = {
         "user-agent": "\0\n\xff" * 9999,

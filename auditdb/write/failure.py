@@ -63,8 +63,13 @@ def sqlstate(error: BaseException) -> str | None:
     return None
 
 
-def from_wrapped(error: BaseException) -> AuditError:
-    """Return the AuditError for a driver's error that a framework wraps."""
+def from_wrapped(error: BaseException, writer: str | None) -> AuditError:
+    """Return the AuditError for a driver's error that a framework wraps.
+
+    Args:
+        error: it.
+        writer: the login, which has to be an `audit_writer`, or None where nobody knows it.
+    """
     original: Any = getattr(error, "orig", None) or error.__cause__ or error
     # SQLAlchemy wraps the errors of asyncpg twice.
     source = original if hasattr(original, "diag") else original.__cause__ or original
@@ -74,7 +79,7 @@ def from_wrapped(error: BaseException) -> AuditError:
         for of_diag, name in (("primary", "message"), ("detail", "detail"), ("hint", "hint"))
     )
     return from_message(
-        message or str(source), detail, hint, sqlstate(source) or sqlstate(original)
+        message or str(source), detail, hint, sqlstate(source) or sqlstate(original), writer
     )
 
 

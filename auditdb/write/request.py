@@ -30,6 +30,18 @@ class RequestScope(Scope):
         return Claim(details={"route": route}).with_inner(self._claim)
 
 
+def check_arguments(get_context: object, proxies: object) -> None:
+    """Refuse what a middleware cannot use, before the first request.
+
+    Raises:
+        TypeError: with what to give.
+    """
+    if get_context is not None and not callable(get_context):
+        raise TypeError(f"get_context is {get_context!r}; give a function")
+    if type(proxies) is not int or proxies < 0:
+        raise TypeError(f"proxies is {proxies!r}; give the number of your own proxies, such as 1")
+
+
 def request_claim(function: str, seen: Mapping[str, str], given: Mapping[str, Any] | None) -> Claim:
     """Return the claim of a request.
 

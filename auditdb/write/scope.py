@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from typing import Unpack
+from typing import NoReturn, Unpack
 
 from auditdb.write.claim import Claim, ContextFields, make_claim
 
@@ -100,6 +100,12 @@ class in_force:
             pass
         entry.has_ended = True
 
+    async def __aenter__(self) -> NoReturn:
+        raise TypeError("without a connection the context is `with`, also in asynchronous code")
+
+    async def __aexit__(self, *error: object) -> None:
+        """Never called."""
+
 
 class in_scope(in_force):
     """Puts a claim in force for a block, inside of the one that is.
@@ -175,5 +181,8 @@ def update_context(**given: Unpack[ContextFields]) -> None:
     claim = make_claim("update_context()", given)
     entry = _innermost()
     if entry is None:
-        raise LookupError("no context is in force: use update_context inside of auditdb.context()")
+        raise LookupError(
+            "no context is in force: use update_context inside of auditdb.context(), or in a "
+            "request, whose application has the AuditMiddleware of auditdb.integrations"
+        )
     entry.scope.update(claim)

@@ -299,6 +299,15 @@ def test_attempts_and_records(django_db: Database, way: str) -> None:
         assert (event["actor_id"], event["source"]) == ("7", "cli")
 
 
+def test_a_login_that_may_not_record_is_named(django_db: Database, project: Project) -> None:
+    from auditdb.integrations.django import record
+
+    for login in ("stranger", "app_auditor"):
+        project(**django_setup.options(django_db.dsn, login))
+        with pytest.raises(auditdb.Refused, match=f'; run: grant audit_writer to "{login}"$'):
+            record("report.exported")
+
+
 def test_a_database_without_auditdb_stops_no_sign_in(
     empty_db: Database, project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:

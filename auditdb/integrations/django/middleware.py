@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 
 from auditdb.integrations.django.request import RequestScope
 from auditdb.write.scope import in_force, in_turns
@@ -22,6 +24,11 @@ class AuditMiddleware:
     async_capable = True
 
     def __init__(self, get_response: Any) -> None:
+        if not apps.is_installed("auditdb.integrations.django"):
+            raise ImproperlyConfigured(
+                "AuditMiddleware needs INSTALLED_APPS += ['auditdb.integrations.django']: without "
+                "it, changes do not say who acts"
+            )
         self._get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
