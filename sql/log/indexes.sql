@@ -14,7 +14,7 @@ as $$
             '(organization_id, subject_id, occurred_at DESC) '
             'WHERE ((action = ''auth.login''::text) AND (result = ''success''::text))'),
         ('event_api_key_idx',
-            '(organization_id, action, target_id, occurred_at, id) '
+            '(organization_id, target_id, action, occurred_at, id) '
             'WHERE ((action = ANY (ARRAY[''api_key.created''::text, ''api_key.updated''::text, '
             '''api_key.revoked''::text])) AND (captured_from IS NOT NULL))');
 $$;

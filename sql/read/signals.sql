@@ -75,27 +75,6 @@ comment on view audit.login_burst is
     'Sign-ins of one user, or from one ip, that failed in the last 7 days, five or more within 10 '
     'minutes; no two of a burst are further apart. It points to the last';
 
--- Text of a role, or of an array of them, that is in the vocabulary of detection what owns the
--- whole. A number says nothing.
-create or replace function audit_private.names_owner(role text) returns boolean
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp
-return exists (
-    select from unnest(string_to_array(translate(role, '[]{}"', ''), ',')) as part
-    where audit_private.normal_name(part)
-        ~ format('^-+((%s|%s)-+)*%2$s?owners?-+$', audit_private.words('wide'), 'co'));
-comment on function audit_private.names_owner is
-    'Whether the text of a role, or of several, names the owner of an organisation';
-
-create or replace function audit_private.gives_owner(image jsonb) returns boolean
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp
-return exists (
-    select from jsonb_each_text(image) as v
-        cross join lateral lower(replace(v.key, '_', '')) as k (name)
-    where k.name ~ 'roles?(name|slug|key|code|type)?$' and audit_private.names_owner(v.value)
-        or k.name ~ '^is(account|org|organi[sz]ation|team|workspace)?owner$' and v.value = 'true');
-comment on function audit_private.gives_owner is
-    'Whether the values of a membership say that its member is an owner';
-
 create or replace view audit.new_owner with (security_invoker = true) as
 select
     e.occurred_at,
@@ -115,6 +94,8 @@ where e.action in ('membership.added', 'membership.role_changed')
     and e.occurred_at > now() - interval '7 days'
     -- Not of a team.
     and (e.details ? 'group') is not true
+    -- Cheap, and true of few.
+    and concat(e.details ->> 'new_role', e.new_values) ~* 'owner'
     and (audit_private.names_owner(e.details ->> 'new_role')
         or audit_private.gives_owner(e.new_values))
     and audit_private.names_owner(e.details ->> 'previous_role') is not true
@@ -205,19 +186,88 @@ comment on view audit.unusual_login is
     'Sign-ins of the last 7 days from an ip, or by a user agent, that the user had never signed in '
     'from to the organisation; the very first sign-in of a user is none';
 
+-- All events of keys are read and grouped; but to who sees one organisation, whose first key has
+-- hundreds, the keys are found one after the other, and whether each was revoked.
 create or replace view audit.old_api_key with (security_invoker = true) as
+with recursive sample (is_busy) as (
+    select count(*) = 500 and count(distinct (e.organization_id, e.target_id)) = 1
+        and not exists (
+            select from audit.event as o
+            where o.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
+                and o.captured_from is not null and o.organization_id > min(e.organization_id))
+    from (
+        select e.organization_id, e.target_id
+        from audit.event as e
+        where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
+            and e.captured_from is not null
+        order by e.organization_id, e.target_id
+        limit 500
+    ) as e
+),
+busy (organization_id, target_id) as (
+    (
+        select e.organization_id, e.target_id
+        from audit.event as e
+        where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
+            and e.captured_from is not null and e.occurred_at < now() - interval '1 year'
+            and (select s.is_busy from sample as s)
+        order by e.organization_id, e.target_id
+        limit 1
+    )
+    union all
+    select n.organization_id, n.target_id
+    from busy as b
+        cross join lateral (
+            select e.organization_id, e.target_id
+            from audit.event as e
+            where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
+                and e.captured_from is not null and e.occurred_at < now() - interval '1 year'
+                and e.organization_id = b.organization_id and e.target_id > b.target_id
+            order by e.organization_id, e.target_id
+            limit 1
+        ) as n
+),
+key (organization_id, target_id, created_at, id) as (
+    select e.organization_id, e.target_id,
+        min(e.occurred_at) filter (where e.action = 'api_key.created'),
+        min(e.id) filter (where e.action = 'api_key.created')
+    from audit.event as e
+    where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
+        and e.captured_from is not null and not (select s.is_busy from sample as s)
+    group by e.organization_id, e.target_id
+    having not bool_or(e.action = 'api_key.revoked')
+    union all
+    select b.organization_id, b.target_id, c.occurred_at, c.id
+    from busy as b
+        cross join lateral (
+            select true as is_so
+            where not coalesce((
+                select true
+                from audit.event as e
+                where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
+                    and e.captured_from is not null and e.action = 'api_key.revoked'
+                    and e.organization_id = b.organization_id and e.target_id = b.target_id
+                limit 1
+            ), false)
+            offset 0
+        ) as alive
+        cross join lateral (
+            select e.occurred_at, e.id
+            from audit.event as e
+            where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
+                and e.captured_from is not null and e.action = 'api_key.created'
+                and e.organization_id = b.organization_id and e.target_id = b.target_id
+            order by e.occurred_at, e.id
+            limit 1
+        ) as c
+)
 select
-    min(e.occurred_at) filter (where e.action = 'api_key.created') as occurred_at,
+    e.created_at as occurred_at,
     e.organization_id,
     e.target_id as api_key_id,
-    now() - min(e.occurred_at) filter (where e.action = 'api_key.created') as age,
-    min(e.id) filter (where e.action = 'api_key.created') as id
-from audit.event as e
-where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
-    and e.action in ('api_key.created', 'api_key.revoked')
-    and e.captured_from is not null
-group by e.organization_id, e.target_id
-having bool_and(e.action = 'api_key.created')
-    and min(e.occurred_at) < now() - interval '1 year';
+    now() - e.created_at as age,
+    e.id
+from key as e
+where e.created_at < now() - interval '1 year';
 comment on view audit.old_api_key is
     'API keys created more than a year ago and not revoked';
