@@ -410,14 +410,15 @@ return (
 comment on function audit_private.named_owner is
     'Condition that a member is the owner whom the row of the organisation names';
 
--- Text of a role, or of an array of them, that is in the vocabulary of detection what owns the
--- whole. A number says nothing.
+-- The words before it are those of audit_private.words('wide'), which readers may not call. A number
+-- says nothing.
 create or replace function audit_private.names_owner(role text) returns boolean
 language sql immutable parallel safe set search_path = pg_catalog, pg_temp
 return exists (
     select from unnest(string_to_array(translate(role, '[]{}"', ''), ',')) as part
     where audit_private.normal_name(part)
-        ~ format('^-+((%s|%s)-+)*%2$s?owners?-+$', audit_private.words('wide'), 'co'));
+        ~ ('^-+((organi[sz]ation|org|account|workspace|company|tenant|business|super|primary|'
+            'system|full|global|co|site|head|role|main)-+)*(co)?owners?-+$'));
 comment on function audit_private.names_owner is
     'Whether the text of a role, or of several, names the owner of an organisation';
 
