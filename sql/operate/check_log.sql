@@ -214,9 +214,8 @@ as $$
             else 'Each row that is written pays for it.' end,
         case when v.is_foreign then f.fact ->> 'undo'
             when v.name = 'audit.event_organization_id_idx' then 'auditdb install'
-            when w.name is not null then 'select audit.maintain()'
-            else '-- make it as sql/migrations/auditdb.0002-tables.sql does' end,
-        not v.is_foreign and w.name is not null
+            when w.name is not null then 'auditdb maintain'
+            else '-- make it as sql/migrations/auditdb.0002-tables.sql does' end, false
     from unnest(check_own_indexes.facts) as f
         cross join lateral (select split_part(f.name, ' on ', 1),
             f.fact ->> 'state' = 'is none of auditdb''s') as v (name, is_foreign)
@@ -238,8 +237,7 @@ as $$
         case when i.indisprimary then format('alter table %s add primary key (occurred_at, id)',
             t.relid::regclass)
             when c.relname = 'event_organization_id_idx' then 'auditdb install'
-            else 'select audit.maintain()' end,
-        not i.indisprimary and c.relname <> 'event_organization_id_idx'
+            else 'auditdb maintain' end, false
     from pg_partition_tree('audit.event') as t
         join pg_index as i on i.indrelid = 'audit.event'::regclass and not i.indisvalid
         join pg_class as c on c.oid = i.indexrelid
