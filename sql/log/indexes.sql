@@ -1,6 +1,6 @@
--- Indexes of the log that hold only the events they serve: the others pay nothing for them.
--- Maintenance makes those that are missing, a month at a time: writers wait for none but this
--- month's. Each begins with organization_id, so that a reader's conditions read no entry of others.
+-- Indexes of the log that hold only the events they serve. Each begins with organization_id: what a
+-- reader asks touches no entry of others. Maintenance makes those that an older log lacks, a month
+-- at a time, so that writers wait for this month's alone.
 
 create or replace function audit_private.partial_indexes()
 returns table (name text, definition text)
@@ -10,13 +10,11 @@ as $$
         ('event_failure_idx',
             '(organization_id, occurred_at DESC, id DESC, action, result) '
             'WHERE (result <> ''success''::text)'),
-        ('event_sign_in_idx',
-            '(organization_id, subject_id, occurred_at DESC) '
-            'WHERE ((action = ''auth.login''::text) AND (result = ''success''::text))'),
-        ('event_api_key_idx',
-            '(organization_id, target_id, action, occurred_at, id) '
-            'WHERE ((action = ANY (ARRAY[''api_key.created''::text, ''api_key.updated''::text, '
-            '''api_key.revoked''::text])) AND (captured_from IS NOT NULL))');
+        -- By user, who is the target of a sign-in, and by key.
+        ('event_sign_in_key_idx',
+            '(organization_id, action, target_id, result, occurred_at, id) '
+            'WHERE (action = ANY (ARRAY[''auth.login''::text, ''api_key.created''::text, '
+            '''api_key.updated''::text, ''api_key.revoked''::text]))');
 $$;
 comment on function audit_private.partial_indexes is
     'The indexes of the log that hold some of its events, as PostgreSQL prints their definitions';

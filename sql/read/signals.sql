@@ -128,16 +128,16 @@ create or replace view audit.unusual_login with (security_invoker = true) as
 with first as (
     select
         e.organization_id,
-        e.subject_id,
+        e.target_id,
         (e.details ->> 'ip') collate "C" as ip,
         (e.details ->> 'user_agent') collate "C" as user_agent,
         min(e.occurred_at) as occurred_at
     from audit.event as e
-    where e.action = 'auth.login' and e.result = 'success' and e.subject_id is not null
+    where e.action = 'auth.login' and e.result = 'success' and e.target_id is not null
         and e.occurred_at > now() - interval '7 days'
     group by grouping sets (
-        (e.organization_id, e.subject_id, (e.details ->> 'ip') collate "C"),
-        (e.organization_id, e.subject_id, (e.details ->> 'user_agent') collate "C"))
+        (e.organization_id, e.target_id, (e.details ->> 'ip') collate "C"),
+        (e.organization_id, e.target_id, (e.details ->> 'user_agent') collate "C"))
 ),
 unseen as (
     select f.*
@@ -146,7 +146,7 @@ unseen as (
         and coalesce((
             select false from audit.event as e
             where e.action = 'auth.login' and e.result = 'success'
-                and e.organization_id = f.organization_id and e.subject_id = f.subject_id
+                and e.organization_id = f.organization_id and e.target_id = f.target_id
                 and e.occurred_at <= now() - interval '7 days'
                 and e.occurred_at > now() - interval '38 days'
                 and (e.details ->> 'ip' = f.ip or e.details ->> 'user_agent' = f.user_agent)
@@ -154,7 +154,7 @@ unseen as (
         ), (
             select false from audit.event as e
             where e.action = 'auth.login' and e.result = 'success'
-                and e.organization_id = f.organization_id and e.subject_id = f.subject_id
+                and e.organization_id = f.organization_id and e.target_id = f.target_id
                 and e.occurred_at <= now() - interval '38 days'
                 and (e.details ->> 'ip' = f.ip or e.details ->> 'user_agent' = f.user_agent)
             limit 1
@@ -163,7 +163,7 @@ unseen as (
 select
     e.occurred_at,
     e.organization_id,
-    e.subject_id as user_id,
+    e.target_id as user_id,
     bool_or(u.ip is not null) as is_new_ip,
     bool_or(u.user_agent is not null) as is_new_user_agent,
     e.details ->> 'ip' as ip,
@@ -172,102 +172,90 @@ select
     e.id
 from unseen as u
     join audit.event as e on e.action = 'auth.login' and e.result = 'success'
-        and e.organization_id = u.organization_id and e.subject_id = u.subject_id
+        and e.organization_id = u.organization_id and e.target_id = u.target_id
         and e.occurred_at = u.occurred_at
         and (e.details ->> 'ip' = u.ip or e.details ->> 'user_agent' = u.user_agent)
 where exists (
     select from audit.event as e
     where e.action = 'auth.login' and e.result = 'success'
-        and e.organization_id = u.organization_id and e.subject_id = u.subject_id
+        and e.organization_id = u.organization_id and e.target_id = u.target_id
         and e.occurred_at < u.occurred_at
 )
-group by e.occurred_at, e.id, e.organization_id, e.subject_id, e.details, e.source;
+group by e.occurred_at, e.id, e.organization_id, e.target_id, e.details, e.source;
 comment on view audit.unusual_login is
     'Sign-ins of the last 7 days from an ip, or by a user agent, that the user had never signed in '
     'from to the organisation; the very first sign-in of a user is none';
 
--- All events of keys are read and grouped; but to who sees one organisation, whose first key has
--- hundreds, the keys are found one after the other, and whether each was revoked.
+-- To who sees one organisation that has many such events, the keys are found one after the other,
+-- and whether each was revoked: a page ends that early.
 create or replace view audit.old_api_key with (security_invoker = true) as
-with recursive sample (is_busy) as (
-    select count(*) = 500 and count(distinct (e.organization_id, e.target_id)) = 1
-        and not exists (
-            select from audit.event as o
-            where o.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
-                and o.captured_from is not null and o.organization_id > min(e.organization_id))
+with recursive organization (is_large) as (
+    select count(*) = 20000 and not exists (
+        select from audit.event as o
+        where o.action = 'api_key.created' and o.organization_id > min(e.organization_id))
     from (
-        select e.organization_id, e.target_id
+        select e.organization_id
         from audit.event as e
-        where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
-            and e.captured_from is not null
-        order by e.organization_id, e.target_id
-        limit 500
+        where e.action = 'api_key.created' and e.organization_id is not null
+        limit 20000
     ) as e
 ),
-busy (organization_id, target_id) as (
+next (organization_id, target_id) as (
     (
         select e.organization_id, e.target_id
         from audit.event as e
-        where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
-            and e.captured_from is not null and e.occurred_at < now() - interval '1 year'
-            and (select s.is_busy from sample as s)
+        where e.action = 'api_key.created' and e.occurred_at < now() - interval '1 year'
+            and (select o.is_large from organization as o)
         order by e.organization_id, e.target_id
         limit 1
     )
     union all
     select n.organization_id, n.target_id
-    from busy as b
+    from next as b
         cross join lateral (
             select e.organization_id, e.target_id
             from audit.event as e
-            where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
-                and e.captured_from is not null and e.occurred_at < now() - interval '1 year'
+            where e.action = 'api_key.created' and e.occurred_at < now() - interval '1 year'
                 and e.organization_id = b.organization_id and e.target_id > b.target_id
             order by e.organization_id, e.target_id
             limit 1
         ) as n
-),
-key (organization_id, target_id, created_at, id) as (
-    select e.organization_id, e.target_id,
-        min(e.occurred_at) filter (where e.action = 'api_key.created'),
-        min(e.id) filter (where e.action = 'api_key.created')
+)
+select
+    k.created_at as occurred_at,
+    k.organization_id,
+    k.target_id as api_key_id,
+    now() - k.created_at as age,
+    k.id
+from (
+    select e.organization_id, e.target_id, min(e.occurred_at), min(e.id)
     from audit.event as e
-    where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
-        and e.captured_from is not null and not (select s.is_busy from sample as s)
+    where e.action in ('api_key.created', 'api_key.revoked')
+        and not (select o.is_large from organization as o)
     group by e.organization_id, e.target_id
-    having not bool_or(e.action = 'api_key.revoked')
+    having bool_and(e.action = 'api_key.created')
     union all
-    select b.organization_id, b.target_id, c.occurred_at, c.id
-    from busy as b
+    select n.organization_id, n.target_id, c.occurred_at, c.id
+    from next as n
         cross join lateral (
-            select true as is_so
-            where not coalesce((
+            select where not coalesce((
                 select true
                 from audit.event as e
-                where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
-                    and e.captured_from is not null and e.action = 'api_key.revoked'
-                    and e.organization_id = b.organization_id and e.target_id = b.target_id
+                where e.action = 'api_key.revoked' and e.organization_id = n.organization_id
+                    and e.target_id = n.target_id
                 limit 1
             ), false)
             offset 0
-        ) as alive
+        ) as is_alive
         cross join lateral (
             select e.occurred_at, e.id
             from audit.event as e
-            where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
-                and e.captured_from is not null and e.action = 'api_key.created'
-                and e.organization_id = b.organization_id and e.target_id = b.target_id
+            where e.action = 'api_key.created' and e.organization_id = n.organization_id
+                and e.target_id = n.target_id
             order by e.occurred_at, e.id
             limit 1
         ) as c
-)
-select
-    e.created_at as occurred_at,
-    e.organization_id,
-    e.target_id as api_key_id,
-    now() - e.created_at as age,
-    e.id
-from key as e
-where e.created_at < now() - interval '1 year';
+) as k (organization_id, target_id, created_at, id)
+where k.created_at < now() - interval '1 year';
 comment on view audit.old_api_key is
-    'API keys created more than a year ago and not revoked';
+    'API keys created more than a year ago and not revoked, as far as events say';
