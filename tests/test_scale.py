@@ -73,7 +73,6 @@ def test_the_view_of_a_category_is_read_in_order_and_not_sorted(grown: Database)
         ("denied_attempt", "organization_id_occurred_at_id_action_result"),
         ("unusual_login", "organization_id_action_target_id_result_occur"),
         ("old_api_key", "organization_id_action_target_id_result_occur"),
-        ("api_key_lifecycle, a key", "organization_id_action_target_id_result_occur"),
     ],
 )
 def test_a_signal_is_read_by_the_index_of_its_events(
