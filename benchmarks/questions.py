@@ -68,9 +68,7 @@ def cursor_of(at: datetime, event_id: int) -> str:
     return urlsafe_b64encode(place.encode()).rstrip(b"=").decode()
 
 
-def _sql(
-    query: LiteralString, view: str = ""
-) -> Callable[[psycopg.Connection[Any], int], Query]:
+def _sql(query: LiteralString, view: str = "") -> Callable[[psycopg.Connection[Any], int], Query]:
     def build(conn: psycopg.Connection[Any], organization: int) -> Query:
         del conn, organization
         since = datetime.now(UTC) - timedelta(days=30)

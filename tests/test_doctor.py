@@ -736,6 +736,8 @@ def test_an_index_of_some_events_that_is_not_the_release_s_is_found_and_maintena
     assert {f.problem for f in found} == problem
     mends = {f.mend for f in found if f.check_name == "indexes"}
     assert mends == {"auditdb maintain"}
+    planned = conn.execute("select audit.maintain(dry_run => true)").fetchall()
+    assert planned == [("would make the index event_failure_idx",)]
     done = []
     while lines := conn.execute("select audit.maintain()").fetchall():
         done += [line for (line,) in lines]

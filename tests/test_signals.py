@@ -85,8 +85,8 @@ def test_a_burst_is_found_wherever_it_lies(db: Database) -> None:
     # Two before and three after the end of ten minutes by the clock.
     db.connect().execute("""insert into audit.event (occurred_at, action, result, organization_id,
         subject_id, actor_type, source)
-    select date_bin('10 minutes', now() - interval '1 hour', '2001-01-01') + n * interval '1 minute',
-        'auth.login', 'failure', '1', 'x', 'user', 'web'
+    select date_bin('10 minutes', now() - interval '1 hour', '2001-01-01')
+            + n * interval '1 minute', 'auth.login', 'failure', '1', 'x', 'user', 'web'
     from generate_series(-2, 2) as n""")
     assert rows(db, NAIVE_BURST) == []
     assert len(ids(db, "login_burst")) == 1
@@ -163,8 +163,9 @@ def test_the_name_of_a_role_tells_owners(db: Database, role: str, is_owner: bool
 
 
 def test_an_owner_is_told_by_the_words_that_tell_an_admin(db: Database) -> None:
-    [(wide, said)] = db.connect().execute("""select audit_private.words('wide'), prosrc
-        || pg_get_function_sqlbody(oid) from pg_proc where proname = 'names_owner'""").fetchall()
+    query = """select audit_private.words('wide'), pg_get_function_sqlbody(oid)
+        from pg_proc where proname = 'names_owner'"""
+    [(wide, said)] = db.connect().execute(query.encode()).fetchall()
     assert wide in said
 
 

@@ -410,8 +410,8 @@ return (
 comment on function audit_private.named_owner is
     'Condition that a member is the owner whom the row of the organisation names';
 
--- The words before it are those of audit_private.words('wide'), which readers may not call. A number
--- says nothing.
+-- The words before it are those of audit_private.words('wide'), which readers may not call. A
+-- number says nothing.
 create or replace function audit_private.names_owner(role text) returns boolean
 language sql immutable parallel safe set search_path = pg_catalog, pg_temp
 return exists (

@@ -165,6 +165,9 @@ begin
     return query
     select format('would create the partition of %s', to_char(m, 'YYYY-MM'))
     from unnest(audit_private.missing_months(plan_maintenance.ahead)) as m;
+    return query
+    select format('would make the index %s', name) from audit_private.partial_indexes()
+    where not audit_private.has_index('audit.event', definition);
     if plan_maintenance.keep is not null then
         for _month in
             select * from audit_private.expired_months(plan_maintenance.keep,
