@@ -50,15 +50,18 @@ grant execute on function
 grant select on
     audit.event, audit.action,
     audit.log, audit.auth_log, audit.membership_log, audit.api_key_log, audit.workflow_log,
-    audit.role_change, audit.impersonation, audit.api_key_lifecycle, audit.login_activity
+    audit.role_change, audit.impersonation, audit.api_key_lifecycle, audit.login_activity,
+    audit.failed_login, audit.denied_attempt, audit.login_burst, audit.unusual_login,
+    audit.new_owner, audit.open_impersonation, audit.old_api_key
     to audit_reader, audit_auditor;
 grant execute on function
     audit.viewer_organization, audit_private.viewer_start, audit.version
     to audit_reader;
 grant execute on function
-    audit.record_reading, audit.viewer_problem, audit.list_logged
+    audit.record_reading, audit.viewer_problem, audit.list_logged,
+    audit_private.called, audit_private.names_owner, audit_private.gives_owner,
+    audit_private.normal_name
     to audit_reader, audit_auditor;
-grant execute on function audit_private.called to audit_reader, audit_auditor;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function
