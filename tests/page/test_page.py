@@ -23,9 +23,10 @@ def test_each_event_is_one_sentence(site: Make) -> None:
         "bob@new.test tried to change their own role Recorded Role changed",
         "support-7 as bob@new.test created API key deploy API key created · support-7 as"
         " bob@new.test",
-        "1 changed workflow Gentle Workflow changed",
+        "1 changed workflow Gentle Workflow changed · name: Reminders → Gentle",
         "1 created workflow Gentle Workflow created",
-        "1 changed the e-mail address of bob@new.test E-mail address changed",
+        "1 changed the e-mail address of bob@new.test E-mail address changed ·"
+        " email: bob@acme.test → bob@new.test",
         "1 changed the role of bob@new.test from MEMBER to ADMIN Role changed",
         "bob@new.test failed to sign in Recorded Signed in",
         "1 signed in Recorded Signed in",
