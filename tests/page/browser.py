@@ -132,12 +132,13 @@ OVERFLOW = """() => {
     const name = `${e.tagName} ${e.className} ${(e.innerText || e.name || '').slice(0, 40)}`;
     if (b.left < -0.5 || b.right > wide.clientWidth + 0.5)
       found.push(`${name}: ${Math.round(b.left)} to ${Math.round(b.right)}`);
-    boxes.push([e, b, name]);
-  }
-  for (const [e, b, name] of boxes) for (const [f, c, other] of boxes) {
-    if (e === f || e.contains(f) || f.contains(e)) continue;
     // Inline boxes that go over several lines enclose what stands beside them.
-    if ([e, f].some(x => x.getClientRects().length > 1)) continue;
+    if (e.getClientRects().length === 1) boxes.push([e, b, name]);
+  }
+  boxes.sort((x, y) => x[1].top - y[1].top);
+  for (const [i, [e, b, name]] of boxes.entries()) for (const [f, c, other] of boxes.slice(i + 1)) {
+    if (c.top > b.bottom) break;
+    if (e.contains(f) || f.contains(e)) continue;
     const across = Math.min(b.right, c.right) - Math.max(b.left, c.left);
     const down = Math.min(b.bottom, c.bottom) - Math.max(b.top, c.top);
     if (across > 2 && down > 4) found.push(`${name} lies on ${other}`);
