@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Mount, Route
@@ -101,6 +101,16 @@ class Window:
         """Open a path of the application."""
         self.page.goto(f"{self.stage.origin}{ROOT}{path}")
         return self.page
+
+    def click(self, link: Locator) -> None:
+        """Click on what leads to another page, and wait for it."""
+        with self.page.expect_navigation():
+            link.click()
+
+    def press(self, key: str) -> None:
+        """Press a key that leads to another page, and wait for it."""
+        with self.page.expect_navigation():
+            self.page.keyboard.press(key)
 
     @property
     def sentences(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Writes docs/pictures: the page in a browser, of the demo's log. `python -m tests.page.pictures`."""
+"""Writes docs/pictures: the demo's log in a browser. `python -m tests.page.pictures`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any, Literal
 
+from PIL import Image
 from playwright.sync_api import Page
 from rich.console import Console
 
@@ -36,7 +37,8 @@ def shoot(page: Page, name: str) -> None:
         page.set_viewport_size({"width": width, "height": height})
         for scheme in SCHEMES:
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-            page.screenshot(path=FOLDER / f"{name}-{scheme}-{width}.png", animations="disabled")
+            taken = Image.open(io.BytesIO(page.screenshot(animations="disabled")))
+            taken.quantize(64).save(FOLDER / f"{name}-{scheme}-{width}.png", optimize=True)
 
 
 if __name__ == "__main__":
