@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
+from PIL import Image
 from playwright.sync_api import Browser, Page
 from pytest_postgresql.janitor import DatabaseJanitor
 
@@ -21,6 +22,7 @@ from auditdb.web import Access, app, words
 from tests.conftest import Database, _database, address
 from tests.page.browser import MISSING, Open, Seen, Stage, Window, chromium, path_of_chromium
 from tests.page.conftest import OTHER, OWNER, day
+from tests.page.pictures import FOLDER, SCHEMES, WIDTHS
 
 pytestmark = pytest.mark.skipif(path_of_chromium() is None, reason=MISSING)
 
@@ -444,6 +446,37 @@ def test_nothing_stands_out_or_lies_on_something_else(
     assert found == {}
 
 
+def test_words_of_headings_and_times_stay_whole(
+    window: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = window(OTHER, {2: "Globex", HOSTILE: "H" * 60}, size=(800, 900))
+    for path in ("/", "/logged"):
+        page = shown.go(path)
+        assert page.evaluate(LINES, "thead th, tbody th") <= 1
+        assert page.evaluate(LINES, "time") == 1
+    # Day before time, which a text from right to left would turn round.
+    monkeypatch.setattr(words.words("en"), "direction", "rtl")
+    page = shown.go()
+    first, last = page.evaluate("""() => {
+      const text = document.querySelector('td.time time').firstChild, range = new Range();
+      return [0, text.length - 1].map(i => {
+        range.setStart(text, i); range.setEnd(text, i + 1);
+        return range.getBoundingClientRect().left;
+      });
+    }""")
+    assert first < last
+
+
+# The most lines that a word of these elements goes over.
+LINES = """selector => Math.max(...[...document.querySelectorAll(selector)].flatMap(e =>
+  [...e.childNodes].filter(n => n.nodeType === 3 && n.data.trim()).flatMap(n =>
+    [...n.data.matchAll(/\\S+/g)].map(word => {
+      const range = new Range();
+      range.setStart(n, word.index); range.setEnd(n, word.index + word[0].length);
+      return new Set([...range.getClientRects()].map(b => Math.round(b.top))).size;
+    }))))"""
+
+
 def violations(page: Page) -> list[str]:
     """Return what axe-core finds, and where."""
     if not page.evaluate("'axe' in window"):
@@ -538,3 +571,15 @@ def test_print_shows_the_log_alone(window: Open) -> None:
     assert page.locator("table.values").is_visible()
     for hidden in ("header.top a", "#further", "ul.links"):
         assert not page.locator(hidden).is_visible(), hidden
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", ["list", "event"])
+def test_the_pictures_of_the_documentation_are_there_and_small(
+    name: str, scheme: str, width: int
+) -> None:
+    taken = FOLDER / f"{name}-{scheme}-{width}.png"
+    with Image.open(taken) as image:
+        assert image.size == (width, WIDTHS[width])
+    assert taken.stat().st_size < 150_000
