@@ -50,20 +50,23 @@ grant execute on function
 grant select on
     audit.event, audit.action,
     audit.log, audit.auth_log, audit.membership_log, audit.api_key_log, audit.workflow_log,
-    audit.role_change, audit.impersonation, audit.api_key_lifecycle, audit.login_activity
+    audit.role_change, audit.impersonation, audit.api_key_lifecycle, audit.login_activity,
+    audit.failed_login, audit.denied_attempt, audit.login_burst, audit.unusual_login,
+    audit.new_owner, audit.open_impersonation, audit.old_api_key
     to audit_reader, audit_auditor;
 grant execute on function
     audit.viewer_organization, audit_private.viewer_start, audit.version
     to audit_reader;
 grant execute on function
-    audit.record_reading, audit.viewer_problem, audit.list_logged
+    audit.record_reading, audit.viewer_problem, audit.list_logged,
+    audit_private.called, audit_private.names_owner, audit_private.gives_owner,
+    audit_private.normal_name
     to audit_reader, audit_auditor;
-grant execute on function audit_private.called to audit_reader, audit_auditor;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function
-    audit.list_tables, audit.list_partitions, audit.list_members, audit.list_limits, audit.metrics,
-    audit.version
+    audit.list_tables, audit.list_partitions, audit.list_members, audit.list_limits,
+    audit.list_settings, audit.metrics, audit.version
     to audit_auditor;
 grant select on audit_private.attachment, audit.kind to audit_auditor;
 
@@ -133,7 +136,8 @@ grant execute on function
     audit_private.lock_for_detach, audit_private.capture_triggers, audit_private.stale_tables,
     audit_private.report_progress, audit_private.end_with_client,
     audit_private.create_months, audit.maintain, audit.list_tables, audit.list_partitions,
-    audit.list_members, audit.list_limits, audit.metrics, audit.limit_recording, audit.version
+    audit.list_members, audit.list_limits, audit.list_settings, audit.metrics,
+    audit.limit_recording, audit.version
     to audit_operator;
 
 -- Whoever takes secrets out of values; audit_private.is_secret alone is asked for more.

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 import auditdb
 from auditdb.operate import doctor
@@ -710,6 +711,41 @@ def test_an_index_that_is_not_the_release_s_is_found_and_install_mends_it(
     assert conn.execute(invalid).fetchone() == (0,)
 
 
+FAILURES = "where result <> 'success'"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("", {"index audit.event_failure_idx is missing"}),
+        (f"create index event_failure_idx on audit.event (organization_id) {FAILURES}",
+            {"index audit.event_failure_idx is not as it was installed",
+             "index audit.event_failure_idx is none of auditdb's, and holds some of the events"}),
+        (f"""create index event_failure_idx on only audit.event
+            (organization_id, occurred_at desc, id desc, action, result) {FAILURES}""",
+            {"has no part of index audit.event_failure_idx"}),
+    ],
+    ids=["missing", "altered", "incomplete"],
+)  # fmt: skip
+def test_an_index_of_some_events_that_is_not_the_release_s_is_found_and_maintenance_mends_it(
+    healthy: Database, change: str, problem: set[str]
+) -> None:
+    conn = healthy.connect()
+    join_months(healthy, "2025-01-01")
+    run(conn, f"drop index audit.event_failure_idx; {change}")
+    found = diagnose(healthy)
+    assert {f.problem for f in found} == problem
+    mends = {f.mend for f in found if f.check_name == "indexes"}
+    assert mends == {"auditdb maintain"}
+    planned = conn.execute("select audit.maintain(dry_run => true)").fetchall()
+    assert planned == [("would make the index event_failure_idx",)]
+    done = []
+    while lines := conn.execute("select audit.maintain()").fetchall():
+        done += [line for (line,) in lines]
+    assert "indexed 2025-01" in done and "made the index event_failure_idx" in done
+    assert diagnose(healthy) == []
+
+
 def test_the_policy_of_a_former_release_is_replaced_by_install(healthy: Database) -> None:
     policies = "select polname, pg_get_expr(polqual, polrelid) from pg_policy order by 1, polrelid"
     conn = healthy.connect()
@@ -874,6 +910,22 @@ def test_a_creator_of_roles_that_installed_is_noticed_and_nothing_else(
             run(conn, "grant audit_owner to deployer with admin true, inherit false, set false")
         [finding] = doctor.diagnose(conn)
         assert (finding.severity, finding.object) == ("notice", "deployer")
+
+
+def test_where_no_login_may_say_who_acts_the_grant_is_named(healthy: Database) -> None:
+    with rolled_back(healthy) as conn:
+        holders = conn.execute(
+            "select member::regrole::text from pg_auth_members "
+            "where roleid = 'audit_writer'::regrole and member <> 'audit_owner'::regrole"
+        ).fetchall()
+        for (holder,) in holders:
+            conn.execute(SQL("revoke audit_writer from {}").format(Identifier(holder)))
+        [finding] = [f for f in doctor.diagnose(conn) if f.object == "audit_writer"]
+        assert (finding.severity, finding.problem) == ("notice", "no login holds it")
+        assert "grant audit_writer to" in finding.mend
+        # Another tool says who acts.
+        conn.execute("select audit.read_context_from('{request.jwt.claims}')")
+        assert [f for f in doctor.diagnose(conn) if f.object == "audit_writer"] == []
 
 
 def test_findings_are_printed_with_the_command_that_mends_them() -> None:

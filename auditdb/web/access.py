@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 
 from auditdb.errors import InvalidInput
 from auditdb.values.convert import Id, as_text
-from auditdb.values.plain import plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +54,7 @@ class Access:
         """The organisations by id, with what each is called."""
         called = self.organizations if isinstance(self.organizations, Mapping) else {}
         ids = [(as_text("organizations", own), own) for own in self.organizations]
-        return {text: plain(called.get(own) or text) for text, own in ids}
+        return {text: called.get(own) or text for text, own in ids}
 
 
 def read_zone(name: str) -> ZoneInfo:

@@ -23,7 +23,18 @@ PRESETS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta
            "90d": timedelta(days=90)}  # fmt: skip
 # How a page looks, and where it is: what a saved search has beside filters.
 LOOKS = ("zone", "language", "scheme")
-_OTHERS = ("organization", "text", "last", "from", "to", "after", "before", "within", "formulas")
+_OTHERS = (
+    "signal",
+    "organization",
+    "text",
+    "last",
+    "from",
+    "to",
+    "after",
+    "before",
+    "within",
+    "formulas",
+)
 _KNOWN = frozenset((*PLAIN, *LOOKS, *_OTHERS))
 
 
@@ -71,7 +82,7 @@ class Address:
     @property
     def is_filtered(self) -> bool:
         """Whether anything is looked for."""
-        return any(name in self.given for name in (*PLAIN, "text", "last", "from", "to"))
+        return any(name in self.given for name in (*PLAIN, "text", "last", "from", "to", "signal"))
 
     def zone(self, access: Access) -> ZoneInfo:
         """Return the zone in which times are shown."""

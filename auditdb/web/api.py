@@ -114,13 +114,14 @@ _ABOUT = {
     "last": "Period until now: 24h, 7d, 30d or 90d.",
     "from": "From then on: a day of the zone, or a time such as 2026-01-31T09:00Z.",
     "to": "Until then: a day of the zone, which is included, or before a time.",
+    "signal": "What is worth a look, a view of the same name; other filters do not count.",
     "zone": "In which days begin, such as Europe/Berlin. Default: UTC, or the viewer's.",
     "language": "Of the sentences.",
     "after": "`next` of the page before.",
     "before": "`previous` of the page after.",
     "within": "Events that are looked at, at most. Default: 20000; at most 500000.",
 }
-_ENUMS = {"result": list(RESULTS), "last": list(PRESETS)}
+_ENUMS = {"result": list(RESULTS), "last": list(PRESETS), "signal": list(queries.SIGNALS)}
 _TYPES: dict[str, Any] = {
     "id": "integer", "transaction_id": "integer", "old_values": "object", "new_values": "object",
     "details": "object", "names": "object",

@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from auditdb.errors import InvalidInput
 from auditdb.read.export import Export, read_blocks_async
 from auditdb.web.address import LOOKS
 from auditdb.web.names import ask_search
@@ -32,6 +33,8 @@ async def jsonl(visited: Visit) -> Response:
 
 
 async def _taken(visited: Visit, format: Literal["csv", "jsonl"]) -> Response:
+    if visited.address["signal"]:
+        raise InvalidInput("what is worth a look is not taken along; filter by action or result")
     formulas: Any = visited.address["formulas"] or "escape"
     filters = visited.address.filters(visited.zone)
     if "text" in filters:

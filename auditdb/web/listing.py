@@ -6,12 +6,14 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from auditdb.read.event import Page, cursor_of
+from auditdb.errors import InvalidInput
+from auditdb.read.event import Event, Page, cursor_of
+from auditdb.read.filters import Filters, as_number
 from auditdb.read.query import PageQuery
 from auditdb.web import queries
 from auditdb.web.names import Known, ask_search
 from auditdb.web.problem import Problem
-from auditdb.web.reading import record_reading
+from auditdb.web.reading import Reading, record_reading
 from auditdb.web.site import Visit
 from auditdb.web.told import names_of
 
@@ -31,18 +33,13 @@ async def listed(
     filters = visited.address.filters(visited.zone)
     if "text" in filters:
         filters["text_ids"] = await ask_search(visited.site.search, filters["text"])
-    within = min(int(visited.address["within"] or LOOKED_AT), FURTHER)
-    after, before = visited.address["after"] or None, visited.address["before"] or None
     found: list[Page] = []
     known: Known = {}
     homes: dict[int, str] = {}
     problems = []
     for organization in visited.organizations:
         async with visited.reading(conn, organization) as read:
-            query = PageQuery(limit, filters, organization_id=read.organization_id,
-                              after=after, before=before, within=within,
-                              columns=queries.columns(queries.LISTED))  # fmt: skip
-            page = query.page_of(await read.rows(query.statement))
+            page = await _page(read, visited, limit, filters)
             if not page.events and not visited.access.is_staff:
                 (row,) = await read.rows(queries.PROBLEM)
                 if row["problem"]:
@@ -52,7 +49,8 @@ async def listed(
         found.append(page)
     if len(problems) == len(visited.organizations):
         raise Problem(PROBLEMS[problems[0]])
-    return together(found, limit, is_before=before is not None, place=after), known, homes
+    page = together(found, limit, is_before=bool(visited.address["before"]))
+    return page, known, homes
 
 
 PROBLEMS = {
@@ -61,7 +59,7 @@ PROBLEMS = {
 }  # fmt: skip
 
 
-def together(pages: list[Page], limit: int, *, is_before: bool, place: str | None) -> Page:
+def together(pages: list[Page], limit: int, *, is_before: bool) -> Page:
     """Return the page of several organisations' events, of a page of each."""
     if len(pages) == 1:
         return pages[0]
@@ -92,6 +90,28 @@ def together(pages: list[Page], limit: int, *, is_before: bool, place: str | Non
         previous=newest if more_newer or (is_before and total > len(events)) else None,
         looked_back_to=end if len(events) < limit else None,
     )
+
+
+async def _page(read: Reading, visited: Visit, limit: int, filters: Filters) -> Page:
+    """Return the page of one organisation, or of what a signal points to."""
+    signal = visited.address["signal"]
+    if signal:
+        if signal not in queries.SIGNALS:
+            raise InvalidInput(
+                f"signal is {signal[:40]!r}; it is one of {', '.join(queries.SIGNALS)}"
+            )
+        rows = await read.rows(queries.signal_query(signal, read.organization_id))
+        return Page(events=[Event(**row) for row in rows], next=None)
+    query = PageQuery(
+        limit,
+        filters,
+        organization_id=read.organization_id,
+        after=visited.address["after"] or None,
+        before=visited.address["before"] or None,
+        within=min(as_number("within", visited.address["within"] or LOOKED_AT) or 1, FURTHER),
+        columns=queries.columns(queries.LISTED),
+    )
+    return query.page_of(await read.rows(query.statement))
 
 
 async def note_staff(visited: Visit, conn: AsyncConnection[Any]) -> None:

@@ -67,11 +67,14 @@ async def summary(visited: Visit, conn: AsyncConnection[Any]) -> dict[str, Any]:
     actions: list[str] = []
     logged_rows: list[Row] = []
     bars: dict[Any, Row] = {}
+    signals: dict[str, int] = {}
     for organization in visited.organizations:
         async with visited.reading(conn, organization) as read:
             actions = [row["name"] for row in await read.rows(queries.ACTIONS)]
             logged_rows += await read.rows(queries.LOGGED)
             if is_first and not visited.address.is_filtered:
+                for row in await read.rows(queries.signals_query(read.organization_id)):
+                    signals[row["name"]] = signals.get(row["name"], 0) + row["count"]
                 today = datetime.now(visited.zone).date()
                 query = queries.days_query(visited.zone, today, read.organization_id)
                 for row in await read.rows(query):
@@ -79,7 +82,15 @@ async def summary(visited: Visit, conn: AsyncConnection[Any]) -> dict[str, Any]:
                     own["count"] += row["count"]
     return {
         "actions": actions,
-        "signals": [],
+        "signals": [
+            {
+                "name": visited.words.term("signal", name),
+                "count": f"{queries.MOST_SIGNALS}+" if count >= queries.MOST_SIGNALS else count,
+                "link": visited.address.only(visited.root + "/", signal=name),
+            }
+            for name in queries.SIGNALS
+            if (count := signals.get(name))
+        ],
         "nothing_attached": not logged_rows,
         "bars": queries.bars(list(bars.values()), HISTOGRAM),
         "histogram": HISTOGRAM,
@@ -94,12 +105,14 @@ def form(visited: Visit, actions: Iterable[str], known: Known) -> dict[str, Any]
         category = action.partition(".")[0]
         groups.setdefault(category, []).append((action, own.term("action", action)))
     chosen = []
-    for name in (*PLAIN, "text", "last", "from", "to"):
+    for name in (*PLAIN, "text", "last", "from", "to", "signal"):
         if not address[name]:
             continue
         value: str = address[name]
         if name == "action":
             value = own.term("action" if "." in value else "category", value)
+        elif name == "signal":
+            value = own.term("signal", value)
         elif name == "result":
             value = own.term("result", value)
         elif name in ("actor_id", "person_id", "subject_id"):

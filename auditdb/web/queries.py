@@ -66,6 +66,42 @@ def days_query(zone: ZoneInfo, today: date, organization_id: str | None) -> Stat
     return query, values
 
 
+# Views of what an admin should look at, in the order in which the page has them.
+SIGNALS = (
+    "login_burst", "unusual_login", "new_owner", "open_impersonation", "denied_attempt",
+    "failed_login", "old_api_key",
+)  # fmt: skip
+# Rows of a signal that are counted, and that its list holds.
+MOST_SIGNALS = 200
+
+
+def signals_query(organization_id: str | None) -> Statement:
+    """Return the query of how many rows each signal has, up to a bound."""
+    where = SQL("where organization_id = %(organization_id)s" if organization_id else "")
+    counts = SQL(" union all ").join(
+        SQL("select {}, (select count(*) from (select from audit.{} {} limit {}) as c)").format(
+            Literal(name), Identifier(name), where, Literal(MOST_SIGNALS)
+        )
+        for name in SIGNALS
+    )
+    query = SQL("select name, count from ({}) as s (name, count) where count > 0")
+    return query.format(counts), {"organization_id": organization_id}
+
+
+def signal_query(name: str, organization_id: str | None) -> Statement:
+    """Return the query of the events that a signal points to, newest first."""
+    where = SQL("where organization_id = %(organization_id)s " if organization_id else "")
+    query = SQL(
+        "select {} from (select e.* from (select occurred_at, id from audit.{} {}"
+        "order by occurred_at desc, id desc limit {}) as s cross join lateral ("
+        "select * from audit.event as e where e.occurred_at = s.occurred_at and e.id = s.id) as e"
+        ") as event order by occurred_at desc, id desc"
+    )
+    values = {"organization_id": organization_id}
+    most = Literal(MOST_SIGNALS)
+    return query.format(columns(LISTED), Identifier(name), where, most), values
+
+
 LOGGED: Statement = ("select kind, tables, since from audit.list_logged()", [])
 PROBLEM: Statement = ("select audit.viewer_problem() as problem", [])
 ACTIONS: Statement = ("select name from audit.action order by name", [])

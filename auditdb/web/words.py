@@ -42,8 +42,8 @@ class Words:
         if found is None and section == "action":
             category, _, verb = key.partition(".")
             noun = self.term("noun", category)
-            found = f"{noun[:1].upper()}{noun[1:]} {verb}"
-        return str(found or key).replace("_", " ")
+            found = f"{noun[:1].upper()}{noun[1:]} {verb.replace('_', ' ')}"
+        return str(found) if found else key.replace("_", " ")
 
 
 @cache

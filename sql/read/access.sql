@@ -105,6 +105,7 @@ declare
     _token text := current_setting('auditdb.viewer', true);
     _parts text[];
     _key audit_private.signing_key;
+    _expires timestamptz;
 begin
     problem := 'token';
     if _token is null or length(_token) > 2000 or _token !~
@@ -121,10 +122,11 @@ begin
     then
         return;
     end if;
+    _expires := to_timestamp(_parts[5]::bigint);
     problem := case
         when _key.retires_at <= clock_timestamp() then 'key retired'
-        when to_timestamp(_parts[5]::bigint) <= clock_timestamp()
-            or to_timestamp(_parts[5]::bigint) > clock_timestamp() + interval '1 hour' then 'clock'
+        when _expires <= clock_timestamp() or _expires > clock_timestamp() + interval '1 hour'
+            then 'clock'
         end;
     if problem is null then
         viewer := array[audit_private.from_base64url(_parts[3]),

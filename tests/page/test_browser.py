@@ -322,6 +322,18 @@ def test_what_was_found_is_taken_along(window: Open, tmp_path: Path) -> None:
     assert page.locator("td.what").count() == 3
 
 
+def test_what_is_worth_a_look_leads_to_its_events(window: Open) -> None:
+    shown = window()
+    page = shown.go("/?zone=Asia/Tokyo")
+    worth = page.locator("ul.signals")
+    assert "1 Failed sign-ins" in worth.inner_text() and "1 Denied attempts" in worth.inner_text()
+    shown.click(worth.get_by_role("link", name="Denied attempts"))
+    assert shown.sentences == ["bob@new.test tried to change their own role Recorded"]
+    assert "signal=denied_attempt" in query(page) and "zone=Asia%2FTokyo" in query(page)
+    shown.click(page.get_by_text("Clear filters"))
+    assert len(shown.sentences) == 8
+
+
 def test_what_is_logged_is_a_page(window: Open) -> None:
     shown = window()
     page = shown.go("/?language=de")
@@ -384,7 +396,8 @@ def test_the_keyboard_alone_does_it(window: Open) -> None:
         assert at["is_shown"] and at["is_marked"], at
         reached.append(at)
     order = [at["name"] for at in reached]
-    assert order[:6] == ["text", "action", "result", "last", "Show", "More"]
+    start = order.index("text")
+    assert order[start : start + 6] == ["text", "action", "result", "last", "Show", "More"]
     assert order[-5:-1] == ["CSV", "CSV, formulas kept", "JSON lines", "What is logged here"]
     # Downwards, and within a line from the left.
     places = [(at["top"], at["left"]) for at in reached if at["tag"] == "A"]
@@ -566,6 +579,7 @@ def test_print_shows_the_log_alone(window: Open) -> None:
     assert page.locator("ul.tabs").inner_text() == "Globex"
     assert page.locator("ul.chosen").inner_text().startswith("Period: Last 90 days")
     assert page.locator("table.events").is_visible()
+    assert page.locator("h2").count() and not page.locator("h2").first.is_visible()
     # On paper, which is white.
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(26, 29, 33)"
     shown.go(event_of(page, "action=workflow.created&organization=2"))

@@ -223,8 +223,8 @@ def test_pages_of_several_organizations_miss_nothing(site: Make, db: Database) -
     db.connect("app").execute("insert into membership values (2, 1, 'OWNER', now())")
     with db.connect("app") as conn:
         conn.execute(
-            "select audit.record_event('report.exported', (1 + i % 3 / 2)::text, actor_id => i::text)"
-            " from generate_series(1, 160) as i"
+            "select audit.record_event('report.exported', (1 + i % 3 / 2)::text,"
+            " actor_id => i::text) from generate_series(1, 160) as i"
         )
     application = site(OWNER, [1, 2])
     events: list[int] = []
