@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import AsyncConnection
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from auditdb.connection.begin import Row
 from auditdb.read.event import Event, cursor_of
@@ -32,6 +32,9 @@ HISTOGRAM = 48
 async def log(visited: Visit) -> Response:
     """Return the page of the list."""
     address = visited.address
+    if len(visited.request.query_params) > len(address.given):
+        # A form sends what was left empty, too: a link that is kept is better short.
+        return RedirectResponse(address.link(visited.root + "/"), 303)
     async with visited.opened() as conn:
         await note_staff(visited, conn)
         page, known, homes = await listed(visited, conn)

@@ -36,9 +36,11 @@ def teller(visited: Visit, known: Known) -> Teller:
 def told(visited: Visit, event: Event, tell: Teller, *, organization: str = "") -> dict[str, Any]:
     """Return what a template shows of an event."""
     details = event.details or {}
+    # Of an admin of one organisation, the address need not say which.
+    several = len(visited.access.names) > 1
     link = visited.address.only(
         f"{visited.root}/event/{event_path(event.occurred_at, event.id)}",
-        organization=organization or visited.address["organization"],
+        organization=(several and organization) or visited.address["organization"],
     )
     return {
         "event": event,
