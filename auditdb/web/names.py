@@ -96,7 +96,9 @@ async def ask_search(search: Search | None, text: str | None) -> list[str]:
 
 def naming_query(wanted: Iterable[tuple[str, str]], organization_id: str | None) -> Statement:
     """Return the query of events whose values may say what objects are called, of the newest."""
-    where = SQL("where organization_id = %(organization_id)s " if organization_id else "")
+    where = SQL(
+        "where organization_id = %(organization_id)s " if organization_id is not None else ""
+    )
     query: Composed = SQL(
         "with looked_at as materialized ("
         "select occurred_at, id, target_id = any(%(ids)s) as passes from audit.event {}"

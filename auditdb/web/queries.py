@@ -37,7 +37,7 @@ def columns(longest: int) -> Composable:
 
 def one_event(at: datetime, event_id: int, organization_id: str | None) -> Statement:
     """Return the query of an event by its permalink."""
-    where = SQL(" and organization_id = %(organization_id)s" if organization_id else "")
+    where = SQL(" and organization_id = %(organization_id)s" if organization_id is not None else "")
     query = SQL("select {} from audit.event where occurred_at = %(at)s and id = %(id)s{}")
     return query.format(columns(ALONE), where), {
         "at": at, "id": event_id, "organization_id": organization_id,
@@ -46,7 +46,7 @@ def one_event(at: datetime, event_id: int, organization_id: str | None) -> State
 
 def days_query(zone: ZoneInfo, today: date, organization_id: str | None) -> Statement:
     """Return the query of how many events each of the last days had, up to a bound for each."""
-    where = SQL(" and organization_id = %(organization_id)s" if organization_id else "")
+    where = SQL(" and organization_id = %(organization_id)s" if organization_id is not None else "")
     starts = [
         datetime.combine(today - timedelta(days=back), datetime.min.time(), zone)
         for back in range(DAYS - 1, -2, -1)
@@ -77,7 +77,9 @@ MOST_SIGNALS = 200
 
 def signals_query(organization_id: str | None) -> Statement:
     """Return the query of how many rows each signal has, up to a bound."""
-    where = SQL("where organization_id = %(organization_id)s" if organization_id else "")
+    where = SQL(
+        "where organization_id = %(organization_id)s" if organization_id is not None else ""
+    )
     counts = SQL(" union all ").join(
         SQL("select {}, (select count(*) from (select from audit.{} {} limit {}) as c)").format(
             Literal(name), Identifier(name), where, Literal(MOST_SIGNALS)
@@ -90,7 +92,9 @@ def signals_query(organization_id: str | None) -> Statement:
 
 def signal_query(name: str, organization_id: str | None) -> Statement:
     """Return the query of the events that a signal points to, newest first."""
-    where = SQL("where organization_id = %(organization_id)s " if organization_id else "")
+    where = SQL(
+        "where organization_id = %(organization_id)s " if organization_id is not None else ""
+    )
     query = SQL(
         "select {} from (select e.* from (select occurred_at, id from audit.{} {}"
         "order by occurred_at desc, id desc limit {}) as s cross join lateral ("

@@ -1,0 +1,23 @@
+"""What somebody hostile, or nobody at all, may name and store: the page shows and stays up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from auditdb import InvalidInput
+from auditdb.web import Access
+from tests.conftest import Database
+from tests.page.conftest import OWNER, fetch, texts
+
+Make = Callable[..., Any]
+
+
+@pytest.mark.parametrize("organizations", [[None], [""], {None: "Acme"}, {"": "Acme"}, [1, None]])
+def test_who_has_no_organization_is_not_one_who_reads_all(organizations: Any) -> None:
+    with pytest.raises(InvalidInput, match="organization"):
+        Access(viewer_id=OWNER, organizations=organizations, is_staff=True)
