@@ -21,3 +21,13 @@ Make = Callable[..., Any]
 def test_who_has_no_organization_is_not_one_who_reads_all(organizations: Any) -> None:
     with pytest.raises(InvalidInput, match="organization"):
         Access(viewer_id=OWNER, organizations=organizations, is_staff=True)
+
+
+def test_what_a_reader_says_of_an_export_is_shown_by_its_codes(site: Make, db: Database) -> None:
+    from tests.test_readings import record
+    from tests.viewer import sign
+
+    record(db.connect("app_reader"), sign(db.key, OWNER, "1"), "exported",
+           '{"events": "7\u202e<b>"}')  # fmt: skip
+    (page,) = fetch(site(), "/")
+    assert "\u202e" not in page.text and "7\\u202e&lt;b&gt;" in page.text
