@@ -31,3 +31,15 @@ def test_what_a_reader_says_of_an_export_is_shown_by_its_codes(site: Make, db: D
            '{"events": "7\u202e<b>"}')  # fmt: skip
     (page,) = fetch(site(), "/")
     assert "\u202e" not in page.text and "7\\u202e&lt;b&gt;" in page.text
+
+
+def test_a_part_of_the_address_that_is_too_long_is_refused(site: Make, db: Database) -> None:
+    long = "x" * 50_000
+    for path in ("/", "/api/events", "/events.csv"):
+        for name in ("text", "action", "zone", "after", "ip", "organization", "within"):
+            (answer,) = fetch(site(), f"{path}?{name}={long}")
+            assert answer.status_code == 400, name
+            assert len(answer.content) < 5_000
+    assert not db.connect().execute(
+        "select from audit.event where action like 'audit.export%'"
+    ).fetchall()  # fmt: skip
