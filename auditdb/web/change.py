@@ -67,7 +67,8 @@ def _of(image: Mapping[str, Any] | None, name: str) -> Shown | None:
 
 def cut_of(event: Event) -> int:
     """Return how many bytes of values are too long to be shown."""
-    sizes = [(image or {}).get(CUT, 0) for image in (event.old_values, event.new_values)]
+    images = (event.old_values, event.new_values, event.details)
+    sizes = [(image or {}).get(CUT, 0) for image in images]
     return sum(size for size in sizes if isinstance(size, int))
 
 

@@ -24,8 +24,10 @@ def columns(longest: int) -> Composable:
     """Return the columns of an event; instead of values that are too long, their size."""
     return SQL(", ").join(
         SQL(
-            "case when coalesce(pg_column_size({0}), 0) < {1} then {0} "
-            "else jsonb_build_object({2}, pg_column_size({0})) end as {0}"
+            # Compressed, what is small may be a hundred times as long.
+            "case when pg_column_size({0}) >= {1} then jsonb_build_object({2}, pg_column_size({0}))"
+            " when octet_length({0}::text) >= {1} "
+            "then jsonb_build_object({2}, octet_length({0}::text)) else {0} end as {0}"
         ).format(Identifier(field.name), Literal(longest), Literal(CUT))
         if field.name in ("old_values", "new_values", "details")
         else SQL("transaction_id::text::bigint as transaction_id")

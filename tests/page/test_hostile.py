@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 
 from auditdb import InvalidInput
@@ -43,3 +41,58 @@ def test_a_part_of_the_address_that_is_too_long_is_refused(site: Make, db: Datab
     assert not db.connect().execute(
         "select from audit.event where action like 'audit.export%'"
     ).fetchall()  # fmt: skip
+
+
+NESTED = "(repeat('[', {0}) || repeat(']', {0}))::jsonb"
+
+
+@pytest.mark.parametrize("depth", [90, 200, 330, 480, 700, 900, 960, 3000])
+def test_a_value_that_is_nested_deeply_does_not_keep_the_page_from_being_read(
+    site: Make, db: Database, depth: int
+) -> None:
+    nested = NESTED.format(depth)
+    app_conn = db.connect("app")
+    app_conn.execute(
+        "insert into workflow (organization_id, name, config)"
+        f" values (1, 'deep', {nested})".encode()
+    )
+    app_conn.execute(
+        "select audit.record_event('report.exported', '1', details =>"
+        f" jsonb_build_object('new_role', {nested}, 'ip', {nested}, 'reason', {nested}))".encode()
+    )
+    application = site()
+    page, api = fetch(application, "/", "/api/events")
+    assert (page.status_code, api.status_code) == (200, 200)
+    assert len(texts(page.text)) == 10
+    for event in api.json()["events"][:2]:
+        one, same = fetch(application, f"/event/{event['place']}", f"/api/events/{event['place']}")
+        assert (one.status_code, same.status_code) == (200, 200)
+
+
+def test_what_the_database_keeps_small_does_not_become_large(site: Make, db: Database) -> None:
+    # Compressed, each of these is a hundredth of it.
+    db.connect("app").execute(
+        "insert into workflow (organization_id, name, config) select 1, 'big' || i,"
+        " jsonb_build_object('x', repeat('x', 250000)) from generate_series(1, 49) as i"
+    )
+    db.connect("app").execute(
+        "insert into workflow (organization_id, name, config)"
+        " values (1, 'huge', jsonb_build_object('x', repeat('x', 50000000)))"
+    )
+    application = site()
+    page, api = fetch(application, "/", "/api/events")
+    assert len(page.content) < 200_000 and len(api.content) < 200_000
+    (one,) = fetch(application, f"/api/events/{api.json()['events'][0]['place']}")
+    assert len(one.content) < 1_500_000
+
+
+def test_a_value_that_is_left_out_beside_one_that_is_shown_is_told(
+    site: Make, db: Database
+) -> None:
+    db.connect("app").execute(
+        "select audit.record_event('report.exported', '1', new_values => '{\"a\": \"shown\"}',"
+        f" details => jsonb_build_object('x', {NESTED.format(3000)}))".encode()
+    )
+    (api,) = fetch(site(), "/api/events")
+    (one,) = fetch(site(), f"/event/{api.json()['events'][0]['place']}")
+    assert "shown" in one.text and "6007 bytes, too long to be shown" in one.text
