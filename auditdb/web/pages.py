@@ -190,6 +190,7 @@ def _event_page(
         **told(visited, found, tell, organization=organization),
         "changes": change.changes(found),
         "cut": change.cut_of(found),
+        "left_out": change.left_out(found),
         "context": change.context(found),
         "ip_shown": change.show(details.get("ip")),
         "user_agent": change.show(details.get("user_agent")),

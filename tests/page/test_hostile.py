@@ -96,3 +96,15 @@ def test_a_value_that_is_left_out_beside_one_that_is_shown_is_told(
     (api,) = fetch(site(), "/api/events")
     (one,) = fetch(site(), f"/event/{api.json()['events'][0]['place']}")
     assert "shown" in one.text and "6007 bytes, too long to be shown" in one.text
+
+
+def test_ten_thousand_names_of_values_are_not_all_shown(site: Make, db: Database) -> None:
+    db.connect("app").execute(
+        "select audit.record_event('report.exported', '1', new_values => v, details => v) from"
+        " (select jsonb_object_agg('key' || i, i) from generate_series(1, 40000) as i) as x (v)"
+    )
+    application = site()
+    (api,) = fetch(application, "/api/events")
+    (one,) = fetch(application, f"/event/{api.json()['events'][0]['place']}")
+    assert one.status_code == 200 and len(one.content) < 1_000_000
+    assert "79000 values more" in one.text
