@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import Any, TypeAlias
@@ -23,6 +24,8 @@ from auditdb.web.words import Words, words
 
 # Organisations that are shown together; of more, one is chosen.
 TOGETHER = 20
+# Times as long as a query that a page may take, before what is left of it takes too long.
+PATIENCE = 3
 
 Answer: TypeAlias = Access | Response | None
 # A piece of the host's page: markup, or what makes it for a request.
@@ -81,6 +84,7 @@ class Visit:
     address: Address
     words: Words
     zone: ZoneInfo
+    began: float = field(default_factory=time.monotonic)
 
     @cached_property
     def root(self) -> str:
@@ -111,7 +115,9 @@ class Visit:
     async def reading(self, conn: Any, organization_id: str) -> AsyncIterator[Reading]:
         """Open a transaction that reads an organisation's log."""
         principal = self.principal(organization_id)
-        async with reading(conn, principal, self.site.seconds) as read:
+        left = PATIENCE * self.site.seconds - (time.monotonic() - self.began)
+        seconds = max(min(self.site.seconds, left), 0.01)
+        async with reading(conn, principal, seconds) as read:
             yield read
 
     def opened(self) -> Any:

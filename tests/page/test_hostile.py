@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from auditdb import InvalidInput
-from auditdb.web import Access
+from auditdb.web import Access, queries
 from tests.conftest import Database
 from tests.page.conftest import OWNER, fetch, texts
 
@@ -108,3 +109,30 @@ def test_ten_thousand_names_of_values_are_not_all_shown(site: Make, db: Database
     (one,) = fetch(application, f"/event/{api.json()['events'][0]['place']}")
     assert one.status_code == 200 and len(one.content) < 1_000_000
     assert "79000 values more" in one.text
+
+
+def test_what_stands_beside_the_list_does_not_keep_it_from_being_shown(
+    site: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As of a flood of failed sign-ins, which anybody can make.
+    slow = ("select 'login_burst' as name, 1 as count from pg_catalog.pg_sleep(30)", {})
+    monkeypatch.setattr(queries, "signals_query", lambda organization_id: slow)
+    (page,) = fetch(site(seconds=1), "/")
+    assert page.status_code == 200 and len(texts(page.text)) == 8
+    assert "took too long to find out" in page.text and "<svg" in page.text
+
+
+def test_a_page_of_many_organizations_takes_no_longer_than_some_queries(
+    site: Make, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = db.connect("app")
+    own.execute(
+        "insert into organization (id, name) select i, 'O' from generate_series(20, 38) as i"
+    )
+    own.execute("insert into membership select i, 1, 'OWNER' from generate_series(20, 38) as i")
+    slow = ("select null as problem from pg_catalog.pg_sleep(0.8)", [])
+    monkeypatch.setattr(queries, "PROBLEM", slow)
+    started = time.monotonic()
+    (page,) = fetch(site(OWNER, [1, *range(20, 39)], seconds=1), "/?text=nothing+like+it")
+    assert page.status_code == 503 and "took too long" in page.text
+    assert time.monotonic() - started < 8
