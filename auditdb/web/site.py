@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ class Site:
     frame_ancestors: str
     language: str
     seconds: float
+    exporting: Counter[str] = field(default_factory=Counter)
 
     def piece(self, piece: Piece, request: Request) -> str:
         """Return a piece of the host's page."""
