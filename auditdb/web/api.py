@@ -20,7 +20,7 @@ from auditdb.web.listing import listed, note_staff
 from auditdb.web.names import Known
 from auditdb.web.problem import Problem
 from auditdb.web.sentence import Teller
-from auditdb.web.site import Visit
+from auditdb.web.site import Visit, root_of
 from auditdb.web.told import names_of
 
 
@@ -92,8 +92,7 @@ async def logged(visited: Visit) -> Response:
 async def openapi(request: Request) -> Response:
     """Return the description of this interface."""
     described = json.loads(json.dumps(_described()))
-    root = str(request.scope.get("root_path", "")).rstrip("/")
-    described["servers"] = [{"url": f"{root}/api"}]
+    described["servers"] = [{"url": f"{root_of(request)}/api"}]
     return JSONResponse(described)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import Any, TypeAlias
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from starlette.requests import Request
@@ -91,7 +92,7 @@ class Visit:
     @cached_property
     def root(self) -> str:
         """The path under which the application is mounted."""
-        return str(self.request.scope.get("root_path", "")).rstrip("/")
+        return root_of(self.request)
 
     @property
     def is_together(self) -> bool:
@@ -125,6 +126,12 @@ class Visit:
     def opened(self) -> Any:
         """Open a connection."""
         return opened(self.site.connect)
+
+
+def root_of(request: Request) -> str:
+    """Return the path under which the application is mounted, which names no other host."""
+    path = str(request.scope.get("root_path", "")).strip("/")
+    return f"/{quote(path)}" if path else ""
 
 
 async def admit(site: Site, request: Request) -> Answer:
