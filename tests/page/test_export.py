@@ -77,11 +77,27 @@ def test_several_organizations_are_taken_along_under_one_heading(site: Make, db:
 def test_one_who_is_no_admin_takes_nothing_along(site: Make, db: Database) -> None:
     db.connect("app").execute("update membership set role = 'MEMBER' where user_id = 2")
     (page,) = fetch(site(MEMBER), "/events.csv")
-    assert page.status_code == 503 and "workflow" not in page.text
+    assert page.status_code == 403 and "workflow" not in page.text
+    assert "You may not read this log" in page.text
     assert readings(db) == []
     # Nor does an admin of another organisation.
     (page,) = fetch(site(OTHER, [1]), "/events.csv")
-    assert page.status_code == 503 and readings(db) == []
+    assert page.status_code == 403 and readings(db) == []
+    # Of two, the one is taken along.
+    for organizations in ([1, 2], [2, 1]):
+        (page,) = fetch(site(OTHER, organizations), "/events.csv?action=workflow")
+        rows = list(csv.DictReader(page.text.splitlines()))
+        assert [row["organization_id"] for row in rows] == ["2"]
+    assert {row[2] for row in readings(db)} == {"2"}
+
+
+@pytest.mark.usefixtures("auditors")
+def test_a_key_that_is_retired_exports_nothing_in_anybodys_name(site: Make, db: Database) -> None:
+    application = site()
+    db.connect().execute("select audit.create_key('0 seconds')")
+    (page,) = fetch(application, "/events.csv")
+    assert page.status_code == 503 and "The signing key is retired" in page.text
+    assert readings(db) == []
 
 
 def test_what_cannot_be_recorded_is_not_taken_along(site: Make, shop: Database) -> None:
