@@ -53,10 +53,9 @@ async def events(visited: Visit) -> Response:
     async with visited.opened() as conn:
         await note_staff(visited, conn)
         page, known, homes = await listed(visited, conn)
-    del homes
     return _Json(
         {
-            "events": [_told(visited, event, known) for event in page.events],
+            "events": [_told(visited, event, known[homes[event.id]]) for event in page.events],
             "next": page.next,
             "previous": page.previous,
             "looked_back_to": page.looked_back_to,

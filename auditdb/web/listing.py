@@ -24,8 +24,10 @@ LOOKED_AT, FURTHER = 20_000, 500_000
 
 async def listed(
     visited: Visit, conn: AsyncConnection[Any], limit: int = LISTED
-) -> tuple[Page, Known, dict[int, str]]:
+) -> tuple[Page, dict[str, Known], dict[int, str]]:
     """Return the page of events that the address asks for, of all chosen organisations together.
+
+    With it come the names that each organisation's log knows, and each event's organisation.
 
     Raises:
         Problem: nobody may read any of them.
@@ -34,7 +36,7 @@ async def listed(
     if "text" in filters:
         filters["text_ids"] = await ask_search(visited.site.search, filters["text"])
     found: list[Page] = []
-    known: Known = {}
+    known: dict[str, Known] = {}
     homes: dict[int, str] = {}
     problems = []
     for organization in visited.organizations:
@@ -44,7 +46,7 @@ async def listed(
                 (row,) = await read.rows(queries.PROBLEM)
                 if row["problem"]:
                     problems.append(row["problem"])
-            known |= await names_of(visited, read, page.events)
+            known[organization] = await names_of(visited, read, page.events)
         homes |= {event.id: organization for event in page.events}
         found.append(page)
     if len(problems) == len(visited.organizations):

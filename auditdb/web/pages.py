@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -40,7 +41,8 @@ async def log(visited: Visit) -> Response:
         await note_staff(visited, conn)
         page, known, homes = await listed(visited, conn)
         beside = await summary(visited, conn)
-    tell = teller(visited, known)
+    # What one log calls somebody is not what another does.
+    tell = {organization: teller(visited, names) for organization, names in known.items()}
     several = len(visited.organizations) > 1
     within = FURTHER if page.looked_back_to else None
     links = {
@@ -50,13 +52,14 @@ async def log(visited: Visit) -> Response:
     }
     values = {
         "rows": [
-            told(visited, event, tell, organization=homes[event.id] if several else "")
+            told(visited, event, tell[home], organization=home if several else "")
             for event in page.events
+            for home in (homes[event.id],)
         ],
         "several": several,
         "links": links,
         "looked_back_to": page.looked_back_to and time_of(page.looked_back_to, visited),
-        "form": form(visited, beside["actions"], known),
+        "form": form(visited, beside["actions"], dict(ChainMap(*known.values()))),
         **beside,
     }
     return render(visited.site, visited.request, visited, "log.html", values)

@@ -136,3 +136,20 @@ def test_a_page_of_many_organizations_takes_no_longer_than_some_queries(
     (page,) = fetch(site(OWNER, [1, *range(20, 39)], seconds=1), "/?text=nothing+like+it")
     assert page.status_code == 503 and "took too long" in page.text
     assert time.monotonic() - started < 8
+
+
+def test_one_log_names_nothing_in_another(site: Make, db: Database) -> None:
+    own = db.connect("app")
+    own.execute("insert into membership values (2, 1, 'OWNER', now())")
+    for organization, name in (("1", "Ours"), ("2", "Theirs")):
+        for action, values in (("created", f'{{"name": "{name}"}}'), ("deleted", None)):
+            own.execute(
+                "select audit.record_event(%s, %s, 'workflow', 'w9', new_values => %s)",
+                [f"workflow.{action}", organization, values],
+            )
+    page, api = fetch(site(OWNER, [1, 2]), "/?target_id=w9", "/api/events?target_id=w9")
+    assert [("Theirs" in row, "Ours" in row) for row in texts(page.text)] == [
+        (True, False), (True, False), (False, True), (False, True),
+    ]  # fmt: skip
+    names = [next(iter(event["names"].values())) for event in api.json()["events"]]
+    assert names == ["Theirs", "Theirs", "Ours", "Ours"]
