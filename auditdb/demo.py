@@ -13,6 +13,7 @@ from rich.text import Text
 import auditdb
 from auditdb import embedded
 from auditdb.cli import render
+from auditdb.read.summary import change
 
 SCHEMA = """
 create role shop_owner login;
@@ -210,7 +211,7 @@ def _show_reading(out: Console, dsn: str, key: str) -> bool:
     out.print(f"Acme's log, read by fay, a plain member:     {seen['fay', 'acme']} events")
     out.print(f"Acme's log, read by cat, who owns Globex:    {seen['cat', 'acme']} events")
     out.print(f"Globex's log, read by cat:                   {seen['cat', 'globex']} events\n")
-    changes = {render.change(e) for e in events if e.action == "membership.role_changed"}
+    changes = {change(e) for e in events if e.action == "membership.role_changed"}
     return (
         "MEMBER → ADMIN" in changes
         and {e.organization_id for e in events} == {"acme"}

@@ -16,6 +16,7 @@ from auditdb.errors import InvalidInput
 from auditdb.read.export import Export, read_blocks_async
 from auditdb.web.address import LOOKS
 from auditdb.web.names import ask_search
+from auditdb.web.problem import Problem
 from auditdb.web.reading import record_reading
 from auditdb.web.site import Visit
 
@@ -33,6 +34,11 @@ async def jsonl(visited: Visit) -> Response:
 
 
 async def _taken(visited: Visit, format: Literal["csv", "jsonl"]) -> Response:
+    headers = visited.request.headers
+    if headers.get("sec-fetch-site") == "cross-site":
+        raise Problem("cross_site")
+    if visited.request.method == "HEAD":
+        return Response(media_type=_MEDIA[format])
     if visited.address["signal"]:
         raise InvalidInput("what is worth a look is not taken along; filter by action or result")
     formulas: Any = visited.address["formulas"] or "escape"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ Names: TypeAlias = Callable[[str, Sequence[str]], Mapping[str, str] | Awaitable[
 Search: TypeAlias = Callable[[str], Iterable[str] | Awaitable[Iterable[str]]]
 Known: TypeAlias = dict[tuple[str, str], str]
 
+_log = logging.getLogger("auditdb.web")
 _LONGEST_NAME = 120
 _LOOKED_AT = 20_000
 
@@ -72,8 +74,13 @@ async def ask_names(names: Names | None, wanted: Iterable[tuple[str, str]]) -> K
         by_kind.setdefault(kind, []).append(found)
     known: Known = {}
     for kind, ids in by_kind.items():
-        answer = names(kind, ids)
-        for found, name in dict(await answer if inspect.isawaitable(answer) else answer).items():
+        try:
+            answer = names(kind, ids)
+            named = dict(await answer if inspect.isawaitable(answer) else answer)
+        except Exception:  # Ids tell who did what, too.
+            _log.exception("names(%r, …) of the application failed", kind)
+            continue
+        for found, name in named.items():
             if name:
                 known[kind, str(found)] = str(name)[:_LONGEST_NAME]
     return known

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
+from auditdb._version import __version__
 from auditdb.values.plain import plain
 from auditdb.web.site import Site, Visit
 from auditdb.web.words import languages, words
@@ -60,6 +61,7 @@ def render(
         "stylesheets": site.stylesheets,
         "visit": visited,
         "languages": languages(),
+        "version": __version__,
     }
     text = _templates().get_template(template).render(shared | values)
     return Response(text.encode("utf-8", "replace"), status, media_type="text/html")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -19,6 +20,9 @@ from auditdb.web.address import Address
 from auditdb.web.names import Names, Search
 from auditdb.web.reading import Connect, Reading, opened, reading
 from auditdb.web.words import Words, words
+
+# Organisations that are shown together; of more, one is chosen.
+TOGETHER = 20
 
 Answer: TypeAlias = Access | Response | None
 # A piece of the host's page: markup, or what makes it for a request.
@@ -83,13 +87,18 @@ class Visit:
         """The path under which the application is mounted."""
         return str(self.request.scope.get("root_path", "")).rstrip("/")
 
+    @property
+    def is_together(self) -> bool:
+        """Whether several organisations can be shown together."""
+        return 1 < len(self.access.names) <= TOGETHER
+
     @cached_property
     def organizations(self) -> dict[str, str]:
         """The organisations that are asked for, of those that the viewer may ask for."""
         known = self.access.names
         chosen = self.address["organization"]
         if not chosen:
-            return known
+            return known if len(known) <= TOGETHER else dict(islice(known.items(), 1))
         return {chosen: known[chosen]} if chosen in known else {}
 
     def principal(self, organization_id: str) -> Viewer | Auditor:

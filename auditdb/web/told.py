@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from auditdb.read import summary
 from auditdb.read.event import Event
 from auditdb.values.plain import plain
 from auditdb.web import change
@@ -47,6 +48,7 @@ def told(visited: Visit, event: Event, tell: Teller, *, organization: str = "") 
         "sentence": tell.sentence(event),
         "actor": tell.actor(event),
         "action": visited.words.term("action", event.action),
+        "change": _change(event),
         "result": visited.words.term("result", event.result),
         "source": plain(event.source),
         "ip": plain(str(details.get("ip", "")))[:60],
@@ -55,6 +57,16 @@ def told(visited: Visit, event: Event, tell: Teller, *, organization: str = "") 
         "is_recorded": event.captured_from is None,
         "degraded": change.degraded(event),
     }
+
+
+def _change(event: Event) -> str:
+    """Return what an update changed, where the sentence does not say it."""
+    old, new = event.old_values, event.new_values
+    if old is None or new is None or event.action.endswith(".role_changed"):
+        return ""
+    if change.CUT in old or change.CUT in new:
+        return ""
+    return plain(summary.change(event))[:300]
 
 
 async def names_of(visited: Visit, read: Reading, events: list[Event]) -> Known:

@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from auditdb.web import listing
@@ -179,3 +180,21 @@ def test_the_page_looks_at_no_more_than_it_says_and_an_export_at_all(
     api, taken = fetch(site(), "/api/events?action=auth.login", "/events.jsonl?action=auth.login")
     assert api.json()["events"] == [] and api.json()["looked_back_to"]
     assert len(taken.text.splitlines()) == 2
+
+
+def test_no_other_site_and_no_question_of_its_headers_takes_the_log_along(
+    site: Make, db: Database
+) -> None:
+    application = site()
+    (other,) = fetch(application, "/events.csv", **{"sec-fetch-site": "cross-site"})
+    assert other.status_code == 403 and "workflow" not in other.text
+    (own,) = fetch(application, "/events.csv", **{"sec-fetch-site": "same-origin"})
+    assert own.status_code == 200
+
+    async def head() -> httpx.Response:
+        transport = httpx.ASGITransport(app=application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.head("/events.csv")
+
+    assert asyncio.run(head()).status_code == 200
+    assert len(readings(db)) == 2

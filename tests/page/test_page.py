@@ -23,9 +23,10 @@ def test_each_event_is_one_sentence(site: Make) -> None:
         "bob@new.test tried to change their own role Recorded Role changed",
         "support-7 as bob@new.test created API key deploy API key created · support-7 as"
         " bob@new.test",
-        "1 changed workflow Gentle Workflow changed",
+        "1 changed workflow Gentle Workflow changed · name: Reminders → Gentle",
         "1 created workflow Gentle Workflow created",
-        "1 changed the e-mail address of bob@new.test E-mail address changed",
+        "1 changed the e-mail address of bob@new.test E-mail address changed ·"
+        " email: bob@acme.test → bob@new.test",
         "1 changed the role of bob@new.test from MEMBER to ADMIN Role changed",
         "bob@new.test failed to sign in Recorded Signed in",
         "1 signed in Recorded Signed in",
@@ -314,3 +315,24 @@ def test_a_permalink_reads_back() -> None:
     at = datetime(2026, 1, 31, 12, 30, 15, 42, tzinfo=UTC)
     assert event_path(at, 7) == "20260131T123015.000042Z-7"
     assert read_event_path(event_path(at, 7)) == (at, 7)
+
+
+def test_names_that_the_host_fails_to_give_are_ids(
+    site: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    def names(kind: str, ids: list[str]) -> dict[str, str]:
+        raise ConnectionError("the host's own database is away")
+
+    (page,) = fetch(site(names=names), "/?action=membership.role_changed&result=success")
+    assert texts(page.text) == [
+        "1 changed the role of bob@new.test from MEMBER to ADMIN Role changed"
+    ]
+    assert "of the application failed" in caplog.text
+
+
+def test_of_many_organizations_one_is_shown(site: Make) -> None:
+    many = {1: "Acme", **{number: f"Team {number}" for number in range(100, 150)}}
+    page, other = fetch(site(OWNER, many), "/", "/?organization=120")
+    assert len(texts(page.text)) == 8 and "All organisations" not in page.text
+    assert page.text.count("aria-current") == 1
+    assert other.status_code == 403

@@ -1,0 +1,110 @@
+"""docs/page.md: its snippets run as they stand there."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fastapi
+import httpx
+import psycopg_pool
+import pytest
+
+from tests.conftest import Database
+from tests.integrations import django_setup
+from tests.integrations.conftest import django_db, django_opened, django_template, project
+from tests.page.conftest import texts
+from tests.test_readme import ROOT, blocks
+
+__all__ = ["django_db", "django_opened", "django_template", "project"]
+
+PAGE = Path(ROOT, "docs", "page.md").read_text("utf-8")
+
+
+def test_it_is_mounted_in_fastapi_with_a_pool(
+    shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDITDB_KEY", shop.key)
+    mount = blocks("docs/page.md", "python")[0]
+
+    async def ask() -> list[httpx.Response]:
+        api = fastapi.FastAPI()
+
+        @api.middleware("http")
+        async def known(request: Any, call_next: Any) -> Any:
+            name = request.headers.get("x-user")
+            request.state.user = (
+                SimpleNamespace(id=int(name), team_id=1, team_name="Acme") if name else None
+            )
+            return await call_next(request)
+
+        async with psycopg_pool.AsyncConnectionPool(
+            shop.conninfo("app_reader"), min_size=1, max_size=2
+        ) as pool:
+            exec(mount, {"api": api, "pool": pool, "os": __import__("os")})
+            transport = httpx.ASGITransport(app=api)
+            async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+                return [
+                    await client.get("/audit/", headers={"x-user": user} if user else {})
+                    for user in ("1", "", "4")
+                ]
+
+    owner, nobody, stranger = asyncio.run(ask())
+    assert owner.status_code == 200 and len(texts(owner.text)) == 8
+    assert all(link.startswith("/audit/") for link in re.findall(r'href="(/[^"]*)"', owner.text))
+    assert (nobody.status_code, stranger.status_code) == (401, 403)
+
+
+def test_it_stands_beside_django(
+    django_db: Database, project: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from django.contrib.auth import get_user_model
+    from django.test import Client
+
+    monkeypatch.setenv("AUDITDB_KEY", django_db.key)
+    user = get_user_model().objects.create_user("ann", "ann@shop.test", "pw")
+    conn = django_db.connect()
+    conn.execute(
+        "create table member (organization_id int, user_id int, role text,"
+        " primary key (organization_id, user_id));"
+        "select audit.attach('member', 'membership');"
+    )
+    conn.execute("insert into member values (7, %s, 'OWNER')", [user.pk])
+    client = Client()
+    client.force_login(user)
+    cookie = f"sessionid={client.cookies['sessionid'].value}"
+    snippet = blocks("docs/page.md", "python")[1]
+    names: dict[str, Any] = {
+        "os": __import__("os"), "reader_dsn": django_db.conninfo("app_reader"),
+        "organizations_of": lambda user: {7: "Acme"},
+    }  # fmt: skip
+    exec("from auditdb.web import Access, app\n" + snippet, names)
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=names["application"])
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as asked:
+            return [
+                await asked.get("/audit/", headers={"cookie": cookie}),
+                await asked.get("/audit/"),
+            ]
+
+    shown, nobody = asyncio.run(ask())
+    assert shown.status_code == 200 and "added" in shown.text
+    assert nobody.status_code == 401
+    assert django_setup is not None
+
+
+def test_every_argument_and_column_that_it_names_is_there() -> None:
+    import inspect
+
+    from auditdb.web import Access, app
+
+    table = re.findall(r"^\| (`[^|]*`) \|", PAGE, re.M)
+    named = set(re.findall(r"`(\w+)`", " ".join(table)))
+    arguments = set(inspect.signature(app).parameters)
+    assert named == arguments - {"connect", "key", "viewer"}
+    assert {"zone", "language", "scheme", "is_staff"} <= set(inspect.signature(Access).parameters)
