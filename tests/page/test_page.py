@@ -22,8 +22,7 @@ def test_each_event_is_one_sentence(site: Make) -> None:
     assert page.status_code == 200
     assert texts(page.text) == [
         "bob@new.test tried to change their own role Recorded Role changed",
-        "support-7 as bob@new.test created API key deploy API key created · support-7 as"
-        " bob@new.test",
+        "support-7 as bob@new.test created API key deploy API key created",
         "1 changed workflow Gentle Workflow changed · name: Reminders → Gentle",
         "1 created workflow Gentle Workflow created",
         "1 changed the e-mail address of bob@new.test E-mail address changed ·"
