@@ -58,7 +58,8 @@ grant execute on function
     audit.viewer_organization, audit_private.viewer_start, audit.version
     to audit_reader;
 grant execute on function
-    audit_private.called, audit_private.names_owner, audit_private.gives_owner, audit_private.normal_name
+    audit_private.called, audit_private.names_owner, audit_private.gives_owner,
+    audit_private.normal_name
     to audit_reader, audit_auditor;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
