@@ -21,7 +21,7 @@ demo: $(BIN)/auditdb ## Run the main job on an embedded PostgreSQL
 	$(BIN)/auditdb demo
 
 test: $(BIN)/auditdb ## Run the test suite (AUDITDB_TEST_BIN or AUDITDB_TEST_DSN choose the server)
-	$(BIN)/python -m pytest -q $(if $(AUDITDB_TEST_DSN),,-n 4)
+	$(BIN)/python -m pytest -q $(if $(AUDITDB_TEST_DSN),,-n 4 --dist worksteal)
 
 check: $(BIN)/auditdb ## Lint, type-check, and check the SQL
 	$(BIN)/ruff check .

@@ -95,8 +95,8 @@ def from_message(
 def lacks_character(error: UnicodeEncodeError) -> InvalidInput:
     """Return the error for a character that the encoding of a connection lacks."""
     return InvalidInput(
-        f"the client_encoding of the connection has no {error.object[error.start]!r}, which the "
-        "context or the event holds"
+        f"the client_encoding of the connection has no {error.object[error.start]!r}, which "
+        "was to be sent"
     )
 
 

@@ -18,11 +18,14 @@ A test that asks for `assert_audited` says what must have been recorded since it
 
 A database that other tools make, such as Django's, is named by a fixture `auditdb_connection` of
 your own: any connection of the DB-API to it. To see what is not committed, give the one that wrote.
+
+PYTEST_DONT_REWRITE: a conftest.py imports `load` before pytest could, which would be a warning.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -40,6 +43,7 @@ _TEXTS = (
     "target_id", "subject_id", "source", "db_user", "captured_from",
 )  # fmt: skip
 _NAMES = (*_TEXTS, *_MAPPINGS)
+_ACTION = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _NEWEST = "select coalesce(max(id), 0), count(*) from audit.event"
 # JSON as text: what drivers make of jsonb differs.
 _EVENTS = f"""
@@ -139,12 +143,15 @@ class AuditAssertions:
         Raises:
             AssertionError: there is one, with what it holds.
             TypeError: a column is misspelt.
+            ValueError: the action is none, so that it could never be recorded.
 
         Example:
             >>> assert_audited.nothing("membership.role_changed")  # doctest: +SKIP
         """
         __tracebackhide__ = True
         wanted = self._wanted(expected)
+        if action is not None and not _ACTION.fullmatch(action):
+            raise ValueError(f"{action!r} is no action, such as membership.removed")
         for event in self.events:
             if action in (None, event.action) and not _differences(event, wanted):
                 raise AssertionError(f"there is an event that must not be: {_shown(event)}")

@@ -64,8 +64,8 @@ grant execute on function
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function
-    audit.list_tables, audit.list_partitions, audit.list_members, audit.list_limits, audit.metrics,
-    audit.version
+    audit.list_tables, audit.list_partitions, audit.list_members, audit.list_limits,
+    audit.list_settings, audit.metrics, audit.version
     to audit_auditor;
 grant select on audit_private.attachment, audit.kind to audit_auditor;
 
@@ -135,7 +135,8 @@ grant execute on function
     audit_private.lock_for_detach, audit_private.capture_triggers, audit_private.stale_tables,
     audit_private.report_progress, audit_private.end_with_client,
     audit_private.create_months, audit.maintain, audit.list_tables, audit.list_partitions,
-    audit.list_members, audit.list_limits, audit.metrics, audit.limit_recording, audit.version
+    audit.list_members, audit.list_limits, audit.list_settings, audit.metrics,
+    audit.limit_recording, audit.version
     to audit_operator;
 
 -- Whoever takes secrets out of values; audit_private.is_secret alone is asked for more.

@@ -167,6 +167,29 @@ def test_a_rollback_on_purpose_is_no_failure(db: Database) -> None:
     assert db.events() == []
 
 
+def test_a_rollback_of_the_block_around_is_no_failure_either(db: Database) -> None:
+    conn = db.connect("app")
+    with conn.transaction() as outer, attempt(conn, "workflow.created"):
+        raise psycopg.Rollback(outer)
+
+    async def work() -> None:
+        async with await psycopg.AsyncConnection.connect(db.conninfo("app")) as other:
+            async with other.transaction() as outer, attempt(other, "workflow.created"):
+                raise psycopg.Rollback(outer)
+
+    asyncio.run(work())
+    assert db.events() == []
+
+
+@pytest.mark.parametrize("denied", [[NotAllowed], "NotAllowed", (NotAllowed("no"),)])
+def test_what_is_no_type_of_a_refusal_is_refused_before_the_action(
+    db: Database, denied: Any
+) -> None:
+    with pytest.raises(TypeError, match=r"denied is .*; give exception types"):
+        with attempt(db.connect("app"), "workflow.created", denied=denied):
+            pytest.fail("the block was entered")
+
+
 def test_a_connection_of_the_caller_is_used_where_one_is_offered(db: Database) -> None:
     second = db.connect("app", application_name="second")
     offered = []
@@ -233,8 +256,27 @@ def test_values_in_messages_are_not_recorded(db: Database) -> None:
     assert not any("hunter2" in text or "ann@" in text for text in details)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        'invalid input syntax for type integer: "hunter2\nand more"\nLINE 1: select',
+        "ungültige Eingabesyntax für Typ integer: »hunter2«",
+        "syntaxe en entrée invalide pour le type integer : « hunter2 »",
+        "неверный синтаксис: «hunter2\n»",
+        "nieprawidłowa składnia: „hunter2”",
+        "neplatná syntaxe: „hunter2“",
+        "無効な入力構文: 「hunter2」",
+        "it’s ‘hunter2’",
+    ],
+)
+def test_values_are_not_recorded_in_whatever_quotes_a_server_puts_them(message: str) -> None:
+    masked = mask_values(message)
+    assert "hunter" not in masked and masked.endswith("…")
+
+
 def test_a_long_message_is_cut_to_its_first_line() -> None:
     assert mask_values("one\ntwo") == "one"
+    assert mask_values("it isn't there") == "it isn't there"
     assert len(mask_values("x" * 1000)) == 200
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from psycopg import errors
 
 import auditdb
+from auditdb.cli import main
 from auditdb.detect.propose import detect
 from auditdb.errors import InvalidInput, Refused
 from auditdb.mapping.apply import apply
@@ -146,6 +148,17 @@ def test_what_cannot_be_read_never_fails_the_action(read: Database, value: str) 
         event = change(read, **{setting: value})
         assert (event["actor_id"], event["actor_type"]) == ("app", "database")
         assert event["details"]["degraded"] == {"lost": ["context"]}
+
+
+def test_status_lists_the_settings_that_are_read(read: Database) -> None:
+    runner, line = CliRunner(), "without a context, who acts is read from "
+    for role in ("app_owner", "app_auditor"):
+        asked = ["--dsn", read.conninfo(role), "status"]
+        assert json.loads(runner.invoke(main, [*asked, "--json"]).stdout)["context"] == EVERY
+        assert line + ", ".join(EVERY[:2]) in runner.invoke(main, asked).stdout
+    with read.connect("app_owner") as conn:
+        conn.execute("select audit.read_context_from('{}')")
+    assert line not in runner.invoke(main, asked).stdout
 
 
 @pytest.mark.parametrize("sub", [{"a": 1}, ["7"], True, None, ""])

@@ -440,6 +440,19 @@ def test_what_nearly_is_a_known_name_gets_a_note(
     assert said == ([f"note: {note}"] if note else [])
 
 
+@pytest.mark.parametrize("args", [["-"], ["-", "--dry-run"]])
+def test_a_kind_that_nearly_is_known_gets_its_note_where_its_options_are_refused(
+    db: Database, args: list[str]
+) -> None:
+    file = "[[table]]\nname = 'public.workflow'\nkind = 'membershp'\nrole = 'name'\n"
+    dsn = db.conninfo("app_owner")
+    result = CliRunner().invoke(main, ["--dsn", dsn, "attach", *args], input=file)
+    assert result.exit_code == 1
+    note, error = result.stderr.splitlines()
+    assert note == "note: 'membershp' is a kind of your own; did you mean 'membership'?"
+    assert 'kind "membershp" has no option "role"' in error
+
+
 def test_a_kind_that_the_application_defined_gets_no_note(db: Database) -> None:
     owner = db.connect("app_owner")
     owner.execute("create table public.person (id int primary key)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from auditdb import ConnectionFailed, InvalidInput, Refused, context
+from auditdb import ConnectionFailed, InvalidInput, Refused, context, record
 from auditdb.mapping.vocabulary import VOCABULARY
 from auditdb.values.details import WORDS
 from tests.conftest import Database
@@ -152,6 +153,34 @@ def test_a_character_that_the_client_encoding_lacks_is_named(db: Database) -> No
     with pytest.raises(InvalidInput, match="'€'"), context(conn, details={"name": "€"}):
         pytest.fail("the block was entered")
     assert conn.info.transaction_status == TransactionStatus.IDLE
+
+
+@pytest.mark.parametrize("is_inside", [True, False])
+def test_a_character_that_the_encoding_lacks_is_named_from_the_first_block_on(
+    db: Database, is_inside: bool
+) -> None:
+    conn = db.connect("app", client_encoding="latin1", autocommit=False)
+    if is_inside:
+        conn.execute("select 1")
+    before = conn.info.transaction_status
+    with pytest.raises(InvalidInput, match="'€'"), context(conn, actor_id="€"):
+        pytest.fail("the block was entered")
+    assert (conn.info.transaction_status, conn.autocommit) == (before, False)
+    with pytest.raises(InvalidInput, match="'€'"):
+        record(conn, "report.exported", actor_id="€")
+
+    async def work() -> None:
+        async with await psycopg.AsyncConnection.connect(
+            db.conninfo("app"), client_encoding="latin1"
+        ) as other:
+            with pytest.raises(InvalidInput, match="'€'"):
+                async with context(other, actor_id="€"):
+                    pytest.fail("the block was entered")
+            assert other.info.transaction_status == TransactionStatus.IDLE
+            with pytest.raises(InvalidInput, match="'€'"):
+                await record(other, "report.exported", actor_id="€")
+
+    asyncio.run(work())
 
 
 @pytest.mark.parametrize("autocommit", [True, False])
@@ -572,6 +601,30 @@ def test_a_context_set_in_sql_holds_no_secret(db: Database) -> None:
         assert in_force(conn)["details"] == {
             "a": "https://u:[redacted]@h/", "passwords": "[redacted]", "ip": "192.0.2.1",
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"headers": [["Authorization", "Bearer hunter2"], ["Accept", "text/html"]]},
+        {"sent": [("x-api-key", "hunter2"), ("cookie", None)]},
+        {"form": [{"name": "password", "value": "hunter2"}, {"name": "age", "value": "42"}]},
+        {"name": "password", "value": "hunter2"},
+        {"Key": "token", "Value": "hunter2", "at": 1},
+    ],
+)
+def test_a_secret_in_pairs_is_redacted_in_every_block_as_the_server_does(
+    db: Database, details: dict[str, Any]
+) -> None:
+    conn = db.connect("app")
+    seen = []
+    for _ in range(2):
+        with context(conn, actor_id=7, details=details):
+            seen.append(in_force(conn)["details"])
+    query = "select audit_private.redact_json(%s::jsonb)"
+    row = db.connect().execute(query, [json.dumps(details)]).fetchone()
+    assert row is not None and seen == [row[0]] * 2
+    assert "hunter2" not in str(seen)
 
 
 def test_the_words_of_secrets_are_those_of_the_vocabulary() -> None:

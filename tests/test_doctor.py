@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 import auditdb
 from auditdb.operate import doctor
@@ -909,6 +910,22 @@ def test_a_creator_of_roles_that_installed_is_noticed_and_nothing_else(
             run(conn, "grant audit_owner to deployer with admin true, inherit false, set false")
         [finding] = doctor.diagnose(conn)
         assert (finding.severity, finding.object) == ("notice", "deployer")
+
+
+def test_where_no_login_may_say_who_acts_the_grant_is_named(healthy: Database) -> None:
+    with rolled_back(healthy) as conn:
+        holders = conn.execute(
+            "select member::regrole::text from pg_auth_members "
+            "where roleid = 'audit_writer'::regrole and member <> 'audit_owner'::regrole"
+        ).fetchall()
+        for (holder,) in holders:
+            conn.execute(SQL("revoke audit_writer from {}").format(Identifier(holder)))
+        [finding] = [f for f in doctor.diagnose(conn) if f.object == "audit_writer"]
+        assert (finding.severity, finding.problem) == ("notice", "no login holds it")
+        assert "grant audit_writer to" in finding.mend
+        # Another tool says who acts.
+        conn.execute("select audit.read_context_from('{request.jwt.claims}')")
+        assert [f for f in doctor.diagnose(conn) if f.object == "audit_writer"] == []
 
 
 def test_findings_are_printed_with_the_command_that_mends_them() -> None:

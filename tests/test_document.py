@@ -141,6 +141,10 @@ def test_what_was_left_out_is_told_once(owner: psycopg.Connection[Any]) -> None:
     proposal = Proposal((), ("public.a: why.", f'public."b c": {long}.'), ("public.gizmo",))
     updated = update(owner, proposal, "# # public.a_b and public.gizmos\n" + EDITED)
     assert len(updated.lines) == 3 and updated.lines[2].startswith("left out  public.gizmo: ")
+    # No table is new: there is nothing to look for under a date.
+    added = updated.text.removeprefix("# # public.a_b and public.gizmos\n" + EDITED)
+    assert added.lstrip().startswith("# # Left out:\n# # - public.a: why.\n")
+    assert "New on" not in added
     again = update(owner, proposal, updated.text)
     assert (again.text, again.lines) == (updated.text, ())
 
@@ -153,10 +157,21 @@ def test_a_table_that_is_gone_or_has_another_name_is_told(owner: psycopg.Connect
     numbers = {line.split()[-1]: n for n, line in enumerate(EDITED.splitlines(), 1) if line}
     renamed, gone = numbers['"public.workflow"'], numbers['["api_key"]']
     assert updated.lines == (
-        "renamed   public.workflow is public.process now: write name = "
-        f'"public.process", line {renamed}',
-        f"gone      api_key: take it out, line {gone}",
+        "renamed   public.workflow is public.process now: "
+        f'write "public.process" in line {renamed}',
+        f"gone      api_key: take it out of line {gone}",
     )
+
+
+def test_the_line_to_edit_is_that_of_the_name_alone_and_what_to_write_is_toml(
+    owner: psycopg.Connection[Any],
+) -> None:
+    owner.execute("select audit.attach('workflow', 'workflow')")
+    owner.execute('alter table workflow rename to "Process"')
+    step = "# parts of public.workflow\nname = 'public.workflow_step'\nkind = 'workflow'\n"
+    file = f"[[table]]\n{step}[[table]]\nname = 'public.workflow'\nkind = 'workflow'\n"
+    [told] = [n for n in update(owner, detect(owner), file).lines if n.startswith("renamed")]
+    assert told.endswith("""now: write 'public."Process"' in line 6""")
 
 
 def test_a_file_that_is_no_mapping_file_is_refused(owner: psycopg.Connection[Any]) -> None:

@@ -326,7 +326,7 @@ async def test_a_lost_connection_and_a_closed_one_are_failed_connections(
             async with conn.context(actor_id=7):
                 pytest.fail("the block was entered")
         assert str(caught.value) and "\n" not in str(caught.value)
-        with pytest.raises(ConnectionFailed):
+        with pytest.raises(ConnectionFailed, match=r"closed|lost|released"):
             await conn.record("report.exported")
         with pytest.raises(ConnectionFailed):
             async with conn.attempt("report.exported"):
@@ -676,6 +676,20 @@ def test_an_asynchronous_connection_of_psycopg2_is_refused(db: Database) -> None
 
 
 # What is no connection
+
+
+@on_each
+async def test_with_on_an_asynchronous_connection_is_told_what_to_write(
+    conn: Talk, db: Database
+) -> None:
+    if not hasattr(auditdb.context(conn.conn), "__aenter__"):
+        return
+    for block in (auditdb.context(conn.conn), auditdb.attempt(conn.conn, "report.exported")):
+        with pytest.raises(TypeError, match="write `async with` instead of `with`"), block:
+            pytest.fail("the block was entered")
+    with pytest.raises(TypeError, match="without a connection the context is `with`"):
+        async with auditdb.context(actor_id=7):  # type: ignore[attr-defined]
+            pytest.fail("the block was entered")
 
 
 def test_what_is_no_connection_is_named_with_what_to_give(db: Database) -> None:

@@ -417,6 +417,27 @@ def test_address_that_is_none_is_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("scheme", ["postgresql+asyncpg", "postgresq", "mysql", "django"])
+def test_address_of_another_scheme_is_told_how_one_begins(scheme: str) -> None:
+    with pytest.raises(auditdb.InvalidInput, match=r"begins with postgresql://, ") as caught:
+        auditdb.install(f"{scheme}://app:hunter2@localhost/shop")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_where_nothing_says_where_the_database_is_the_variables_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PGUSER", "no_such_role")
+    with pytest.raises(auditdb.ConnectionFailed, match="Set AUDITDB_DSN, or PGHOST"):
+        auditdb.install()
+    monkeypatch.setenv("PGHOST", "/no/such/socket")
+    with pytest.raises(auditdb.ConnectionFailed) as caught:
+        auditdb.install()
+    assert "AUDITDB_DSN" not in str(caught.value)
+
+
 def test_role_that_may_not_install_is_told_what_it_lacks(create: Create) -> None:
     auditdb.install(create())  # The roles of the cluster, also where this test runs alone.
     dsn = create(f"nobody_{secrets.token_hex(4)}")

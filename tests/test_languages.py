@@ -60,9 +60,10 @@ const rename = (name) => audit.transaction(pool, (client) =>
       await rename(`by ${actor}`);
       await audit.record(pool, "report.exported", { targetId: actor });
     })));
-  await audit.withContext({ actorId: 7, source: "api" }, async () => {
+  await audit.withContext({ actorId: 7, source: "api", details: { ip: "192.0.2.1" } }, async () => {
     await audit.transaction(pool, () => { throw new Error("no"); }).catch(() => {});
-    await audit.record(pool, "membership.role_changed", { result: "denied", organizationId: 1 });
+    await audit.withContext({ details: { task: 5 } }, () => audit.record(pool,
+      "membership.role_changed", { result: "denied", organizationId: 1, details: { why: "no" } }));
   });
   await rename("by nobody");
   const client = await reader.connect();
@@ -113,6 +114,7 @@ def test_node_carries_the_context_of_each_request_and_makes_tokens(
     assert all(e["actor_id"] == e["target_id"] for e in exported)
     (denied,) = [e for e in events if e["result"] == "denied"]
     assert (denied["actor_id"], denied["source"]) == ("7", "api")
+    assert denied["details"] == {"ip": "192.0.2.1", "task": 5, "why": "no"}
     (nobody,) = [e for e in events if (e["new_values"] or {}).get("name") == "by nobody"]
     assert (nobody["actor_type"], nobody["source"]) == ("database", "sql")
     of_acme = [e for e in events if e["organization_id"] == "1"]

@@ -61,6 +61,11 @@ def test_a_file_is_read_as_the_options_of_attach() -> None:
     ("text", "message"),
     [
         ("[[table]\n", "f.toml is not TOML"),
+        ("context = []\ncontext = []\n", "f.toml is not TOML: a key is there twice (at line 2"),
+        (
+            "[[table]]\nname = 'a'\nkind = 'b'\ncontext = []\n",
+            "f.toml, a: unknown key 'context'; it stands above the first [[table]]",
+        ),
         ("[[tables]]\n", "f.toml: unknown key 'tables'"),
         ("[table]\nname = 'a'\n", "write [[table]], with two brackets"),
         ("table = 1\n", "write [[table]], with two brackets"),
@@ -200,6 +205,32 @@ def test_a_mapping_that_fits_no_table_is_refused_by_the_dry_run_too(
     for step in (plan, apply):
         with pytest.raises(Refused, match=message):
             step(conn, mappings)
+
+
+@pytest.mark.parametrize("name", ["public.workflow_step", "workflow_step"])
+def test_a_table_of_the_file_that_was_dropped_is_said_to_be_gone(
+    app_db: Database, name: str
+) -> None:
+    conn = app_db.connect("app_owner")
+    file = load(f"[[table]]\nname = '{name}'\nkind = 'step'")
+    apply(conn, file)
+    conn.execute("drop table workflow_step")
+    for step in (plan, apply):
+        with pytest.raises(Refused) as refused:
+            step(conn, file)
+        assert str(refused.value) == (
+            f"{name} was attached and is gone: take it out of the mapping file"
+        )
+
+
+def test_a_table_that_never_was_is_compared_by_its_name_without_the_schema(
+    app_db: Database,
+) -> None:
+    conn = app_db.connect("app_owner")
+    for name in ("public.workers", "public.apis", "workflow_nodes"):
+        with pytest.raises(Refused) as refused:
+            plan(conn, load(f"[[table]]\nname = '{name}'\nkind = 'invoice'"))
+        assert str(refused.value) == f"there is no table {name}"
 
 
 def test_two_names_for_one_table_are_refused(app_db: Database) -> None:

@@ -293,3 +293,47 @@ def test_details_that_cannot_be_taken_apart_are_an_object_still(db: Database) ->
     )
     record(conn, "invoice.paid", details={"a": 1})
     assert [event["details"] for event in db.events()] == [{"all": "[redacted]"}]
+
+
+def nested(depth: int, how: str) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value] if how == "lists" else {"in": value}
+    return value
+
+
+@pytest.mark.parametrize("how", ["lists", "objects"])
+@pytest.mark.parametrize("depth", [90, 400, 100_000])
+def test_no_depth_of_what_a_client_sends_makes_the_action_fail(
+    db: Database, depth: int, how: str
+) -> None:
+    conn, body = db.connect("app"), nested(depth, how)
+    with context(conn, actor_id=7, details={"body": body}):
+        conn.execute("update membership set role = 'ADMIN' where user_id = 2")
+        record(conn, "report.exported", new_values={"body": body})
+    with pytest.raises(PermissionError) as caught, context(actor_id=7):
+        with attempt(conn, "report.imported", details={"body": body}):
+            raise PermissionError
+    assert not hasattr(caught.value, "__notes__")
+    events = db.events()
+    assert [event["actor_id"] for event in events] == ["7"] * 3
+    kept = str(events[1]["new_values"])
+    assert ("[too deep]" in kept) == (depth > 100)
+    assert kept.count("[" if how == "lists" else "{") > 80
+
+
+def test_what_holds_itself_is_recorded_without_an_end(db: Database) -> None:
+    body: list[Any] = [1]
+    body += [body, body]
+    record(db.connect("app"), "report.exported", details={"body": body})
+    assert db.events()[0]["details"] == {"body": [1, "[too deep]", "[too deep]"]}
+
+
+def test_keys_and_numbers_that_json_lacks_are_texts(db: Database) -> None:
+    conn = db.connect("app")
+    given: dict[Any, Any] = {1: "a", None: 2**20_000}
+    with context(conn, details=given):
+        record(conn, "report.exported", new_values=given)
+    (event,) = db.events()
+    for found in (event["details"], event["new_values"]):
+        assert found == {"1": "a", "None": hex(2**20_000)}

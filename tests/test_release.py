@@ -182,6 +182,27 @@ def test_another_version_is_said_in_one_line_and_not_compared(
     assert finding.problem == f"is {auditdb.__version__}, and this package is 0.9.0"
 
 
+def test_another_build_of_the_version_is_one_finding_and_install_mends_it(
+    healthy: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As the code of a later commit meets what an earlier one installed.
+    listed = source.read("RELEASE")
+    later = listed.replace(listed[:64], "0" * 64, 1)
+    with monkeypatch.context() as newer:
+        newer.setattr(source, "read", lambda name, read=source.read: (
+            later if name == "RELEASE" else read(name)))  # fmt: skip
+        for role in ("app_auditor", "app_owner"):
+            [finding] = doctor.diagnose(healthy.connect(role))
+            assert (finding.check_name, finding.severity) == ("release", "warning")
+            assert finding.problem == f"is {auditdb.__version__} of another build than this package"
+            assert finding.mend == "auditdb install"
+    assert doctor.diagnose(healthy.connect("app_auditor")) == []
+    run(healthy, "comment on table audit_private.release is 'of before there were builds'")
+    assert [f.mend for f in doctor.diagnose(healthy.connect())] == ["auditdb install"]
+    auditdb.install(healthy.dsn)
+    assert doctor.diagnose(healthy.connect()) == []
+
+
 def test_no_setting_of_the_session_makes_a_difference_from_outside(healthy: Database) -> None:
     conn = healthy.connect("app_auditor")
     for name, value in {"quote_all_identifiers": "on", "bytea_output": "escape",

@@ -275,3 +275,37 @@ def test_where_nobody_signs_in_the_tables_that_may_be_the_users_are_named(
     )
     owner.execute("drop table person; create table gizmo (id int primary key)")
     assert "attach that as" not in detect(owner).to_toml()
+
+
+@pytest.mark.parametrize(
+    ("column", "is_certain"),
+    [
+        ("app_user_id int not null references app_user", True), ("user_id int", True),
+        ("owner_id int references app_user", True),
+        ("app_user_ref int not null references app_user", True),
+        ("app_user_ref int references app_user", False), ("owner_id int", False),
+        ("member_id int", False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("table", "secret"), [("user_passwords", "password_hash"), ("mfa_factors", "secret")]
+)
+def test_credentials_are_certain_where_attach_sees_whose_they_are(
+    owner: psycopg.Connection[Any], table: str, secret: str, column: str, is_certain: bool
+) -> None:
+    owner.execute(f"{COMPANY} alter table app_user drop password_hash".encode())
+    owner.execute(f"create table {table} (id int primary key, {column}, {secret} text)".encode())
+    [found] = [t for t in detect(owner).tables if t.name == f"public.{table}"]
+    assert found.certain is is_certain
+    assert ("subject-unknown" in {q.code for q in found.questions}) is not is_certain
+    # What it says is what attach finds.
+    for name, kind in (
+        ("company", "organization"), ("company_member", "membership"), ("app_user", "user"),
+        (table, found.kind),
+    ):  # fmt: skip
+        owner.execute("select audit.attach(%s, %s)", (name, kind))
+    row = owner.execute(
+        "select mapping ? 'subject' and mapping ? 'organization'"
+        " from audit_private.attachment where name = %s", (f"public.{table}",)
+    ).fetchone()  # fmt: skip
+    assert row == (is_certain,)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import threading
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg_pool import AsyncConnectionPool
 
 from auditdb import InvalidInput, attempt, auth, context, record, update_context
 from auditdb.write.scope import current_claim
@@ -152,6 +156,86 @@ def test_a_block_may_end_in_another_copy_of_the_context() -> None:
     block = context(actor_id=7)
     contextvars.copy_context().run(block.__enter__)
     contextvars.copy_context().run(block.__exit__, None, None, None)
+
+
+def acting() -> str | None:
+    claim = current_claim()
+    return None if claim is None else claim.actor_id
+
+
+def test_a_task_begun_in_a_block_acts_so_also_on_the_connection_of_the_block(db: Database) -> None:
+    async def main() -> None:
+        given_back = asyncio.Event()
+        options = {"autocommit": True}
+        async with AsyncConnectionPool(
+            db.conninfo("app"), kwargs=options, max_size=1, min_size=1
+        ) as pool:
+
+            async def later() -> None:
+                await given_back.wait()
+                async with pool.connection() as conn:
+                    await record(conn, "report.exported")
+                    async with context(conn):
+                        await conn.execute(PROMOTE)
+
+            async with pool.connection() as conn, context(conn, actor_id=7, source="api"):
+                task = asyncio.create_task(later())
+            given_back.set()
+            await task
+
+    asyncio.run(main())
+    assert [told(event) for event in db.events()] == [("7", "api", {})] * 2
+
+
+def test_the_block_of_a_generator_that_a_task_leaves_ends() -> None:
+    async def rows() -> AsyncIterator[int]:
+        with context(actor_id=7):
+            yield 1
+            yield 2
+
+    async def main() -> str | None:
+        with context(actor_id=8):
+            async for _ in rows():
+                break
+            gc.collect()
+            # The event loop ends it in a task of its own.
+            for _ in range(5):
+                await asyncio.sleep(0)
+            return acting()
+
+    assert asyncio.run(main()) == "8"
+    assert acting() is None
+
+
+def test_blocks_may_end_in_another_order_than_they_began() -> None:
+    def block(actor: int) -> Iterator[None]:
+        with context(actor_id=actor):
+            yield
+
+    first, second = block(1), block(2)
+    next(first), next(second)
+    assert next(first, acting()) == "2"
+    assert acting() == "2"
+    assert next(second, acting()) == "2"
+    assert acting() is None
+
+
+def test_a_context_may_be_entered_again_also_by_threads_at_a_time() -> None:
+    system = context(actor_id=7)
+    both = threading.Barrier(2, timeout=10)
+
+    def enter() -> list[str | None]:
+        with system:
+            both.wait()
+            seen = [acting()]
+            both.wait()
+        with context(actor_id=8), system, system:
+            seen.append(acting())
+        return [*seen, acting()]
+
+    with ThreadPoolExecutor(2) as pool:
+        threads = [pool.submit(enter) for _ in range(2)]
+        assert [thread.result() for thread in threads] == [["7", "7", None]] * 2
 
 
 @pytest.mark.parametrize("value", [True, 1.5, b"7", "x" * 201])

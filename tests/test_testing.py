@@ -74,7 +74,7 @@ def test_an_application_is_tested_in_four_lines(pytester: pytest.Pytester, serve
     Path("more.sql").write_text("insert into membership values (1, 3, 'GUEST')", "utf-8")
     Path("auditdb.toml").write_text(MAPPING, "utf-8")
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:xdist")
-    result.assert_outcomes(passed=2, failed=1)
+    result.assert_outcomes(passed=2, failed=1, warnings=0)
     result.stdout.fnmatch_lines([
         "*no event membership.role_changed with actor_id='9' since the test began",
         "*the nearest of 1 differs in:", "*actor_id: '7', not '9'",
@@ -129,6 +129,14 @@ def test_what_must_not_be_is_found(audited: AuditAssertions) -> None:
     for call in calls:
         with pytest.raises(AssertionError, match=r"must not be: membership\.role_changed"):
             call()
+
+
+@pytest.mark.parametrize("action", ["membership", "Membership.removed", "membership removed"])
+def test_what_is_no_action_would_always_be_missing_and_is_refused(
+    audited: AuditAssertions, action: str
+) -> None:
+    with pytest.raises(ValueError, match=f"'{action}' is no action, such as membership.removed"):
+        audited.nothing(action)
 
 
 def test_a_misspelt_column_is_named(audited: AuditAssertions) -> None:

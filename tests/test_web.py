@@ -202,7 +202,7 @@ def test_the_blocks_on_drivers_record(db: Database) -> None:
 HEADERS = {"user-agent": "browser", "x-request-id": "r", "x-forwarded-for": "6.6.6.6, 192.0.2.1"}
 
 
-def saw(kind: str, headers: dict[str, str], **options: Any) -> Any:
+def saw(kind: str, headers: dict[str, str], method: str = "GET", **options: Any) -> Any:
     """Return what an application beneath a middleware sees in force."""
     said: list[Any] = []
 
@@ -215,13 +215,13 @@ def saw(kind: str, headers: dict[str, str], **options: Any) -> Any:
 
     if kind == "asgi":
         scope = {
-            "type": "http", "method": "GET", "client": ("10.0.0.1", 1),
+            "type": "http", "method": method, "client": ("10.0.0.1", 1),
             "headers": [(name.encode(), text.encode("latin-1")) for name, text in headers.items()],
         }  # fmt: skip
         asyncio.run(_call(asgi.AuditMiddleware(asgi_app, **options), scope))
     else:
         environ = {
-            "REQUEST_METHOD": "GET", "REMOTE_ADDR": "10.0.0.1",
+            "REQUEST_METHOD": method, "REMOTE_ADDR": "10.0.0.1",
             **{"HTTP_" + name.upper().replace("-", "_"): text for name, text in headers.items()},
         }  # fmt: skip
         wsgi.AuditMiddleware(wsgi_app, **options)(environ, lambda *_: None)
@@ -276,15 +276,38 @@ def test_what_get_context_misspells_is_refused(kind: str) -> None:
 
 
 @kinds
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"proxies": "1"}, "proxies is '1'; give the number of your own proxies"),
+        ({"proxies": -1}, "proxies is -1; give the number"),
+        ({"proxies": True}, "proxies is True; give the number"),
+        ({"get_context": {"actor_id": 7}}, "get_context is {'actor_id': 7}; give a function"),
+    ],
+)
+def test_what_a_middleware_cannot_use_is_refused_before_the_first_request(
+    kind: str, given: dict[str, Any], said: str
+) -> None:
+    middleware: Any = {"asgi": asgi, "wsgi": wsgi}[kind].AuditMiddleware
+    with pytest.raises(TypeError, match=re.escape(said)):
+        middleware(None, **given)
+
+
+def test_to_say_more_where_no_context_is_in_force_names_the_middleware() -> None:
+    with pytest.raises(LookupError, match="has the AuditMiddleware of auditdb"):
+        auditdb.update_context(actor_id=7)
+
+
+@kinds
 def test_what_a_client_sends_never_makes_the_action_fail(kind: str, db: Database) -> None:
     long = {
         "user-agent": "\0\n\xff" * 9999,
         "x-request-id": "x" * 9999,
         "x-forwarded-for": "'" * 999,
     }
-    said = saw(kind, long, proxies=1)
+    said = saw(kind, long, method="G" * 9999, proxies=1)
     assert said["details"] == {
-        "ip": "'" * 100, "user_agent": "??\xff" * 100, "request_id": "x" * 200, "method": "GET",
+        "ip": "'" * 100, "user_agent": "??\xff" * 100, "request_id": "x" * 200, "method": "G" * 50,
     }  # fmt: skip
     conn = db.connect("app")
     with auditdb.context(**said), auditdb.context(conn):
@@ -400,6 +423,56 @@ def test_a_stream_of_wsgi_is_made_and_closed_under_the_context_of_its_request() 
     assert [part for both in zip(first, second, strict=False) for part in both] == [b"7"] * 6
     assert list(first) == list(second) == []
     assert closed == ["7", "7"] and seen() is None
+
+
+def test_a_stream_of_wsgi_goes_on_within_the_contexts_that_it_opens() -> None:
+    def stream() -> Iterator[bytes]:
+        with auditdb.context(actor_id=8):
+            for _ in range(2):
+                yield str(seen()["actor_id"]).encode()
+        yield str(seen()["actor_id"]).encode()
+
+    app = wsgi.AuditMiddleware(lambda *_: stream(), lambda _: {"actor_id": 7})
+    with auditdb.context(actor_id=9):
+        for _, part in zip(range(3), app({}, lambda *_: None), strict=True):
+            assert part == (b"7" if _ == 2 else b"8")
+            assert seen()["actor_id"] == "9"
+
+
+def test_a_request_that_waits_behind_another_on_its_connection_inherits_nothing() -> None:
+    said = {}
+    waiting: list[asyncio.Task[None]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/mine":
+            auditdb.update_context(actor_id=7)
+        said[scope["path"]] = seen()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        assert seen() == said[scope["path"]]
+
+    middleware = asgi.AuditMiddleware(app)
+
+    def request(path: str) -> dict[str, Any]:
+        return {"type": "http", "path": path, "client": None, "headers": []}
+
+    async def receive() -> None:
+        pass
+
+    async def send(message: Any) -> None:
+        # As uvicorn does with requests that are pipelined.
+        is_last = message["type"] == "http.response.body" and not message.get("more_body")
+        if is_last and not waiting:
+            waiting.append(asyncio.create_task(middleware(request("/other"), receive, send)))
+
+    async def main() -> None:
+        await middleware(request("/mine"), receive, send)
+        await waiting[0]
+
+    asyncio.run(main())
+    assert said["/mine"]["actor_id"] == "7"
+    assert said["/other"] == {"source": "web", "details": {}}
 
 
 def test_lists_and_files_of_wsgi_reach_the_server_as_they_are() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from psycopg import Connection
 import auditdb
 from auditdb.cli.common import connection, print_lines, print_note
 from auditdb.cli.progress import progress
+from auditdb.errors import Refused
 from auditdb.mapping.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -150,26 +152,35 @@ def attach(
         if kind is None or change.verb != "unlisted":
             print_lines(*str(change).splitlines())
 
+    def ask(kinds: Iterable[str]) -> None:
+        """Ask about kinds that nobody defined and that nearly are known ones."""
+        known = known_kinds(conn) | {m.name for m in mappings if isinstance(m, KindMapping)}
+        for kind in dict.fromkeys(kinds):
+            if kind not in known and (suggestion := nearest(kind, KINDS)):
+                print_note(f"{kind!r} is a kind of your own; did you mean {suggestion!r}?")
+
     with connection(ctx) as conn:
-        if dry_run:
-            changes = plan(conn, mappings, prune=prune)
-            for change in changes:
-                show(change)
-        else:
-            with progress("tables", len(mappings)) as advance:
-                advance(0, "checking")
-
-                def done(change: Change) -> None:
+        try:
+            if dry_run:
+                changes = plan(conn, mappings, prune=prune)
+                for change in changes:
                     show(change)
-                    advance(1, change.name)
+            else:
+                with progress("tables", len(mappings)) as advance:
+                    advance(0, "checking")
 
-                changes = apply(conn, mappings, prune=prune, done=done)
+                    def done(change: Change) -> None:
+                        show(change)
+                        advance(1, change.name)
+
+                    changes = apply(conn, mappings, prune=prune, done=done)
+        except Refused:
+            # A kind that is misspelt has not the options of the one that was meant.
+            ask(m.kind for m in mappings if isinstance(m, TableMapping))
+            raise
         if baseline and not dry_run:
             _record_baselines(conn, mappings)
-        known = known_kinds(conn) | {m.name for m in mappings if isinstance(m, KindMapping)}
-    for kind in dict.fromkeys(c.kind for c in changes if c.verb in ("attach", "remap")):
-        if kind not in known and (suggestion := nearest(kind, KINDS)):
-            print_note(f"{kind!r} is a kind of your own; did you mean {suggestion!r}?")
+        ask(c.kind for c in changes if c.verb in ("attach", "remap"))
 
 
 def _record_baselines(conn: Connection[Any], mappings: Mappings) -> None:

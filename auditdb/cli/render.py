@@ -199,6 +199,9 @@ def print_status(status: Status) -> None:
     for limit in status.limits:
         login = plain(limit.login)
         out.print(Text(f"{login} records at most {limit.per_minute:,} events a minute by calls"))
+    if status.context:
+        settings = ", ".join(map(plain, status.context))
+        out.print(Text(f"without a context, who acts is read from {settings}"))
 
 
 def _attached(status: Status) -> Table:

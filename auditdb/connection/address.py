@@ -6,6 +6,7 @@ unescaped "@" or "/", libpq takes a piece of it for a host, a port or a database
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -33,6 +34,10 @@ _INTEGERS = (
     "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count",
     "tcp_user_timeout",
 )  # fmt: skip
+# Variables that say where the database is, and what is said where none of them is set.
+_NAMED = {"PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGSERVICE"}
+_NOWHERE = " Where is the database? Set AUDITDB_DSN, or PGHOST, PGUSER and PGDATABASE"
+_SCHEME = re.compile(r"(?!postgres(?:ql)?://)[a-z][\w.+-]*://", re.IGNORECASE)
 _ADVICE = (
     "(not shown: it may hold a password). In a URI write @ : / ? # % of a password as %40 %3A %2F "
     "%3F %23 %25, among key=value pairs quote it, or leave it to PGPASSWORD or a passfile"
@@ -58,7 +63,8 @@ def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
         return psycopg.connect(conninfo, **options)
     except psycopg.Error as error:
         if not is_odd:
-            raise ConnectionFailed(" ".join(str(error).split())) from error
+            advice = "" if conninfo or _NAMED & os.environ.keys() else _NOWHERE
+            raise ConnectionFailed(" ".join(str(error).split()) + advice) from error
     # Outside of the except clause: a traceback would show the error that is the context.
     raise ConnectionFailed(
         f"the connection failed, and its address may be malformed: a name in it holds @ or ://, "
@@ -68,6 +74,8 @@ def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
 
 def _problem(conninfo: str) -> str | None:
     """Return what is wrong with an address, in words that quote nothing of it."""
+    if _SCHEME.match(conninfo):
+        return "a URI begins with postgresql://, without the name of a driver"
     try:
         given = _named(conninfo)
     except UnicodeError:

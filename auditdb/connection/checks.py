@@ -14,7 +14,7 @@ from psycopg.rows import tuple_row
 from psycopg.sql import Identifier
 
 from auditdb.connection.state import in_pipeline
-from auditdb.errors import Refused, describe, from_psycopg
+from auditdb.errors import Refused, describe, from_psycopg, lacks_character
 
 
 @contextmanager
@@ -39,6 +39,8 @@ def raises_audit_errors(
         raise Refused(f"{describe(error)}; run: grant {role} to {user}{also}") from error
     except psycopg.Error as error:
         raise from_psycopg(error) from error
+    except UnicodeEncodeError as error:
+        raise lacks_character(error) from error
 
 
 def check_connection(conn: object, *, is_async: bool | None = None) -> None:

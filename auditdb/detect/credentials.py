@@ -25,12 +25,13 @@ def passwords(draft: Draft) -> None:
             or table.is_unique(user[0].name)
             or has(table.name, "credential", "auth", "login", "secret")
         )  # fmt: skip
+        whose = draft.asks_subject(table, user[0])
         draft.take(
             table,
             "password",
             "Password hashes, apart from the users.",
             questions=[
-                draft.asks_organization(table),
+                whose or draft.asks_organization(table),
                 None
                 if only
                 else Question(
@@ -47,7 +48,7 @@ def passwords(draft: Draft) -> None:
                 if doubled and users is not None
                 else None,
             ],
-            certain=only and not doubled,
+            certain=only and not doubled and whose is None,
             options={"ignore": _beside_password(table, user[0])} if shared else None,
         )
 
@@ -88,12 +89,13 @@ def factors(draft: Draft) -> None:
             or {"security", "key"} <= told
         )
         doubled = flag and not passkey
+        whose = draft.asks_subject(table, user[0])
         draft.take(
             table,
             "two_factor",
             "Second factors of users, a row each.",
             questions=[
-                draft.asks_organization(table),
+                whose or draft.asks_organization(table),
                 Question(
                     "factor-twice",
                     f"{users.name} has a flag that tells the same: both would make an event.",
@@ -104,7 +106,7 @@ def factors(draft: Draft) -> None:
                 if passkey
                 else None,
             ],
-            certain=not doubled,
+            certain=not doubled and whose is None,
         )
 
 

@@ -127,8 +127,9 @@ def update(
     parts = list(added._parts())
     if not parts:
         return Update(text, lines)
-    heading = _comment(f"New on {date.today()}, by auditdb detect --update:")
-    new = "\n\n".join((heading, *parts)) + "\n"
+    if added.tables:
+        parts.insert(0, _comment(f"New on {date.today()}, by auditdb detect --update:"))
+    new = "\n\n".join(parts) + "\n"
     end = "\r\n" if "\r\n" in text else "\n"
     between = end if text.endswith("\n") else end * 2
     return Update(f"{text}{between}{new.replace(chr(10), end)}", lines)
@@ -145,17 +146,27 @@ def _known(
         oids[name] = _oid(conn, now) if now else None
         where = _where(text, name)
         lines.append(
-            f'renamed   {name} is {now} now: write name = "{now}"{where}'
+            f"renamed   {name} is {now} now: write {_literal(now)}{where and f' in {where}'}"
             if now
-            else f"gone      {name}: take it out{where}"
+            else f"gone      {name}: take it out{where and f' of {where}'}"
         )
     return {oid for oid in oids.values() if oid is not None}, lines
 
 
+def _literal(name: str) -> str:
+    """Return a name as the file has it, with its quotes."""
+    return written(TableMapping(name, "")).splitlines()[1].removeprefix("name = ")
+
+
 def _where(text: str, name: str) -> str:
-    """Return in which line a file names a table, as words."""
-    numbers = [n for n, line in enumerate(text.splitlines(), 1) if name in line]
-    return f", line {numbers[0]}" if numbers else ""
+    """Return in which line a file names a table, as words; one where it is only spoken of last."""
+    named = rf"(?<![\w.]){re.escape(name)}(?![\w.])"
+    found = [
+        (not re.match(r"[#\s]*(name|skip)\b|[\s\[]*[\"']", line), number)
+        for number, line in enumerate(text.splitlines(), 1)
+        if re.search(named, line)
+    ]
+    return f"line {min(found)[1]}" if found else ""
 
 
 def _new_line(table: Suggestion) -> str:

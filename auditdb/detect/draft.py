@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from auditdb.detect.catalog import Link, Table
+from auditdb.detect.catalog import Column, Link, Table
 from auditdb.detect.tenancy import Tenancy
 
 # The organisation of an application that has only one.
@@ -135,6 +136,16 @@ class Draft:
             "organization-unknown",
             "No way to an organisation was found: events take organization_id of the context. "
             "Which column, or which way, leads to it?",
+        )
+
+    def asks_subject(self, table: Table, column: Column) -> Question | None:
+        """Return what to ask where attach does not see that a column names the user of a row."""
+        if self.tenancy.users is None or self.tenancy.names_user(table, column):
+            return None
+        return Question(
+            "subject-unknown",
+            f"Does {column.name} name a user? Then write here subject = {json.dumps(column.sql)}, "
+            "and the organisation of that user.",
         )
 
     def notes(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -252,7 +253,29 @@ class Tenancy:
         column = self.user_column(table)
         if column is None or self.users is None or self.users.key is None:
             return False
-        return bool(self.memberships) or self._own(self.users) is not None
+        return self.names_user(table, column[0]) and (
+            bool(self.memberships) or self._own(self.users) is not None
+        )
+
+    def names_user(self, table: Table, column: Column) -> bool:
+        """Whether attach takes a column for the user of a row: an owner or member may be anybody.
+
+        Without a foreign key by its name; with one by its name as well, or where it is never null
+        and the only one to the users.
+        """
+        links = [
+            (link.columns, link.declared)
+            for link in self.catalog.links[table.oid]
+            if self.users is not None and link.target == self.users.oid
+        ]
+        name = flat(column.name)
+        if re.match("(user|ownerusr|owneruser|(created|issued)by)", name):
+            return True
+        if not any(columns == (column,) for columns, _ in links):
+            return False
+        return bool(re.fullmatch("(owner|member|person|profile|account)(id|uuid)", name)) or (
+            column.not_null and [columns for columns, declared in links if declared] == [(column,)]
+        )
 
 
 def names_organization(column: Column) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 
 from auditdb.errors import from_message, lacks_character
+from auditdb.write.async_block import async_block
 from auditdb.write.claim import Claim
 from auditdb.write.event import RECORD, NewEvent
 from auditdb.write.failure import Attempt
@@ -33,7 +34,7 @@ def check_connection(conn: object) -> None:
         )
 
 
-@asynccontextmanager
+@async_block
 async def open_context(conn: Any, claim: Claim) -> AsyncIterator[None]:
     """Open the block of `auditdb.context`."""
     outer = current_claim(conn)
@@ -58,7 +59,7 @@ async def record(conn: Any, event: NewEvent, claim: Claim | None) -> int:
         return int(await _value(conn, RECORD, parameters) or 0)
 
 
-@asynccontextmanager
+@async_block
 async def open_attempt(conn: Any, attempt: Attempt) -> AsyncIterator[None]:
     """Open the block of `auditdb.attempt`."""
     with _raises_audit_errors(conn):

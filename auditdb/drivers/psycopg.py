@@ -28,6 +28,7 @@ from auditdb.connection.one_query import (
 )
 from auditdb.connection.state import AnyConnection, is_idle
 from auditdb.errors import lacks_character
+from auditdb.write.async_block import AsyncOnly, async_block
 from auditdb.write.claim import Claim
 from auditdb.write.event import RECORD, NewEvent
 from auditdb.write.failure import Attempt
@@ -98,7 +99,7 @@ class _Context(AbstractContextManager[psycopg.Transaction]):
         return self._block.__exit__(*error)
 
 
-class _AsyncContext(AbstractAsyncContextManager[psycopg.AsyncTransaction]):
+class _AsyncContext(AsyncOnly, AbstractAsyncContextManager[psycopg.AsyncTransaction]):
     __slots__ = ("_block", "_claim", "_conn", "_in_force")
 
     def __init__(self, conn: AsyncConnection[Any], claim: Claim) -> None:
@@ -171,6 +172,8 @@ def _attempt(conn: Connection[Any], attempt: Attempt) -> Iterator[psycopg.Transa
             yield transaction
             if attempt.success:
                 record(conn, attempt.event, claim)
+    except psycopg.Rollback:
+        raise  # of a block around
     except Exception as error:
         try:
             with (attempt.connect or _connect_like(conn))() as second, second.transaction():
@@ -181,7 +184,7 @@ def _attempt(conn: Connection[Any], attempt: Attempt) -> Iterator[psycopg.Transa
         raise
 
 
-@asynccontextmanager
+@async_block
 async def _attempt_async(
     conn: AsyncConnection[Any], attempt: Attempt
 ) -> AsyncIterator[psycopg.AsyncTransaction]:
@@ -193,6 +196,8 @@ async def _attempt_async(
             yield transaction
             if attempt.success:
                 await record(conn, attempt.event, claim)
+    except psycopg.Rollback:
+        raise  # of a block around
     except Exception as error:
         try:
             connect = attempt.connect or _connect_like_async(conn)

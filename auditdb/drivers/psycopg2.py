@@ -120,10 +120,12 @@ def _run(conn: Any, statement: str, parameters: Any = None) -> Any:
 
 def _value(conn: Any, statement: str, parameters: Any = None) -> Any:
     """Return the value of a statement of auditdb, whose errors are its own."""
+    if conn.closed:
+        raise from_message("the connection is closed", None, None, None)
     try:
         return _run(conn, statement, parameters)
     except psycopg2.Error as error:
-        # `conn.info` tells a closed connection's user to nobody.
+        # It may be closed by now, and tells its user to nobody.
         user = None if conn.closed else conn.info.user
         message = error.diag.message_primary or str(error) or type(error).__name__
         hint, detail = error.diag.message_hint, error.diag.message_detail

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine
+from psycopg import pq
+from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_only
 
 from auditdb.operate.install import script
+from auditdb.write.failure import from_wrapped, sqlstate
 
 
 def install(op: Any) -> None:
@@ -21,7 +25,8 @@ def install(op: Any) -> None:
         op: `alembic.op`.
 
     Raises:
-        TypeError: the migration is run in autocommit, or on no PostgreSQL.
+        TypeError: the migration is on no PostgreSQL.
+        AuditError: as `auditdb.operator.install`.
 
     Example:
         >>> def upgrade():  # doctest: +SKIP
@@ -37,33 +42,48 @@ def install(op: Any) -> None:
     conn = op.get_bind()
     # Begins what the driver begins late.
     conn.exec_driver_sql("select 1")
-    driver_connection = conn.connection.driver_connection
-    if conn.dialect.driver == "asyncpg":
-        from sqlalchemy.util import await_only
+    try:
+        _run(conn, script())
+    except Exception as error:
+        if sqlstate(error) is None:
+            raise
+        raise from_wrapped(error, None) from error
 
+
+def _run(conn: Connection, statements: str) -> None:
+    """Run a script by the driver: SQLAlchemy's errors would print all of it."""
+    if conn.dialect.driver == "asyncpg":
         # As a simple query: a prepared statement holds one command alone.
-        await_only(driver_connection.execute(script()))
+        driver: Any = conn.connection.driver_connection
+        await_only(driver.execute(statements))
         return
-    conn.execution_options(no_parameters=True).exec_driver_sql(script())
+    cursor = conn.connection.cursor()
+    try:
+        cursor.execute(statements)
+    finally:
+        cursor.close()
 
 
 def attach_after_upgrade(
-    where: Engine | URL | str, mapping: str | Path = "auditdb.toml"
+    where: Engine | AsyncEngine | URL | str, mapping: str | Path = "auditdb.toml"
 ) -> list[str]:
     """Attach the tables of a mapping file, once the migrations are committed.
 
-    At the end of `run_migrations_online()` in `env.py`, so that what a migration made is captured
+    At the end of `run_migrations_online()` in `env.py`, of the asynchronous template that of
+    `run_async_migrations()`, so that what a migration made is captured
     from then on, and what it changed is mapped anew.
 
     Args:
         where: the engine of the migrations, whatever its driver, or its address. Its login owns the
-            tables and holds `audit_operator`.
+            tables and holds `audit_operator`. Of the address's parameters those count that libpq
+            knows, and `ssl` of asyncpg.
         mapping: the mapping file.
 
     Returns:
         A line for each change.
 
     Raises:
+        TypeError: `where` is neither engine nor address of PostgreSQL.
         AuditError: as `auditdb.operator.load` and `apply`: then nothing was attached.
         OSError: the file cannot be read.
 
@@ -74,10 +94,31 @@ def attach_after_upgrade(
     from auditdb import operator
     from auditdb.connection.address import connect
 
+    url = _url(where)
     path = Path(mapping)
     mappings = operator.load(path.read_text("utf-8"), source=str(path))
-    url = where.url if isinstance(where, Engine) else make_url(where)
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with connect(plain, autocommit=True) as conn:
+    with connect(url.render_as_string(hide_password=False), autocommit=True) as conn:
         changes = operator.apply(conn, mappings)
     return [str(change) for change in changes if change.verb not in ("unchanged", "unlisted")]
+
+
+def _url(where: object) -> URL:
+    """Return the address as libpq takes it."""
+    if isinstance(where, URL | str):
+        url = make_url(where)
+    elif isinstance(where, Engine | AsyncEngine):
+        url = where.url
+    else:
+        raise TypeError(
+            f"where is a {type(where).__name__}; give the engine of the migrations, or its address"
+        )
+    if url.get_backend_name() != "postgresql":
+        raise TypeError(
+            f"the address is one of {url.get_backend_name()}; auditdb is for PostgreSQL"
+        )
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    query = {"sslmode" if name == "ssl" else name: value for name, value in url.query.items()}
+    return URL.create(
+        "postgresql", url.username, url.password, url.host, url.port, url.database,
+        {name: value for name, value in query.items() if name in known},
+    )  # fmt: skip

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
-from auditdb.write.request import RequestScope, client_ip, request_claim
-from auditdb.write.scope import in_force
+from auditdb.write.request import RequestScope, check_arguments, client_ip, request_claim
+from auditdb.write.scope import before_now, in_force
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
@@ -34,6 +34,9 @@ class AuditMiddleware:
             to X-Forwarded-For. By default that header is not believed, and `ip` is the address in
             the scope, which a server such as uvicorn may have taken from a proxy that it trusts.
 
+    Raises:
+        TypeError: `get_context` cannot be called, or `proxies` is no number.
+
     Example:
         >>> def get_context(scope):
         ...     return {"actor_id": scope["session"].get("user_id")}
@@ -47,6 +50,7 @@ class AuditMiddleware:
         *,
         proxies: int = 0,
     ) -> None:
+        check_arguments(get_context, proxies)
         self.app = app
         self._get_context = get_context
         self._proxies = proxies
@@ -58,8 +62,18 @@ class AuditMiddleware:
             return
         given = None if self._get_context is None else self._get_context(scope)
         claim = request_claim("get_context", _seen(scope, self._proxies), given)
+        outside = before_now()
+
+        async def send_outside(message: Any) -> None:
+            if message["type"] != "http.response.body" or message.get("more_body"):
+                await send(message)
+                return
+            # A server may begin the next request of the connection now, in a copy of the context.
+            with outside:
+                await send(message)
+
         with in_force(RequestScope(claim, lambda: getattr(scope.get("route"), "path", None))):
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, send_outside)
 
 
 def _seen(scope: Scope, proxies: int) -> dict[str, str]:

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
-    asynccontextmanager,
     contextmanager,
     suppress,
 )
@@ -36,6 +35,8 @@ from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.functions import FunctionElement
 
+from auditdb.errors import AuditError
+from auditdb.write.async_block import async_block
 from auditdb.write.attempt import OPTIONS
 from auditdb.write.event import RECORD, EventFields, NewEvent, new_event
 from auditdb.write.failure import Attempt, Denied, from_wrapped
@@ -169,7 +170,8 @@ def _may_write(statement: str, context: Any, is_unsure: bool) -> bool:
     """
     if _WRITES.match(statement):
         return True
-    if _HARMLESS.match(statement):
+    # What is harmless may be the first of several statements.
+    if _HARMLESS.match(statement) and ";" not in statement.rstrip("; \n"):
         return False
     compiled = getattr(context, "compiled", None)
     if is_unsure or compiled is None:
@@ -286,7 +288,7 @@ def _record(work: Any, draft: NewEvent) -> int:
     try:
         return int(work.execute(_RECORD, draft.parameters(current_claim())).scalar_one())
     except DBAPIError as error:
-        raise from_wrapped(error) from error
+        raise _refused(work, error) from error
 
 
 async def _record_async(work: Any, draft: NewEvent) -> int:
@@ -295,7 +297,11 @@ async def _record_async(work: Any, draft: NewEvent) -> int:
     try:
         return int((await work.execute(_RECORD, draft.parameters(current_claim()))).scalar_one())
     except DBAPIError as error:
-        raise from_wrapped(error) from error
+        raise _refused(work, error) from error
+
+
+def _refused(work: Any, error: DBAPIError) -> AuditError:
+    return from_wrapped(error, _engine_of(work).url.username)
 
 
 @overload
@@ -370,11 +376,10 @@ def _attempt(work: Any, given: Attempt) -> Iterator[None]:
         raise
 
 
-@asynccontextmanager
+@async_block
 async def _attempt_async(work: Any, given: Attempt) -> AsyncIterator[None]:
     work = work() if isinstance(work, async_scoped_session) else work
-    sync = work.sync_session if isinstance(work, AsyncSession) else work.sync_connection
-    engine = AsyncEngine(_engine_of(sync))
+    engine = AsyncEngine(_engine_of(work))
     try:
         async with work.begin_nested() if work.in_transaction() else work.begin():
             yield
@@ -399,6 +404,9 @@ def _checked(work: Any) -> Any:
 
 
 def _engine_of(work: Any) -> Engine:
+    work = work() if isinstance(work, scoped_session | async_scoped_session) else work
+    if isinstance(work, AsyncSession | AsyncConnection):
+        work = work.sync_session if isinstance(work, AsyncSession) else work.sync_connection
     bind = work.engine if isinstance(work, Connection) else work.get_bind()
     engine: Engine = bind.engine
     return engine

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from auditdb.write.request import RequestScope, request_claim, seen_in_environ
-from auditdb.write.scope import Scope, in_force
+from auditdb.write.request import RequestScope, check_arguments, request_claim, seen_in_environ
+from auditdb.write.scope import Scope, in_force, in_turns
 
 Environ: TypeAlias = dict[str, Any]
 App: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -31,6 +31,9 @@ class AuditMiddleware:
         proxies: how many proxies of your own stand before the application, each of which appends
             to X-Forwarded-For. By default that header is not believed, and `ip` is REMOTE_ADDR.
 
+    Raises:
+        TypeError: `get_context` cannot be called, or `proxies` is no number.
+
     Example:
         >>> app.wsgi_app = AuditMiddleware(app.wsgi_app)  # doctest: +SKIP
     """
@@ -42,6 +45,7 @@ class AuditMiddleware:
         *,
         proxies: int = 0,
     ) -> None:
+        check_arguments(get_context, proxies)
         self.app = app
         self._get_context = get_context
         self._proxies = proxies
@@ -65,14 +69,14 @@ class _Body:
 
     def __init__(self, body: Iterable[bytes], scope: Scope) -> None:
         self._body = body
-        self._scope = scope
+        self._in_force = in_turns(scope)
 
     def __iter__(self) -> Iterator[bytes]:
-        with in_force(self._scope):
+        with self._in_force:
             parts = iter(self._body)
         while True:
             # Not while the server sends: a thread may serve another request in between.
-            with in_force(self._scope):
+            with self._in_force:
                 try:
                     part = next(parts)
                 except StopIteration:
@@ -82,7 +86,7 @@ class _Body:
     def close(self) -> None:
         """End the response."""
         if hasattr(self._body, "close"):
-            with in_force(self._scope):
+            with self._in_force:
                 self._body.close()
 
 

@@ -198,5 +198,6 @@ def no_table(conn: psycopg.Connection[Any], wanted: str) -> Refused:
     text = f"there is no table {wanted}"
     if name in bare:
         return Refused(f"{text} in the search_path; did you mean {bare[name]}?")
-    close = difflib.get_close_matches(name, [*whole, *bare], 1)
-    return Refused(f"{text}; did you mean {(whole | bare)[close[0]]}?" if close else text)
+    # By the name alone: what stands before the dot is alike in all of them.
+    close = difflib.get_close_matches(name.rpartition(".")[2], bare, 1, 0.8)
+    return Refused(f"{text}; did you mean {bare[close[0]]}?" if close else text)

@@ -73,7 +73,9 @@ def load(
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidInput(f"{source} is not TOML: {error}") from error
+        # Of a key that is there twice, the parser says that it cannot overwrite a value.
+        problem = str(error).replace("Cannot overwrite a value", "a key is there twice")
+        raise InvalidInput(f"{source} is not TOML: {problem}") from error
     for key in document:
         if key == "detect":
             _check_skip(document[key], source)
@@ -158,6 +160,8 @@ def _mapping(table: dict[str, Any], source: str, number: int) -> TableMapping:
         if key not in {"name", "kind", *OPTIONS}:
             close = difflib.get_close_matches(key, ["name", "kind", *OPTIONS], 1, 0.5)
             hint = f"did you mean '{close[0]}'?" if close else f"the keys are {', '.join(OPTIONS)}"
+            if key == "context":
+                hint = "it stands above the first [[table]]"
             raise InvalidInput(f"{where}: unknown key '{key}'; {hint}")
     for key in ("name", "kind"):
         if key not in table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -258,7 +258,7 @@ def _oid(conn: psycopg.Connection[Any], mapping: TableMapping) -> int:
     except psycopg.Error as error:
         raise name_table(error, mapping.name) from error
     if oid is None:
-        raise _renamed(conn, mapping.name) or no_table(conn, mapping.name)
+        raise _former(conn, mapping.name) or no_table(conn, mapping.name)
     return int(oid)
 
 
@@ -268,23 +268,38 @@ select present from unnest(array[%(name)s]
     cross join audit_private.present_name(former) as present
 where present is not null limit 1
 """
+_DROPPED = """
+select exists (
+    select from audit_private.attachment as a
+    where (a.name = %(name)s
+            or a.name in (select format('%%I.', s) || %(name)s from unnest(%(path)s::text[]) as s))
+        and not exists (
+            select from pg_class as c where c.oid = a.target and c.reltype = a.row_type))
+"""
 
 
 def present_name(conn: psycopg.Connection[Any], name: str) -> str | None:
     """Return what a table is called now that was attached by a name, if that is another."""
-    cursor = psycopg.Cursor(conn, row_factory=scalar_row)
-    path = cursor.execute("select pg_catalog.current_schemas(false)::pg_catalog.text[]").fetchone()
-    with pinned(conn):
-        now: str | None = cursor.execute(_RENAMED, {"name": name, "path": path}).fetchone()
+    now: str | None = _of_former(conn, _RENAMED, name)
     return now
 
 
-def _renamed(conn: psycopg.Connection[Any], name: str) -> Refused | None:
-    """Return the error of a name that an attached table bore before, if there is one."""
+def _of_former(conn: psycopg.Connection[Any], query: LiteralString, name: str) -> Any:
+    """Return what a query says of a name that is no table any more."""
+    cursor = psycopg.Cursor(conn, row_factory=scalar_row)
+    path = cursor.execute("select pg_catalog.current_schemas(false)::pg_catalog.text[]").fetchone()
+    with pinned(conn):
+        return cursor.execute(query, {"name": name, "path": path}).fetchone()
+
+
+def _former(conn: psycopg.Connection[Any], name: str) -> Refused | None:
+    """Return the error of a name by which a table was attached, if there was one."""
     now = present_name(conn, name)
-    if now is None:
-        return None
-    return Refused(f"{name} is no table; what was attached by that name is {now} now")
+    if now is not None:
+        return Refused(f"{name} is no table; what was attached by that name is {now} now")
+    if _of_former(conn, _DROPPED, name):
+        return Refused(f"{name} was attached and is gone: take it out of the mapping file")
+    return None
 
 
 def name_table(error: psycopg.Error, name: str) -> AuditError:

@@ -13,7 +13,7 @@ from auditdb._version import __version__
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
 from auditdb.errors import AuditError
-from auditdb.operate.release import differences, installed_version, is_newer
+from auditdb.operate.release import differences, installed_version, is_newer, is_this_build
 from auditdb.operate.restored import restored_without
 from auditdb.values.plain import plain
 
@@ -82,14 +82,16 @@ def _restored(severity: str, problem: str) -> Finding:
 def _from_outside(conn: psycopg.Connection[Any], found: list[Finding]) -> list[Finding]:
     """Return findings of the package alone, beside those that the database makes itself."""
     version = installed_version(conn)
-    if version is not None:
+    if version is not None or not is_this_build(conn):
         return [
             Finding(
                 check_name="release", severity="warning", object="audit.version()",
-                problem=f"is {version}, and this package is {__version__}",
+                problem=f"is {version}, and this package is {__version__}"
+                if version is not None
+                else f"is {__version__} of another build than this package",
                 why="The log was compared with what the database says of that release alone.",
                 mend="-- install the package of that version, or a later one"
-                if is_newer(version) else "auditdb install", fixable=False,
+                if version is not None and is_newer(version) else "auditdb install", fixable=False,
             )
         ]  # fmt: skip
     said = [(f.object, f.problem) for f in found]

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from auditdb._version import __version__
-from auditdb.operate.source import read, release
+from auditdb.operate.source import build, read, release
 
 # A month that was detached, or that a partition stands for, is no part of any release.
 _MONTH = re.compile(r"audit\.event_\d{4,}_\d\d")
@@ -89,6 +89,19 @@ def installed_version(conn: psycopg.Connection[Any]) -> str | None:
     )
     (version,) = row.fetchone() or ("",)
     return None if version == __version__ else str(version)
+
+
+_BUILD = """
+select exists (
+    select from pg_class as c join pg_description as d on d.objoid = c.oid and d.objsubid = 0
+    where c.relnamespace = to_regnamespace('audit_private') and c.relname = 'release'
+        and d.classoid = 'pg_class'::regclass and d.description like '%%: build ' || %s)
+"""
+
+
+def is_this_build(conn: psycopg.Connection[Any]) -> bool:
+    """Return whether the database says that what this package holds was installed last."""
+    return psycopg.Cursor(conn).execute(_BUILD, (build(),)).fetchone() == (True,)
 
 
 def is_newer(version: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -43,6 +44,11 @@ def release() -> dict[tuple[str, str], str]:
     return {(kind, name): sha256 for sha256, kind, name in lines}
 
 
+def build() -> str:
+    """Return what tells this state of the release from others of the same version."""
+    return hashlib.sha256(read("RELEASE").encode()).hexdigest()[:12]
+
+
 def routines() -> str:
     """Return what fills audit_private.release, and the files of the manifest in its order."""
     rows = ",\n".join(
@@ -56,6 +62,8 @@ def routines() -> str:
             "alter table audit_private.release no force row level security;",
             "delete from audit_private.release;",
             f"insert into audit_private.release (kind, name, sha256)\nvalues\n{rows};",
+            "comment on table audit_private.release is 'What the release that was last installed"
+            f" makes the log of, for audit.doctor(): build {build()}';",
             *map(read, names),
         )
     )

@@ -65,6 +65,8 @@ class Status:
     partitions: list[Partition]
     roles: list[RoleMembers]
     limits: list[RecordingLimit]
+    context: list[str]
+    """The settings of other tools that say who acts where no context is set."""
 
 
 def status(conn: psycopg.Connection[Any]) -> Status:
@@ -88,6 +90,9 @@ def status(conn: psycopg.Connection[Any]) -> Status:
             partitions=_rows(conn, Partition, "select * from audit.list_partitions()"),
             roles=_rows(conn, RoleMembers, "select * from audit.list_members()"),
             limits=_rows(conn, RecordingLimit, "select * from audit.list_limits()"),
+            context=psycopg.Cursor(conn, row_factory=scalar_row)
+            .execute("select * from audit.list_settings()")
+            .fetchall(),
         )
 
 

@@ -14,6 +14,7 @@ from auditdb.errors import InvalidInput
 
 Id: TypeAlias = str | int | UUID
 
+_DEEPEST, _LONGEST = 100, 2000
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -71,23 +72,34 @@ def _number(digits: str) -> int | Decimal:
     return int(digits) if len(digits) < 4000 else Decimal(digits)
 
 
-def json_value(value: Any) -> Any:
+def json_value(value: Any, around: tuple[int, ...] = ()) -> Any:
     r"""Return a value as JSON holds it, whatever it is: what comes from a request may be anything.
 
     What JSON has no word for becomes its `str()`; a NUL or half a surrogate pair becomes U+FFFD.
+    What is deeper than 100 levels, or within itself, becomes `[too deep]`.
+
+    Args:
+        value: it.
+        around: the ids of what it is within.
 
     >>> json_value({"path": "/a\x00b", "took": float("nan")})
     {'path': '/a�b', 'took': 'nan'}
     """
     if type(value) is str:
         return _NO_TEXT.sub("\ufffd", value)
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        # What Python and PostgreSQL refuse to turn into digits.
+        return value if value.bit_length() < _LONGEST else hex(value)
     if isinstance(value, float) and math.isfinite(value):
         return value
-    if isinstance(value, Mapping):
-        return {json_value(str(key)): json_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [json_value(item) for item in value]
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        if len(around) >= _DEEPEST or id(value) in around:
+            return "[too deep]"
+        around = (*around, id(value))
+        if isinstance(value, Mapping):
+            return {json_value(str(k)): json_value(item, around) for k, item in value.items()}
+        return [json_value(item, around) for item in value]
     text = str.__str__(value) if isinstance(value, str) else str(value)
     return _NO_TEXT.sub("\ufffd", text)

@@ -21,6 +21,9 @@ WORDS = re.compile(
     re.IGNORECASE,
 )
 _NESTED = (dict, list)
+# Of {"name": "password", "value": "x"}, as audit_private.redact_object has them.
+_NAMES = frozenset(("name", "key", "header", "field", "k", "parameter", "id"))
+_VALUES = frozenset(("value", "val", "v", "content"))
 
 
 def details_without_secrets(details: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,8 +33,8 @@ def details_without_secrets(details: Mapping[str, Any]) -> dict[str, Any]:
     {'ip': '192.0.2.1', 'token': '[redacted]', 'at': [1]}
     """
     for name, value in details.items():
-        is_long = len(name) > 200
-        if type(value) is not str or not is_text(value) or is_long or not _is_harmless(name):
+        is_usual = type(name) is type(value) is str and len(name) <= 200 and is_text(value)
+        if not is_usual or not _is_harmless(name):
             redacted: dict[str, Any] = without_secrets(json_value(details))
             return redacted
     return dict(details)
@@ -46,11 +49,22 @@ def without_secrets(value: Any) -> Any:
     {'ip': '192.0.2.1', 'proxy': {'password': '[redacted]'}}
     """
     if type(value) is dict:
+        if not _VALUES.isdisjoint(map(str.lower, value)) and any(
+            name.lower() in _NAMES and _names_secret(item) for name, item in value.items()
+        ):
+            value = {
+                name: _redact_value(item) if name.lower() in _VALUES else item
+                for name, item in value.items()
+            }
         for name, item in value.items():
             if type(item) in _NESTED or len(name) > 200 or _verdict(name):
                 return {name: _redact(name, item) for name, item in value.items()}
         return value
-    return [without_secrets(item) for item in value] if type(value) is list else value
+    if type(value) is not list:
+        return value
+    if len(value) == 2 and _names_secret(value[0]):
+        return [value[0], _redact_value(value[1])]
+    return [without_secrets(item) for item in value]
 
 
 def _redact(name: str, value: Any) -> Any:
@@ -69,13 +83,17 @@ def _redact(name: str, value: Any) -> Any:
     return "[redacted]" if verdict == "secret" else without_secrets(value)
 
 
+def _names_secret(value: Any) -> bool:
+    return type(value) is str and len(value) <= 200 and _verdict(value) == "secret"
+
+
 def _redact_value(value: Any) -> Any:
     return value if value is None or isinstance(value, bool) else "[redacted]"
 
 
 @lru_cache(maxsize=4096)
 def _is_harmless(name: str) -> bool:
-    return is_text(name) and not _verdict(name)
+    return is_text(name) and name.lower() not in _VALUES and not _verdict(name)
 
 
 @lru_cache(maxsize=4096)

@@ -12,6 +12,10 @@ from auditdb.write.event import NewEvent
 
 Denied: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 _INSUFFICIENT_PRIVILEGE = "42501"
+# What servers quote by, in whatever language: those that end as they begin, and others.
+_SAME, _PAIRED = "'\"`", "«»‹›„“”‚‘’「」『』"
+_QUOTED = re.compile(f"([{_SAME}]).*\\1|[{_PAIRED}].*[{_PAIRED}]")
+_UNCLOSED = re.compile(f"[{_SAME}{_PAIRED}].*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +26,15 @@ class Attempt:
     denied: Denied = ()
     connect: Callable[[], Any] | None = None
     success: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what was given, before the action: later the event would be lost."""
+        try:
+            isinstance(None, self.denied)
+        except TypeError:
+            raise TypeError(
+                f"denied is {self.denied!r}; give exception types, such as (Forbidden, Expired)"
+            ) from None
 
     def failed(self, error: Exception) -> NewEvent:
         """Return the event of an attempt that ended with an error."""
@@ -50,8 +63,13 @@ def sqlstate(error: BaseException) -> str | None:
     return None
 
 
-def from_wrapped(error: BaseException) -> AuditError:
-    """Return the AuditError for a driver's error that a framework wraps."""
+def from_wrapped(error: BaseException, writer: str | None) -> AuditError:
+    """Return the AuditError for a driver's error that a framework wraps.
+
+    Args:
+        error: it.
+        writer: the login, which has to be an `audit_writer`, or None where nobody knows it.
+    """
     original: Any = getattr(error, "orig", None) or error.__cause__ or error
     # SQLAlchemy wraps the errors of asyncpg twice.
     source = original if hasattr(original, "diag") else original.__cause__ or original
@@ -61,7 +79,7 @@ def from_wrapped(error: BaseException) -> AuditError:
         for of_diag, name in (("primary", "message"), ("detail", "detail"), ("hint", "hint"))
     )
     return from_message(
-        message or str(source), detail, hint, sqlstate(source) or sqlstate(original)
+        message or str(source), detail, hint, sqlstate(source) or sqlstate(original), writer
     )
 
 
@@ -71,5 +89,7 @@ def mask_values(message: str) -> str:
     >>> mask_values("invalid input syntax for type integer: \"hunter2\"\nLINE 1")
     'invalid input syntax for type integer: …'
     """
-    line = message.strip().partition("\n")[0]
-    return re.sub(r"(['\"`]).*\1", "…", line)[:200]
+    line, newline, _ = message.strip().partition("\n")
+    line = _QUOTED.sub("…", line)
+    # What is quoted may go on in the next line.
+    return (_UNCLOSED.sub("…", line) if newline else line)[:200]

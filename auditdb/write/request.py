@@ -10,7 +10,7 @@ from auditdb.write.claim import Claim, ContextFields, make_claim
 from auditdb.write.scope import Scope, current_claim
 
 # What a client may send without end is cut.
-_LONGEST = {"ip": 100, "user_agent": 300, "request_id": 200}
+_LONGEST = {"ip": 100, "user_agent": 300, "request_id": 200, "method": 50}
 
 
 class RequestScope(Scope):
@@ -28,6 +28,18 @@ class RequestScope(Scope):
         if not isinstance(route, str) or not route:
             return self._claim
         return Claim(details={"route": route}).with_inner(self._claim)
+
+
+def check_arguments(get_context: object, proxies: object) -> None:
+    """Refuse what a middleware cannot use, before the first request.
+
+    Raises:
+        TypeError: with what to give.
+    """
+    if get_context is not None and not callable(get_context):
+        raise TypeError(f"get_context is {get_context!r}; give a function")
+    if type(proxies) is not int or proxies < 0:
+        raise TypeError(f"proxies is {proxies!r}; give the number of your own proxies, such as 1")
 
 
 def request_claim(function: str, seen: Mapping[str, str], given: Mapping[str, Any] | None) -> Claim:

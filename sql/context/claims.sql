@@ -143,6 +143,18 @@ comment on function audit.read_context_from is
     'Says which settings of other tools are read, in which order, where no context is set; returns '
     'those of before. None by default. It is an event';
 
+create or replace function audit.list_settings() returns setof text
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select s.setting
+    from audit_private.installation as i,
+        unnest(i.context_from) with ordinality as s (setting, place)
+    order by s.place;
+$$;
+-- Definer: the installation is closed to everybody.
+comment on function audit.list_settings is
+    'The settings that say who acts where no context is set, in their order';
+
 insert into audit.action (name, description, is_built_in) values
 ('audit.context_read', 'Settings of other tools say who acts where no context is set', true)
 on conflict (name) do update

@@ -108,10 +108,19 @@ as $$
             where occurred_at > now() - interval '7 days' and captured_from is not null
                 and source <> 'sql')
         and (r.rolsuper or k.is_backup or r.oid in (
-            select relowner from pg_class join audit_private.attachment on target = pg_class.oid));
+            select relowner from pg_class join audit_private.attachment on target = pg_class.oid))
+    union all
+    select 'logins', 'notice', 'audit_writer', 'no login holds it',
+        'No application may call audit.set_context() or record a sign-in.',
+        '-- for the login of the application: grant audit_writer to that role', false
+    where exists (select from audit_private.attachment)
+        and not exists (select from audit_private.installation where context_from <> '{}')
+        and not exists (
+            select from pg_roles
+            where rolcanlogin and not rolsuper and pg_has_role(oid, 'audit_writer', 'usage'));
 $$;
 comment on function audit_private.check_application is
-    'Roles that can do more than the application needs, and that it logs in as';
+    'Logins of the application: that can do more than it needs, or none that may record';
 
 create or replace function audit_private.check_ownership() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp

@@ -98,6 +98,12 @@ def forms() -> None:
         assert int(cursor.fetchone()[0]) > 0
         cursor.execute("do $$ begin update workflow set name = '7 do' where id = 1; end $$")
         assert [w.name for w in Workflow.objects.filter(pk=1).iterator()] == ["7 do"]
+        cursor.execute(
+            "set lock_timeout = '5s'; update workflow set name = '7 several' where id = 1"
+        )
+        cursor.execute("select id, renamed(1, '7 by a function') from organization where id = 1")
+        assert cursor.fetchone()[1] == "7 by a function"
+        cursor.execute("select 1 where upper(renamed(1, '7 by a condition')) is not null")
         rename("7 after an iterator")
 
     with auditdb.context(actor_id=7, details={"user_agent": "it's 100% \\' \\\" {} ü\n"}):
@@ -133,7 +139,10 @@ create procedure commits(name text) language plpgsql as $$
 begin
     update workflow set name = commits.name where id = 1;
     commit;
-end $$
+end $$;
+create function renamed(id int, name text) returns text language sql as $$
+    update workflow set name = $2 where id = $1 returning name
+$$
 """
 
 

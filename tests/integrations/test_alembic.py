@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +37,7 @@ async def migrate_async():
     engine = create_async_engine(url, poolclass=NullPool)
     async with engine.connect() as connection:
         await connection.run_sync(migrate)
+    attach_after_upgrade(engine, "{mapping}")
     await engine.dispose()
 
 
@@ -45,7 +47,6 @@ if context.is_offline_mode():
         context.run_migrations()
 elif "asyncpg" in url:
     asyncio.run(migrate_async())
-    attach_after_upgrade(url, "{mapping}")
 else:
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
@@ -132,6 +133,20 @@ def test_migrations_install_and_the_hook_attaches(
     assert own == (1,)
 
 
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "asyncpg"])
+def test_a_login_that_may_not_install_is_told_so_without_the_script(
+    bare: Database, tmp_path: Path, driver: str
+) -> None:
+    made = config(bare, tmp_path, driver)
+    url = str(made.get_main_option("sqlalchemy.url")).replace("postgres@", "stranger:secret@")
+    made.set_main_option("sqlalchemy.url", url)
+    bare.connect().execute("grant create on schema public to stranger")
+    with pytest.raises(auditdb.Refused, match="may not grant the roles of auditdb") as refused:
+        command.upgrade(made, "1")
+    shown = "".join(traceback.format_exception(refused.value))
+    assert "\n" not in str(refused.value) and len(shown) < 20_000
+
+
 def test_offline_the_script_is_written(
     bare: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,6 +164,29 @@ def test_a_mapping_that_is_refused_leaves_all_as_it_was(bare: Database, tmp_path
     with pytest.raises(auditdb.Refused, match="nope"):
         command.upgrade(made, "1")
     assert bare.connect().execute("select count(*) from membership").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "more", ["ssl=disable", "sslmode=disable", "prepared_statement_cache_size=0"]
+)
+def test_an_address_may_have_parameters_of_its_driver(
+    bare: Database, tmp_path: Path, more: str
+) -> None:
+    made = config(bare, tmp_path, "psycopg2")
+    command.upgrade(made, "1")
+    bare.connect().execute("select audit.detach('membership')")
+    url = f"{made.get_main_option('sqlalchemy.url')}?{more}"
+    address = url.replace("psycopg2", "asyncpg")
+    (line,) = attach_after_upgrade(address, tmp_path / "auditdb.toml")
+    assert line.startswith("attach    public.membership")
+
+
+def test_what_is_no_engine_is_refused() -> None:
+    engine = create_engine("sqlite://")
+    with pytest.raises(TypeError, match="one of sqlite; auditdb is for PostgreSQL"):
+        attach_after_upgrade(engine)
+    with engine.connect() as conn, pytest.raises(TypeError, match="is a Connection; give the eng"):
+        attach_after_upgrade(conn)  # type: ignore[arg-type]
 
 
 def test_another_database_is_refused() -> None:

@@ -111,8 +111,10 @@ def test_a_body_that_is_made_later_acts_as_the_user(django_db: Database, way: st
     response.close()
     assert bodies == [b"one", b"two"]
     assert auditdb.write.scope.current_claim() is None
-    by_name = {event["new_values"]["name"]: event["actor_id"] for event in renames(django_db)}
-    assert (by_name["ann"], by_name["y"]) == (str(ann.pk), None)
+    by_name = {event["new_values"]["name"]: event for event in renames(django_db)}
+    assert (by_name["ann"]["actor_id"], by_name["y"]["actor_id"]) == (str(ann.pk), None)
+    # What the body opened before its first part.
+    assert by_name["ann"]["source"] == "stream"
 
 
 def test_async_views_and_streams_act_as_their_users(django_db: Database, way: str) -> None:
@@ -143,6 +145,8 @@ def test_async_views_and_streams_act_as_their_users(django_db: Database, way: st
     assert len(events) == 15
     for event in events:
         assert event["actor_id"] == event["new_values"]["name"].removeprefix("s")
+        is_of_stream = event["new_values"]["name"].startswith("s")
+        assert event["source"] == ("stream" if is_of_stream else "web")
 
 
 def test_threads_act_each_as_its_own_user(django_db: Database, way: str) -> None:
@@ -293,6 +297,15 @@ def test_attempts_and_records(django_db: Database, way: str) -> None:
     assert failure["details"]["error"]["type"] == "IntegrityError"
     for event in (success, failure, logout):
         assert (event["actor_id"], event["source"]) == ("7", "cli")
+
+
+def test_a_login_that_may_not_record_is_named(django_db: Database, project: Project) -> None:
+    from auditdb.integrations.django import record
+
+    for login in ("stranger", "app_auditor"):
+        project(**django_setup.options(django_db.dsn, login))
+        with pytest.raises(auditdb.Refused, match=f'; run: grant audit_writer to "{login}"$'):
+            record("report.exported")
 
 
 def test_a_database_without_auditdb_stops_no_sign_in(

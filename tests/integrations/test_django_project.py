@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -86,6 +87,15 @@ def test_a_get_context_that_fails_is_seen_before_the_view_and_stops_no_statement
     [
         ({"PROXY": 1}, "AUDITDB has no 'PROXY'. Did you mean 'PROXIES'?"),
         ({"EVENTS": ["sign_in"]}, "holds 'sign_in'"),
+        ({"EVENTS": "login"}, "AUDITDB['EVENTS'] is 'login'; it is a list: ['login']"),
+        ({"DATABASES": ["replica"]}, "holds 'replica'; it may hold default"),
+        ({"DATABASES": "default"}, "it is a list: ['default']"),
+        ({"PROXIES": "1"}, "AUDITDB['PROXIES'] is '1'; it is a number, such as 1"),
+        ({"PROXIES": -1}, "AUDITDB['PROXIES'] is -1; it is a number"),
+        ({"ATTACH": "False"}, "AUDITDB['ATTACH'] is 'False'; it is True or False"),
+        ({"GET_CONTEXT": "shop.no"}, "it is the path of a function, such as 'shop.audit.get_co"),
+        ({"GET_CONTEXT": broken}, "it is the path of a function"),
+        ({"GET_CONTEXT": "tests.conftest"}, "which is no function"),
         ("x", "AUDITDB is a dict"),
     ],
 )
@@ -97,6 +107,41 @@ def test_settings_that_are_none_are_an_error_of_manage_py_check(given: Any, said
     with override_settings(AUDITDB=given):
         errors = [found for found in checks.run_checks() if found.id == "auditdb.E001"]
     assert len(errors) == 1 and said in errors[0].msg
+
+
+def test_a_project_without_the_middleware_is_warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.core import checks
+    from django.test import override_settings
+
+    django_setup.set_up()
+    from auditdb.integrations.django.middleware import AuditMiddleware
+
+    derived = type("Derived", (AuditMiddleware,), {})
+    monkeypatch.setattr(sys.modules[__name__], "Derived", derived, raising=False)
+
+    def warnings() -> list[Any]:
+        return [found for found in checks.run_checks() if found.id == "auditdb.W001"]
+
+    assert warnings() == []
+    with override_settings(MIDDLEWARE=[f"{__name__}.Derived"]):
+        assert warnings() == []
+    with override_settings(MIDDLEWARE=["django.middleware.common.CommonMiddleware", "no.such"]):
+        (warning,) = warnings()
+    assert "AuditMiddleware" in warning.msg and "behind AuthenticationMiddleware" in warning.hint
+
+
+def test_the_middleware_without_the_app_says_so() -> None:
+    from django.core.exceptions import ImproperlyConfigured
+    from django.test import override_settings
+
+    django_setup.set_up()
+    from auditdb.integrations.django.middleware import AuditMiddleware
+
+    with (
+        override_settings(INSTALLED_APPS=["django.contrib.contenttypes"]),
+        pytest.raises(ImproperlyConfigured, match=r"INSTALLED_APPS \+= \['auditdb.integrations"),
+    ):
+        AuditMiddleware(lambda request: None)
 
 
 @pytest.mark.parametrize(
@@ -250,6 +295,42 @@ def test_a_migration_says_where_auditdb_is_missing(empty_db: Database, project: 
         call_command("migrate", verbosity=0)
 
 
+def test_an_attach_that_is_refused_says_why_in_a_line(
+    django_db: Database, project: Project
+) -> None:
+    project("app_owner")
+    from django.db import connection
+    from django.db.migrations.executor import MigrationExecutor
+
+    from auditdb.integrations.django.operations import Attach
+
+    state = MigrationExecutor(connection).loader.project_state(("shop", "0001_initial"))
+
+    def refusal(**options: Any) -> str:
+        operation = Attach("shop.Workflow", **options)
+        with pytest.raises(auditdb.Refused) as refused, connection.schema_editor() as editor:
+            operation.database_forwards("shop", editor, state, state)
+        return str(refused.value)
+
+    misspelt = refusal(kind="workflow", organization="organisation_id")
+    assert misspelt.startswith('"workflow" cannot be attached as workflow: ')
+    assert "organisation_id" in misspelt and "\n" not in misspelt and "PL/pgSQL" not in misspelt
+    with pytest.raises(TypeError, match=r"ignore is a list of columns: ignore=\['name'\]"):
+        Attach("shop.Workflow", kind="workflow", ignore="name")
+
+
+def test_a_mapping_that_is_not_there_is_named(
+    django_db: Database, project: Project, settings: Callable[..., None], tmp_path: Path
+) -> None:
+    from django.core.exceptions import ImproperlyConfigured
+    from django.core.management import call_command
+
+    settings(MAPPING=tmp_path / "no.toml")
+    project("app_owner")
+    with pytest.raises(ImproperlyConfigured, match=r"cannot read .*no.toml: No such file.*detect"):
+        call_command("migrate", verbosity=0)
+
+
 def test_migrate_attaches_what_a_mapping_names(
     django_db: Database, project: Project, settings: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -274,13 +355,13 @@ def celery() -> Iterator[Any]:
     app = Celery("project", broker="memory://", backend="cache+memory://", set_as_current=False)
     app.seen = []
 
-    @app.task(name="renames")
+    @app.task(name="renames", shared=False)
     def renames(name: str) -> None:
         from tests.integrations.django_statements import rename
 
         rename(name)
 
-    @app.task(name="publishes")
+    @app.task(name="publishes", shared=False)
     def publishes(name: str) -> None:
         renames.delay(name)
 
@@ -311,6 +392,30 @@ def test_tasks_act_as_who_published_them(
     assert (nobody["actor_type"], nobody["actor_id"]) == ("system", None)
     assert by_name["at once"]["actor_id"] == "8"
     assert current_claim() is None
+
+
+def test_a_task_that_runs_twice_at_a_time_leaves_no_actor_behind(celery: Any) -> None:
+    from celery.contrib.testing.worker import start_worker
+
+    both = threading.Barrier(2, timeout=10)
+
+    @celery.task(name="meets", shared=False)
+    def meets() -> None:
+        both.wait()
+
+    @celery.task(name="asks", shared=False)
+    def asks() -> str | None:
+        both.wait()
+        claim = current_claim()
+        return None if claim is None else claim.actor_id
+
+    with start_worker(celery, pool="threads", concurrency=2, perform_ping_check=False):
+        with auditdb.context(actor_id=7):
+            # As of a broker that waited for too long.
+            twice = [meets.apply_async(task_id="the same") for _ in range(2)]
+        twice[0].get(timeout=10)
+        asked = [asks.delay() for _ in range(2)]
+        assert [one.get(timeout=10) for one in asked] == [None, None]
 
 
 def test_factors_and_addresses_are_told_where_no_table_is_attached(

@@ -54,7 +54,7 @@ def test_contexts_transactions_and_savepoints(django_db: Database, binding: str)
 
 def test_every_form_of_statement(django_db: Database, binding: str, procedure: None) -> None:
     django_statements.forms()
-    assert assert_actors(django_db) == 48
+    assert assert_actors(django_db) == 54
     (event,) = django_db.events("new_values ->> 'name' = '7 serializable'")
     assert event["details"]["user_agent"] == "it's 100% \\' \\\" {} ü\n"
 
@@ -73,7 +73,7 @@ def test_a_project_on_psycopg2_works_without_psycopg(django_db: Database, proced
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("auditdb's commands need psycopg 3") and "pipx" in done.stdout
     assert done.stdout.count("\n") == 1
-    assert assert_actors(django_db) == 64
+    assert assert_actors(django_db) == 70
 
 
 def test_a_quote_in_a_claim_ends_no_literal(django_db: Database, project: Any) -> None:
@@ -109,6 +109,8 @@ def test_connections_that_are_open_before_the_app_is_ready(django_db: Database) 
 
 def test_reads_are_sent_as_they_are(django_db: Database, binding: str) -> None:
     from django.db import connection
+    from django.db.models import Case, CharField, Count, Exists, OuterRef, Q, When
+    from django.db.models.functions import Cast, Lower, Upper
 
     import auditdb
 
@@ -124,5 +126,9 @@ def test_reads_are_sent_as_they_are(django_db: Database, binding: str) -> None:
         assert Workflow.objects.filter(name__contains="w1").count() == 11
         assert Workflow.objects.select_related("organization").order_by("pk")[0].pk == 1
         assert Workflow.objects.filter(pk=1).exists()
-    assert len(seen) == 3
+        cases = Case(When(Q(pk__in=[1, 2]) & ~Q(name=Upper("name")), then=1), default=2)
+        named = Workflow.objects.annotate(n=Lower(Cast("pk", CharField(max_length=9))), c=cases)
+        assert named.filter(Exists(Workflow.objects.filter(pk=OuterRef("pk")))).first().n == "1"
+        assert Workflow.objects.values("name").annotate(n=Count("pk")).filter(n__gt=9).count() == 0
+    assert len(seen) == 5
     assert not [query for query in seen if "auditdb" in query]

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import AppConfig, apps
+from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.signals import connection_created
 from django.db.models.signals import post_migrate
+from django.utils.module_loading import import_string
+
+_MIDDLEWARE = "auditdb.integrations.django.middleware.AuditMiddleware"
 
 
 class AuditConfig(AppConfig):
@@ -48,10 +52,31 @@ def _created(*, connection: Any, **_: Any) -> None:
 
 
 def _check(**_: Any) -> list[Any]:
-    from auditdb.integrations.django.conf import current
+    """Return what is wrong with the project's settings."""
+    from auditdb.integrations.django.conf import get_context
 
     try:
-        current()
+        get_context()
     except ImproperlyConfigured as error:
         return [checks.Error(str(error), id="auditdb.E001")]
+    if not any(_is_audit_middleware(path) for path in settings.MIDDLEWARE):
+        return [
+            checks.Warning(
+                "MIDDLEWARE has no AuditMiddleware: changes do not say who makes a request",
+                hint=f"Add {_MIDDLEWARE!r} behind AuthenticationMiddleware; silence auditdb.W001 "
+                "where no requests are served",
+                id="auditdb.W001",
+            )
+        ]
     return []
+
+
+def _is_audit_middleware(path: str) -> bool:
+    """Return whether it is the middleware, or one derived from it."""
+    from auditdb.integrations.django.middleware import AuditMiddleware
+
+    try:
+        found = import_string(path)
+    except ImportError:  # Django says so itself when it serves.
+        return False
+    return isinstance(found, type) and issubclass(found, AuditMiddleware)

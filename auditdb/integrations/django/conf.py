@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
 
 # What EVENTS may hold. Those of the second line a table shows as well, once it is attached.
 GROUPS = ("login", "logout", "impersonation", "recovery_code")
@@ -47,13 +48,45 @@ def current() -> Settings:
             hint = f"Did you mean {near[0]!r}?" if near else f"It may hold {', '.join(known)}"
             raise ImproperlyConfigured(f"AUDITDB has no {name!r}. {hint}")
     found = Settings(**{name.lower(): value for name, value in given.items()})
-    every = (*GROUPS, *SHOWN_BY_TABLES)
-    for name in found.events or ():
-        if name not in every:
-            raise ImproperlyConfigured(
-                f"AUDITDB['EVENTS'] holds {name!r}; it may hold {', '.join(every)}"
-            )
+    _check_names("EVENTS", found.events, (*GROUPS, *SHOWN_BY_TABLES))
+    _check_names("DATABASES", found.databases, settings.DATABASES)
+    if type(found.proxies) is not int or found.proxies < 0:
+        raise ImproperlyConfigured(
+            f"AUDITDB['PROXIES'] is {found.proxies!r}; it is a number, such as 1"
+        )
+    if not isinstance(found.attach, bool):
+        raise ImproperlyConfigured(f"AUDITDB['ATTACH'] is {found.attach!r}; it is True or False")
     return found
+
+
+def _check_names(name: str, given: Any, known: Collection[str]) -> None:
+    """Raise if a list of names is none, or holds one that nobody knows."""
+    if isinstance(given, str):
+        raise ImproperlyConfigured(f"AUDITDB[{name!r}] is {given!r}; it is a list: [{given!r}]")
+    for item in given or ():
+        if item not in known:
+            raise ImproperlyConfigured(
+                f"AUDITDB[{name!r}] holds {item!r}; it may hold {', '.join(known)}"
+            )
+
+
+def get_context() -> Callable[..., Any]:
+    """Return the function that `GET_CONTEXT` names.
+
+    Raises:
+        ImproperlyConfigured: there is none.
+    """
+    path = current().get_context
+    try:
+        found = import_string(path)
+    except (ImportError, AttributeError) as error:
+        raise ImproperlyConfigured(
+            f"AUDITDB['GET_CONTEXT'] is {path!r}; it is the path of a function, such as "
+            f"'shop.audit.get_context' ({error})"
+        ) from error
+    if not callable(found):
+        raise ImproperlyConfigured(f"AUDITDB['GET_CONTEXT'] is {path!r}, which is no function")
+    return found  # type: ignore[no-any-return]
 
 
 def covers(alias: str, vendor: str) -> bool:

@@ -31,7 +31,14 @@ def attach_after_migrate(*, using: str, verbosity: int = 1, plan: Any = None, **
     from auditdb.mapping.file import load
 
     path = Path(chosen.mapping)
-    mappings = load(path.read_text("utf-8"), str(path))
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"AUDITDB['MAPPING']: cannot read {path.absolute()}: {error.strerror}. Make it with "
+            f"manage.py auditdb detect > {path}"
+        ) from error
+    mappings = load(text, str(path))
     with psycopg.connect(conninfo(connections[using]), autocommit=True) as conn:
         for change in apply(conn, mappings):
             if verbosity > 1 or (verbosity and change.verb not in ("unchanged", "unlisted")):

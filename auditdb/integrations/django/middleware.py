@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 
 from auditdb.integrations.django.request import RequestScope
-from auditdb.write.scope import in_force
+from auditdb.write.scope import in_force, in_turns
 
 _logger = logging.getLogger("auditdb")
 _SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
@@ -22,6 +24,11 @@ class AuditMiddleware:
     async_capable = True
 
     def __init__(self, get_response: Any) -> None:
+        if not apps.is_installed("auditdb.integrations.django"):
+            raise ImproperlyConfigured(
+                "AuditMiddleware needs INSTALLED_APPS += ['auditdb.integrations.django']: without "
+                "it, changes do not say who acts"
+            )
         self._get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
@@ -77,32 +84,34 @@ def _with_stream(response: Any, scope: RequestScope) -> Any:
 
 
 def _stream(content: Any, scope: RequestScope) -> Iterator[Any]:
+    acting = in_turns(scope)
     parts = iter(content)
     try:
         while True:
-            with in_force(scope):
+            with acting:
                 try:
                     part = next(parts)
                 except StopIteration:
                     return
             yield part
     finally:
-        with in_force(scope):
+        with acting:
             if hasattr(parts, "close"):
                 parts.close()
 
 
 async def _stream_async(content: Any, scope: RequestScope) -> AsyncIterator[Any]:
+    acting = in_turns(scope)
     parts = aiter(content)
     try:
         while True:
-            with in_force(scope):
+            with acting:
                 try:
                     part = await anext(parts)
                 except StopAsyncIteration:
                     return
             yield part
     finally:
-        with in_force(scope):
+        with acting:
             if hasattr(parts, "aclose"):
                 await parts.aclose()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from django.db import DatabaseError
 from django.db.migrations.operations.base import Operation
 
-from auditdb.errors import Refused
+from auditdb.errors import Refused, from_message
 from auditdb.integrations.django.conf import covers, current
 
 
@@ -52,6 +53,9 @@ class Attach(Operation):
             "alive": alive, "admin": admin, "parent": parent, "ignore": ignore, "redact": redact,
             "email": email, "password": password, "two_factor": two_factor, "token": token,
         }  # fmt: skip
+        for name in ("ignore", "redact"):
+            if isinstance(given[name], str):
+                raise TypeError(f"{name} is a list of columns: {name}=[{given[name]!r}]")
         self.options = {name: value for name, value in given.items() if value is not None}
 
     def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
@@ -70,7 +74,10 @@ class Attach(Operation):
             named = "".join(f", {name} => %s" for name in self.options)
             given = [v if isinstance(v, str) else list(v) for v in self.options.values()]
             query = f"select audit.attach(%s::pg_catalog.regclass, %s{named})"
-            schema_editor.execute(query, [table, self.kind, *given])
+            try:
+                schema_editor.execute(query, [table, self.kind, *given])
+            except DatabaseError as error:
+                raise self._refused(table, error) from error
 
     def database_backwards(
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
@@ -88,6 +95,16 @@ class Attach(Operation):
     def migration_name_fragment(self) -> str:
         """Return a part of a migration's name."""
         return f"audit_{self.model.rpartition('.')[2].lower()}"
+
+    def _refused(self, table: str, error: Exception) -> Refused:
+        """Return what the server said, in a line, without where in its functions it was."""
+        diag: Any = getattr(error.__cause__, "diag", None)
+        if diag is None or diag.message_primary is None:
+            return Refused(f"{table} cannot be attached as {self.kind}: {error}")
+        refused = from_message(
+            diag.message_primary, diag.message_detail, diag.message_hint, diag.sqlstate
+        )
+        return Refused(f"{table} cannot be attached as {self.kind}: {refused}")
 
     def _table(self, app_label: str, schema_editor: Any, state: Any) -> str | None:
         """Return the table of the model, quoted; None where no log is kept."""

@@ -8,9 +8,8 @@ from typing import Any
 
 from django.apps import apps
 from django.utils.functional import LazyObject, empty
-from django.utils.module_loading import import_string
 
-from auditdb.integrations.django.conf import current
+from auditdb.integrations.django import conf
 from auditdb.write.claim import Claim, make_claim
 from auditdb.write.request import request_details, seen_in_environ
 from auditdb.write.scope import Scope
@@ -91,7 +90,7 @@ class RequestScope(Scope):
         self._seen = self._look()
         self._claim = Claim()
         try:
-            given: Mapping[str, Any] | None = import_string(current().get_context)(self._request)
+            given: Mapping[str, Any] | None = conf.get_context()(self._request)
             self._claim = make_claim("GET_CONTEXT", given or {})  # type: ignore[arg-type]
         finally:
             self._is_asking = False
@@ -114,7 +113,7 @@ def _source(request: Any) -> str:
 
 def _details(request: Any) -> dict[str, str]:
     match = request.resolver_match
-    seen = seen_in_environ(request.META, current().proxies)
+    seen = seen_in_environ(request.META, conf.current().proxies)
     # Paths and query strings may hold tokens; the pattern holds none.
     return request_details({**seen, "route": match.route if match is not None else ""})
 

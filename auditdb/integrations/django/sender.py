@@ -27,12 +27,22 @@ _WORD = re.compile(r"(?>\s+|--[^\n]*|/\*.*?\*/|\()*+([a-z]+)", re.I | re.S)
 _WRITES = {"insert", "update", "delete", "merge", "truncate", "copy", "call", "do", "execute"}
 _READS = {"select", "with", "explain", "values"}
 _ENDS = {"rollback", "abort", "commit", "end"}
-# Of a statement that reads: a part that writes, or a call of a function that may.
+# Of a statement that reads: a part that writes, or a call of a function of a schema.
 _MAY_WRITE = re.compile(
-    r"""(?<!for\ )(?<!key\ ) \b(?:insert|update|delete|merge|truncate)\b
-    | \. "? \w+ "? \(
-    | \b (?:select|from) \s+ (?!(?:count|max|min|sum|avg|coalesce|exists|cast)\() "? \w+ "? \(""",
+    r"""(?<!for\ )(?<!key\ ) \b(?:insert|update|delete|merge|truncate)\b | \. "? \w+ "? \(""",
     re.I | re.X,
+)
+_CALL = re.compile(r'(\w+)"?\s*\(')
+# What stands before a parenthesis and writes nothing: words of SQL, and functions that are called
+# often. To take one more for a function that may write costs little.
+_PURE = frozenset(
+    "all and any array as avg between bit by case cast char character coalesce concat count "
+    "current_timestamp date_part date_trunc decimal dense_rank distinct else except exists extract "
+    "filter float from greatest having in intersect interval is join lateral least left length "
+    "like limit lower ltrim materialized max min not now nullif numeric offset on or over "
+    "partition rank replace right round row row_number rtrim select set similar some substring "
+    "sum then time timestamp to_char trim trunc union upper using values varchar when where with "
+    "within".split()
 )
 # A procedure that commits, and what runs in no transaction block.
 _OUTSIDE = {"2D000", "25001"}
@@ -217,9 +227,16 @@ def _classify(query: Any, raw: Any) -> tuple[str, bool]:
 def _classify_text(text: str) -> tuple[str, bool]:
     found = _WORD.match(text)
     verb = found[1].lower() if found else ""
-    if verb in _READS:
-        return verb, _MAY_WRITE.search(text) is not None
+    # A word that does nothing may be the first of several statements.
+    if verb in _READS or ";" in text.rstrip("; \n"):
+        return verb, verb in _WRITES or _may_write(text)
     return verb, verb in _WRITES
+
+
+def _may_write(text: str) -> bool:
+    return _MAY_WRITE.search(text) is not None or any(
+        name.lower() not in _PURE for name in _CALL.findall(text)
+    )
 
 
 def _is_pipeline(raw: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import Any
 
 from auditdb.write.claim import Claim
@@ -10,7 +9,7 @@ from auditdb.write.scope import current_claim, in_scope
 
 _HEADER = "auditdb"
 _FIELDS = ("actor_id", "actor_type", "impersonator_id", "organization_id", "details")
-_running: dict[str, AbstractContextManager[None]] = {}
+_BLOCK = "auditdb_block"
 
 
 def claim_tasks() -> None:
@@ -35,7 +34,7 @@ def _publish(*, headers: Any = None, **_: Any) -> None:
     headers[_HEADER] = {name: value for name, value in said.items() if value}
 
 
-def _begin(*, task_id: str, task: Any, **_: Any) -> None:
+def _begin(*, task: Any, **_: Any) -> None:
     request = task.request
     said = getattr(request, _HEADER, None) or (request.headers or {}).get(_HEADER) or {}
     given = {name: said.get(name) for name in _FIELDS} if isinstance(said, dict) else {}
@@ -44,11 +43,13 @@ def _begin(*, task_id: str, task: Any, **_: Any) -> None:
     published = Claim(**given, source="system", details=details)
     if published.actor_id is None and outer.actor_id is None and published.actor_type is None:
         published = Claim(actor_type="system").with_inner(published)
-    block = _running[task_id] = in_scope(published)
+    block = in_scope(published)
+    # Of this run: a broker may hand a task to two threads at a time.
+    setattr(request, _BLOCK, block)
     block.__enter__()
 
 
-def _end(*, task_id: str, **_: Any) -> None:
-    block = _running.pop(task_id, None)
+def _end(*, task: Any, **_: Any) -> None:
+    block = vars(task.request).pop(_BLOCK, None)
     if block is not None:
         block.__exit__(None, None, None)

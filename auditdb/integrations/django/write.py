@@ -108,4 +108,5 @@ def _record(connection: Any, event: NewEvent, claim: Claim | None) -> int:
             cursor.execute(RECORD, event.parameters(claim))
             return int(cursor.fetchone()[0])
     except Error as error:
-        raise from_wrapped(error) from error
+        login = connection.get_connection_params().get("user")
+        raise from_wrapped(error, login) from error

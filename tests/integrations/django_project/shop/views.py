@@ -15,6 +15,7 @@ from rest_framework.decorators import api_view, authentication_classes
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.response import Response
 
+import auditdb
 from auditdb.integrations.django import attempt
 from tests.integrations.django_project.shop.models import Workflow
 
@@ -59,9 +60,10 @@ def stream(request: Any, pk: int) -> StreamingHttpResponse:
     bool(request.user.is_authenticated)
 
     def parts() -> Iterator[bytes]:
-        yield b"one"
-        _rename(pk, request.GET["name"])
-        yield b"two"
+        with auditdb.context(source="stream"):
+            yield b"one"
+            _rename(pk, request.GET["name"])
+            yield b"two"
 
     return StreamingHttpResponse(parts())
 
@@ -74,9 +76,10 @@ async def stream_async(request: Any, pk: int) -> StreamingHttpResponse:
         await sync_to_async(bool)(request.user)
 
     async def parts() -> AsyncIterator[bytes]:
-        yield b"one"
-        await Workflow.objects.filter(pk=pk).aupdate(name=request.GET["name"])
-        yield b"two"
+        with auditdb.context(source="stream"):
+            yield b"one"
+            await Workflow.objects.filter(pk=pk).aupdate(name=request.GET["name"])
+            yield b"two"
 
     return StreamingHttpResponse(parts())
 
