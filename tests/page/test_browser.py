@@ -326,7 +326,7 @@ def test_what_is_worth_a_look_leads_to_its_events(window: Open) -> None:
     shown = window()
     page = shown.go("/?zone=Asia/Tokyo")
     worth = page.locator("ul.signals")
-    assert "1 Failed sign-ins" in worth.inner_text() and "1 Denied attempts" in worth.inner_text()
+    assert "Failed sign-ins: 1" in worth.inner_text() and "Denied attempts: 1" in worth.inner_text()
     shown.click(worth.get_by_role("link", name="Denied attempts"))
     assert shown.sentences == ["bob@new.test tried to change their own role Recorded"]
     assert "signal=denied_attempt" in query(page) and "zone=Asia%2FTokyo" in query(page)
