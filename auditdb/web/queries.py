@@ -110,7 +110,12 @@ def signal_query(name: str, organization_id: str | None) -> Statement:
 
 LOGGED: Statement = ("select kind, tables, since from audit.list_logged()", [])
 PROBLEM: Statement = ("select audit.viewer_problem() as problem", [])
-ACTIONS: Statement = ("select name from audit.action order by name", [])
+# Of the log itself, what an organisation's own log has.
+ACTIONS: Statement = (
+    "select name from audit.action where category <> 'audit' "
+    "or name in ('audit.viewed', 'audit.export_started', 'audit.exported') order by name",
+    [],
+)
 
 
 def bars(rows: list[Row], height: int) -> list[dict[str, Any]]:

@@ -42,11 +42,14 @@ def told(visited: Visit, event: Event, tell: Teller, *, organization: str = "") 
         f"{visited.root}/event/{event_path(event.occurred_at, event.id)}",
         organization=(several and organization) or visited.address["organization"],
     )
+    sentence, actor = tell.sentence(event), tell.actor(event)
+    is_impersonated = event.impersonator_id not in (None, event.actor_id)
     return {
         "event": event,
         "time": time_of(event.occurred_at, visited),
-        "sentence": tell.sentence(event),
-        "actor": tell.actor(event),
+        "sentence": sentence,
+        "actor": actor,
+        "says_who": not is_impersonated or actor in sentence,
         "action": visited.words.term("action", event.action),
         "change": _change(event),
         "result": visited.words.term("result", event.result),
