@@ -115,7 +115,7 @@ def test_what_stands_beside_the_list_does_not_keep_it_from_being_shown(
     site: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As of a flood of failed sign-ins, which anybody can make.
-    slow = ("select 'login_burst' as name, 1 as count from pg_catalog.pg_sleep(30)", {})
+    slow: Any = ("select 'login_burst' as name, 1 as count from pg_catalog.pg_sleep(30)", {})
     monkeypatch.setattr(queries, "signals_query", lambda organization_id: slow)
     (page,) = fetch(site(seconds=1), "/")
     assert page.status_code == 200 and len(texts(page.text)) == 8
@@ -130,7 +130,7 @@ def test_a_page_of_many_organizations_takes_no_longer_than_some_queries(
         "insert into organization (id, name) select i, 'O' from generate_series(20, 38) as i"
     )
     own.execute("insert into membership select i, 1, 'OWNER' from generate_series(20, 38) as i")
-    slow = ("select null as problem from pg_catalog.pg_sleep(0.8)", [])
+    slow: Any = ("select null as problem from pg_catalog.pg_sleep(0.8)", [])
     monkeypatch.setattr(queries, "PROBLEM", slow)
     started = time.monotonic()
     (page,) = fetch(site(OWNER, [1, *range(20, 39)], seconds=1), "/?text=nothing+like+it")
