@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from auditdb import auth, context, record
 from auditdb.web.address import Address, event_path, read_event_path
 from tests.conftest import Database
 from tests.page.conftest import MEMBER, OTHER, OWNER, fetch, texts
@@ -21,16 +22,24 @@ def test_each_event_is_one_sentence(site: Make) -> None:
     assert page.status_code == 200
     assert texts(page.text) == [
         "bob@new.test tried to change their own role Recorded Role changed",
-        "support-7 as bob@new.test created API key deploy API key created · support-7 as"
-        " bob@new.test",
+        "support-7 as bob@new.test created API key deploy API key created",
         "1 changed workflow Gentle Workflow changed · name: Reminders → Gentle",
         "1 created workflow Gentle Workflow created",
         "1 changed the e-mail address of bob@new.test E-mail address changed ·"
         " email: bob@acme.test → bob@new.test",
         "1 changed the role of bob@new.test from MEMBER to ADMIN Role changed",
-        "bob@new.test failed to sign in Recorded Signed in",
-        "1 signed in Recorded Signed in",
+        "bob@new.test failed to sign in Recorded Sign-in · wrong password",
+        "1 signed in Recorded Sign-in",
     ]
+
+
+def test_who_acted_as_another_is_told_once(site: Make, shop: Database) -> None:
+    conn = shop.connect("app")
+    with context(conn, actor_id=MEMBER, impersonator_id="support-7"):
+        record(conn, auth.login(MEMBER, organization_id=1, details={"reason": "ticket 4711"}))
+    signed_in, created = texts(fetch(site(), "/?actor_id=support-7")[0].text)
+    assert signed_in == "bob@new.test signed in Recorded Sign-in · support-7 as bob@new.test"
+    assert created == "support-7 as bob@new.test created API key deploy API key created"
 
 
 def test_another_language_says_the_same(site: Make) -> None:
