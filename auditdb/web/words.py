@@ -55,6 +55,12 @@ def languages() -> dict[str, str]:
     return {code: _read(code)["name"] for code in codes}
 
 
+def nearest(code: str | None) -> str | None:
+    """Return the language that there is for a tag such as de-AT; None where there is none."""
+    own = (code or "").replace("_", "-").lower().partition("-")[0]
+    return own if own in languages() else None
+
+
 @cache
 def _read(code: str) -> dict[str, Any]:
     return tomllib.loads(_FOLDER.joinpath(f"{code}.toml").read_text("utf-8"))

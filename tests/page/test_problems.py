@@ -225,6 +225,25 @@ def test_wrong_settings_are_refused_at_once(shop: Database) -> None:
             Access(**{**good, **wrong})
 
 
+@pytest.mark.parametrize(
+    ("language", "spoken"), [("de", "de"), ("de-AT", "de"), ("de_CH", "de"), ("fr", "en")]
+)
+def test_a_viewer_whose_language_there_is_not_reads_another(
+    site: Make, language: str, spoken: str
+) -> None:
+    (page,) = fetch(site(language=language), "/")
+    assert page.status_code == 200 and f'<html lang="{spoken}"' in page.text
+
+
+def test_an_error_of_the_host_is_no_wrong_address(site: Make) -> None:
+    def viewer(request: Any) -> Access:
+        return Access(viewer_id=OWNER, organizations=[1], zone="Mars")
+
+    application = app(connect="", key="00000000.secret", viewer=viewer)
+    with pytest.raises(InvalidInput, match="Mars"):
+        fetch(application, "/")
+
+
 def test_fifty_requests_at_once_are_answered(site: Make) -> None:
     application = site()
 
