@@ -16,7 +16,7 @@ from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain_json
 from auditdb.web import queries
 from auditdb.web.address import PLAIN, PRESETS, event_path, read_event_path
-from auditdb.web.listing import listed, note_staff
+from auditdb.web.listing import listed, logged_kinds, note_staff
 from auditdb.web.names import Known
 from auditdb.web.problem import Problem
 from auditdb.web.sentence import Teller
@@ -81,12 +81,8 @@ async def event(visited: Visit) -> Response:
 
 async def logged(visited: Visit) -> Response:
     """Return what is logged, and since when."""
-    rows = []
     async with visited.opened() as conn:
-        for organization in visited.organizations:
-            async with visited.reading(conn, organization) as read:
-                rows = await read.rows(queries.LOGGED)
-    return _Json({"logged": rows})
+        return _Json({"logged": await logged_kinds(visited, conn)})
 
 
 async def openapi(request: Request) -> Response:

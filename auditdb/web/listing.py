@@ -6,10 +6,12 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
+from auditdb.connection.begin import Row
 from auditdb.errors import InvalidInput
 from auditdb.read.event import Event, Page, cursor_of
 from auditdb.read.filters import Filters, as_number
 from auditdb.read.query import PageQuery
+from auditdb.read.viewer import Auditor
 from auditdb.web import queries
 from auditdb.web.names import Known, ask_search
 from auditdb.web.problem import Problem
@@ -36,19 +38,17 @@ async def listed(
     found: list[Page] = []
     known: Known = {}
     homes: dict[int, str] = {}
-    problems = []
+    problems: list[Problem] = []
     for organization in visited.organizations:
         async with visited.reading(conn, organization) as read:
             page = await _page(read, visited, limit, filters)
-            if not page.events and not visited.access.is_staff:
-                (row,) = await read.rows(queries.PROBLEM)
-                if row["problem"]:
-                    problems.append(row["problem"])
+            if not page.events and (problem := await why_nothing(read)):
+                problems.append(problem)
             known |= await names_of(visited, read, page.events)
         homes |= {event.id: organization for event in page.events}
         found.append(page)
     if len(problems) == len(visited.organizations):
-        raise Problem(PROBLEMS[problems[0]])
+        raise problems[0]
     page = together(found, limit, is_before=bool(visited.address["before"]))
     return page, known, homes
 
@@ -57,6 +57,33 @@ PROBLEMS = {
     "token": "token", "key retired": "key_retired", "clock": "clock", "no rule": "no_rule",
     "no admin": "forbidden",
 }  # fmt: skip
+
+
+async def why_nothing(read: Reading) -> Problem | None:
+    """Return why a viewer sees nothing; None for one who may read, and for an auditor."""
+    if isinstance(read.principal, Auditor):
+        return None
+    (row,) = await read.rows(queries.PROBLEM)
+    return Problem(PROBLEMS[row["problem"]]) if row["problem"] else None
+
+
+async def logged_kinds(visited: Visit, conn: AsyncConnection[Any]) -> list[Row]:
+    """Return which kinds of objects are logged, from how many tables, and since when.
+
+    Raises:
+        Problem: the viewer may read the log of no organisation that is asked for.
+    """
+    kinds: dict[str, Row] = {}
+    problems: list[Problem] = []
+    for organization in visited.organizations:
+        async with visited.reading(conn, organization) as read:
+            rows = await read.rows(queries.LOGGED)
+            if not rows and (problem := await why_nothing(read)):
+                problems.append(problem)
+            kinds |= {row["kind"]: row for row in rows}
+    if len(problems) == len(visited.organizations):
+        raise problems[0]
+    return list(kinds.values())
 
 
 def together(pages: list[Page], limit: int, *, is_before: bool) -> Page:

@@ -16,7 +16,7 @@ from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain
 from auditdb.web import change, queries
 from auditdb.web.address import LOOKS, PLAIN, PRESETS, read_event_path
-from auditdb.web.listing import FURTHER, listed, note_staff
+from auditdb.web.listing import FURTHER, listed, logged_kinds, note_staff
 from auditdb.web.names import Known
 from auditdb.web.problem import Problem
 from auditdb.web.reading import Reading
@@ -210,13 +210,10 @@ def _event_page(
 
 async def logged(visited: Visit) -> Response:
     """Return the page that says what is logged, and since when."""
-    rows: dict[str, Row] = {}
     async with visited.opened() as conn:
-        for organization in visited.organizations:
-            async with visited.reading(conn, organization) as read:
-                for row in await read.rows(queries.LOGGED):
-                    rows[row["kind"]] = row
-                actions = [row["name"] for row in await read.rows(queries.ACTIONS)]
+        rows = await logged_kinds(visited, conn)
+        async with visited.reading(conn, next(iter(visited.organizations))) as read:
+            actions = [row["name"] for row in await read.rows(queries.ACTIONS)]
     own = visited.words
     kinds = [
         {
@@ -229,7 +226,7 @@ async def logged(visited: Visit) -> Response:
                 if name.partition(".")[0] == row["kind"]
             ],
         }
-        for row in rows.values()
+        for row in rows
     ]
     back = visited.address.only(visited.root + "/")
     values = {"kinds": kinds, "back": back}

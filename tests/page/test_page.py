@@ -277,6 +277,16 @@ def _own(db: Database) -> list[dict[str, Any]]:
     return [dict(zip(("action", "actor_id", "organization_id"), row, strict=True)) for row in rows]
 
 
+def test_what_is_logged_is_told_to_admins_also_of_one_of_several(site: Make) -> None:
+    paths = ("/logged", "/api/logged")
+    member = fetch(site("4"), *paths)
+    assert [answer.status_code for answer in member] == [403, 403]
+    alone = fetch(site(), *paths)
+    several = fetch(site(OWNER, [2, 1, 3]), *paths)
+    assert several[1].json() == alone[1].json() and alone[1].json()["logged"]
+    assert "No table is attached" not in several[0].text and "Members" in several[0].text
+
+
 def test_what_is_logged_comes_from_the_mapping(site: Make, db: Database) -> None:
     (page,) = fetch(site(), "/logged")
     kinds = re.findall(r'<th scope="row">([^<]*)</th>', page.text)
