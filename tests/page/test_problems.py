@@ -45,6 +45,17 @@ def test_the_connection_of_the_host_is_lost(site: Make, shop: Database) -> None:
     assert status == 503 and said.startswith("The database cannot be reached")
 
 
+def test_the_login_is_no_reader(
+    site: Make, shop: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    status, said = page_of(site(connect=shop.conninfo("stranger")))
+    assert status == 503
+    assert said == (
+        "The database refused: An operator finds the reason in the application&#39;s log."
+    )
+    assert 'run: grant audit_reader to "stranger"' in caplog.text
+
+
 def test_the_key_is_retired(site: Make, shop: Database) -> None:
     application = site()
     shop.connect().execute("select audit.create_key('0 seconds')")
