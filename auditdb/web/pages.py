@@ -195,6 +195,8 @@ def _event_page(
         "user_agent": change.show(details.get("user_agent")),
         "request_id": change.show(details.get("request_id")),
         "target": tell.target(found),
+        # Beside the name, where one is known.
+        "target_id": found.target_id if (found.target_type, found.target_id) in known else None,
         "subject": tell.person(found.subject_id) if found.subject_id else None,
         "person_name": plain(known.get(("user", person), person)) if person else None,
         "same": [

@@ -104,7 +104,11 @@ def signal_query(name: str, organization_id: str | None) -> Statement:
 
 LOGGED: Statement = ("select kind, tables, since from audit.list_logged()", [])
 PROBLEM: Statement = ("select audit.viewer_problem() as problem", [])
-ACTIONS: Statement = ("select name from audit.action order by name", [])
+# Actions of an organisation: of the log's own, an operator's are of none.
+ACTIONS: Statement = (
+    "select name from audit.action where name not like 'audit.%%' or name = any(%s) order by name",
+    [["audit.viewed", "audit.export_started", "audit.exported"]],
+)
 
 
 def bars(rows: list[Row], height: int) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ class Words:
         if found is None and section == "action":
             category, _, verb = key.partition(".")
             noun = self.term("noun", category)
-            found = f"{noun[:1].upper()}{noun[1:]} {verb.replace('_', ' ')}"
+            found = f"{noun[:1].upper()}{noun[1:]} {self.term('done', verb)}"
         return str(found) if found else key.replace("_", " ")
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import auditdb
 from auditdb import auth, context, record
+from auditdb.web import queries
 from auditdb.web.address import Address, event_path, read_event_path
+from auditdb.web.words import languages
 from tests.conftest import Database
 from tests.page.conftest import MEMBER, OTHER, OWNER, fetch, texts
+
+LANGUAGES = Path(auditdb.__file__).with_name("web") / "languages"
 
 Make = Callable[..., Any]
 
@@ -285,6 +292,39 @@ def test_what_is_logged_is_told_to_admins_also_of_one_of_several(site: Make) -> 
     several = fetch(site(OWNER, [2, 1, 3]), *paths)
     assert several[1].json() == alone[1].json() and alone[1].json()["logged"]
     assert "No table is attached" not in several[0].text and "Members" in several[0].text
+
+
+@pytest.mark.parametrize("code", languages())
+def test_each_action_that_there_is_has_words_in_each_language(shop: Database, code: str) -> None:
+    own = tomllib.loads(Path(LANGUAGES, f"{code}.toml").read_text("utf-8"))
+    query, values = queries.ACTIONS
+    for (action,) in shop.connect().execute(str(query), values).fetchall():
+        category, _, verb = action.partition(".")
+        assert action in own["action"] or (category in own["noun"] and verb in own["done"]), action
+
+
+def test_the_form_offers_no_action_of_operators(site: Make) -> None:
+    (page,) = fetch(site(), "/")
+    assert set(re.findall(r'<option value="(audit[^"]*)"', page.text)) == {
+        "audit", "audit.viewed", "audit.export_started", "audit.exported",
+    }  # fmt: skip
+
+
+def test_an_event_names_its_request_in_the_language(site: Make) -> None:
+    (found,) = fetch(site(), "/api/events?action=workflow.created")
+    place = found.json()["events"][0]["place"]
+    (page,) = fetch(site(), f"/event/{place}?language=de")
+    assert "<dt>Browser (User-Agent)</dt>" in page.text and "<dt>Anfrage</dt>" in page.text
+
+
+def test_an_id_stands_beside_a_name_alone(site: Make) -> None:
+    objects = []
+    for action in ("workflow.created", "membership.role_changed&result=success"):
+        (found,) = fetch(site(), f"/api/events?action={action}")
+        (page,) = fetch(site(), f"/event/{found.json()['events'][0]['place']}")
+        (shown,) = re.findall(r"<dt>Object</dt><dd>(.*?)</dd>", page.text)
+        objects.append(re.sub("<[^>]*>", "", shown))
+    assert objects == ["workflow Gentle 1", "membership 1,2"]
 
 
 def test_what_is_logged_comes_from_the_mapping(site: Make, db: Database) -> None:

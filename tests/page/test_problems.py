@@ -107,11 +107,6 @@ def test_a_query_that_takes_too_long_is_told(site: Make, shop: Database) -> None
     assert said.startswith("This took too long: Narrow it") or said.startswith("The database")
 
 
-def test_a_login_that_is_no_reader_is_told(site: Make, shop: Database) -> None:
-    status, said = page_of(site(connect=shop.conninfo("stranger")))
-    assert status == 503 and said.startswith("The database refused: An operator finds out")
-
-
 def test_an_unknown_path_and_other_methods(site: Make) -> None:
     status, said = page_of(site(), "/nothing/here")
     assert status == 404 and said.startswith("There is no such page")
