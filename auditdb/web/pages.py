@@ -15,7 +15,7 @@ from auditdb.read.query import PageQuery
 from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain
 from auditdb.web import change, queries
-from auditdb.web.address import LOOKS, PLAIN, PRESETS, read_event_path
+from auditdb.web.address import CHOSEN, LOOKS, PRESETS, read_event_path
 from auditdb.web.listing import FURTHER, listed, logged_kinds, note_staff
 from auditdb.web.names import Known
 from auditdb.web.problem import Problem
@@ -105,7 +105,7 @@ def form(visited: Visit, actions: Iterable[str], known: Known) -> dict[str, Any]
         category = action.partition(".")[0]
         groups.setdefault(category, []).append((action, own.term("action", action)))
     chosen = []
-    for name in (*PLAIN, "text", "last", "from", "to", "signal"):
+    for name in CHOSEN:
         if not address[name]:
             continue
         value: str = address[name]

@@ -58,8 +58,10 @@ class Teller:
             return self.person(event.actor_id)
         if event.actor_type == "api_key":
             return self.words("key_actor", name=self._named("api_key", event.actor_id))
-        key = "database_actor" if event.actor_type == "database" else "system_actor"
-        return self.words(key, name=self.mark(event.actor_type, event.actor_id, event.actor_id))
+        name = self.mark(event.actor_type, event.actor_id, event.actor_id)
+        if event.actor_type == "database":
+            return self.words("database_actor", name=name)
+        return self.words("system_actor", name=name)
 
     def _named(self, kind: str, found: str) -> Markup:
         return self.mark(kind, found, self.known.get((kind, found), found))
