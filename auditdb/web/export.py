@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from auditdb.errors import InvalidInput
 from auditdb.read.export import Export, read_blocks_async
 from auditdb.web.address import LOOKS
-from auditdb.web.names import ask_search
+from auditdb.web.listing import filters_of
 from auditdb.web.problem import Problem
 from auditdb.web.reading import record_reading
 from auditdb.web.site import Visit
@@ -42,9 +42,7 @@ async def _taken(visited: Visit, format: Literal["csv", "jsonl"]) -> Response:
     if visited.address["signal"]:
         raise InvalidInput("what is worth a look is not taken along; filter by action or result")
     formulas: Any = visited.address["formulas"] or "escape"
-    filters = visited.address.filters(visited.zone)
-    if "text" in filters:
-        filters["text_ids"] = await ask_search(visited.site.search, filters["text"])
+    filters = await filters_of(visited)
     exports = {
         organization: Export(
             visited.principal(organization).organization_id, format, formulas, None, filters

@@ -1,7 +1,9 @@
-"""The list: a page of events that the address asks for, of one organisation or of several."""
+"""What pages and JSON show alike: a list of events, one event, what is logged."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -13,6 +15,7 @@ from auditdb.read.filters import Filters, as_number
 from auditdb.read.query import PageQuery
 from auditdb.read.viewer import Auditor
 from auditdb.web import queries
+from auditdb.web.address import read_event_path
 from auditdb.web.names import Known, ask_search
 from auditdb.web.problem import Problem
 from auditdb.web.reading import Reading, record_reading
@@ -24,24 +27,35 @@ LISTED = 50
 LOOKED_AT, FURTHER = 20_000, 500_000
 
 
-async def listed(
-    visited: Visit, conn: AsyncConnection[Any], limit: int = LISTED
-) -> tuple[Page, Known, dict[int, str]]:
-    """Return the page of events that the address asks for, of all chosen organisations together.
+async def filters_of(visited: Visit) -> Filters:
+    """Return what the address looks for, with ids of what the host knows by its text.
 
     Raises:
-        Problem: nobody may read any of them.
+        InvalidInput: a value is none.
     """
     filters = visited.address.filters(visited.zone)
     if "text" in filters:
         filters["text_ids"] = await ask_search(visited.site.search, filters["text"])
+    return filters
+
+
+async def listed(visited: Visit, conn: AsyncConnection[Any]) -> tuple[Page, Known, dict[int, str]]:
+    """Return the page of events that the address asks for, of all chosen organisations together.
+
+    With it come the names that are known, and of which organisation each event is, by its id.
+
+    Raises:
+        InvalidInput: a value of the address is none.
+        Problem: the viewer may read none of them.
+    """
+    filters = await filters_of(visited)
     found: list[Page] = []
     known: Known = {}
     homes: dict[int, str] = {}
     problems: list[Problem] = []
     for organization in visited.organizations:
         async with visited.reading(conn, organization) as read:
-            page = await _page(read, visited, limit, filters)
+            page = await _page(read, visited, filters)
             if not page.events and (problem := await why_nothing(read)):
                 problems.append(problem)
             known |= await names_of(visited, read, page.events)
@@ -49,7 +63,7 @@ async def listed(
         found.append(page)
     if len(problems) == len(visited.organizations):
         raise problems[0]
-    page = together(found, limit, is_before=bool(visited.address["before"]))
+    page = together(found, LISTED, is_before=bool(visited.address["before"]))
     return page, known, homes
 
 
@@ -119,7 +133,7 @@ def together(pages: list[Page], limit: int, *, is_before: bool) -> Page:
     )
 
 
-async def _page(read: Reading, visited: Visit, limit: int, filters: Filters) -> Page:
+async def _page(read: Reading, visited: Visit, filters: Filters) -> Page:
     """Return the page of one organisation, or of what a signal points to."""
     signal = visited.address["signal"]
     if signal:
@@ -130,7 +144,7 @@ async def _page(read: Reading, visited: Visit, limit: int, filters: Filters) -> 
         rows = await read.rows(queries.signal_query(signal, read.organization_id))
         return Page(events=[Event(**row) for row in rows], next=None)
     query = PageQuery(
-        limit,
+        LISTED,
         filters,
         organization_id=read.organization_id,
         after=visited.address["after"] or None,
@@ -139,6 +153,26 @@ async def _page(read: Reading, visited: Visit, limit: int, filters: Filters) -> 
         columns=queries.columns(queries.LISTED),
     )
     return query.page_of(await read.rows(query.statement))
+
+
+@asynccontextmanager
+async def event_of(visited: Visit) -> AsyncIterator[tuple[Event, str, Reading]]:
+    """Find the event of a permalink and its organisation, and stay in the transaction that did.
+
+    Raises:
+        InvalidInput: the path is that of no event.
+        Problem: there is none, or the viewer may not read it.
+    """
+    at, event_id = read_event_path(visited.request.path_params["place"])
+    async with visited.opened() as conn:
+        await note_staff(visited, conn)
+        for organization in visited.organizations:
+            async with visited.reading(conn, organization) as read:
+                rows = await read.rows(queries.one_event(at, event_id, read.organization_id))
+                if rows:
+                    yield Event(**rows[0]), organization, read
+                    return
+    raise Problem("not_found")
 
 
 async def note_staff(visited: Visit, conn: AsyncConnection[Any]) -> None:

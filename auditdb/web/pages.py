@@ -15,10 +15,9 @@ from auditdb.read.query import PageQuery
 from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain
 from auditdb.web import change, queries
-from auditdb.web.address import CHOSEN, LOOKS, PRESETS, read_event_path
-from auditdb.web.listing import FURTHER, listed, logged_kinds, note_staff
+from auditdb.web.address import CHOSEN, LOOKS, PRESETS
+from auditdb.web.listing import FURTHER, event_of, listed, logged_kinds, note_staff
 from auditdb.web.names import Known
-from auditdb.web.problem import Problem
 from auditdb.web.reading import Reading
 from auditdb.web.render import render, time_of
 from auditdb.web.site import Visit
@@ -140,19 +139,10 @@ def form(visited: Visit, actions: Iterable[str], known: Known) -> dict[str, Any]
 
 async def event(visited: Visit) -> Response:
     """Return the page of one event."""
-    at, event_id = read_event_path(visited.request.path_params["place"])
-    async with visited.opened() as conn:
-        await note_staff(visited, conn)
-        for organization in visited.organizations:
-            async with visited.reading(conn, organization) as read:
-                rows = await read.rows(queries.one_event(at, event_id, read.organization_id))
-                if not rows:
-                    continue
-                found = Event(**rows[0])
-                same = await beside_it(read, found)
-                known = await names_of(visited, read, [found, *same])
-            return _event_page(visited, found, same, known, organization)
-    raise Problem("not_found")
+    async with event_of(visited) as (found, organization, read):
+        same = await beside_it(read, found)
+        known = await names_of(visited, read, [found, *same])
+    return _event_page(visited, found, same, known, organization)
 
 
 async def beside_it(read: Reading, found: Event) -> list[Event]:
