@@ -15,7 +15,7 @@ from auditdb.read.query import PageQuery
 from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain
 from auditdb.web import change, queries
-from auditdb.web.address import CHOSEN, LOOKS, PRESETS
+from auditdb.web.address import CHOSEN, LOOKS, PLAIN, PRESETS
 from auditdb.web.listing import FURTHER, event_of, listed, logged_kinds, note_staff
 from auditdb.web.names import Known
 from auditdb.web.reading import Reading
@@ -26,6 +26,8 @@ from auditdb.web.told import names_of, teller, told
 # Events of the same transaction that are shown, and events on each side among which they are.
 BESIDE, AROUND = 20, 3_000
 HISTOGRAM = 48
+# Filters that the form shows when it is opened, before the days.
+MORE = tuple(name for name in PLAIN if name not in ("action", "result"))
 
 
 async def log(visited: Visit) -> Response:
@@ -129,6 +131,8 @@ def form(visited: Visit, actions: Iterable[str], known: Known) -> dict[str, Any]
             for category, those in groups.items()
             for name in (own.term("category", category),)
         },
+        "more": MORE,
+        "is_open": any(address[name] for name in (*MORE, "from", "to")),
         "results": [(result, own.term("result", result)) for result in RESULTS],
         "presets": [(preset, own(f"{preset[-1]}{preset[:-1]}")) for preset in PRESETS],
         "chosen": chosen,
