@@ -71,8 +71,8 @@ async def event(visited: Visit) -> Response:
 
 async def logged(visited: Visit) -> Response:
     """Return what is logged, and since when."""
-    async with visited.opened() as conn:
-        return _Json({"logged": await logged_kinds(visited, conn)})
+    kinds, _ = await logged_kinds(visited)
+    return _Json({"logged": kinds})
 
 
 async def openapi(request: Request) -> Response:

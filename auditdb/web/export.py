@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from auditdb.errors import InvalidInput
 from auditdb.read.export import Export, read_blocks_async
 from auditdb.web.address import LOOKS
-from auditdb.web.listing import filters_of
+from auditdb.web.listing import filters_of, readable
 from auditdb.web.problem import Problem
 from auditdb.web.reading import record_reading
 from auditdb.web.site import Visit
@@ -43,11 +43,13 @@ async def _taken(visited: Visit, format: Literal["csv", "jsonl"]) -> Response:
         raise InvalidInput("what is worth a look is not taken along; filter by action or result")
     formulas: Any = visited.address["formulas"] or "escape"
     filters = await filters_of(visited)
+    async with visited.opened() as conn:
+        organizations = await readable(visited, conn)
     exports = {
         organization: Export(
             visited.principal(organization).organization_id, format, formulas, None, filters
         )
-        for organization in visited.organizations
+        for organization in organizations
     }
     stream = _stream(visited, exports, format)
     # The first block is read before the answer begins, so that a refusal is a page.

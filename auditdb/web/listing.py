@@ -81,23 +81,40 @@ async def why_nothing(read: Reading) -> Problem | None:
     return Problem(PROBLEMS[row["problem"]]) if row["problem"] else None
 
 
-async def logged_kinds(visited: Visit, conn: AsyncConnection[Any]) -> list[Row]:
-    """Return which kinds of objects are logged, from how many tables, and since when.
+async def readable(visited: Visit, conn: AsyncConnection[Any]) -> list[str]:
+    """Return the organisations whose log the viewer may read, of those that are asked for.
+
+    Raises:
+        Problem: there is none.
+    """
+    found: list[str] = []
+    problems: list[Problem] = []
+    for organization in visited.organizations:
+        async with visited.reading(conn, organization) as read:
+            problem = await why_nothing(read)
+        if problem is None:
+            found.append(organization)
+        else:
+            problems.append(problem)
+    if not found:
+        raise problems[0]
+    return found
+
+
+async def logged_kinds(visited: Visit) -> tuple[list[Row], list[str]]:
+    """Return which kinds of objects are logged, from how many tables, since when; and all actions.
+
+    These are the same for all organisations.
 
     Raises:
         Problem: the viewer may read the log of no organisation that is asked for.
     """
-    kinds: dict[str, Row] = {}
-    problems: list[Problem] = []
-    for organization in visited.organizations:
-        async with visited.reading(conn, organization) as read:
-            rows = await read.rows(queries.LOGGED)
-            if not rows and (problem := await why_nothing(read)):
-                problems.append(problem)
-            kinds |= {row["kind"]: row for row in rows}
-    if len(problems) == len(visited.organizations):
-        raise problems[0]
-    return list(kinds.values())
+    async with visited.opened() as conn:
+        first, *_ = await readable(visited, conn)
+        async with visited.reading(conn, first) as read:
+            kinds = await read.rows(queries.LOGGED)
+            actions = await read.rows(queries.ACTIONS)
+    return kinds, [row["name"] for row in actions]
 
 
 def together(pages: list[Page], limit: int, *, is_before: bool) -> Page:

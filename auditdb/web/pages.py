@@ -206,10 +206,7 @@ def _event_page(
 
 async def logged(visited: Visit) -> Response:
     """Return the page that says what is logged, and since when."""
-    async with visited.opened() as conn:
-        rows = await logged_kinds(visited, conn)
-        async with visited.reading(conn, next(iter(visited.organizations))) as read:
-            actions = [row["name"] for row in await read.rows(queries.ACTIONS)]
+    rows, actions = await logged_kinds(visited)
     own = visited.words
     kinds = [
         {

@@ -74,11 +74,11 @@ def test_several_organizations_are_taken_along_under_one_heading(site: Make, db:
 def test_one_who_is_no_admin_takes_nothing_along(site: Make, db: Database) -> None:
     db.connect("app").execute("update membership set role = 'MEMBER' where user_id = 2")
     (page,) = fetch(site(MEMBER), "/events.csv")
-    assert page.status_code == 503 and "workflow" not in page.text
+    assert page.status_code == 403 and "workflow" not in page.text
     assert readings(db) == []
     # Nor does an admin of another organisation.
     (page,) = fetch(site(OTHER, [1]), "/events.csv")
-    assert page.status_code == 503 and readings(db) == []
+    assert page.status_code == 403 and readings(db) == []
 
 
 def test_what_cannot_be_recorded_is_not_taken_along(site: Make, shop: Database) -> None:
@@ -198,3 +198,11 @@ def test_no_other_site_and_no_question_of_its_headers_takes_the_log_along(
 
     assert asyncio.run(head()).status_code == 200
     assert len(readings(db)) == 2
+
+
+def test_of_several_organisations_those_are_taken_that_the_viewer_may_read(site: Make) -> None:
+    (alone,) = fetch(site(), "/events.csv?action=workflow")
+    (several,) = fetch(site(OWNER, [3, 1, 2]), "/events.csv?action=workflow")
+    assert several.status_code == 200 and several.text == alone.text
+    (stranger,) = fetch(site("4", [1, 2]), "/events.csv")
+    assert stranger.status_code == 403 and "You may not read this log" in stranger.text
