@@ -178,6 +178,9 @@ def _event_page(
         "person": person and address.only(root, person_id=person),
         "transaction": address.only(root, transaction_id=found.transaction_id),
         "back": address.only(root),
+        # For a colleague, to whom it looks as they like it.
+        "permalink": address.only(
+            visited.request.url.path, organization=address["organization"], **dict.fromkeys(LOOKS)),
     }  # fmt: skip
     details = found.details or {}
     values = {

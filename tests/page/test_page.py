@@ -317,6 +317,23 @@ def test_an_event_names_its_request_in_the_language(site: Make) -> None:
     assert "<dt>Browser (User-Agent)</dt>" in page.text and "<dt>Anfrage</dt>" in page.text
 
 
+def test_a_permalink_looks_to_a_colleague_as_they_like_it(site: Make) -> None:
+    (found,) = fetch(site(), "/api/events?action=workflow.created")
+    path = f"/event/{found.json()['events'][0]['place']}"
+    looks = "language=de&scheme=dark&zone=Asia/Tokyo"
+    (page,) = fetch(site(OWNER, [1, 2]), f"{path}?organization=1&{looks}", root="/audit")
+    (link,) = re.findall(r'<a href="([^"]*)">Dauerhafter Verweis', page.text)
+    assert link == f"/audit{path}?organization=1"
+    # It is found without, too.
+    (again,) = fetch(site(OWNER, [1, 2]), path)
+    assert again.status_code == 200
+
+
+def test_what_a_spreadsheet_would_run_is_told_beside_the_links(site: Make) -> None:
+    (page,) = fetch(site(), "/")
+    assert "a cell that a spreadsheet would run begins with ', unless" in page.text
+
+
 def test_an_id_stands_beside_a_name_alone(site: Make) -> None:
     objects = []
     for action in ("workflow.created", "membership.role_changed&result=success"):
