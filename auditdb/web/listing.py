@@ -10,7 +10,7 @@ from psycopg import AsyncConnection
 
 from auditdb.connection.begin import Row
 from auditdb.errors import InvalidInput
-from auditdb.read.event import Event, Page, cursor_of
+from auditdb.read.event import Event, Page, cursor_of, read_cursor
 from auditdb.read.filters import Filters, as_number
 from auditdb.read.query import PageQuery
 from auditdb.read.viewer import Auditor
@@ -63,7 +63,9 @@ async def listed(visited: Visit, conn: AsyncConnection[Any]) -> tuple[Page, Know
         found.append(page)
     if len(problems) == len(visited.organizations):
         raise problems[0]
-    page = together(found, LISTED, is_before=bool(visited.address["before"]))
+    before = visited.address["before"]
+    place = before or visited.address["after"] or None
+    page = together(found, LISTED, place=place, is_before=bool(before))
     return page, known, homes
 
 
@@ -117,8 +119,15 @@ async def logged_kinds(visited: Visit) -> tuple[list[Row], list[str]]:
     return kinds, [row["name"] for row in actions]
 
 
-def together(pages: list[Page], limit: int, *, is_before: bool) -> Page:
-    """Return the page of several organisations' events, of a page of each."""
+def together(pages: list[Page], limit: int, *, place: str | None, is_before: bool) -> Page:
+    """Return the page of several organisations' events, of a page of each.
+
+    Args:
+        pages: of each.
+        limit: the most events.
+        place: the cursor after or before which they are, if there is one.
+        is_before: whether they are before it.
+    """
     if len(pages) == 1:
         return pages[0]
     events = sorted(
@@ -126,27 +135,31 @@ def together(pages: list[Page], limit: int, *, is_before: bool) -> Page:
         key=lambda event: (event.occurred_at, event.id),
         reverse=True,
     )
-    # Where one was not looked at to the end, what is older of the others waits.
-    looked = [page.looked_back_to for page in pages if page.looked_back_to]
-    end = (min(looked) if is_before else max(looked)) if looked else None
+    # Where one was not looked at to the end, what is beyond that place waits.
+    ends = [
+        read_cursor(cursor)
+        for page in pages
+        if page.looked_back_to and (cursor := page.previous if is_before else page.next)
+    ]
+    end = (min(ends) if is_before else max(ends)) if ends else None
     if end is not None:
-        events = [
-            e for e in events if (e.occurred_at <= end if is_before else e.occurred_at >= end)
-        ]
-    events = events[-limit:] if is_before else events[:limit]
-    more_older = any(page.next for page in pages)
-    more_newer = any(page.previous for page in pages)
-    oldest = cursor_of(events[-1].occurred_at, events[-1].id) if events else None
-    newest = cursor_of(events[0].occurred_at, events[0].id) if events else None
-    if end is not None and len(events) < limit:
-        edge = cursor_of(end, 0 if not is_before else 2**63 - 1)
-        oldest, newest = (oldest, edge) if is_before else (edge, newest)
+        events = [e for e in events if ((e.occurred_at, e.id) <= end) == is_before
+                  or (e.occurred_at, e.id) == end]  # fmt: skip
     total = sum(len(page.events) for page in pages)
+    events = events[-limit:] if is_before else events[:limit]
+    is_over = total == len(events)
+    places = [(event.occurred_at, event.id) for event in events]
+    here = read_cursor(place) if place else None
+    older, newer = (places[-1], places[0]) if places else (here, here)
+    if end is not None and len(events) < limit:
+        older, newer = (older, end) if is_before else (end, newer)
+    more_older = any(page.next for page in pages) or (not is_over and not is_before)
+    more_newer = any(page.previous for page in pages) or (not is_over and is_before)
     return Page(
         events=events,
-        next=oldest if more_older or total > len(events) else None,
-        previous=newest if more_newer or (is_before and total > len(events)) else None,
-        looked_back_to=end if len(events) < limit else None,
+        next=cursor_of(*older) if older and more_older else None,
+        previous=cursor_of(*newer) if newer and more_newer else None,
+        looked_back_to=end[0] if end and len(events) < limit else None,
     )
 
 

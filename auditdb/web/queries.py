@@ -103,10 +103,11 @@ def signal_query(name: str, organization_id: str | None) -> Statement:
 
 LOGGED: Statement = ("select kind, tables, since from audit.list_logged()", [])
 PROBLEM: Statement = ("select audit.viewer_problem() as problem", [])
-# Actions of an organisation: of the log's own, an operator's are of none.
+# Of the log itself, what an organisation's own log has.
 ACTIONS: Statement = (
-    "select name from audit.action where name not like 'audit.%%' or name = any(%s) order by name",
-    [["audit.viewed", "audit.export_started", "audit.exported"]],
+    "select name from audit.action where category <> 'audit' "
+    "or name in ('audit.viewed', 'audit.export_started', 'audit.exported') order by name",
+    [],
 )
 
 

@@ -92,7 +92,8 @@ class Teller:
         if found is None or (event.captured_from is not None and "row_id" in details):
             if event.captured_from is not None and "row_id" in details and verb != "baseline":
                 image = event.new_values if event.new_values is not None else event.old_values
-                part = escape(plain(name_of(image) or event.captured_from.rpartition(".")[2]))
+                table = event.captured_from.rpartition(".")[2].strip('"')
+                part = escape(plain(name_of(image) or self.words.term("noun", table)))
                 if event.old_values is None:
                     verb = "part_added"
                 elif event.new_values is None:

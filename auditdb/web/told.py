@@ -48,8 +48,7 @@ def told(visited: Visit, event: Event, tell: Teller, *, organization: str = "") 
         "time": time_of(event.occurred_at, visited),
         "sentence": sentence,
         "actor": actor,
-        # Who acted as somebody else, where the sentence does not say it.
-        "acting": actor if is_impersonated(event) and actor not in sentence else "",
+        "says_who": not is_impersonated(event) or actor in sentence,
         "action": visited.words.term("action", event.action),
         "change": _change(event),
         "result": visited.words.term("result", event.result),

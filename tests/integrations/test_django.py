@@ -355,7 +355,7 @@ def test_the_first_word_of_a_statement_is_found_at_once() -> None:
     from auditdb.integrations.django.sender import _classify_text
 
     assert _classify_text("-" * 10_000 + ";") == ("", False)
-    assert _classify_text("/* select */ -- x\n (\n(SELECT 1)") == ("select", False)
+    assert _classify_text("/* select */ -- x.\n (\n(SELECT 1)") == ("select", False)
     assert _classify_text("select count(*) from t") == ("select", False)
     assert _classify_text('select "t"."updated_at" from "t" where "t"."a" in (1)')[1] is False
     assert _classify_text("select 1 from t for no key update") == ("select", False)

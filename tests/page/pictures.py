@@ -37,8 +37,10 @@ def shoot(page: Page, name: str) -> None:
         page.set_viewport_size({"width": width, "height": height})
         for scheme in SCHEMES:
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-            taken = Image.open(io.BytesIO(page.screenshot(animations="disabled")))
-            taken.quantize(64).save(FOLDER / f"{name}-{scheme}-{width}.png", optimize=True)
+            taken = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+            taken.quantize(256, Image.Quantize.MAXCOVERAGE).save(
+                FOLDER / f"{name}-{scheme}-{width}.png", optimize=True
+            )
 
 
 if __name__ == "__main__":

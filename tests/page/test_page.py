@@ -13,7 +13,7 @@ import pytest
 
 import auditdb
 from auditdb import auth, context, record
-from auditdb.web import queries
+from auditdb.web import listing, queries
 from auditdb.web.address import Address, event_path, read_event_path
 from auditdb.web.words import languages
 from tests.conftest import Database
@@ -147,8 +147,6 @@ def test_pages_lead_to_each_other_both_ways(site: Make, db: Database) -> None:
 def test_a_filter_that_nothing_passes_says_how_far_it_looked(
     site: Make, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from auditdb.web import listing
-
     monkeypatch.setattr(listing, "LOOKED_AT", 3)
     (page,) = fetch(site(), "/?action=auth.login")
     assert texts(page.text) == [] and "None of the events until" in page.text
@@ -236,12 +234,17 @@ def test_an_admin_of_several_sees_them_together_or_one(site: Make, db: Database)
     assert times == sorted(times, reverse=True)
 
 
-def test_pages_of_several_organizations_miss_nothing(site: Make, db: Database) -> None:
+@pytest.mark.parametrize("looked_at", [7, 20_000])
+def test_pages_of_several_organizations_miss_nothing(
+    site: Make, db: Database, looked_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "LOOKED_AT", looked_at)
     db.connect("app").execute("insert into membership values (2, 1, 'OWNER', now())")
     with db.connect("app") as conn:
         conn.execute(
             "select audit.record_event('report.exported', (1 + i % 3 / 2)::text,"
-            " actor_id => i::text) from generate_series(1, 160) as i"
+            " actor_id => i::text), audit.record_event('report.opened', (1 + i % 2)::text)"
+            " from generate_series(1, 160) as i"
         )
     application = site(OWNER, [1, 2])
     events: list[int] = []
@@ -254,6 +257,13 @@ def test_pages_of_several_organizations_miss_nothing(site: Make, db: Database) -
         after = f"&after={page.json()['next']}"
     assert len(events) == len(set(events)) == 160
     assert events == sorted(events, reverse=True)
+    back: list[int] = []
+    before = page.json()["previous"]
+    while before:
+        (page,) = fetch(application, f"/api/events?action=report.exported&before={before}")
+        back = [event["id"] for event in page.json()["events"]] + back
+        before = page.json()["previous"]
+    assert back == events[: len(back)] and len(back) >= 140
 
 
 @pytest.mark.usefixtures("auditors")
