@@ -120,7 +120,7 @@ def test_it_is_a_process_of_its_own_behind_flask(
         assert cookie is not None
         return f"session={cookie.value}"
 
-    monkeypatch.setitem(sys.modules, "shop", SimpleNamespace(flask_app=flask_app))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "shop", SimpleNamespace(flask_app=flask_app))
     names: dict[str, Any] = {
         "os": os, "reader_dsn": shop.conninfo("app_reader"),
         "load_user": lambda found: SimpleNamespace(id=found, team_id=1, team_name="Acme"),
