@@ -30,10 +30,10 @@ def serve(
     To look at it before it is mounted in an application, which needs a login that is a member of
     audit_reader, as the command log does. Ctrl+C ends it.
     """
+    web = needs_web()
     key = read_key(key_file)
     with connection(ctx):
         pass  # Whatever is wrong with the address is said now, and not in a page.
-    web = needs_web()
     access = web.Access(viewer_id=viewer_id, organizations=[organization_id])
     page = web.app(connect=ctx.obj, key=key, viewer=lambda request: access)
     show(web, page, port, f"the log of {plain(organization_id)}")

@@ -20,16 +20,14 @@ _NEWEST_FIRST = SQL("order by occurred_at desc, id desc limit %(limit)s")
 _OLDEST_FIRST = SQL("order by occurred_at, id limit %(limit)s")
 
 
-def _columns(table: str) -> Composable:
-    return SQL(", ").join(
-        SQL("{}.transaction_id::text::bigint as transaction_id").format(Identifier(table))
-        if field.name == "transaction_id"
-        else Identifier(table, field.name)
-        for field in fields(Event)
-    )
+def column(name: str) -> Composable:
+    """Return a column of `audit.event`, as `Event` has it."""
+    if name == "transaction_id":
+        return SQL("transaction_id::text::bigint as transaction_id")
+    return Identifier(name)
 
 
-_COLUMNS = _columns("event")
+_COLUMNS = SQL(", ").join(column(field.name) for field in fields(Event))
 
 
 class PageQuery:

@@ -23,8 +23,6 @@ def change(event: Event) -> str:
     if event.old_values is not None and event.new_values is not None:
         old, new = event.old_values, event.new_values
         return ", ".join(f"{k}: {_short(old.get(k))} → {_short(v)}" for k, v in new.items())
-    error = details.get("error")
-    reason = details.get("reason") or (error.get("message", "") if isinstance(error, dict) else "")
     image = event.new_values if event.new_values is not None else event.old_values
     told = [f"{name} {plain_json(_short(value))}" for name, value in called(image or {})]
     if is_captured and image is not None and "row_id" in details:  # The action is the whole's.
@@ -35,7 +33,15 @@ def change(event: Event) -> str:
     group = details.get("group")
     if is_captured and image is not None and isinstance(group, dict):
         told.append(f"in {group.get('type')} {group.get('id')}")
-    return ", ".join([*told, *([str(reason)] if reason else [])])
+    return ", ".join([*told, *([why] if (why := reason(event)) else [])])
+
+
+def reason(event: Event) -> str:
+    """Return why something happened, or failed, as the application said it."""
+    details = event.details or {}
+    error = details.get("error")
+    found = details.get("reason") or (error.get("message") if isinstance(error, dict) else None)
+    return str(found or "")
 
 
 def _short(value: Any) -> str:

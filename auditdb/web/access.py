@@ -25,7 +25,8 @@ class Access:
             auditor (the login is to be a member of `audit_auditor`), and the customer sees
             `audit.viewed` in the log, with `viewer_id` as the actor.
         zone: in which times are shown first, such as "Europe/Berlin". Default: UTC.
-        language: such as "de". Default: that of the application.
+        language: such as "de" or "de-AT". Default: that of the application, also for one that the
+            page does not speak.
         scheme: "light" or "dark". Default: as the browser is set.
 
     Raises:

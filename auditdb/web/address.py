@@ -23,19 +23,10 @@ PRESETS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta
            "90d": timedelta(days=90)}  # fmt: skip
 # How a page looks, and where it is: what a saved search has beside filters.
 LOOKS = ("zone", "language", "scheme")
-_OTHERS = (
-    "signal",
-    "organization",
-    "text",
-    "last",
-    "from",
-    "to",
-    "after",
-    "before",
-    "within",
-    "formulas",
-)
-_KNOWN = frozenset((*PLAIN, *LOOKS, *_OTHERS))
+# All that is looked for, in the order in which the page says it.
+CHOSEN = (*PLAIN, "text", "last", "from", "to", "signal")
+_PLACES = ("after", "before", "within")
+_KNOWN = frozenset((*CHOSEN, *LOOKS, *_PLACES, "organization", "formulas"))
 # Characters of a value: an export writes what was looked for into the log.
 _LONGEST = 1000
 
@@ -69,7 +60,7 @@ class Address:
 
         Where the filters change, a place in the old list means nothing.
         """
-        new = {k: v for k, v in self.given.items() if k not in ("after", "before", "within")}
+        new = {k: v for k, v in self.given.items() if k not in _PLACES}
         new |= {name: str(value) for name, value in changes.items() if value}
         new = {name: value for name, value in new.items() if changes.get(name, value)}
         return f"{path}?{urlencode(new)}" if new else path or "?"
@@ -86,7 +77,7 @@ class Address:
     @property
     def is_filtered(self) -> bool:
         """Whether anything is looked for."""
-        return any(name in self.given for name in (*PLAIN, "text", "last", "from", "to", "signal"))
+        return any(name in self.given for name in CHOSEN)
 
     def zone(self, access: Access) -> ZoneInfo:
         """Return the zone in which times are shown."""

@@ -15,10 +15,9 @@ from auditdb.read.event import Event
 from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain_json
 from auditdb.web import queries
-from auditdb.web.address import PLAIN, PRESETS, event_path, read_event_path
-from auditdb.web.listing import listed, note_staff
+from auditdb.web.address import PLAIN, PRESETS, event_path
+from auditdb.web.listing import event_of, listed, logged_kinds, note_staff
 from auditdb.web.names import Known
-from auditdb.web.problem import Problem
 from auditdb.web.sentence import Teller
 from auditdb.web.site import Visit, root_of
 from auditdb.web.told import names_of
@@ -65,27 +64,15 @@ async def events(visited: Visit) -> Response:
 
 async def event(visited: Visit) -> Response:
     """Return one event."""
-    at, event_id = read_event_path(visited.request.path_params["place"])
-    async with visited.opened() as conn:
-        await note_staff(visited, conn)
-        for organization in visited.organizations:
-            async with visited.reading(conn, organization) as read:
-                rows = await read.rows(queries.one_event(at, event_id, read.organization_id))
-                if rows:
-                    found = Event(**rows[0])
-                    known = await names_of(visited, read, [found])
-                    return _Json(_told(visited, found, known))
-    raise Problem("not_found")
+    async with event_of(visited) as (found, _, read):
+        known = await names_of(visited, read, [found])
+    return _Json(_told(visited, found, known))
 
 
 async def logged(visited: Visit) -> Response:
     """Return what is logged, and since when."""
-    rows = []
-    async with visited.opened() as conn:
-        for organization in visited.organizations:
-            async with visited.reading(conn, organization) as read:
-                rows = await read.rows(queries.LOGGED)
-    return _Json({"logged": rows})
+    kinds, _ = await logged_kinds(visited)
+    return _Json({"logged": kinds})
 
 
 async def openapi(request: Request) -> Response:

@@ -35,11 +35,9 @@ class Change:
     new: Shown | None
 
     @property
-    def how(self) -> str:
-        """How it changed, a key of the words: changed, added, removed, or nothing."""
-        if self.old is None or self.new is None:
-            return ""
-        return "changed" if self.old != self.new else ""
+    def is_changed(self) -> bool:
+        """Whether it was one before and is another after."""
+        return self.old is not None and self.new is not None and self.old != self.new
 
 
 def show(value: Any) -> Shown:

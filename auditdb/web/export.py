@@ -14,10 +14,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from auditdb.errors import InvalidInput
 from auditdb.read.export import Export, read_blocks_async
-from auditdb.web import queries
 from auditdb.web.address import LOOKS
-from auditdb.web.listing import PROBLEMS
-from auditdb.web.names import ask_search
+from auditdb.web.listing import filters_of, readable
 from auditdb.web.problem import Problem
 from auditdb.web.reading import record_reading
 from auditdb.web.site import Visit
@@ -47,41 +45,19 @@ async def _taken(visited: Visit, format: Literal["csv", "jsonl"]) -> Response:
     if visited.address["signal"]:
         raise InvalidInput("what is worth a look is not taken along; filter by action or result")
     formulas: Any = visited.address["formulas"] or "escape"
-    filters = visited.address.filters(visited.zone)
-    if "text" in filters:
-        filters["text_ids"] = await ask_search(visited.site.search, filters["text"])
+    filters = await filters_of(visited)
+    async with visited.opened() as conn:
+        organizations = await readable(visited, conn)
     exports = {
         organization: Export(
             visited.principal(organization).organization_id, format, formulas, None, filters
         )
-        for organization in await _readable(visited)
+        for organization in organizations
     }
     stream = _stream(visited, exports, format)
     # The first block is read before the answer begins, so that a refusal is a page.
     first = await anext(stream, b"")
     return _Taken(first, stream, format)
-
-
-async def _readable(visited: Visit) -> list[str]:
-    """Return the organisations whose log may be read; the others are left out, as of the list.
-
-    Raises:
-        Problem: there is none.
-    """
-    if visited.access.is_staff:
-        return [*visited.organizations]
-    readable, problems = [], []
-    async with visited.opened() as conn:
-        for organization in visited.organizations:
-            async with visited.reading(conn, organization) as read:
-                (row,) = await read.rows(queries.PROBLEM)
-            if row["problem"]:
-                problems.append(row["problem"])
-            else:
-                readable.append(organization)
-    if not readable:
-        raise Problem(PROBLEMS[problems[0]])
-    return readable
 
 
 class _Taken(StreamingResponse):

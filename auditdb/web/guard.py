@@ -25,8 +25,9 @@ def guarded(site: Site, endpoint: Endpoint, kind: str) -> Callable[[Request], Aw
 
     async def answer(request: Request) -> Response:
         visited: Visit | None = None
+        # What the host's function raises, also an Access that is none, is an error of the host.
+        access = await admit(site, request)
         try:
-            access = await admit(site, request)
             if isinstance(access, Response):
                 return access
             if access is None:

@@ -1,16 +1,21 @@
-"""The list: a page of events that the address asks for, of one organisation or of several."""
+"""What pages and JSON show alike: a list of events, one event, what is logged."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from psycopg import AsyncConnection
 
+from auditdb.connection.begin import Row
 from auditdb.errors import InvalidInput
 from auditdb.read.event import Event, Page, cursor_of, read_cursor
 from auditdb.read.filters import Filters, as_number
 from auditdb.read.query import PageQuery
+from auditdb.read.viewer import Auditor
 from auditdb.web import queries
+from auditdb.web.address import read_event_path
 from auditdb.web.names import Known, ask_search
 from auditdb.web.problem import Problem
 from auditdb.web.reading import Reading, record_reading
@@ -22,38 +27,48 @@ LISTED = 50
 LOOKED_AT, FURTHER = 20_000, 500_000
 
 
-async def listed(
-    visited: Visit, conn: AsyncConnection[Any], limit: int = LISTED
-) -> tuple[Page, dict[str, Known], dict[int, str]]:
-    """Return the page of events that the address asks for, of all chosen organisations together.
-
-    With it come the names that each organisation's log knows, and each event's organisation.
+async def filters_of(visited: Visit) -> Filters:
+    """Return what the address looks for, with ids of what the host knows by its text.
 
     Raises:
-        Problem: nobody may read any of them.
+        InvalidInput: a value is none.
     """
     filters = visited.address.filters(visited.zone)
     if "text" in filters:
         filters["text_ids"] = await ask_search(visited.site.search, filters["text"])
+    return filters
+
+
+async def listed(
+    visited: Visit, conn: AsyncConnection[Any]
+) -> tuple[Page, dict[str, Known], dict[int, str]]:
+    """Return the page of events that the address asks for, of all chosen organisations together.
+
+    With it come the names that each organisation's log knows, and of which organisation each event
+    is, by its id.
+
+    Raises:
+        InvalidInput: a value of the address is none.
+        Problem: the viewer may read none of them.
+    """
+    filters = await filters_of(visited)
     found: list[Page] = []
     known: dict[str, Known] = {}
     homes: dict[int, str] = {}
-    problems = []
+    problems: list[Problem] = []
     for organization in visited.organizations:
         async with visited.reading(conn, organization) as read:
-            page = await _page(read, visited, limit, filters)
-            if not page.events and not visited.access.is_staff:
-                (row,) = await read.rows(queries.PROBLEM)
-                if row["problem"]:
-                    problems.append(row["problem"])
+            page = await _page(read, visited, filters)
+            if not page.events and (problem := await why_nothing(read)):
+                problems.append(problem)
             known[organization] = await names_of(visited, read, page.events)
         homes |= {event.id: organization for event in page.events}
         found.append(page)
     if len(problems) == len(visited.organizations):
-        raise Problem(PROBLEMS[problems[0]])
+        raise problems[0]
     before = visited.address["before"]
     place = before or visited.address["after"] or None
-    page = together(found, limit, place=place, is_before=bool(before))
+    page = together(found, LISTED, place=place, is_before=bool(before))
     return page, known, homes
 
 
@@ -61,6 +76,50 @@ PROBLEMS = {
     "token": "token", "key retired": "key_retired", "clock": "clock", "no rule": "no_rule",
     "no admin": "forbidden",
 }  # fmt: skip
+
+
+async def why_nothing(read: Reading) -> Problem | None:
+    """Return why a viewer sees nothing; None for one who may read, and for an auditor."""
+    if isinstance(read.principal, Auditor):
+        return None
+    (row,) = await read.rows(queries.PROBLEM)
+    return Problem(PROBLEMS[row["problem"]]) if row["problem"] else None
+
+
+async def readable(visited: Visit, conn: AsyncConnection[Any]) -> list[str]:
+    """Return the organisations whose log the viewer may read, of those that are asked for.
+
+    Raises:
+        Problem: there is none.
+    """
+    found: list[str] = []
+    problems: list[Problem] = []
+    for organization in visited.organizations:
+        async with visited.reading(conn, organization) as read:
+            problem = await why_nothing(read)
+        if problem is None:
+            found.append(organization)
+        else:
+            problems.append(problem)
+    if not found:
+        raise problems[0]
+    return found
+
+
+async def logged_kinds(visited: Visit) -> tuple[list[Row], list[str]]:
+    """Return which kinds of objects are logged, from how many tables, since when; and all actions.
+
+    These are the same for all organisations.
+
+    Raises:
+        Problem: the viewer may read the log of no organisation that is asked for.
+    """
+    async with visited.opened() as conn:
+        first, *_ = await readable(visited, conn)
+        async with visited.reading(conn, first) as read:
+            kinds = await read.rows(queries.LOGGED)
+            actions = await read.rows(queries.ACTIONS)
+    return kinds, [row["name"] for row in actions]
 
 
 def together(pages: list[Page], limit: int, *, place: str | None, is_before: bool) -> Page:
@@ -107,7 +166,7 @@ def together(pages: list[Page], limit: int, *, place: str | None, is_before: boo
     )
 
 
-async def _page(read: Reading, visited: Visit, limit: int, filters: Filters) -> Page:
+async def _page(read: Reading, visited: Visit, filters: Filters) -> Page:
     """Return the page of one organisation, or of what a signal points to."""
     signal = visited.address["signal"]
     if signal:
@@ -118,7 +177,7 @@ async def _page(read: Reading, visited: Visit, limit: int, filters: Filters) -> 
         rows = await read.rows(queries.signal_query(signal, read.organization_id))
         return Page(events=[Event(**row) for row in rows], next=None)
     query = PageQuery(
-        limit,
+        LISTED,
         filters,
         organization_id=read.organization_id,
         after=visited.address["after"] or None,
@@ -127,6 +186,26 @@ async def _page(read: Reading, visited: Visit, limit: int, filters: Filters) -> 
         columns=queries.columns(queries.LISTED),
     )
     return query.page_of(await read.rows(query.statement))
+
+
+@asynccontextmanager
+async def event_of(visited: Visit) -> AsyncIterator[tuple[Event, str, Reading]]:
+    """Find the event of a permalink and its organisation, and stay in the transaction that did.
+
+    Raises:
+        InvalidInput: the path is that of no event.
+        Problem: there is none, or the viewer may not read it.
+    """
+    at, event_id = read_event_path(visited.request.path_params["place"])
+    async with visited.opened() as conn:
+        await note_staff(visited, conn)
+        for organization in visited.organizations:
+            async with visited.reading(conn, organization) as read:
+                rows = await read.rows(queries.one_event(at, event_id, read.organization_id))
+                if rows:
+                    yield Event(**rows[0]), organization, read
+                    return
+    raise Problem("not_found")
 
 
 async def note_staff(visited: Visit, conn: AsyncConnection[Any]) -> None:

@@ -17,10 +17,10 @@ from auditdb.read.query import PageQuery
 from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain
 from auditdb.web import change, queries
-from auditdb.web.address import LOOKS, PLAIN, PRESETS, read_event_path
-from auditdb.web.listing import FURTHER, listed, note_staff
+from auditdb.web.address import CHOSEN, LOOKS, PLAIN, PRESETS
+from auditdb.web.listing import FURTHER, event_of, listed, logged_kinds, note_staff
 from auditdb.web.names import Known
-from auditdb.web.problem import Problem, problem_of
+from auditdb.web.problem import problem_of
 from auditdb.web.reading import Reading
 from auditdb.web.render import render, time_of
 from auditdb.web.site import Visit
@@ -29,6 +29,8 @@ from auditdb.web.told import names_of, teller, told
 # Events of the same transaction that are shown, and events on each side among which they are.
 BESIDE, AROUND = 20, 3_000
 HISTOGRAM = 48
+# Filters that the form shows when it is opened, before the days.
+MORE = tuple(name for name in PLAIN if name not in ("action", "result"))
 
 
 async def log(visited: Visit) -> Response:
@@ -129,7 +131,7 @@ def form(visited: Visit, actions: Iterable[str], known: Known) -> dict[str, Any]
         category = action.partition(".")[0]
         groups.setdefault(category, []).append((action, own.term("action", action)))
     chosen = []
-    for name in (*PLAIN, "text", "last", "from", "to", "signal"):
+    for name in CHOSEN:
         if not address[name]:
             continue
         value: str = address[name]
@@ -154,6 +156,8 @@ def form(visited: Visit, actions: Iterable[str], known: Known) -> dict[str, Any]
             for category, those in groups.items()
             for name in (own.term("category", category),)
         },
+        "more": MORE,
+        "is_open": any(address[name] for name in (*MORE, "from", "to")),
         "results": [(result, own.term("result", result)) for result in RESULTS],
         "presets": [(preset, own(f"{preset[-1]}{preset[:-1]}")) for preset in PRESETS],
         "chosen": chosen,
@@ -164,19 +168,10 @@ def form(visited: Visit, actions: Iterable[str], known: Known) -> dict[str, Any]
 
 async def event(visited: Visit) -> Response:
     """Return the page of one event."""
-    at, event_id = read_event_path(visited.request.path_params["place"])
-    async with visited.opened() as conn:
-        await note_staff(visited, conn)
-        for organization in visited.organizations:
-            async with visited.reading(conn, organization) as read:
-                rows = await read.rows(queries.one_event(at, event_id, read.organization_id))
-                if not rows:
-                    continue
-                found = Event(**rows[0])
-                same = await beside_it(read, found)
-                known = await names_of(visited, read, [found, *same])
-            return _event_page(visited, found, same, known, organization)
-    raise Problem("not_found")
+    async with event_of(visited) as (found, organization, read):
+        same = await beside_it(read, found)
+        known = await names_of(visited, read, [found, *same])
+    return _event_page(visited, found, same, known, organization)
 
 
 async def beside_it(read: Reading, found: Event) -> list[Event]:
@@ -208,6 +203,9 @@ def _event_page(
         "person": person and address.only(root, person_id=person),
         "transaction": address.only(root, transaction_id=found.transaction_id),
         "back": address.only(root),
+        # For a colleague, to whom it looks as they like it.
+        "permalink": address.only(
+            visited.request.url.path, organization=address["organization"], **dict.fromkeys(LOOKS)),
     }  # fmt: skip
     details = found.details or {}
     values = {
@@ -220,6 +218,8 @@ def _event_page(
         "user_agent": change.show(details.get("user_agent")),
         "request_id": change.show(details.get("request_id")),
         "target": tell.target(found),
+        # Beside the name, where one is known.
+        "target_id": found.target_id if (found.target_type, found.target_id) in known else None,
         "subject": tell.person(found.subject_id) if found.subject_id else None,
         "person_name": plain(known.get(("user", person), person)) if person else None,
         "same": [
@@ -235,13 +235,7 @@ def _event_page(
 
 async def logged(visited: Visit) -> Response:
     """Return the page that says what is logged, and since when."""
-    rows: dict[str, Row] = {}
-    async with visited.opened() as conn:
-        for organization in visited.organizations:
-            async with visited.reading(conn, organization) as read:
-                for row in await read.rows(queries.LOGGED):
-                    rows[row["kind"]] = row
-                actions = [row["name"] for row in await read.rows(queries.ACTIONS)]
+    rows, actions = await logged_kinds(visited)
     own = visited.words
     kinds = [
         {
@@ -254,7 +248,7 @@ async def logged(visited: Visit) -> Response:
                 if name.partition(".")[0] == row["kind"]
             ],
         }
-        for row in rows.values()
+        for row in rows
     ]
     back = visited.address.only(visited.root + "/")
     values = {"kinds": kinds, "back": back}

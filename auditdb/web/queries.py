@@ -11,6 +11,7 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from auditdb.connection.begin import Row, Statement
 from auditdb.read.event import Event
+from auditdb.read.query import column
 from auditdb.web.change import CUT
 
 # Bytes of values that a list fetches of an event, and that one event alone does.
@@ -30,9 +31,7 @@ def columns(longest: int) -> Composable:
             "then jsonb_build_object({2}, octet_length({0}::text)) else {0} end as {0}"
         ).format(Identifier(field.name), Literal(longest), Literal(CUT))
         if field.name in ("old_values", "new_values", "details")
-        else SQL("transaction_id::text::bigint as transaction_id")
-        if field.name == "transaction_id"
-        else Identifier(field.name)
+        else column(field.name)
         for field in fields(Event)
     )
 

@@ -24,6 +24,11 @@ def as_text(kind: str, found: str, name: str) -> Markup:
     return escape(plain(name))
 
 
+def is_impersonated(event: Event) -> bool:
+    """Return whether one acted as another."""
+    return bool(event.impersonator_id) and event.impersonator_id != event.actor_id
+
+
 @dataclass(frozen=True)
 class Teller:
     """Says what happened, given the names that are known, and how one is marked."""
@@ -38,7 +43,7 @@ class Teller:
 
     def actor(self, event: Event) -> Markup:
         """Return who did it, both people while one acted as the other."""
-        if event.impersonator_id and event.impersonator_id != event.actor_id:
+        if is_impersonated(event):
             return self.words(
                 "impersonated",
                 impersonator=self.person(event.impersonator_id),
@@ -53,8 +58,10 @@ class Teller:
             return self.person(event.actor_id)
         if event.actor_type == "api_key":
             return self.words("key_actor", name=self._named("api_key", event.actor_id))
-        key = "database_actor" if event.actor_type == "database" else "system_actor"
-        return self.words(key, name=self.mark(event.actor_type, event.actor_id, event.actor_id))
+        name = self.mark(event.actor_type, event.actor_id, event.actor_id)
+        if event.actor_type == "database":
+            return self.words("database_actor", name=name)
+        return self.words("system_actor", name=name)
 
     def _named(self, kind: str, found: str) -> Markup:
         return self.mark(kind, found, self.known.get((kind, found), found))

@@ -22,7 +22,7 @@ from auditdb.web.access import Access
 from auditdb.web.address import Address
 from auditdb.web.names import Names, Search
 from auditdb.web.reading import Connect, Reading, opened, reading
-from auditdb.web.words import Words, words
+from auditdb.web.words import Words, nearest, words
 
 # Organisations that are shown together; of more, one is chosen.
 TOGETHER = 20
@@ -147,5 +147,5 @@ def visit(site: Site, request: Request, access: Access) -> Visit:
         InvalidInput: the address is none.
     """
     address = Address.of(dict(request.query_params))
-    code = address["language"] or access.language or site.language
-    return Visit(site, request, access, address, words(code), address.zone(access))
+    own = words(address["language"] or nearest(access.language) or site.language)
+    return Visit(site, request, access, address, own, address.zone(access))

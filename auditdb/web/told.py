@@ -14,7 +14,7 @@ from auditdb.web.address import event_path
 from auditdb.web.names import Known, ask_names, ids_in, name_of, names_in, naming_query
 from auditdb.web.reading import Reading
 from auditdb.web.render import time_of
-from auditdb.web.sentence import Teller
+from auditdb.web.sentence import Teller, is_impersonated
 from auditdb.web.site import Visit
 
 
@@ -43,13 +43,12 @@ def told(visited: Visit, event: Event, tell: Teller, *, organization: str = "") 
         organization=(several and organization) or visited.address["organization"],
     )
     sentence, actor = tell.sentence(event), tell.actor(event)
-    is_impersonated = event.impersonator_id not in (None, event.actor_id)
     return {
         "event": event,
         "time": time_of(event.occurred_at, visited),
         "sentence": sentence,
         "actor": actor,
-        "says_who": not is_impersonated or actor in sentence,
+        "says_who": not is_impersonated(event) or actor in sentence,
         "action": visited.words.term("action", event.action),
         "change": _change(event),
         "result": visited.words.term("result", event.result),
@@ -63,7 +62,9 @@ def told(visited: Visit, event: Event, tell: Teller, *, organization: str = "") 
 
 
 def _change(event: Event) -> str:
-    """Return what an update changed, where the sentence does not say it."""
+    """Return what an update changed, or why it failed, where the sentence does not say it."""
+    if event.result != "success":
+        return plain(summary.reason(event))[:300]
     old, new = event.old_values, event.new_values
     if old is None or new is None or event.action.endswith(".role_changed"):
         return ""

@@ -42,7 +42,7 @@ class Words:
         if found is None and section == "action":
             category, _, verb = key.partition(".")
             noun = self.term("noun", category)
-            found = f"{noun[:1].upper()}{noun[1:]} {verb.replace('_', ' ')}"
+            found = f"{noun[:1].upper()}{noun[1:]} {self.term('done', verb)}"
         return str(found) if found else key.replace("_", " ")
 
 
@@ -53,6 +53,12 @@ def languages() -> dict[str, str]:
         f.name.removesuffix(".toml") for f in _FOLDER.iterdir() if f.name[-5:] == ".toml"
     )
     return {code: _read(code)["name"] for code in codes}
+
+
+def nearest(code: str | None) -> str | None:
+    """Return the language that there is for a tag such as de-AT; None where there is none."""
+    own = (code or "").replace("_", "-").lower().partition("-")[0]
+    return own if own in languages() else None
 
 
 @cache

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import fastapi
+import flask
 import httpx
 import psycopg_pool
 import pytest
@@ -17,7 +20,7 @@ import pytest
 from tests.conftest import Database
 from tests.integrations import django_setup
 from tests.integrations.conftest import django_db, django_opened, django_template, project
-from tests.page.conftest import texts
+from tests.page.conftest import fetch, texts
 from tests.test_readme import ROOT, blocks
 
 __all__ = ["django_db", "django_opened", "django_template", "project"]
@@ -45,7 +48,7 @@ def test_it_is_mounted_in_fastapi_with_a_pool(
         async with psycopg_pool.AsyncConnectionPool(
             shop.conninfo("app_reader"), min_size=1, max_size=2
         ) as pool:
-            exec(mount, {"api": api, "pool": pool, "os": __import__("os")})
+            exec(mount, {"api": api, "pool": pool, "os": os})
             transport = httpx.ASGITransport(app=api)
             async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
                 return [
@@ -79,7 +82,7 @@ def test_it_stands_beside_django(
     cookie = f"sessionid={client.cookies['sessionid'].value}"
     snippet = blocks("docs/page.md", "python")[1]
     names: dict[str, Any] = {
-        "os": __import__("os"), "reader_dsn": django_db.conninfo("app_reader"),
+        "os": os, "reader_dsn": django_db.conninfo("app_reader"),
         "organizations_of": lambda user: {7: "Acme"},
     }  # fmt: skip
     exec("from auditdb.web import Access, app\n" + snippet, names)
@@ -96,6 +99,42 @@ def test_it_stands_beside_django(
     assert shown.status_code == 200 and "added" in shown.text
     assert nobody.status_code == 401
     assert django_setup is not None
+
+
+def test_it_is_a_process_of_its_own_behind_flask(
+    shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDITDB_KEY", shop.key)
+    flask_app = flask.Flask("shop")
+    flask_app.secret_key = "secret"
+
+    @flask_app.get("/in/<user_id>")
+    def sign_in(user_id: str) -> str:
+        flask.session["user_id"] = user_id
+        return ""
+
+    def signed_in(user_id: str) -> str:
+        client = flask_app.test_client()
+        client.get(f"/in/{user_id}")
+        cookie = client.get_cookie("session")
+        assert cookie is not None
+        return f"session={cookie.value}"
+
+    monkeypatch.setitem(sys.modules, "shop", SimpleNamespace(flask_app=flask_app))
+    names: dict[str, Any] = {
+        "os": os, "reader_dsn": shop.conninfo("app_reader"),
+        "load_user": lambda found: SimpleNamespace(id=found, team_id=1, team_name="Acme"),
+    }  # fmt: skip
+    exec("from auditdb.web import Access, app\n" + blocks("docs/page.md", "python")[2], names)
+
+    page = names["page"]
+    (owner,) = fetch(page, "/", root="/audit", cookie=signed_in("1"))
+    assert owner.status_code == 200 and len(texts(owner.text)) == 8
+    assert all(link.startswith("/audit/") for link in re.findall(r'href="(/[^"]*)"', owner.text))
+    (member,) = fetch(page, "/", root="/audit", cookie=signed_in("4"))
+    (forged,) = fetch(page, "/", root="/audit", cookie=signed_in("1")[:-2])
+    (nobody,) = fetch(page, "/", root="/audit")
+    assert [got.status_code for got in (member, forged, nobody)] == [403, 401, 401]
 
 
 def test_every_argument_and_column_that_it_names_is_there() -> None:

@@ -314,3 +314,11 @@ def test_no_other_site_and_no_question_of_its_headers_takes_the_log_along(
 
     assert asyncio.run(head()).status_code == 200
     assert len(readings(db)) == 2
+
+
+def test_of_several_organisations_those_are_taken_that_the_viewer_may_read(site: Make) -> None:
+    (alone,) = fetch(site(), "/events.csv?action=workflow")
+    (several,) = fetch(site(OWNER, [3, 1, 2]), "/events.csv?action=workflow")
+    assert several.status_code == 200 and several.text == alone.text
+    (stranger,) = fetch(site("4", [1, 2]), "/events.csv")
+    assert stranger.status_code == 403 and "You may not read this log" in stranger.text

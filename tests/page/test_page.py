@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from auditdb.web import listing
+import auditdb
+from auditdb import auth, context, record
+from auditdb.web import listing, queries
 from auditdb.web.address import Address, event_path, read_event_path
+from auditdb.web.words import languages
 from tests.conftest import Database
 from tests.page.conftest import MEMBER, OTHER, OWNER, fetch, texts
+
+LANGUAGES = Path(auditdb.__file__).with_name("web") / "languages"
 
 Make = Callable[..., Any]
 
@@ -28,9 +35,18 @@ def test_each_event_is_one_sentence(site: Make) -> None:
         "1 changed the e-mail address of bob@new.test E-mail address changed ·"
         " email: bob@acme.test → bob@new.test",
         "1 changed the role of bob@new.test from MEMBER to ADMIN Role changed",
-        "bob@new.test failed to sign in Recorded Signed in",
-        "1 signed in Recorded Signed in",
+        "bob@new.test failed to sign in Recorded Sign-in · wrong password",
+        "1 signed in Recorded Sign-in",
     ]
+
+
+def test_who_acted_as_another_is_told_once(site: Make, shop: Database) -> None:
+    conn = shop.connect("app")
+    with context(conn, actor_id=MEMBER, impersonator_id="support-7"):
+        record(conn, auth.login(MEMBER, organization_id=1, details={"reason": "ticket 4711"}))
+    signed_in, created = texts(fetch(site(), "/?actor_id=support-7")[0].text)
+    assert signed_in == "bob@new.test signed in Recorded Sign-in · support-7 as bob@new.test"
+    assert created == "support-7 as bob@new.test created API key deploy API key created"
 
 
 def test_another_language_says_the_same(site: Make) -> None:
@@ -276,6 +292,66 @@ def _own(db: Database) -> list[dict[str, Any]]:
     conn = db.connect()
     rows = conn.execute("select action, actor_id, organization_id from audit.event").fetchall()
     return [dict(zip(("action", "actor_id", "organization_id"), row, strict=True)) for row in rows]
+
+
+def test_what_is_logged_is_told_to_admins_also_of_one_of_several(site: Make) -> None:
+    paths = ("/logged", "/api/logged")
+    member = fetch(site("4"), *paths)
+    assert [answer.status_code for answer in member] == [403, 403]
+    alone = fetch(site(), *paths)
+    several = fetch(site(OWNER, [2, 1, 3]), *paths)
+    assert several[1].json() == alone[1].json() and alone[1].json()["logged"]
+    assert "No table is attached" not in several[0].text and "Members" in several[0].text
+
+
+@pytest.mark.parametrize("code", languages())
+def test_each_action_that_there_is_has_words_in_each_language(shop: Database, code: str) -> None:
+    own = tomllib.loads(Path(LANGUAGES, f"{code}.toml").read_text("utf-8"))
+    query, values = queries.ACTIONS
+    for (action,) in shop.connect().execute(str(query), values).fetchall():
+        category, _, verb = action.partition(".")
+        assert action in own["action"] or (category in own["noun"] and verb in own["done"]), action
+
+
+def test_the_form_offers_no_action_of_operators(site: Make) -> None:
+    (page,) = fetch(site(), "/")
+    assert set(re.findall(r'<option value="(audit[^"]*)"', page.text)) == {
+        "audit", "audit.viewed", "audit.export_started", "audit.exported",
+    }  # fmt: skip
+
+
+def test_an_event_names_its_request_in_the_language(site: Make) -> None:
+    (found,) = fetch(site(), "/api/events?action=workflow.created")
+    place = found.json()["events"][0]["place"]
+    (page,) = fetch(site(), f"/event/{place}?language=de")
+    assert "<dt>Browser (User-Agent)</dt>" in page.text and "<dt>Anfrage</dt>" in page.text
+
+
+def test_a_permalink_looks_to_a_colleague_as_they_like_it(site: Make) -> None:
+    (found,) = fetch(site(), "/api/events?action=workflow.created")
+    path = f"/event/{found.json()['events'][0]['place']}"
+    looks = "language=de&scheme=dark&zone=Asia/Tokyo"
+    (page,) = fetch(site(OWNER, [1, 2]), f"{path}?organization=1&{looks}", root="/audit")
+    (link,) = re.findall(r'<a href="([^"]*)">Dauerhafter Verweis', page.text)
+    assert link == f"/audit{path}?organization=1"
+    # It is found without, too.
+    (again,) = fetch(site(OWNER, [1, 2]), path)
+    assert again.status_code == 200
+
+
+def test_what_a_spreadsheet_would_run_is_told_beside_the_links(site: Make) -> None:
+    (page,) = fetch(site(), "/")
+    assert "a cell that a spreadsheet would run begins with ', unless" in page.text
+
+
+def test_an_id_stands_beside_a_name_alone(site: Make) -> None:
+    objects = []
+    for action in ("workflow.created", "membership.role_changed&result=success"):
+        (found,) = fetch(site(), f"/api/events?action={action}")
+        (page,) = fetch(site(), f"/event/{found.json()['events'][0]['place']}")
+        (shown,) = re.findall(r"<dt>Object</dt><dd>(.*?)</dd>", page.text)
+        objects.append(re.sub("<[^>]*>", "", shown))
+    assert objects == ["workflow Gentle 1", "membership 1,2"]
 
 
 def test_what_is_logged_comes_from_the_mapping(site: Make, db: Database) -> None:

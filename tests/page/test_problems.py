@@ -45,6 +45,17 @@ def test_the_connection_of_the_host_is_lost(site: Make, shop: Database) -> None:
     assert status == 503 and said.startswith("The database cannot be reached")
 
 
+def test_the_login_is_no_reader(
+    site: Make, shop: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    status, said = page_of(site(connect=shop.conninfo("stranger")))
+    assert status == 503
+    assert said == (
+        "The database refused: An operator finds the reason in the application&#39;s log."
+    )
+    assert 'run: grant audit_reader to "stranger"' in caplog.text
+
+
 def test_the_key_is_retired(site: Make, shop: Database) -> None:
     application = site()
     shop.connect().execute("select audit.create_key('0 seconds')")
@@ -94,11 +105,6 @@ def test_a_query_that_takes_too_long_is_told(site: Make, shop: Database) -> None
     status, said = page_of(site(seconds=0.001, connect=shop.conninfo("app_reader")))
     assert status == 503
     assert said.startswith("This took too long: Narrow it") or said.startswith("The database")
-
-
-def test_a_login_that_is_no_reader_is_told(site: Make, shop: Database) -> None:
-    status, said = page_of(site(connect=shop.conninfo("stranger")))
-    assert status == 503 and said.startswith("The database refused: An operator finds out")
 
 
 def test_an_unknown_path_and_other_methods(site: Make) -> None:
@@ -251,6 +257,25 @@ def test_wrong_settings_are_refused_at_once(shop: Database) -> None:
     ):  # fmt: skip
         with pytest.raises(InvalidInput):
             Access(**{**good, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("language", "spoken"), [("de", "de"), ("de-AT", "de"), ("de_CH", "de"), ("fr", "en")]
+)
+def test_a_viewer_whose_language_there_is_not_reads_another(
+    site: Make, language: str, spoken: str
+) -> None:
+    (page,) = fetch(site(language=language), "/")
+    assert page.status_code == 200 and f'<html lang="{spoken}"' in page.text
+
+
+def test_an_error_of_the_host_is_no_wrong_address(site: Make) -> None:
+    def viewer(request: Any) -> Access:
+        return Access(viewer_id=OWNER, organizations=[1], zone="Mars")
+
+    application = app(connect="", key="00000000.secret", viewer=viewer)
+    with pytest.raises(InvalidInput, match="Mars"):
+        fetch(application, "/")
 
 
 def test_fifty_requests_at_once_are_answered(site: Make) -> None:

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 
+import auditdb
 from tests.conftest import Database
 from tests.page.conftest import texts
 
@@ -82,6 +84,21 @@ def test_what_is_missing_is_told_in_a_line(
     )  # fmt: skip
     assert done.returncode == 2 and said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_missing_extra_is_told_before_anything_else(tmp_path: Path) -> None:
+    # What the extra brings, as if it were not installed.
+    (tmp_path / "starlette.py").write_text("raise ModuleNotFoundError(name='starlette')")
+    path = os.pathsep.join([str(tmp_path), str(Path(auditdb.__file__).parents[1])])
+    for arguments in (("serve", "--viewer-id", "1", "--organization-id", "1"), ("demo", "--web")):
+        done = subprocess.run(
+            [*PROGRAM, *arguments], env={**os.environ, "PYTHONPATH": path, "AUDITDB_KEY": ""},
+            text=True, capture_output=True,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == (
+            "Error: the page needs starlette; install it with: pip install 'auditdb[web]'\n"
+        )
 
 
 def test_a_server_that_is_away_and_a_port_that_is_taken_are_told(shop: Database) -> None:
