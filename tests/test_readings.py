@@ -44,8 +44,8 @@ def test_the_token_says_who_reads_and_which_log(db: Database) -> None:
     ("token", "said"),
     [
         ("none", "who reads is not known"),
-        ("expired", "who reads is not known"),
-        ("other key", "who reads is not known"),
+        ("expired", "may not read this log"),
+        ("other key", "may not read this log"),
         ("member", "may not read this log"),
         ("other organization", "may not read this log"),
     ],
@@ -58,6 +58,13 @@ def test_without_a_good_token_nothing_is_written(db: Database, token: str, said:
     }  # fmt: skip
     with pytest.raises(pg.InsufficientPrivilege, match=said):
         record(db.connect("app_reader"), tokens[token], "exported", None, "1", "1")
+    assert readings(db) == []
+
+
+def test_a_token_that_is_void_is_not_the_word_of_an_auditor(db: Database) -> None:
+    for token in ("nonsense", sign(db.key, "1", "1", seconds=-1), sign(db.key, "2", "1")):
+        with pytest.raises(pg.InsufficientPrivilege, match="may not read this log"):
+            record(db.connect("app_auditor"), token, "exported", None, "1", "1")
     assert readings(db) == []
 
 

@@ -45,6 +45,9 @@ class Access:
             raise InvalidInput("viewer_id is empty; for nobody answer None")
         if isinstance(self.organizations, str):
             raise InvalidInput("organizations is a string; give a list of ids, or ids and names")
+        # Of an auditor, none would be all of them.
+        if not all(as_text("organizations", own) for own in self.organizations):
+            raise InvalidInput("organizations holds an id that is empty; give [] for none")
         if self.zone is not None:
             read_zone(self.zone)
         if self.scheme not in (None, "light", "dark"):

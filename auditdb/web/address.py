@@ -27,6 +27,8 @@ LOOKS = ("zone", "language", "scheme")
 CHOSEN = (*PLAIN, "text", "last", "from", "to", "signal")
 _PLACES = ("after", "before", "within")
 _KNOWN = frozenset((*CHOSEN, *LOOKS, *_PLACES, "organization", "formulas"))
+# Characters of a value: an export writes what was looked for into the log.
+_LONGEST = 1000
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,14 @@ class Address:
         """Return the address of a request's parameters.
 
         Raises:
-            InvalidInput: there is no such parameter.
+            InvalidInput: there is no such parameter, or it is too long.
         """
         given = {name: value.strip() for name, value in query.items() if value.strip()}
         for name in given:
             if name not in _KNOWN:
                 raise InvalidInput(f"the address has an unknown part, {name[:40]!r}")
+            if len(given[name]) > _LONGEST:
+                raise InvalidInput(f"{name} is longer than {_LONGEST} characters")
         return cls(given)
 
     def __getitem__(self, name: str) -> str:

@@ -19,7 +19,7 @@ from auditdb.web.address import PLAIN, PRESETS, event_path
 from auditdb.web.listing import event_of, listed, logged_kinds, note_staff
 from auditdb.web.names import Known
 from auditdb.web.sentence import Teller
-from auditdb.web.site import Visit
+from auditdb.web.site import Visit, root_of
 from auditdb.web.told import names_of
 
 
@@ -51,10 +51,10 @@ async def events(visited: Visit) -> Response:
     """Return a page of events, and the cursors of the pages around it."""
     async with visited.opened() as conn:
         await note_staff(visited, conn)
-        page, known, _ = await listed(visited, conn)
+        page, known, homes = await listed(visited, conn)
     return _Json(
         {
-            "events": [_told(visited, event, known) for event in page.events],
+            "events": [_told(visited, event, known[homes[event.id]]) for event in page.events],
             "next": page.next,
             "previous": page.previous,
             "looked_back_to": page.looked_back_to,
@@ -78,8 +78,7 @@ async def logged(visited: Visit) -> Response:
 async def openapi(request: Request) -> Response:
     """Return the description of this interface."""
     described = json.loads(json.dumps(_described()))
-    root = str(request.scope.get("root_path", "")).rstrip("/")
-    described["servers"] = [{"url": f"{root}/api"}]
+    described["servers"] = [{"url": f"{root_of(request)}/api"}]
     return JSONResponse(described)
 
 

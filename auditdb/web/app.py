@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.routing import Route
 
 from auditdb.errors import InvalidInput
 from auditdb.read.token import mint
 from auditdb.web import api, export, pages
-from auditdb.web.guard import guarded, not_found
+from auditdb.web.guard import Headers, guarded, not_found
 from auditdb.web.names import Names, Search
 from auditdb.web.reading import Connect
 from auditdb.web.render import style
@@ -91,4 +92,8 @@ def app(
         Route("/style.css", style, methods=["GET"]),
         Route("/api/openapi.json", api.openapi, methods=["GET"]),
     ]
-    return Starlette(routes=routes, exception_handlers={404: not_found(site)})
+    return Starlette(
+        routes=routes,
+        exception_handlers={404: not_found(site)},
+        middleware=[Middleware(Headers, site.headers)],
+    )

@@ -12,6 +12,8 @@ from auditdb.values.plain import plain, plain_json
 # What the server sends in the place of values that are too long: their size.
 CUT = "auditdb.cut"
 _LONGEST = 2000
+# Names of an object that are shown.
+_MOST = 500
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ def show(value: Any) -> Shown:
 def changes(event: Event) -> list[Change]:
     """Return the values of an event, in the order in which they stand."""
     old, new = event.old_values, event.new_values
-    names = dict.fromkeys([*(old or {}), *(new or {})])
-    names.pop(CUT, None)
-    return [Change(plain(name), _of(old, name), _of(new, name)) for name in names]
+    names = [name for name in dict.fromkeys([*(old or {}), *(new or {})]) if name != CUT]
+    return [
+        Change(plain(name)[:_LONGEST], _of(old, name), _of(new, name)) for name in names[:_MOST]
+    ]
 
 
 def _of(image: Mapping[str, Any] | None, name: str) -> Shown | None:
@@ -65,7 +68,8 @@ def _of(image: Mapping[str, Any] | None, name: str) -> Shown | None:
 
 def cut_of(event: Event) -> int:
     """Return how many bytes of values are too long to be shown."""
-    sizes = [(image or {}).get(CUT, 0) for image in (event.old_values, event.new_values)]
+    images = (event.old_values, event.new_values, event.details)
+    sizes = [(image or {}).get(CUT, 0) for image in images]
     return sum(size for size in sizes if isinstance(size, int))
 
 
@@ -87,4 +91,11 @@ def context(event: Event) -> list[tuple[str, Shown]]:
     details = event.details or {}
     if CUT in details:
         return []
-    return [(plain(name), show(value)) for name, value in details.items() if name not in _APART]
+    names = [name for name in details if name not in _APART][:_MOST]
+    return [(plain(name)[:_LONGEST], show(details[name])) for name in names]
+
+
+def left_out(event: Event) -> int:
+    """Return how many names of values and of details are more than are shown."""
+    values = {*(event.old_values or {}), *(event.new_values or {})}
+    return sum(max(len(own) - _MOST, 0) for own in (values, (event.details or {}).keys() - _APART))

@@ -7,10 +7,10 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from anyio import CancelScope
+from anyio import CancelScope, fail_after
 from psycopg import AsyncConnection
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from auditdb.errors import InvalidInput
 from auditdb.read.export import Export, read_blocks_async
@@ -20,6 +20,9 @@ from auditdb.web.problem import Problem
 from auditdb.web.reading import record_reading
 from auditdb.web.site import Visit
 
+# Exports of one viewer that run at once, and seconds in which a client takes a block: each holds a
+# connection.
+AT_ONCE, STALLED = 2, 60.0
 _MEDIA = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 
 
@@ -72,8 +75,12 @@ class _Taken(StreamingResponse):
             yield block
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def prompt(message: Message) -> None:
+            with fail_after(STALLED):
+                await send(message)
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, prompt)
         finally:
             with CancelScope(shield=True):
                 await self._stream.aclose()
@@ -87,22 +94,42 @@ async def _stream(
     Each is recorded before anything leaves, and again when it ends: whatever the client does,
     nothing is taken along unseen.
     """
-    is_first = True
-    async with visited.opened() as conn:
-        for organization, export in exports.items():
-            if not is_first and format == "csv":
+    own = str(visited.access.viewer_id)
+    running = visited.site.exporting
+    if running[own] >= AT_ONCE:
+        raise Problem("busy")
+    running[own] += 1
+    try:
+        for number, (organization, export) in enumerate(exports.items()):
+            if number and format == "csv":
                 export.take()
-            is_first = False
+            async with aclosing(_one(visited, organization, export, format)) as blocks:
+                async for block in blocks:
+                    yield block
+    finally:
+        running[own] -= 1
+        if not running[own]:
+            del running[own]
+
+
+async def _one(
+    visited: Visit, organization: str, export: Export, format: str
+) -> AsyncGenerator[bytes, None]:
+    """Read one organisation; of two connections, one is given back before the other is taken."""
+    has_begun = False
+    try:
+        async with visited.opened() as conn:
             await _record(visited, conn, organization, "export_started", export, format)
-            try:
-                blocks = read_blocks_async(conn, visited.principal(organization), export)
-                async with aclosing(blocks):
-                    async for block in blocks:
-                        yield block
-            finally:
-                with CancelScope(shield=True):
-                    async with visited.opened() as other:
-                        await _record(visited, other, organization, "exported", export, format)
+            has_begun = True
+            blocks = read_blocks_async(conn, visited.principal(organization), export)
+            async with aclosing(blocks):
+                async for block in blocks:
+                    yield block
+    finally:
+        if has_begun:
+            with CancelScope(shield=True):
+                async with visited.opened() as other:
+                    await _record(visited, other, organization, "exported", export, format)
 
 
 async def _record(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from auditdb.errors import AuditError
 from auditdb.web.access import Access
@@ -45,11 +47,28 @@ def guarded(site: Site, endpoint: Endpoint, kind: str) -> Callable[[Request], Aw
             response = page(site, request, visited, problem_of(error), kind)
         except Problem as problem:
             response = page(site, request, visited, problem, kind)
-        for name, value in site.headers.items():
-            response.headers.setdefault(name, value)
         return response
 
     return answer
+
+
+class Headers:
+    """Says to the browser of every answer what it may do with it, those of Starlette included."""
+
+    def __init__(self, app: ASGIApp, headers: dict[str, str]) -> None:
+        self.app, self.headers = app, headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as the application does, with the headers that it leaves out."""
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self.headers.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, told)
 
 
 def not_found(site: Site) -> Callable[[Request, Exception], Awaitable[Response]]:
@@ -57,9 +76,7 @@ def not_found(site: Site) -> Callable[[Request, Exception], Awaitable[Response]]
 
     async def answer(request: Request, error: Exception) -> Response:
         del error
-        response = page(site, request, None, Problem("not_found"), "html")
-        response.headers.update(site.headers)
-        return response
+        return page(site, request, None, Problem("not_found"), "html")
 
     return answer
 

@@ -39,10 +39,12 @@ async def filters_of(visited: Visit) -> Filters:
     return filters
 
 
-async def listed(visited: Visit, conn: AsyncConnection[Any]) -> tuple[Page, Known, dict[int, str]]:
+async def listed(
+    visited: Visit, conn: AsyncConnection[Any]
+) -> tuple[Page, dict[str, Known], dict[int, str]]:
     """Return the page of events that the address asks for, of all chosen organisations together.
 
-    With it come the names that are known, and of which organisation each event is, by its id.
+    With it come the names that each organisation's log knows, and each event's organisation.
 
     Raises:
         InvalidInput: a value of the address is none.
@@ -50,7 +52,7 @@ async def listed(visited: Visit, conn: AsyncConnection[Any]) -> tuple[Page, Know
     """
     filters = await filters_of(visited)
     found: list[Page] = []
-    known: Known = {}
+    known: dict[str, Known] = {}
     homes: dict[int, str] = {}
     problems: list[Problem] = []
     for organization in visited.organizations:
@@ -58,7 +60,7 @@ async def listed(visited: Visit, conn: AsyncConnection[Any]) -> tuple[Page, Know
             page = await _page(read, visited, filters)
             if not page.events and (problem := await why_nothing(read)):
                 problems.append(problem)
-            known |= await names_of(visited, read, page.events)
+            known[organization] = await names_of(visited, read, page.events)
         homes |= {event.id: organization for event in page.events}
         found.append(page)
     if len(problems) == len(visited.organizations):

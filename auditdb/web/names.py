@@ -96,7 +96,9 @@ async def ask_search(search: Search | None, text: str | None) -> list[str]:
 
 def naming_query(wanted: Iterable[tuple[str, str]], organization_id: str | None) -> Statement:
     """Return the query of events whose values may say what objects are called, of the newest."""
-    where = SQL("where organization_id = %(organization_id)s " if organization_id else "")
+    where = SQL(
+        "where organization_id = %(organization_id)s " if organization_id is not None else ""
+    )
     query: Composed = SQL(
         "with looked_at as materialized ("
         "select occurred_at, id, target_id = any(%(ids)s) as passes from audit.event {}"
@@ -108,7 +110,9 @@ def naming_query(wanted: Iterable[tuple[str, str]], organization_id: str | None)
         "where e.captured_from is not null "
         "and (e.details is null or e.details -> 'row_id' is null) "
         "and coalesce(pg_column_size(e.old_values), 0) < 4000 "
-        "and coalesce(pg_column_size(e.new_values), 0) < 4000"
+        "and coalesce(pg_column_size(e.new_values), 0) < 4000 "
+        "and coalesce(octet_length(e.old_values::text), 0) < 4000 "
+        "and coalesce(octet_length(e.new_values::text), 0) < 4000"
     ).format(where)
     return query, {"ids": sorted({found for _, found in wanted}), "most": _LOOKED_AT,
                    "organization_id": organization_id}  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from psycopg import AsyncConnection
 from starlette.responses import RedirectResponse, Response
 
-from auditdb.connection.begin import Row
+from auditdb.connection.begin import Row, Statement
+from auditdb.errors import AuditError
 from auditdb.read.event import Event, cursor_of
 from auditdb.read.query import PageQuery
 from auditdb.values.arguments import RESULTS
@@ -18,6 +20,7 @@ from auditdb.web import change, queries
 from auditdb.web.address import CHOSEN, LOOKS, PLAIN, PRESETS
 from auditdb.web.listing import FURTHER, event_of, listed, logged_kinds, note_staff
 from auditdb.web.names import Known
+from auditdb.web.problem import problem_of
 from auditdb.web.reading import Reading
 from auditdb.web.render import render, time_of
 from auditdb.web.site import Visit
@@ -40,7 +43,8 @@ async def log(visited: Visit) -> Response:
         await note_staff(visited, conn)
         page, known, homes = await listed(visited, conn)
         beside = await summary(visited, conn)
-    tell = teller(visited, known)
+    # What one log calls somebody is not what another does.
+    tell = {organization: teller(visited, names) for organization, names in known.items()}
     several = len(visited.organizations) > 1
     within = FURTHER if page.looked_back_to else None
     links = {
@@ -50,13 +54,14 @@ async def log(visited: Visit) -> Response:
     }
     values = {
         "rows": [
-            told(visited, event, tell, organization=homes[event.id] if several else "")
+            told(visited, event, tell[home], organization=home if several else "")
             for event in page.events
+            for home in (homes[event.id],)
         ],
         "several": several,
         "links": links,
         "looked_back_to": page.looked_back_to and time_of(page.looked_back_to, visited),
-        "form": form(visited, beside["actions"], known),
+        "form": form(visited, beside["actions"], dict(ChainMap(*known.values()))),
         **beside,
     }
     return render(visited.site, visited.request, visited, "log.html", values)
@@ -69,20 +74,27 @@ async def summary(visited: Visit, conn: AsyncConnection[Any]) -> dict[str, Any]:
     logged_rows: list[Row] = []
     bars: dict[Any, Row] = {}
     signals: dict[str, int] = {}
+    is_slow = False
     for organization in visited.organizations:
         async with visited.reading(conn, organization) as read:
             actions = [row["name"] for row in await read.rows(queries.ACTIONS)]
             logged_rows += await read.rows(queries.LOGGED)
-            if is_first and not visited.address.is_filtered:
-                for row in await read.rows(queries.signals_query(read.organization_id)):
-                    signals[row["name"]] = signals.get(row["name"], 0) + row["count"]
-                today = datetime.now(visited.zone).date()
-                query = queries.days_query(visited.zone, today, read.organization_id)
-                for row in await read.rows(query):
-                    own = bars.setdefault(row["day"], {"day": row["day"], "count": 0})
-                    own["count"] += row["count"]
+        if is_first and not visited.address.is_filtered and not is_slow:
+            own = visited.principal(organization).organization_id
+            today = datetime.now(visited.zone).date()
+            days = await _unless_slow(
+                visited, conn, organization, queries.days_query(visited.zone, today, own)
+            )
+            found = await _unless_slow(visited, conn, organization, queries.signals_query(own))
+            is_slow = days is None or found is None
+            for row in days or ():
+                bar = bars.setdefault(row["day"], {"day": row["day"], "count": 0})
+                bar["count"] += row["count"]
+            for row in found or ():
+                signals[row["name"]] = signals.get(row["name"], 0) + row["count"]
     return {
         "actions": actions,
+        "is_slow": is_slow,
         "signals": [
             {
                 "name": visited.words.term("signal", name),
@@ -96,6 +108,19 @@ async def summary(visited: Visit, conn: AsyncConnection[Any]) -> dict[str, Any]:
         "bars": queries.bars(list(bars.values()), HISTOGRAM),
         "histogram": HISTOGRAM,
     }
+
+
+async def _unless_slow(
+    visited: Visit, conn: AsyncConnection[Any], organization: str, statement: Statement
+) -> list[Row] | None:
+    """Return the rows of a query, or None if it takes too long: the list is worth more."""
+    try:
+        async with visited.reading(conn, organization) as read:
+            return await read.rows(statement)
+    except AuditError as error:
+        if problem_of(error).key != "slow":
+            raise
+        return None
 
 
 def form(visited: Visit, actions: Iterable[str], known: Known) -> dict[str, Any]:
@@ -187,6 +212,7 @@ def _event_page(
         **told(visited, found, tell, organization=organization),
         "changes": change.changes(found),
         "cut": change.cut_of(found),
+        "left_out": change.left_out(found),
         "context": change.context(found),
         "ip_shown": change.show(details.get("ip")),
         "user_agent": change.show(details.get("user_agent")),

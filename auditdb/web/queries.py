@@ -25,8 +25,10 @@ def columns(longest: int) -> Composable:
     """Return the columns of an event; instead of values that are too long, their size."""
     return SQL(", ").join(
         SQL(
-            "case when coalesce(pg_column_size({0}), 0) < {1} then {0} "
-            "else jsonb_build_object({2}, pg_column_size({0})) end as {0}"
+            # Compressed, what is small may be a hundred times as long.
+            "case when pg_column_size({0}) >= {1} then jsonb_build_object({2}, pg_column_size({0}))"
+            " when octet_length({0}::text) >= {1} "
+            "then jsonb_build_object({2}, octet_length({0}::text)) else {0} end as {0}"
         ).format(Identifier(field.name), Literal(longest), Literal(CUT))
         if field.name in ("old_values", "new_values", "details")
         else column(field.name)
@@ -36,7 +38,7 @@ def columns(longest: int) -> Composable:
 
 def one_event(at: datetime, event_id: int, organization_id: str | None) -> Statement:
     """Return the query of an event by its permalink."""
-    where = SQL(" and organization_id = %(organization_id)s" if organization_id else "")
+    where = SQL(" and organization_id = %(organization_id)s" if organization_id is not None else "")
     query = SQL("select {} from audit.event where occurred_at = %(at)s and id = %(id)s{}")
     return query.format(columns(ALONE), where), {
         "at": at, "id": event_id, "organization_id": organization_id,
@@ -45,7 +47,7 @@ def one_event(at: datetime, event_id: int, organization_id: str | None) -> State
 
 def days_query(zone: ZoneInfo, today: date, organization_id: str | None) -> Statement:
     """Return the query of how many events each of the last days had, up to a bound for each."""
-    where = SQL(" and organization_id = %(organization_id)s" if organization_id else "")
+    where = SQL(" and organization_id = %(organization_id)s" if organization_id is not None else "")
     starts = [
         datetime.combine(today - timedelta(days=back), datetime.min.time(), zone)
         for back in range(DAYS - 1, -2, -1)
@@ -76,7 +78,9 @@ MOST_SIGNALS = 200
 
 def signals_query(organization_id: str | None) -> Statement:
     """Return the query of how many rows each signal has, up to a bound."""
-    where = SQL("where organization_id = %(organization_id)s" if organization_id else "")
+    where = SQL(
+        "where organization_id = %(organization_id)s" if organization_id is not None else ""
+    )
     counts = SQL(" union all ").join(
         SQL("select {}, (select count(*) from (select from audit.{} {} limit {}) as c)").format(
             Literal(name), Identifier(name), where, Literal(MOST_SIGNALS)
@@ -89,7 +93,9 @@ def signals_query(organization_id: str | None) -> Statement:
 
 def signal_query(name: str, organization_id: str | None) -> Statement:
     """Return the query of the events that a signal points to, newest first."""
-    where = SQL("where organization_id = %(organization_id)s " if organization_id else "")
+    where = SQL(
+        "where organization_id = %(organization_id)s " if organization_id is not None else ""
+    )
     query = SQL(
         "select {} from (select e.* from (select occurred_at, id from audit.{} {}"
         "order by occurred_at desc, id desc limit {}) as s cross join lateral ("

@@ -20,8 +20,12 @@ from auditdb.errors import ConnectionFailed
 from auditdb.read.viewer import Auditor, Viewer
 from auditdb.values.convert import as_text, from_json, json_value
 from auditdb.web.access import Access
+from auditdb.web.change import CUT
 
 Connect: TypeAlias = str | Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
+
+# Levels of a value that are shown.
+_DEEPEST = 100
 
 
 @asynccontextmanager
@@ -61,9 +65,24 @@ class Reading:
         query, values = statement
         with raises_audit_errors(self.conn, self.principal.role):
             cursor = psycopg.AsyncCursor(self.conn, row_factory=dict_row)
-            set_json_loads(from_json, cursor)
+            set_json_loads(_value, cursor)
             await cursor.execute(query, values, binary=True)
             return await cursor.fetchall()
+
+
+def _value(data: bytes | str) -> Any:
+    """Return the value of JSON; of what is nested too deeply to be shown, its size."""
+    value = from_json(data)
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            part
+            for found in level
+            if isinstance(found, dict | list)
+            for part in (found.values() if isinstance(found, dict) else found)
+        ]
+    # What Python cannot nest is text.
+    return {CUT: len(data)} if level or isinstance(value, str) else value
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from auditdb._version import __version__
 from auditdb.values.plain import plain
-from auditdb.web.site import Site, Visit
+from auditdb.web.site import Site, Visit, root_of
 from auditdb.web.words import languages, words
 
 
@@ -39,8 +39,7 @@ async def style(request: Request) -> Response:
     """Return the style sheet."""
     del request
     return Response(
-        _style(), media_type="text/css", headers={"Cache-Control": "max-age=3600",
-                                                  "X-Content-Type-Options": "nosniff"}
+        _style(), media_type="text/css", headers={"Cache-Control": "max-age=3600"}
     )  # fmt: skip
 
 
@@ -55,7 +54,7 @@ def render(
         "t": own,
         "title": site.title or own("title"),
         "scheme": scheme if scheme in ("light", "dark") else None,
-        "root": str(request.scope.get("root_path", "")).rstrip("/"),
+        "root": root_of(request),
         "header": Markup(site.piece(site.header, request)),
         "footer": Markup(site.piece(site.footer, request)),
         "stylesheets": site.stylesheets,

@@ -116,7 +116,7 @@ class Teller:
                 "old": old or self.words("null"),
                 "new": new or self.words("null"),
                 "as": Markup(self.words.get("sentence", "as")).format(role=new) if new else "",
-                "count": str(details.get("events", "")),
+                "count": plain(details.get("events", ""))[:60],
             }
         )
 

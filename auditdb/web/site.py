@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import Any, TypeAlias
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from starlette.requests import Request
@@ -23,6 +26,8 @@ from auditdb.web.words import Words, nearest, words
 
 # Organisations that are shown together; of more, one is chosen.
 TOGETHER = 20
+# Times as long as a query that a page may take, before what is left of it takes too long.
+PATIENCE = 3
 
 Answer: TypeAlias = Access | Response | None
 # A piece of the host's page: markup, or what makes it for a request.
@@ -45,6 +50,7 @@ class Site:
     frame_ancestors: str
     language: str
     seconds: float
+    exporting: Counter[str] = field(default_factory=Counter)
 
     def piece(self, piece: Piece, request: Request) -> str:
         """Return a piece of the host's page."""
@@ -81,11 +87,12 @@ class Visit:
     address: Address
     words: Words
     zone: ZoneInfo
+    began: float = field(default_factory=time.monotonic)
 
     @cached_property
     def root(self) -> str:
         """The path under which the application is mounted."""
-        return str(self.request.scope.get("root_path", "")).rstrip("/")
+        return root_of(self.request)
 
     @property
     def is_together(self) -> bool:
@@ -111,12 +118,20 @@ class Visit:
     async def reading(self, conn: Any, organization_id: str) -> AsyncIterator[Reading]:
         """Open a transaction that reads an organisation's log."""
         principal = self.principal(organization_id)
-        async with reading(conn, principal, self.site.seconds) as read:
+        left = PATIENCE * self.site.seconds - (time.monotonic() - self.began)
+        seconds = max(min(self.site.seconds, left), 0.01)
+        async with reading(conn, principal, seconds) as read:
             yield read
 
     def opened(self) -> Any:
         """Open a connection."""
         return opened(self.site.connect)
+
+
+def root_of(request: Request) -> str:
+    """Return the path under which the application is mounted, which names no other host."""
+    path = str(request.scope.get("root_path", "")).strip("/")
+    return f"/{quote(path)}" if path else ""
 
 
 async def admit(site: Site, request: Request) -> Answer:

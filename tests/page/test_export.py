@@ -6,13 +6,16 @@ import asyncio
 import csv
 import json
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
-from auditdb.web import listing
+from auditdb import AuditError
+from auditdb.web import export, listing
 from tests.conftest import Database
 from tests.page.conftest import MEMBER, OTHER, OWNER, fetch
 
@@ -75,10 +78,26 @@ def test_one_who_is_no_admin_takes_nothing_along(site: Make, db: Database) -> No
     db.connect("app").execute("update membership set role = 'MEMBER' where user_id = 2")
     (page,) = fetch(site(MEMBER), "/events.csv")
     assert page.status_code == 403 and "workflow" not in page.text
+    assert "You may not read this log" in page.text
     assert readings(db) == []
     # Nor does an admin of another organisation.
     (page,) = fetch(site(OTHER, [1]), "/events.csv")
     assert page.status_code == 403 and readings(db) == []
+    # Of two, the one is taken along.
+    for organizations in ([1, 2], [2, 1]):
+        (page,) = fetch(site(OTHER, organizations), "/events.csv?action=workflow")
+        rows = list(csv.DictReader(page.text.splitlines()))
+        assert [row["organization_id"] for row in rows] == ["2"]
+    assert {row[2] for row in readings(db)} == {"2"}
+
+
+@pytest.mark.usefixtures("auditors")
+def test_a_key_that_is_retired_exports_nothing_in_anybodys_name(site: Make, db: Database) -> None:
+    application = site()
+    db.connect().execute("select audit.create_key('0 seconds')")
+    (page,) = fetch(application, "/events.csv")
+    assert page.status_code == 503 and "The signing key is retired" in page.text
+    assert readings(db) == []
 
 
 def test_what_cannot_be_recorded_is_not_taken_along(site: Make, shop: Database) -> None:
@@ -180,6 +199,103 @@ def test_the_page_looks_at_no_more_than_it_says_and_an_export_at_all(
     api, taken = fetch(site(), "/api/events?action=auth.login", "/events.jsonl?action=auth.login")
     assert api.json()["events"] == [] and api.json()["looked_back_to"]
     assert len(taken.text.splitlines()) == 2
+
+
+def scope_of(path: str) -> dict[str, Any]:
+    return {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1",
+        "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": [], "root_path": "", "scheme": "http", "server": ("shop.test", 80),
+        "client": ("127.0.0.1", 1),
+    }  # fmt: skip
+
+
+def test_exports_that_take_all_connections_of_a_pool_are_said_to_end(
+    site: Make, shop: Database
+) -> None:
+    class Pool:
+        def __init__(self) -> None:
+            self.free = asyncio.Semaphore(2)
+
+        @asynccontextmanager
+        async def connection(self) -> AsyncIterator[Any]:
+            try:
+                await asyncio.wait_for(self.free.acquire(), 5)
+            except TimeoutError:
+                raise psycopg.OperationalError("the pool is empty") from None
+            try:
+                dsn = shop.conninfo("app_reader")
+                async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
+                    yield conn
+            finally:
+                self.free.release()
+
+    async def take() -> list[int]:
+        application = site(connect=Pool().connection)
+        transport = httpx.ASGITransport(app=application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            asked = (client.get("/events.csv") for _ in range(2))
+            return [answer.status_code for answer in await asyncio.gather(*asked)]
+
+    assert asyncio.run(take()) == [200, 200]
+    assert [row[5] for row in readings(shop)] == [None, None, "true", "true"]
+
+
+def test_one_viewer_takes_no_connections_of_others(
+    site: Make, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "STALLED", 1)
+
+    async def take() -> list[int]:
+        application, said = site(), []
+
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                said.append(message["status"])
+            # Who is let in never reads on.
+            await asyncio.sleep(0 if said[-1] == 429 else 600)
+
+        asked = (application(scope_of("/events.jsonl"), receive, send) for _ in range(9))
+        await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 60)
+        stalled = fetch_async(application, "/events.jsonl")
+        return [*said, await stalled]
+
+    async def fetch_async(application: Any, path: str) -> int:
+        transport = httpx.ASGITransport(app=application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return (await client.get(path)).status_code
+
+    said = asyncio.run(take())
+    assert sorted(said) == [200, 200, 200, *[429] * 7] and said[-1] == 200
+    assert [row[0] for row in readings(db)].count("audit.exported") == 3
+
+
+def test_who_is_demoted_meanwhile_takes_no_more_and_gets_no_whole_file(
+    site: Make, db: Database
+) -> None:
+    with db.connect("app") as conn:
+        conn.execute(
+            "select audit.record_event('report.exported', '1', details => jsonb_build_object('x',"
+            " repeat('y', 3000))) from generate_series(1, 3000)"
+        )
+    got: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        got.append(message)
+        if len(got) == 2:
+            db.connect("app").execute("update membership set role = 'MEMBER' where user_id = 1")
+
+    with pytest.raises(AuditError):
+        asyncio.run(site()(scope_of("/events.jsonl"), receive, send))
+    taken = b"".join(message.get("body", b"") for message in got)
+    assert taken.count(b"\n") < 3000 and got[-1].get("more_body")
+    assert [row[0] for row in readings(db)] == ["audit.export_started"]
 
 
 def test_no_other_site_and_no_question_of_its_headers_takes_the_log_along(

@@ -123,7 +123,10 @@ def test_an_unknown_path_and_other_methods(site: Make) -> None:
     assert set(asyncio.run(ask())) == {405}
 
 
-@pytest.mark.parametrize("path", ["/", "/logged", "/events.csv", "/api/events", "/nothing"])
+@pytest.mark.parametrize("path", [
+    "/", "/logged", "/events.csv", "/api/events", "/nothing", "/logged/", "/api/openapi.json",
+    "/style.css",
+])  # fmt: skip
 def test_every_answer_forbids_what_the_page_does_not_need(site: Make, path: str) -> None:
     (answer,) = fetch(site(), path)
     policy = answer.headers["content-security-policy"]
@@ -131,9 +134,34 @@ def test_every_answer_forbids_what_the_page_does_not_need(site: Make, path: str)
     assert "unsafe" not in policy and "script-src" not in policy
     assert "frame-ancestors 'none'" in policy and answer.headers["x-frame-options"] == "DENY"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    kept = "max-age=3600" if path == "/style.css" else "no-store"
+    assert answer.headers["cache-control"] == kept
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("root", ["//evil.test", "/\\evil.test", "/\t/evil.test"])
+def test_the_path_of_the_mount_names_no_other_host(site: Make, root: str) -> None:
+    answers: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    for query in (b"text=&result=denied", b"result=denied"):
+        scope = {
+            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "method": "GET",
+            "http_version": "1.1", "path": f"{root}/", "raw_path": b"/", "query_string": query,
+            "headers": [], "root_path": root, "scheme": "http", "server": ("shop.test", 80),
+            "client": ("127.0.0.1", 1),
+        }  # fmt: skip
+        asyncio.run(site()(scope, receive, send))
+    sent = str(dict(answers[0]["headers"])[b"location"]) + answers[3]["body"].decode()
+    assert answers[0]["status"] == 303 and answers[2]["status"] == 200
+    assert not re.search(r"""["'](/[/\\\t]|[a-z]+:)[^"']*evil""", sent)
 
 
 def test_the_host_may_show_it_in_a_frame(site: Make) -> None:

@@ -32,7 +32,7 @@ def running(*arguments: str, **variables: str) -> Iterator[tuple[str, subprocess
     try:
         assert process.stdout is not None
         for line in process.stdout:
-            found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+            found = re.search(r"http://127\.0\.0\.1:\d+/\S*", line)
             if found:
                 yield found[0], process
                 break
@@ -56,6 +56,13 @@ def test_it_shows_the_log_to_this_machine_and_ends_at_an_interrupt(shop: Databas
         # A page elsewhere that has given this machine a name of its own.
         rebound = httpx.get(address, headers={"Host": "evil.example"})
         assert rebound.status_code == 400 and "Ann" not in rebound.text
+        # Somebody else on this machine, who knows the port and not what was printed.
+        origin, _, secret = address.rstrip("/").rpartition("/")
+        assert len(secret) > 20
+        for path in ("/", "/api/events", "/events.csv", "/style.css", "/x/"):
+            other = httpx.get(origin + path)
+            assert other.status_code == 404 and other.text == "Not Found"
+        assert f'href="/{secret}/' in page.text
         assert httpx.get(address + "style.css").headers["content-type"].startswith("text/css")
     assert process.returncode == 0
 
