@@ -44,7 +44,8 @@ async def listed(
 ) -> tuple[Page, dict[str, Known], dict[int, str]]:
     """Return the page of events that the address asks for, of all chosen organisations together.
 
-    With it come the names that each organisation's log knows, and each event's organisation.
+    With it come the names that each organisation's log knows, and of which organisation each event
+    is, by its id.
 
     Raises:
         InvalidInput: a value of the address is none.
