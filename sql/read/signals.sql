@@ -222,11 +222,11 @@ next (organization_id, target_id) as (
         ) as n
 )
 select
-    k.created_at as occurred_at,
-    k.organization_id,
-    k.target_id as api_key_id,
-    now() - k.created_at as age,
-    k.id
+    e.created_at as occurred_at,
+    e.organization_id,
+    e.target_id as api_key_id,
+    now() - e.created_at as age,
+    e.id
 from (
     select e.organization_id, e.target_id, min(e.occurred_at), min(e.id)
     from audit.event as e
@@ -255,7 +255,7 @@ from (
             order by e.occurred_at, e.id
             limit 1
         ) as c
-) as k (organization_id, target_id, created_at, id)
-where k.created_at < now() - interval '1 year';
+) as e (organization_id, target_id, created_at, id)
+where e.created_at < now() - interval '1 year';
 comment on view audit.old_api_key is
     'API keys created more than a year ago and not revoked, as far as events say';
