@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +17,8 @@ import psycopg_pool
 import pytest
 
 from tests.conftest import Database
-from tests.integrations import django_setup
-from tests.integrations.conftest import django_db, django_opened, django_template, project
 from tests.page.conftest import fetch, texts
 from tests.test_readme import ROOT, blocks
-
-__all__ = ["django_db", "django_opened", "django_template", "project"]
 
 PAGE = Path(ROOT, "docs", "page.md").read_text("utf-8")
 
@@ -60,45 +55,6 @@ def test_it_is_mounted_in_fastapi_with_a_pool(
     assert owner.status_code == 200 and len(texts(owner.text)) == 8
     assert all(link.startswith("/audit/") for link in re.findall(r'href="(/[^"]*)"', owner.text))
     assert (nobody.status_code, stranger.status_code) == (401, 403)
-
-
-def test_it_stands_beside_django(
-    django_db: Database, project: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from django.contrib.auth import get_user_model
-    from django.test import Client
-
-    monkeypatch.setenv("AUDITDB_KEY", django_db.key)
-    user = get_user_model().objects.create_user("ann", "ann@shop.test", "pw")
-    conn = django_db.connect()
-    conn.execute(
-        "create table member (organization_id int, user_id int, role text,"
-        " primary key (organization_id, user_id));"
-        "select audit.attach('member', 'membership');"
-    )
-    conn.execute("insert into member values (7, %s, 'OWNER')", [user.pk])
-    client = Client()
-    client.force_login(user)
-    cookie = f"sessionid={client.cookies['sessionid'].value}"
-    snippet = blocks("docs/page.md", "python")[1]
-    names: dict[str, Any] = {
-        "os": os, "reader_dsn": django_db.conninfo("app_reader"),
-        "organizations_of": lambda user: {7: "Acme"},
-    }  # fmt: skip
-    exec("from auditdb.web import Access, app\n" + snippet, names)
-
-    async def ask() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(app=names["application"])
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as asked:
-            return [
-                await asked.get("/audit/", headers={"cookie": cookie}),
-                await asked.get("/audit/"),
-            ]
-
-    shown, nobody = asyncio.run(ask())
-    assert shown.status_code == 200 and "added" in shown.text
-    assert nobody.status_code == 401
-    assert django_setup is not None
 
 
 def test_it_is_a_process_of_its_own_behind_flask(
