@@ -15,7 +15,7 @@ from auditdb.write.async_block import async_block
 from auditdb.write.claim import Claim
 from auditdb.write.event import RECORD, NewEvent
 from auditdb.write.failure import Attempt
-from auditdb.write.scope import current_claim, in_scope
+from auditdb.write.scope import claim_within, current_claim, in_scope
 from auditdb.write.setting import ENTER_INNER, READ, RESTORE, SET
 
 _ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
@@ -37,8 +37,7 @@ def check_connection(conn: object) -> None:
 @async_block
 async def open_context(conn: Any, claim: Claim) -> AsyncIterator[None]:
     """Open the block of `auditdb.context`."""
-    outer = current_claim(conn)
-    sent = claim if outer is None else outer.with_inner(claim)
+    sent = claim_within(conn, claim)
     async with _block(conn) as is_outermost:
         before = None
         if not is_outermost or await _value(conn, SET, {"setting": sent.setting}) is None:

@@ -32,7 +32,7 @@ from auditdb.write.async_block import AsyncOnly, async_block
 from auditdb.write.claim import Claim
 from auditdb.write.event import RECORD, NewEvent
 from auditdb.write.failure import Attempt
-from auditdb.write.scope import current_claim, in_scope
+from auditdb.write.scope import claim_within, current_claim, in_scope
 from auditdb.write.setting import ENTER, ENTER_INNER, READ, RESTORE
 
 # Those whose login has proved that it may set a context, which later ones do at less cost.
@@ -82,8 +82,7 @@ class _Context(AbstractContextManager[psycopg.Transaction]):
 
     def __enter__(self) -> psycopg.Transaction:
         conn = self._conn
-        outer = current_claim(conn)
-        claim = self._claim if outer is None else outer.with_inner(self._claim)
+        claim = claim_within(conn, self._claim)
         self._block: AbstractContextManager[psycopg.Transaction]
         if conn in _writers and can_use_one_query(conn):
             self._block = OneQueryTransaction(conn, _set_statement(conn, claim))
@@ -108,8 +107,7 @@ class _AsyncContext(AsyncOnly, AbstractAsyncContextManager[psycopg.AsyncTransact
 
     async def __aenter__(self) -> psycopg.AsyncTransaction:
         conn = self._conn
-        outer = current_claim(conn)
-        claim = self._claim if outer is None else outer.with_inner(self._claim)
+        claim = claim_within(conn, self._claim)
         self._block: AbstractAsyncContextManager[psycopg.AsyncTransaction]
         if conn in _writers and can_use_one_query(conn):
             self._block = AsyncOneQueryTransaction(conn, _set_statement(conn, claim))

@@ -19,7 +19,7 @@ from auditdb.errors import InvalidInput, from_message, lacks_character
 from auditdb.write.claim import Claim
 from auditdb.write.event import RECORD, NewEvent
 from auditdb.write.failure import Attempt
-from auditdb.write.scope import current_claim, in_scope
+from auditdb.write.scope import claim_within, current_claim, in_scope
 from auditdb.write.setting import ENTER_INNER, READ, RESTORE, SET
 
 # Inside of a block of its own name PostgreSQL takes the innermost.
@@ -44,8 +44,7 @@ def check_connection(conn: object) -> None:
 @contextmanager
 def open_context(conn: Any, claim: Claim) -> Iterator[None]:
     """Open the block of `auditdb.context`."""
-    outer = current_claim(conn)
-    sent = claim if outer is None else outer.with_inner(claim)
+    sent = claim_within(conn, claim)
     with _block(conn) as is_outermost:
         before = None
         if not is_outermost or _value(conn, SET, {"setting": sent.setting}) is None:

@@ -64,6 +64,17 @@ def current_claim(conn: object = None) -> Claim | None:
     return entry.scope.claim
 
 
+def claim_within(conn: object, claim: Claim) -> Claim:
+    """Return what a block on a connection tells the server: its claim, inside of what is in force.
+
+    Args:
+        conn: the connection, which keeps what it was sent itself.
+        claim: that of the block.
+    """
+    outer = current_claim(conn)
+    return claim if outer is None else outer.with_inner(claim)
+
+
 class in_force:
     """Puts a scope in force for a block, and at its end what was before.
 
