@@ -29,7 +29,7 @@ from psycopg.conninfo import make_conninfo
 
 import auditdb
 from tests.conftest import ROLES
-from tests.server import own_port, running
+from tests.server import running
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).with_suffix(".toml")
@@ -127,8 +127,7 @@ class Verdict:
 class Servers:
     """Running servers, each lent to one user at a time."""
 
-    def __init__(self, jobs: int) -> None:
-        self._ports = [own_port(1) + number for number in range(4 * jobs)]
+    def __init__(self) -> None:
         self._idle: defaultdict[str, list[_Running]] = defaultdict(list)
 
     def __enter__(self) -> Servers:
@@ -145,7 +144,7 @@ class Servers:
             yield {"AUDITDB_TEST_BIN": str(place.binaries)} if place.binaries else {}
             return
         idle = self._idle[place.version]
-        server = idle.pop() if idle else _Running(place, self._ports.pop())
+        server = idle.pop() if idle else _Running(place)
         try:
             yield {"AUDITDB_TEST_DSN": server.address}
         finally:
@@ -153,17 +152,15 @@ class Servers:
                 idle.append(server)
             else:
                 server.stop()
-                self._ports.append(server.port)
 
 
 class _Running:
     """A server that has the roles of auditdb and of the tests, and no database of theirs."""
 
-    def __init__(self, place: Place, port: int) -> None:
-        self.port = port
+    def __init__(self, place: Place) -> None:
         self._stack = ExitStack()
-        server = self._stack.enter_context(running(place.binaries, port=port))
-        self.address = make_conninfo("", host=server.host, port=port, user=server.user)
+        server = self._stack.enter_context(running(place.binaries))
+        self.address = make_conninfo("", host=server.host, port=server.port, user=server.user)
         self._execute("create database first")
         auditdb.install(make_conninfo(self.address, dbname="first"))
         self._execute(ROLES)
@@ -270,7 +267,7 @@ def workers(jobs: int) -> Iterator[ThreadPoolExecutor]:
 
 def run_all(mutants: list[Mutant], jobs: int) -> int:
     """Try mutants, print what became of each, and return how many were noticed."""
-    with Servers(jobs) as servers, workers(jobs) as pool:
+    with Servers() as servers, workers(jobs) as pool:
         by_place: defaultdict[Place, set[str]] = defaultdict(set)
         for mutant in mutants:
             by_place[mutant.place].add(mutant.test)

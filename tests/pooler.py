@@ -39,7 +39,7 @@ def pooler(server: Server, *, size: int = 1) -> Iterator[int]:
     if program is None:
         pytest.skip("there is no pgbouncer; as root: apt-get install pgbouncer")
     folder = Path(tempfile.mkdtemp(prefix="auditdb-pooler-"))
-    port = own_port(1)
+    port = own_port()
     (folder / "ini").write_text(
         CONFIGURATION.format(host=server.host, port=server.port, own=port, folder=folder, size=size)
     )
@@ -53,7 +53,7 @@ def pooler(server: Server, *, size: int = 1) -> Iterator[int]:
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        _wait_for(server, port)
+        _wait_for(process, server, port)
         yield port
     finally:
         process.terminate()
@@ -61,9 +61,10 @@ def pooler(server: Server, *, size: int = 1) -> Iterator[int]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_for(server: Server, port: int) -> None:
+def _wait_for(process: subprocess.Popen[bytes], server: Server, port: int) -> None:
     until = time.monotonic() + 30
     while True:
+        assert process.poll() is None, "the pooler has ended"
         try:
             psycopg.connect(
                 host="127.0.0.1", port=port, user=server.user, dbname="postgres"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -82,12 +84,20 @@ def _run(
             raise RuntimeError(f"{tool.name} failed: {output.read()[-2000:]}")
 
 
-def own_port(which: int = 0) -> int:
-    """Return a port of this process alone: the first, or another server's.
+_ports = itertools.count(os.getpid() * 101)
+
+
+def own_port() -> int:
+    """Return a port that is free, and another one at each call: the suite's processes never meet.
 
     Below 32768, where Linux begins to hand out ports to clients, the tests' own among them.
     """
-    return 15000 + which * 8000 + os.getpid() % 8000
+    for number in _ports:
+        port = 15000 + number % 17000
+        with socket.socket() as asked, contextlib.suppress(OSError):
+            asked.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("a count has no end")
 
 
 def default_bin() -> Path:

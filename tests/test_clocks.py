@@ -20,7 +20,7 @@ import auditdb
 from auditdb.cli import main
 from auditdb.operate.maintain import maintain
 from tests.conftest import ROLES, Database
-from tests.server import own_port, running
+from tests.server import running
 from tests.test_maintenance import fill, months_ago, yesterday
 
 HERE = datetime.now(UTC)
@@ -79,7 +79,7 @@ def clocked() -> Iterator[Clocked]:
         file.write_text("+0\n")
         env = {"LD_PRELOAD": str(LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(file),
                "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}  # fmt: skip
-        server = stack.enter_context(running(port=own_port(1), env=env))
+        server = stack.enter_context(running(env=env))
         address = make_conninfo("", host=server.host, port=server.port, user=server.user,
                                 dbname="postgres")  # fmt: skip
         auditdb.install(address)

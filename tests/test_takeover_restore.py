@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 import auditdb
 from auditdb.operate import doctor
 from tests.conftest import ROLES, Database
-from tests.server import Server, default_bin, own_port, running
+from tests.server import Server, default_bin, running
 
 HELD = "audit_owner, audit_mapper, audit_operator"
 LOGINS = ROLES.partition("grant audit_operator")[0]
@@ -68,7 +68,7 @@ def tool(server: Server, name: str, *args: str, check: bool = True) -> str:
 @pytest.fixture(scope="module")
 def bare(server: Server) -> Iterator[Server]:
     """A cluster that knows the application's logins, and no role of auditdb."""
-    with running(server.bin, port=own_port(1)) as other:
+    with running(server.bin) as other:
         with psycopg.connect(address(other, "postgres"), autocommit=True) as conn:
             conn.execute(LOGINS.encode())
             conn.execute("alter role app_owner createrole")

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 import auditdb
 from auditdb.cli import main
 from tests.conftest import APPLICATION, ATTACH, ROLES, Database
-from tests.server import Server, default_bin, own_port, running
+from tests.server import Server, default_bin, running
 from tests.test_takeover_restore import LOG_GRANTS, address
 
 LOGINS = ROLES.partition("grant audit_operator")[0]
@@ -26,7 +26,7 @@ LOGINS = ROLES.partition("grant audit_operator")[0]
 @pytest.fixture(scope="module")
 def bare(server: Server) -> Iterator[Server]:
     """A cluster of which no database has auditdb."""
-    with running(server.bin, port=own_port(1)) as other:
+    with running(server.bin) as other:
         with psycopg.connect(address(other, "postgres"), autocommit=True) as conn:
             conn.execute(LOGINS.encode())
             conn.execute("alter role app_owner createrole")
