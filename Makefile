@@ -20,6 +20,9 @@ $(BIN)/auditdb: pyproject.toml
 demo: $(BIN)/auditdb ## Run the main job on an embedded PostgreSQL
 	$(BIN)/auditdb demo
 
+page: $(BIN)/auditdb ## Run the demo and show its log in a browser
+	$(BIN)/auditdb demo --web
+
 test: $(BIN)/auditdb ## Run the test suite (AUDITDB_TEST_BIN or AUDITDB_TEST_DSN choose the server)
 	$(BIN)/python -m pytest -q $(if $(AUDITDB_TEST_DSN),,-n 4 --dist worksteal)
 
@@ -69,4 +72,4 @@ clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check format attacks fuzz mutants crash bench reference clean
+.PHONY: help demo page test check format attacks fuzz mutants crash bench reference clean

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -13,6 +13,7 @@ from rich.text import Text
 import auditdb
 from auditdb import embedded
 from auditdb.cli import render
+from auditdb.read.summary import change
 
 SCHEMA = """
 create role shop_owner login;
@@ -77,6 +78,11 @@ select audit.attach('workflow_step', 'workflow', parent => 'workflow_id');
 select audit.attach('users', 'user');
 """
 
+PEOPLE = {
+    "ann": "Ann Archer", "bob": "Bob Baker", "cat": "Cat Carter", "dan": "Dan Dyer",
+    "eve": "Eve Evans", "fay": "Fay Fox", "support-7": "Sam of Support",
+}  # fmt: skip
+
 FIFTEEN = """
     auth.login auth.password_changed auth.two_factor_enabled auth.two_factor_disabled
     auth.impersonation_started auth.impersonation_stopped auth.email_changed
@@ -85,11 +91,18 @@ FIFTEEN = """
 """.split()
 
 
-def run(*, keep: bool = False, console: Console | None = None) -> bool:
+def run(
+    *,
+    keep: bool = False,
+    console: Console | None = None,
+    look: Callable[..., object] | None = None,
+) -> bool:
     """Run the demo and print it; return whether everything was as it must be.
 
     Args:
         keep: leave the server running and print its address.
+        look: called in the end with what `auditdb.web` needs to show the log: `access`, `connect`,
+            `key`, `names`; the server is there until it returns.
         console: where to print. Default: standard output.
 
     Raises:
@@ -107,6 +120,9 @@ def run(*, keep: bool = False, console: Console | None = None) -> bool:
         with psycopg.connect(_as(dsn, "shop_app"), autocommit=True) as app:
             _day(app)
         good = [_show_reading(out, dsn, key), _show_refusals(out, dsn), _show_count(out, dsn, keep)]
+        if look is not None:
+            access = {"viewer_id": "bob", "organizations": {"acme": "Acme"}}
+            look(access, connect=_as(dsn, "shop_reader"), key=key, names=_names)
     return all(good)
 
 
@@ -195,7 +211,7 @@ def _show_reading(out: Console, dsn: str, key: str) -> bool:
     out.print(f"Acme's log, read by fay, a plain member:     {seen['fay', 'acme']} events")
     out.print(f"Acme's log, read by cat, who owns Globex:    {seen['cat', 'acme']} events")
     out.print(f"Globex's log, read by cat:                   {seen['cat', 'globex']} events\n")
-    changes = {render.change(e) for e in events if e.action == "membership.role_changed"}
+    changes = {change(e) for e in events if e.action == "membership.role_changed"}
     return (
         "MEMBER → ADMIN" in changes
         and {e.organization_id for e in events} == {"acme"}
@@ -252,6 +268,11 @@ def _show_count(out: Console, dsn: str, keep: bool) -> bool:
     out.print("  auditdb --dsn postgresql://… attach auditdb.toml\n")
     out.print(f"{recorded} of {len(FIFTEEN)} actions recorded", highlight=False)
     return bool(recorded == len(FIFTEEN))
+
+
+def _names(kind: str, ids: Sequence[str]) -> dict[str, str]:
+    """Return how people of the demo are called, as an application would look it up."""
+    return {found: PEOPLE[found] for found in ids if kind == "user" and found in PEOPLE}
 
 
 def _value(conn: psycopg.Connection[Any], query: str, values: list[Any] | None = None) -> Any:

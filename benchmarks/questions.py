@@ -12,8 +12,12 @@ import psycopg
 from psycopg import sql
 
 from auditdb.read.filters import Filters
-from auditdb.read.query import page_query
+from auditdb.read.query import PageQuery
 
+SIGNALS = (
+    "failed_login", "denied_attempt", "login_burst", "unusual_login", "new_owner",
+    "open_impersonation", "old_api_key",
+)  # fmt: skip
 Query = tuple[sql.Composable, dict[str, Any]]
 
 
@@ -37,7 +41,7 @@ def _page(**filters: Any) -> Callable[[psycopg.Connection[Any], int], Query]:
             key: value.format(o=organization) if isinstance(value, str) else value
             for key, value in filters.items()
         }  # type: ignore[assignment]
-        query, values = page_query(50, None, named)
+        query, values = PageQuery(50, named).statement
         assert isinstance(query, sql.Composable) and isinstance(values, dict)
         return query, values
 
@@ -53,7 +57,7 @@ def _page_1000(conn: psycopg.Connection[Any], organization: int) -> Query:
     ).fetchone()
     assert row is not None
     cursor = cursor_of(row[0], row[1])
-    query, values = page_query(50, cursor, {})
+    query, values = PageQuery(50, {}, after=cursor).statement
     assert isinstance(query, sql.Composable) and isinstance(values, dict)
     return query, values
 
@@ -64,11 +68,11 @@ def cursor_of(at: datetime, event_id: int) -> str:
     return urlsafe_b64encode(place.encode()).rstrip(b"=").decode()
 
 
-def _sql(query: LiteralString) -> Callable[[psycopg.Connection[Any], int], Query]:
+def _sql(query: LiteralString, view: str = "") -> Callable[[psycopg.Connection[Any], int], Query]:
     def build(conn: psycopg.Connection[Any], organization: int) -> Query:
         del conn, organization
         since = datetime.now(UTC) - timedelta(days=30)
-        return sql.SQL(query), {"since": since}
+        return sql.SQL(query).format(sql.Identifier(view)), {"since": since}
 
     return build
 
@@ -93,6 +97,13 @@ def questions() -> list[Question]:
             "select subject_id, count(*) from audit.event where action = 'auth.login' "
             "and occurred_at >= %(since)s group by subject_id")),
         Question("view api_key_lifecycle", _sql("select * from audit.api_key_lifecycle")),
+        Question("view api_key_lifecycle, a key", _sql(
+            "select * from audit.api_key_lifecycle where api_key_id = '1_7'")),
+        *(
+            Question(f"view {name}", _sql(
+                "select * from audit.{} order by occurred_at desc, id desc limit 21", name))
+            for name in SIGNALS
+        ),
         Question("counts per day, 30 days", _sql(
             "select occurred_at::date as day, count(*) from audit.event "
             "where occurred_at >= %(since)s group by day order by day")),

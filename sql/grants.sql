@@ -50,12 +50,17 @@ grant execute on function
 grant select on
     audit.event, audit.action,
     audit.log, audit.auth_log, audit.membership_log, audit.api_key_log, audit.workflow_log,
-    audit.role_change, audit.impersonation, audit.api_key_lifecycle, audit.login_activity
+    audit.role_change, audit.impersonation, audit.api_key_lifecycle, audit.login_activity,
+    audit.failed_login, audit.denied_attempt, audit.login_burst, audit.unusual_login,
+    audit.new_owner, audit.open_impersonation, audit.old_api_key
     to audit_reader, audit_auditor;
 grant execute on function
     audit.viewer_organization, audit_private.viewer_start, audit.version
     to audit_reader;
-grant execute on function audit_private.called to audit_reader, audit_auditor;
+grant execute on function
+    audit.record_reading, audit.viewer_problem, audit.list_logged,
+    audit_private.called, audit_private.names_owner, audit_private.gives_owner
+    to audit_reader, audit_auditor;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function
@@ -137,9 +142,11 @@ grant execute on function
 -- Whoever takes secrets out of values; audit_private.is_secret alone is asked for more.
 grant execute on function
     audit_private.expand, audit_private.secret_words, audit_private.secret_names,
-    audit_private.open_names, audit_private.normal_name, audit_private.is_secret,
+    audit_private.open_names, audit_private.is_secret,
     audit_private.says_harmless, audit_private.says_headers, audit_private.says_parameter
     to audit_mapper, audit_operator;
+grant execute on function audit_private.normal_name
+    to audit_mapper, audit_operator, audit_reader, audit_auditor;
 grant execute on function
     audit_private.may_hold_key, audit_private.may_hold_secret, audit_private.secret_signs,
     audit_private.key_shapes, audit_private.quoted_value, audit_private.assigned_value,

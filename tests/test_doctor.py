@@ -711,6 +711,41 @@ def test_an_index_that_is_not_the_release_s_is_found_and_install_mends_it(
     assert conn.execute(invalid).fetchone() == (0,)
 
 
+FAILURES = "where result <> 'success'"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("", {"index audit.event_failure_idx is missing"}),
+        (f"create index event_failure_idx on audit.event (organization_id) {FAILURES}",
+            {"index audit.event_failure_idx is not as it was installed",
+             "index audit.event_failure_idx is none of auditdb's, and holds some of the events"}),
+        (f"""create index event_failure_idx on only audit.event
+            (organization_id, occurred_at desc, id desc, action, result) {FAILURES}""",
+            {"has no part of index audit.event_failure_idx"}),
+    ],
+    ids=["missing", "altered", "incomplete"],
+)  # fmt: skip
+def test_an_index_of_some_events_that_is_not_the_release_s_is_found_and_maintenance_mends_it(
+    healthy: Database, change: str, problem: set[str]
+) -> None:
+    conn = healthy.connect()
+    join_months(healthy, "2025-01-01")
+    run(conn, f"drop index audit.event_failure_idx; {change}")
+    found = diagnose(healthy)
+    assert {f.problem for f in found} == problem
+    mends = {f.mend for f in found if f.check_name == "indexes"}
+    assert mends == {"auditdb maintain"}
+    planned = conn.execute("select audit.maintain(dry_run => true)").fetchall()
+    assert planned == [("would make the index event_failure_idx",)]
+    done = []
+    while lines := conn.execute("select audit.maintain()").fetchall():
+        done += [line for (line,) in lines]
+    assert "indexed 2025-01" in done and "made the index event_failure_idx" in done
+    assert diagnose(healthy) == []
+
+
 def test_the_policy_of_a_former_release_is_replaced_by_install(healthy: Database) -> None:
     policies = "select polname, pg_get_expr(polqual, polrelid) from pg_policy order by 1, polrelid"
     conn = healthy.connect()

@@ -28,6 +28,7 @@ ALIASES = {
     ("grant_capture", UNSANITIZED): "words of this release's own",
     ("create_trigger", UNSANITIZED): "one of four operations",
     ("set_policy", UNSANITIZED): "conditions of this release's own",
+    ("furnish_indexes", UNSANITIZED): "definitions of this release's own",
     ("close_statistics", UNSANITIZED): "types as the catalog spells them",
     ("alter_columns", UNSANITIZED): "types as the catalog spells them",
     ("close_lookups", UNSANITIZED): "names of columns, each quoted",

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from auditdb import Event
-from auditdb.cli.render import actor_of, change, print_table
+from auditdb.cli.render import print_table
+from auditdb.read.summary import actor_of, change
 
 
 def event(**given: Any) -> Event:

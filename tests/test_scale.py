@@ -67,6 +67,25 @@ def test_the_view_of_a_category_is_read_in_order_and_not_sorted(grown: Database)
     assert busy["buffers"] <= 1000, busy["buffers"]
 
 
+@pytest.mark.parametrize(
+    ("view", "columns"),
+    [
+        ("denied_attempt", "organization_id_occurred_at_id_action_result"),
+        ("unusual_login", "organization_id_action_target_id_result_occur"),
+        ("old_api_key", "organization_id_action_target_id_result_occur"),
+    ],
+)
+def test_a_signal_is_read_by_the_index_of_its_events(
+    grown: Database, view: str, columns: str
+) -> None:
+    by_name = {question.name: question for question in questions.questions()}
+    with grown.connect(autocommit=False) as conn:
+        answer = read.ask(conn, grown.key, 1, by_name[f"view {view}"], 2)
+    assert f"{columns}_idx" in answer["indexes"], answer
+    # An organisation of 30,000 events has 9,000 sign-ins, of which 90 in a week, and 2,400 of keys.
+    assert answer["buffers"] <= 3000, answer
+
+
 def test_a_stream_holds_a_batch_or_two_however_many_events_there_are(grown: Database) -> None:
     log = reader(grown.connect(), key=grown.key, viewer_id=1, organization_id=1)
     events = log.events(batch=100)

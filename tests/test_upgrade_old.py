@@ -84,6 +84,14 @@ def kept(db: Database, last: int) -> dict[str, list[tuple[Any, ...]]]:
         }
 
 
+def maintain(conn: psycopg.Connection[Any]) -> list[str]:
+    """Maintain the log until there is nothing left to do, and return what was done."""
+    done: list[str] = []
+    while lines := [line for (line,) in conn.execute("select audit.maintain()")]:
+        done += lines
+    return done
+
+
 def last_event(db: Database) -> int:
     [(last,)] = db.connect().execute("select max(id) from audit.event").fetchall()
     return int(last)
@@ -122,7 +130,7 @@ def test_it_ends_in_the_schema_of_a_new_installation(old: Database, db: Database
     auditdb.install(old.dsn)
     conn = old.connect()
     conn.execute("select audit.reattach(target) from audit_private.attachment order by id")
-    conn.execute("select audit.maintain()")
+    maintain(conn)
     upgraded, new = fingerprint(old.dsn), fingerprint(db.dsn)
     # Partitions of its own months, grants and a key of its use.
     months = {row[0] for row in upgraded["relation"]} - {row[0] for row in new["relation"]}
@@ -179,8 +187,10 @@ def test_the_doctor_finds_what_a_former_release_made_and_attaching_again_mends_i
         f"public.{name}" for name in tables
     }
     assert all("made by a former release" in f.problem for f in found if f.check_name == "triggers")
-    assert {f.check_name for f in found} == {"triggers", "mappings", "tenants"}
+    assert {f.check_name for f in found} == {"triggers", "mappings", "tenants", "indexes"}
+    assert {f.mend for f in found if f.check_name == "indexes"} == {"auditdb maintain"}
     doctor.fix(conn, found)
+    maintain(conn)
     left = {(f.object, f.check_name) for f in doctor.diagnose(conn)}
     assert left - before <= {("public.membership", "tenants")}
 
@@ -232,3 +242,36 @@ def test_the_column_of_the_role_is_added_everywhere_and_writes_no_event_anew(old
             join pg_attribute on attrelid = adrelid and attnum = adnum
         where attname = 'db_role'""").fetchone()
     assert defaults is not None and defaults[0] > len(before) and defaults[1] == 1
+
+
+INDEXES = ["event_failure_idx", "event_sign_in_key_idx"]
+
+
+def test_maintenance_makes_the_indexes_of_this_release_while_writers_go_on(old: Database) -> None:
+    auditdb.install(old.dsn)
+    conn = old.connect()
+    made = "select relname from pg_class where relname = any (%s)"
+    assert conn.execute(made, [INDEXES]).fetchall() == []
+    writers = [Writer(old, number) for number in range(WRITERS)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        assert writer.started.wait(30), writer.errors
+    try:
+        done = maintain(conn)
+    finally:
+        for writer in writers:
+            writer.stop.set()
+            writer.join()
+    assert [writer.errors for writer in writers] == [[]] * WRITERS
+    steps = [line for line in done if "index" in line]
+    # A month that is over has a step of its own, and another transaction.
+    assert steps[-2:] == [f"made the index {name}" for name in INDEXES]
+    assert "indexed 2024-01" in steps[:-2]
+    valid = """select count(*), count(*) filter (where indisvalid)
+        from pg_index join pg_partition_tree('audit.event') on relid = indrelid
+        where indpred is not null"""
+    parts = conn.execute("select count(*) from pg_partition_tree('audit.event')").fetchone()
+    assert parts is not None
+    assert conn.execute(valid.encode()).fetchall() == [(2 * parts[0], 2 * parts[0])]
+    assert maintain(conn) == []

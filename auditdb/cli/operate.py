@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -12,6 +12,7 @@ import auditdb
 from auditdb.cli.common import connection, print_json, print_lines
 from auditdb.cli.errors import Failure
 from auditdb.cli.progress import progress
+from auditdb.cli.web import needs_web, show
 from auditdb.operate.keys import create_key, list_keys
 
 
@@ -63,11 +64,22 @@ def print_sql() -> None:
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave the server running and print its address.")
-def demo(keep: bool) -> None:
+@click.option("--web", is_flag=True, help="Then show the log in a browser, until Ctrl+C.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True,
+              help="Of --web; 0 for one that is free.")  # fmt: skip
+def demo(keep: bool, web: bool, port: int) -> None:
     """Run the main job once, on an embedded PostgreSQL that is gone afterwards."""
     from auditdb.demo import run
 
-    if not run(keep=keep):
+    if keep and web:
+        raise click.UsageError("--keep and --web exclude each other")
+    page: Any = needs_web() if web else None
+
+    def look(access: Any, **given: Any) -> None:
+        site = page.app(viewer=lambda request: page.Access(**access), **given)
+        show(page, site, port, "Acme's log, as its admin bob reads it")
+
+    if not run(keep=keep, look=look if web else None):
         raise click.exceptions.Exit(1)
 
 

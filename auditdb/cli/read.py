@@ -24,7 +24,8 @@ NO_EVENTS = (
 KEY_HELP = "File that holds the signing key. Default: the variable AUDITDB_KEY."
 
 
-def _key(file: str | None) -> str:
+def read_key(file: str | None) -> str:
+    """Return the signing key of a file, or of AUDITDB_KEY."""
     if file is None:
         key = os.environ.get("AUDITDB_KEY", "")
         if not key:
@@ -133,7 +134,7 @@ def _reading(
         raise click.UsageError(
             f"{missing} is missing: give --viewer-id and --organization-id, or --auditor"
         )
-    key = _key(key_file)
+    key = read_key(key_file)
     return lambda conn: auditdb.reader(
         conn, key=key, viewer_id=viewer_id, organization_id=organization_id
     )

@@ -43,6 +43,13 @@ _ADVICE = (
     "%3F %23 %25, among key=value pairs quote it, or leave it to PGPASSWORD or a passfile"
 )
 
+_ODD = (
+    "the connection failed, and its address may be malformed: a name in it holds @ or ://, as if "
+    f"part of a password were taken for it {_ADVICE}"
+)
+# Whatever the database sets: names and values may be of any script.
+_OPTIONS: dict[str, Any] = {"client_encoding": "utf8", "prepare_threshold": None}
+
 
 def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
     """Connect as `psycopg.connect` does, with errors that hold nothing of a password.
@@ -53,23 +60,34 @@ def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
         InvalidInput: the address cannot be read, or a password in it is not escaped.
         ConnectionFailed: the server could not be reached, or refused the login.
     """
-    problem = _problem(conninfo)
-    if problem is not None:
-        raise InvalidInput(f"the connection string is malformed: {problem} {_ADVICE}")
-    is_odd = any("@" in value or "://" in value for value in _named(conninfo).values())
+    is_odd = _check(conninfo)
     try:
-        # Whatever the database sets: names and values may be of any script.
-        options = {"client_encoding": "utf8", "prepare_threshold": None, **options}
-        return psycopg.connect(conninfo, **options)
+        return psycopg.connect(conninfo, **{**_OPTIONS, **options})
     except psycopg.Error as error:
         if not is_odd:
             advice = "" if conninfo or _NAMED & os.environ.keys() else _NOWHERE
             raise ConnectionFailed(" ".join(str(error).split()) + advice) from error
     # Outside of the except clause: a traceback would show the error that is the context.
-    raise ConnectionFailed(
-        f"the connection failed, and its address may be malformed: a name in it holds @ or ://, "
-        f"as if part of a password were taken for it {_ADVICE}"
-    )
+    raise ConnectionFailed(_ODD)
+
+
+async def connect_async(conninfo: str, **options: Any) -> psycopg.AsyncConnection[Any]:
+    """Connect as `connect` does."""
+    is_odd = _check(conninfo)
+    try:
+        return await psycopg.AsyncConnection.connect(conninfo, **{**_OPTIONS, **options})
+    except psycopg.Error as error:
+        if not is_odd:
+            raise ConnectionFailed(" ".join(str(error).split())) from error
+    raise ConnectionFailed(_ODD)
+
+
+def _check(conninfo: str) -> bool:
+    """Refuse an address that cannot be read; return whether it may hold part of a password."""
+    problem = _problem(conninfo)
+    if problem is not None:
+        raise InvalidInput(f"the connection string is malformed: {problem} {_ADVICE}")
+    return any("@" in value or "://" in value for value in _named(conninfo).values())
 
 
 def _problem(conninfo: str) -> str | None:

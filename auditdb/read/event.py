@@ -43,20 +43,27 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Events, newest first, and the cursor of those that come after them, if any do."""
+    """Events, newest first, and the cursors of those before and after them.
+
+    `next` leads to older events and is null where there are none; `previous` to newer ones, and is
+    null on the first page. Where the page looked at as many events as it may and is not full,
+    `looked_back_to` says when the last of these happened, and `next` goes on from there.
+    """
 
     events: list[Event]
     next: str | None
+    previous: str | None = None
+    looked_back_to: datetime | None = None
 
 
-def cursor_after(event: Event) -> str:
-    """Return the cursor of the events that come after one."""
-    place = f"{event.occurred_at.astimezone(UTC).isoformat()} {event.id}"
+def cursor_of(at: datetime, event_id: int) -> str:
+    """Return the cursor of the place of an event."""
+    place = f"{at.astimezone(UTC).isoformat()} {event_id}"
     return urlsafe_b64encode(place.encode()).rstrip(b"=").decode()
 
 
 def read_cursor(text: str) -> tuple[datetime, int]:
-    """Return time and id of the event that a cursor comes after.
+    """Return time and id of the event whose place a cursor is.
 
     Raises:
         InvalidInput: it is no cursor.
@@ -68,5 +75,5 @@ def read_cursor(text: str) -> tuple[datetime, int]:
     except (ValueError, binascii.Error):
         at, event_id = datetime.min, 0
     if at.utcoffset() is None or not 0 <= event_id < 2**63:
-        raise InvalidInput(f"{text[:40]!r} is no cursor; give `next` of the page before")
+        raise InvalidInput(f"{text[:40]!r} is no cursor; give `next` or `previous` of a page")
     return at, event_id

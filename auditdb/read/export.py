@@ -7,7 +7,7 @@ works, no token has to outlive its minute, and an admin who is demoted reads no 
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, BinaryIO, Literal, TextIO, TypeAlias
 
 import psycopg
@@ -152,7 +152,7 @@ def read_blocks(
 
 async def read_blocks_async(
     conn: AsyncConnection[Any], principal: Viewer | Auditor, export: Export
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Read as `read_blocks` does."""
     while not export.is_over:
         _refuse_pipeline(conn)

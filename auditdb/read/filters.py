@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any, TypeAlias, TypedDict
 
@@ -20,12 +21,17 @@ class Filters(TypedDict, total=False):
 
     action: str | None
     category: str | None
+    person_id: Id | None
     actor_id: Id | None
     target_type: str | None
     target_id: Id | None
     subject_id: Id | None
     result: str | None
     source: str | None
+    ip: str | None
+    transaction_id: int | None
+    text: str | None
+    text_ids: Sequence[Id] | None
     since: Moment | None
     until: Moment | None
     baseline: bool
@@ -35,15 +41,31 @@ _CONDITIONS = {
     "action": SQL("action = %(action)s"),
     # A prefix as a range, as LIKE is not leakproof: by bytes, "/" follows upon ".".
     "category": SQL("action > %(category)s and action < %(category_end)s"),
+    "person_id": SQL(
+        "(actor_id = %(person_id)s or impersonator_id = %(person_id)s"
+        " or subject_id = %(person_id)s)"
+    ),
     "actor_id": SQL("(actor_id = %(actor_id)s or impersonator_id = %(actor_id)s)"),
     "target_type": SQL("target_type = %(target_type)s"),
     "target_id": SQL("target_id = %(target_id)s"),
     "subject_id": SQL("subject_id = %(subject_id)s"),
     "result": SQL("result = %(result)s"),
     "source": SQL("source = %(source)s"),
+    "ip": SQL("details ->> 'ip' = %(ip)s"),
+    "transaction_id": SQL("transaction_id = %(transaction_id)s::text::xid8"),
+    # What is long is no name, and would be slow to look through.
+    "text": SQL(
+        "(actor_id = any(%(text_ids)s) or impersonator_id = any(%(text_ids)s)"
+        " or subject_id = any(%(text_ids)s) or target_id = any(%(text_ids)s)"
+        " or strpos(lower(concat_ws(' ', action, actor_id, impersonator_id, subject_id, target_id,"
+        " case when pg_column_size(new_values) < 4000 then new_values end,"
+        " case when pg_column_size(old_values) < 4000 then old_values end,"
+        " case when pg_column_size(details) < 4000 then details end)), lower(%(text)s)) > 0)"
+    ),
     "since": SQL("occurred_at >= %(since)s"),
     "until": SQL("occurred_at < %(until)s"),
 }
+OF_TIME = (_CONDITIONS["since"], _CONDITIONS["until"])
 # Nobody did these: the rows were there already.
 _APART = SQL("(captured_from is null or action not like '%%.baseline')")
 # The filter of the actor finds what was done by an impersonator as well.
@@ -56,21 +78,29 @@ def refuse_unknown(filters: Filters) -> None:
     Raises:
         TypeError: a name is no filter.
     """
-    for name in filters.keys() - {"baseline", *_CONDITIONS}:
+    for name in filters.keys() - {"baseline", "text_ids", *_CONDITIONS}:
         raise unknown_argument(
-            "a reader", name, {"limit", "after", "batch", "baseline", *_CONDITIONS}, _ALIASES
+            "a reader",
+            name,
+            {"limit", "after", "before", "within", "batch", "baseline", *_CONDITIONS},
+            _ALIASES,
         )
 
 
 def filter_conditions(
     action: str | None = None,
     category: str | None = None,
+    person_id: Id | None = None,
     actor_id: Id | None = None,
     target_type: str | None = None,
     target_id: Id | None = None,
     subject_id: Id | None = None,
     result: str | None = None,
     source: str | None = None,
+    ip: str | None = None,
+    transaction_id: int | None = None,
+    text: str | None = None,
+    text_ids: Sequence[Id] | None = None,
     since: Moment | None = None,
     until: Moment | None = None,
     baseline: bool = False,
@@ -90,21 +120,43 @@ def filter_conditions(
         "action": action,
         "category": category and f"{category}.",
         "category_end": category and f"{category}/",
+        "person_id": as_text("person_id", person_id),
         "actor_id": as_text("actor_id", actor_id),
         "target_type": as_text("target_type", target_type),
         "target_id": as_text("target_id", target_id),
         "subject_id": as_text("subject_id", subject_id),
         "result": result,
         "source": as_text("source", source),
+        "ip": as_text("ip", ip),
+        "transaction_id": as_number("transaction_id", transaction_id),
+        "text": as_text("text", text) or None,
+        "text_ids": [as_text("text_ids", found) for found in text_ids or ()],
         "since": as_moment("since", since),
         "until": as_moment("until", until),
     }
     conditions: list[Composable] = [
         _CONDITIONS[name] for name in _CONDITIONS if values[name] is not None
     ]
-    if not baseline and not (action or "").endswith(".baseline"):
+    if not baseline and action is None:
         conditions.append(_APART)
     return conditions, values
+
+
+def as_number(name: str, value: int | str | None) -> int | None:
+    """Return a number that is no less than zero, and that PostgreSQL can hold.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    if value is None:
+        return None
+    try:
+        number = int(value)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 2**63:
+        raise InvalidInput(f"{name} is {value!r}; give a whole number")
+    return number
 
 
 def as_moment(name: str, value: Moment | None) -> datetime | None:

@@ -19,7 +19,7 @@ from auditdb.read.export import (
     write_block,
 )
 from auditdb.read.filters import Filters
-from auditdb.read.query import page_of, page_query
+from auditdb.read.query import PageQuery
 from auditdb.read.viewer import Auditor, Viewer
 
 
@@ -27,9 +27,12 @@ class Reader:
     """Reads the events of an organisation, or of all; made by `reader` or `auditor`.
 
     Filters, all of which an event must pass: `action`; `category`, the part of an action before the
-    dot; `actor_id`, who acted or impersonated; `target_type`, `target_id`; `subject_id`, the user
-    it is about; `result`; `source`; `since` and `until`, from the one to just before the other, as
-    datetimes with a zone, dates (midnight UTC), or either in ISO 8601. What tables held already
+    dot; `person_id`, who acted, impersonated or is the subject; `actor_id`, who acted or
+    impersonated; `target_type`, `target_id`; `subject_id`, the user it is about; `result`;
+    `source`; `ip`; `transaction_id`; `text`, which is in an id, a value or a detail, upper and
+    lower case alike, or else an id is one of `text_ids`, which the application knows by that text;
+    `since` and `until`, from the one to just before the other, as datetimes with a zone, dates
+    (midnight UTC), or either in ISO 8601. What tables held already
     when they were attached (`<kind>.baseline`) is left out, unless `action` asks for it, or
     `baseline=True`.
     """
@@ -43,13 +46,22 @@ class Reader:
         return self._principal.become()
 
     def page(
-        self, *, limit: int = 50, after: str | None = None, **filters: Unpack[Filters]
+        self,
+        *,
+        limit: int = 50,
+        after: str | None = None,
+        before: str | None = None,
+        within: int | None = None,
+        **filters: Unpack[Filters],
     ) -> Page:
-        """Return the newest events, or those that come after a cursor.
+        """Return the newest events, or those that come after a cursor or before one.
 
         Args:
             limit: the most events that the page may hold, 1 to 10,000.
             after: `next` of the page before; with the same filters.
+            before: `previous` of the page after; with the same filters.
+            within: the most events that are looked at, so that filters which hardly any passes take
+                no longer than others; see `Page.looked_back_to`. Default: all.
             filters: see `Reader`.
 
         Raises:
@@ -61,13 +73,13 @@ class Reader:
             >>> page = log.page(category="membership")  # doctest: +SKIP
             >>> log.page(category="membership", after=page.next)  # doctest: +SKIP
         """
-        query = page_query(limit, after, filters, self._principal.organization_id)
         principal = self._principal
-        with begin_with(self._conn, principal.role, principal.become(), query, undo=True) as (
-            _,
-            rows,
-        ):
-            return page_of(rows, limit)
+        query = PageQuery(limit, filters, organization_id=principal.organization_id, after=after,
+                          before=before, within=within)  # fmt: skip
+        with begin_with(
+            self._conn, principal.role, principal.become(), query.statement, undo=True
+        ) as (_, rows):
+            return query.page_of(rows)
 
     def events(self, *, batch: int = 500, **filters: Unpack[Filters]) -> Iterator[Event]:
         """Return an iterator over all events, newest first, that holds a batch or two in memory.
@@ -87,7 +99,7 @@ class Reader:
             >>> sum(1 for event in log.events(result="denied"))  # doctest: +SKIP
             3
         """
-        page_query(batch, None, filters)
+        PageQuery(batch, filters)
         return self._events(batch, filters)
 
     def blocks(
@@ -173,19 +185,26 @@ class AsyncReader:
         self._principal = principal
 
     async def page(
-        self, *, limit: int = 50, after: str | None = None, **filters: Unpack[Filters]
+        self,
+        *,
+        limit: int = 50,
+        after: str | None = None,
+        before: str | None = None,
+        within: int | None = None,
+        **filters: Unpack[Filters],
     ) -> Page:
         """Return a page as `Reader.page` does."""
-        query = page_query(limit, after, filters, self._principal.organization_id)
         principal = self._principal
+        query = PageQuery(limit, filters, organization_id=principal.organization_id, after=after,
+                          before=before, within=within)  # fmt: skip
         async with begin_with_async(
-            self._conn, principal.role, principal.become(), query, undo=True
+            self._conn, principal.role, principal.become(), query.statement, undo=True
         ) as (_, rows):
-            return page_of(rows, limit)
+            return query.page_of(rows)
 
     def events(self, *, batch: int = 500, **filters: Unpack[Filters]) -> AsyncIterator[Event]:
         """Return an iterator as `Reader.events` does."""
-        page_query(batch, None, filters)
+        PageQuery(batch, filters)
         return self._events(batch, filters)
 
     def blocks(

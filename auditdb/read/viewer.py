@@ -36,8 +36,11 @@ class Viewer:
 
     def become(self) -> Statement:
         """Return the statement that makes the rest of a transaction the viewer's."""
-        token = mint(self._key, self._viewer_id, self._organization_id, lifetime=self._lifetime)
-        return _BECOME, (self.role, token)
+        return _BECOME, (self.role, self.token())
+
+    def token(self) -> str:
+        """Return a fresh token."""
+        return mint(self._key, self._viewer_id, self._organization_id, lifetime=self._lifetime)
 
 
 class Auditor:
@@ -50,4 +53,8 @@ class Auditor:
 
     def become(self) -> Statement:
         """Return the statement that makes the rest of a transaction the auditor's."""
-        return _BECOME, (self.role, "")
+        return _BECOME, (self.role, self.token())
+
+    def token(self) -> str:
+        """Return that there is none."""
+        return ""

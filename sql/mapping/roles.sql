@@ -409,3 +409,25 @@ return (
 );
 comment on function audit_private.named_owner is
     'Condition that a member is the owner whom the row of the organisation names';
+
+-- The words before it are those of audit_private.words('wide'), which readers may not call. A
+-- number says nothing.
+create or replace function audit_private.names_owner(role text) returns boolean
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp
+return exists (
+    select from unnest(string_to_array(translate(role, '[]{}"', ''), ',')) as part
+    where audit_private.normal_name(part)
+        ~ ('^-+((organi[sz]ation|org|account|workspace|company|tenant|business|super|primary|'
+            'system|full|global|co|site|head|role|main)-+)*(co)?owners?-+$'));
+comment on function audit_private.names_owner is
+    'Whether the text of a role, or of several, names the owner of an organisation';
+
+create or replace function audit_private.gives_owner(image jsonb) returns boolean
+language sql immutable parallel safe set search_path = pg_catalog, pg_temp
+return exists (
+    select from jsonb_each_text(image) as v
+        cross join lateral lower(replace(v.key, '_', '')) as k (name)
+    where k.name ~ 'roles?(name|slug|key|code|type)?$' and audit_private.names_owner(v.value)
+        or k.name ~ '^is(account|org|organi[sz]ation|team|workspace)?owner$' and v.value = 'true');
+comment on function audit_private.gives_owner is
+    'Whether the values of a membership say that its member is an owner';

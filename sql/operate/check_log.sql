@@ -189,6 +189,10 @@ as $$
         and i.indexrelid is distinct from to_regclass('audit.event_default_arrived_in_idx')
         -- A unique one is reported as such.
         and not i.indisunique
+        and not exists (
+            select from audit_private.partial_indexes() as w
+            where i.indexrelid = to_regclass('audit.' || w.name)
+                and w.definition = split_part(pg_get_indexdef(i.indexrelid), ' USING btree ', 2))
         and (i.indpred is not null or not exists (
             select from pg_attribute as a
             where a.attrelid = i.indrelid and a.attnum = i.indkey[0]
@@ -210,11 +214,13 @@ as $$
             else 'Each row that is written pays for it.' end,
         case when v.is_foreign then f.fact ->> 'undo'
             when v.name = 'audit.event_organization_id_idx' then 'auditdb install'
+            when w.name is not null then 'auditdb maintain'
             else '-- make it as sql/migrations/auditdb.0002-tables.sql does' end, false
     from unnest(check_own_indexes.facts) as f
         cross join lateral (select split_part(f.name, ' on ', 1),
             f.fact ->> 'state' = 'is none of auditdb''s') as v (name, is_foreign)
         left join pg_index as i on i.indexrelid = to_regclass(v.name)
+        left join audit_private.partial_indexes() as w on 'audit.' || w.name = v.name
     where f.kind = 'index'
         -- A month that was detached is reported as such.
         and f.fact ->> 'object' !~ '^audit[.]event_[0-9]{4,}_[0-9]{2}$'
@@ -229,12 +235,15 @@ as $$
         format('has no part of index %s', i.indexrelid::regclass),
         'What is looked for in its months is looked for in every row.',
         case when i.indisprimary then format('alter table %s add primary key (occurred_at, id)',
-            t.relid::regclass) else 'auditdb install' end, false
+            t.relid::regclass)
+            when c.relname = 'event_organization_id_idx' then 'auditdb install'
+            else 'auditdb maintain' end, false
     from pg_partition_tree('audit.event') as t
         join pg_index as i on i.indrelid = 'audit.event'::regclass and not i.indisvalid
+        join pg_class as c on c.oid = i.indexrelid
     where t.isleaf and not exists (
-        select from pg_inherits as h join pg_index as c on c.indexrelid = h.inhrelid
-        where h.inhparent = i.indexrelid and c.indrelid = t.relid and c.indisvalid);
+        select from pg_inherits as h join pg_index as p on p.indexrelid = h.inhrelid
+        where h.inhparent = i.indexrelid and p.indrelid = t.relid and p.indisvalid);
 $$;
 comment on function audit_private.check_own_indexes is
     'Indexes of the log that are missing, altered, foreign, or not on every partition';

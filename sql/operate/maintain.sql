@@ -165,6 +165,9 @@ begin
     return query
     select format('would create the partition of %s', to_char(m, 'YYYY-MM'))
     from unnest(audit_private.missing_months(plan_maintenance.ahead)) as m;
+    return query
+    select format('would make the index %s', name) from audit_private.partial_indexes()
+    where not audit_private.has_index('audit.event', definition);
     if plan_maintenance.keep is not null then
         for _month in
             select * from audit_private.expired_months(plan_maintenance.keep,
@@ -220,6 +223,9 @@ begin
         from unnest(audit_private.create_months(maintain.ahead)) as m
     );
     if _lines = '{}' then
+        _lines := array(select * from audit_private.furnish_indexes());
+    end if;
+    if _lines = '{}' then
         _lines := array(select * from audit_private.close_months());
     end if;
     if _lines = '{}' and maintain.keep is not null then
@@ -230,10 +236,11 @@ end
 $$;
 -- Definer: partitions belong to audit_owner.
 comment on function audit.maintain is
-    'Keeps the log healthy, for cron: DEFAULT empty, partitions ahead, past months frozen, months '
-    'beyond the retention dropped. Does the first of these that there is to do, and returns what '
-    'it did: run it until it returns nothing, or every hour. Tries for a lock 100 times, 50 ms '
-    'each. Retention refuses a clock that jumped, unless forced; dry_run says what would be done';
+    'Keeps the log healthy, for cron: DEFAULT empty, partitions ahead, indexes of this release '
+    'made, past months frozen, months beyond the retention dropped. Does the first of these that '
+    'there is to do, and returns what it did: run it until it returns nothing, or every hour. '
+    'Tries for a lock 100 times, 50 ms each. Retention refuses a clock that jumped, unless forced; '
+    'dry_run says what would be done';
 
 create or replace function audit_private.regenerate() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -284,6 +291,10 @@ begin
     -- stand.
     perform audit_private.furnish_columns();
     perform audit_private.furnish_policies();
+    -- Of a log that is there, they are maintenance's to make.
+    if audit_private.months_attached() = '{}' then
+        perform audit_private.furnish_indexes();
+    end if;
     perform audit_private.create_months();
     perform audit_private.record_attestation('install', renew => false);
     perform audit_private.record_own('reclaimed', 'audit', jsonb_build_object('owner', owner), null)

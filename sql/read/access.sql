@@ -96,43 +96,51 @@ $$;
 comment on function audit_private.is_admin is
     'Whether a user is an admin or owner of an organisation now, by the attached memberships';
 
-create or replace function audit_private.read_token() returns text[]
+-- v1.key_id.user.organization.expires.mac. Who holds no key learns nothing but that it is no token.
+create or replace function audit_private.examine_token(out viewer text[], out problem text)
 language plpgsql stable set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
 as $$
 declare
     _token text := current_setting('auditdb.viewer', true);
     _parts text[];
-    _secret text;
+    _key audit_private.signing_key;
     _expires timestamptz;
 begin
-    -- v1.key_id.user.organization.expires.mac
+    problem := 'token';
     if _token is null or length(_token) > 2000 or _token !~
         '^v1\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[0-9]{1,12}\.[0-9a-f]{64}$'
     then
-        return null;
+        return;
     end if;
     _parts := string_to_array(_token, '.');
-    _expires := to_timestamp(_parts[5]::bigint);
-    if _expires <= clock_timestamp() or _expires > clock_timestamp() + interval '1 hour' then
-        return null;
-    end if;
-    select secret into _secret
-    from audit_private.signing_key
-    where id = _parts[2] and (retires_at is null or retires_at > clock_timestamp());
-    if not found then
-        return null;
-    end if;
+    select * into _key from audit_private.signing_key as k where k.id = _parts[2];
     -- Hashes are compared, so that the time taken tells nothing about the right one.
-    if sha256(decode(_parts[6], 'hex')) <> sha256(audit_private.hmac_sha256(
-        convert_to(_secret, 'UTF8'),
+    if not found or sha256(decode(_parts[6], 'hex')) <> sha256(audit_private.hmac_sha256(
+        convert_to(_key.secret, 'UTF8'),
         convert_to(array_to_string(_parts[1:5], '.'), 'UTF8')))
     then
-        return null;
+        return;
     end if;
-    return array[audit_private.from_base64url(_parts[3]), audit_private.from_base64url(_parts[4])];
+    _expires := to_timestamp(_parts[5]::bigint);
+    problem := case
+        when _key.retires_at <= clock_timestamp() then 'key retired'
+        when _expires <= clock_timestamp() or _expires > clock_timestamp() + interval '1 hour'
+            then 'clock'
+        end;
+    if problem is null then
+        viewer := array[audit_private.from_base64url(_parts[3]),
+            audit_private.from_base64url(_parts[4])];
+    end if;
 end
 $$;
+comment on function audit_private.examine_token is
+    'Who reads, and for which organisation, by the viewer token of this transaction; or why it is '
+    'void: token, key retired, clock';
+
+create or replace function audit_private.read_token() returns text[]
+language sql stable set search_path = pg_catalog, pg_temp
+return (select t.viewer from audit_private.examine_token() as t);
 comment on function audit_private.read_token is
     'Who reads, and for which organisation, by the viewer token of this transaction; null if void';
 

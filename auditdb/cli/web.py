@@ -1,0 +1,56 @@
+"""The command that shows the page: serve."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from auditdb.cli.common import connection
+from auditdb.cli.errors import Failure
+from auditdb.cli.read import KEY_HELP, read_key
+from auditdb.values.plain import plain
+
+
+@click.command()
+@click.option(
+    "--viewer-id", required=True, help="The user who reads, an admin of the organisation."
+)
+@click.option("--organization-id", required=True, help="The organisation whose log is read.")
+@click.option("--key-file", metavar="FILE", help=KEY_HELP)
+@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True,
+              help="Of 127.0.0.1; 0 for one that is free.")  # fmt: skip
+@click.pass_context
+def serve(
+    ctx: click.Context, viewer_id: str, organization_id: str, key_file: str | None, port: int
+) -> None:
+    """Show an organisation's log in a browser of this machine, as one of its admins or owners.
+
+    To look at it before it is mounted in an application, which needs a login that is a member of
+    audit_reader, as the command log does. Ctrl+C ends it.
+    """
+    web = needs_web()
+    key = read_key(key_file)
+    with connection(ctx):
+        pass  # Whatever is wrong with the address is said now, and not in a page.
+    access = web.Access(viewer_id=viewer_id, organizations=[organization_id])
+    page = web.app(connect=ctx.obj, key=key, viewer=lambda request: access)
+    show(web, page, port, f"the log of {plain(organization_id)}")
+
+
+def show(web: Any, page: Any, port: int, what: str) -> None:
+    """Serve a page until Ctrl+C, which is how it ends well."""
+    with suppress(KeyboardInterrupt):
+        web.serve(page, port, lambda at: click.echo(f"{what}: {at} (Ctrl+C ends it)"))
+
+
+def needs_web() -> Any:
+    """Return auditdb.web, or say which extra brings what it needs."""
+    try:
+        from auditdb import web
+    except ImportError as error:
+        raise Failure(
+            f"the page needs {error.name}; install it with: pip install 'auditdb[web]'", 1
+        ) from error
+    return web

@@ -1,0 +1,12 @@
+"""The page on which an organisation's admin reads the log: an ASGI application to mount.
+
+Needs the extra `web`.
+"""
+
+from __future__ import annotations
+
+from auditdb.web.access import Access
+from auditdb.web.app import app
+from auditdb.web.serve import serve
+
+__all__ = ["Access", "app", "serve"]

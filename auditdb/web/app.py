@@ -1,0 +1,99 @@
+"""The application, made of what the host says."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.routing import Route
+
+from auditdb.errors import InvalidInput
+from auditdb.read.token import mint
+from auditdb.web import api, export, pages
+from auditdb.web.guard import Headers, guarded, not_found
+from auditdb.web.names import Names, Search
+from auditdb.web.reading import Connect
+from auditdb.web.render import style
+from auditdb.web.site import Answer, Piece, Site
+from auditdb.web.words import words
+
+
+def app(
+    *,
+    connect: Connect,
+    key: str,
+    viewer: Callable[[Request], Answer | Awaitable[Answer]],
+    names: Names | None = None,
+    search: Search | None = None,
+    title: str | None = None,
+    header: Piece = "",
+    footer: Piece = "",
+    stylesheets: Sequence[str] = (),
+    frame_ancestors: str = "'none'",
+    language: str = "en",
+    seconds: float = 5.0,
+) -> Starlette:
+    """Return the page on which an organisation's admin reads the log: an ASGI application.
+
+    It only reads, but for `audit.exported` and `audit.viewed`; it takes GET alone, sets no cookie,
+    and needs no JavaScript.
+
+    Args:
+        connect: the address of the database as a login that is a member of `audit_reader`, or a
+            function that gives an async connection of psycopg as a context manager, such as
+            `pool.connection` of an `AsyncConnectionPool`.
+        key: a signing key, `key_id.secret`, from `AUDITDB_KEY` or a file.
+        viewer: called with each request, returns who looks at it: an `Access`; None, for nobody
+            (401); or a response of the host's own, such as a redirect to its sign-in.
+        names: called with a kind of object (`user`, `api_key`, …) and ids of it, returns how those
+            are called that it knows. Default: names that stand in the values of events.
+        search: called with a text that was searched, returns ids of whatever is called so.
+        title: of the page. Default: "Audit log" in the language.
+        header: markup above the page, or a function that makes it for a request.
+        footer: markup below it.
+        stylesheets: paths of style sheets of the same host, after the application's own.
+        frame_ancestors: who may show the page in a frame, as Content-Security-Policy says it.
+        language: of whom `viewer` and the address say nothing: "en", "de".
+        seconds: that a query may take, before the page says that it took too long.
+
+    Raises:
+        InvalidInput: the key is malformed, or there is no such language.
+
+    Example:
+        >>> def viewer(request):  # doctest: +SKIP
+        ...     user = request.user
+        ...     return Access(viewer_id=user.id, organizations={user.team_id: user.team_name})
+        >>> api.mount("/audit", app(connect=dsn, key=key, viewer=viewer))  # doctest: +SKIP
+    """
+    mint(key, "viewer", "organization")  # Refused here, and not at the first request.
+    words(language)
+    if not callable(viewer):
+        raise InvalidInput("viewer is no function; it returns who looks at the page")
+    site = Site(
+        connect, key, viewer, names, search, title, header, footer, tuple(stylesheets),
+        frame_ancestors, language, seconds,
+    )  # fmt: skip
+    routes = [
+        Route(path, guarded(site, endpoint, kind), methods=["GET"])
+        for path, endpoint, kind in (
+            ("/", pages.log, "html"),
+            ("/logged", pages.logged, "html"),
+            ("/event/{place}", pages.event, "html"),
+            ("/events.csv", export.csv, "html"),
+            ("/events.jsonl", export.jsonl, "html"),
+            ("/api/events", api.events, "json"),
+            ("/api/events/{place}", api.event, "json"),
+            ("/api/logged", api.logged, "json"),
+        )
+    ]
+    routes += [
+        Route("/style.css", style, methods=["GET"]),
+        Route("/api/openapi.json", api.openapi, methods=["GET"]),
+    ]
+    return Starlette(
+        routes=routes,
+        exception_handlers={404: not_found(site)},
+        middleware=[Middleware(Headers, site.headers)],
+    )

@@ -1,0 +1,215 @@
+"""What pages and JSON show alike: a list of events, one event, what is logged."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from auditdb.connection.begin import Row
+from auditdb.errors import InvalidInput
+from auditdb.read.event import Event, Page, cursor_of, read_cursor
+from auditdb.read.filters import Filters, as_number
+from auditdb.read.query import PageQuery
+from auditdb.read.viewer import Auditor
+from auditdb.web import queries
+from auditdb.web.address import read_event_path
+from auditdb.web.names import Known, ask_search
+from auditdb.web.problem import Problem
+from auditdb.web.reading import Reading, record_reading
+from auditdb.web.site import Visit
+from auditdb.web.told import names_of
+
+LISTED = 50
+# Events that a page looks at, and one that looks further back.
+LOOKED_AT, FURTHER = 20_000, 500_000
+
+
+async def filters_of(visited: Visit) -> Filters:
+    """Return what the address looks for, with ids of what the host knows by its text.
+
+    Raises:
+        InvalidInput: a value is none.
+    """
+    filters = visited.address.filters(visited.zone)
+    if "text" in filters:
+        filters["text_ids"] = await ask_search(visited.site.search, filters["text"])
+    return filters
+
+
+async def listed(
+    visited: Visit, conn: AsyncConnection[Any]
+) -> tuple[Page, dict[str, Known], dict[int, str]]:
+    """Return the page of events that the address asks for, of all chosen organisations together.
+
+    With it come the names that each organisation's log knows, and of which organisation each event
+    is, by its id.
+
+    Raises:
+        InvalidInput: a value of the address is none.
+        Problem: the viewer may read none of them.
+    """
+    filters = await filters_of(visited)
+    found: list[Page] = []
+    known: dict[str, Known] = {}
+    homes: dict[int, str] = {}
+    problems: list[Problem] = []
+    for organization in visited.organizations:
+        async with visited.reading(conn, organization) as read:
+            page = await _page(read, visited, filters)
+            if not page.events and (problem := await why_nothing(read)):
+                problems.append(problem)
+            known[organization] = await names_of(visited, read, page.events)
+        homes |= {event.id: organization for event in page.events}
+        found.append(page)
+    if len(problems) == len(visited.organizations):
+        raise problems[0]
+    before = visited.address["before"]
+    place = before or visited.address["after"] or None
+    page = together(found, LISTED, place=place, is_before=bool(before))
+    return page, known, homes
+
+
+PROBLEMS = {
+    "token": "token", "key retired": "key_retired", "clock": "clock", "no rule": "no_rule",
+    "no admin": "forbidden",
+}  # fmt: skip
+
+
+async def why_nothing(read: Reading) -> Problem | None:
+    """Return why a viewer sees nothing; None for one who may read, and for an auditor."""
+    if isinstance(read.principal, Auditor):
+        return None
+    (row,) = await read.rows(queries.PROBLEM)
+    return Problem(PROBLEMS[row["problem"]]) if row["problem"] else None
+
+
+async def readable(visited: Visit, conn: AsyncConnection[Any]) -> list[str]:
+    """Return the organisations whose log the viewer may read, of those that are asked for.
+
+    Raises:
+        Problem: there is none.
+    """
+    found: list[str] = []
+    problems: list[Problem] = []
+    for organization in visited.organizations:
+        async with visited.reading(conn, organization) as read:
+            problem = await why_nothing(read)
+        if problem is None:
+            found.append(organization)
+        else:
+            problems.append(problem)
+    if not found:
+        raise problems[0]
+    return found
+
+
+async def logged_kinds(visited: Visit) -> tuple[list[Row], list[str]]:
+    """Return which kinds of objects are logged, from how many tables, since when; and all actions.
+
+    These are the same for all organisations.
+
+    Raises:
+        Problem: the viewer may read the log of no organisation that is asked for.
+    """
+    async with visited.opened() as conn:
+        first, *_ = await readable(visited, conn)
+        async with visited.reading(conn, first) as read:
+            kinds = await read.rows(queries.LOGGED)
+            actions = await read.rows(queries.ACTIONS)
+    return kinds, [row["name"] for row in actions]
+
+
+def together(pages: list[Page], limit: int, *, place: str | None, is_before: bool) -> Page:
+    """Return the page of several organisations' events, of a page of each.
+
+    Args:
+        pages: of each.
+        limit: the most events.
+        place: the cursor after or before which they are, if there is one.
+        is_before: whether they are before it.
+    """
+    if len(pages) == 1:
+        return pages[0]
+    events = sorted(
+        (event for page in pages for event in page.events),
+        key=lambda event: (event.occurred_at, event.id),
+        reverse=True,
+    )
+    # Where one was not looked at to the end, what is beyond that place waits.
+    ends = [
+        read_cursor(cursor)
+        for page in pages
+        if page.looked_back_to and (cursor := page.previous if is_before else page.next)
+    ]
+    end = (min(ends) if is_before else max(ends)) if ends else None
+    if end is not None:
+        events = [e for e in events if ((e.occurred_at, e.id) <= end) == is_before
+                  or (e.occurred_at, e.id) == end]  # fmt: skip
+    total = sum(len(page.events) for page in pages)
+    events = events[-limit:] if is_before else events[:limit]
+    is_over = total == len(events)
+    places = [(event.occurred_at, event.id) for event in events]
+    here = read_cursor(place) if place else None
+    older, newer = (places[-1], places[0]) if places else (here, here)
+    if end is not None and len(events) < limit:
+        older, newer = (older, end) if is_before else (end, newer)
+    more_older = any(page.next for page in pages) or (not is_over and not is_before)
+    more_newer = any(page.previous for page in pages) or (not is_over and is_before)
+    return Page(
+        events=events,
+        next=cursor_of(*older) if older and more_older else None,
+        previous=cursor_of(*newer) if newer and more_newer else None,
+        looked_back_to=end[0] if end and len(events) < limit else None,
+    )
+
+
+async def _page(read: Reading, visited: Visit, filters: Filters) -> Page:
+    """Return the page of one organisation, or of what a signal points to."""
+    signal = visited.address["signal"]
+    if signal:
+        if signal not in queries.SIGNALS:
+            raise InvalidInput(
+                f"signal is {signal[:40]!r}; it is one of {', '.join(queries.SIGNALS)}"
+            )
+        rows = await read.rows(queries.signal_query(signal, read.organization_id))
+        return Page(events=[Event(**row) for row in rows], next=None)
+    query = PageQuery(
+        LISTED,
+        filters,
+        organization_id=read.organization_id,
+        after=visited.address["after"] or None,
+        before=visited.address["before"] or None,
+        within=min(as_number("within", visited.address["within"] or LOOKED_AT) or 1, FURTHER),
+        columns=queries.columns(queries.LISTED),
+    )
+    return query.page_of(await read.rows(query.statement))
+
+
+@asynccontextmanager
+async def event_of(visited: Visit) -> AsyncIterator[tuple[Event, str, Reading]]:
+    """Find the event of a permalink and its organisation, and stay in the transaction that did.
+
+    Raises:
+        InvalidInput: the path is that of no event.
+        Problem: there is none, or the viewer may not read it.
+    """
+    at, event_id = read_event_path(visited.request.path_params["place"])
+    async with visited.opened() as conn:
+        await note_staff(visited, conn)
+        for organization in visited.organizations:
+            async with visited.reading(conn, organization) as read:
+                rows = await read.rows(queries.one_event(at, event_id, read.organization_id))
+                if rows:
+                    yield Event(**rows[0]), organization, read
+                    return
+    raise Problem("not_found")
+
+
+async def note_staff(visited: Visit, conn: AsyncConnection[Any]) -> None:
+    """Record that the vendor's staff look at a log, where a customer sees it."""
+    if visited.access.is_staff:
+        for organization in visited.organizations:
+            await record_reading(conn, visited.access, visited.principal(organization), "viewed")

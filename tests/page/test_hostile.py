@@ -1,0 +1,155 @@
+"""What somebody hostile, or nobody at all, may name and store: the page shows and stays up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from auditdb import InvalidInput
+from auditdb.web import Access, queries
+from tests.conftest import Database
+from tests.page.conftest import OWNER, fetch, texts
+
+Make = Callable[..., Any]
+
+
+@pytest.mark.parametrize("organizations", [[None], [""], {None: "Acme"}, {"": "Acme"}, [1, None]])
+def test_who_has_no_organization_is_not_one_who_reads_all(organizations: Any) -> None:
+    with pytest.raises(InvalidInput, match="organization"):
+        Access(viewer_id=OWNER, organizations=organizations, is_staff=True)
+
+
+def test_what_a_reader_says_of_an_export_is_shown_by_its_codes(site: Make, db: Database) -> None:
+    from tests.test_readings import record
+    from tests.viewer import sign
+
+    record(db.connect("app_reader"), sign(db.key, OWNER, "1"), "exported",
+           '{"events": "7\u202e<b>"}')  # fmt: skip
+    (page,) = fetch(site(), "/")
+    assert "\u202e" not in page.text and "7\\u202e&lt;b&gt;" in page.text
+
+
+def test_a_part_of_the_address_that_is_too_long_is_refused(site: Make, db: Database) -> None:
+    long = "x" * 50_000
+    for path in ("/", "/api/events", "/events.csv"):
+        for name in ("text", "action", "zone", "after", "ip", "organization", "within"):
+            (answer,) = fetch(site(), f"{path}?{name}={long}")
+            assert answer.status_code == 400, name
+            assert len(answer.content) < 5_000
+    assert not db.connect().execute(
+        "select from audit.event where action like 'audit.export%'"
+    ).fetchall()  # fmt: skip
+
+
+NESTED = "(repeat('[', {0}) || repeat(']', {0}))::jsonb"
+
+
+@pytest.mark.parametrize("depth", [90, 200, 330, 480, 700, 900, 960, 3000])
+def test_a_value_that_is_nested_deeply_does_not_keep_the_page_from_being_read(
+    site: Make, db: Database, depth: int
+) -> None:
+    nested = NESTED.format(depth)
+    app_conn = db.connect("app")
+    app_conn.execute(
+        "insert into workflow (organization_id, name, config)"
+        f" values (1, 'deep', {nested})".encode()
+    )
+    app_conn.execute(
+        "select audit.record_event('report.exported', '1', details =>"
+        f" jsonb_build_object('new_role', {nested}, 'ip', {nested}, 'reason', {nested}))".encode()
+    )
+    application = site()
+    page, api = fetch(application, "/", "/api/events")
+    assert (page.status_code, api.status_code) == (200, 200)
+    assert len(texts(page.text)) == 10
+    for event in api.json()["events"][:2]:
+        one, same = fetch(application, f"/event/{event['place']}", f"/api/events/{event['place']}")
+        assert (one.status_code, same.status_code) == (200, 200)
+
+
+def test_what_the_database_keeps_small_does_not_become_large(site: Make, db: Database) -> None:
+    # Compressed, each of these is a hundredth of it.
+    db.connect("app").execute(
+        "insert into workflow (organization_id, name, config) select 1, 'big' || i,"
+        " jsonb_build_object('x', repeat('x', 250000)) from generate_series(1, 49) as i"
+    )
+    db.connect("app").execute(
+        "insert into workflow (organization_id, name, config)"
+        " values (1, 'huge', jsonb_build_object('x', repeat('x', 50000000)))"
+    )
+    application = site()
+    page, api = fetch(application, "/", "/api/events")
+    assert len(page.content) < 200_000 and len(api.content) < 200_000
+    (one,) = fetch(application, f"/api/events/{api.json()['events'][0]['place']}")
+    assert len(one.content) < 1_500_000
+
+
+def test_a_value_that_is_left_out_beside_one_that_is_shown_is_told(
+    site: Make, db: Database
+) -> None:
+    db.connect("app").execute(
+        "select audit.record_event('report.exported', '1', new_values => '{\"a\": \"shown\"}',"
+        f" details => jsonb_build_object('x', {NESTED.format(3000)}))".encode()
+    )
+    (api,) = fetch(site(), "/api/events")
+    (one,) = fetch(site(), f"/event/{api.json()['events'][0]['place']}")
+    assert "shown" in one.text and "6007 bytes, too long to be shown" in one.text
+
+
+def test_ten_thousand_names_of_values_are_not_all_shown(site: Make, db: Database) -> None:
+    db.connect("app").execute(
+        "select audit.record_event('report.exported', '1', new_values => v, details => v) from"
+        " (select jsonb_object_agg('key' || i, i) from generate_series(1, 40000) as i) as x (v)"
+    )
+    application = site()
+    (api,) = fetch(application, "/api/events")
+    (one,) = fetch(application, f"/event/{api.json()['events'][0]['place']}")
+    assert one.status_code == 200 and len(one.content) < 1_000_000
+    assert "79000 values more" in one.text
+
+
+def test_what_stands_beside_the_list_does_not_keep_it_from_being_shown(
+    site: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As of a flood of failed sign-ins, which anybody can make.
+    slow: Any = ("select 'login_burst' as name, 1 as count from pg_catalog.pg_sleep(30)", {})
+    monkeypatch.setattr(queries, "signals_query", lambda organization_id: slow)
+    (page,) = fetch(site(seconds=1), "/")
+    assert page.status_code == 200 and len(texts(page.text)) == 8
+    assert "took too long to find out" in page.text and "<svg" in page.text
+
+
+def test_a_page_of_many_organizations_takes_no_longer_than_some_queries(
+    site: Make, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = db.connect("app")
+    own.execute(
+        "insert into organization (id, name) select i, 'O' from generate_series(20, 38) as i"
+    )
+    own.execute("insert into membership select i, 1, 'OWNER' from generate_series(20, 38) as i")
+    slow: Any = ("select null as problem from pg_catalog.pg_sleep(0.8)", [])
+    monkeypatch.setattr(queries, "PROBLEM", slow)
+    started = time.monotonic()
+    (page,) = fetch(site(OWNER, [1, *range(20, 39)], seconds=1), "/?text=nothing+like+it")
+    assert page.status_code == 503 and "took too long" in page.text
+    assert time.monotonic() - started < 8
+
+
+def test_one_log_names_nothing_in_another(site: Make, db: Database) -> None:
+    own = db.connect("app")
+    own.execute("insert into membership values (2, 1, 'OWNER', now())")
+    for organization, name in (("1", "Ours"), ("2", "Theirs")):
+        for action, values in (("created", f'{{"name": "{name}"}}'), ("deleted", None)):
+            own.execute(
+                "select audit.record_event(%s, %s, 'workflow', 'w9', new_values => %s)",
+                [f"workflow.{action}", organization, values],
+            )
+    page, api = fetch(site(OWNER, [1, 2]), "/?target_id=w9", "/api/events?target_id=w9")
+    assert [("Theirs" in row, "Ours" in row) for row in texts(page.text)] == [
+        (True, False), (True, False), (False, True), (False, True),
+    ]  # fmt: skip
+    names = [next(iter(event["names"].values())) for event in api.json()["events"]]
+    assert names == ["Theirs", "Theirs", "Ours", "Ours"]
