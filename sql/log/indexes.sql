@@ -21,7 +21,7 @@ comment on function audit_private.partial_indexes is
 
 create or replace function audit_private.has_index(relation regclass, definition text)
 returns boolean
-language sql stable set search_path = pg_catalog, pg_temp
+language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 return exists (
     select from pg_index
     where indrelid = has_index.relation and indisvalid
