@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -153,3 +155,25 @@ def test_one_log_names_nothing_in_another(site: Make, db: Database) -> None:
     ]  # fmt: skip
     names = [next(iter(event["names"].values())) for event in api.json()["events"]]
     assert names == ["Theirs", "Theirs", "Ours", "Ours"]
+
+
+# Times that Python holds, and that are none of UTC, or of no zone that PostgreSQL knows.
+BEYOND = ["0001-01-01T00:00+14:00", "9999-12-31T23:59:59-14:00"]
+ODD = "2026-01-01T00:00:00+23:59:59.999999"
+
+
+@pytest.mark.parametrize("organizations", [[1], [1, 2]])
+@pytest.mark.parametrize("at", [*BEYOND, ODD])
+def test_a_time_at_the_edge_of_all_times_is_answered(
+    site: Make, db: Database, organizations: list[int], at: str
+) -> None:
+    db.connect("app").execute("insert into membership values (2, 1, 'OWNER', now())")
+    cursor = urlsafe_b64encode(f"{at} 0".encode()).decode().rstrip("=")
+    expected = 400 if at in BEYOND else 200
+    for name, value in (("from", at), ("to", at), ("after", cursor), ("before", cursor)):
+        for path in ("/", "/api/events", "/events.csv"):
+            if path == "/events.csv" and value is cursor:
+                continue
+            query = urlencode({name: value, "zone": "Asia/Tokyo"})
+            (answer,) = fetch(site(OWNER, organizations), f"{path}?{query}")
+            assert answer.status_code == expected, (name, path)
