@@ -18,13 +18,13 @@ from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain
 from auditdb.web import change, queries
 from auditdb.web.address import CHOSEN, LOOKS, PLAIN, PRESETS
-from auditdb.web.listing import FURTHER, event_of, listed, logged_kinds, note_staff
+from auditdb.web.listing import FURTHER, event_of, filters_of, listed, logged_kinds, note_staff
 from auditdb.web.names import Known
 from auditdb.web.problem import problem_of
 from auditdb.web.reading import Reading
 from auditdb.web.render import render, time_of
 from auditdb.web.site import Visit
-from auditdb.web.told import names_of, teller, told
+from auditdb.web.told import hosts_names, names_of, teller, told
 
 # Events of the same transaction that are shown, and events on each side among which they are.
 BESIDE, AROUND = 20, 3_000
@@ -39,10 +39,13 @@ async def log(visited: Visit) -> Response:
     if len(visited.request.query_params) > len(address.given):
         # A form sends what was left empty, too: a link that is kept is better short.
         return RedirectResponse(address.link(visited.root + "/"), 303)
+    filters = await filters_of(visited)
     async with visited.opened() as conn:
         await note_staff(visited, conn)
-        page, known, homes = await listed(visited, conn)
+        page, known, homes = await listed(visited, conn, filters)
         beside = await summary(visited, conn)
+    hosts = await hosts_names(visited, page.events)
+    known = {organization: names | hosts for organization, names in known.items()}
     # What one log calls somebody is not what another does.
     tell = {organization: teller(visited, names) for organization, names in known.items()}
     several = len(visited.organizations) > 1
@@ -170,7 +173,8 @@ async def event(visited: Visit) -> Response:
     """Return the page of one event."""
     async with event_of(visited) as (found, organization, read):
         same = await beside_it(read, found)
-        known = await names_of(visited, read, [found, *same])
+        known = await names_of(read, [found, *same])
+    known |= await hosts_names(visited, [found, *same])
     return _event_page(visited, found, same, known, organization)
 
 

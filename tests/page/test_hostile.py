@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
+import httpx
+import psycopg_pool
 import pytest
 
 from auditdb import InvalidInput
@@ -177,3 +180,73 @@ def test_a_time_at_the_edge_of_all_times_is_answered(
             query = urlencode({name: value, "zone": "Asia/Tokyo"})
             (answer,) = fetch(site(OWNER, organizations), f"{path}?{query}")
             assert answer.status_code == expected, (name, path)
+
+
+def test_the_host_finds_names_with_the_connection_that_the_page_has(
+    site: Make, shop: Database
+) -> None:
+    async def ask() -> list[tuple[int, bool]]:
+        async with psycopg_pool.AsyncConnectionPool(
+            shop.conninfo("app_reader"), min_size=1, max_size=1, timeout=2
+        ) as pool:
+
+            async def names(kind: str, ids: Any) -> dict[str, str]:
+                async with pool.connection():
+                    return {found: f"Called {found}" for found in ids if kind == "user"}
+
+            async def search(text: str) -> list[str]:
+                async with pool.connection():
+                    return ["2"]
+
+            application = site(connect=pool.connection, names=names, search=search)
+            transport = httpx.ASGITransport(app=application)
+            async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+                found = await client.get("/api/events?text=zzz&action=membership")
+                place = found.json()["events"][0]["place"]
+                paths = ["/", "/?text=zzz", f"/event/{place}", f"/api/events/{place}"]
+                answers = await asyncio.gather(*(client.get(path) for path in paths))
+                taken = await client.get("/events.csv?text=zzz")
+            return [(a.status_code, "Called 2" in a.text) for a in (found, *answers, taken)]
+
+    assert asyncio.run(ask()) == [*[(200, True)] * 5, (200, False)]
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_a_host_that_never_answers_keeps_nobody_waiting(site: Make, hangs: bool) -> None:
+    async def names(kind: str, ids: Any) -> Any:
+        if hangs:
+            await asyncio.sleep(600)
+        return {1: object(), "2": Unspeakable()}
+
+    async def search(text: str) -> Any:
+        await asyncio.sleep(600)
+
+    started = time.monotonic()
+    (page,) = fetch(site(names=names, seconds=1), "/")
+    assert page.status_code == 200 and len(texts(page.text)) == 8
+    with pytest.raises(TimeoutError):
+        fetch(site(search=search, seconds=1), "/?text=ann")
+    assert time.monotonic() - started < 20
+
+
+class Unspeakable:
+    def __str__(self) -> str:
+        raise ValueError("no name")
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [(["1", "\0", "\ud800", 2], 200), ((str(n) for n in range(20_000)), 400), (iter([]), 200)],
+)
+def test_ids_that_the_host_finds_are_bounded_and_of_events(
+    site: Make, found: Any, status: int
+) -> None:
+    (page,) = fetch(site(search=lambda text: found), "/events.csv?text=ann")
+    assert page.status_code == status
+    assert ("give more of a name" in page.text) == (status == 400)
+
+
+@pytest.mark.parametrize("found", [None, "12", b"12", 7])
+def test_what_the_host_finds_is_a_list(site: Make, found: Any) -> None:
+    with pytest.raises(TypeError):
+        fetch(site(search=lambda text: found), "/?text=ann")

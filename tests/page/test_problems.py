@@ -248,7 +248,11 @@ def test_a_long_value_is_shortened_and_says_so(site: Make, db: Database) -> None
 
 def test_wrong_settings_are_refused_at_once(shop: Database) -> None:
     good: dict[str, Any] = {"connect": shop.dsn, "key": shop.key, "viewer": lambda request: None}
-    for wrong in ({"key": "nonsense"}, {"language": "xx"}, {"viewer": "ann"}):
+    for wrong in (
+        {"key": "nonsense"}, {"language": "xx"}, {"viewer": "ann"}, {"connect": "postgres://[::"},
+        {"connect": 7}, {"stylesheets": "/shop.css"}, {"seconds": 0}, {"seconds": -1},
+        {"frame_ancestors": "'self'; script-src *"}, {"frame_ancestors": "x\r\nSet-Cookie: a=1"},
+    ):  # fmt: skip
         with pytest.raises(InvalidInput):
             app(**{**good, **wrong})
     good = {"viewer_id": 1, "organizations": [1]}
@@ -276,6 +280,41 @@ def test_an_error_of_the_host_is_no_wrong_address(site: Make) -> None:
     application = app(connect="", key="00000000.secret", viewer=viewer)
     with pytest.raises(InvalidInput, match="Mars"):
         fetch(application, "/")
+
+
+def fails(*arguments: Any) -> Any:
+    raise ZeroDivisionError("a secret of the host")
+
+
+@pytest.mark.parametrize("given", [
+    {"viewer": fails}, {"header": fails}, {"search": fails}, {"connect": fails},
+    {"connect": lambda: None}, {"viewer": lambda request: "ann"},
+])  # fmt: skip
+def test_an_error_of_the_host_is_a_page_and_goes_into_its_log(
+    site: Make, shop: Database, given: dict[str, Any]
+) -> None:
+    access = Access(viewer_id=OWNER, organizations=[1])
+    application = app(**{
+        "connect": shop.conninfo("app_reader"), "key": shop.key,
+        "viewer": lambda request: access, **given})  # fmt: skip
+
+    async def ask(raises: bool) -> list[httpx.Response]:
+        transport = httpx.ASGITransport(application, raises, "/audit")
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return [
+                await client.get(f"/audit{path}?text=ann") for path in ("/", "/api/events")
+            ]
+
+    page, api = asyncio.run(ask(raises=False))
+    assert page.status_code == 500 and "<h1>The application failed</h1>" in page.text
+    assert "secret of the host" not in page.text + api.text
+    if "header" not in given:
+        assert api.json()["error"] == "host" and api.status_code == 500
+    for answer in (page, api):
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+        assert answer.headers["cache-control"] == "no-store"
+    with pytest.raises((ZeroDivisionError, TypeError)):
+        asyncio.run(ask(raises=True))
 
 
 def test_fifty_requests_at_once_are_answered(site: Make) -> None:
