@@ -105,8 +105,11 @@ def app(
         Route("/style.css", style, methods=["GET"]),
         Route("/api/openapi.json", api.openapi, methods=["GET"]),
     ]
-    return Starlette(
+    application = Starlette(
         routes=routes,
         exception_handlers={404: not_found(site), Exception: failed(site)},
         middleware=[Middleware(Headers, site.headers)],
     )
+    # A redirect to an address with or without the last slash would name a host, as the request did.
+    application.router.redirect_slashes = False
+    return application

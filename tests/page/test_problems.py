@@ -108,8 +108,9 @@ def test_a_query_that_takes_too_long_is_told(site: Make, shop: Database) -> None
 
 
 def test_an_unknown_path_and_other_methods(site: Make) -> None:
-    status, said = page_of(site(), "/nothing/here")
-    assert status == 404 and said.startswith("There is no such page")
+    for path in ("/nothing/here", "/logged/", "/event/..%2f"):
+        status, said = page_of(site(), path)
+        assert status == 404 and said.startswith("There is no such page")
 
     async def ask() -> list[int]:
         transport = httpx.ASGITransport(app=site())
@@ -301,9 +302,7 @@ def test_an_error_of_the_host_is_a_page_and_goes_into_its_log(
     async def ask(raises: bool) -> list[httpx.Response]:
         transport = httpx.ASGITransport(application, raises, "/audit")
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-            return [
-                await client.get(f"/audit{path}?text=ann") for path in ("/", "/api/events")
-            ]
+            return [await client.get(f"/audit{path}?text=ann") for path in ("/", "/api/events")]
 
     page, api = asyncio.run(ask(raises=False))
     assert page.status_code == 500 and "<h1>The application failed</h1>" in page.text
