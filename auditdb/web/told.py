@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from markupsafe import Markup
@@ -21,6 +22,7 @@ from auditdb.web.site import Visit
 def teller(visited: Visit, known: Known) -> Teller:
     """Return who tells events in the words of the page, with names that lead to their history."""
 
+    @cache  # A page names few people, and each of them often.
     def mark(kind: str, found: str, name: str) -> Markup:
         if kind in ("system", "database"):
             link = visited.address.only(visited.root + "/", actor_id=found)
