@@ -31,7 +31,7 @@ PATIENCE = 3
 
 Answer: TypeAlias = Access | Response | None
 # A piece of the host's page: markup, or what makes it for a request.
-Piece: TypeAlias = str | Callable[[Request], str]
+Piece: TypeAlias = str | Callable[[Request], str | None]
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,11 @@ class Site:
     exporting: Counter[str] = field(default_factory=Counter)
 
     def piece(self, piece: Piece, request: Request) -> str:
-        """Return a piece of the host's page."""
-        return piece(request) if callable(piece) else piece
+        """Return a piece of the host's page; None is nothing."""
+        made = piece(request) if callable(piece) else piece
+        if inspect.isawaitable(made):
+            raise TypeError("header and footer are not asynchronous; return their markup")
+        return "" if made is None else made
 
     @cached_property
     def headers(self) -> dict[str, str]:

@@ -283,6 +283,18 @@ def test_an_error_of_the_host_is_no_wrong_address(site: Make) -> None:
         fetch(application, "/")
 
 
+class Waits:
+    def __await__(self) -> Any:
+        yield
+
+
+def test_a_header_that_is_nothing_or_waits_is_not_shown_as_such(site: Make) -> None:
+    (page,) = fetch(site(header=lambda request: None), "/")
+    assert page.status_code == 200 and "None" not in page.text
+    with pytest.raises(TypeError, match="not asynchronous"):
+        fetch(site(footer=lambda request: Waits()), "/")
+
+
 def fails(*arguments: Any) -> Any:
     raise ZeroDivisionError("a secret of the host")
 
