@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from starlette.requests import Request
 from starlette.responses import Response
 
+from auditdb.connection.begin import Row
 from auditdb.read.viewer import Auditor, Viewer
 from auditdb.web.access import Access
 from auditdb.web.address import Address
@@ -51,6 +52,8 @@ class Site:
     language: str
     seconds: float
     exporting: Counter[str] = field(default_factory=Counter)
+    # By question: until when it is kept, and the answer; see `beside.py`.
+    kept: dict[tuple[Any, ...], tuple[float, list[Row] | None]] = field(default_factory=dict)
 
     def piece(self, piece: Piece, request: Request) -> str:
         """Return a piece of the host's page; None is nothing."""
