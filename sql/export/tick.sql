@@ -246,7 +246,7 @@ $$;
 comment on function audit_private.lower_id is
     'An id that transactions stay above that get a higher id than this one';
 
-create or replace function audit_private.add_tick() returns bigint
+create or replace function audit_private.add_tick(is_whole boolean default false) returns bigint
 language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off
 set timezone = 'UTC' set datestyle = 'ISO'
 as $$
@@ -265,7 +265,7 @@ begin
     _tick.whole_id := case when _former.since = '-infinity' then _former.id
         else _former.whole_id end;
     _tick.since := case
-        when audit_private.is_whole_due(_tick, _former) then '-infinity'
+        when is_whole or audit_private.is_whole_due(_tick, _former) then '-infinity'
         when _former.since = '-infinity' then audit_private.tick_since(_former)
         else _former.since end;
     execute format($sql$
@@ -378,3 +378,49 @@ $$;
 -- Definer: nobody else writes ticks.
 comment on function audit_private.try_tick is
     'Makes a tick if the last is a second old and nobody else is at it; part of audit.events_since';
+
+-- Of a small log each month is counted; of a large one the newest ticks, as retention counts the
+-- months that it drops.
+create or replace function audit_private.count_tick(tick audit.tick) returns bigint
+language plpgsql stable set search_path = pg_catalog, pg_temp
+set timezone = 'UTC' set datestyle = 'ISO'
+as $$
+declare
+    _former audit.tick;
+    _month audit.tick_month;
+    _events bigint;
+    _count bigint := 0;
+begin
+    select * into _former from audit.tick as t where t.id = tick.id - 1;
+    for _month in select * from audit.tick_month as m where m.tick_id = tick.id loop
+        execute format('select count(*) from audit.event as e where e.occurred_at >= %L '
+            'and e.occurred_at <= %L and e.id >= %s and e.id <= %s and (%s)', _month.first_at,
+            _month.last_at, _month.first_id, _month.last_id,
+            audit_private.tick_condition(tick, _former))
+        into _events;
+        _count := _count + _events;
+    end loop;
+    return _count;
+end
+$$;
+comment on function audit_private.count_tick is
+    'How many events of a tick the log has';
+
+create or replace function audit_private.check_ticks() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'ticks', 'critical', 'audit.tick', format('%s of the last 100 ticks, the first of them '
+            '%s, hold other numbers of events than the log has of them', count(*), min(t.id)),
+        'Events were taken away or put in, or the clock or the ids of the log were set back.',
+        '-- compare: select * from audit.tick where id >= ' || min(t.id), false
+    from (select * from audit.tick order by id desc limit 100) as t
+    where audit_private.count_tick(t) <> t.events
+        -- What retention dropped is gone.
+        and not exists (
+            select from audit.tick_month as m
+            where m.tick_id = t.id and isfinite(m.month)
+                and m.month < all (audit_private.months_attached()))
+    having count(*) > 0;
+$$;
+comment on function audit_private.check_ticks is
+    'Ticks that the log does not agree with';
