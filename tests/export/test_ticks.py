@@ -195,7 +195,7 @@ def test_ticks_that_look_at_the_last_minutes_leave_the_rest_to_a_whole_one(db: D
         "insert into audit.event (occurred_at, action, result, actor_type, source) "
         "values (clock_timestamp() - '1 hour'::interval, 'auth.login', 'success', 'user', 'web')"
     )
-    held = superuser.execute("select sum(events) from audit.tick").fetchone()
+    [(held,)] = superuser.execute("select sum(events) from audit.tick").fetchall()
     superuser.execute(back)
     late = db.connect("app", autocommit=False)
     late.execute(RECORD)
@@ -205,7 +205,7 @@ def test_ticks_that_look_at_the_last_minutes_leave_the_rest_to_a_whole_one(db: D
     superuser.execute(back)
     superuser.execute(RECORD)
     tick(conn)
-    assert superuser.execute("select sum(events) from audit.tick").fetchone() == (held[0] + 3,)
+    assert superuser.execute("select sum(events) from audit.tick").fetchone() == (held + 3,)
     with superuser.transaction():
         superuser.execute("select audit_private.lock_ticks(true)")
         superuser.execute("select audit_private.add_tick(is_whole => true)")
@@ -222,6 +222,7 @@ def test_a_copy_by_template_begins_a_series_and_refuses_no_cursor_of_before(db: 
     conn.execute(RECORD)
     tick(conn)
     _, newer = read(conn, cursor)
+    assert newer is not None
     # As if a tick that was read had been lost.
     conn.execute("set session_replication_role = replica")
     conn.execute("alter table audit.tick disable trigger refuse_change")
