@@ -7,7 +7,6 @@ begins; another set of columns is another version.
 from __future__ import annotations
 
 import json
-import math
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -92,8 +91,8 @@ def place_of(line: bytes) -> tuple[str, str | None]:
     found = _BEGIN.match(line)
     if found is None:
         raise InvalidInput(f"{line[:40]!r} begins no event of version {VERSION}")
-    series, number, at = (part and part.decode() for part in found.groups())
-    return key_of(series, number), at if _RFC3339.fullmatch(at) else None
+    series, number, at = (part.decode() if part else "" for part in found.groups())
+    return key_of(series or None, number), at if _RFC3339.fullmatch(at) else None
 
 
 def key_of(series: str | None, number: object) -> str:
@@ -152,7 +151,7 @@ def dumps(value: Any) -> str:
 def _number(value: int | float | Decimal) -> str:
     """Return a number as PostgreSQL prints it: all its digits, no exponent, no sign of zero."""
     exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-    if not math.isfinite(exact):
+    if not exact.is_finite():
         raise InvalidInput(f"{value} is no number of JSON")
     return format(exact if exact else abs(exact), "f")
 
