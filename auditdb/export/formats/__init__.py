@@ -6,5 +6,6 @@ from auditdb.export.formats.base import Format
 from auditdb.export.formats.cloudevents import CLOUDEVENTS
 from auditdb.export.formats.csv import CSV
 from auditdb.export.formats.jsonl import JSONL
+from auditdb.export.formats.ocsf import OCSF
 
-FORMATS: dict[str, Format] = {format.name: format for format in (JSONL, CLOUDEVENTS, CSV)}
+FORMATS: dict[str, Format] = {format.name: format for format in (JSONL, OCSF, CLOUDEVENTS, CSV)}
