@@ -60,12 +60,13 @@ bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other p
 	$(BIN)/python -m benchmarks.integrations
 	$(BIN)/python -m benchmarks.frameworks
 
-reference: $(BIN)/auditdb ## Write what is made: docs/cli.md, kinds.md, generated.md, SQL of kinds and names, RELEASE
+reference: $(BIN)/auditdb ## Write what is made: docs/cli.md, kinds.md, generated.md, ocsf.md, SQL of kinds and names, RELEASE
 	$(BIN)/python -m tests.reference > docs/cli.md
 	$(BIN)/python -m tests.vocabulary > sql/secrets/names.sql
 	$(BIN)/python -m tests.kinds markdown > docs/kinds.md
 	$(BIN)/python -m tests.kinds sql > sql/mapping/kind_rows.sql
 	$(BIN)/python -m tests.generated > docs/generated.md
+	$(BIN)/python -m tests.ocsf > docs/ocsf.md
 	$(BIN)/python -m tests.release
 
 clean: ## Remove what the other targets made

@@ -110,7 +110,7 @@ def conn(db: Database) -> psycopg.Connection[Any]:
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(row=ROW)
 def test_python_makes_the_same_bytes_as_the_server(

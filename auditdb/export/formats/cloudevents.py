@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from json.encoder import encode_basestring
 
 from auditdb.export.canonical import fields_of, place_of
 from auditdb.export.formats.base import Format
 
+# What the texts of attributes may not hold: controls, and code points that are no characters.
+_FORBIDDEN = re.compile(
+    "[\0-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff"
+    + "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(1, 17))
+    + "]"
+)
+
 
 def _convert(line: bytes) -> bytes:
     fields = fields_of(line)
     _, at = place_of(line)
-    target = [fields[name] for name in ("target_type", "target_id") if fields[name]]
+    subject = "/".join(fields[name] for name in ("target_type", "target_id") if fields[name])
     attributes = {
         "specversion": "1.0",
         "id": fields["id"],
         "source": f"urn:uuid:{fields['series']}" if fields["series"] else "urn:auditdb",
-        "type": f"auditdb.{fields['action']}",
+        "type": _FORBIDDEN.sub("?", f"auditdb.{fields['action']}"),
         "time": at,
-        "subject": "/".join(target),
+        "subject": None if _FORBIDDEN.search(subject) else subject,
         "datacontenttype": "application/json",
         "dataschema": "urn:auditdb:event:1",
     }

@@ -16,13 +16,18 @@ def _row(cells: list[str]) -> bytes:
     return out.getvalue().encode()
 
 
+def _cell(name: str, value: object) -> str:
+    if name in VALUES and isinstance(value, str):
+        if value == "null":
+            return ""
+        if value[:1] in ("{", "["):
+            return as_json_cell(value)
+    return as_cell(value)
+
+
 def _convert(line: bytes) -> bytes:
     fields = fields_of(line)
-    return _row([
-        as_cell(fields[name]) if name not in VALUES
-        else "" if fields[name] == "null" else as_json_cell(fields[name])
-        for name in COLUMNS
-    ])  # fmt: skip
+    return _row([_cell(name, fields[name]) for name in COLUMNS])
 
 
 CSV = Format(

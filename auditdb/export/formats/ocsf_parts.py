@@ -32,6 +32,7 @@ class Said:
         except RecursionError:
             details = None
         self._details = details if isinstance(details, dict) else {}
+        self.has_device = bool(self.detail("device_id") or self.detail("device"))
 
     def __getitem__(self, column: str) -> Any:
         """Return a column that is a text or null, or the text of jsonb."""
@@ -81,11 +82,12 @@ def time(said: Said) -> dict[str, str | None]:
 def metadata(said: Said) -> dict[str, str | None]:
     """Version of OCSF, product, what tells the event from others, its action and organisation."""
     series = said["series"]
-    profiles = '["datetime"]' if said.at else "[]"
+    profiles = [name for name, is_used in (('"datetime"', said.at), ('"host"', said.has_device))
+                if is_used]  # fmt: skip
     made = json_object(
         version=text(mapping()["version"]),
         product=_product(),
-        profiles=profiles,
+        profiles=f"[{','.join(profiles)}]",
         uid=text(said.uid),
         event_code=text(said["action"]),
         correlation_uid=text(f"{series or '-'}:{said['transaction_id']}"),
@@ -143,11 +145,12 @@ def _is_address(ip: str) -> bool:
 
 def endpoint(said: Said) -> dict[str, str | None]:
     """From where; what is no address is a name."""
-    ip, uid, name = said.detail("ip"), said.detail("device_id"), said.detail("device")
+    ip = said.detail("ip")
     made: dict[str, str | None] = {}
     if ip is not None:
         made["src_endpoint"] = json_object(**{"ip" if _is_address(ip) else "name": text(ip)})
-    if uid is not None or name is not None:
+    if said.has_device:
+        uid, name = said.detail("device_id"), said.detail("device")
         made["device"] = json_object(uid=text(uid), name=text(name), type_id="0")
     return made
 
