@@ -86,7 +86,7 @@ def problems(line: bytes) -> list[str]:
     return [error.message[:300] for error in validator.iter_errors(event)]
 
 
-RICH = {
+RICH: dict[str, Any] = {
     "actor_id": "7", "actor_type": "user", "impersonator_id": "1", "db_user": "app",
     "db_role": "app_writer", "organization_id": "1", "target_type": "membership",
     "target_id": "1/2", "subject_id": "2", "source": "saml", "captured_from": "public.membership",
@@ -97,7 +97,7 @@ RICH = {
         "group": {"type": "team", "id": "5"},
     },
 }  # fmt: skip
-POOR = {"actor_type": "system", "db_user": "app", "source": "cron"}
+POOR: dict[str, Any] = {"actor_type": "system", "db_user": "app", "source": "cron"}
 
 
 @pytest.mark.parametrize(
