@@ -7,17 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
+from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg import sql
 
 from auditdb.read.filters import Filters
 from auditdb.read.query import PageQuery
+from auditdb.web import queries
 
-SIGNALS = (
-    "failed_login", "denied_attempt", "login_burst", "unusual_login", "new_owner",
-    "open_impersonation", "old_api_key",
-)  # fmt: skip
 Query = tuple[sql.Composable, dict[str, Any]]
 
 
@@ -77,6 +75,14 @@ def _sql(query: LiteralString, view: str = "") -> Callable[[psycopg.Connection[A
     return build
 
 
+def _days(conn: psycopg.Connection[Any], organization: int) -> Query:
+    """Ask for the histogram of the page of admins."""
+    del conn, organization
+    query, values = queries.days_query(ZoneInfo("UTC"), datetime.now(UTC).date(), None)
+    assert isinstance(query, sql.Composable) and isinstance(values, dict)
+    return query, values
+
+
 def questions() -> list[Question]:
     """Return the questions, in the order in which the report has them."""
     month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
@@ -102,9 +108,10 @@ def questions() -> list[Question]:
         *(
             Question(f"view {name}", _sql(
                 "select * from audit.{} order by occurred_at desc, id desc limit 21", name))
-            for name in SIGNALS
+            for name in queries.SIGNALS
         ),
         Question("counts per day, 30 days", _sql(
             "select occurred_at::date as day, count(*) from audit.event "
             "where occurred_at >= %(since)s group by day order by day")),
+        Question("histogram of the page", _days),
     ]  # fmt: skip

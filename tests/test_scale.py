@@ -86,6 +86,20 @@ def test_a_signal_is_read_by_the_index_of_its_events(
     assert answer["buffers"] <= 3000, answer
 
 
+def test_events_a_day_are_counted_in_the_index_of_the_organisation(grown: Database) -> None:
+    by_name = {question.name: question for question in questions.questions()}
+    with grown.connect(autocommit=False) as conn:
+        answer = read.ask(conn, grown.key, 1, by_name["histogram of the page"], 2)
+        row = conn.execute(
+            "select count(*) from audit.event where organization_id = '1' "
+            "and occurred_at >= current_date - 29"
+        ).fetchone()
+    assert row is not None and row[0] > 1000
+    assert answer["indexes"] == ["organization_id_occurred_at_id_action_actor_i_idx"]
+    # Where all organisations' events of a day are read, ten times as many.
+    assert answer["buffers"] <= row[0], answer
+
+
 def test_a_stream_holds_a_batch_or_two_however_many_events_there_are(grown: Database) -> None:
     log = reader(grown.connect(), key=grown.key, viewer_id=1, organization_id=1)
     events = log.events(batch=100)

@@ -66,15 +66,17 @@ class Reading:
         with raises_audit_errors(self.conn, self.principal.role):
             cursor = psycopg.AsyncCursor(self.conn, row_factory=dict_row)
             set_json_loads(_value, cursor)
-            await cursor.execute(query, values, binary=True)
+            # Of views over all months most of the time is the planner's.
+            await cursor.execute(query, values, binary=True, prepare=True)
             return await cursor.fetchall()
 
 
 def _value(data: bytes | str) -> Any:
     """Return the value of JSON; of what is nested too deeply to be shown, its size."""
     value = from_json(data)
-    level = [value]
-    for _ in range(_DEEPEST):
+    level, depth = [value], 0
+    while level and depth < _DEEPEST:
+        depth += 1
         level = [
             part
             for found in level
