@@ -7,6 +7,8 @@ import json
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -264,3 +266,36 @@ def test_values_made_in_python_are_written_as_jsonb_would_be(
 def test_bytes_of_no_event_are_refused(line: bytes) -> None:
     with pytest.raises(InvalidInput):
         fields_of(line)
+
+
+VECTORS = json.loads(
+    (Path(__file__).parents[2] / "docs" / "event-1.vectors.json").read_text(encoding="ascii")
+)
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["what"])
+def test_the_vectors_of_the_documents_hold(
+    conn: psycopg.Connection[Any], vector: dict[str, Any]
+) -> None:
+    made = conn.execute(
+        """with given as (
+            select jsonb_populate_record(null::audit.event, %(event)s::jsonb || jsonb_build_object(
+                'old_values', %(old_values)s::jsonb, 'new_values', %(new_values)s::jsonb,
+                'details', %(details)s::jsonb)) as event
+        )
+        select audit.canonical(event, %(series)s) as line,
+            encode(sha256(convert_to(audit.canonical(event, %(series)s), 'UTF8')), 'hex') as sha256
+        from given""",
+        {
+            **dict.fromkeys(VALUES), **vector["values"],
+            "event": json.dumps(vector["event"]), "series": vector["series"],
+        },
+    ).fetchone()  # fmt: skip
+    assert made == {"line": vector["line"], "sha256": vector["sha256"]}
+    line = vector["line"].encode()
+    assert sha256(line).hexdigest() == vector["sha256"]
+    fields = fields_of(line)
+    event = Event(**{
+        name: loads(fields[name]) if name in VALUES else fields[name] for name in _NOTHING
+    } | {name: fields[name] for name in ("id", "occurred_at", "transaction_id")})  # fmt: skip
+    assert line_of(event, vector["series"]) == line
