@@ -20,6 +20,7 @@ from auditdb import Event
 from auditdb.export.canonical import VALUES, fields_of, line_of, loads
 from auditdb.export.formats import FORMATS
 from auditdb.export.formats.ocsf_mapping import mapping, meaning_of
+from auditdb.values.plain import as_cell, as_json_cell
 from tests import ocsf
 from tests.conftest import Database
 from tests.export.test_canonical import EVENT, JSON, ROW, SERIES, TEXT
@@ -294,3 +295,16 @@ def test_csv_has_a_cell_for_each_column_and_no_formula(line: bytes) -> None:
 
 def test_the_document_of_ocsf_is_made_of_the_mapping() -> None:
     assert (DOCS / "ocsf.md").read_text() == ocsf.markdown()
+
+
+@settings(max_examples=100, deadline=None)
+@given(line=LINE)
+def test_a_cell_of_csv_is_what_as_cell_makes_of_its_value(line: bytes) -> None:
+    (cells,) = csv.reader([FORMATS["csv"].convert(line).decode()], strict=True)
+    for (name, value), cell in zip(fields_of(line).items(), cells, strict=True):
+        if name in VALUES:
+            value = None if value == "null" else value
+            is_json = value is not None and value[:1] in ("{", "[")
+            assert cell == (as_json_cell(value) if is_json else as_cell(value))
+        else:
+            assert cell == as_cell(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 from auditdb.export.canonical import COLUMNS, VALUES, fields_of
 from auditdb.export.formats.base import Format
@@ -16,13 +17,18 @@ def _row(cells: list[str]) -> bytes:
     return out.getvalue().encode()
 
 
+# Of such a text nothing has to be escaped.
+_HARMLESS = re.compile(r"[{\w ][ !#-:<-~\"]*", re.ASCII)
+
+
 def _cell(name: str, value: object) -> str:
-    if name in VALUES and isinstance(value, str):
-        if value == "null":
-            return ""
-        if value[:1] in ("{", "["):
-            return as_json_cell(value)
-    return as_cell(value)
+    if not isinstance(value, str):
+        return as_cell(value)
+    if name in VALUES and value == "null":
+        return ""
+    if _HARMLESS.fullmatch(value):
+        return value
+    return as_json_cell(value) if name in VALUES and value[:1] in ("{", "[") else as_cell(value)
 
 
 def _convert(line: bytes) -> bytes:
