@@ -9,6 +9,8 @@ from auditdb.export.formats.ocsf_mapping import mapping, meaning_of
 from auditdb.mapping.kinds import KINDS
 
 SQL = Path(__file__).parents[1] / "sql"
+# A row of audit.action: its name, and a sentence.
+DESCRIBED = r"[(]'([a-z_]+[.][a-z_]+)',\s*'(?:[A-Z]|auditdb )"
 HEADER = """\
 # Events as OCSF {version}
 
@@ -58,9 +60,7 @@ activity 99.
 def built_in() -> set[str]:
     """Return the actions that auditdb brings, and those of its kinds."""
     own = {
-        action
-        for path in SQL.rglob("*.sql")
-        for action in re.findall(r"[(]'([a-z_]+[.][a-z_]+)',\s*'(?:[A-Z]|auditdb )", path.read_text())
+        action for path in SQL.rglob("*.sql") for action in re.findall(DESCRIBED, path.read_text())
     }
     for kind in KINDS.values():
         own |= {action for action in (*kind.verbs.values(), *kind.facts.values()) if action}
