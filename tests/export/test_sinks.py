@@ -89,7 +89,7 @@ def test_a_reader_of_standard_output_that_left_is_said() -> None:
     read, write = os.pipe()
     os.close(read)
     with open(write, "wb", buffering=0) as out:
-        sink = StandardOutput(out)  # type: ignore[arg-type]
+        sink = StandardOutput(out)
         assert "reader of standard output is gone" in str(problem(sink, Rejected))
 
 
@@ -144,7 +144,7 @@ def test_a_full_disk_passes_and_leaves_nothing_half() -> None:
         put(Directory(folder))
 
 
-class small_disk:  # noqa: N801
+class small_disk:
     """A directory of its own file system, or of a limit, that is soon full."""
 
     def __enter__(self) -> Path:
