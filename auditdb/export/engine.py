@@ -34,8 +34,8 @@ class Source(Protocol):
         """Close what there is into a tick, and return the number of the last."""
 
     async def read(
-        self, after: Place, until: Place, organizations: Sequence[str] | None, formats: set[str],
-        *, whole: bool = False,
+        self, after: Place, until: Place, organizations: Sequence[str] | None, *,
+        whole: bool = False,
     ) -> Chunk | None:  # fmt: skip
         """Return the events between two places, or the first of them; nothing where none are.
 
@@ -43,7 +43,6 @@ class Source(Protocol):
             after: behind what was taken.
             until: how far to go.
             organizations: of these alone; by default all.
-            formats: which forms of an event are needed.
             whole: to there, however much that is.
         """
 
@@ -122,18 +121,20 @@ class Engine:
         goal = None if self._follow else await self._source.head()
         try:
             while not self._ended.is_set():
+                if self._broken is not None:
+                    raise self._broken
                 await self._refresh()
                 head = goal if goal is not None else await self._source.head()
                 worked = await self._resend() | await self._pass(Place(head))
                 await self._note()
-                if self._broken is not None:
-                    raise self._broken
                 if goal is not None and self._is_over(goal):
                     break
                 if not worked:
                     await self._rest()
         finally:
             await self._settle()
+        if self._broken is not None:
+            raise self._broken
         self._noted = -_NOTE
         await self._note()
 
@@ -267,8 +268,7 @@ class Engine:
     ) -> Chunk | None:
         organizations = {stream.subscription.filter.organization_id for stream in streams}
         known = None if None in organizations else sorted(filter(None, organizations))
-        formats = {stream.subscription.format for stream in streams}
-        return await self._source.read(after, until, known, formats, whole=whole)
+        return await self._source.read(after, until, known, whole=whole)
 
     async def _send(self, chunk: Chunk, streams: Sequence[Stream]) -> None:
         """Claim and start a batch for each subscription that has events in a chunk."""
@@ -303,7 +303,7 @@ class Engine:
             self._report(stream.name, stream.given_up)
         except Exception as error:
             # The database is gone, most likely: whoever comes next sends the batch again.
-            self._broken = error
+            self._broken, stream.is_stale = error, True
         finally:
             stream.task = None
             self._woken.set()

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from auditdb.read.event import Event
-
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -40,7 +38,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An event as it was read: what filters look at, and what formats need of it."""
+    """An event as it was read: what filters look at, and its canonical bytes."""
 
     tick_id: int
     id: int
@@ -48,13 +46,7 @@ class Row:
     organization_id: str | None
     action: str
     result: str
-    line: bytes | None
-    event: Event | None
-
-    @property
-    def time(self) -> str | None:
-        """When it occurred, or nothing for infinity and years that RFC 3339 lacks."""
-        return self.at if self.at[:1].isdigit() and self.at[4:5] == "-" else None
+    line: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +76,3 @@ class Chunk:
         ticks = f"{self.first_tick:012d}-{last:012d}"
         part = f"-{self.end.part.n:06d}" if self.end.part else ""
         return f"{self.series_id:04d}-{self.series_key[:8]}/{ticks}{part}"
-
-    def key(self, row: Row) -> str:
-        """Return what tells an event from every other one."""
-        return f"{self.series_key[:8]}-{row.id}"

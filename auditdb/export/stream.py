@@ -108,7 +108,7 @@ def _place(place: Place) -> dict[str, Any]:
 
 def distribute(rows: Iterable[Row], streams: Sequence[Stream]) -> None:
     """Give each event to the streams that it passes for."""
-    of_all = []
+    of_all: list[Stream] = []
     of_one: defaultdict[str | None, list[Stream]] = defaultdict(list)
     for stream in streams:
         stream.rows = []
