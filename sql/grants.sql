@@ -59,6 +59,8 @@ grant select on
 grant execute on function
     audit.viewer_organization, audit_private.viewer_start, audit.version
     to audit_reader;
+grant execute on function audit.canonical, audit_private.canonical_time
+    to audit_reader, audit_auditor;
 grant execute on function
     audit.record_reading, audit.viewer_problem, audit.list_logged,
     audit_private.called, audit_private.names_owner, audit_private.gives_owner
@@ -72,6 +74,18 @@ grant execute on function
     audit_private.filter_condition
     to audit_reader, audit_auditor;
 grant execute on function audit.make_tick to audit_operator, audit_auditor;
+-- Who makes a subscription sends events away, and so must be one who may read them.
+grant select on audit.subscription to audit_operator, audit_auditor;
+grant execute on function
+    audit.subscribe, audit.reset_subscription, audit_private.begin_exporting,
+    audit_private.claim_batches, audit_private.finish_batch, audit_private.leave_batch,
+    audit_private.advance_subscriptions, audit_private.set_event_aside,
+    audit_private.place_cursor, audit_private.read_batch, audit_private.last_tick
+    to audit_auditor;
+grant execute on function
+    audit.pause_subscription, audit.resume_subscription, audit.drop_subscription,
+    audit.list_subscriptions, audit.list_set_aside
+    to audit_operator, audit_auditor;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from auditdb.export.encode import ENCODINGS
+from auditdb.export.canonical import place_of
+from auditdb.export.formats import FORMATS
 from auditdb.export.place import Chunk, Place, Row
 from auditdb.export.sinks.base import Delivery, Line, Sink
 from auditdb.export.state import Claim, Subscription
@@ -78,12 +79,12 @@ class Stream:
 
     def batch(self, pending: dict[str, Any], rows: Iterable[Row], *, is_full: bool) -> Batch:
         """Return what goes out for a batch that was noted: the same again when it is repeated."""
-        encoding = ENCODINGS[self.subscription.format]
+        form = FORMATS[self.subscription.format]
         lines, of_line, unencoded = [], {}, []
         for row in rows:
-            key = f"{pending['series'][:8]}-{row.id}"
             try:
-                line = Line(key, row.time, encoding.encode(row))
+                key, at = place_of(row.line)
+                line = Line(key, at, form.convert(row.line))
             except Exception as error:  # Whatever an event holds, the others go on.
                 problem = f"cannot be written as {self.subscription.format}: {error}"
                 unencoded.append((row, " ".join(problem.split())))
@@ -91,8 +92,8 @@ class Stream:
             lines.append(line)
             of_line[key] = row
         delivery = Delivery(
-            subscription=self.name, name=pending["name"], lines=lines, head=encoding.head,
-            media_type=encoding.media_type, suffix=encoding.suffix)  # fmt: skip
+            subscription=self.name, name=pending["name"], lines=lines, head=form.head,
+            media_type=form.media_type, suffix=form.suffix)  # fmt: skip
         return Batch(pending=pending, delivery=delivery, rows=of_line, unencoded=unencoded,
                      is_full=is_full)  # fmt: skip
 

@@ -46,11 +46,13 @@ declare
     _most_parts constant int := 500;
     _part record;
     _event record;
-    _next record;
     _left bigint := coalesce(at_most, 9223372036854775807);
     _bytes bigint := case when at_most is null then -9223372036854775807 else 0 end;
     _count int := 0;
     _ended boolean := false;
+    _all_parts constant int := (
+        select count(*) + 2 from audit.tick_month as m
+        where m.tick_id >= after_tick and m.tick_id <= until_tick + 1);
 begin
     -- Before the snapshots that read: what is moved out of DEFAULT is where it was, or where it is.
     lock table audit.event in access share mode;
@@ -58,7 +60,7 @@ begin
         select p.*, lead(p.tick_id) over (order by p.tick_id, p.last_at) is distinct from p.tick_id
             as is_end
         from audit_private.tick_parts(audit_private.place_cursor(after_tick, after_part),
-            case when at_most is null then null else _most_parts + 1 end) as p
+            case when at_most is null then _all_parts else _most_parts + 1 end) as p
     loop
         exit when _part.tick_id > until_tick
             and (until_part is null or _part.tick_id > (until_part ->> 'tick')::bigint)

@@ -129,11 +129,8 @@ as $$
 declare
     _was text := (audit_private.find_subscription(name)).state;
 begin
-    if _was = 'active' then
-        return;
-    end if;
     update audit.subscription as s
-    set state = 'active', problem = null, problem_at = null, served_at = now()
+    set state = 'active', problem = null, problem_at = null, missed = 0, served_at = now()
     where s.name = resume_subscription.name;
     perform audit_private.record_own('subscription_changed', name,
         jsonb_build_object('state', _was), jsonb_build_object('state', 'active'));
@@ -141,7 +138,8 @@ end
 $$;
 -- Definer: nobody holds a privilege to write on the table itself.
 comment on function audit.resume_subscription is
-    'Goes on where it was: after a pause, once what it failed of is mended, or after it lapsed';
+    'Goes on where it was: after a pause, once what it failed of is mended, or after it lapsed; '
+    'and says that what it missed is known';
 
 create or replace function audit.reset_subscription(name text, from_now boolean default false)
 returns void

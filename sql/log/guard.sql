@@ -106,7 +106,8 @@ begin
     -- Or a member of pg_read_all_data could sign tokens, and one of pg_write_all_data map tables
     -- anew.
     foreach _table in array '{audit_private.signing_key,audit_private.attachment,'
-        'audit_private.release,audit_private.recording_limit,audit_private.unfiled}'::regclass[]
+        'audit_private.release,audit_private.recording_limit,audit_private.unfiled,'
+        'audit.subscription,audit_private.set_aside}'::regclass[]
     loop
         if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = _table) then
             execute format('alter table %s enable row level security, force row level security',

@@ -118,6 +118,8 @@ begin
                 using errcode = 'object_not_in_prerequisite_state', hint = _clock.hint;
         elsif _month.late > 0 and not drop_months.force then
             return next audit_private.kept_line(_month.month, _month.events, _month.late);
+        elsif audit_private.untaken(_month.month) is not null and not drop_months.force then
+            return next audit_private.untaken(_month.month);
         else
             _months := _months || _month.month;
             _events := _events || _month.events;
@@ -131,6 +133,7 @@ begin
         _name := 'event_' || to_char(_months[_i], 'YYYY_MM');
         perform audit_private.close_attestation(format('audit.%I', _name)::regclass, 'retention');
         execute format('drop table audit.%I', _name);
+        perform audit_private.note_missed(_months[_i]);
         perform audit_private.record_own('month_dropped', to_char(_months[_i], 'YYYY-MM'),
             null, null, jsonb_build_object('from', _bounds.starts, 'to', _bounds.ends,
                 'events', _events[_i], 'keep', drop_months.keep));

@@ -264,6 +264,9 @@ from (values
     ('audit.key_retired', 'A signing key was given an end'),
     ('audit.month_dropped', 'A month of events was dropped by retention'),
     ('audit.recording_limited', 'How many events a login may record was limited, or is no more'),
+    ('audit.subscription_created', 'Somebody began to have events of the log sent to a sink'),
+    ('audit.subscription_changed', 'A subscription was paused, resumed, reset, or lapsed'),
+    ('audit.subscription_dropped', 'A subscription was ended'),
     ('audit.action_defined', 'An action of the application was defined, or described anew')
 ) as own (name, description)
 on conflict (name) do update set description = excluded.description, is_built_in = true;

@@ -8,17 +8,24 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from auditdb.export.canonical import line_of
 from auditdb.export.place import Chunk, Part, Place, Row
 from auditdb.export.sinks.base import Delivery
 from auditdb.export.state import Claim, Filter, Subscription
+from auditdb.read.event import Event
 
 KEY = "1f2e3d4c-0000-0000-0000-000000000000"
 
 
 def row(tick_id: int, id: int, organization: str | None, action: str = "workflow.created") -> Row:
-    at = f"2026-11-28T12:00:00.{id:06d}Z"
-    line = json.dumps({"id": id, "organization_id": organization}).encode()
-    return Row(tick_id, id, at, organization, action, "success", line, None)
+    at: Any = f"2026-11-28T12:00:00.{id:06d}Z"
+    event = Event(
+        id=id, occurred_at=at, transaction_id=tick_id, action=action, result="success",
+        actor_id="7", actor_type="user", impersonator_id=None, db_user="app",
+        organization_id=organization, target_type="workflow", target_id="w", subject_id=None,
+        source="web", captured_from=None, old_values=None, new_values=None, details=None,
+        db_role=None)  # fmt: skip
+    return Row(tick_id, id, at, organization, action, "success", line_of(event, KEY))
 
 
 @dataclass
@@ -40,8 +47,8 @@ class Log:
         return self.rows[-1].tick_id if self.rows else 0
 
     async def read(
-        self, after: Place, until: Place, organizations: Sequence[str] | None, formats: set[str],
-        *, whole: bool = False,
+        self, after: Place, until: Place, organizations: Sequence[str] | None, *,
+        whole: bool = False,
     ) -> Chunk | None:  # fmt: skip
         """Return a chunk."""
         self.reads += 1
@@ -170,4 +177,4 @@ class FakeSink:
     @property
     def ids(self) -> list[int]:
         """The events that it took, in their order."""
-        return [json.loads(line.data)["id"] for d in self.taken for line in d.lines]
+        return [int(json.loads(line.data)["id"]) for d in self.taken for line in d.lines]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from collections import Counter
 from typing import Any
 
 import psycopg
-import pytest
 
 from tests.conftest import Database
 

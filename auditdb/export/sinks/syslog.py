@@ -61,7 +61,7 @@ class Syslog:
     def _frame(self, line: Line) -> bytes:
         message = b"<%d>1 %s %s auditdb %d %s - %s" % (
             _PRIORITY, (line.at or "-").encode(), self._from.encode(), os.getpid(),
-            line.key.encode()[:32], line.data,
+            line.key.rpartition(":")[2].encode()[-32:] or b"-", line.data,
         )  # fmt: skip
         return b"%d %s" % (len(message), message)
 
