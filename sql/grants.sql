@@ -78,6 +78,7 @@ grant execute on function audit.make_tick to audit_operator, audit_auditor;
 grant select on audit.subscription to audit_operator, audit_auditor;
 grant execute on function
     audit.subscribe, audit.reset_subscription, audit_private.begin_exporting,
+    audit_private.exporter_lock,
     audit_private.claim_batches, audit_private.finish_batch, audit_private.leave_batch,
     audit_private.advance_subscriptions, audit_private.set_event_aside,
     audit_private.place_cursor, audit_private.read_batch, audit_private.last_tick

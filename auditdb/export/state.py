@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -72,11 +73,16 @@ class State:
 
     def __init__(self, conn: AsyncConnection[Any], exporter: int) -> None:
         self._conn, self._exporter = conn, exporter
+        # One transaction at a time: deliveries end whenever they end.
+        self._turn = asyncio.Lock()
 
     async def read(self, names: Sequence[str] | None) -> list[Subscription]:
         """Return the subscriptions of some names, or all."""
         given = {"names": None if names is None else list(names)}
-        async with pinned_async(self._conn), self._conn.cursor(row_factory=dict_row) as cursor:
+        async with (
+            self._turn, pinned_async(self._conn),
+            self._conn.cursor(row_factory=dict_row) as cursor,
+        ):  # fmt: skip
             await cursor.execute(_READ, given)
             return [_subscription(row) for row in await cursor.fetchall()]
 
@@ -115,7 +121,10 @@ class State:
         await self._rows(query, list(names), tick_id)
 
     async def _rows(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
-        async with pinned_async(self._conn), self._conn.cursor(row_factory=tuple_row) as cursor:
+        async with (
+            self._turn, pinned_async(self._conn),
+            self._conn.cursor(row_factory=tuple_row) as cursor,
+        ):  # fmt: skip
             await cursor.execute(query, values)
             return await cursor.fetchall()
 

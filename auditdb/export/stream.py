@@ -12,6 +12,7 @@ from auditdb.export.canonical import place_of
 from auditdb.export.formats import FORMATS
 from auditdb.export.place import Chunk, Place, Row
 from auditdb.export.sinks.base import Delivery, Line, Sink
+from auditdb.export.sinks.open import options_of, pause_of
 from auditdb.export.state import Claim, Subscription
 
 
@@ -66,7 +67,7 @@ class Stream:
     @property
     def every(self) -> float:
         """Seconds between two deliveries, while there is no more than one to make."""
-        return float(self.subscription.options.get("every", 0))
+        return pause_of(self.subscription.sink, options_of(self.subscription.options))
 
     def claim(self, chunk: Chunk) -> Claim:
         """Return the batch that the rows of a chunk are for it, to be noted before it goes."""
