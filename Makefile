@@ -48,8 +48,9 @@ fuzz: $(BIN)/auditdb ## Run the long fuzz campaigns
 mutants: $(BIN)/auditdb ## Break important lines one at a time: each time a test must fail
 	$(BIN)/python -m tests.mutants
 
-crash: $(BIN)/auditdb ## Kill the server 100 times under a million transactions
-	AUDITDB_CRASH_KILLS=100 AUDITDB_CRASH_TRANSACTIONS=1000000 $(BIN)/python -m pytest -q tests/test_crash.py
+crash: $(BIN)/auditdb ## Kill server and exporter 100 times under a million transactions
+	AUDITDB_CRASH_KILLS=100 AUDITDB_CRASH_TRANSACTIONS=1000000 AUDITDB_CRASH_EVENTS=1000000 \
+		$(BIN)/python -m pytest -q tests/test_crash.py tests/export/test_exporter.py
 
 bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other packages, and operation
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

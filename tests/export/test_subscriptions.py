@@ -104,9 +104,10 @@ def test_what_a_subscription_may_not_be_is_refused_in_a_line(empty_db: Database)
         assert result.exit_code in (1, 2) and said in result.stderr, result.output
         assert len(result.stderr.strip().splitlines()) == 1
     done(empty_db, "app_auditor", *create, "a", "--to", "-")
-    assert "there is a subscription a" in run(
-        empty_db, "app_auditor", *create, "a", "--to", "-"
-    ).stderr
+    assert (
+        "there is a subscription a"
+        in run(empty_db, "app_auditor", *create, "a", "--to", "-").stderr
+    )
     assert "--to -" in run(empty_db, "app_auditor", "export", "a", "--to", "https://x/").stderr
     assert "there is no subscription b" in run(empty_db, "app_auditor", "export", "b").stderr
     assert run(empty_db, "app_auditor", "export").exit_code == 2
