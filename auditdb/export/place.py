@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,7 @@ class Place:
         return cls(tick_id, Part(part["tick"], part["at"], part["id"], part["n"]))
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """An event as it was read: what filters look at, and its canonical bytes."""
 
     tick_id: int

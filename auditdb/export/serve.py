@@ -107,8 +107,10 @@ class Exporter:
             with raises_audit_errors(lock, "audit_auditor"):
                 exporter = await _take_lock(lock)
             keeper = State(state, exporter)
+            source = Ticks(ticks)
+            stack.push_async_callback(source.close)
             engine = Engine(
-                Ticks(ticks), keeper, self._open_sink, names=self._names, follow=self._follow,
+                source, keeper, self._open_sink, names=self._names, follow=self._follow,
                 patience=self._patience, tell=self._tell)  # fmt: skip
             self._engine = engine
             if self._ended.is_set():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, LiteralString
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, AsyncCursor
 from psycopg.errors import LockNotAvailable
 from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
@@ -19,19 +21,32 @@ _MOST = 5000
 # Seconds between two ticks that one exporter makes.
 _EVERY = 0.5
 _READ: LiteralString = """
-select tick_id, series_id, series_key::text, id, at, organization_id, action, result, line, is_end,
-    is_more
+select tick_id, id, at, organization_id, action, result,
+    pg_catalog.convert_to(line, 'UTF8'), series_id, series_key::text, is_end, is_more
 from audit_private.read_batch(%s, %s, %s, %s, %s, %s)
 """
 
 
 class Ticks:
-    """Reads ticks over one connection, and makes them over the same."""
+    """Reads ticks over one connection, and makes them over the same.
+
+    What follows a full chunk is read while that is on its way.
+    """
 
     def __init__(self, conn: AsyncConnection[Any], *, most: int = _MOST) -> None:
         self._conn, self._most = conn, most
+        self._turn = asyncio.Lock()
         self._made_at = -_EVERY
         self._head = 0
+        self._ahead: tuple[Place, list[str] | None, asyncio.Task[Chunk | None]] | None = None
+
+    async def close(self) -> None:
+        """Leave what is being read ahead."""
+        if self._ahead is not None:
+            task = self._ahead[2]
+            self._ahead = None
+            task.cancel()
+            await asyncio.wait([task])
 
     async def head(self) -> int:
         """Make a tick of what there is, and return the number of the last.
@@ -41,14 +56,13 @@ class Ticks:
         """
         if time.monotonic() - self._made_at < _EVERY:
             return self._head
-        try:
-            async with pinned_async(self._conn):
-                await self._conn.execute("select audit.make_tick()")
-        except LockNotAvailable:
-            pass  # Somebody else is making one.
-        async with pinned_async(self._conn), self._conn.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute("select audit_private.last_tick()")
-            (self._head,) = await cursor.fetchone() or (0,)
+        async with self._turn:
+            with suppress(LockNotAvailable):  # Somebody else is making one.
+                async with pinned_async(self._conn):
+                    await self._conn.execute("select audit.make_tick()")
+            async with pinned_async(self._conn), self._conn.cursor(row_factory=tuple_row) as cursor:
+                await cursor.execute("select audit_private.last_tick()")
+                (self._head,) = await cursor.fetchone() or (0,)
         self._made_at = time.monotonic()
         return self._head
 
@@ -57,20 +71,46 @@ class Ticks:
         whole: bool = False,
     ) -> Chunk | None:  # fmt: skip
         """Return the events between two places, or the first of them; nothing where none are."""
-        values = [
-            *_arguments(after), *_arguments(until),
-            None if organizations is None else list(organizations), None if whole else self._most,
-        ]  # fmt: skip
-        async with pinned_async(self._conn), self._conn.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(_READ, values)
+        wanted = None if organizations is None else list(organizations)
+        if whole:
+            return await self._read(after, until, wanted, None)
+        chunk = await self._read_ahead(after, wanted)
+        if chunk is None:
+            chunk = await self._read(after, until, wanted, self._most)
+        if chunk is not None and chunk.is_full and self._ahead is None:
+            following = self._read(chunk.end, until, wanted, self._most)
+            self._ahead = chunk.end, wanted, asyncio.create_task(following)
+        return chunk
+
+    async def _read_ahead(self, after: Place, wanted: list[str] | None) -> Chunk | None:
+        if self._ahead is None:
+            return None
+        if self._ahead[:2] == (after, wanted):
+            task = self._ahead[2]
+            self._ahead = None
+            return await task
+        if self._ahead[2].done():
+            await self.close()
+        return None
+
+    async def _read(
+        self, after: Place, until: Place, wanted: list[str] | None, most: int | None
+    ) -> Chunk | None:
+        values = [*_arguments(after), *_arguments(until), wanted, most]
+        async with (
+            self._turn, pinned_async(self._conn),
+            AsyncCursor(self._conn, row_factory=tuple_row) as cursor,
+        ):  # fmt: skip
+            await cursor.execute(_READ, values, binary=True)
             found = await cursor.fetchall()
         if not found:
             return None
-        *events, end = found
-        rows = [Row(r[0], r[3], r[4], r[5], r[6], r[7], r[8].encode()) for r in events]
+        end = found.pop()
+        rows = [Row._make(row[:7]) for row in found]
         return Chunk(
-            series_id=end[1], series_key=end[2], first_tick=rows[0].tick_id if rows else end[0],
-            end=_end(after, end[0], end[4], end[3], end[9]), rows=rows, is_full=bool(end[10]),
+            series_id=end[7], series_key=end[8], first_tick=rows[0].tick_id if rows else end[0],
+            end=_end(after, end[0], end[2], end[1], bool(end[9])), rows=rows,
+            is_full=bool(end[10]),
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from auditdb.export.canonical import place_of
+from auditdb.export.canonical import key_of
 from auditdb.export.formats import FORMATS
 from auditdb.export.place import Chunk, Place, Row
 from auditdb.export.sinks.base import Delivery, Line, Sink
@@ -82,10 +82,11 @@ class Stream:
         """Return what goes out for a batch that was noted: the same again when it is repeated."""
         form = FORMATS[self.subscription.format]
         lines, of_line, unencoded = [], {}, []
+        series = pending["series"]
         for row in rows:
             try:
-                key, at = place_of(row.line)
-                line = Line(key, at, form.convert(row.line))
+                key = key_of(series, row.id)
+                line = Line(key, row.at, form.convert(row.line))
             except Exception as error:  # Whatever an event holds, the others go on.
                 problem = f"cannot be written as {self.subscription.format}: {error}"
                 unencoded.append((row, " ".join(problem.split())))

@@ -46,6 +46,7 @@ declare
     _most_parts constant int := 500;
     _part record;
     _event record;
+    _series int;
     _left bigint := coalesce(at_most, 9223372036854775807);
     _bytes bigint := case when at_most is null then -9223372036854775807 else 0 end;
     _count int := 0;
@@ -64,10 +65,9 @@ begin
     loop
         exit when _part.tick_id > until_tick
             and (until_part is null or _part.tick_id > (until_part ->> 'tick')::bigint)
-            or series_key <> _part.key or _count = _most_parts and at_most is not null;
+            or _series <> _part.series_id or _count = _most_parts and at_most is not null;
         _count := _count + 1;
-        series_id := _part.series_id;
-        series_key := _part.key;
+        _series := _part.series_id;
         for _event in execute format(
             'select e.id, e.occurred_at::text as at, e.organization_id, e.action, e.result, '
             'audit.canonical(e, %L) as line from audit.event as e where %s%s%s '
@@ -91,8 +91,8 @@ begin
             exit when _ended;
         end loop;
         tick_id := _part.tick_id;
-        is_end := _part.is_end and not _ended;
         if not _ended then
+            is_end := _part.is_end;
             at := _part.last_at::text;
             id := _part.last_id;
         end if;
@@ -103,6 +103,8 @@ begin
         action := null;
         result := null;
         line := null;
+        series_id := _series;
+        series_key := (select s.key from audit.series as s where s.id = _series);
         is_more := _ended;
         return next;
     end if;

@@ -91,7 +91,7 @@ class Kept:
     def add(self, name: str, organization: str | None = None, **given: Any) -> None:
         """Make a subscription."""
         self.subscriptions[name] = Subscription(
-            name=name, sink=f"fake://{name}", format="jsonl", options={},
+            name=name, sink=f"https://{name}.test/", format="jsonl", options={},
             filter=Filter(organization_id=organization), place=Place(0), pending=None,
             delivered=0, state="active", problem=None)  # fmt: skip
         self.change(name, **given)

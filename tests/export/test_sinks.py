@@ -531,3 +531,17 @@ def test_secrets_come_of_variables_and_files_and_are_never_shown(tmp_path: Path)
 def test_one_client_serves_many_deliveries(web: Receiver) -> None:
     put(opened(url(web)), *[DELIVERY] * 20)
     assert len(web.requests) == 20
+
+
+@pytest.mark.parametrize(
+    ("moment", "at"),
+    [
+        ("2026-11-28 12:00:00.000001+00", "2026-11-28T12:00:00.000001Z"),
+        ("2026-11-28 12:00:00+00", "2026-11-28T12:00:00Z"),
+        ("infinity", None),
+        ("0044-03-15 12:00:00+00 BC", None),
+        ("12026-11-28 12:00:00+00", None),
+    ],
+)
+def test_the_time_of_an_event_is_one_that_receivers_read(moment: str, at: str | None) -> None:
+    assert Line("k", moment, b"").at == at

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+# Of PostgreSQL in UTC; infinity, years before Christ and of five digits have no way in RFC 3339.
+_TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9:]{8}(?:[.][0-9]{1,6})?)(?:[+]00|Z)")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One event as it goes out.
 
     Attributes:
         key: tells it from every other event, and a repeat of it: series and id.
-        at: when it occurred, in RFC 3339; none where PostgreSQL says infinity.
+        moment: when it occurred, as PostgreSQL says it in UTC.
         data: its bytes in the format of the subscription, without an end of line.
     """
 
     key: str
-    at: str | None
+    moment: str | None
     data: bytes
+
+    @property
+    def at(self) -> str | None:
+        """When it occurred, in RFC 3339, if that has a way to say it."""
+        found = _TIME.fullmatch(self.moment or "")
+        return f"{found[1]}T{found[2]}Z" if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

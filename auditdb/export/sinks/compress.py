@@ -12,7 +12,7 @@ SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 def compress(data: bytes, how: str) -> bytes:
     """Return bytes compressed by "gzip" or "zstd", or as they are by "none"."""
     if how == "gzip":
-        return gzip.compress(data, 6, mtime=0)
+        return gzip.compress(data, 3, mtime=0)
     if how == "zstd":
         return _zstd(data)
     return data
