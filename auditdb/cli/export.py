@@ -26,13 +26,13 @@ SINK_HELP = ("Where: - (standard output), file:///directory, s3://bucket/prefix,
 @click.argument("name", required=False)
 @click.option("--all", "all_", is_flag=True, help="Serve every subscription, in one process.")
 @click.option("--to", "sink", metavar="SINK",
-              help=f"Makes the subscription if there is none of that name. {SINK_HELP}")  # fmt: skip
+              help=f"Makes the subscription if there is none. {SINK_HELP}")  # fmt: skip
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Default: jsonl.")
 @click.option("--follow", is_flag=True, help="Go on with what comes, until it is ended.")
 @click.option("--secrets", type=click.Path(path_type=Path), metavar="FILE",
               envvar="AUDITDB_SINK_SECRETS",
-              help="TOML: [NAME] token = \"...\" secret = \"whsec_...\". Default: "
-              "AUDITDB_SINK_SECRETS; of one NAME, AUDITDB_SINK_TOKEN and AUDITDB_SINK_SECRET.")  # fmt: skip
+              help="TOML: [NAME], token = and secret =. Default: AUDITDB_SINK_SECRETS; of one "
+              "NAME also AUDITDB_SINK_TOKEN and AUDITDB_SINK_SECRET.")  # fmt: skip
 @click.option("--json", "json_", is_flag=True, help="Print what was delivered as JSON.")
 @click.pass_context
 def export(
@@ -77,8 +77,9 @@ def _ensure(ctx: click.Context, name: str, sink: str | None, form: str | None) -
                 for what, given, stored in (("--to", sink, known.sink),
                                             ("--format", form, known.format)):  # fmt: skip
                     if given is not None and given != stored:
-                        raise Failure(plain(f"{name} has {what} {stored}; make another, or drop "
-                                            f"it: auditdb subscription drop {name}"), 1)  # fmt: skip
+                        raise Failure(plain(
+                            f"{name} has {what} {stored}; make another, or drop this one: "
+                            f"auditdb subscription drop {name}"), 1)  # fmt: skip
                 return known.sink
         if sink is None:
             raise Failure(plain(f"there is no subscription {name}: give --to SINK to make it, or "
@@ -137,13 +138,13 @@ def subscription() -> None:
 @click.option("--result", "results", multiple=True, type=click.Choice(RESULTS),
               help="Events of this result; also several.")  # fmt: skip
 @click.option("--from", "begin", type=click.Choice(["start", "now"]), default="start",
-              show_default=True, help="With the first event that there is, or those to come.")  # fmt: skip
+              show_default=True, help="The first event that there is, or those to come.")  # fmt: skip
 @click.option("--lapses-after", metavar="INTERVAL", default="30 days", show_default=True,
               help="Retention waits so long for what nobody serves.")  # fmt: skip
 @click.option("--compression", type=click.Choice(["gzip", "zstd", "none"]),
               help="Of files, objects and requests. Default: gzip.")  # fmt: skip
 @click.option("--every", type=click.FloatRange(0, 86_400), metavar="SECONDS",
-              help="Between two deliveries. Default: 60 for files and objects, else 0.")  # fmt: skip
+              help="Between deliveries. Default: 60 for files and objects, else 0.")  # fmt: skip
 @click.option("--timeout", type=click.FloatRange(1, 3600), metavar="SECONDS",
               help="Of a request. Default: 30.")  # fmt: skip
 @click.option("--array", is_flag=True, help="HTTPS: an array of JSON instead of lines.")
@@ -212,7 +213,7 @@ def resume(ctx: click.Context, name: str) -> None:
 @subscription.command()
 @click.argument("name")
 @click.option("--to", "begin", type=click.Choice(["start", "now"]), required=True,
-              help="The first event that there is, which sends all again; or those to come.")  # fmt: skip
+              help="The first event, which sends all again; or those to come.")  # fmt: skip
 @click.pass_context
 def reset(ctx: click.Context, name: str, begin: Any) -> None:
     """Begin anew."""

@@ -33,6 +33,9 @@ class Source(Protocol):
     async def head(self) -> int:
         """Close what there is into a tick, and return the number of the last."""
 
+    async def last(self) -> int:
+        """Return the number of the last tick that is known."""
+
     async def read(
         self, after: Place, until: Place, organizations: Sequence[str] | None, *,
         whole: bool = False,
@@ -173,13 +176,18 @@ class Engine:
         for name in idle:
             if name not in found or found[name].state != "active":
                 await self.streams.pop(name).sink.close()
+        last = None
         for name, subscription in found.items():
             if subscription.state != "active":
                 self._say_state(subscription)
             elif name in idle:
                 self._renew(self.streams[name], subscription)
             elif name not in self.streams:
-                self._begin(subscription)
+                last = await self._source.last() if last is None else last
+                if subscription.place.tick_id > last:
+                    await self._refuse(subscription, last)
+                else:
+                    self._begin(subscription)
 
     def _renew(self, stream: Stream, subscription: Subscription) -> None:
         """Take what the database says, which somebody else may have moved."""
@@ -194,6 +202,17 @@ class Engine:
         state = {"paused": "is paused", "lapsed": "lapsed"}.get(subscription.state, "failed")
         reason = f": {subscription.problem}" if subscription.problem else ""
         self._report(name, f"{name} {state}{reason}; auditdb subscription resume {name}")
+
+    async def _refuse(self, subscription: Subscription, last: int) -> None:
+        """Stop where ticks were lost: nobody knows which of what comes was delivered already."""
+        name = subscription.name
+        problem = (
+            f"tick {subscription.place.tick_id} was delivered, and this database knows ticks up to "
+            f"{last} alone: it was restored to an earlier moment, or is another; compare with the "
+            f"sink, then: auditdb subscription reset {name}"
+        )
+        await self._keeper.leave(name, problem, failed=True)
+        self._report(name, f"{name} failed: {problem}")
 
     def _begin(self, subscription: Subscription) -> None:
         name = subscription.name

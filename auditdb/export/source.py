@@ -33,8 +33,8 @@ class Ticks:
     What follows a full chunk is read while that is on its way.
     """
 
-    def __init__(self, conn: AsyncConnection[Any], *, most: int = _MOST) -> None:
-        self._conn, self._most = conn, most
+    def __init__(self, conn: AsyncConnection[Any], *, most: int | None = None) -> None:
+        self._conn, self._most = conn, most or _MOST
         self._turn = asyncio.Lock()
         self._made_at = -_EVERY
         self._head = 0
@@ -56,15 +56,23 @@ class Ticks:
         """
         if time.monotonic() - self._made_at < _EVERY:
             return self._head
-        async with self._turn:
-            with suppress(LockNotAvailable):  # Somebody else is making one.
-                async with pinned_async(self._conn):
-                    await self._conn.execute("select audit.make_tick()")
-            async with pinned_async(self._conn), self._conn.cursor(row_factory=tuple_row) as cursor:
-                await cursor.execute("select audit_private.last_tick()")
-                (self._head,) = await cursor.fetchone() or (0,)
+        # Somebody else may be making one.
+        with suppress(LockNotAvailable):
+            async with self._turn, pinned_async(self._conn):
+                await self._conn.execute("select audit.make_tick()")
+        self._head = await self.last()
         self._made_at = time.monotonic()
         return self._head
+
+    async def last(self) -> int:
+        """Return the number of the last tick that is known."""
+        async with (
+            self._turn, pinned_async(self._conn),
+            AsyncCursor(self._conn, row_factory=tuple_row) as cursor,
+        ):  # fmt: skip
+            await cursor.execute("select audit_private.last_tick()")
+            (last,) = await cursor.fetchone() or (0,)
+        return int(last)
 
     async def read(
         self, after: Place, until: Place, organizations: Sequence[str] | None, *,

@@ -46,6 +46,10 @@ class Log:
         """Return the last tick."""
         return self.rows[-1].tick_id if self.rows else 0
 
+    async def last(self) -> int:
+        """Return the last tick."""
+        return await self.head()
+
     async def read(
         self, after: Place, until: Place, organizations: Sequence[str] | None, *,
         whole: bool = False,
