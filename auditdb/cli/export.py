@@ -138,7 +138,7 @@ def subscription() -> None:
 @click.option("--result", "results", multiple=True, type=click.Choice(RESULTS),
               help="Events of this result; also several.")  # fmt: skip
 @click.option("--from", "begin", type=click.Choice(["start", "now"]), default="start",
-              show_default=True, help="The first event that there is, or those to come.")  # fmt: skip
+              show_default=True, help="The first event, or those to come.")  # fmt: skip
 @click.option("--lapses-after", metavar="INTERVAL", default="30 days", show_default=True,
               help="Retention waits so long for what nobody serves.")  # fmt: skip
 @click.option("--compression", type=click.Choice(["gzip", "zstd", "none"]),
