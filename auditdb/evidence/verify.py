@@ -82,12 +82,12 @@ def root_of(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
 def entry_of(line: dict[str, Any]) -> bytes:
     """The bytes of a leaf: an event's own, with what they commit to its personal part."""
     if "tick" in line:
-        return b"\2" + line["tick"].encode()
+        return b"\2" + str(line["tick"]).encode()
     if "personal" in line:
-        commitment = hash_of(bytes.fromhex(line["salt"]) + line["personal"].encode())
+        commitment = hash_of(bytes.fromhex(line["salt"]) + str(line["personal"]).encode())
     else:
         commitment = bytes.fromhex(line["commitment"])  # Erased.
-    return b"\1" + commitment + line["skeleton"].encode()
+    return b"\1" + commitment + str(line["skeleton"]).encode()
 
 
 def check(line: dict[str, Any], proof: str, keys: list[tuple[str, bytes]]) -> int:
