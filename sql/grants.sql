@@ -28,7 +28,9 @@ revoke all on schema audit, audit_private
     from audit_mapper, audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
 grant usage on schema audit
     to audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
-grant usage on schema audit_private to audit_mapper, audit_operator, audit_auditor, audit_backup;
+-- A reader calls what audit.events_since is made of.
+grant usage on schema audit_private
+    to audit_mapper, audit_operator, audit_reader, audit_auditor, audit_backup;
 
 -- audit_mapper: what the fallback and the check of an expression are made of.
 grant execute on function
@@ -61,6 +63,15 @@ grant execute on function
     audit.record_reading, audit.viewer_problem, audit.list_logged,
     audit_private.called, audit_private.names_owner, audit_private.gives_owner
     to audit_reader, audit_auditor;
+-- Ticks tell how much is written, of every organisation.
+grant select on audit.series, audit.tick, audit.tick_month to audit_auditor;
+grant select on audit.series to audit_reader;
+grant execute on function
+    audit.viewer_organization, audit.events_since, audit_private.refuse_reading, audit_private.try_tick,
+    audit_private.tick_parts, audit_private.last_cursor, audit_private.tick_cursor,
+    audit_private.filter_condition
+    to audit_reader, audit_auditor;
+grant execute on function audit.make_tick to audit_operator, audit_auditor;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function

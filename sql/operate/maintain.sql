@@ -296,6 +296,7 @@ begin
         perform audit_private.furnish_indexes();
     end if;
     perform audit_private.create_months();
+    perform audit_private.renew_series('installed') where not exists (select from audit.series);
     perform audit_private.record_attestation('install', renew => false);
     perform audit_private.record_own('reclaimed', 'audit', jsonb_build_object('owner', owner), null)
     from nullif(current_setting('auditdb.restored_by', true), '') as owner

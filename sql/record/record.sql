@@ -90,6 +90,13 @@ $$;
 comment on function audit_private.prepare_counter is
     'Makes the sequence that counts what a login records';
 
+-- Ticks rely on it (audit_private.tick_floor). What captures a change has the change's.
+create or replace function audit_private.take_transaction_id() returns xid8
+language sql volatile
+return pg_current_xact_id();
+comment on function audit_private.take_transaction_id is
+    'Gives the transaction its id before an event draws its own';
+
 create or replace function audit.record_event(
     action text,
     organization_id text default null,
@@ -128,6 +135,7 @@ begin
         record_event.actor_id, record_event.impersonator_id, record_event.organization_id,
         record_event.source, record_event.target_type, record_event.target_id,
         record_event.subject_id);
+    perform audit_private.take_transaction_id();
     insert into audit.event (
         action, result, actor_id, actor_type, impersonator_id, organization_id,
         target_type, target_id, subject_id, source, old_values, new_values, details
@@ -159,6 +167,7 @@ create or replace function audit_private.record_own(
 ) returns void
 language sql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
+    select audit_private.take_transaction_id();
     insert into audit.event (
         action, result, actor_id, actor_type, impersonator_id, source, target_type, target_id,
         old_values, new_values, details
