@@ -72,6 +72,11 @@ grant execute on function
     audit_private.filter_condition
     to audit_reader, audit_auditor;
 grant execute on function audit.make_tick to audit_operator, audit_auditor;
+-- A sealer is an auditor, since it reads everything; what it writes, a verifier does not believe.
+grant select on audit.seal, audit.tile, audit.checkpoint, audit.key_rotation to audit_auditor;
+grant execute on function
+    audit.seal_next, audit.keep_tiles, audit.keep_checkpoint, audit.keep_rotation
+    to audit_auditor;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function

@@ -71,7 +71,7 @@ comment on function audit_private.open_to_backups is
 create or replace function audit_private.append_only() returns regclass[]
 language sql stable set search_path = pg_catalog, pg_temp
 return '{audit_private.attestation,audit_private.organization_start,audit.series,audit.tick,'
-    'audit.tick_month}'::regclass[];
+    'audit.tick_month,audit.seal,audit.checkpoint,audit.key_rotation}'::regclass[];
 comment on function audit_private.append_only is
     'The tables beside the log whose rows are never changed or taken away';
 
@@ -106,7 +106,8 @@ begin
     -- Or a member of pg_read_all_data could sign tokens, and one of pg_write_all_data map tables
     -- anew.
     foreach _table in array '{audit_private.signing_key,audit_private.attachment,'
-        'audit_private.release,audit_private.recording_limit,audit_private.unfiled}'::regclass[]
+        'audit_private.release,audit_private.recording_limit,audit_private.unfiled,'
+        'audit.tile}'::regclass[]
     loop
         if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = _table) then
             execute format('alter table %s enable row level security, force row level security',

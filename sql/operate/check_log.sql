@@ -12,7 +12,7 @@ as $$
     from pg_class as c
     where (c.oid = any (audit_private.append_only()
                 || '{audit_private.signing_key,audit_private.release,'
-                'audit_private.recording_limit,audit_private.unfiled}'::regclass[])
+                'audit_private.recording_limit,audit_private.unfiled,audit.tile}'::regclass[])
             or c.oid in (select relid from pg_partition_tree('audit.event')))
         and not (c.relrowsecurity and c.relforcerowsecurity)
     union all
