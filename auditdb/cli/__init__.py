@@ -17,7 +17,7 @@ except ImportError as error:
     ) from None
 
 import auditdb
-from auditdb.cli import mapping, operate, read, record, web
+from auditdb.cli import evidence, mapping, operate, read, record, web
 from auditdb.cli.errors import Cli
 
 __all__ = ["main"]
@@ -57,5 +57,7 @@ for command in (
     record.record,
     read.log,
     web.serve,
+    evidence.seal,
+    evidence.verify,
 ):
     main.add_command(command)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -20,7 +21,7 @@ from auditdb.evidence.leaf import SALT, commit, event_entry, tick_entry
 from auditdb.evidence.lines import COLUMNS, groups_of
 from auditdb.evidence.note import Checkpoint, VerificationKey, open_checkpoint
 from auditdb.evidence.stored import Stored
-from auditdb.evidence.tree import HASH, Edge, Problem, Tiles, leaf_hash
+from auditdb.evidence.tree import HASH, WIDTH, Edge, Problem, Tile, Tiles, leaf_hash
 
 # Ids that a finding names; it counts the others.
 _NAMED = 20
@@ -82,10 +83,11 @@ class Verifier:
         self._conn, self._keys, self._published = conn, keys, published
         self._stored = Stored(conn)
         self.report = Report()
+        self._lost: dict[str, Counter[int]] = {}
+        self._gone: Counter[str] = Counter()
+        self._named: Counter[str] = Counter()
         self._marks = self._read_marks(checkpoints)
         self._sizes = sorted({mark.size for _, mark in self._marks})
-        self._lost: dict[str, Counter[int]] = {}
-        self._named: Counter[str] = Counter()
 
     def run(self, since: str | None = None, progress: Callable[[int], None] = lambda n: None
             ) -> Report:  # fmt: skip
@@ -94,7 +96,7 @@ class Verifier:
         Args:
             since: events of ticks before this time are not hashed again, but their leaves are part
                 of the tree.
-            progress: is told how many leaves were compared.
+            progress: is told how many leaves more were compared.
         """
         try:
             self._walk(since, progress)
@@ -115,7 +117,7 @@ class Verifier:
             except Problem as error:
                 self._find("checkpoint", f"{number} of the database is not believed: {error}")
         marks.sort(key=lambda mark: mark[1].size)
-        for (one, first), (other, second) in zip(marks, marks[1:], strict=False):
+        for (one, first), (other, second) in pairwise(marks):
             if first.size == second.size and first.root != second.root:
                 self._find("fork", f"{one} and {other} say different roots of {first.size} leaves: "
                            "both were signed")  # fmt: skip
@@ -142,9 +144,11 @@ class Verifier:
                 part = slice((start - seal.first) * HASH, (end - seal.first) * HASH)
                 if not differs and found[part] != leaves[part]:
                     differs, by_events = True, deepcopy(by_leaves)
-                _append(by_leaves, leaves[part])
+                for tile, data in by_leaves.append(leaves[part]):
+                    self._compare(tile, data)
                 if differs:
-                    _append(by_events, found[part])
+                    for _ in by_events.append(found[part]):
+                        pass
                 start = end
                 for name, mark in [m for m in marks if m[1].size == end]:
                     root = by_leaves.root()
@@ -155,16 +159,19 @@ class Verifier:
                                    f"the events are those of {name}")  # fmt: skip
                         by_leaves, differs, good = by_events, False, end
                     else:
-                        self._find("tree", f"leaves {good} to {end} are not those of {name}: events "
-                                   "among them were changed, removed or added, and their hashes "
-                                   "with them")  # fmt: skip
+                        self._find("tree", f"leaves {good} to {end} are not those of {name}: "
+                                   "events among them were changed, removed or added, and their "
+                                   "hashes with them")  # fmt: skip
                         broken = True
                         break
                 marks = [m for m in marks if m[1].size > end]
                 if broken:
                     break
             self.report.size = size
-            progress(size)
+            progress(len(leaves) // HASH)
+        if not broken:
+            for tile, data in by_leaves.partial():
+                self._compare(tile, data, complete=good == by_leaves.size)
         self.report.signed = good
         for name, mark in marks:
             if mark.size > self.report.size:
@@ -174,6 +181,18 @@ class Verifier:
             self.report.notices.append(
                 f"{self.report.size - good} leaves are not signed yet by a checkpoint at hand"
             )
+
+    def _compare(self, tile: Tile, data: bytes, complete: bool = True) -> None:
+        """Compare a tile above the leaves with the stored one: proofs are made of these."""
+        if tile.level == 0:
+            return
+        row = self._conn.execute(
+            "select hashes from audit.tile where level = %s and number = %s",
+            [tile.level, tile.number],
+        ).fetchone()
+        stored = b"" if row is None else bytes(row[0])
+        if stored != data and (complete or not data.startswith(stored)):
+            self._find("tree", f"{tile.path} of the database is not that of its leaves")
 
     def _seals(self) -> Iterator[_Seal]:
         query = """select s.id, s.tick_id, s.month::text, s.first_leaf, s.first_at::text,
@@ -241,6 +260,7 @@ class Verifier:
                 self._find("changed", f"event {number} is not as it was sealed "
                            f"{self._between(seal, at)}")  # fmt: skip
             found.append(leaf or known)
+        self._gone[seal.month] += len(gone)
         if gone and len(gone) == len(seal.ids):
             self._lost.setdefault(seal.month, Counter())[seal.tick] += len(gone)
         for number in gone if len(gone) < len(seal.ids) else ():
@@ -252,10 +272,12 @@ class Verifier:
 
     def _hash_tick(self, seal: _Seal, known: bytes) -> bytes:
         row = self._conn.execute(
-            """select format('{"version":1,"series":"%%s","tick":"%%s","made_at":"%%s",'
-                '"transaction_id":"%%s","snapshot":"%%s","events":"%%s","months":{%%s}}',
-                s.key, t.id, to_char(t.made_at at time zone 'UTC',
-                    'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), t.transaction_id, t.snapshot, t.events,
+            """select format('{"version":1,"series":"%%s","began":"%%s","after_id":"%%s",'
+                '"tick":"%%s","made_at":"%%s","transaction_id":"%%s","snapshot":"%%s","lower_id":"%%s",'
+                '"upper_id":"%%s","events":"%%s","months":{%%s}}',
+                s.key, s.began, s.after_id, t.id, to_char(t.made_at at time zone 'UTC',
+                    'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), t.transaction_id, t.snapshot,
+                t.lower_id, t.upper_id, t.events,
                 (select string_agg(format('"%%s":"%%s"', m.month, m.events), ',' order by m.month)
                     from audit.tick_month as m where m.tick_id = t.id)),
                 t.events - (select sum(cardinality(p.ids)) from audit.seal as p
@@ -317,14 +339,10 @@ class Verifier:
                 self._find("missing", f"{events} events of tick {tick}, all of {month[:7]}, are "
                            "gone")  # fmt: skip
         for month in sorted(stored.keys() | sealed.keys()):
-            more = stored.get(month, 0) - sealed.get(month, 0)
-            if more > 0 or self._is_twice(month, sealed.get(month, 0)):
-                self._name_added(month, pending, more)
+            there = sealed.get(month, 0) - self._gone[month]
+            if stored.get(month, 0) != there:
+                self._name_added(month, pending, stored.get(month, 0) - there)
         self._refuse_future(pending)
-
-    def _is_twice(self, month: str, sealed: int) -> bool:
-        """Return whether fewer events were counted than there may be others among."""
-        return False
 
     def _name_added(self, month: str, pending: str, more: int) -> None:
         rows = self._conn.execute(
@@ -341,6 +359,9 @@ class Verifier:
                        "was")  # fmt: skip
         if more > len(rows):
             self._find("added", f"{month[:7]} has {more - len(rows)} events twice")
+        elif more < len(rows):
+            self._find("missing", f"{month[:7]} has {len(rows) - more} events fewer than were "
+                       "sealed, of those that the sealed ticks hold")  # fmt: skip
 
     def _pending(self) -> str | None:
         """Return what an event fulfils that no sealed tick holds yet; nothing before the first."""
@@ -386,15 +407,8 @@ class Verifier:
             self.report.findings.append(f"{kind}: {text}")
 
 
-def _append(edge: Edge, hashes: bytes) -> None:
-    for _ in edge.append(hashes):
-        pass
-
-
 def leaves_of(tiles: Tiles, size: int, start: int, end: int) -> bytes:
     """Return the hashes of leaves out of the tiles of a tree of a size."""
-    from auditdb.evidence.tree import WIDTH, Tile
-
     found = []
     for number in range(start // WIDTH, (end + WIDTH - 1) // WIDTH):
         data = tiles.read(Tile(0, number, min(WIDTH, size - number * WIDTH)))

@@ -17,7 +17,7 @@ from auditdb.evidence.note import Checkpoint, Signer, VerificationKey, open_chec
 from auditdb.evidence.places import Place, Unpublished
 from auditdb.evidence.state import State
 from auditdb.evidence.stored import Stored
-from auditdb.evidence.tree import HASH, Edge, Problem, Tile, Tree
+from auditdb.evidence.tree import Edge, Problem, Tile, Tree
 
 BUSY = "another sealer is at work"
 _PART = 65_536
@@ -60,7 +60,7 @@ class Sealer:
         self._stored = Stored(conn)
         self._keys: list[VerificationKey] = [signer.key]
 
-    def run(self, progress: Callable[[int], None] = lambda size: None) -> Sealed:
+    def run(self, progress: Callable[[int], None] = lambda added: None) -> Sealed:
         """Seal everything that was committed by now.
 
         Raises:
@@ -78,10 +78,10 @@ class Sealer:
     def _run(self, progress: Callable[[int], None]) -> Sealed:
         last = self._take_up()
         self._conn.execute("select audit.make_tick()")
-        while size := self._conn.execute("select audit.seal_next()").fetchone():
-            if size[0] is None:
-                break
-            progress(size[0])
+        at = self._stored.size()
+        while (row := self._conn.execute("select audit.seal_next()").fetchone()) and row[0]:
+            progress(row[0] - at)
+            at = row[0]
         edge, tiles = self._extend(last)
         done = Sealed(edge.size, edge.size - (last.size if last else 0))
         if not edge.size:
@@ -193,8 +193,3 @@ def tiles_between(older: int, newer: int) -> list[Tile]:
                 found.append(Tile(level, number, width))
         older, newer, level = older >> 8, newer >> 8, level + 1
     return found
-
-
-def leaves_of(data: bytes) -> int:
-    """Return how many hashes there are."""
-    return len(data) // HASH

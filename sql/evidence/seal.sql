@@ -55,10 +55,11 @@ create or replace function audit_private.tick_leaf(tick_id bigint) returns bytea
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select sha256('\x0002'::bytea || convert_to(format(
-        '{"version":1,"series":"%s","tick":"%s","made_at":"%s","transaction_id":"%s",'
-            '"snapshot":"%s","events":"%s","months":{%s}}',
-        s.key, t.id, audit_private.canonical_time(t.made_at), t.transaction_id, t.snapshot,
-        t.events, (
+        '{"version":1,"series":"%s","began":"%s","after_id":"%s","tick":"%s","made_at":"%s",'
+            '"transaction_id":"%s","snapshot":"%s","lower_id":"%s","upper_id":"%s",'
+            '"events":"%s","months":{%s}}',
+        s.key, s.began, s.after_id, t.id, audit_private.canonical_time(t.made_at),
+        t.transaction_id, t.snapshot, t.lower_id, t.upper_id, t.events, (
             select string_agg(format('"%s":"%s"', m.month, m.events), ',' order by m.month)
             from audit.tick_month as m where m.tick_id = t.id)), 'UTF8'))
     from audit.tick as t join audit.series as s on s.id = t.series_id
