@@ -48,6 +48,8 @@ class Directory:
     def write(self, path: str, data: bytes) -> None:
         """Write a file apart, and rename it."""
         target = self._path / path
+        if not self._path.is_dir():
+            raise Unpublished(f"there is no directory {self._path} any more")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_durably(target, data)

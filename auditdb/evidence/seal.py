@@ -13,7 +13,14 @@ from typing import Any
 import psycopg
 
 from auditdb.errors import Refused, from_psycopg
-from auditdb.evidence.note import Checkpoint, Signer, VerificationKey, open_checkpoint, sign
+from auditdb.evidence.note import (
+    Checkpoint,
+    Signer,
+    VerificationKey,
+    open_checkpoint,
+    parse_checkpoint,
+    sign,
+)
 from auditdb.evidence.places import Place, Unpublished
 from auditdb.evidence.state import State
 from auditdb.evidence.stored import Stored
@@ -159,8 +166,14 @@ class Sealer:
         published = place.read("checkpoint")
         at = 0
         if published is not None:
-            there = open_checkpoint(published.decode(errors="replace"), self._keys)
-            if there.size > head.size or Tree(self._stored, there.size).root() != there.root:
+            # Whoever signed it: what counts is that this log grew out of it.
+            text, _, _ = published.decode(errors="replace").rpartition("\n\n")
+            there = parse_checkpoint(f"{text}\n")
+            if (
+                there.origin != head.origin
+                or there.size > head.size
+                or Tree(self._stored, there.size).root() != there.root
+            ):
                 raise Problem("it holds another log, or another history of this one")
             at = there.size
         if published == note.encode():

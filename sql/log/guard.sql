@@ -68,10 +68,13 @@ $$;
 comment on function audit_private.open_to_backups is
     'Lets members of audit_backup read a table of the log as a whole, as pg_dump does';
 
+-- A string as its body: pg_dump writes what is parsed before the tables.
 create or replace function audit_private.append_only() returns regclass[]
 language sql stable set search_path = pg_catalog, pg_temp
-return '{audit_private.attestation,audit_private.organization_start,audit.series,audit.tick,'
-    'audit.tick_month,audit.seal,audit.checkpoint,audit.key_rotation}'::regclass[];
+as $$
+    select '{audit_private.attestation,audit_private.organization_start,audit.series,audit.tick,'
+        'audit.tick_month,audit.seal,audit.checkpoint,audit.key_rotation}'::regclass[];
+$$;
 comment on function audit_private.append_only is
     'The tables beside the log whose rows are never changed or taken away';
 

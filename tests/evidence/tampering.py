@@ -108,7 +108,8 @@ select {}, action, result, 'mallory', actor_type, db_user, organization_id, targ
 
 def insert_an_event(conn: Connection, rng: random.Random) -> None:
     what = rng.choice([
-        "900000, occurred_at, transaction_id", "900000, occurred_at - interval '20 days', transaction_id",
+        "900000, occurred_at, transaction_id",
+        "900000, occurred_at - interval '20 days', transaction_id",
         "-5, occurred_at + interval '1 us', transaction_id", "900000, '-infinity', transaction_id",
         "900000, occurred_at, '9999999999'", "id, occurred_at + interval '1 us', transaction_id",
         "id, occurred_at - interval '40 days', transaction_id", "900000, occurred_at, '3'",
@@ -172,7 +173,8 @@ def change_a_seal(conn: Connection, rng: random.Random) -> None:
         "salts = substr(salts, 17) || substr(salts, 1, 16)",
         "leaves = substr(leaves, 33)",
         "ids[1] = ids[1] + 500000", "ids = ids[2:]", "is_last = not is_last",
-        "first_leaf = first_leaf + 100000", "tick_id = tick_id + 1", "last_at = first_at - interval '1 s'",
+        "first_leaf = first_leaf + 100000", "tick_id = tick_id + 1",
+        "last_at = first_at - interval '1 s'",
         "leaves = leaves || sha256('x')",
     ])  # fmt: skip
     conn.execute(f"update audit.seal set {what} where id = %(id)s".encode(),
@@ -195,8 +197,9 @@ def change_a_tick(conn: Connection, rng: random.Random) -> None:
 
 def change_a_series(conn: Connection, rng: random.Random) -> None:
     what = rng.choice(["key = gen_random_uuid()", "after_id = after_id + 7",
-                       "began = 'continued'"])  # fmt: skip
-    conn.execute(f"update audit.series set {what}".encode())
+                       "began = 'restored'"])  # fmt: skip
+    last = "(select max(series_id) from audit.tick)"
+    conn.execute(f"update audit.series set {what} where id = {last}".encode())
 
 
 def change_a_tile(conn: Connection, rng: random.Random) -> None:

@@ -153,7 +153,9 @@ def test_a_sealer_signs_no_other_history(sealed: Sealed, db: Database) -> None:
                 sealed.sealer.run()
             raise psycopg.Rollback(block)
     with sealed.conn.transaction() as block:
-        sealed.conn.execute("update audit.seal set leaves = set_byte(leaves, 3, 7) where is_last and id > 5")
+        sealed.conn.execute(
+            "update audit.seal set leaves = set_byte(leaves, 3, 7) where is_last and id > 5"
+        )
         with pytest.raises(Fork, match=f"the first {size} leaves are not those that were signed"):
             sealed.sealer.run()
         raise psycopg.Rollback(block)
