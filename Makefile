@@ -51,6 +51,9 @@ mutants: $(BIN)/auditdb ## Break important lines one at a time: each time a test
 crash: $(BIN)/auditdb ## Kill the server 100 times under a million transactions
 	AUDITDB_CRASH_KILLS=100 AUDITDB_CRASH_TRANSACTIONS=1000000 $(BIN)/python -m pytest -q tests/test_crash.py
 
+tamper: $(BIN)/auditdb ## Change a sealed log 10,000 times as a superuser: each time it must be found
+	AUDITDB_TAMPER=10000 $(BIN)/python -m pytest -q -s tests/evidence/test_tampering.py
+
 bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other packages, and operation
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.former
@@ -72,4 +75,4 @@ clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo page test check format attacks fuzz mutants crash bench reference clean
+.PHONY: help demo page test check format attacks fuzz mutants crash tamper bench reference clean
