@@ -66,12 +66,13 @@ def test_every_object_has_a_comment(db: Database, uncommented: str) -> None:
 
 # What people call: the reference manual that \df audit.* prints.
 PUBLIC = {
-    "attach", "attest", "baseline", "clear_context", "create_key", "current_context",
-    "define_action", "define_kind", "detach", "doctor", "limit_recording", "list_keys",
+    "attach", "attest", "baseline", "canonical", "clear_context", "create_key", "current_context",
+    "define_action", "define_kind", "detach", "doctor",
+    "events_since", "limit_recording", "list_keys",
     "list_limits", "list_logged", "list_members", "list_partitions", "list_settings",
-    "list_tables", "maintain",
+    "list_tables", "maintain", "make_tick",
     "mend_columns", "mend_guards", "metrics", "read_context_from", "reattach",
-    "record_event", "record_reading", "set_context", "version", "viewer_organization",
+    "record_event", "record_reading", "seal_next", "set_context", "version", "viewer_organization",
     "viewer_problem",
 }  # fmt: skip
 

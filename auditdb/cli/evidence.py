@@ -165,7 +165,7 @@ def rotate(ctx: click.Context, key_file: Path, new_key_file: Path, state: Path |
         conn.autocommit = True
         made = write_key(new_key_file, old.key.name)
         new = read_private(new_key_file)
-        conn.execute("select audit.keep_rotation(%s)", [hand_over(old, made)])
+        conn.execute("select audit_private.keep_rotation(%s)", [hand_over(old, made)])
     if found is not None:
         # Both sign what was signed last: whoever has one of the keys goes on from there.
         both = State(new_key_file.with_name(f"{new_key_file.name}.state"))

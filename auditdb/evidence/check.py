@@ -187,7 +187,7 @@ class Verifier:
         if tile.level == 0:
             return
         row = self._conn.execute(
-            "select hashes from audit.tile where level = %s and number = %s",
+            "select nodes from audit.tile where level = %s and number = %s",
             [tile.level, tile.number],
         ).fetchone()
         stored = b"" if row is None else bytes(row[0])

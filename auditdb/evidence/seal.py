@@ -103,7 +103,7 @@ class Sealer:
         assert found is not None
         head, note = found
         # Again after a crash: each of these is done once.
-        self._conn.execute("select audit.keep_checkpoint(%s, %s)", [note, head.size])
+        self._conn.execute("select audit_private.keep_checkpoint(%s, %s)", [note, head.size])
         for name, place in self._places:
             try:
                 self._publish(place, head, note)
@@ -157,7 +157,7 @@ class Sealer:
 
     def _keep(self, tiles: dict[tuple[int, int], bytes]) -> None:
         levels, numbers = [place[0] for place in tiles], [place[1] for place in tiles]
-        self._conn.execute("select audit.keep_tiles(%s, %s, %s)",
+        self._conn.execute("select audit_private.keep_tiles(%s, %s, %s)",
                            [levels, numbers, list(tiles.values())])  # fmt: skip
 
     def _publish(self, place: Place, head: Checkpoint, note: str) -> None:

@@ -60,7 +60,7 @@ class Stored:
             start = tile.number * WIDTH
             return self.leaves(start, start + tile.width)
         row = self._conn.execute(
-            "select hashes from audit.tile where level = %s and number = %s",
+            "select nodes from audit.tile where level = %s and number = %s",
             [tile.level, tile.number],
         ).fetchone()
         data = b"" if row is None else bytes(row[0])[: tile.width * HASH]

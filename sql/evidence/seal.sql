@@ -17,7 +17,7 @@ returns bytea
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return sha256('\x0001'::bytea || sha256(event_leaf.salt || convert_to(
+    return sha256(decode('0001', 'hex') || sha256(event_leaf.salt || convert_to(
         '{"version":1'
         || ',"actor_id":' || coalesce(to_json(event.actor_id)::text, 'null')
         || ',"impersonator_id":' || coalesce(to_json(event.impersonator_id)::text, 'null')
@@ -54,7 +54,7 @@ comment on function audit_private.event_leaf is
 create or replace function audit_private.tick_leaf(tick_id bigint) returns bytea
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select sha256('\x0002'::bytea || convert_to(format(
+    select sha256(decode('0002', 'hex') || convert_to(format(
         '{"version":1,"series":"%s","began":"%s","after_id":"%s","tick":"%s","made_at":"%s",'
             '"transaction_id":"%s","snapshot":"%s","lower_id":"%s","upper_id":"%s",'
             '"events":"%s","months":{%s}}',
@@ -134,16 +134,9 @@ $$;
 comment on function audit_private.seal_events is
     'Salts and leaves of the next events of a tick and a month';
 
--- Takes no lock that a writer could meet, and may be repeated and interrupted: each call is whole.
-create or replace function audit.seal_next(at_most int default 10000) returns bigint
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set row_security = on
+create or replace function audit_private.refuse_sealing(at_most int) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
-declare
-    _last audit.seal;
-    _tick_id bigint;
-    _month record;
-    _part record;
 begin
     if at_most is null or at_most not between 1 and 1000000 then
         raise exception 'cannot seal % events at once', at_most
@@ -154,38 +147,65 @@ begin
     elsif not pg_try_advisory_xact_lock(hashtextextended('auditdb seal', 0)) then
         raise exception 'another sealer is at work' using errcode = 'lock_not_available';
     end if;
+end
+$$;
+comment on function audit_private.refuse_sealing is
+    'Raises where nothing can be sealed here and now; else keeps other sealers away';
+
+-- A tick that a transaction has made and not committed, a crash could take and make again.
+create or replace function audit_private.months_to_seal(last audit.seal)
+returns table (tick_id bigint, month date, is_last boolean, after_at timestamptz, after_id bigint)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select m.tick_id, m.month, lead(m.month) over (order by m.month) is null,
+        case when m.month = f.month then (months_to_seal.last).last_at end,
+        case when m.month = f.month then (months_to_seal.last).ids[
+            cardinality((months_to_seal.last).ids)] end
+    from (
+        select case when (months_to_seal.last).is_last is false
+                then (months_to_seal.last).tick_id
+                else coalesce((months_to_seal.last).tick_id + 1, (select min(id) from audit.tick))
+                end,
+            case when (months_to_seal.last).is_last is false then (months_to_seal.last).month end
+    ) as f (tick_id, month)
+        join audit.tick as t on t.id = f.tick_id
+        join audit.tick_month as m on m.tick_id = t.id
+    where t.transaction_id is distinct from pg_current_xact_id_if_assigned()
+        and m.month >= coalesce(f.month, '-infinity')
+    order by m.month;
+$$;
+comment on function audit_private.months_to_seal is
+    'The months of the next tick from which something is to be sealed, and after which event, by '
+    'the last seal';
+
+-- Takes no lock that a writer could meet, and may be repeated and interrupted: each call is whole.
+create or replace function audit.seal_next(at_most int default 10000) returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set row_security = on
+as $$
+declare
+    _last audit.seal;
+    _month record;
+    _part record;
+    _ends boolean;
+begin
+    perform audit_private.refuse_sealing(at_most);
     lock table audit.event in access share mode;
     select * into _last from audit.seal order by id desc limit 1;
-    if _last.is_last is not false then
-        _tick_id := coalesce(_last.tick_id + 1, (select min(id) from audit.tick));
-        _last := row(_last.id, null, null, null,
-            _last.first_leaf, null, null, _last.ids, null, _last.leaves, null);
-    else
-        _tick_id := _last.tick_id;
-    end if;
-    for _month in
-        select m.month, lead(m.month) over (order by m.month) is null as is_last
-        from audit.tick as t join audit.tick_month as m on m.tick_id = t.id
-        where t.id = _tick_id
-            and t.transaction_id is distinct from pg_current_xact_id_if_assigned()
-        order by m.month
-    loop
-        continue when _month.month < _last.month;
-        _part := audit_private.seal_events(_tick_id, _month.month,
-            case when _month.month = _last.month then _last.last_at end,
-            case when _month.month = _last.month
-                then _last.ids[cardinality(_last.ids)] end, at_most);
+    for _month in select * from audit_private.months_to_seal(_last) loop
+        _part := audit_private.seal_events(_month.tick_id, _month.month, _month.after_at,
+            _month.after_id, at_most);
         if _part.ids <> '{}' or _month.is_last then
+            _ends := _month.is_last and cardinality(_part.ids) < at_most;
             insert into audit.seal (id, tick_id, month, first_leaf, first_at, last_at, ids, salts,
                 leaves, is_last)
-            select coalesce(_last.id, 0) + 1, _tick_id, _month.month,
+            values (coalesce(_last.id, 0) + 1, _month.tick_id, _month.month,
                 coalesce(_last.first_leaf + octet_length(_last.leaves) / 32, 0), _part.first_at,
                 _part.last_at, _part.ids, _part.salts,
-                case when l.is_last then _part.leaves || audit_private.tick_leaf(_tick_id)
-                    else _part.leaves end, l.is_last
-            from (values (_month.is_last and cardinality(_part.ids) < at_most)) as l (is_last);
-            return (select s.first_leaf + octet_length(s.leaves) / 32 from audit.seal as s
-                order by s.id desc limit 1);
+                case when _ends then _part.leaves || audit_private.tick_leaf(_month.tick_id)
+                    else _part.leaves end, _ends)
+            returning * into _last;
+            return _last.first_leaf + octet_length(_last.leaves) / 32;
         end if;
     end loop;
     return null;
@@ -196,7 +216,7 @@ comment on function audit.seal_next is
     'Hashes the next events of ticks to leaves, and returns how many leaves there are then; null '
     'where every tick is sealed. auditdb seal builds the tree of them and signs it';
 
-create or replace function audit.keep_tiles(levels int[], numbers bigint[], hashes bytea[])
+create or replace function audit_private.keep_tiles(levels int[], numbers bigint[], nodes bytea[])
 returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set row_security = on
@@ -206,30 +226,30 @@ declare
     _old bytea;
 begin
     for _new in
-        select * from unnest(levels, numbers, hashes) as t (level, number, hashes)
+        select * from unnest(levels, numbers, nodes) as t (level, number, nodes)
         order by t.level, t.number
     loop
-        select t.hashes into _old from audit.tile as t
+        select t.nodes into _old from audit.tile as t
         where (t.level, t.number) = (_new.level, _new.number);
-        if _new.level not between 1 and 7 or octet_length(_new.hashes) not between 32 and 8192
-            or substr(_new.hashes, 1, octet_length(_old)) <> _old
+        if _new.level not between 1 and 7 or octet_length(_new.nodes) not between 32 and 8192
+            or substr(_new.nodes, 1, octet_length(_old)) <> _old
         then
             raise exception 'tile %/% does not go on from that which is there', _new.level,
                     _new.number
                 using errcode = 'integrity_constraint_violation',
                     hint = 'Run: auditdb verify';
         end if;
-        insert into audit.tile (level, number, hashes)
-        values (_new.level, _new.number, _new.hashes)
-        on conflict (level, number) do update set hashes = excluded.hashes;
+        insert into audit.tile (level, number, nodes)
+        values (_new.level, _new.number, _new.nodes)
+        on conflict (level, number) do update set nodes = excluded.nodes;
     end loop;
 end
 $$;
 -- Definer: nobody else writes tiles.
-comment on function audit.keep_tiles is
+comment on function audit_private.keep_tiles is
     'Keeps tiles of the tree above its leaves; part of auditdb seal';
 
-create or replace function audit.keep_checkpoint(note text, size bigint) returns void
+create or replace function audit_private.keep_checkpoint(note text, size bigint) returns void
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp set row_security = on
 as $$
@@ -240,10 +260,10 @@ as $$
         where c.size = keep_checkpoint.size and c.note = keep_checkpoint.note);
 $$;
 -- Definer: nobody else writes checkpoints.
-comment on function audit.keep_checkpoint is
+comment on function audit_private.keep_checkpoint is
     'Keeps a signed checkpoint, once; part of auditdb seal';
 
-create or replace function audit.keep_rotation(note text) returns void
+create or replace function audit_private.keep_rotation(note text) returns void
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp set row_security = on
 as $$
@@ -253,5 +273,5 @@ as $$
         select from audit.key_rotation as r where r.note = keep_rotation.note);
 $$;
 -- Definer: nobody else writes them.
-comment on function audit.keep_rotation is
+comment on function audit_private.keep_rotation is
     'Keeps the note in which a sealing key hands over to another; part of auditdb seal rotate';

@@ -34,15 +34,15 @@ comment on column audit.seal.is_last is 'Whether the tick ends with it, and has 
 create table if not exists audit.tile (
     level int not null,
     number bigint not null,
-    hashes bytea not null,
+    nodes bytea not null,
     primary key (level, number)
 );
-alter table audit.tile alter column hashes set storage external;
+alter table audit.tile alter column nodes set storage external;
 comment on table audit.tile is
     'The Merkle tree above its leaves, as C2SP tlog-tiles: made of audit.seal, and so not believed';
 comment on column audit.tile.level is 'From 1; the leaves are in audit.seal';
 comment on column audit.tile.number is 'Place of the tile in its level, from 0';
-comment on column audit.tile.hashes is 'Up to 256 hashes; the last tile of a level grows';
+comment on column audit.tile.nodes is 'Up to 256 hashes; the last tile of a level grows';
 
 create table if not exists audit.checkpoint (
     id bigint generated always as identity primary key,

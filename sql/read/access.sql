@@ -338,18 +338,6 @@ as $$
             'using (true)'),
         ('audit_private.organization_start', 'auditors_read_everything', 'select',
             'audit_auditor', 'using (true)'),
-        ('audit.series', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
-        ('audit.series', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
-        ('audit.tick', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
-        ('audit.tick', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
-        ('audit.tick_month', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
-        ('audit.tick_month', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
-        ('audit.seal', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
-        ('audit.seal', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
-        ('audit.checkpoint', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
-        ('audit.checkpoint', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
-        ('audit.key_rotation', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
-        ('audit.key_rotation', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
         ('audit.tile', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
         ('audit.tile', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
         ('audit_private.signing_key', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
@@ -366,7 +354,14 @@ as $$
         ('audit_private.unfiled', 'whoever_owns_the_log_puts_aside', 'all', 'public',
             'using (audit_private.owns_log())'),
         ('audit_private.installation', 'whoever_owns_the_log_reads', 'select', 'public',
-            'using (audit_private.owns_log())');
+            'using (audit_private.owns_log())')
+    union all
+    select t.relation, p.*
+    from unnest('{audit.series,audit.tick,audit.tick_month,audit.seal,audit.checkpoint,'
+            'audit.key_rotation}'::regclass[]) as t (relation)
+        cross join (values
+            ('the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
+            ('anyone_granted_reads', 'select', 'public', 'using (true)')) as p;
 $$;
 comment on function audit_private.wanted_policies is
     'The policies that audit_private.furnish_policies() makes';

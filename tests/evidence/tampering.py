@@ -204,11 +204,11 @@ def change_a_series(conn: Connection, rng: random.Random) -> None:
 
 def change_a_tile(conn: Connection, rng: random.Random) -> None:
     level, number, width = rng.choice(
-        rows_of(conn, "select level, number, octet_length(hashes) from audit.tile"))  # fmt: skip
+        rows_of(conn, "select level, number, octet_length(nodes) from audit.tile"))  # fmt: skip
     at = rng.randrange(width)
     conn.execute(
         rng.choice([
-            "update audit.tile set hashes = set_byte(hashes, %(at)s, get_byte(hashes, %(at)s) # 1) "
+            "update audit.tile set nodes = set_byte(nodes, %(at)s, get_byte(nodes, %(at)s) # 1) "
             "where level = %(level)s and number = %(number)s",
             "delete from audit.tile where level = %(level)s and number = %(number)s",
         ]).encode(),

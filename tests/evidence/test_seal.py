@@ -167,8 +167,8 @@ def test_only_auditors_seal_and_nobody_changes_seals(setting: Setting) -> None:
     for role in ("app", "app_reader", "app_owner"):
         conn = setting.db.connect(role)
         for query in (
-            "select audit.seal_next()", "select audit.keep_checkpoint('', 1)",
-            "select audit.keep_tiles('{1}', '{0}', '{x}')", "select audit.keep_rotation('')",
+            "select audit.seal_next()", "select audit_private.keep_checkpoint('', 1)",
+            "select audit_private.keep_tiles('{1}', '{0}', '{x}')", "select audit_private.keep_rotation('')",
             "select * from audit.seal", "select * from audit.tile",
         ):  # fmt: skip
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -184,7 +184,7 @@ def test_only_auditors_seal_and_nobody_changes_seals(setting: Setting) -> None:
 
 
 def test_a_tile_goes_on_from_that_which_is_there(setting: Setting) -> None:
-    keep = "select audit.keep_tiles('{1}', '{0}', array[%s::bytea])"
+    keep = "select audit_private.keep_tiles('{1}', '{0}', array[%s::bytea])"
     setting.auditor.execute(keep, [b"a" * 32])
     setting.auditor.execute(keep, [b"a" * 32 + b"b" * 32])
     for wrong in (b"a" * 32, b"c" * 64, b"", b"a" * 32 * 257):

@@ -59,7 +59,11 @@ class Sealed:
         before = tampering.fingerprint(self.conn)
         found: list[str] | None = None
         with self.conn.transaction(force_rollback=True):
-            what(self.conn, rng)
+            try:
+                with self.conn.transaction():
+                    what(self.conn, rng)
+            except psycopg.errors.UniqueViolation:
+                return None  # Another event is there already.
             if tampering.fingerprint(self.conn) != before:
                 found = self.verify().findings
         return found
