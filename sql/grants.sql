@@ -67,7 +67,8 @@ grant execute on function
 grant select on audit.series, audit.tick, audit.tick_month to audit_auditor;
 grant select on audit.series to audit_reader;
 grant execute on function
-    audit.viewer_organization, audit.events_since, audit_private.refuse_reading, audit_private.try_tick,
+    audit.viewer_organization, audit.events_since, audit_private.refuse_batch,
+    audit_private.refuse_reading, audit_private.try_tick,
     audit_private.tick_parts, audit_private.last_cursor, audit_private.tick_cursor,
     audit_private.filter_condition
     to audit_reader, audit_auditor;

@@ -273,11 +273,13 @@ class Verifier:
     def _hash_tick(self, seal: _Seal, known: bytes) -> bytes:
         row = self._conn.execute(
             """select format('{"version":1,"series":"%%s","began":"%%s","after_id":"%%s",'
-                '"tick":"%%s","made_at":"%%s","transaction_id":"%%s","snapshot":"%%s","lower_id":"%%s",'
+                '"tick":"%%s","made_at":"%%s","transaction_id":"%%s","snapshot":"%%s","since":"%%s",'
+                '"whole_id":"%%s","lower_id":"%%s",'
                 '"upper_id":"%%s","events":"%%s","months":{%%s}}',
                 s.key, s.began, s.after_id, t.id, to_char(t.made_at at time zone 'UTC',
                     'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), t.transaction_id, t.snapshot,
-                t.lower_id, t.upper_id, t.events,
+                coalesce(to_char(t.since at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                    t.since::text), t.whole_id, t.lower_id, t.upper_id, t.events,
                 (select string_agg(format('"%%s":"%%s"', m.month, m.events), ',' order by m.month)
                     from audit.tick_month as m where m.tick_id = t.id)),
                 t.events - (select sum(cardinality(p.ids)) from audit.seal as p
@@ -366,24 +368,30 @@ class Verifier:
     def _pending(self) -> str | None:
         """Return what an event fulfils that no sealed tick holds yet; nothing before the first."""
         row = self._conn.execute(
-            """select s.after_id, t.snapshot::text, t.upper_id, (
+            """select s.after_id, t.snapshot::text, t.upper_id, t.since::text, w.snapshot::text, (
                     select n.after_id from audit.series as n
                     where n.id > s.id and n.began <> 'continued' order by n.id desc limit 1)
             from audit.seal as l join audit.tick as t on t.id = l.tick_id
                 join audit.series as s on s.id = t.series_id
+                left join audit.tick as w on w.id = t.whole_id
             order by l.id desc limit 1"""
         ).fetchone()
         if row is None:
             return None
-        after, snapshot, upper, renewed = row
-        if renewed is None:
-            return (
-                f"e.id > {int(after)} and not pg_visible_in_snapshot(e.transaction_id, "
-                f"'{snapshot}')"
+        after, snapshot, upper, since, whole, renewed = row
+        ended = f"'{snapshot}'::pg_snapshot"
+        if since != "-infinity":
+            # What claims an earlier time may come late: the next whole tick takes it.
+            ended = (
+                f"case when e.occurred_at >= '{since}' then {ended} "
+                f"else '{whole or snapshot}'::pg_snapshot end"
             )
+        covered = f"pg_visible_in_snapshot(e.transaction_id, {ended})"
+        if renewed is None:
+            return f"e.id > {int(after)} and not {covered}"
         return (
-            f"e.id > {int(renewed)} or e.id > {int(after)} and not (e.id <= {int(upper)} and "
-            f"pg_visible_in_snapshot(e.transaction_id, '{snapshot}'))"
+            f"e.id > {int(renewed)} or e.id > {int(after)} "
+            f"and not (e.id <= {int(upper)} and {covered})"
         )
 
     def _refuse_future(self, pending: str) -> None:

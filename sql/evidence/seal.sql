@@ -56,10 +56,11 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select sha256(decode('0002', 'hex') || convert_to(format(
         '{"version":1,"series":"%s","began":"%s","after_id":"%s","tick":"%s","made_at":"%s",'
-            '"transaction_id":"%s","snapshot":"%s","lower_id":"%s","upper_id":"%s",'
+            '"transaction_id":"%s","snapshot":"%s","since":"%s","whole_id":"%s",'
+            '"lower_id":"%s","upper_id":"%s",'
             '"events":"%s","months":{%s}}',
         s.key, s.began, s.after_id, t.id, audit_private.canonical_time(t.made_at),
-        t.transaction_id, t.snapshot, t.lower_id, t.upper_id, t.events, (
+        t.transaction_id, t.snapshot, audit_private.canonical_time(t.since), t.whole_id, t.lower_id, t.upper_id, t.events, (
             select string_agg(format('"%s":"%s"', m.month, m.events), ',' order by m.month)
             from audit.tick_month as m where m.tick_id = t.id)), 'UTF8'))
     from audit.tick as t join audit.series as s on s.id = t.series_id
@@ -123,7 +124,7 @@ begin
         select coalesce(array_agg(h.id order by h.number), '{}'), min(h.occurred_at),
             max(h.occurred_at), coalesce(string_agg(h.leaf, ''::bytea order by h.number), '')
         from hashed as h$sql$,
-        audit_private.tick_condition(_tick.series_id, _tick.snapshot, _former))
+        audit_private.tick_condition(_tick, _former))
     into ids, first_at, last_at, leaves
     using _month.first_at, _month.last_at, _month.first_id, _month.last_id,
         coalesce(after_at, '-infinity'), coalesce(after_id, -1),

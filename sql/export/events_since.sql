@@ -114,7 +114,7 @@ begin
         format('e.occurred_at >= %L and e.occurred_at <= %L and e.id >= %s and e.id <= %s and (%s)'
                 '%s',
             m.first_at, m.last_at, m.first_id, m.last_id,
-            audit_private.tick_condition(t.series_id, t.snapshot, f),
+            audit_private.tick_condition(t, f),
             case when t.id = _from.tick_id and m.first_at <= _from.occurred_at
                 then format(' and (e.occurred_at, e.id) > (%L, %s)', _from.occurred_at, _from.id)
                 end)
@@ -161,6 +161,23 @@ $$;
 comment on function audit_private.refuse_reading is
     'Raises where row-level security would show no event: nobody is to take that for an empty log';
 
+create or replace function audit_private.refuse_batch(at_most int) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if at_most is null or at_most not between 1 and 100000 then
+        raise exception 'cannot read % events at once', at_most
+            using errcode = 'invalid_parameter_value', hint = 'Give a number from 1 to 100000.';
+    elsif current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        raise exception 'ticks cannot be read under %', current_setting('transaction_isolation')
+            using errcode = 'invalid_transaction_state', hint = 'Events that maintenance moves '
+                'meanwhile would be missed. Use read committed.';
+    end if;
+end
+$$;
+comment on function audit_private.refuse_batch is
+    'Raises where so many events, or under this isolation, cannot be read';
+
 create or replace function audit.events_since(
     after text default null,
     at_most int default 1000,
@@ -178,14 +195,7 @@ declare
     _parts int := 0;
     _cursor text;
 begin
-    if at_most is null or at_most not between 1 and 100000 then
-        raise exception 'cannot read % events at once', at_most
-            using errcode = 'invalid_parameter_value', hint = 'Give a number from 1 to 100000.';
-    elsif current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
-        raise exception 'ticks cannot be read under %', current_setting('transaction_isolation')
-            using errcode = 'invalid_transaction_state', hint = 'Events that maintenance moves '
-                'meanwhile would be missed. Use read committed.';
-    end if;
+    perform audit_private.refuse_batch(at_most);
     perform audit_private.refuse_reading();
     perform audit_private.try_tick();
     -- Before the snapshots that read: what is moved out of DEFAULT is where it was, or where it is.
@@ -217,6 +227,7 @@ end
 $$;
 comment on function audit.events_since is
     'The events after a cursor, tick by tick, then by time and id: every committed one once. Null '
-    'is the beginning of the log, now its end. Of one organisation, of some actions or categories, '
-    'if they are given. The last row has no event: its cursor is where to go on, is_more whether at '
-    'once. Makes a tick if the last is a second old, to be read after the commit';
+    'is the beginning of the log, now its end. Of one organisation, of some actions or '
+    'categories, if they are given. The last row has no event: its cursor is where to go on, '
+    'is_more whether at once. Makes a tick if the last is a second old, to be read after the '
+    'commit';

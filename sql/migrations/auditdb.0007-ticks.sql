@@ -13,14 +13,14 @@ create table if not exists audit.series (
     after_id bigint not null
 );
 comment on table audit.series is
-    'Where ticks were made: a server, its timeline and the database. Transaction ids of the log are '
-    'unique from one that was installed or restored to the next such. Append-only';
+    'Where ticks were made: a server, its timeline and the database. Transaction ids of the log '
+    'are unique from one that was installed or restored to the next such. Append-only';
 comment on column audit.series.id is 'Ascending';
 comment on column audit.series.key is
-    'Tells series of two databases apart that were one: after a restore both count on from the same';
+    'Tells series of two databases apart that were one: after a restore both count on alike';
 comment on column audit.series.began is
-    'installed, with the first ticks; restored, with other transaction ids; or continued, with the '
-    'same: a promotion, a point-in-time recovery, a copy by TEMPLATE';
+    'installed, with the first ticks; restored, with other transaction ids; or continued, with '
+    'the same: a promotion, a point-in-time recovery, a copy by TEMPLATE';
 comment on column audit.series.started_at is 'When it began';
 comment on column audit.series.system_identifier is
     'Of the database cluster; null where the server hides it';
@@ -35,18 +35,24 @@ create table if not exists audit.tick (
     made_at timestamptz not null default clock_timestamp(),
     transaction_id xid8 not null default pg_current_xact_id(),
     snapshot pg_snapshot not null,
+    since timestamptz not null,
+    whole_id bigint,
     lower_id bigint not null,
     upper_id bigint not null,
     events bigint not null
 );
 comment on table audit.tick is
-    'Ticks: each holds the events that its snapshot sees and the one before does not. Append-only';
+    'Ticks: each holds the events that its snapshot sees and no tick before holds. Append-only';
 comment on column audit.tick.id is 'Ascending without gaps, over all series';
 comment on column audit.tick.series_id is 'The series that it was made in';
 comment on column audit.tick.made_at is 'Clock of the server when it was made';
 comment on column audit.tick.transaction_id is 'Transaction that made it';
 comment on column audit.tick.snapshot is
     'Which transactions had ended; that of the tick itself never is among them';
+comment on column audit.tick.since is
+    'It holds events of this time and later; -infinity where it is a whole one, which is made from '
+    'time to time, and takes what the clock of its moment put further back';
+comment on column audit.tick.whole_id is 'The last whole tick before it; null for the first one';
 comment on column audit.tick.lower_id is
     'Transactions of a higher id than its own write events of higher ids than this';
 comment on column audit.tick.upper_id is 'No event that its snapshot sees has a higher id';

@@ -120,7 +120,7 @@ declare
     _acting record := audit_private.acting(_context);
     _id bigint;
 begin
-    perform audit_private.count_recording();
+    perform audit_private.count_recording(), audit_private.take_transaction_id();
     if not audit_private.is_action(record_event.action) then
         raise exception 'action is "%"', record_event.action
             using errcode = 'invalid_parameter_value',
@@ -135,7 +135,6 @@ begin
         record_event.actor_id, record_event.impersonator_id, record_event.organization_id,
         record_event.source, record_event.target_type, record_event.target_id,
         record_event.subject_id);
-    perform audit_private.take_transaction_id();
     insert into audit.event (
         action, result, actor_id, actor_type, impersonator_id, organization_id,
         target_type, target_id, subject_id, source, old_values, new_values, details

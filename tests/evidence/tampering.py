@@ -109,10 +109,10 @@ select {}, action, result, 'mallory', actor_type, db_user, organization_id, targ
 def insert_an_event(conn: Connection, rng: random.Random) -> None:
     what = rng.choice([
         "900000, occurred_at, transaction_id",
-        "900000, occurred_at - interval '20 days', transaction_id",
-        "-5, occurred_at + interval '1 us', transaction_id", "900000, '-infinity', transaction_id",
+        "900000, occurred_at - interval '20 days', '3'",
+        "-5, occurred_at + interval '1 us', transaction_id", "900000, '-infinity', '3'",
         "900000, occurred_at, '9999999999'", "id, occurred_at + interval '1 us', transaction_id",
-        "id, occurred_at - interval '40 days', transaction_id", "900000, occurred_at, '3'",
+        "id, occurred_at - interval '40 days', '3'", "900000, occurred_at, '3'",
     ])  # fmt: skip
     conn.execute(COPY.format(what).encode(), [an_event(conn, rng)])
 
