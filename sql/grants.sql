@@ -59,6 +59,8 @@ grant select on
 grant execute on function
     audit.viewer_organization, audit_private.viewer_start, audit.version
     to audit_reader;
+grant execute on function audit.canonical, audit_private.canonical_time
+    to audit_reader, audit_auditor;
 grant execute on function
     audit.record_reading, audit.viewer_problem, audit.list_logged,
     audit_private.called, audit_private.names_owner, audit_private.gives_owner

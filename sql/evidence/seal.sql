@@ -60,7 +60,8 @@ as $$
             '"lower_id":"%s","upper_id":"%s",'
             '"events":"%s","months":{%s}}',
         s.key, s.began, s.after_id, t.id, audit_private.canonical_time(t.made_at),
-        t.transaction_id, t.snapshot, audit_private.canonical_time(t.since), t.whole_id, t.lower_id, t.upper_id, t.events, (
+        t.transaction_id, t.snapshot, audit_private.canonical_time(t.since), t.whole_id,
+        t.lower_id, t.upper_id, t.events, (
             select string_agg(format('"%s":"%s"', m.month, m.events), ',' order by m.month)
             from audit.tick_month as m where m.tick_id = t.id)), 'UTF8'))
     from audit.tick as t join audit.series as s on s.id = t.series_id

@@ -168,7 +168,8 @@ def test_only_auditors_seal_and_nobody_changes_seals(setting: Setting) -> None:
         conn = setting.db.connect(role)
         for query in (
             "select audit.seal_next()", "select audit_private.keep_checkpoint('', 1)",
-            "select audit_private.keep_tiles('{1}', '{0}', '{x}')", "select audit_private.keep_rotation('')",
+            "select audit_private.keep_tiles('{1}', '{0}', '{x}')",
+            "select audit_private.keep_rotation('')",
             "select * from audit.seal", "select * from audit.tile",
         ):  # fmt: skip
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
