@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import os
 import statistics
+import subprocess
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -35,26 +39,57 @@ ADDRESSES = {
     "what is worth a look": "/?signal=unusual_login",
 }
 
+DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+
 
 async def measure(target: str, key: str, rounds: int) -> dict[str, list[float]]:
     """Return the milliseconds of each address, of requests that take turns."""
     access = Access(viewer_id=1, organizations=[1])
-    found: dict[str, list[float]] = {name: [] for name in ADDRESSES}
+    found: dict[str, list[float]] = {}
     async with psycopg_pool.AsyncConnectionPool(target, min_size=2, max_size=4) as pool:
-        application = app(connect=pool.connection, key=key, viewer=lambda request: access)
-        transport = httpx.ASGITransport(app=application)
-        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
-            first = await client.get("/")
-            found["an event"] = []
+
+        def client() -> httpx.AsyncClient:
+            application = app(connect=pool.connection, key=key, viewer=lambda request: access)
+            transport = httpx.ASGITransport(app=application)
+            return httpx.AsyncClient(transport=transport, base_url="http://shop")
+
+        async with client() as same:
+            first = await same.get("/")
             link = first.text.split('href="/event/')[1].split('"')[0].replace("&amp;", "&")
+            paths = {"first page, nothing kept": "/", **ADDRESSES, "an event": f"/event/{link}"}
             for turn in range(rounds + 1):
-                for name, path in {**ADDRESSES, "an event": f"/event/{link}"}.items():
-                    started = time.perf_counter()
-                    answer = await client.get(path)
-                    took = (time.perf_counter() - started) * 1000
+                for name, path in paths.items():
+                    async with contextlib.AsyncExitStack() as stack:
+                        own = same
+                        if name.endswith("nothing kept"):
+                            own = await stack.enter_async_context(client())
+                        started = time.perf_counter()
+                        answer = await own.get(path)
+                        took = (time.perf_counter() - started) * 1000
                     assert answer.status_code == 200, (name, answer.text[:500])
                     if turn:
-                        found[name].append(took)
+                        found.setdefault(name, []).append(took)
+    return found
+
+
+async def cold(target: str, key: str, rounds: int) -> dict[str, list[float]]:
+    """Return the milliseconds of each address on a new connection, when the disk has to be read.
+
+    The server keeps its own buffers; that is 128 MB, where it is not set otherwise.
+    """
+    access = Access(viewer_id=1, organizations=[1])
+    application = app(connect=target, key=key, viewer=lambda request: access)
+    transport = httpx.ASGITransport(app=application)
+    found: dict[str, list[float]] = {name: [] for name in ADDRESSES}
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+        for _ in range(rounds):
+            for name, path in ADDRESSES.items():
+                subprocess.run(["sync"], check=True)
+                DROP_CACHES.write_text("3\n", "ascii")
+                started = time.perf_counter()
+                answer = await client.get(path)
+                found[name].append((time.perf_counter() - started) * 1000)
+                assert answer.status_code == 200, (name, answer.text[:500])
     return found
 
 
@@ -93,6 +128,9 @@ def main() -> None:
                 assert row is not None
                 print(f"\n{millions:g} million events; milliseconds, median and minimum")
                 report(asyncio.run(measure(target, row[0], given.rounds)))
+                if os.access(DROP_CACHES, os.W_OK):
+                    print("\non a new connection, with a cold cache")
+                    report(asyncio.run(cold(target, row[0], 3)))
                 took, failed = asyncio.run(load(target, row[0], 50))
                 print(f"50 requests at once: {took:.2f} s, {failed} failed")
 
