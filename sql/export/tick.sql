@@ -123,7 +123,7 @@ as $$
                 ' or e.id <= %1$s and not (e.id <= %4$s or e.id <= %5$s and %6$s))'
             else '(e.occurred_at >= %3$L and e.id > %1$s'
                 ' and pg_visible_in_snapshot(e.transaction_id, %2$L) and not %6$s)' end,
-        n.after_id, tick.snapshot, tick.since, coalesce(f.after_id, 0),
+        n.after_id, tick.snapshot, tick.since, coalesce(f.after_id, -9223372036854775807),
         coalesce(former.upper_id, 0), audit_private.covered_condition(former))
     from audit.series as n left join audit.series as f on f.id = former.series_id
     where n.id = tick.series_id;
