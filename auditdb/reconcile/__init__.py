@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -159,8 +160,11 @@ def _compare(
         comparison = Comparison(told, Spelling(conn), made, limit)
         has_parts = entry["relkind"] in ("p", b"p")
         if told.is_keyed:
-            with open_rows(conn, told, made.table, has_parts=has_parts) as rows:
-                comparison.run(map(row_of, rows), open_events(conn, told), progress)
+            with (
+                open_rows(conn, told, made.table, has_parts=has_parts) as rows,
+                closing(open_events(conn, told)) as events,
+            ):
+                comparison.run(map(row_of, rows), events, progress)
         else:
             _compare_unkeyed(conn, told, comparison, made, has_parts=has_parts)
 
@@ -180,7 +184,8 @@ def _compare_unkeyed(
             yield from map(row_of, cursor)
 
     def events() -> Iterator[Any]:
-        return (event for _, event in open_events(conn, told))
+        with closing(open_events(conn, told)) as found:
+            yield from (event for _, event in found)
 
     if told.part is None:
         try:

@@ -18,7 +18,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNCLEAR = {
     "aged": "values of columns that were added, ignored or of another type when they were logged",
     "unborn": "rows that were there before the log: auditdb attach --baseline records such",
-    "untold": "values that no event tells of, of columns that came, or were renamed, later",
+    "untold": "values that no event tells of, since the column or the key of the row got its "
+              "name later",
     "degraded": "rows with an event that lost their values",
     "withheld": "values that hold a secret and are shown in part",
     "unnamed": "rows or events whose identifier is a secret, or was lost",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, LiteralString
 
 import psycopg
@@ -31,7 +31,7 @@ where e.id > {since} and e.captured_from = any ({names}) and e.action not like '
     and coalesce(e.details ? 'completes', false) is false
     -- Of a row that moved between organisations, the event of the former one says the same.
     and (e.old_values is null or e.new_values is null
-        or e.organization_id is distinct from e.details #>> '{{moved,from}}')
+        or coalesce(e.organization_id <> e.details #>> '{{moved,from}}', true))
 order by {order}e.id
 """
 _ROWS: LiteralString = """
@@ -47,7 +47,7 @@ from (
 """
 
 
-def open_events(conn: psycopg.Connection[Any], told: Told) -> Iterator[tuple[str | None, Event]]:
+def open_events(conn: psycopg.Connection[Any], told: Told) -> Generator[tuple[str | None, Event]]:
     """Yield the events of a table with the identifier of their row, in its order, then theirs."""
     names = [name for name, until in told.names.items() if until is None]
     query = SQL(_EVENTS).format(
@@ -59,9 +59,10 @@ def open_events(conn: psycopg.Connection[Any], told: Told) -> Iterator[tuple[str
     )  # fmt: skip
     cursor = psycopg.ServerCursor(conn, "auditdb_events", row_factory=tuple_row)
     cursor.itersize = _PAGE
-    cursor.execute(query)
-    for identifier, *rest in cursor:
-        yield identifier, event_of(tuple(rest))
+    with cursor:
+        cursor.execute(query)
+        for identifier, *rest in cursor:
+            yield identifier, event_of(tuple(rest))
 
 
 def _former(told: Told) -> Composable:

@@ -22,10 +22,16 @@ order by e.id
 """
 _SOURCES = """
 select distinct e.captured_from from audit.event as e
-where e.captured_from is not null and e.target_type = %s
+where e.captured_from <> all (%s) and e.target_type = %s
     and not exists (
         select from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
         where concat(n.nspname, '.', c.relname) = e.captured_from)
+    and not exists (
+        select from audit.event as a
+        where a.target_type = 'audit' and a.action in ('audit.attached', 'audit.detached')
+            and a.target_id in (e.captured_from, (
+                select string_agg(quote_ident(part), '.' order by n)
+                from string_to_table(e.captured_from, '.') with ordinality as t (part, n))))
 """
 
 
@@ -86,9 +92,9 @@ def describe(conn: psycopg.Connection[Any], target: int) -> Told | None:
     if not told:
         return None
     names: dict[str, int | None] = dict.fromkeys(told["names"])
-    if told["is_partitioned"]:
-        # Partitions that are gone, or had another name.
-        found = cursor.execute(_SOURCES, (told["target_type"],)).fetchall()
+    if told["is_partitioned"] or len(names) > 1:
+        # Partitions that are gone, and names that it had in passing.
+        found = cursor.execute(_SOURCES, (list(names), told["target_type"])).fetchall()
         names.update(dict.fromkeys(r["captured_from"] for r in found))
     own = cursor.execute(_OWN, (list(names),)).fetchall()
     present = frozenset(name for name, is_present in told["names"].items() if is_present)
@@ -124,13 +130,14 @@ def _column(column: dict[str, Any], types: list[Any], remapped: list[Any]) -> Co
             if name in (e["ignored"] or ()) or name not in (e["columns"] or (name,))]  # fmt: skip
     time = float("-inf")
     for attested in types:
-        if (attested["types"] or {}).get(name) != column["type"]:
+        number = (attested["numbers"] or {}).get(name, column["number"])
+        if (attested["types"] or {}).get(name) != column["type"] or number != column["number"]:
             time = float("inf")
         elif time == float("inf"):
             time = datetime.fromisoformat(attested["at"]).timestamp()
     return Column(
         name=name, base=column["base"], left_out=column["left_out"],
-        may_be_new=column["is_after_gap"], since_id=max(aged, default=0),
+        may_be_new=column["is_after_gap"] and not (types and types[-1]["numbers"]), since_id=max(aged, default=0),
         since_time=time,
     )  # fmt: skip
 

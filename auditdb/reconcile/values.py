@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from collections.abc import Hashable
+from contextlib import suppress
 from decimal import Decimal
 from itertools import product
 from typing import Any
@@ -67,9 +69,14 @@ def canonical(value: Any, base: str) -> Hashable:
 
 
 def _rounded(number: Decimal, digits: int | None) -> Decimal:
-    if digits is None or not number:
+    if digits is None:
         return number
-    return Decimal(f"{number:.{digits - 1}e}")
+    # As the server rounds: by what the bits say, and not by the digits that tell them apart.
+    bits = float(number)
+    if digits == _DIGITS["real"]:
+        with suppress(OverflowError):
+            (bits,) = struct.unpack("f", struct.pack("f", bits))
+    return Decimal(f"{bits:.{digits - 1}e}")
 
 
 def _instant(match: re.Match[str]) -> str:
@@ -154,7 +161,7 @@ class Spelling:
 def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return json.dumps(value) if isinstance(value, list | dict) else str(value)
+    return json.dumps(value, default=str) if isinstance(value, list | dict) else str(value)
 
 
 def _units(money: str) -> tuple[bool, str]:

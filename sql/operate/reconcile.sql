@@ -54,7 +54,7 @@ create or replace function audit_private.told_columns(target regclass, mapping j
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select coalesce(jsonb_agg(jsonb_build_object(
-        'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
+        'name', a.attname, 'number', a.attnum, 'type', format_type(a.atttypid, a.atttypmod),
         'base', format_type(audit_private.base_type(a.atttypid), null),
         'is_after_gap', exists (
             select from pg_attribute as gone
@@ -78,12 +78,14 @@ create or replace function audit_private.told_types(target regclass) returns jso
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select coalesce(jsonb_agg(jsonb_build_object(
-        'at', t.attested_at, 'types', t.fact -> 'columns') order by t.id), '[]')
+        'at', t.attested_at, 'types', t.fact -> 'columns', 'numbers', case
+            when (t.fact ->> 'catalog')::oid = 'audit'::regnamespace then t.fact -> 'numbers' end)
+        order by t.id), '[]')
     from audit_private.attestation as t
     where t.scope = told_types.target and t.kind = 'table' and t.fact ? 'columns'
 );
 comment on function audit_private.told_types is
-    'Which types the columns of a table had, and when that was attested';
+    'Which types and numbers the columns of a table had, and when that was attested';
 
 create or replace function audit_private.describe_rows(target regclass) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
