@@ -24,6 +24,7 @@ _UNCLEAR = {
     "withheld": "values that hold a secret and are shown in part",
     "unnamed": "rows or events whose identifier is a secret, or was lost",
     "left": "rows that went with a partition, or left it under another name",
+    "explained": "rows that differ, and no more than events that lost the identifier of their row",
     "unread": "times whose zone was logged by an abbreviation, in the DateStyle of a session",
     "uncounted": "rows that do not count, whose coming or going is no event",
 }
@@ -41,7 +42,10 @@ class Comparison:
         self._replay = Replay(told, spelling)
         self.unclear = Counter[str]()
         self._gone_digests = list[Difference]()
-        self._lost = 0
+        #: Rows whose identifier is a secret, and events that lost theirs.
+        self._nameless = [0, 0]
+        self._differing = 0
+        self._latest: str | None = ""
 
     def run(
         self,
@@ -70,7 +74,8 @@ class Comparison:
             present = list(row[1]) if row and row[0] == name else []
             said = (e for _, e in log[1]) if log and log[0] == name else iter(())
             if not name:
-                self._lost += len(present) + sum(1 for _ in said)
+                self._nameless[0] += len(present)
+                self._nameless[1] += sum(1 for _ in said)
             elif self._told.is_unique:
                 self._one(name, present[0] if present else None, self._replay.replay(said))
             else:
@@ -81,11 +86,15 @@ class Comparison:
 
     def _finish(self) -> None:
         """Leave what identifiers that are not told may explain."""
-        self.unclear["unnamed"] += self._lost
+        self.unclear["unnamed"] += sum(self._nameless)
         self.unclear["unread"] += self._spelling.unread
         for difference in self._gone_digests:
-            if len(self._gone_digests) > self._lost:
+            if len(self._gone_digests) > self._nameless[0]:
                 self.add(difference)
+        if 0 < self._differing <= self._nameless[1]:
+            # What those did is not known, and may be all that differs.
+            self.unclear["explained"] = self._differing
+            self._made.found, self._made.differences = 0, []
         self._made.notes += [
             f"{n:,} {_UNCLEAR[why]}" for why, n in sorted(self.unclear.items()) if n
         ]
@@ -93,6 +102,8 @@ class Comparison:
     def add(self, difference: Difference) -> None:
         """Keep a difference."""
         self._made.found += 1
+        self._differing += difference.row != self._latest
+        self._latest = difference.row
         if len(self._made.differences) < self._limit:
             self._made.differences.append(difference)
 
