@@ -73,10 +73,7 @@ def compare_images(
             for image, sign in ((event.old, -1), (event.new, 1)):
                 if image is not None and (digest := key(image))[0] % passes == part:
                     tally = tallies.setdefault(digest, Tally())
-                    if event.is_baseline and tally.rows > 0:
-                        tally.slack += 1
-                    else:
-                        tally.rows += sign
+                    tally.add(sign, is_baseline=event.is_baseline)
         stored = dict[bytes, int]()
         for _, image, _ in rows():
             if (digest := key(image))[0] % passes == part:

@@ -133,7 +133,9 @@ class Comparison:
     def _gone(self, name: str, state: State) -> None:
         assert state.last is not None
         difference = Difference(kind="gone", row=name, event=state.last.id)
-        if self._told.is_partitioned and state.source not in self._told.present:
+        if self._told.is_partitioned and (
+            state.may_be_gone or state.source not in self._told.present
+        ):
             self.unclear["left"] += 1
         elif self._told.may_end_untold:
             self.unclear["uncounted"] += 1
@@ -225,17 +227,23 @@ class Tally:
     def __init__(self) -> None:
         """Begin with none."""
         self.rows = 0
+        self._born = 0
         #: Rows that a baseline has, and a creation may have said before.
         self.slack = 0
         self.is_vague = False
         self.is_whole = True
 
+    def add(self, rows: int, *, is_baseline: bool) -> None:
+        """Count rows that came or went."""
+        if is_baseline and self._born > 0:
+            self.slack += rows
+            return
+        self.rows += rows
+        self._born += 0 if is_baseline else rows
+
     def count(self, event: Event) -> None:
         """Count an event."""
-        if event.is_baseline and self.rows > 0:
-            self.slack += 1
-        else:
-            self.rows += {"birth": 1, "death": -1}.get(event.op, 0)
+        self.add({"birth": 1, "death": -1}.get(event.op, 0), is_baseline=event.is_baseline)
         self.is_whole = self.is_whole and not (event.is_erased or event.lost)
         if event.old is event.new is None and not (event.degraded or {}).get("op"):
             self.is_vague = True

@@ -108,6 +108,7 @@ def open_rows(
             cursor.execute(query)
             psycopg.Cursor(conn).execute("set local row_security = on")
     except psycopg.errors.InsufficientPrivilege as error:
+        cursor.close()
         if "row-level security" not in str(error):
             raise
         raise Refused(

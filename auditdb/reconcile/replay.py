@@ -83,6 +83,8 @@ class State:
     #: Nothing said how it came.
     is_unborn: bool = False
     is_degraded: bool = False
+    #: A partition was emptied that may be its own.
+    may_be_gone: bool = False
     broken: list[Broken] = field(default_factory=list)
 
 
@@ -113,15 +115,17 @@ class Replay:
         if state.last is None:
             return
         for id_, source in self._told.truncated:
-            if state.last.id < id_ and (before is None or id_ < before) and (
-                not self._told.is_partitioned or source in (state.source, self._told.name)
-            ):  # fmt: skip
+            if not state.last.id < id_ or (before is not None and before < id_):
+                continue
+            if not self._told.is_partitioned or source in (state.source, self._told.name):
                 state.exists, state.columns = False, {}
+            # A baseline does not say in which partition it found the row.
+            state.may_be_gone = state.last.is_baseline
 
     def _apply(self, state: State, group: list[Event]) -> None:
         self._truncate(state, group[0].id)
         self._exist(state, group)
-        state.last = group[-1]
+        state.last, state.may_be_gone = group[-1], False
         births = [e for e in group if e.op == "birth"]
         state.source = (births or group)[-1].source
         if any(e.says_nothing for e in group):
@@ -130,7 +134,7 @@ class Replay:
         if any(e.moved for e in group):
             # What it was before is under another identifier, or may be another row's.
             state.columns = {}
-            if len(group) > 1:
+            if any(e.op == "death" for e in group):
                 return
         names = {name for e in group for name in (*(e.old or ()), *(e.new or ()))}
         for name in names & self._told.columns.keys():
