@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -70,7 +71,7 @@ def _cli(db: Database, *args: str, role: str = "app_auditor") -> subprocess.Comp
 
 
 TAMPERED = {
-    "update thing set name = 'hacked' where id = 5": ['row 5: name is "hacked"; event {} says "n5"'],
+    "update thing set name = 'x' where id = 5": ['row 5: name is "x"; event {} says "n5"'],
     "update thing set name = null where id = 5": ['row 5: name is null; event {} says "n5"'],
     "update thing set api_token = null where id = 5": [
         'row 5: api_token is null; event {} says "[redacted]"'],
@@ -169,12 +170,15 @@ def test_an_event_without_its_change_is_named(empty_db: Database) -> None:
 def test_values_that_a_session_spells_otherwise_are_no_difference(
     empty_db: Database, settings: str
 ) -> None:
-    build(empty_db, """
+    build(
+        empty_db,
+        """
         create table thing (id int primary key, f float8, g float4, n numeric, t timestamptz,
             u timestamp, d date, z timetz, i interval, b bytea, r tstzrange, dr daterange,
             ta timestamptz[], ia interval[], j jsonb, k json, c char(9), m money,
             bits bit(5), p point, net inet, ts tsvector);
-        grant all on thing to app; grant select on thing to app_auditor""")
+        grant all on thing to app; grant select on thing to app_auditor""",
+    )
     app = empty_db.connect("app")
     app.execute(settings.encode())
     app.execute("""
@@ -203,10 +207,13 @@ def test_a_float_is_compared_as_far_as_a_session_shows_it(empty_db: Database) ->
 
 
 def test_keys_of_several_columns_and_those_that_change(empty_db: Database) -> None:
-    conn = build(empty_db, """
+    conn = build(
+        empty_db,
+        """
         create table thing (a int, b text, n int, primary key (a, b));
         insert into thing select g, 'x', g from generate_series(1, 4) as g;
-        grant select on thing to app_auditor""")
+        grant select on thing to app_auditor""",
+    )
     conn.execute("update thing set a = a + 10 where a < 3")
     conn.execute("update thing set b = 'y' where a = 3; update thing set n = 0 where a = 3")
     conn.execute("begin; update thing set a = 21, n = 7 where a = 4; rollback")
@@ -242,16 +249,21 @@ def test_triggers_of_the_application_whose_events_come_first(empty_db: Database,
         insert into thing (id, name) values (50, 'made'), (51, 'gone');
         update thing set name = 'changed' where id = 2;
         update thing set name = 'gone' where id = 3;
-        """)  # type: ignore[arg-type]
+        """)
     assert told(empty_db) == []
 
 
 def test_parts_are_compared_by_keys_of_their_own(empty_db: Database) -> None:
-    conn = build(empty_db, """
+    conn = build(
+        empty_db,
+        """
         create table workflow (id int primary key, organization_id int, name text);
         create table workflow_step (id int primary key, workflow_id int references workflow
             on delete cascade, name text);
-        grant select on workflow, workflow_step to app_auditor""", "workflow", "workflow")
+        grant select on workflow, workflow_step to app_auditor""",
+        "workflow",
+        "workflow",
+    )
     auditdb.attach(conn, "workflow_step", "workflow")
     auditdb.baseline(conn, "workflow_step")
     conn.execute("insert into workflow values (1, 1, 'w'), (2, 1, 'v');"
@@ -265,11 +277,19 @@ def test_parts_are_compared_by_keys_of_their_own(empty_db: Database) -> None:
 
 
 def test_members_that_are_handed_on_or_move_to_another_organisation(empty_db: Database) -> None:
-    conn = build(empty_db, """
+    conn = build(
+        empty_db,
+        """
         create table membership (id int primary key, organization_id int, user_id int, role text,
             accepted boolean);
-        grant select on membership to app_auditor""", "membership", "membership",
-        organization="organization_id", subject="user_id", role="role", admin="false")
+        grant select on membership to app_auditor""",
+        "membership",
+        "membership",
+        organization="organization_id",
+        subject="user_id",
+        role="role",
+        admin="false",
+    )
     conn.execute("insert into membership values (1, 1, 1, 'a', true), (2, 1, 2, 'b', false);"
                  "update membership set user_id = 3 where id = 1;"
                  "update membership set organization_id = 2, role = 'c' where id = 1;"
@@ -280,14 +300,17 @@ def test_members_that_are_handed_on_or_move_to_another_organisation(empty_db: Da
 def test_partitions_that_are_truncated_moved_between_detached_and_renamed(
     empty_db: Database,
 ) -> None:
-    conn = build(empty_db, """
+    conn = build(
+        empty_db,
+        """
         create table thing (id int, part int, name text, primary key (id, part))
             partition by list (part);
         create table thing_1 partition of thing for values in (1);
         create table thing_2 partition of thing for values in (2);
         create table thing_3 partition of thing for values in (3);
         insert into thing select g, g % 3 + 1, 'n' from generate_series(1, 30) as g;
-        grant select on thing to app_auditor""")
+        grant select on thing to app_auditor""",
+    )
     conn.execute("update thing set part = 2 where id in (3, 6); truncate thing_1;"
                  "insert into thing values (3, 1, 'again'), (50, 3, 'new')")  # fmt: skip
     assert told(empty_db) == []
@@ -396,11 +419,18 @@ def test_what_is_ignored_now_or_was_before_is_no_difference(empty_db: Database) 
 
 
 def test_a_key_that_is_a_secret_leaves_the_number_of_rows(empty_db: Database) -> None:
-    conn = build(empty_db, """
+    conn = build(
+        empty_db,
+        """
         create table auth_token (key text primary key, user_id int);
         insert into auth_token select 'k' || g, g from generate_series(1, 5) as g;
-        grant select on auth_token to app_auditor""", "auth_token", "api_key")
-    conn.execute("insert into auth_token values ('k9', 9); delete from auth_token where user_id = 2")
+        grant select on auth_token to app_auditor""",
+        "auth_token",
+        "api_key",
+    )
+    conn.execute(
+        "insert into auth_token values ('k9', 9); delete from auth_token where user_id = 2"
+    )
     made = one(empty_db, "auth_token")
     assert made.found == 0 and "only the number of rows" in "".join(made.notes)
     unseen(conn, "delete from auth_token where user_id = 3", "auth_token")
@@ -432,7 +462,8 @@ def test_writers_make_no_false_alarm_while_it_runs(empty_db: Database) -> None:
                             " on conflict (id) do update set name = thing.name || 'u'",
                             (100 + n % 40,))  # fmt: skip
                 app.execute("delete from thing where id = %s", (100 + n * 3 % 40,))
-                app.execute("update thing set id = id + 1000 where id = %s", (100 + n * 5 % 40,))
+                with suppress(psycopg.errors.UniqueViolation):
+                    app.execute("update thing set id = id + 1000 where id = %s", (100 + n % 40,))
                 app.execute("delete from thing where id > 1000")
         except BaseException as error:
             failed.append(error)
@@ -525,11 +556,15 @@ def test_the_command_says_what_is_left_out_and_how_many_there_are(empty_db: Data
 
 
 def test_a_table_with_odd_names_and_columns_called_r_and_old(empty_db: Database) -> None:
-    conn = build(empty_db, """
+    conn = build(
+        empty_db,
+        """
         create table "Odd.Table" ("Id" uuid primary key default gen_random_uuid(), r text, old int,
             new int, "x""y" text, gen int generated always as (old + 1) stored);
         insert into "Odd.Table" (r, old) values ('a', 1), ('b', 2);
-        grant select on "Odd.Table" to app_auditor""", 'public."Odd.Table"')
+        grant select on "Odd.Table" to app_auditor""",
+        'public."Odd.Table"',
+    )
     conn.execute("""update "Odd.Table" set r = 'c', new = 3, "x""y" = 'z' where old = 1""")
     assert told(empty_db, '"Odd.Table"') == []
     unseen(conn, """update "Odd.Table" set "x""y" = 'w' where old = 1""", '"Odd.Table"')

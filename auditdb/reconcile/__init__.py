@@ -149,9 +149,7 @@ def _compare(
         cursor.execute("set transaction isolation level repeatable read, read only")
         # Before the snapshot: what moves events between partitions is not part of one.
         cursor.execute("lock table audit.event in access share mode")
-        cursor.execute(
-            SQL("lock table {} in access share mode").format(SQL(entry["present"]))
-        )
+        cursor.execute(SQL("lock table {} in access share mode").format(SQL(entry["present"])))
         cursor.execute(_SET)
         told = describe(conn, entry["target"])
         if told is None or told.name != entry["present"]:

@@ -19,7 +19,7 @@ _UNCLEAR = {
     "aged": "values of columns that were added, ignored or of another type when they were logged",
     "unborn": "rows that were there before the log: auditdb attach --baseline records such",
     "untold": "values that no event tells of, since the column or the key of the row got its "
-              "name later",
+    "name later",
     "degraded": "rows with an event that lost their values",
     "withheld": "values that hold a secret and are shown in part",
     "unnamed": "rows or events whose identifier is a secret, or was lost",
@@ -54,6 +54,7 @@ class Comparison:
         progress: Callable[[int, str], object] | None = None,
     ) -> None:
         """Compare streams that are ordered by the identifier alike."""
+
         def tell(stream: Iterable[Row]) -> Iterator[Row]:
             for row in stream:
                 self._made.rows += 1

@@ -95,7 +95,7 @@ def open_rows(
         Refused: row-level security hides rows from who reads.
     """
     query = SQL(_ROWS).format(
-        image=Identifier(f"image_{told.id}"), table=SQL(table),  # type: ignore[arg-type]
+        image=Identifier(f"image_{told.id}"), table=SQL(table),
         only=SQL("" if has_parts else "only"),
         order=SQL(" order by {}").format(_order(conn)) if told.is_keyed else SQL(""),
     )  # fmt: skip

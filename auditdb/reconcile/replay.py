@@ -136,12 +136,23 @@ class Replay:
             state.columns = {}
             if any(e.op == "death" for e in group):
                 return
+        if not state.columns and len(group) == 1 and group[0].op == "birth" and not group[0].lost:
+            self._begin(state, group[0])
+            return
         names = {name for e in group for name in (*(e.old or ()), *(e.new or ()))}
         for name in names & self._told.columns.keys():
             if self._told.columns[name].left_out not in ("ignored", "generated"):
                 self._flow(state, group, name)
         if state.exists is False:
             state.columns = {}
+
+    def _begin(self, state: State, event: Event) -> None:
+        """Take a row as one event has it, which is what most rows have."""
+        for name, value in (event.new or {}).items():
+            column = self._told.columns.get(name)
+            if column is not None and column.left_out not in ("ignored", "generated"):
+                key = canonical(value, column.base)
+                state.columns[name] = Known({key: value}, event, {})
 
     def _exist(self, state: State, group: list[Event]) -> None:
         """Say whether the row is there, and whether that fits what was known."""
@@ -206,14 +217,13 @@ class Replay:
             return
         for logged in known.values.values():
             for value in found.values():
-                if (is_withheld(logged) or is_withheld(value)) and (
-                    logged is not None and value is not None
+                if (
+                    (is_withheld(logged) or is_withheld(value))
+                    and (logged is not None and value is not None)
                 ) or self._spelling.same(logged, value, self._told.columns[name].base):
                     return
         said = next(iter(known.values.values()))
-        state.broken.append(
-            Broken(event, name, said, next(iter(found.values())), known.event.id)
-        )
+        state.broken.append(Broken(event, name, said, next(iter(found.values())), known.event.id))
 
     def is_unclear(self, name: str, known: Known) -> bool:
         """Return whether a value may have changed without an event, by a change of the table."""

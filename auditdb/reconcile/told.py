@@ -137,8 +137,8 @@ def _column(column: dict[str, Any], types: list[Any], remapped: list[Any]) -> Co
             time = datetime.fromisoformat(attested["at"]).timestamp()
     return Column(
         name=name, base=column["base"], left_out=column["left_out"],
-        may_be_new=column["is_after_gap"] and not (types and types[-1]["numbers"]), since_id=max(aged, default=0),
-        since_time=time,
+        may_be_new=column["is_after_gap"] and not (types and types[-1]["numbers"]),
+        since_id=max(aged, default=0), since_time=time,
     )  # fmt: skip
 
 

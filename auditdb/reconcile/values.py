@@ -31,12 +31,13 @@ _SPELT = ("interval", "tsrange", "tstzrange", "daterange", "tsmultirange", "tstz
 _ABBREVIATION = re.compile(r"\d ([A-Z]{2,5})\b(?<!BC)")
 _STYLES = tuple(product(("ISO, MDY", "SQL, DMY", "SQL, MDY", "German"),
                         ("postgres", "sql_standard")))  # fmt: skip
+_DECODER = json.JSONDecoder(parse_float=Decimal)
 WITHHELD = ("[redacted", "[unreadable")
 
 
 def parse(text: str | None) -> Any:
     """Return JSON with its numbers as they are written."""
-    return None if text is None else json.loads(text, parse_float=Decimal)
+    return None if text is None else _DECODER.decode(text)
 
 
 def canonical(value: Any, base: str) -> Hashable:
@@ -140,7 +141,7 @@ class Spelling:
         return self._known[key] or is_unread
 
     def _ask(self, logged: str, stored: str, base: str) -> bool:
-        type_ = SQL(base)  # type: ignore[arg-type]  # One of _SPELT.
+        type_ = SQL(base)  # One of _SPELT.
         query = SQL("select %s::pg_catalog.{0} operator(pg_catalog.=) %s::pg_catalog.{0}")
         for dates, intervals in _STYLES:
             try:

@@ -186,7 +186,8 @@ return (
     select format('select %s >= %s as is_over, count(*) as rows, %1$s as after, '
             'count(audit_private.baseline_%3$s(null::%4$s, p.r)) as told '
             'from (select (r.*)::%4$s as r from %5$s as r '
-            'where r.ctid >= ''(%6$s,0)''::tid and r.ctid < ''(%1$s,0)''::tid and age(r.xmin) not between 0 and %7$s for share nowait) as p',
+            'where r.ctid >= ''(%6$s,0)''::tid and r.ctid < ''(%1$s,0)''::tid '
+            'and age(r.xmin) not between 0 and %7$s for share nowait) as p',
         block_query.block + block_query.size,
         (
             select coalesce(max(pg_relation_size(t.relid)), 0)
