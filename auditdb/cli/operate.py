@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -75,12 +76,15 @@ def demo(keep: bool, web: bool, port: int) -> None:
         raise click.UsageError("--keep and --web exclude each other")
     page: Any = needs_web() if web else None
 
-    def look(access: Any, **given: Any) -> None:
-        site = page.app(viewer=lambda request: page.Access(**access), **given)
-        show(page, site, port, "Acme's log, as its admin bob reads it")
+    # Before the day is played: what is wrong with the port is said at once.
+    with page.listen(port) if web else nullcontext() as listening:
 
-    if not run(keep=keep, look=look if web else None):
-        raise click.exceptions.Exit(1)
+        def look(access: Any, **given: Any) -> None:
+            site = page.app(viewer=lambda request: page.Access(**access), **given)
+            show(page, site, listening, "Acme's log, as its admin bob reads it")
+
+        if not run(keep=keep, look=look if web else None):
+            raise click.exceptions.Exit(1)
 
 
 @click.command()

@@ -36,13 +36,14 @@ def serve(
         pass  # Whatever is wrong with the address is said now, and not in a page.
     access = web.Access(viewer_id=viewer_id, organizations=[organization_id])
     page = web.app(connect=ctx.obj, key=key, viewer=lambda request: access)
-    show(web, page, port, f"the log of {plain(organization_id)}")
+    with web.listen(port) as listening:
+        show(web, page, listening, f"the log of {plain(organization_id)}")
 
 
-def show(web: Any, page: Any, port: int, what: str) -> None:
-    """Serve a page until Ctrl+C, which is how it ends well."""
+def show(web: Any, page: Any, listening: Any, what: str) -> None:
+    """Serve a page on a port that was taken, until Ctrl+C, which is how it ends well."""
     with suppress(KeyboardInterrupt):
-        web.serve(page, port, lambda at: click.echo(f"{what}: {at} (Ctrl+C ends it)"))
+        web.serve(page, listening, lambda at: click.echo(f"{what}: {at} (Ctrl+C ends it)"))
 
 
 def needs_web() -> Any:
@@ -51,6 +52,8 @@ def needs_web() -> Any:
         from auditdb import web
     except ImportError as error:
         raise Failure(
-            f"the page needs {error.name}; install it with: pip install 'auditdb[web]'", 1
+            f"the page needs {error.name}, of the extra web: install 'auditdb[binary,web]' again, "
+            "by pip, pipx install --force or uv tool install",
+            1,
         ) from error
     return web

@@ -60,7 +60,7 @@ def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
         InvalidInput: the address cannot be read, or a password in it is not escaped.
         ConnectionFailed: the server could not be reached, or refused the login.
     """
-    is_odd = _check(conninfo)
+    is_odd = check(conninfo)
     try:
         return psycopg.connect(conninfo, **{**_OPTIONS, **options})
     except psycopg.Error as error:
@@ -73,7 +73,7 @@ def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
 
 async def connect_async(conninfo: str, **options: Any) -> psycopg.AsyncConnection[Any]:
     """Connect as `connect` does."""
-    is_odd = _check(conninfo)
+    is_odd = check(conninfo)
     try:
         return await psycopg.AsyncConnection.connect(conninfo, **{**_OPTIONS, **options})
     except psycopg.Error as error:
@@ -82,8 +82,12 @@ async def connect_async(conninfo: str, **options: Any) -> psycopg.AsyncConnectio
     raise ConnectionFailed(_ODD)
 
 
-def _check(conninfo: str) -> bool:
-    """Refuse an address that cannot be read; return whether it may hold part of a password."""
+def check(conninfo: str) -> bool:
+    """Return whether an address may hold part of a password.
+
+    Raises:
+        InvalidInput: the address cannot be read, or a password in it is not escaped.
+    """
     problem = _problem(conninfo)
     if problem is not None:
         raise InvalidInput(f"the connection string is malformed: {problem} {_ADVICE}")

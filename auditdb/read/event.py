@@ -72,8 +72,10 @@ def read_cursor(text: str) -> tuple[datetime, int]:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
         time, number = urlsafe_b64decode(padded).decode("ascii").split(" ")
         at, event_id = datetime.fromisoformat(time), int(number)
-    except (ValueError, binascii.Error):
-        at, event_id = datetime.min, 0
-    if at.utcoffset() is None or not 0 <= event_id < 2**63:
-        raise InvalidInput(f"{text[:40]!r} is no cursor; give `next` or `previous` of a page")
-    return at, event_id
+        if at.utcoffset() is None or not 0 <= event_id < 2**63:
+            raise ValueError
+        return at.astimezone(UTC), event_id
+    except (ValueError, OverflowError, binascii.Error):
+        raise InvalidInput(
+            f"{text[:40]!r} is no cursor; give `next` or `previous` of a page"
+        ) from None

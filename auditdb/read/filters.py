@@ -180,4 +180,7 @@ def as_moment(name: str, value: Moment | None) -> datetime | None:
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
     if value.utcoffset() is None:
         raise InvalidInput(f"{name} is {value.isoformat()}, in no time zone; {hint}")
-    return value
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInput(f"{name} is {value.isoformat()}, which is no time of UTC") from None

@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from auditdb.web.access import Access
 from auditdb.web.app import app
-from auditdb.web.serve import serve
+from auditdb.web.serve import listen, serve
 
-__all__ = ["Access", "app", "serve"]
+__all__ = ["Access", "app", "listen", "serve"]

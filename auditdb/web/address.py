@@ -25,8 +25,8 @@ PRESETS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta
 LOOKS = ("zone", "language", "scheme")
 # All that is looked for, in the order in which the page says it.
 CHOSEN = (*PLAIN, "text", "last", "from", "to", "signal")
-_PLACES = ("after", "before", "within")
-_KNOWN = frozenset((*CHOSEN, *LOOKS, *_PLACES, "organization", "formulas"))
+PLACES = ("after", "before", "within")
+_KNOWN = frozenset((*CHOSEN, *LOOKS, *PLACES, "organization", "formulas"))
 # Characters of a value: an export writes what was looked for into the log.
 _LONGEST = 1000
 
@@ -60,7 +60,7 @@ class Address:
 
         Where the filters change, a place in the old list means nothing.
         """
-        new = {k: v for k, v in self.given.items() if k not in _PLACES}
+        new = {k: v for k, v in self.given.items() if k not in PLACES}
         new |= {name: str(value) for name, value in changes.items() if value}
         new = {name: value for name, value in new.items() if changes.get(name, value)}
         return f"{path}?{urlencode(new)}" if new else path or "?"

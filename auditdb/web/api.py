@@ -16,11 +16,11 @@ from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain_json
 from auditdb.web import queries
 from auditdb.web.address import PLAIN, PRESETS, event_path
-from auditdb.web.listing import event_of, listed, logged_kinds, note_staff
+from auditdb.web.listing import event_of, filters_of, listed, logged_kinds, note_staff
 from auditdb.web.names import Known
 from auditdb.web.sentence import Teller
 from auditdb.web.site import Visit, root_of
-from auditdb.web.told import names_of
+from auditdb.web.told import hosts_names, names_of
 
 
 class _Json(JSONResponse):
@@ -49,9 +49,12 @@ def _told(visited: Visit, event: Event, known: Known) -> dict[str, Any]:
 
 async def events(visited: Visit) -> Response:
     """Return a page of events, and the cursors of the pages around it."""
+    filters = await filters_of(visited)
     async with visited.opened() as conn:
         await note_staff(visited, conn)
-        page, known, homes = await listed(visited, conn)
+        page, known, homes = await listed(visited, conn, filters)
+    hosts = await hosts_names(visited, page.events)
+    known = {organization: names | hosts for organization, names in known.items()}
     return _Json(
         {
             "events": [_told(visited, event, known[homes[event.id]]) for event in page.events],
@@ -65,7 +68,8 @@ async def events(visited: Visit) -> Response:
 async def event(visited: Visit) -> Response:
     """Return one event."""
     async with event_of(visited) as (found, _, read):
-        known = await names_of(visited, read, [found])
+        known = await names_of(read, [found])
+    known |= await hosts_names(visited, [found])
     return _Json(_told(visited, found, known))
 
 

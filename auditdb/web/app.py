@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
@@ -9,10 +10,11 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.routing import Route
 
+from auditdb.connection.address import check
 from auditdb.errors import InvalidInput
 from auditdb.read.token import mint
 from auditdb.web import api, export, pages
-from auditdb.web.guard import Headers, guarded, not_found
+from auditdb.web.guard import Headers, failed, guarded, not_found
 from auditdb.web.names import Names, Search
 from auditdb.web.reading import Connect
 from auditdb.web.render import style
@@ -59,7 +61,8 @@ def app(
         seconds: that a query may take, before the page says that it took too long.
 
     Raises:
-        InvalidInput: the key is malformed, or there is no such language.
+        InvalidInput: the key or the address is malformed, there is no such language, or another
+            argument is none.
 
     Example:
         >>> def viewer(request):  # doctest: +SKIP
@@ -69,8 +72,18 @@ def app(
     """
     mint(key, "viewer", "organization")  # Refused here, and not at the first request.
     words(language)
+    if isinstance(connect, str):
+        check(connect)
+    elif not callable(connect):
+        raise InvalidInput("connect is neither an address nor a function that gives a connection")
     if not callable(viewer):
         raise InvalidInput("viewer is no function; it returns who looks at the page")
+    if isinstance(stylesheets, str):
+        raise InvalidInput("stylesheets is a string; give a list of paths")
+    if re.search(r"[^\x21-\x7e ]|[;,]", frame_ancestors):
+        raise InvalidInput(f"frame_ancestors is {frame_ancestors!r}; give sources, such as 'self'")
+    if not 0 < seconds < 1_000_000:
+        raise InvalidInput(f"seconds is {seconds!r}; give how long a query may take, such as 5")
     site = Site(
         connect, key, viewer, names, search, title, header, footer, tuple(stylesheets),
         frame_ancestors, language, seconds,
@@ -92,8 +105,11 @@ def app(
         Route("/style.css", style, methods=["GET"]),
         Route("/api/openapi.json", api.openapi, methods=["GET"]),
     ]
-    return Starlette(
+    application = Starlette(
         routes=routes,
-        exception_handlers={404: not_found(site)},
+        exception_handlers={404: not_found(site), Exception: failed(site)},
         middleware=[Middleware(Headers, site.headers)],
     )
+    # A redirect to an address with or without the last slash would name a host, as the request did.
+    application.router.redirect_slashes = False
+    return application

@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from auditdb.errors import InvalidInput
 from auditdb.read.export import Export, read_blocks_async
-from auditdb.web.address import LOOKS
+from auditdb.web.address import LOOKS, PLACES
 from auditdb.web.listing import filters_of, readable
 from auditdb.web.problem import Problem
 from auditdb.web.reading import record_reading
@@ -38,7 +38,7 @@ async def jsonl(visited: Visit) -> Response:
 
 async def _taken(visited: Visit, format: Literal["csv", "jsonl"]) -> Response:
     headers = visited.request.headers
-    if headers.get("sec-fetch-site") == "cross-site":
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         raise Problem("cross_site")
     if visited.request.method == "HEAD":
         return Response(media_type=_MEDIA[format])
@@ -136,7 +136,8 @@ async def _record(
     visited: Visit, conn: AsyncConnection[Any], organization: str, verb: str, export: Export,
     format: str,
 ) -> None:  # fmt: skip
-    kept = {k: v for k, v in visited.address.given.items() if k not in (*LOOKS, "organization")}
+    apart = (*LOOKS, *PLACES, "organization")
+    kept = {name: value for name, value in visited.address.given.items() if name not in apart}
     details: dict[str, Any] = {"format": format, "filter": kept}
     if verb == "exported":
         details |= {"events": export.count, "is_complete": export.is_over}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 from starlette.datastructures import MutableHeaders
@@ -76,9 +77,31 @@ def not_found(site: Site) -> Callable[[Request, Exception], Awaitable[Response]]
 
     async def answer(request: Request, error: Exception) -> Response:
         del error
-        return page(site, request, None, Problem("not_found"), "html")
+        return page(site, request, None, Problem("not_found"), _kind(request))
 
     return answer
+
+
+def failed(site: Site) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Return the page for an error of the host, which goes on to its server, and into its log."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        del error
+        try:
+            response = page(site, request, None, Problem("host"), _kind(request))
+        except Exception:  # It may be the header that fails.
+            bare = replace(site, header="", footer="")
+            response = page(bare, request, None, Problem("host"), _kind(request))
+        # This answer passes by `Headers`.
+        response.headers.update(site.headers)
+        return response
+
+    return answer
+
+
+def _kind(request: Request) -> str:
+    path = str(request.scope["path"]).removeprefix(str(request.scope.get("root_path", "")))
+    return "json" if path.startswith("/api/") else "html"
 
 
 def page(

@@ -35,12 +35,13 @@ async def filters_of(visited: Visit) -> Filters:
     """
     filters = visited.address.filters(visited.zone)
     if "text" in filters:
-        filters["text_ids"] = await ask_search(visited.site.search, filters["text"])
+        site = visited.site
+        filters["text_ids"] = await ask_search(site.search, filters["text"], site.seconds)
     return filters
 
 
 async def listed(
-    visited: Visit, conn: AsyncConnection[Any]
+    visited: Visit, conn: AsyncConnection[Any], filters: Filters
 ) -> tuple[Page, dict[str, Known], dict[int, str]]:
     """Return the page of events that the address asks for, of all chosen organisations together.
 
@@ -51,7 +52,6 @@ async def listed(
         InvalidInput: a value of the address is none.
         Problem: the viewer may read none of them.
     """
-    filters = await filters_of(visited)
     found: list[Page] = []
     known: dict[str, Known] = {}
     homes: dict[int, str] = {}
@@ -61,7 +61,7 @@ async def listed(
             page = await _page(read, visited, filters)
             if not page.events and (problem := await why_nothing(read)):
                 problems.append(problem)
-            known[organization] = await names_of(visited, read, page.events)
+            known[organization] = await names_of(read, page.events)
         homes |= {event.id: organization for event in page.events}
         found.append(page)
     if len(problems) == len(visited.organizations):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
+from anyio import fail_after
 from psycopg.sql import SQL, Composed
 
 from auditdb.connection.begin import Statement
+from auditdb.errors import InvalidInput
 from auditdb.mapping.vocabulary import called
 from auditdb.read.event import Event
 
@@ -23,6 +28,9 @@ Known: TypeAlias = dict[tuple[str, str], str]
 _log = logging.getLogger("auditdb.web")
 _LONGEST_NAME = 120
 _LOOKED_AT = 20_000
+# Ids that a text may stand for.
+_MOST_FOUND = 10_000
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def ids_in(events: Iterable[Event]) -> set[tuple[str, str]]:
@@ -65,33 +73,52 @@ def name_of(image: Mapping[str, Any] | None) -> str | None:
     return None
 
 
-async def ask_names(names: Names | None, wanted: Iterable[tuple[str, str]]) -> Known:
-    """Return the names that the host knows, a call for each kind."""
+async def ask_names(
+    names: Names | None, wanted: Iterable[tuple[str, str]], seconds: float
+) -> Known:
+    """Return the names that the host knows, a call for each kind, in so many seconds in all."""
     if names is None:
         return {}
     by_kind: dict[str, list[str]] = {}
     for kind, found in sorted(wanted):
         by_kind.setdefault(kind, []).append(found)
     known: Known = {}
+    ends = time.monotonic() + seconds
     for kind, ids in by_kind.items():
         try:
-            answer = names(kind, ids)
-            named = dict(await answer if inspect.isawaitable(answer) else answer)
+            with fail_after(max(ends - time.monotonic(), 0)):
+                answer = names(kind, ids)
+                named = dict(await answer if inspect.isawaitable(answer) else answer)
+            known |= {
+                (kind, str(found)): str(name)[:_LONGEST_NAME]
+                for found, name in named.items()
+                if name
+            }
         except Exception:  # Ids tell who did what, too.
             _log.exception("names(%r, …) of the application failed", kind)
-            continue
-        for found, name in named.items():
-            if name:
-                known[kind, str(found)] = str(name)[:_LONGEST_NAME]
     return known
 
 
-async def ask_search(search: Search | None, text: str | None) -> list[str]:
-    """Return ids of what the host knows by a text."""
+async def ask_search(search: Search | None, text: str | None, seconds: float) -> list[str]:
+    """Return ids of what the host knows by a text, in so many seconds.
+
+    Raises:
+        InvalidInput: it knows too many things by it.
+    """
     if search is None or not text:
         return []
-    answer = search(text)
-    return [str(found) for found in (await answer if inspect.isawaitable(answer) else answer)]
+    with fail_after(seconds):
+        answer = search(text)
+        found = await answer if inspect.isawaitable(answer) else answer
+    if isinstance(found, str | bytes):
+        raise TypeError(f"search returned a {type(found).__name__}; it returns ids")
+    ids = [str(one) for one in islice(found, _MOST_FOUND + 1)]
+    if len(ids) > _MOST_FOUND:
+        raise InvalidInput(
+            f"more than {_MOST_FOUND} people and objects are called so; give more of a name"
+        )
+    # What PostgreSQL cannot hold is in no event.
+    return [one for one in ids if "\0" not in one and not _SURROGATE.search(one)]
 
 
 def naming_query(wanted: Iterable[tuple[str, str]], organization_id: str | None) -> Statement:

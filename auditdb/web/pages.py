@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
-from psycopg import AsyncConnection
 from starlette.responses import RedirectResponse, Response
 
-from auditdb.connection.begin import Row, Statement
-from auditdb.errors import AuditError
 from auditdb.read.event import Event, cursor_of
 from auditdb.read.query import PageQuery
 from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain
 from auditdb.web import change, queries
 from auditdb.web.address import CHOSEN, LOOKS, PLAIN, PRESETS
-from auditdb.web.listing import FURTHER, event_of, listed, logged_kinds, note_staff
+from auditdb.web.beside import summary
+from auditdb.web.listing import FURTHER, event_of, filters_of, listed, logged_kinds, note_staff
 from auditdb.web.names import Known
-from auditdb.web.problem import problem_of
 from auditdb.web.reading import Reading
 from auditdb.web.render import render, time_of
 from auditdb.web.site import Visit
-from auditdb.web.told import names_of, teller, told
+from auditdb.web.told import hosts_names, names_of, teller, told
 
 # Events of the same transaction that are shown, and events on each side among which they are.
 BESIDE, AROUND = 20, 3_000
-HISTOGRAM = 48
 # Filters that the form shows when it is opened, before the days.
 MORE = tuple(name for name in PLAIN if name not in ("action", "result"))
 
@@ -39,10 +35,13 @@ async def log(visited: Visit) -> Response:
     if len(visited.request.query_params) > len(address.given):
         # A form sends what was left empty, too: a link that is kept is better short.
         return RedirectResponse(address.link(visited.root + "/"), 303)
+    filters = await filters_of(visited)
     async with visited.opened() as conn:
         await note_staff(visited, conn)
-        page, known, homes = await listed(visited, conn)
+        page, known, homes = await listed(visited, conn, filters)
         beside = await summary(visited, conn)
+    hosts = await hosts_names(visited, page.events)
+    known = {organization: names | hosts for organization, names in known.items()}
     # What one log calls somebody is not what another does.
     tell = {organization: teller(visited, names) for organization, names in known.items()}
     several = len(visited.organizations) > 1
@@ -65,62 +64,6 @@ async def log(visited: Visit) -> Response:
         **beside,
     }
     return render(visited.site, visited.request, visited, "log.html", values)
-
-
-async def summary(visited: Visit, conn: AsyncConnection[Any]) -> dict[str, Any]:
-    """Return what the page says beside the list."""
-    is_first = not visited.address["after"] and not visited.address["before"]
-    actions: list[str] = []
-    logged_rows: list[Row] = []
-    bars: dict[Any, Row] = {}
-    signals: dict[str, int] = {}
-    is_slow = False
-    for organization in visited.organizations:
-        async with visited.reading(conn, organization) as read:
-            actions = [row["name"] for row in await read.rows(queries.ACTIONS)]
-            logged_rows += await read.rows(queries.LOGGED)
-        if is_first and not visited.address.is_filtered and not is_slow:
-            own = visited.principal(organization).organization_id
-            today = datetime.now(visited.zone).date()
-            days = await _unless_slow(
-                visited, conn, organization, queries.days_query(visited.zone, today, own)
-            )
-            found = await _unless_slow(visited, conn, organization, queries.signals_query(own))
-            is_slow = days is None or found is None
-            for row in days or ():
-                bar = bars.setdefault(row["day"], {"day": row["day"], "count": 0})
-                bar["count"] += row["count"]
-            for row in found or ():
-                signals[row["name"]] = signals.get(row["name"], 0) + row["count"]
-    return {
-        "actions": actions,
-        "is_slow": is_slow,
-        "signals": [
-            {
-                "name": visited.words.term("signal", name),
-                "count": f"{queries.MOST_SIGNALS}+" if count >= queries.MOST_SIGNALS else count,
-                "link": visited.address.only(visited.root + "/", signal=name),
-            }
-            for name in queries.SIGNALS
-            if (count := signals.get(name))
-        ],
-        "nothing_attached": not logged_rows,
-        "bars": queries.bars(list(bars.values()), HISTOGRAM),
-        "histogram": HISTOGRAM,
-    }
-
-
-async def _unless_slow(
-    visited: Visit, conn: AsyncConnection[Any], organization: str, statement: Statement
-) -> list[Row] | None:
-    """Return the rows of a query, or None if it takes too long: the list is worth more."""
-    try:
-        async with visited.reading(conn, organization) as read:
-            return await read.rows(statement)
-    except AuditError as error:
-        if problem_of(error).key != "slow":
-            raise
-        return None
 
 
 def form(visited: Visit, actions: Iterable[str], known: Known) -> dict[str, Any]:
@@ -170,7 +113,8 @@ async def event(visited: Visit) -> Response:
     """Return the page of one event."""
     async with event_of(visited) as (found, organization, read):
         same = await beside_it(read, found)
-        known = await names_of(visited, read, [found, *same])
+        known = await names_of(read, [found, *same])
+    known |= await hosts_names(visited, [found, *same])
     return _event_page(visited, found, same, known, organization)
 
 

@@ -15,31 +15,40 @@ from starlette.routing import Mount
 from auditdb.errors import AuditError
 
 
-def serve(application: Starlette, port: int, say: Callable[[str], object]) -> None:
-    """Serve an application on 127.0.0.1 until it is interrupted.
+def listen(port: int) -> socket.socket:
+    """Take a port of 127.0.0.1; 0 for one that is free.
+
+    Raises:
+        AuditError: it cannot be taken.
+    """
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(("127.0.0.1", port))
+        # Another that bound it as well, and does not listen yet, is noticed now.
+        listening.listen(1)
+    except OSError as error:
+        listening.close()
+        raise AuditError(
+            f"port {port} cannot be taken: {error.strerror}; give another with --port"
+        ) from error
+    return listening
+
+
+def serve(application: Starlette, listening: socket.socket, say: Callable[[str], object]) -> None:
+    """Serve an application on a port that was taken, until it is interrupted.
 
     Names that a page elsewhere could give to this machine are refused, or it could read the log; as
     could others who are signed in to this machine, if the address were not a secret.
 
     Args:
         application: what `auditdb.web.app` returned.
-        port: of 127.0.0.1; 0 for one that is free.
-        say: called with the address once the port is taken.
-
-    Raises:
-        AuditError: the port cannot be taken.
+        listening: what `listen` returned.
+        say: called with the address.
     """
     place = f"/{token_urlsafe(16)}"
     placed = Starlette(routes=[Mount(place, application)])
     guarded: Any = TrustedHostMiddleware(placed, ["127.0.0.1", "localhost"])
-    with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise AuditError(
-                f"port {port} cannot be taken: {error.strerror}; give another with --port"
-            ) from error
-        say(f"http://127.0.0.1:{listening.getsockname()[1]}{place}/")
-        config = uvicorn.Config(guarded, log_level="error", lifespan="off", server_header=False)
-        uvicorn.Server(config).run(sockets=[listening])
+    say(f"http://127.0.0.1:{listening.getsockname()[1]}{place}/")
+    config = uvicorn.Config(guarded, log_level="error", lifespan="off", server_header=False)
+    uvicorn.Server(config).run(sockets=[listening])

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from starlette.requests import Request
 from starlette.responses import Response
 
+from auditdb.connection.begin import Row
 from auditdb.read.viewer import Auditor, Viewer
 from auditdb.web.access import Access
 from auditdb.web.address import Address
@@ -31,7 +32,7 @@ PATIENCE = 3
 
 Answer: TypeAlias = Access | Response | None
 # A piece of the host's page: markup, or what makes it for a request.
-Piece: TypeAlias = str | Callable[[Request], str]
+Piece: TypeAlias = str | Callable[[Request], str | None]
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,15 @@ class Site:
     language: str
     seconds: float
     exporting: Counter[str] = field(default_factory=Counter)
+    # By question: until when it is kept, and the answer; see `beside.py`.
+    kept: dict[tuple[Any, ...], tuple[float, list[Row] | None]] = field(default_factory=dict)
 
     def piece(self, piece: Piece, request: Request) -> str:
-        """Return a piece of the host's page."""
-        return piece(request) if callable(piece) else piece
+        """Return a piece of the host's page; None is nothing."""
+        made = piece(request) if callable(piece) else piece
+        if inspect.isawaitable(made):
+            raise TypeError("header and footer are not asynchronous; return their markup")
+        return "" if made is None else made
 
     @cached_property
     def headers(self) -> dict[str, str]:

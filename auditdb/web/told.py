@@ -75,17 +75,23 @@ def _change(event: Event) -> str:
     return plain(summary.change(event))[:300]
 
 
-async def names_of(visited: Visit, read: Reading, events: list[Event]) -> Known:
-    """Return how people and objects of some events are called."""
-    wanted = ids_in(events)
+async def names_of(read: Reading, events: list[Event]) -> Known:
+    """Return how people and objects of some events are called in the log."""
     known = names_in(events)
-    missing = {one for one in wanted if one not in known}
-    hosts = await ask_names(visited.site.names, wanted)
-    if missing - hosts.keys():
-        rows = await read.rows(naming_query(missing - hosts.keys(), read.organization_id))
+    missing = {one for one in ids_in(events) if one not in known}
+    if missing:
+        rows = await read.rows(naming_query(missing, read.organization_id))
         for row in rows:
             own = row["target_type"], row["target_id"]
             name = name_of(row["new_values"]) or name_of(row["old_values"])
             if name and own not in known:
                 known[own] = name
-    return known | hosts
+    return known
+
+
+async def hosts_names(visited: Visit, events: list[Event]) -> Known:
+    """Return how people and objects of some events are called by the host.
+
+    It may need a connection of the same pool to find out: none is held meanwhile.
+    """
+    return await ask_names(visited.site.names, ids_in(events), visited.site.seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -34,10 +33,10 @@ def test_it_stands_beside_django(
     cookie = f"sessionid={client.cookies['sessionid'].value}"
     snippet = blocks("docs/page.md", "python")[1]
     names: dict[str, Any] = {
-        "os": os, "reader_dsn": django_db.conninfo("app_reader"),
+        "reader_dsn": django_db.conninfo("app_reader"),
         "organizations_of": lambda user: {7: "Acme"},
     }  # fmt: skip
-    exec("from auditdb.web import Access, app\n" + snippet, names)
+    exec(snippet, names)
 
     async def ask() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app=names["application"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import sys
 from pathlib import Path
@@ -43,7 +42,7 @@ def test_it_is_mounted_in_fastapi_with_a_pool(
         async with psycopg_pool.AsyncConnectionPool(
             shop.conninfo("app_reader"), min_size=1, max_size=2
         ) as pool:
-            exec(mount, {"api": api, "pool": pool, "os": os})
+            exec(mount, {"api": api, "pool": pool})
             transport = httpx.ASGITransport(app=api)
             async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
                 return [
@@ -78,10 +77,10 @@ def test_it_is_a_process_of_its_own_behind_flask(
 
     monkeypatch.setitem(sys.modules, "shop", SimpleNamespace(flask_app=flask_app))
     names: dict[str, Any] = {
-        "os": os, "reader_dsn": shop.conninfo("app_reader"),
+        "reader_dsn": shop.conninfo("app_reader"),
         "load_user": lambda found: SimpleNamespace(id=found, team_id=1, team_name="Acme"),
     }  # fmt: skip
-    exec("from auditdb.web import Access, app\n" + blocks("docs/page.md", "python")[2], names)
+    exec(blocks("docs/page.md", "python")[2], names)
 
     page = names["page"]
     (owner,) = fetch(page, "/", root="/audit", cookie=signed_in("1"))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
+import httpx
+import psycopg_pool
 import pytest
 
 from auditdb import InvalidInput
@@ -153,3 +158,95 @@ def test_one_log_names_nothing_in_another(site: Make, db: Database) -> None:
     ]  # fmt: skip
     names = [next(iter(event["names"].values())) for event in api.json()["events"]]
     assert names == ["Theirs", "Theirs", "Ours", "Ours"]
+
+
+# Times that Python holds, and that are none of UTC, or of no zone that PostgreSQL knows.
+BEYOND = ["0001-01-01T00:00+14:00", "9999-12-31T23:59:59-14:00"]
+ODD = "2026-01-01T00:00:00+23:59:59.999999"
+
+
+@pytest.mark.parametrize("organizations", [[1], [1, 2]])
+@pytest.mark.parametrize("at", [*BEYOND, ODD])
+def test_a_time_at_the_edge_of_all_times_is_answered(
+    site: Make, db: Database, organizations: list[int], at: str
+) -> None:
+    db.connect("app").execute("insert into membership values (2, 1, 'OWNER', now())")
+    cursor = urlsafe_b64encode(f"{at} 0".encode()).decode().rstrip("=")
+    expected = 400 if at in BEYOND else 200
+    for name, value in (("from", at), ("to", at), ("after", cursor), ("before", cursor)):
+        for path in ("/", "/api/events", "/events.csv"):
+            if path == "/events.csv" and value is cursor:
+                continue
+            query = urlencode({name: value, "zone": "Asia/Tokyo"})
+            (answer,) = fetch(site(OWNER, organizations), f"{path}?{query}")
+            assert answer.status_code == expected, (name, path)
+
+
+def test_the_host_finds_names_with_the_connection_that_the_page_has(
+    site: Make, shop: Database
+) -> None:
+    async def ask() -> list[tuple[int, bool]]:
+        async with psycopg_pool.AsyncConnectionPool(
+            shop.conninfo("app_reader"), min_size=1, max_size=1, timeout=2
+        ) as pool:
+
+            async def names(kind: str, ids: Any) -> dict[str, str]:
+                async with pool.connection():
+                    return {found: f"Called {found}" for found in ids if kind == "user"}
+
+            async def search(text: str) -> list[str]:
+                async with pool.connection():
+                    return ["2"]
+
+            application = site(connect=pool.connection, names=names, search=search)
+            transport = httpx.ASGITransport(app=application)
+            async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+                found = await client.get("/api/events?text=zzz&action=membership")
+                place = found.json()["events"][0]["place"]
+                paths = ["/", "/?text=zzz", f"/event/{place}", f"/api/events/{place}"]
+                answers = await asyncio.gather(*(client.get(path) for path in paths))
+                taken = await client.get("/events.csv?text=zzz")
+            return [(a.status_code, "Called 2" in a.text) for a in (found, *answers, taken)]
+
+    assert asyncio.run(ask()) == [*[(200, True)] * 5, (200, False)]
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_a_host_that_never_answers_keeps_nobody_waiting(site: Make, hangs: bool) -> None:
+    async def names(kind: str, ids: Any) -> Any:
+        if hangs:
+            await asyncio.sleep(10)
+        return {1: object(), "2": Unspeakable()}
+
+    async def search(text: str) -> Any:
+        await asyncio.sleep(10)
+
+    started = time.monotonic()
+    (page,) = fetch(site(names=names, seconds=1), "/")
+    assert page.status_code == 200 and len(texts(page.text)) == 8
+    with pytest.raises(TimeoutError):
+        fetch(site(search=search, seconds=1), "/?text=ann")
+    assert time.monotonic() - started < 20
+
+
+class Unspeakable:
+    def __str__(self) -> str:
+        raise ValueError("no name")
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [(["1", "\0", "\ud800", 2], 200), ((str(n) for n in range(20_000)), 400), (iter([]), 200)],
+)
+def test_ids_that_the_host_finds_are_bounded_and_of_events(
+    site: Make, found: Any, status: int
+) -> None:
+    (page,) = fetch(site(search=lambda text: found), "/events.csv?text=ann")
+    assert page.status_code == status
+    assert ("give more of a name" in page.text) == (status == 400)
+
+
+@pytest.mark.parametrize("found", [None, "12", b"12", 7])
+def test_what_the_host_finds_is_a_list(site: Make, found: Any) -> None:
+    with pytest.raises(TypeError):
+        fetch(site(search=lambda text: found), "/?text=ann")

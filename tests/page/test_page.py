@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+import time
 import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import auditdb
 from auditdb import auth, context, record
-from auditdb.web import listing, queries
+from auditdb.web import Access, app, beside, listing, pages, queries
 from auditdb.web.address import Address, event_path, read_event_path
+from auditdb.web.site import Site
 from auditdb.web.words import languages
 from tests.conftest import Database
 from tests.page.conftest import MEMBER, OTHER, OWNER, fetch, texts
@@ -110,8 +113,6 @@ def test_a_search_finds_by_names_that_the_host_alone_knows(site: Make) -> None:
 
 def test_days_are_those_of_the_zone_and_the_last_is_included() -> None:
     address = Address({"from": "2026-03-29", "to": "2026-03-29", "zone": "Europe/Berlin"})
-    from auditdb.web import Access
-
     access = Access(viewer_id=1, organizations=[1])
     filters = address.filters(address.zone(access))
     # The day has 23 hours: clocks go forward.
@@ -232,6 +233,57 @@ def test_an_admin_of_several_sees_them_together_or_one(site: Make, db: Database)
     assert len(texts(one.text)) == 8 and len(texts(other.text)) == 2
     times = re.findall(r'<time datetime="([^"]*)"', both.text)
     assert times == sorted(times, reverse=True)
+
+
+def test_what_took_long_is_kept_for_a_minute_and_from_nobody_else(
+    shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accesses = [
+        Access(viewer_id=OWNER, organizations=[1]),
+        Access(viewer_id=OTHER, organizations=[1, 2]),
+        Access(viewer_id=OWNER, organizations=[1]),
+        Access(viewer_id=OWNER, organizations=[1]),
+    ]
+    application = app(
+        connect=shop.conninfo("app_reader"), key=shop.key, viewer=lambda request: accesses.pop(0)
+    )
+    monkeypatch.setattr(beside, "LONG", 0)
+    (own,) = fetch(application, "/")
+    assert "Denied attempts: <strong>1</strong>" in own.text
+    (others,) = fetch(application, "/")
+    assert "Denied attempts" not in others.text
+    assert re.findall(r'<svg [^>]*aria-label="[^"]* (\d+)"', others.text) == ["1"]
+    shop.connect("app").execute(
+        "select audit.record_event('membership.role_changed', '1', result => 'denied')"
+    )
+    (kept,) = fetch(application, "/")
+    assert "Denied attempts: <strong>1</strong>" in kept.text
+    assert len(texts(kept.text)) == len(texts(own.text)) + 1
+    later = time.monotonic() + beside.KEPT
+    monkeypatch.setattr(beside, "time", SimpleNamespace(monotonic=lambda: later))
+    (now,) = fetch(application, "/")
+    assert "Denied attempts: <strong>2</strong>" in now.text
+
+
+def test_no_more_answers_are_kept_than_a_bound(
+    shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = Access(viewer_id=OWNER, organizations=[1])
+    application = app(
+        connect=shop.conninfo("app_reader"), key=shop.key, viewer=lambda request: access
+    )
+    made: list[Site] = []
+    keep = beside.summary
+
+    async def seen(visited: Any, conn: Any) -> Any:
+        made.append(visited.site)
+        return await keep(visited, conn)
+
+    monkeypatch.setattr(pages, "summary", seen)
+    monkeypatch.setattr(beside, "LONG", 0)
+    monkeypatch.setattr(beside, "MOST", 3)
+    fetch(application, *(f"/?zone={zone}" for zone in ("UTC", "Asia/Tokyo", "Asia/Kolkata")))
+    assert len(made) == 3 and len(made[0].kept) == 3
 
 
 @pytest.mark.parametrize("looked_at", [7, 20_000])

@@ -108,8 +108,9 @@ def test_a_query_that_takes_too_long_is_told(site: Make, shop: Database) -> None
 
 
 def test_an_unknown_path_and_other_methods(site: Make) -> None:
-    status, said = page_of(site(), "/nothing/here")
-    assert status == 404 and said.startswith("There is no such page")
+    for path in ("/nothing/here", "/logged/", "/event/..%2f"):
+        status, said = page_of(site(), path)
+        assert status == 404 and said.startswith("There is no such page")
 
     async def ask() -> list[int]:
         transport = httpx.ASGITransport(app=site())
@@ -248,7 +249,11 @@ def test_a_long_value_is_shortened_and_says_so(site: Make, db: Database) -> None
 
 def test_wrong_settings_are_refused_at_once(shop: Database) -> None:
     good: dict[str, Any] = {"connect": shop.dsn, "key": shop.key, "viewer": lambda request: None}
-    for wrong in ({"key": "nonsense"}, {"language": "xx"}, {"viewer": "ann"}):
+    for wrong in (
+        {"key": "nonsense"}, {"language": "xx"}, {"viewer": "ann"}, {"connect": "postgres://[::"},
+        {"connect": 7}, {"stylesheets": "/shop.css"}, {"seconds": 0}, {"seconds": -1},
+        {"frame_ancestors": "'self'; script-src *"}, {"frame_ancestors": "x\r\nSet-Cookie: a=1"},
+    ):  # fmt: skip
         with pytest.raises(InvalidInput):
             app(**{**good, **wrong})
     good = {"viewer_id": 1, "organizations": [1]}
@@ -276,6 +281,51 @@ def test_an_error_of_the_host_is_no_wrong_address(site: Make) -> None:
     application = app(connect="", key="00000000.secret", viewer=viewer)
     with pytest.raises(InvalidInput, match="Mars"):
         fetch(application, "/")
+
+
+class Waits:
+    def __await__(self) -> Any:
+        yield
+
+
+def test_a_header_that_is_nothing_or_waits_is_not_shown_as_such(site: Make) -> None:
+    (page,) = fetch(site(header=lambda request: None), "/")
+    assert page.status_code == 200 and "None" not in page.text
+    with pytest.raises(TypeError, match="not asynchronous"):
+        fetch(site(footer=lambda request: Waits()), "/")
+
+
+def fails(*arguments: Any) -> Any:
+    raise ZeroDivisionError("a secret of the host")
+
+
+@pytest.mark.parametrize("given", [
+    {"viewer": fails}, {"header": fails}, {"search": fails}, {"connect": fails},
+    {"connect": lambda: None}, {"viewer": lambda request: "ann"},
+])  # fmt: skip
+def test_an_error_of_the_host_is_a_page_and_goes_into_its_log(
+    site: Make, shop: Database, given: dict[str, Any]
+) -> None:
+    access = Access(viewer_id=OWNER, organizations=[1])
+    application = app(**{
+        "connect": shop.conninfo("app_reader"), "key": shop.key,
+        "viewer": lambda request: access, **given})  # fmt: skip
+
+    async def ask(raises: bool) -> list[httpx.Response]:
+        transport = httpx.ASGITransport(application, raises, "/audit")
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return [await client.get(f"/audit{path}?text=ann") for path in ("/", "/api/events")]
+
+    page, api = asyncio.run(ask(raises=False))
+    assert page.status_code == 500 and "<h1>The application failed</h1>" in page.text
+    assert "secret of the host" not in page.text + api.text
+    if "header" not in given:
+        assert api.json()["error"] == "host" and api.status_code == 500
+    for answer in (page, api):
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+        assert answer.headers["cache-control"] == "no-store"
+    with pytest.raises((ZeroDivisionError, TypeError)):
+        asyncio.run(ask(raises=True))
 
 
 def test_fifty_requests_at_once_are_answered(site: Make) -> None:

@@ -97,7 +97,8 @@ def test_the_missing_extra_is_told_before_anything_else(tmp_path: Path) -> None:
         )  # fmt: skip
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == (
-            "Error: the page needs starlette; install it with: pip install 'auditdb[web]'\n"
+            "Error: the page needs starlette, of the extra web: install 'auditdb[binary,web]' "
+            "again, by pip, pipx install --force or uv tool install\n"
         )
 
 
@@ -117,6 +118,12 @@ def test_a_server_that_is_away_and_a_port_that_is_taken_are_told(shop: Database)
             )  # fmt: skip
             assert done.returncode == 1 and said in done.stderr
             assert len(done.stderr.strip().splitlines()) == 1
+        # The demo says so before it plays its day, and not after.
+        done = subprocess.run(
+            [*PROGRAM, "demo", "--web", "--port", port], text=True, capture_output=True
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"Error: port {port} cannot be taken")
 
 
 def test_the_demo_shows_its_log() -> None:
