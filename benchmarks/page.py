@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import statistics
 import subprocess
@@ -44,22 +45,30 @@ DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 async def measure(target: str, key: str, rounds: int) -> dict[str, list[float]]:
     """Return the milliseconds of each address, of requests that take turns."""
     access = Access(viewer_id=1, organizations=[1])
-    found: dict[str, list[float]] = {name: [] for name in ADDRESSES}
+    found: dict[str, list[float]] = {}
     async with psycopg_pool.AsyncConnectionPool(target, min_size=2, max_size=4) as pool:
-        application = app(connect=pool.connection, key=key, viewer=lambda request: access)
-        transport = httpx.ASGITransport(app=application)
-        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
-            first = await client.get("/")
-            found["an event"] = []
+
+        def client() -> httpx.AsyncClient:
+            application = app(connect=pool.connection, key=key, viewer=lambda request: access)
+            transport = httpx.ASGITransport(app=application)
+            return httpx.AsyncClient(transport=transport, base_url="http://shop")
+
+        async with client() as same:
+            first = await same.get("/")
             link = first.text.split('href="/event/')[1].split('"')[0].replace("&amp;", "&")
+            paths = {"first page, nothing kept": "/", **ADDRESSES, "an event": f"/event/{link}"}
             for turn in range(rounds + 1):
-                for name, path in {**ADDRESSES, "an event": f"/event/{link}"}.items():
-                    started = time.perf_counter()
-                    answer = await client.get(path)
-                    took = (time.perf_counter() - started) * 1000
+                for name, path in paths.items():
+                    async with contextlib.AsyncExitStack() as stack:
+                        own = same
+                        if name.endswith("nothing kept"):
+                            own = await stack.enter_async_context(client())
+                        started = time.perf_counter()
+                        answer = await own.get(path)
+                        took = (time.perf_counter() - started) * 1000
                     assert answer.status_code == 200, (name, answer.text[:500])
                     if turn:
-                        found[name].append(took)
+                        found.setdefault(name, []).append(took)
     return found
 
 
