@@ -73,19 +73,20 @@ async def _rows(
 ) -> list[Row] | None:
     """Return the rows of a query, or None if it takes too long: the list is worth more."""
     kept = visited.site.kept
-    key = (organization, visited.access.is_staff, str(statement))
-    now = time.monotonic()
-    if key in kept and kept[key][0] > now:
+    key = (organization, str(statement))
+    began = time.monotonic()
+    if key in kept and kept[key][0] > began:
         return kept[key][1]
-    rows: list[Row] | None = None
+    kept.pop(key, None)
     try:
         async with visited.reading(conn, organization) as read:
             rows = await read.rows(statement)
     except AuditError as error:
         if problem_of(error).key != "slow":
             raise
-    kept.pop(key, None)
-    if time.monotonic() - now > LONG:
+        # Not kept: this page may have had less time left than the next has.
+        return None
+    if time.monotonic() - began > LONG:
         if len(kept) >= MOST:
             kept.pop(next(iter(kept)))
         kept[key] = (time.monotonic() + KEPT, rows)

@@ -53,7 +53,7 @@ class Site:
     seconds: float
     exporting: Counter[str] = field(default_factory=Counter)
     # By question: until when it is kept, and the answer; see `beside.py`.
-    kept: dict[tuple[Any, ...], tuple[float, list[Row] | None]] = field(default_factory=dict)
+    kept: dict[tuple[str, str], tuple[float, list[Row]]] = field(default_factory=dict)
 
     def piece(self, piece: Piece, request: Request) -> str:
         """Return a piece of the host's page; None is nothing."""

@@ -6,12 +6,15 @@ import re
 import time
 import tomllib
 from collections.abc import Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import auditdb
 from auditdb import auth, context, record
@@ -21,6 +24,8 @@ from auditdb.web.site import Site
 from auditdb.web.words import languages
 from tests.conftest import Database
 from tests.page.conftest import MEMBER, OTHER, OWNER, fetch, texts
+from tests.pooler import pooler
+from tests.server import Server
 
 LANGUAGES = Path(auditdb.__file__).with_name("web") / "languages"
 
@@ -263,6 +268,49 @@ def test_what_took_long_is_kept_for_a_minute_and_from_nobody_else(
     monkeypatch.setattr(beside, "time", SimpleNamespace(monotonic=lambda: later))
     (now,) = fetch(application, "/")
     assert "Denied attempts: <strong>2</strong>" in now.text
+
+
+def test_what_took_too_long_is_not_kept(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    access = Access(viewer_id=OWNER, organizations=[1])
+    application = app(
+        connect=shop.conninfo("app_reader"), key=shop.key, viewer=lambda request: access, seconds=1
+    )
+    # The first is too slow, and the next is not: as of a page that has no time left.
+    conn = shop.connect()
+    conn.execute("create table busy as select 5 as seconds")
+    conn.execute("grant select on busy to audit_reader")
+    query = (
+        "select 'new_owner' as name, 1 as count "
+        "from pg_catalog.pg_sleep((select coalesce(sum(seconds), 0) from public.busy))"
+    )
+    monkeypatch.setattr(queries, "signals_query", lambda organization_id: (query, {}))
+    monkeypatch.setattr(beside, "LONG", 0)
+    (slow,) = fetch(application, "/")
+    conn.execute("delete from busy")
+    (quick,) = fetch(application, "/")
+    assert "took too long" in slow.text and "New owners" not in slow.text
+    assert "New owners: <strong>1</strong>" in quick.text and "took too long" not in quick.text
+
+
+@pytest.mark.parametrize("is_pool", [False, True])
+def test_the_page_comes_through_a_pooler(
+    site: Make, shop: Database, server: Server, is_pool: bool
+) -> None:
+    shop.connect("app").execute("insert into membership values (2, 1, 'OWNER', now())")
+    with pooler(server, size=2) as port:
+        dsn = make_conninfo(shop.conninfo("app_reader"), port=port)
+
+        @asynccontextmanager
+        async def connect() -> Any:
+            async with await psycopg.AsyncConnection.connect(
+                dsn, autocommit=True, prepare_threshold=None
+            ) as conn:
+                yield conn
+
+        application = site(OWNER, [1, 2], connect=connect if is_pool else dsn)
+        pages = [page for _ in range(4) for page in fetch(application, "/", "/?text=Gentle")]
+    assert {page.status_code for page in pages} == {200}
+    assert {len(texts(page.text)) for page in pages[::2]} == {10}
 
 
 def test_no_more_answers_are_kept_than_a_bound(
