@@ -48,8 +48,9 @@ fuzz: $(BIN)/auditdb ## Run the long fuzz campaigns
 mutants: $(BIN)/auditdb ## Break important lines one at a time: each time a test must fail
 	$(BIN)/python -m tests.mutants
 
-crash: $(BIN)/auditdb ## Kill the server 100 times under a million transactions
-	AUDITDB_CRASH_KILLS=100 AUDITDB_CRASH_TRANSACTIONS=1000000 $(BIN)/python -m pytest -q tests/test_crash.py
+crash: $(BIN)/auditdb ## Kill server and exporter 100 times under a million transactions
+	AUDITDB_CRASH_KILLS=100 AUDITDB_CRASH_TRANSACTIONS=1000000 AUDITDB_CRASH_EVENTS=1000000 \
+		$(BIN)/python -m pytest -q tests/test_crash.py tests/export/test_exporter.py
 
 bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other packages, and operation
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
@@ -60,12 +61,13 @@ bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other p
 	$(BIN)/python -m benchmarks.integrations
 	$(BIN)/python -m benchmarks.frameworks
 
-reference: $(BIN)/auditdb ## Write what is made: docs/cli.md, kinds.md, generated.md, SQL of kinds and names, RELEASE
+reference: $(BIN)/auditdb ## Write what is made: docs/cli.md, kinds.md, generated.md, ocsf.md, SQL of kinds and names, RELEASE
 	$(BIN)/python -m tests.reference > docs/cli.md
 	$(BIN)/python -m tests.vocabulary > sql/secrets/names.sql
 	$(BIN)/python -m tests.kinds markdown > docs/kinds.md
 	$(BIN)/python -m tests.kinds sql > sql/mapping/kind_rows.sql
 	$(BIN)/python -m tests.generated > docs/generated.md
+	$(BIN)/python -m tests.ocsf > docs/ocsf.md
 	$(BIN)/python -m tests.release
 
 clean: ## Remove what the other targets made

@@ -28,7 +28,9 @@ revoke all on schema audit, audit_private
     from audit_mapper, audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
 grant usage on schema audit
     to audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
-grant usage on schema audit_private to audit_mapper, audit_operator, audit_auditor, audit_backup;
+-- A reader calls what audit.events_since is made of.
+grant usage on schema audit_private
+    to audit_mapper, audit_operator, audit_reader, audit_auditor, audit_backup;
 
 -- audit_mapper: what the fallback and the check of an expression are made of.
 grant execute on function
@@ -57,10 +59,36 @@ grant select on
 grant execute on function
     audit.viewer_organization, audit_private.viewer_start, audit.version
     to audit_reader;
+grant execute on function audit.canonical, audit_private.canonical_time
+    to audit_reader, audit_auditor;
 grant execute on function
     audit.record_reading, audit.viewer_problem, audit.list_logged,
     audit_private.called, audit_private.names_owner, audit_private.gives_owner
     to audit_reader, audit_auditor;
+-- Ticks tell how much is written, of every organisation.
+grant select on audit.series, audit.tick, audit.tick_month to audit_auditor;
+grant select on audit.series to audit_reader;
+grant execute on function
+    audit.viewer_organization, audit.events_since, audit_private.refuse_batch,
+    audit_private.refuse_reading, audit_private.try_tick,
+    audit_private.tick_parts, audit_private.last_cursor, audit_private.tick_cursor,
+    audit_private.filter_condition
+    to audit_reader, audit_auditor;
+grant execute on function audit.make_tick to audit_operator, audit_auditor;
+-- Who makes a subscription sends events away, and so must be one who may read them.
+grant select on audit.subscription to audit_operator, audit_auditor;
+grant execute on function
+    audit.subscribe, audit.reset_subscription, audit_private.begin_exporting,
+    audit_private.exporter_lock,
+    audit_private.claim_batches, audit_private.finish_batch, audit_private.leave_batch,
+    audit_private.advance_subscriptions, audit_private.set_event_aside,
+    audit_private.place_cursor, audit_private.parts_between, audit_private.part_query,
+    audit_private.read_batch, audit_private.last_tick
+    to audit_auditor;
+grant execute on function
+    audit.pause_subscription, audit.resume_subscription, audit.drop_subscription,
+    audit.list_subscriptions, audit.list_set_aside
+    to audit_operator, audit_auditor;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function

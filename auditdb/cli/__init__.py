@@ -17,7 +17,7 @@ except ImportError as error:
     ) from None
 
 import auditdb
-from auditdb.cli import mapping, operate, read, record, web
+from auditdb.cli import export, mapping, operate, read, record, web
 from auditdb.cli.errors import Cli
 
 __all__ = ["main"]
@@ -56,6 +56,8 @@ for command in (
     mapping.detach,
     record.record,
     read.log,
+    export.export,
+    export.subscription,
     web.serve,
 ):
     main.add_command(command)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from auditdb.export.subscription import SubscriptionStatus
 from auditdb.operate.status import Status
 from auditdb.read.event import Event
 from auditdb.read.summary import actor_of, change, origin_of
@@ -148,6 +149,9 @@ def print_status(status: Status) -> None:
         months.add_row(*map(Text, (plain(month.name), count, f"{month.bytes / 1024:,.0f} kB")))
     out.print(months)
     out.print()
+    if status.subscriptions:
+        out.print(subscriptions_table(status.subscriptions))
+        out.print()
     for role in status.roles:
         out.print(Text(f"{plain(role.role_name)}: {', '.join(map(plain, role.members)) or '-'}"))
     for limit in status.limits:
@@ -176,6 +180,22 @@ def _attached(status: Status) -> Table:
             Text(plain(table.problem or ""), style="red"),
         )
     return tables
+
+
+def subscriptions_table(found: Iterable[SubscriptionStatus]) -> Table:
+    """Return the subscriptions, how far each came, and what is in its way."""
+    table = _table("subscription", "sink", "state", "delivered", "behind", "problem")
+    for one in found:
+        behind = f"{one.lag_events:,} events, {one.lag_seconds:,.0f} s" if one.lag_events else "-"
+        problems = [
+            one.problem or "",
+            f"{one.set_aside:,} events set aside" if one.set_aside else "",
+            f"up to {one.missed:,} events missed" if one.missed else "",
+        ]
+        cells = (one.name, f"{one.sink} ({one.format})", one.state, f"{one.delivered:,}", behind,
+                 "; ".join(filter(None, problems)))  # fmt: skip
+        table.add_row(*(Text(plain(cell)) for cell in cells))
+    return table
 
 
 def _one_line(value: Any) -> str:

@@ -6,12 +6,12 @@ with the rights of whoever runs auditdb.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import Connection
+from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
 
 # Every name here says its schema: these run before the pin.
@@ -52,3 +52,11 @@ def pinned(conn: Connection[Any], *, writes: bool = False) -> Iterator[None]:
         if writes:
             # A savepoint that is kept would keep them until the caller's transaction ends.
             cursor.execute(_SET, before)
+
+
+@asynccontextmanager
+async def pinned_async(conn: AsyncConnection[Any]) -> AsyncIterator[None]:
+    """Open a transaction with the pin on a connection of auditdb's own, and commit it."""
+    async with conn.transaction():
+        await conn.execute(_SET, _PINNED)
+        yield

@@ -32,6 +32,14 @@ FAMILIES = {
         "gauge", "Attached tables that are gone, or whose columns changed since."),
     "auditdb_partition_size_bytes": (
         "gauge", "Size of a partition of the log, with its indexes."),
+    "auditdb_subscriptions": ("gauge", "Subscriptions of the export, by their state."),
+    "auditdb_subscription_lag_seconds": (
+        "gauge", "Since when the first event waits that a subscription has not looked at."),
+    "auditdb_subscription_lag_events": ("gauge", "Events that a subscription has not looked at."),
+    "auditdb_subscription_delivered_events": ("gauge", "Events that the sink took."),
+    "auditdb_subscription_set_aside_events": ("gauge", "Events that the sink refused."),
+    "auditdb_subscription_missed_events": (
+        "gauge", "Events that retention dropped before they were looked at, at the most."),
     "auditdb_findings": ("gauge", "Findings of auditdb doctor."),
 }  # fmt: skip
 UNITS = ("seconds", "bytes")

@@ -11,6 +11,7 @@ from psycopg.rows import class_row, scalar_row
 
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
+from auditdb.export.subscription import SubscriptionStatus
 
 Row = TypeVar("Row")
 
@@ -65,6 +66,7 @@ class Status:
     partitions: list[Partition]
     roles: list[RoleMembers]
     limits: list[RecordingLimit]
+    subscriptions: list[SubscriptionStatus]
     context: list[str]
     """The settings of other tools that say who acts where no context is set."""
 
@@ -90,6 +92,9 @@ def status(conn: psycopg.Connection[Any]) -> Status:
             partitions=_rows(conn, Partition, "select * from audit.list_partitions()"),
             roles=_rows(conn, RoleMembers, "select * from audit.list_members()"),
             limits=_rows(conn, RecordingLimit, "select * from audit.list_limits()"),
+            subscriptions=_rows(
+                conn, SubscriptionStatus, "select * from audit.list_subscriptions()"
+            ),
             context=psycopg.Cursor(conn, row_factory=scalar_row)
             .execute("select * from audit.list_settings()")
             .fetchall(),

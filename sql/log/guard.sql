@@ -68,15 +68,23 @@ $$;
 comment on function audit_private.open_to_backups is
     'Lets members of audit_backup read a table of the log as a whole, as pg_dump does';
 
+create or replace function audit_private.append_only() returns regclass[]
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    -- No parsed body: a dump is restored functions first, before there are these tables.
+    select '{audit_private.attestation,audit_private.organization_start,audit.series,audit.tick,'
+        'audit.tick_month}'::regclass[];
+$$;
+comment on function audit_private.append_only is
+    'The tables beside the log whose rows are never changed or taken away';
+
 create or replace function audit_private.guard_log() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
     _table regclass;
 begin
-    foreach _table in array
-        '{audit.event,audit_private.attestation,audit_private.organization_start}'::regclass[]
-    loop
+    foreach _table in array audit_private.append_only() || 'audit.event'::regclass loop
         if not exists (
             select from pg_trigger where tgrelid = _table and tgname = 'refuse_change'
         ) then
@@ -87,7 +95,7 @@ begin
     for _table in
         select relid from pg_partition_tree('audit.event')
         union all
-        select unnest('{audit_private.attestation,audit_private.organization_start}'::regclass[])
+        select unnest(audit_private.append_only())
     loop
         perform audit_private.guard(_table);
         -- ENABLE ALWAYS on the parent did not reach clones before PostgreSQL 15.
@@ -101,7 +109,8 @@ begin
     -- Or a member of pg_read_all_data could sign tokens, and one of pg_write_all_data map tables
     -- anew.
     foreach _table in array '{audit_private.signing_key,audit_private.attachment,'
-        'audit_private.release,audit_private.recording_limit,audit_private.unfiled}'::regclass[]
+        'audit_private.release,audit_private.recording_limit,audit_private.unfiled,'
+        'audit.subscription,audit_private.set_aside}'::regclass[]
     loop
         if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = _table) then
             execute format('alter table %s enable row level security, force row level security',
@@ -111,7 +120,7 @@ begin
 end
 $$;
 comment on function audit_private.guard_log is
-    'Puts the guards on the log, on each of its partitions, on the attestation, on the starts '
-    'of organisations, and on the keys';
+    'Puts the guards on the log, on each of its partitions, on the other append-only tables, and '
+    'on the keys';
 
 do $$ begin perform audit_private.guard_log(); end $$;

@@ -23,7 +23,7 @@ as $$
     from (
         select relid from pg_partition_tree('audit.event')
         union all
-        values ('audit_private.attestation'::regclass), ('audit_private.organization_start')
+        select unnest(audit_private.append_only())
     ) as g (relation)
         cross join (values ('refuse_change', 27), ('refuse_truncate', 34)) as o (name, fires);
 $$;

@@ -10,9 +10,10 @@ as $$
         'Whoever is granted SELECT, or pg_read_all_data, reads all of it.',
         'select audit.mend_guards()', true
     from pg_class as c
-    where (c.oid = any ('{audit_private.attestation,audit_private.organization_start,'
-                'audit_private.signing_key,audit_private.release,'
-                'audit_private.recording_limit,audit_private.unfiled}'::regclass[])
+    where (c.oid = any (audit_private.append_only()
+                || '{audit_private.signing_key,audit_private.release,'
+                'audit_private.recording_limit,audit_private.unfiled,audit.subscription,'
+                'audit_private.set_aside}'::regclass[])
             or c.oid in (select relid from pg_partition_tree('audit.event')))
         and not (c.relrowsecurity and c.relforcerowsecurity)
     union all
@@ -124,11 +125,13 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'log', 'critical', s.seqrelid::regclass::text, 'does not count as it was made to',
         'It refuses events, and with them the actions they record, or gives them no order.',
-        format('alter sequence %s increment 1 no minvalue no maxvalue no cycle',
+        format('alter sequence %s increment 1 no minvalue no maxvalue no cycle cache 1',
             s.seqrelid::regclass), false
     from pg_sequence as s join pg_class as c on c.oid = s.seqrelid
     where c.relnamespace = any ('{audit,audit_private}'::regnamespace[])
         and (s.seqincrement <> 1 or s.seqmin <> 1 or s.seqcycle
+            -- Ids that a session keeps for later are drawn before those that a tick has seen.
+            or s.seqcache <> 1
             or s.seqmax <> case s.seqtypid when 'bigint'::regtype then 9223372036854775807
                 else 2147483647 end)
     union all
@@ -308,8 +311,7 @@ as $$
         left join pg_class as c on c.oid = f.relation
     where f.scope = 'audit.event'::regclass and f.kind = 'trigger' and f.name ~ '^refuse_truncate'
         and f.fact -> 'was' <> 'null'
-        and f.relation
-            <> all ('{audit_private.attestation,audit_private.organization_start}'::regclass[])
+        and f.relation <> all (audit_private.append_only())
         and f.relation not in (select relid from pg_partition_tree('audit.event'));
 $$;
 comment on function audit_private.check_partitions is

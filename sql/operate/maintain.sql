@@ -179,6 +179,8 @@ begin
             end if;
             return next 'would ' || case when _month.late > 0 and not plan_maintenance.force
                 then audit_private.kept_line(_month.month, _month.events, _month.late)
+                when audit_private.untaken(_month.month) is not null and not plan_maintenance.force
+                then audit_private.untaken(_month.month)
                 else format('drop %s: %s events', to_char(_month.month, 'YYYY-MM'), _month.events)
                 end;
         end loop;
@@ -227,6 +229,9 @@ begin
     end if;
     if _lines = '{}' then
         _lines := array(select * from audit_private.close_months());
+    end if;
+    if _lines = '{}' then
+        _lines := array(select * from audit_private.lapse_subscriptions());
     end if;
     if _lines = '{}' and maintain.keep is not null then
         _lines := array(select * from audit_private.drop_months(maintain.keep, maintain.force));
@@ -296,6 +301,7 @@ begin
         perform audit_private.furnish_indexes();
     end if;
     perform audit_private.create_months();
+    perform audit_private.renew_series('installed') where not exists (select from audit.series);
     perform audit_private.record_attestation('install', renew => false);
     perform audit_private.record_own('reclaimed', 'audit', jsonb_build_object('owner', owner), null)
     from nullif(current_setting('auditdb.restored_by', true), '') as owner

@@ -37,6 +37,32 @@ comment on function audit_private.metrics_of_day is
     'Numbers of events of the last 24 hours: in all, by organisation, and those that lost detail. '
     'What a baseline records counts as the last alone';
 
+create or replace function audit_private.metrics_of_subscriptions(most int)
+returns table (name text, labels jsonb, value double precision)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    with behind as materialized (
+        select * from audit.list_subscriptions() as s
+        order by s.lag_seconds desc, s.name
+        limit metrics_of_subscriptions.most
+    )
+    select 'auditdb_subscriptions', jsonb_build_object('state', s.state), count(*)
+    from audit.subscription as s
+    group by s.state
+    union all
+    select m.name, jsonb_build_object('subscription', s.name), m.value
+    from behind as s
+        cross join lateral (values
+            ('auditdb_subscription_lag_seconds', s.lag_seconds),
+            ('auditdb_subscription_lag_events', s.lag_events),
+            ('auditdb_subscription_delivered_events', s.delivered),
+            ('auditdb_subscription_set_aside_events', s.set_aside),
+            ('auditdb_subscription_missed_events', s.missed)
+        ) as m (name, value);
+$$;
+comment on function audit_private.metrics_of_subscriptions is
+    'Subscriptions by their state, and how far those are behind that are the most';
+
 create or replace function audit.metrics(organizations int default 20)
 returns table (name text, labels jsonb, value double precision)
 language sql stable security definer set search_path = pg_catalog, pg_temp set row_security = on
@@ -62,7 +88,9 @@ as $$
     select 'auditdb_partition_size_bytes', jsonb_build_object('partition', c.relname),
         pg_total_relation_size(c.oid)
     from pg_partition_tree('audit.event') as t join pg_class as c on c.oid = t.relid
-    where t.isleaf;
+    where t.isleaf
+    union all
+    select * from audit_private.metrics_of_subscriptions(metrics.organizations);
 $$;
 -- Definer: counts events, which operators may not read.
 comment on function audit.metrics is

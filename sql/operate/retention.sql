@@ -96,6 +96,44 @@ return format('keep %s: %s of its %s events were written later than they say, as
 comment on function audit_private.kept_line is
     'What maintenance says of a month that retention does not drop yet';
 
+create or replace function audit_private.month_ticks(month date) returns bigint
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select coalesce(sum(m.events), 0)::bigint from audit.tick_month as m
+    where m.month = month_ticks.month);
+comment on function audit_private.month_ticks is
+    'How many events of a month the ticks hold';
+
+-- Exports read by ticks: what is in none was told to nobody.
+create or replace function audit_private.reason_to_keep(month date, events bigint, late bigint)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select case
+        when n <> reason_to_keep.events then format('keep %s: it holds %s events, and the ticks '
+            'hold %s of it; they must agree before it goes, unless forced: auditdb doctor',
+            to_char(reason_to_keep.month, 'YYYY-MM'), reason_to_keep.events, n)
+        when late > 0 then audit_private.kept_line(month, reason_to_keep.events, late)
+        else audit_private.untaken(month) end
+    from audit_private.month_ticks(month) as n);
+comment on function audit_private.reason_to_keep is
+    'What maintenance says of a month that retention does not drop; null where it may';
+
+create or replace function audit_private.tick_before_drop(keep interval) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if exists (select from unnest(audit_private.months_attached()) as m where m < now() - keep)
+        and (audit_private.tick_problem()).problem is null
+        and audit_private.lock_ticks(wait => true)
+    then
+        perform audit_private.add_tick(is_whole => true);
+    end if;
+end
+$$;
+comment on function audit_private.tick_before_drop is
+    'Makes a tick of all that has none, if one can be made, before retention counts';
+
 create or replace function audit_private.drop_months(keep interval, force boolean)
 returns setof text
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -105,32 +143,34 @@ declare
     _months date[] := '{}';
     _events bigint[] := '{}';
     _month record;
+    _kept text;
     _bounds record;
     _name text;
 begin
+    perform audit_private.tick_before_drop(drop_months.keep);
     -- Counted before the lock, which writers wait for.
     for _month in
         select * from audit_private.expired_months(
             drop_months.keep, audit_private.months_attached())
     loop
+        _kept := audit_private.reason_to_keep(_month.month, _month.events, _month.late);
         if _clock.problem is not null and not drop_months.force then
             raise exception '%: no month is dropped', _clock.problem
                 using errcode = 'object_not_in_prerequisite_state', hint = _clock.hint;
-        elsif _month.late > 0 and not drop_months.force then
-            return next audit_private.kept_line(_month.month, _month.events, _month.late);
+        elsif _kept is not null and not drop_months.force then
+            return next _kept;
         else
             _months := _months || _month.month;
             _events := _events || _month.events;
         end if;
     end loop;
-    if _months <> '{}' then
-        perform audit_private.lock_briefly('audit.event', 'access exclusive');
-    end if;
+    perform audit_private.lock_briefly('audit.event', 'access exclusive') where _months <> '{}';
     for _i in 1 .. cardinality(_months) loop
         _bounds := audit_private.month_bounds(_months[_i]);
         _name := 'event_' || to_char(_months[_i], 'YYYY_MM');
         perform audit_private.close_attestation(format('audit.%I', _name)::regclass, 'retention');
         execute format('drop table audit.%I', _name);
+        perform audit_private.note_missed(_months[_i]);
         perform audit_private.record_own('month_dropped', to_char(_months[_i], 'YYYY-MM'),
             null, null, jsonb_build_object('from', _bounds.starts, 'to', _bounds.ends,
                 'events', _events[_i], 'keep', drop_months.keep));

@@ -180,6 +180,7 @@ begin
         perform audit_private.settle_attestation(
             coalesce(audit_private.settle_attachments(), '{}'), _was.server);
         perform audit_private.advance_ids(_last);
+        perform audit_private.renew_series('restored') where exists (select from audit.series);
         perform audit_private.record_own('restored', current_database(),
             jsonb_build_object('catalog', _was.catalog::bigint, 'cluster', _was.cluster,
                 'server', _was.server),

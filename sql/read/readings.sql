@@ -55,6 +55,7 @@ begin
     perform audit_private.count_recording();
     perform audit_private.check_claim('user', record_reading.details,
         _who[1], null, _who[2], 'web', 'audit', null, null);
+    perform audit_private.take_transaction_id();
     insert into audit.event (
         action, result, actor_id, actor_type, source, organization_id, target_type, details
     ) values (

@@ -49,12 +49,20 @@ select
     e.details,
     e.transaction_id,
     e.id,
-    e.db_role
+    e.db_role,
+    (
+        select s.id from audit.series as s
+        where s.began <> 'continued' and s.after_id < e.id
+        order by s.id desc
+        limit 1
+    ) as series_id
 from audit.event as e
 -- Nobody did these: the rows were there already.
 where (e.captured_from is null or e.action not like '%.baseline');
 comment on view audit.log is
-    'Every event, with its change in words, but what was there already: <kind>.baseline';
+    'Every event, with its change in words, but what was there already: <kind>.baseline. '
+    'transaction_id is unique within series_id, which is null for what was there before the first '
+    'series';
 
 -- A prefix as a range, "/" following upon ".". As "at least any of": without statistics the planner
 -- takes a plain range for rare, and would fetch all of an organisation to sort it.

@@ -90,6 +90,13 @@ $$;
 comment on function audit_private.prepare_counter is
     'Makes the sequence that counts what a login records';
 
+-- Ticks rely on it (audit_private.tick_floor). What captures a change has the change's.
+create or replace function audit_private.take_transaction_id() returns xid8
+language sql volatile
+return pg_current_xact_id();
+comment on function audit_private.take_transaction_id is
+    'Gives the transaction its id before an event draws its own';
+
 create or replace function audit.record_event(
     action text,
     organization_id text default null,
@@ -113,7 +120,7 @@ declare
     _acting record := audit_private.acting(_context);
     _id bigint;
 begin
-    perform audit_private.count_recording();
+    perform audit_private.count_recording(), audit_private.take_transaction_id();
     if not audit_private.is_action(record_event.action) then
         raise exception 'action is "%"', record_event.action
             using errcode = 'invalid_parameter_value',
@@ -159,6 +166,7 @@ create or replace function audit_private.record_own(
 ) returns void
 language sql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
+    select audit_private.take_transaction_id();
     insert into audit.event (
         action, result, actor_id, actor_type, impersonator_id, source, target_type, target_id,
         old_values, new_values, details
@@ -255,6 +263,9 @@ from (values
     ('audit.key_retired', 'A signing key was given an end'),
     ('audit.month_dropped', 'A month of events was dropped by retention'),
     ('audit.recording_limited', 'How many events a login may record was limited, or is no more'),
+    ('audit.subscription_created', 'Somebody began to have events of the log sent to a sink'),
+    ('audit.subscription_changed', 'A subscription was paused, resumed, reset, or lapsed'),
+    ('audit.subscription_dropped', 'A subscription was ended'),
     ('audit.action_defined', 'An action of the application was defined, or described anew')
 ) as own (name, description)
 on conflict (name) do update set description = excluded.description, is_built_in = true;

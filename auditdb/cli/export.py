@@ -1,0 +1,232 @@
+"""The commands that send events away: export, and subscription with what becomes of one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from auditdb.cli.common import connection, print_json, print_lines
+from auditdb.cli.errors import Failure
+from auditdb.values.arguments import RESULTS
+from auditdb.values.plain import plain
+
+FORMATS = ["jsonl", "ocsf", "cloudevents", "csv"]
+SINK_HELP = ("Where: - (standard output), file:///directory, s3://bucket/prefix, gs://, az://, "
+             "https://host/path, splunk+https://, elastic+https://, datadog+https://, "
+             "syslog+tls://.")  # fmt: skip
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--all", "all_", is_flag=True, help="Serve every subscription, in one process.")
+@click.option("--to", "sink", metavar="SINK",
+              help=f"Makes the subscription if there is none. {SINK_HELP}")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Default: jsonl.")
+@click.option("--follow", is_flag=True, help="Go on with what comes, until it is ended.")
+@click.option("--secrets", type=click.Path(path_type=Path), metavar="FILE",
+              envvar="AUDITDB_SINK_SECRETS",
+              help="TOML: [NAME], token = and secret =. Default: AUDITDB_SINK_SECRETS; of one "
+              "NAME also AUDITDB_SINK_TOKEN and AUDITDB_SINK_SECRET.")  # fmt: skip
+@click.option("--json", "json_", is_flag=True, help="Print what was delivered as JSON.")
+@click.pass_context
+def export(
+    ctx: click.Context, name: str | None, all_: bool, sink: str | None, form: str | None,
+    follow: bool, secrets: Path | None, json_: bool,
+) -> None:  # fmt: skip
+    """Send every committed event, once and in order, to a sink; goes on where it ended.
+
+    Run it as a member of audit_auditor: from cron, or as a service with --follow. It exits with 1
+    where something was in the way, after trying for a while; nothing is lost, and the next run goes
+    on from there.
+    """
+    if all_ == (name is not None):
+        raise click.UsageError("give the NAME of one subscription, or --all")
+    if name is None and (sink is not None or form is not None):
+        raise click.UsageError("--to and --format are of one subscription: give its NAME")
+    if name is not None:
+        stored = _ensure(ctx, name, sink, form)
+        if json_ and stored == "-":
+            raise click.UsageError("--json and a sink of - would both print")
+    served = _serve(ctx.obj, None if name is None else [name], follow, secrets)
+    if json_:
+        print_json([
+            {"name": n, "delivered": served.delivered[n], "batches": served.batches[n],
+             "problem": served.problems.get(n)} for n in sorted(served.delivered)
+        ])  # fmt: skip
+    else:
+        for n in sorted(served.delivered):
+            events, batches = served.delivered[n], served.batches[n]
+            click.echo(plain(f"{n}: {events} events in {batches} batches"), err=True)
+    if served.problems and not follow:
+        raise click.exceptions.Exit(1)
+
+
+def _ensure(ctx: click.Context, name: str, sink: str | None, form: str | None) -> str:
+    """Return the sink of a subscription, which is made if it is not there; see that it fits."""
+    from auditdb.export.subscription import create_subscription, list_subscriptions
+
+    with connection(ctx) as conn:
+        for known in list_subscriptions(conn):
+            if known.name == name:
+                for what, given, stored in (("--to", sink, known.sink),
+                                            ("--format", form, known.format)):  # fmt: skip
+                    if given is not None and given != stored:
+                        raise Failure(plain(
+                            f"{name} has {what} {stored}; make another, or drop this one: "
+                            f"auditdb subscription drop {name}"), 1)  # fmt: skip
+                return known.sink
+        if sink is None:
+            raise Failure(plain(f"there is no subscription {name}: give --to SINK to make it, or "
+                                "see: auditdb subscription list"), 1)  # fmt: skip
+        create_subscription(conn, name, sink=sink, format=form or "jsonl")
+        return sink
+
+
+def _serve(dsn: str, names: list[str] | None, follow: bool, file: Path | None) -> Any:
+    from auditdb.export.formats import FORMATS
+    from auditdb.export.serve import Exporter, Served
+    from auditdb.export.sinks.base import Sink
+    from auditdb.export.sinks.open import open_sink, options_of
+    from auditdb.export.sinks.secrets import Secrets, read_secrets, secrets_of_variables
+    from auditdb.export.state import Subscription
+
+    known = read_secrets(file) if file is not None else {}
+    # Variables are of one subscription: a token must not go to the sinks of others.
+    alone = secrets_of_variables(os.environ) if names is not None else Secrets()
+
+    def sink_of(subscription: Subscription) -> Sink:
+        return open_sink(
+            subscription.sink, secrets=known.get(subscription.name, alone),
+            options=options_of(subscription.options),
+            array_media_type=FORMATS[subscription.format].array_media_type)  # fmt: skip
+
+    async def work() -> Served:
+        exporter = Exporter(dsn, sink_of, names=names, follow=follow,
+                            tell=lambda line: click.echo(plain(line), err=True))  # fmt: skip
+        ending = iter([exporter.end])
+
+        def end() -> None:
+            # At once when asked again: what is on its way is sent again by the next run.
+            next(ending, lambda: os._exit(130))()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, end)
+        return await exporter.run()
+
+    return asyncio.run(work())
+
+
+@click.group()
+def subscription() -> None:
+    """Make, list, pause, resume, reset and drop subscriptions of the export."""
+
+
+@subscription.command()
+@click.argument("name")
+@click.option("--to", "sink", metavar="SINK", required=True, help=SINK_HELP)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="jsonl", show_default=True)
+@click.option("--organization-id", help="Events of this organisation alone.")
+@click.option("--action", "actions", multiple=True, help="Events of this action; also several.")
+@click.option("--category", "categories", multiple=True,
+              help="Events of this category; also several.")  # fmt: skip
+@click.option("--result", "results", multiple=True, type=click.Choice(RESULTS),
+              help="Events of this result; also several.")  # fmt: skip
+@click.option("--from", "begin", type=click.Choice(["start", "now"]), default="start",
+              show_default=True, help="The first event, or those to come.")  # fmt: skip
+@click.option("--lapses-after", metavar="INTERVAL", default="30 days", show_default=True,
+              help="Retention waits so long for what nobody serves.")  # fmt: skip
+@click.option("--compression", type=click.Choice(["gzip", "zstd", "none"]),
+              help="Of files, objects and requests. Default: gzip.")  # fmt: skip
+@click.option("--every", type=click.FloatRange(0, 86_400), metavar="SECONDS",
+              help="Between deliveries. Default: 60 for files and objects, else 0.")  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(1, 3600), metavar="SECONDS",
+              help="Of a request. Default: 30.")  # fmt: skip
+@click.option("--array", is_flag=True, help="HTTPS: an array of JSON instead of lines.")
+@click.pass_context
+def create(
+    ctx: click.Context, /, name: str, sink: str, form: str, begin: Any, compression: str | None,
+    every: float | None, timeout: float | None, array: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Make a subscription, as a member of audit_auditor; auditdb export serves it."""
+    from auditdb.export.subscription import create_subscription
+
+    options = {"compression": compression, "every": every, "timeout": timeout,
+               "array": array or None}  # fmt: skip
+    with connection(ctx) as conn:
+        create_subscription(
+            conn, name, sink=sink, format=form, begin=begin,
+            options={n: value for n, value in options.items() if value is not None},
+            **given)  # fmt: skip
+    print_lines(f"{name} is made; auditdb export {name} serves it")
+
+
+@subscription.command("list")
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+@click.pass_context
+def list_(ctx: click.Context, json_: bool) -> None:
+    """List the subscriptions, how far each came, and what is in its way."""
+    from auditdb.export.subscription import list_subscriptions
+
+    with connection(ctx) as conn:
+        found = list_subscriptions(conn)
+    if json_:
+        print_json([asdict(one) for one in found])
+        return
+    from auditdb.cli.render import console, subscriptions_table
+
+    if found:
+        console().print(subscriptions_table(found))
+    else:
+        print_lines("no subscription")
+
+
+def _change(ctx: click.Context, name: str, what: Any, done: str) -> None:
+    from auditdb.export.subscription import change_subscription
+
+    with connection(ctx) as conn:
+        change_subscription(conn, name, what)
+    print_lines(f"{name} {done}")
+
+
+@subscription.command()
+@click.argument("name")
+@click.pass_context
+def pause(ctx: click.Context, name: str) -> None:
+    """Send nothing more until it is resumed; retention waits for it until it lapses."""
+    _change(ctx, name, "pause", "is paused")
+
+
+@subscription.command()
+@click.argument("name")
+@click.pass_context
+def resume(ctx: click.Context, name: str) -> None:
+    """Go on where it was: after a pause, once what it failed of is mended, or after it lapsed."""
+    _change(ctx, name, "resume", "goes on")
+
+
+@subscription.command()
+@click.argument("name")
+@click.option("--to", "begin", type=click.Choice(["start", "now"]), required=True,
+              help="The first event, which sends all again; or those to come.")  # fmt: skip
+@click.pass_context
+def reset(ctx: click.Context, name: str, begin: Any) -> None:
+    """Begin anew."""
+    from auditdb.export.subscription import reset_subscription
+
+    with connection(ctx) as conn:
+        reset_subscription(conn, name, begin)
+    print_lines(f"{name} begins anew")
+
+
+@subscription.command()
+@click.argument("name")
+@click.pass_context
+def drop(ctx: click.Context, name: str) -> None:
+    """End it; what it had yet to take keeps retention from nothing."""
+    _change(ctx, name, "drop", "is dropped")

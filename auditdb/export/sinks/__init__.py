@@ -1,0 +1,1 @@
+"""Sinks: where batches of events go, each a class with an asynchronous `put`."""

@@ -1,0 +1,70 @@
+"""Files in a directory: each written apart, brought to the disk, and renamed.
+
+A delivery that is repeated gives the same file again: so every event is there exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from auditdb.export.sinks.base import Delivery, Rejected, Retry
+from auditdb.export.sinks.compress import SUFFIXES, check_compression, compress
+
+# What a person does not have to mend on the other side's behalf, but which passes: space, load.
+_PASSES = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE,
+           errno.ETIMEDOUT, errno.ENFILE, errno.EMFILE}  # fmt: skip
+
+
+def file_name(delivery: Delivery, compression: str) -> str:
+    """Return the name of the file that holds a delivery, below the directory of the sink."""
+    return f"{delivery.name}.{delivery.suffix}{SUFFIXES[compression]}"
+
+
+class Directory:
+    """Writes a file for each delivery below a directory, which must be there."""
+
+    def __init__(self, path: Path, *, compression: str = "gzip") -> None:
+        self._path, self._compression = path, check_compression(compression)
+
+    async def put(self, delivery: Delivery) -> None:
+        """Write the file; when it returns, the disk has it."""
+        try:
+            await asyncio.to_thread(self._write, delivery)
+        except OSError as error:
+            problem = f"cannot write below {self._path}: {error.strerror or error}"
+            raise (Retry if error.errno in _PASSES else Rejected)(problem) from error
+
+    def _write(self, delivery: Delivery) -> None:
+        if not self._path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "there is no such directory; make it first")
+        target = self._path / file_name(delivery, self._compression)
+        target.parent.mkdir(exist_ok=True)
+        apart = target.with_name(f".{target.name}.tmp")
+        data = compress(delivery.body, self._compression)
+        try:
+            with apart.open("wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            apart.replace(target)
+        except BaseException:
+            with suppress(OSError):
+                apart.unlink()
+            raise
+        for directory in (target.parent, self._path):
+            _sync(directory)
+
+    async def close(self) -> None:
+        """Do nothing: no file stays open."""
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

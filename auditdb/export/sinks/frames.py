@@ -1,0 +1,143 @@
+"""Frames: what a receiver wants around each event, where, and how it says that it took them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from auditdb.export.sinks.base import Delivery, Line, Poison, Rejected, Retry, SinkError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """How one kind of receiver takes a delivery over HTTPS.
+
+    Attributes:
+        path: where, below the address of the sink.
+        media_type: of the body; by default that of a line.
+        body: makes it.
+        token_header: what says who sends, with %s for the token.
+        most: the most events and bytes of a request that the receiver takes.
+        check: looks at an answer of 200; raises what it says went wrong.
+        is_signed: whether requests are signed as Standard Webhooks are.
+    """
+
+    path: str = ""
+    media_type: str | None = None
+    body: Callable[[Delivery], bytes] = field(default=lambda delivery: delivery.body)
+    token_header: tuple[str, str] = ("Authorization", "Bearer %s")
+    most: tuple[int, int] = (10_000, 4_000_000)
+    check: Callable[[bytes], SinkError | None] = field(default=lambda answer: None)
+    is_signed: bool = False
+
+
+def array(delivery: Delivery) -> bytes:
+    """Return the lines as one array of JSON."""
+    return b"[" + b",".join([line.data for line in delivery.lines]) + b"]"
+
+
+def _with(members: bytes, line: Line) -> bytes:
+    """Return the object of JSON that a line is, with members put before its own."""
+    return b"{" + members + (b"," if line.data[1:2] != b"}" else b"") + line.data[1:]
+
+
+def _seconds(at: str | None) -> str | None:
+    try:
+        return f"{datetime.fromisoformat(at).timestamp():.6f}" if at else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _splunk_body(delivery: Delivery) -> bytes:
+    source = json.dumps(f"auditdb:{delivery.subscription}").encode()
+    lines = []
+    for line in delivery.lines:
+        time = _seconds(line.at)
+        begin = b'{"time":%s,' % time.encode() if time else b"{"
+        lines.append(b'%s"source":%s,"sourcetype":"auditdb","event":%s}\n'
+                     % (begin, source, line.data))  # fmt: skip
+    return b"".join(lines)
+
+
+def _splunk_answer(answer: bytes) -> SinkError | None:
+    said = _object(answer)
+    if said.get("code", 0) == 0:
+        return None
+    return Retry(f"Splunk says {str(said.get('text'))[:200]}")
+
+
+def _elastic_body(delivery: Delivery) -> bytes:
+    """Return actions that create each document once: a repeat is refused, and counts as taken."""
+    lines = []
+    for line in delivery.lines:
+        lines.append(b'{"create":{"_id":%s}}\n' % json.dumps(line.key).encode())
+        at = b'"@timestamp":%s' % json.dumps(line.at).encode() if line.at else b""
+        lines.append((_with(at, line) if at else line.data) + b"\n")
+    return b"".join(lines)
+
+
+def _elastic_answer(answer: bytes) -> SinkError | None:
+    said = _object(answer)
+    if not isinstance(said.get("items"), list):
+        return Retry("the answer is none of Elastic's _bulk")
+    wrong = [
+        item
+        for entry in said["items"]
+        for item in entry.values()
+        if not (200 <= item.get("status", 500) < 300 or item.get("status") == 409)
+    ]
+    if not wrong:
+        return None
+    codes = {item.get("status", 500) for item in wrong}
+    error = wrong[0].get("error") or {}
+    reason = f"{error.get('type')}: {error.get('reason')}"[:300] if isinstance(error, dict) else ""
+    if codes & {429} or max(codes) >= 500:
+        return Retry(f"Elastic did not take {len(wrong)} events: {reason}")
+    if codes & {401, 403, 404}:
+        return Rejected(f"Elastic refuses {len(wrong)} events: {reason}")
+    return Poison(f"Elastic refuses {len(wrong)} events: {reason}")
+
+
+def _datadog_body(delivery: Delivery) -> bytes:
+    tags = json.dumps(f"subscription:{delivery.subscription}").encode()
+    entries = [
+        b'{"ddsource":"auditdb","service":"auditdb","ddtags":%s%s,"message":%s}'
+        % (tags, b',"timestamp":%s' % json.dumps(line.at).encode() if line.at else b"",
+           json.dumps(line.data.decode()).encode())
+        for line in delivery.lines
+    ]  # fmt: skip
+    return b"[" + b",".join(entries) + b"]"
+
+
+def _object(answer: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(answer)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+FRAMES: dict[str, Frame] = {
+    "https": Frame(is_signed=True),
+    "splunk": Frame(
+        path="/services/collector/event", media_type="application/json", body=_splunk_body,
+        token_header=("Authorization", "Splunk %s"), most=(1000, 800_000), check=_splunk_answer),
+    "elastic": Frame(
+        path="/_bulk", media_type="application/x-ndjson", body=_elastic_body,
+        token_header=("Authorization", "ApiKey %s"), check=_elastic_answer),
+    "datadog": Frame(
+        path="/api/v2/logs", media_type="application/json", body=_datadog_body,
+        token_header=("DD-API-KEY", "%s"), most=(1000, 4_000_000)),
+}  # fmt: skip
+
+
+def pieces(delivery: Delivery, most: tuple[int, int]) -> Sequence[Delivery]:
+    """Return a delivery in as many pieces as a receiver's limits want, halved again and again."""
+    lines = delivery.lines
+    if len(lines) <= 1 or (len(lines) <= most[0] and sum(len(x.data) for x in lines) <= most[1]):
+        return [delivery]
+    first, second = delivery.halves()
+    return [*pieces(first, most), *pieces(second, most)]

@@ -1,0 +1,66 @@
+"""What a sink needs and the database must not hold: tokens, and secrets that sign."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from auditdb.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """The secrets of one subscription.
+
+    Attributes:
+        token: says who sends: a bearer token, a token of Splunk, an API key.
+        signing: sign requests; two while one takes the place of the other.
+    """
+
+    token: str | None = None
+    signing: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return "Secrets(…)"
+
+
+def secrets_of_variables(variables: Mapping[str, str] = os.environ) -> Secrets:
+    """Return what AUDITDB_SINK_TOKEN and AUDITDB_SINK_SECRET hold; several parted by spaces."""
+    return Secrets(
+        token=variables.get("AUDITDB_SINK_TOKEN", "").strip() or None,
+        signing=tuple(variables.get("AUDITDB_SINK_SECRET", "").split()),
+    )
+
+
+def read_secrets(path: Path) -> dict[str, Secrets]:
+    """Return the secrets of a TOML file, by the name of their subscription.
+
+    Raises:
+        InvalidInput: it cannot be read, or says something else; nothing of it is quoted.
+    """
+    try:
+        found = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"cannot read the secrets in {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        # Outside of the context: what they say may quote a secret.
+        found = None
+    if found is None:
+        raise InvalidInput(f"the secrets in {path} are no TOML")
+    return {name: _secrets(path, name, given) for name, given in found.items()}
+
+
+def _secrets(path: Path, name: str, given: Any) -> Secrets:
+    if not isinstance(given, dict) or not given.keys() <= {"token", "secret"}:
+        raise InvalidInput(f"[{name}] in {path} may say token and secret alone")
+    token, secret = given.get("token"), given.get("secret", [])
+    signing = [secret] if isinstance(secret, str) else secret
+    if not (token is None or isinstance(token, str)) or not (
+        isinstance(signing, list) and all(isinstance(one, str) for one in signing)
+    ):
+        raise InvalidInput(f"token and secret of [{name}] in {path} are texts, in quotes")
+    return Secrets(token=token, signing=tuple(signing))

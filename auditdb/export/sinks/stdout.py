@@ -1,0 +1,37 @@
+"""Standard output: lines, flushed when a delivery is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import sys
+from typing import BinaryIO
+
+from auditdb.export.sinks.base import Delivery, Rejected
+
+
+class StandardOutput:
+    """Writes lines to standard output, for a pipe; the heading of CSV once."""
+
+    def __init__(self, out: BinaryIO | None = None) -> None:
+        self._out = out or sys.stdout.buffer
+        self._has_begun = False
+
+    async def put(self, delivery: Delivery) -> None:
+        """Write all lines, and flush."""
+        body = delivery.body[len(delivery.head) if self._has_begun else 0 :]
+        try:
+            await asyncio.to_thread(self._write, body)
+        except BrokenPipeError as error:
+            raise Rejected("the reader of standard output is gone") from error
+        except OSError as error:
+            reason = error.strerror or errno.errorcode.get(error.errno or 0, "")
+            raise Rejected(f"cannot write to standard output: {reason}") from error
+        self._has_begun = True
+
+    def _write(self, body: bytes) -> None:
+        self._out.write(body)
+        self._out.flush()
+
+    async def close(self) -> None:
+        """Leave it open."""

@@ -1,0 +1,142 @@
+"""How far each subscription came, as the database keeps it: read, claimed, finished, left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row, tuple_row
+from psycopg.types.json import Jsonb
+
+from auditdb.connection.pin import pinned_async
+from auditdb.export.place import Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which events a subscription gets; what is null lets all pass."""
+
+    organization_id: str | None = None
+    actions: frozenset[str] | None = None
+    categories: frozenset[str] | None = None
+    results: frozenset[str] | None = None
+
+    def passes(self, organization_id: str | None, action: str, result: str) -> bool:
+        """Return whether an event passes."""
+        return (
+            (self.organization_id is None or organization_id == self.organization_id)
+            and (self.actions is None or action in self.actions)
+            and (self.categories is None or action.partition(".")[0] in self.categories)
+            and (self.results is None or result in self.results)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """A subscription as an exporter sees it."""
+
+    name: str
+    sink: str
+    format: str
+    options: dict[str, Any]
+    filter: Filter
+    place: Place
+    pending: dict[str, Any] | None
+    delivered: int
+    state: str
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A batch that is about to go out."""
+
+    name: str
+    place: Place
+    pending: dict[str, Any]
+
+
+_READ: LiteralString = """
+select name, sink, format, options, organization_id, actions, categories, results, tick_id, part,
+    pending, delivered, state, problem
+from audit.subscription
+where %(names)s::text[] is null or name = any (%(names)s)
+order by name
+"""
+
+
+class State:
+    """The subscriptions in the database, over a connection that each call commits on."""
+
+    def __init__(self, conn: AsyncConnection[Any], exporter: int) -> None:
+        self._conn, self._exporter = conn, exporter
+        # One transaction at a time: deliveries end whenever they end.
+        self._turn = asyncio.Lock()
+
+    async def read(self, names: Sequence[str] | None) -> list[Subscription]:
+        """Return the subscriptions of some names, or all."""
+        given = {"names": None if names is None else list(names)}
+        async with (
+            self._turn, pinned_async(self._conn),
+            self._conn.cursor(row_factory=dict_row) as cursor,
+        ):  # fmt: skip
+            await cursor.execute(_READ, given)
+            return [_subscription(row) for row in await cursor.fetchall()]
+
+    async def claim(self, claims: Iterable[Claim]) -> set[str]:
+        """Note batches before they go, and return the names of those that may."""
+        given = [
+            {"name": c.name, "tick_id": c.place.tick_id, "pending": c.pending,
+             "part": c.place.part.as_json() if c.place.part else None}
+            for c in claims
+        ]  # fmt: skip
+        query: LiteralString = "select * from audit_private.claim_batches(%s, %s)"
+        return {name for (name,) in await self._rows(query, self._exporter, Jsonb(given))}
+
+    async def finish(self, name: str, pending: dict[str, Any], delivered: int) -> bool:
+        """Note that a batch was taken; false where it is another exporter's by now."""
+        query: LiteralString = "select audit_private.finish_batch(%s, %s, %s, %s)"
+        rows = await self._rows(query, self._exporter, name, Jsonb(pending), delivered)
+        return bool(rows[0][0])
+
+    async def leave(self, name: str, problem: str, *, failed: bool) -> None:
+        """Note what came in the way of a batch."""
+        query: LiteralString = "select audit_private.leave_batch(%s, %s, %s, %s)"
+        await self._rows(query, self._exporter, name, problem.replace("\0", ""), failed)
+
+    async def set_aside(self, name: str, tick_id: int, id: int, at: str, problem: str) -> None:
+        """Note an event that the sink refuses."""
+        query: LiteralString = (
+            "select audit_private.set_event_aside(%s, %s, %s, %s, %s::timestamptz, %s)"
+        )
+        problem = problem.replace("\0", "")
+        await self._rows(query, self._exporter, name, tick_id, id, at, problem)
+
+    async def advance(self, names: Sequence[str], tick_id: int) -> None:
+        """Note that some subscriptions have all up to a tick."""
+        query: LiteralString = "select audit_private.advance_subscriptions(%s, %s)"
+        await self._rows(query, list(names), tick_id)
+
+    async def _rows(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
+        async with (
+            self._turn, pinned_async(self._conn),
+            self._conn.cursor(row_factory=tuple_row) as cursor,
+        ):  # fmt: skip
+            await cursor.execute(query, values)
+            return await cursor.fetchall()
+
+
+def _subscription(row: dict[str, Any]) -> Subscription:
+    def words(name: str) -> frozenset[str] | None:
+        return None if row[name] is None else frozenset(row[name])
+
+    return Subscription(
+        name=row["name"], sink=row["sink"], format=row["format"], options=row["options"],
+        filter=Filter(organization_id=row["organization_id"], actions=words("actions"),
+                      categories=words("categories"), results=words("results")),
+        place=Place.of(row["tick_id"], row["part"]), pending=row["pending"],
+        delivered=row["delivered"], state=row["state"], problem=row["problem"],
+    )  # fmt: skip

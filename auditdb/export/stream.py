@@ -1,0 +1,123 @@
+"""A subscription while an exporter serves it: where it stands, and what is on its way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from auditdb.export.canonical import key_of
+from auditdb.export.formats import FORMATS
+from auditdb.export.place import Chunk, Place, Row
+from auditdb.export.sinks.base import Delivery, Line, Sink
+from auditdb.export.sinks.open import options_of, pause_of
+from auditdb.export.state import Claim, Subscription
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """Events of one subscription on their way."""
+
+    pending: dict[str, Any]
+    delivery: Delivery
+    rows: dict[str, Row]
+    unencoded: list[tuple[Row, str]]
+    is_full: bool
+
+    @property
+    def end(self) -> Place:
+        """The place behind it."""
+        return Place.of(self.pending["tick_id"], self.pending["part"])
+
+
+@dataclass(slots=True)
+class Stream:
+    """One subscription while an exporter serves it.
+
+    Attributes:
+        subscription: as the database had it last; its place is what the database knows.
+        place: what was looked at; at or behind that, for what held nothing for it is not noted.
+        sink: where it goes.
+        failures: in a row.
+        ready_at: not to be served before, by the monotonic clock.
+        task: what is on its way.
+        is_stale: whether the database may know it otherwise.
+        given_up: why it is served no more.
+    """
+
+    subscription: Subscription
+    place: Place
+    sink: Sink
+    failures: int = 0
+    ready_at: float = 0.0
+    task: asyncio.Task[None] | None = None
+    is_stale: bool = False
+    given_up: str | None = None
+    delivered: int = 0
+    batches: int = 0
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Of the subscription."""
+        return self.subscription.name
+
+    @property
+    def every(self) -> float:
+        """Seconds between two deliveries, while there is no more than one to make."""
+        return pause_of(self.subscription.sink, options_of(self.subscription.options))
+
+    def claim(self, chunk: Chunk) -> Claim:
+        """Return the batch that the rows of a chunk are for it, to be noted before it goes."""
+        pending = {
+            "after": _place(self.place), "tick_id": chunk.end.tick_id,
+            "part": chunk.end.part.as_json() if chunk.end.part else None,
+            "name": chunk.name, "series": chunk.series_key, "events": len(self.rows),
+        }  # fmt: skip
+        return Claim(self.name, self.subscription.place, pending)
+
+    def batch(self, pending: dict[str, Any], rows: Iterable[Row], *, is_full: bool) -> Batch:
+        """Return what goes out for a batch that was noted: the same again when it is repeated."""
+        form = FORMATS[self.subscription.format]
+        lines, of_line, unencoded = [], {}, []
+        series = pending["series"]
+        for row in rows:
+            try:
+                key = key_of(series, row.id)
+                line = Line(key, row.at, form.convert(row.line))
+            except Exception as error:  # Whatever an event holds, the others go on.
+                problem = f"cannot be written as {self.subscription.format}: {error}"
+                unencoded.append((row, " ".join(problem.split())))
+                continue
+            lines.append(line)
+            of_line[key] = row
+        delivery = Delivery(
+            subscription=self.name, name=pending["name"], lines=lines, head=form.head,
+            media_type=form.media_type, suffix=form.suffix)  # fmt: skip
+        return Batch(pending=pending, delivery=delivery, rows=of_line, unencoded=unencoded,
+                     is_full=is_full)  # fmt: skip
+
+    def passing(self, rows: Iterable[Row]) -> list[Row]:
+        """Return those of some rows that are for it."""
+        passes = self.subscription.filter.passes
+        return [row for row in rows if passes(row.organization_id, row.action, row.result)]
+
+
+def _place(place: Place) -> dict[str, Any]:
+    return {"tick_id": place.tick_id, "part": place.part.as_json() if place.part else None}
+
+
+def distribute(rows: Iterable[Row], streams: Sequence[Stream]) -> None:
+    """Give each event to the streams that it passes for."""
+    of_all: list[Stream] = []
+    of_one: defaultdict[str | None, list[Stream]] = defaultdict(list)
+    for stream in streams:
+        stream.rows = []
+        organization = stream.subscription.filter.organization_id
+        (of_all if organization is None else of_one[organization]).append(stream)
+    for row in rows:
+        for stream in (*of_all, *of_one.get(row.organization_id, ())):
+            if stream.subscription.filter.passes(row.organization_id, row.action, row.result):
+                stream.rows.append(row)

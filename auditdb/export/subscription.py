@@ -1,0 +1,151 @@
+"""Subscriptions, as those who make and look after them see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, LiteralString
+
+import psycopg
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from auditdb.connection.checks import raises_audit_errors
+from auditdb.connection.pin import pinned
+from auditdb.errors import InvalidInput
+from auditdb.export.formats import FORMATS
+from auditdb.export.sinks.open import check_sink, options_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionStatus:
+    """A subscription, and how far it came; the columns of `audit.list_subscriptions()`."""
+
+    name: str
+    sink: str
+    format: str
+    organization_id: str | None
+    actions: list[str] | None
+    categories: list[str] | None
+    results: list[str] | None
+    options: dict[str, Any]
+    state: str
+    problem: str | None
+    problem_at: datetime | None
+    delivered: int
+    lag_events: int
+    lag_seconds: float
+    set_aside: int
+    missed: int
+    tick_id: int
+    served_at: datetime
+    lapses_at: datetime
+    created_at: datetime
+    created_by: str
+
+
+def create_subscription(
+    conn: psycopg.Connection[Any],
+    name: str,
+    *,
+    sink: str,
+    format: str = "jsonl",
+    organization_id: str | None = None,
+    actions: Sequence[str] = (),
+    categories: Sequence[str] = (),
+    results: Sequence[str] = (),
+    options: dict[str, Any] | None = None,
+    lapses_after: str = "30 days",
+    begin: Literal["start", "now"] = "start",
+) -> None:
+    """Make a subscription.
+
+    Args:
+        conn: a connection of a member of `audit_auditor`.
+        name: what the commands call it.
+        sink: where events go, without a secret; see docs/export.md.
+        format: jsonl, ocsf, cloudevents or csv.
+        organization_id: events of this organisation alone.
+        actions: of these alone.
+        categories: of these alone.
+        results: of these alone.
+        options: of the sink: compression, timeout, array, every.
+        lapses_after: as an interval; retention waits so long for what nobody serves.
+        begin: with the first event that there is, or with those to come.
+
+    Raises:
+        InvalidInput: an address that is no sink, or an option that is none.
+        Refused: no privilege, or there is one of that name.
+
+    Example:
+        >>> create_subscription(conn, "siem", sink="s3://logs/audit")  # doctest: +SKIP
+    """
+    check_sink(sink)
+    options_of(options or {})
+    if format not in FORMATS:
+        raise InvalidInput(f"format is {format!r}; it is one of {', '.join(sorted(FORMATS))}")
+    query: LiteralString = (
+        "select audit.subscribe(%s, %s, %s, %s, %s, %s, %s, %s, %s::interval, %s)"
+    )
+    given = [name, sink, format, organization_id, list(actions) or None, list(categories) or None,
+             list(results) or None, Jsonb(options or {}), lapses_after, begin == "now"]  # fmt: skip
+    _run(conn, query, given, "audit_auditor")
+
+
+def change_subscription(
+    conn: psycopg.Connection[Any], name: str, what: Literal["pause", "resume", "drop"]
+) -> None:
+    """Pause, resume or drop a subscription.
+
+    Args:
+        conn: a connection of a member of `audit_auditor` or `audit_operator`.
+        name: of the subscription.
+        what: what becomes of it.
+
+    Raises:
+        Refused: no privilege, or there is no such subscription.
+    """
+    queries: dict[str, LiteralString] = {
+        "pause": "select audit.pause_subscription(%s)",
+        "resume": "select audit.resume_subscription(%s)",
+        "drop": "select audit.drop_subscription(%s)",
+    }
+    _run(conn, queries[what], [name], "audit_operator", "audit_auditor")
+
+
+def reset_subscription(
+    conn: psycopg.Connection[Any], name: str, begin: Literal["start", "now"]
+) -> None:
+    """Let a subscription begin anew: with the first event that there is, or with those to come.
+
+    Args:
+        conn: a connection of a member of `audit_auditor`.
+        name: of the subscription.
+        begin: where.
+
+    Raises:
+        Refused: no privilege, or there is no such subscription.
+    """
+    query: LiteralString = "select audit.reset_subscription(%s, %s)"
+    _run(conn, query, [name, begin == "now"], "audit_auditor")
+
+
+def list_subscriptions(conn: psycopg.Connection[Any]) -> list[SubscriptionStatus]:
+    """Return the subscriptions, and how far each came.
+
+    Args:
+        conn: a connection of a member of `audit_auditor` or `audit_operator`.
+
+    Raises:
+        Refused: no privilege.
+    """
+    with raises_audit_errors(conn, "audit_operator", "audit_auditor"), pinned(conn):
+        cursor = psycopg.Cursor(conn, row_factory=class_row(SubscriptionStatus))
+        return cursor.execute("select * from audit.list_subscriptions()").fetchall()
+
+
+def _run(conn: psycopg.Connection[Any], query: LiteralString, given: list[Any], *roles: str
+         ) -> None:  # fmt: skip
+    with raises_audit_errors(conn, *roles), pinned(conn, writes=True):
+        psycopg.Cursor(conn).execute(query, given)

@@ -1,0 +1,43 @@
+-- Check of subscriptions: what failed, fell behind, lapsed, missed events or had some set aside.
+
+create or replace function audit_private.check_subscriptions() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'subscriptions', f.severity, s.name, f.problem, f.why, f.mend, false
+    from audit.list_subscriptions() as s
+        cross join lateral (
+            select 'warning' as severity, concat_ws(': ', 'failed', s.problem) as problem,
+                'Nothing is sent until a person has mended it; retention waits for it.' as why,
+                format('auditdb subscription resume %s -- once it is mended', s.name) as mend
+            where s.state = 'failed'
+            union all
+            select 'warning', format('is %s events behind, for %s', s.lag_events,
+                    date_trunc('minute', make_interval(secs => s.lag_seconds))),
+                concat_ws(' ', 'What it is for is told late, and retention waits for it.',
+                    'Its sink last said: ' || s.problem),
+                format('auditdb export %s', s.name)
+            where s.state = 'active' and s.lag_seconds > 3600
+            union all
+            select 'warning', format('lapsed: nobody served it since %s',
+                    to_char(s.served_at, 'YYYY-MM-DD')),
+                'Retention waits for it no more.',
+                format('auditdb subscription resume %1$s -- or: auditdb subscription drop %1$s',
+                    s.name)
+            where s.state = 'lapsed'
+            union all
+            select 'warning', format('missed up to %s events, which retention dropped', s.missed),
+                'They are gone; its sink never got them.',
+                format('auditdb subscription resume %s -- says that you know', s.name)
+            where s.missed > 0
+            union all
+            select 'warning', format('has %s events set aside in 7 days, which its sink refused',
+                    count(*)),
+                'They are in the log, and its sink does not have them.',
+                format('select * from audit.list_set_aside(%L)', s.name)
+            from audit_private.set_aside as a
+            where a.subscription = s.name and a.set_aside_at > now() - interval '7 days'
+            having count(*) > 0
+        ) as f;
+$$;
+comment on function audit_private.check_subscriptions is
+    'Subscriptions that failed, lapsed, are an hour behind, missed events or had some set aside';

@@ -1,0 +1,165 @@
+-- Deliveries: a batch is claimed and committed before it goes out, and finished after it went.
+-- Whoever dies between leaves a batch that the next one sends again, the same.
+
+-- A lock of the session's transaction, under (this number, the pid of its backend).
+create or replace function audit_private.exporter_lock() returns int
+language sql immutable set search_path = pg_catalog, pg_temp
+return hashtext('auditdb exporter');
+comment on function audit_private.exporter_lock is
+    'First number of the advisory lock that each exporter holds while it lives';
+
+create or replace function audit_private.begin_exporting() returns int
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+    select pg_advisory_xact_lock(audit_private.exporter_lock(), pg_backend_pid());
+    select pg_backend_pid();
+$$;
+comment on function audit_private.begin_exporting is
+    'Takes the lock of an exporter until the transaction ends, which stays open as long as it '
+    'works; returns its number';
+
+create or replace function audit_private.is_exporting(exporter int) returns boolean
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+    select exists (
+        select from pg_locks as l
+        where l.locktype = 'advisory' and l.granted and l.objsubid = 2
+            and l.database = (select d.oid from pg_database as d
+                where d.datname = current_database())
+            and l.classid = (audit_private.exporter_lock()::bigint & 4294967295)::oid
+            and l.objid = is_exporting.exporter::oid);
+$$;
+comment on function audit_private.is_exporting is
+    'Whether an exporter of this number lives';
+
+-- claims: name, tick_id and part where it stands, pending: the batch.
+create or replace function audit_private.claim_batches(exporter int, claims jsonb)
+returns setof text
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+    with claim as materialized (
+        select s.name, c.pending
+        from jsonb_to_recordset(claim_batches.claims)
+                as c (name text, tick_id bigint, part jsonb, pending jsonb)
+            join audit.subscription as s on s.name = c.name
+        where s.state = 'active' and s.tick_id = c.tick_id
+            and coalesce(s.part, 'null') = coalesce(c.part, 'null')
+            and (s.pending is null or s.pending = c.pending)
+            and (s.exporter is null or s.exporter = claim_batches.exporter
+                or not audit_private.is_exporting(s.exporter))
+        order by s.name
+        for update of s skip locked
+    )
+    update audit.subscription as s
+    set pending = claim.pending, exporter = claim_batches.exporter
+    from claim
+    where s.name = claim.name
+    returning s.name;
+$$;
+-- Definer: nobody holds a privilege to write on the table itself.
+comment on function audit_private.claim_batches is
+    'Notes batches before they go out, and returns whose: not of one that is not where it was, or '
+    'that a living exporter serves';
+
+create or replace function audit_private.finish_batch(
+    exporter int, name text, pending jsonb, delivered bigint
+) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update audit.subscription as s
+    set tick_id = (s.pending ->> 'tick_id')::bigint, part = nullif(s.pending -> 'part', 'null'),
+        pending = null, exporter = null, delivered = s.delivered + finish_batch.delivered,
+        problem = case when s.state = 'active' then null else s.problem end,
+        problem_at = case when s.state = 'active' then null else s.problem_at end,
+        served_at = now()
+    where s.name = finish_batch.name and s.exporter = finish_batch.exporter
+        and s.pending = finish_batch.pending;
+    return found;
+end
+$$;
+-- Definer: nobody holds a privilege to write on the table itself.
+comment on function audit_private.finish_batch is
+    'Notes that the sink took a batch; false where it is nobody''s any more, or another''s';
+
+create or replace function audit_private.leave_batch(
+    exporter int, name text, problem text, failed boolean
+) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update audit.subscription as s
+    set exporter = null, problem = left(leave_batch.problem, 1000), problem_at = now(),
+        state = case when leave_batch.failed and s.state = 'active' then 'failed' else s.state end
+    where s.name = leave_batch.name
+        and (s.exporter = leave_batch.exporter or s.exporter is null);
+    return found;
+end
+$$;
+-- Definer: nobody holds a privilege to write on the table itself.
+comment on function audit_private.leave_batch is
+    'Notes what came in the way of a batch, which stays pending; it failed where a person has to '
+    'mend something';
+
+create or replace function audit_private.advance_subscriptions(names text[], tick_id bigint)
+returns bigint
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+    with idle as materialized (
+        select s.name from audit.subscription as s
+        where s.name = any (advance_subscriptions.names) and s.state = 'active'
+            and s.pending is null and s.tick_id <= advance_subscriptions.tick_id
+            and advance_subscriptions.tick_id <= audit_private.last_tick()
+        order by s.name
+        for update skip locked
+    ), moved as (
+        update audit.subscription as s
+        set tick_id = advance_subscriptions.tick_id, part = null, served_at = now(),
+            problem = null, problem_at = null
+        from idle
+        where s.name = idle.name
+        returning s.name
+    )
+    select count(*) from moved;
+$$;
+-- Definer: nobody holds a privilege to write on the table itself.
+comment on function audit_private.advance_subscriptions is
+    'Notes that ticks held nothing for some subscriptions';
+
+create or replace function audit_private.set_event_aside(
+    exporter int, name text, tick_id bigint, event_id bigint, occurred_at timestamptz, problem text
+) returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+    insert into audit_private.set_aside (subscription, tick_id, event_id, occurred_at, problem)
+    select s.name, set_event_aside.tick_id, set_event_aside.event_id, set_event_aside.occurred_at,
+        left(set_event_aside.problem, 1000)
+    from audit.subscription as s
+    where s.name = set_event_aside.name and s.exporter = set_event_aside.exporter
+    on conflict do nothing;
+$$;
+-- Definer: nobody holds a privilege to write on the table itself.
+comment on function audit_private.set_event_aside is
+    'Notes an event that a sink refuses, so that the others go on';
+
+-- A subscription whose clock is believed as little as that of retention.
+create or replace function audit_private.lapse_subscriptions() returns setof text
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+    with lapsed as (
+        update audit.subscription as s
+        set state = 'lapsed', exporter = null
+        where s.state <> 'lapsed' and now() - s.served_at > s.lapses_after
+            and audit_private.is_clock_sane()
+        returning s.name, s.served_at
+    ), told as materialized (
+        select l.name, l.served_at, audit_private.record_own('subscription_changed', l.name, null,
+            '{"state": "lapsed"}') from lapsed as l
+    )
+    select format('subscription %s lapsed: not served since %s', t.name,
+        to_char(t.served_at, 'YYYY-MM-DD HH24:MI'))
+    from told as t
+    order by t.name;
+$$;
+comment on function audit_private.lapse_subscriptions is
+    'Lets subscriptions lapse that nobody served for long, so that retention goes on';

@@ -1,0 +1,128 @@
+-- Reading for exporters: events between two places, in the order of ticks, as canonical bytes.
+
+-- A place is after a tick that was taken as a whole, and maybe a part of the next.
+create or replace function audit_private.place_cursor(tick_id bigint, part jsonb) returns text
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO'
+as $$
+declare
+    _tick bigint := coalesce((place_cursor.part ->> 'tick')::bigint, place_cursor.tick_id);
+    _key uuid := (
+        select s.key from audit.tick as t join audit.series as s on s.id = t.series_id
+        where t.id = _tick);
+begin
+    if _tick > audit_private.last_tick() then
+        raise exception 'tick % was delivered, and this database knows ticks up to % alone', _tick,
+                audit_private.last_tick()
+            using errcode = 'object_not_in_prerequisite_state',
+                hint = 'It was restored to an earlier moment, or is another. Compare with the '
+                    'sink, then: auditdb subscription reset NAME --to now, or start.';
+    elsif _key is null then
+        return null;
+    end if;
+    return audit_private.tick_cursor(_key, _tick,
+        coalesce((place_cursor.part ->> 'at')::timestamptz, 'infinity'),
+        coalesce((place_cursor.part ->> 'id')::bigint, 9223372036854775807));
+end
+$$;
+-- Definer: reads ticks, and gives nothing but a number that is known.
+comment on function audit_private.place_cursor is
+    'The cursor of a place; null before the first tick';
+
+-- No more than 500 at a time, unless all are wanted. is_end: the last of its tick.
+create or replace function audit_private.parts_between(
+    after_tick bigint, after_part jsonb, until_tick bigint, until_part jsonb, is_whole boolean
+) returns table (
+    tick_id bigint, series_id int, key uuid, last_at timestamptz, last_id bigint, condition text,
+    is_end boolean
+)
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+    with part as materialized (
+        select p.*, row_number() over w as n,
+            lead(p.tick_id) over w is distinct from p.tick_id as is_end
+        from audit_private.tick_parts(
+            audit_private.place_cursor(parts_between.after_tick, parts_between.after_part),
+            case when parts_between.is_whole then (
+                select count(*)::int + 1 from audit.tick_month as m
+                where m.tick_id >= parts_between.after_tick
+                    and m.tick_id <= parts_between.until_tick + 1)
+            else 501 end) as p
+        window w as (order by p.tick_id, p.last_at)
+    )
+    select p.tick_id, p.series_id, p.key, p.last_at, p.last_id, p.condition, p.is_end
+    from part as p
+    where (parts_between.is_whole or p.n <= 500)
+        and p.tick_id <= coalesce(
+            (parts_between.until_part ->> 'tick')::bigint, parts_between.until_tick)
+    order by p.n;
+$$;
+comment on function audit_private.parts_between is
+    'The parts of ticks between two places, month by month';
+
+create or replace function audit_private.part_query(
+    key uuid, condition text, organizations text[], until jsonb, at_most bigint
+) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+return format('select e.id, e.occurred_at::text as at, e.organization_id, e.action, e.result, '
+    'audit.canonical(e, %L) as line from audit.event as e where %s%s%s '
+    'order by e.occurred_at, e.id limit %s', key, condition,
+    ' and e.organization_id = any (' || quote_literal(organizations::text) || ')',
+    case when until is not null then format(
+        ' and (e.occurred_at, e.id) <= (%L, %s)', until ->> 'at', until ->> 'id') end, at_most);
+comment on function audit_private.part_query is
+    'The query for the events of a tick, or of those of it that lie in one month';
+
+-- The last row has no event: tick_id, at and id are where it ended, is_end whether at the end of
+-- that tick, is_more whether there was more than at_most events, or 16 MB.
+create or replace function audit_private.read_batch(
+    after_tick bigint, after_part jsonb, until_tick bigint, until_part jsonb, organizations text[],
+    at_most int
+) returns table (
+    tick_id bigint, series_id int, series_key uuid, id bigint, at text, organization_id text,
+    action text, result text, line text, is_end boolean, is_more boolean
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO'
+as $$
+#variable_conflict use_variable
+declare
+    _part record;
+    _series_id int;
+    _key uuid;
+    _left bigint := coalesce(at_most, 9223372036854775807);
+    _bytes bigint := case when at_most is null then -9223372036854775807 else 0 end;
+begin
+    -- Before the snapshots that read: what is moved out of DEFAULT is where it was, or where it is.
+    lock table audit.event in access share mode;
+    is_more := false;
+    for _part in
+        select * from audit_private.parts_between(
+            after_tick, after_part, until_tick, until_part, at_most is null)
+    loop
+        exit when _series_id <> _part.series_id;
+        _series_id := _part.series_id;
+        _key := _part.key;
+        tick_id := _part.tick_id;
+        for id, at, organization_id, action, result, line in execute audit_private.part_query(
+            _part.key, _part.condition, organizations,
+            case when _part.tick_id > until_tick then until_part end, _left)
+        loop
+            return next;
+            _left := _left - 1;
+            _bytes := _bytes + octet_length(line);
+            is_more := _left = 0 or _bytes > 16000000;
+            exit when is_more;
+        end loop;
+        is_end := _part.is_end and not is_more;
+        exit when is_more;
+        at := _part.last_at::text;
+        id := _part.last_id;
+    end loop;
+    return query
+    select tick_id, _series_id, _key, id, at, null, null, null, null, is_end, is_more
+    where _series_id is not null;
+end
+$$;
+comment on function audit_private.read_batch is
+    'The events of ticks between two places, of some organisations or all, for an exporter';

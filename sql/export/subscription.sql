@@ -1,0 +1,225 @@
+-- Subscriptions: made by auditors, who read every event; an operator may pause, resume and drop.
+-- Which sink gets what is recorded in the log itself.
+
+create or replace function audit_private.check_subscription(
+    name text, sink text, format text, options jsonb, lapses_after interval
+) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _problem text := case
+        when check_subscription.name is null
+            or check_subscription.name !~ '^[a-z0-9][a-z0-9_-]{0,62}$'
+            then 'the name of a subscription has a-z, 0-9, - and _, and is at most 63 long'
+        when check_subscription.sink is null or check_subscription.sink ~ '[[:cntrl:]]'
+            or length(check_subscription.sink) > 1000
+            then 'a sink is an address of at most 1000 characters'
+        when check_subscription.sink ~ '[@?#]'
+            then 'the address of a sink holds no user, password or token: @, ? and # are refused'
+        when check_subscription.format is null
+            or check_subscription.format not in ('jsonl', 'ocsf', 'cloudevents', 'csv')
+            then format('format is %L; it is one of jsonl, ocsf, cloudevents, csv',
+                check_subscription.format)
+        when check_subscription.options is null
+            or jsonb_typeof(check_subscription.options) <> 'object'
+            then 'options are an object'
+        when check_subscription.lapses_after is null
+            or check_subscription.lapses_after < interval '1 hour'
+            then 'a subscription lapses after an hour or more'
+        end;
+begin
+    if _problem is not null then
+        raise exception '%', _problem using errcode = 'invalid_parameter_value';
+    end if;
+end
+$$;
+comment on function audit_private.check_subscription is
+    'Refuses what no subscription may be, in one line';
+
+create or replace function audit.subscribe(
+    name text,
+    sink text,
+    format text default 'jsonl',
+    organization_id text default null,
+    actions text[] default null,
+    categories text[] default null,
+    results text[] default null,
+    options jsonb default '{}',
+    lapses_after interval default '30 days',
+    from_now boolean default false
+) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform audit_private.check_subscription(name, sink, format, options, lapses_after);
+    insert into audit.subscription (
+        name, organization_id, actions, categories, results, sink, format, options, lapses_after,
+        tick_id
+    ) values (
+        subscribe.name, subscribe.organization_id, subscribe.actions, subscribe.categories,
+        subscribe.results, subscribe.sink, subscribe.format, subscribe.options,
+        subscribe.lapses_after, case when subscribe.from_now then audit_private.last_tick()
+            else audit_private.first_tick() - 1 end
+    );
+    perform audit_private.record_own('subscription_created', subscribe.name, null,
+        jsonb_build_object('sink', subscribe.sink, 'format', subscribe.format, 'filter',
+            jsonb_strip_nulls(jsonb_build_object('organization_id', subscribe.organization_id,
+                'actions', subscribe.actions, 'categories', subscribe.categories,
+                'results', subscribe.results))));
+exception when unique_violation then
+    raise exception 'there is a subscription %', subscribe.name
+        using errcode = 'duplicate_object', hint = 'auditdb subscription list shows it.';
+end
+$$;
+-- Definer: nobody holds a privilege to write on the table itself.
+comment on function audit.subscribe is
+    'Makes a subscription: from the first event that there is, or from now on';
+
+create or replace function audit_private.last_tick() returns bigint
+language sql stable set search_path = pg_catalog, pg_temp
+return (select coalesce(max(id), 0) from audit.tick);
+comment on function audit_private.last_tick is
+    'Number of the last tick; 0 where there is none';
+
+create or replace function audit_private.first_tick() returns bigint
+language sql stable set search_path = pg_catalog, pg_temp
+return (select coalesce(min(id), 1) from audit.tick);
+comment on function audit_private.first_tick is
+    'Number of the first tick';
+
+create or replace function audit_private.find_subscription(name text) returns audit.subscription
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _found audit.subscription;
+begin
+    select * into _found from audit.subscription as s where s.name = find_subscription.name
+    for update;
+    if not found then
+        raise exception 'there is no subscription %', find_subscription.name
+            using errcode = 'undefined_object', hint = 'auditdb subscription list shows them.';
+    end if;
+    return _found;
+end
+$$;
+comment on function audit_private.find_subscription is
+    'The subscription of a name, locked; an error where there is none';
+
+create or replace function audit.pause_subscription(name text) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _was text := (audit_private.find_subscription(name)).state;
+begin
+    if _was = 'paused' then
+        return;
+    end if;
+    update audit.subscription as s set state = 'paused' where s.name = pause_subscription.name;
+    perform audit_private.record_own('subscription_changed', name,
+        jsonb_build_object('state', _was), jsonb_build_object('state', 'paused'));
+end
+$$;
+-- Definer: nobody holds a privilege to write on the table itself.
+comment on function audit.pause_subscription is
+    'Nothing more is sent, until it is resumed; retention still waits for it';
+
+create or replace function audit.resume_subscription(name text) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _was text := (audit_private.find_subscription(name)).state;
+begin
+    update audit.subscription as s
+    set state = 'active', problem = null, problem_at = null, missed = 0, served_at = now()
+    where s.name = resume_subscription.name;
+    perform audit_private.record_own('subscription_changed', name,
+        jsonb_build_object('state', _was), jsonb_build_object('state', 'active'));
+end
+$$;
+-- Definer: nobody holds a privilege to write on the table itself.
+comment on function audit.resume_subscription is
+    'Goes on where it was: after a pause, once what it failed of is mended, or after it lapsed; '
+    'and says that what it missed is known';
+
+create or replace function audit.reset_subscription(name text, from_now boolean default false)
+returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _was bigint := (audit_private.find_subscription(name)).tick_id;
+    _tick bigint := case when reset_subscription.from_now then audit_private.last_tick()
+        else audit_private.first_tick() - 1 end;
+begin
+    update audit.subscription as s
+    set tick_id = _tick, part = null, pending = null, exporter = null, problem = null,
+        problem_at = null, missed = 0, served_at = now(), state = 'active'
+    where s.name = reset_subscription.name;
+    delete from audit_private.set_aside as a where a.subscription = reset_subscription.name;
+    perform audit_private.record_own('subscription_changed', name,
+        jsonb_build_object('tick_id', _was), jsonb_build_object('tick_id', _tick));
+end
+$$;
+-- Definer: nobody holds a privilege to write on the table itself.
+comment on function audit.reset_subscription is
+    'Begins anew: from the first event that there is, which sends all again, or from now on';
+
+create or replace function audit.drop_subscription(name text) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _was audit.subscription := audit_private.find_subscription(name);
+begin
+    delete from audit.subscription as s where s.name = drop_subscription.name;
+    perform audit_private.record_own('subscription_dropped', name,
+        jsonb_build_object('sink', _was.sink, 'delivered', _was.delivered), null);
+end
+$$;
+-- Definer: nobody holds a privilege to write on the table itself.
+comment on function audit.drop_subscription is
+    'Ends a subscription; what it had to take keeps retention from nothing';
+
+-- What no tick holds yet shows in the age alone: it is at least as old as the last tick.
+create or replace function audit.list_subscriptions()
+returns table (
+    name text, sink text, format text, organization_id text, actions text[], categories text[],
+    results text[], options jsonb, state text, problem text, problem_at timestamptz,
+    delivered bigint, lag_events bigint, lag_seconds double precision, set_aside bigint,
+    missed bigint, tick_id bigint, served_at timestamptz, lapses_at timestamptz,
+    created_at timestamptz, created_by text
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select s.name, s.sink, s.format, s.organization_id, s.actions, s.categories, s.results,
+        s.options, s.state, s.problem, s.problem_at, s.delivered,
+        coalesce(t.events, 0)::bigint,
+        coalesce(extract(epoch from now() - t.since), 0)::double precision,
+        (select count(*) from audit_private.set_aside as a where a.subscription = s.name),
+        s.missed, s.tick_id, s.served_at, s.served_at + s.lapses_after, s.created_at, s.created_by
+    from audit.subscription as s
+        cross join lateral (
+            select sum(k.events) as events, min(k.made_at) as since
+            from audit.tick as k
+            where k.id > s.tick_id
+        ) as t
+    order by s.name;
+$$;
+-- Definer: counts ticks and what was set aside, which operators may not read.
+comment on function audit.list_subscriptions is
+    'The subscriptions, how far each came, and what is in its way. The lag is of events of which '
+    'it has yet to find out whether they are for it';
+
+create or replace function audit.list_set_aside(subscription text default null)
+returns table (
+    subscription text, tick_id bigint, event_id bigint, occurred_at timestamptz,
+    set_aside_at timestamptz, problem text
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select a.subscription, a.tick_id, a.event_id, a.occurred_at, a.set_aside_at, a.problem
+    from audit_private.set_aside as a
+    where a.subscription = coalesce(list_set_aside.subscription, a.subscription)
+    order by 1, 2, 3;
+$$;
+-- Definer: nobody holds a privilege on the table itself.
+comment on function audit.list_set_aside is
+    'The events that a sink refused, and what it said';

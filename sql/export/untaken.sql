@@ -1,0 +1,33 @@
+-- What retention waits for, and what was dropped before a subscription had looked at it.
+
+create or replace function audit_private.untaken(month date) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select format('keep %s: %s not taken all of its events yet: let the exporter run, drop the '
+        'subscription, or use force', to_char(untaken.month, 'YYYY-MM'),
+        case when count(*) = 1 then format('subscription %s has', min(s.name))
+            else format('%s subscriptions, %s among them, have', count(*), min(s.name)) end)
+    from audit.subscription as s
+    where s.state <> 'lapsed' and exists (
+        select from audit.tick_month as m
+        where m.month = untaken.month and m.tick_id > s.tick_id)
+    having count(*) > 0;
+$$;
+comment on function audit_private.untaken is
+    'Why retention keeps a month: whose events of it are not taken; null where all are';
+
+create or replace function audit_private.note_missed(month date) returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+    update audit.subscription as s
+    set missed = s.missed + m.events
+    from (
+        select u.name, sum(k.events) as events
+        from audit.subscription as u
+            join audit.tick_month as k on k.month = note_missed.month and k.tick_id > u.tick_id
+        group by u.name
+    ) as m
+    where m.name = s.name;
+$$;
+comment on function audit_private.note_missed is
+    'Notes how many events of a month that is dropped were not taken by whom';

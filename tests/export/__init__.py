@@ -1,0 +1,1 @@
+"""Ticks, and what is made of them."""
