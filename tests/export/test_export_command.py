@@ -257,7 +257,8 @@ def test_an_exporter_says_that_the_database_went_back(empty_db: Database, tmp_pa
     [
         (["splunk+https://h/"], "splunk wants a token"),
         (["gs://bucket/x"], "pip install gcsfs"),
-        (["file:///nowhere-at-all"], "there is no such directory; make it first"),
+        (["ftp://h/x"], "sftp:// is"),
+        (["file:///nowhere-at-all"], "there is no directory /nowhere-at-all: make it first"),
         (["https://127.0.0.1:9/"], "127.0.0.1:9 cannot be reached"),
     ],
 )
@@ -268,6 +269,8 @@ def test_what_is_wrong_with_a_sink_is_said_in_a_line(
     result = run(empty_db, "app_auditor", "export", "s", "--to", *given)
     assert result.exit_code in (1, 2) and said in result.stderr
     assert "Traceback" not in result.output and len(result.stderr.splitlines()) <= 2
+    is_made = "s " in run(empty_db, "app_auditor", "subscription", "list").stdout
+    assert is_made == ("cannot be reached" in said)
 
 
 @pytest.mark.parametrize("role", ["app_owner", "app", "app_reader", "stranger"])
