@@ -89,6 +89,13 @@ grant execute on function
     audit.pause_subscription, audit.resume_subscription, audit.drop_subscription,
     audit.list_subscriptions, audit.list_set_aside
     to audit_operator, audit_auditor;
+-- A sealer is an auditor, since it reads everything; what it writes, a verifier does not believe.
+grant select on audit.seal, audit.tile, audit.checkpoint, audit.key_rotation to audit_auditor;
+grant execute on function
+    audit.seal_next, audit_private.keep_tiles, audit_private.keep_checkpoint,
+    audit_private.keep_rotation,
+    audit_private.month_of, audit_private.has_month, audit_private.refuse_restored
+    to audit_auditor;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function

@@ -74,7 +74,7 @@ PUBLIC = {
     "list_set_aside", "list_subscriptions", "list_tables", "maintain", "make_tick",
     "mend_columns", "mend_guards", "metrics", "pause_subscription", "read_context_from",
     "reattach", "reset_subscription", "resume_subscription", "subscribe",
-    "record_event", "record_reading", "set_context", "version", "viewer_organization",
+    "record_event", "record_reading", "seal_next", "set_context", "version", "viewer_organization",
     "viewer_problem",
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ except ImportError as error:
     ) from None
 
 import auditdb
-from auditdb.cli import export, mapping, operate, read, record, web
+from auditdb.cli import evidence, export, mapping, operate, read, record, web
 from auditdb.cli.errors import Cli
 
 __all__ = ["main"]
@@ -59,5 +59,7 @@ for command in (
     export.export,
     export.subscription,
     web.serve,
+    evidence.seal,
+    evidence.verify,
 ):
     main.add_command(command)

@@ -338,21 +338,7 @@ as $$
             'using (true)'),
         ('audit_private.organization_start', 'auditors_read_everything', 'select',
             'audit_auditor', 'using (true)'),
-        ('audit.series', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
-        ('audit.series', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
-        ('audit.tick', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
-        ('audit.tick', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
-        ('audit.tick_month', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
-        ('audit.tick_month', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
-        ('audit.subscription', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
-        ('audit.subscription', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
-        ('audit_private.set_aside', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
-        ('audit_private.signing_key', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
         ('audit_private.attachment', 'the_owner_maps', 'all', 'audit_owner', 'using (true)'),
-        ('audit_private.release', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
-        ('audit_private.recording_limit', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
-        ('audit_private.unfiled', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
-        ('audit_private.attachment', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
         -- For audit_owner itself the planner drops these: true or ... is true.
         ('audit.event', 'whoever_owns_the_log_writes', 'insert', 'public',
             'with check (audit_private.owns_log())'),
@@ -361,7 +347,22 @@ as $$
         ('audit_private.unfiled', 'whoever_owns_the_log_puts_aside', 'all', 'public',
             'using (audit_private.owns_log())'),
         ('audit_private.installation', 'whoever_owns_the_log_reads', 'select', 'public',
-            'using (audit_private.owns_log())');
+            'using (audit_private.owns_log())')
+    union all
+    select t, 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'
+    from unnest('{audit.subscription,audit.tile,audit_private.set_aside,audit_private.release,'
+        'audit_private.signing_key,audit_private.recording_limit,audit_private.unfiled}'
+        ::regclass[]) as t
+    union all
+    select t, p.*
+    from unnest('{audit.series,audit.tick,audit.tick_month,audit.seal,audit.checkpoint,'
+            'audit.key_rotation}'::regclass[]) as t
+        cross join (values
+            ('the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
+            ('anyone_granted_reads', 'select', 'public', 'using (true)')) as p
+    union all
+    select t, 'anyone_granted_reads', 'select', 'public', 'using (true)'
+    from unnest('{audit.subscription,audit.tile,audit_private.attachment}'::regclass[]) as t;
 $$;
 comment on function audit_private.wanted_policies is
     'The policies that audit_private.furnish_policies() makes';

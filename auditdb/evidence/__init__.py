@@ -1,0 +1,1 @@
+"""Evidence: what was sealed cannot be changed unnoticed; docs/evidence.md says how."""

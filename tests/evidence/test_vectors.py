@@ -1,0 +1,48 @@
+"""The examples of docs/evidence.md, checked by the words of that page with verify.py alone."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from pathlib import Path
+
+from auditdb.evidence import verify
+from auditdb.evidence.keys import PrivateKey
+from auditdb.evidence.lines import groups_of
+from auditdb.evidence.proof import read_proof
+
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "evidence.md").read_text()
+VECTORS = PAGE.partition("## Test vectors")[2]
+_BLOCKS = re.findall(r"^```(?:json)?\n([^`]*)^```$", VECTORS, re.MULTILINE)
+SKELETON, PERSONAL, TICK = (block.rstrip("\n") for block in _BLOCKS[:3])
+TABLE, KEYS, PROOF = _BLOCKS[3:]
+NUMBERS = {line[:17].strip(): bytes.fromhex(line[17:]) for line in TABLE.splitlines()}
+
+
+def test_the_hashes_are_those_of_the_page() -> None:
+    commitment = sha256(NUMBERS["salt"] + PERSONAL.encode()).digest()
+    assert commitment == NUMBERS["C"]
+    event = sha256(b"\0\1" + commitment + SKELETON.encode()).digest()
+    tick = sha256(b"\0\2" + TICK.encode()).digest()
+    assert (event, tick) == (NUMBERS["leaf of event"], NUMBERS["leaf of tick"])
+    assert sha256(b"\1" + event + tick).digest() == NUMBERS["root"]
+
+
+def test_the_proof_is_that_of_the_page() -> None:
+    private, public = KEYS.split()
+    line = {"index": 0, "skeleton": SKELETON, "personal": PERSONAL, "salt": NUMBERS["salt"].hex()}
+    assert verify.check(line, PROOF, [verify.key_of(public)]) == 2
+    key = PrivateKey.read(private).key
+    assert str(key) == public
+    head = read_proof(PROOF).check(verify.entry_of(line), [key])
+    assert head.root == NUMBERS["root"]
+
+
+def test_the_bytes_are_those_that_are_made() -> None:
+    row = (
+        "7", "2026-11-28T09:00:00.000001Z", "731", "membership.role_changed", "success", "user",
+        "app", None, "o1", "membership", '1/"2"', "web", "public.membership", "ann", None, "bob",
+        '{"role": "MEMBER"}', '{"role": "ADMIN"}', '{"ip": "203.0.113.9"}',
+    )  # fmt: skip
+    made = groups_of(row, "6e1a7a34-6f0c-4b2e-9b8e-0123456789ab")
+    assert made == (SKELETON.encode(), PERSONAL.encode())
