@@ -96,6 +96,12 @@ grant execute on function
     audit_private.keep_rotation,
     audit_private.month_of, audit_private.has_month, audit_private.refuse_restored
     to audit_auditor;
+-- Not operators, who may be those whose acts the log holds.
+grant select on audit.erasure to audit_auditor;
+grant execute on function
+    audit.erase, audit.list_personal, audit.personal_events, audit.list_mentions,
+    audit_private.is_of_person, audit_private.is_erased
+    to audit_auditor;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function

@@ -61,5 +61,7 @@ for command in (
     web.serve,
     evidence.seal,
     evidence.verify,
+    evidence.erase,
+    evidence.access,
 ):
     main.add_command(command)

@@ -6,6 +6,7 @@ salts are looked at because they say *which* event was changed, and checked by t
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ class Report:
         size: leaves of the tree.
         signed: leaves that a checkpoint covers.
         dropped: events of months that retention dropped, as an event says.
+        erased: events whose personal part was erased, as an event says.
         findings: what does not hold, a line each.
         notices: what is as it may be, and worth knowing.
     """
@@ -44,6 +46,7 @@ class Report:
     size: int = 0
     signed: int = 0
     dropped: int = 0
+    erased: int = 0
     findings: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
@@ -86,6 +89,7 @@ class Verifier:
         self._lost: dict[str, Counter[int]] = {}
         self._gone: Counter[str] = Counter()
         self._named: Counter[str] = Counter()
+        self._erasures: set[int] | None = None
         self._marks = self._read_marks(checkpoints)
         self._sizes = sorted({mark.size for _, mark in self._marks})
 
@@ -250,7 +254,8 @@ class Verifier:
             leaf = None
             for row in rows.pop(number, ()):
                 skeleton, personal = groups_of(row, seal.series)
-                hashed = leaf_hash(event_entry(skeleton, commit(salt, personal)))
+                gone_for = self._commitment(number, row) if salt == bytes(SALT) else None
+                hashed = leaf_hash(event_entry(skeleton, gone_for or commit(salt, personal)))
                 self.report.events += 1
                 if leaf is None or hashed == known:
                     leaf = hashed
@@ -269,6 +274,22 @@ class Verifier:
         if seal.is_last:
             found.append(self._hash_tick(seal, leaves[len(seal.ids) * HASH :]))
         return b"".join(found)
+
+    def _commitment(self, number: int, row: tuple[Any, ...]) -> bytes | None:
+        """Return what an erased event keeps of its personal part; an event has to say it was."""
+        erased = json.loads(row[-1] or "{}").get("erased")
+        if not isinstance(erased, dict) or "commitment" not in erased:
+            return None
+        self.report.erased += 1
+        if self._erasures is None:
+            self._erasures = {found for (found,) in self._conn.execute(
+                """select distinct jsonb_array_elements_text(e.details -> 'events')::bigint
+                from audit.event as e where e.action = 'audit.erased'"""
+            )}  # fmt: skip
+        if number not in self._erasures:
+            self._find("changed", f"event {number} is without its personal part, and no event "
+                       "audit.erased says so")  # fmt: skip
+        return bytes.fromhex(erased["commitment"])
 
     def _hash_tick(self, seal: _Seal, known: bytes) -> bytes:
         row = self._conn.execute(

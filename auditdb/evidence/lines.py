@@ -31,7 +31,9 @@ def groups_of(row: tuple[Any, ...], series: str) -> tuple[bytes, bytes]:
         series: the key of the series of its tick.
     """
     target = row[_TARGET]
-    is_person = row[_TARGET_TYPE] == "user" or (target is not None and target == row[_SUBJECT])
+    is_person = row[_TARGET_TYPE] == "user" or (
+        target is not None and row[_SUBJECT] in target.split("/")
+    )
     parts = [f'"{name}":{_text(value)}' for name, value in zip(_NAMES, row[:13], strict=True)]
     if is_person:
         parts[_TARGET] = '"target_id":null'

@@ -1,21 +1,26 @@
--- Erasure: the one change ever made to a stored event. Its personal part goes: who acted and whom it
--- is about, values and details, and the salt under which they were sealed. The rest stays, and
+-- Erasure: the one change ever made to a stored event. Its personal part goes: who acted and whom
+-- it is about, values and details, and the salt under which they were sealed. The rest stays, and
 -- with it the hash of what went: every seal and every proof holds as before.
 
-create or replace function audit_private.is_of_person(event audit.event, subject_id text)
-returns boolean
+-- Of columns, and not of an event: install changes the types of the columns of older logs.
+create or replace function audit_private.is_of_person(
+    person_id text, subject_id text, impersonator_id text, actor_type text, actor_id text,
+    target_type text, target_id text
+) returns boolean
 language sql immutable
-return coalesce((event).subject_id = is_of_person.subject_id
-    or (event).impersonator_id = is_of_person.subject_id
-    or (event).actor_id = is_of_person.subject_id and (event).actor_type = 'user'
-    or (event).target_id = is_of_person.subject_id and (event).target_type = 'user', false);
+return coalesce(is_of_person.person_id in (is_of_person.subject_id, is_of_person.impersonator_id)
+    or is_of_person.actor_type = 'user' and is_of_person.actor_id = is_of_person.person_id
+    or is_of_person.target_type = 'user' and is_of_person.target_id = is_of_person.person_id,
+    false);
 comment on function audit_private.is_of_person is
     'Whether a user did it, is impersonated in it or is what it is about';
 
-create or replace function audit_private.is_erased(event audit.event) returns boolean
+create or replace function audit_private.is_erased(
+    actor_id text, old_values jsonb, new_values jsonb, details jsonb
+) returns boolean
 language sql immutable
-return coalesce((event).details ? 'erased' and (event).actor_id is null
-    and (event).old_values is null and (event).new_values is null, false);
+return coalesce(is_erased.actor_id is null and is_erased.old_values is null
+    and is_erased.new_values is null and is_erased.details ? 'erased', false);
 comment on function audit_private.is_erased is
     'Whether the personal part of an event was taken away';
 
@@ -29,27 +34,38 @@ comment on function audit_private.erased_details is
     'What details say of an event whose personal part is gone: by which erasure, and the hash of '
     'what went, in hexadecimal, if it was sealed';
 
--- The guard asks this of every change to an event. It is answered by the event alone and by an
--- erasure of this very transaction, which is append-only: nobody can change an event otherwise, and
--- nobody can erase one and leave no word of it.
-create or replace function audit_private.is_erasure(old jsonb, new jsonb) returns boolean
+create or replace function audit_private.is_event_erasure(old jsonb, new jsonb, erasure_id bigint)
+returns boolean
+language sql immutable
+return jsonb_strip_nulls(is_event_erasure.new - 'details') = jsonb_strip_nulls(
+        is_event_erasure.old
+        - array['actor_id', 'impersonator_id', 'subject_id', 'old_values', 'new_values', 'details']
+        - case when audit_private.names_person(is_event_erasure.old ->> 'target_type',
+            is_event_erasure.old ->> 'target_id', is_event_erasure.old ->> 'subject_id')
+            then 'target_id' else '' end)
+    and is_event_erasure.new -> 'details' = audit_private.erased_details(
+        is_event_erasure.erasure_id, is_event_erasure.new #>> '{details,erased,commitment}');
+comment on function audit_private.is_event_erasure is
+    'Whether a change to an event takes its personal part away, and nothing else';
+
+-- The guard asks this of every change. It is answered by the row alone and by an erasure of this
+-- very transaction, which is append-only: nobody can change an event otherwise, and nobody can
+-- erase one and leave no word of it.
+create or replace function audit_private.is_erasure(relation oid, old jsonb, new jsonb)
+returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select jsonb_strip_nulls(is_erasure.new - 'details') = jsonb_strip_nulls(is_erasure.old
-            - array['actor_id', 'impersonator_id', 'subject_id', 'old_values', 'new_values',
-                'details']
-            - case when audit_private.names_person(is_erasure.old ->> 'target_type',
-                is_erasure.old ->> 'target_id', is_erasure.old ->> 'subject_id')
-                then 'target_id' else '' end)
-        and is_erasure.new -> 'details' = audit_private.erased_details(
-            r.id, is_erasure.new #>> '{details,erased,commitment}')
+    select coalesce(bool_or(case
+            when is_erasure.relation = 'audit.seal'::regclass
+                then is_erasure.new - 'salts' = is_erasure.old - 'salts'
+            when pg_partition_root(is_erasure.relation) = 'audit.event'::regclass
+                then audit_private.is_event_erasure(is_erasure.old, is_erasure.new, r.id)
+        end), false)
     from audit.erasure as r
-    where r.transaction_id = pg_current_xact_id()
-        and r.id::text = is_erasure.new #>> '{details,erased,erasure}';
+    where r.transaction_id = pg_current_xact_id();
 $$;
 comment on function audit_private.is_erasure is
-    'Whether a change to an event takes its personal part away and nothing else, for an erasure of '
-    'this transaction';
+    'Whether a change is part of an erasure of this transaction';
 
 -- Which of its events, and where in which seal the salt of each is.
 create or replace function audit_private.events_to_erase(
@@ -62,11 +78,13 @@ as $$
         select e.id, e.occurred_at
         from audit.event as e
         where (events_to_erase.subject_id is null
-                or audit_private.is_of_person(e, events_to_erase.subject_id))
+                or audit_private.is_of_person(events_to_erase.subject_id, e.subject_id,
+                e.impersonator_id, e.actor_type, e.actor_id, e.target_type, e.target_id))
             and (events_to_erase.organization_id is null
                 or e.organization_id = events_to_erase.organization_id)
             and e.action <> 'audit.erased'
-            and not audit_private.is_erased(e)
+            and not audit_private.is_erased(
+                e.actor_id, e.old_values, e.new_values, e.details)
     ), sealed as materialized (
         select s.id as seal, u.n, u.id, s.first_at, s.last_at
         from audit.seal as s cross join unnest(s.ids) with ordinality as u (id, n)
@@ -169,7 +187,9 @@ as $$
             from (
                 select e.organization_id, e.id, (
                         select s.key from audit.series as s
-                        where e.id > s.after_id order by s.id desc limit 1) as series,
+                        where s.began <> 'continued' and s.after_id < e.id
+                        order by s.id desc
+                        limit 1) as series,
                     row_number() over (partition by e.organization_id order by e.id) as number
                 from unnest(record_erasure.ids, record_erasure.times) as i (id, occurred_at)
                     join audit.event as e on (e.occurred_at, e.id) = (i.occurred_at, i.id)
@@ -234,13 +254,11 @@ begin
     perform audit_private.erase_events(
         _erasure, _found.ids, _found.times, _found.seals, _found.numbers);
     perform audit_private.record_erasure(_erasure, _found.ids, _found.times, erase.reason);
-    for _relation in
+    foreach _relation in array array(
         select distinct e.tableoid::regclass
         from unnest(_found.ids, _found.times) as i (id, occurred_at)
             join audit.event as e on (e.occurred_at, e.id) = (i.occurred_at, i.id)
-        union all
-        select 'audit.seal'
-    loop
+    ) || 'audit.seal'::regclass loop
         perform audit_private.vacuum_soon(_relation);
     end loop;
     return cardinality(_found.ids);
@@ -249,27 +267,29 @@ $$;
 -- Definer: nobody else changes events, and only so.
 comment on function audit.erase is
     'Takes the personal part of events away for ever: of those that a user did or is concerned by, '
-    'of an organisation, or of a user within one. Their skeletons stay, and every proof of them. It '
-    'is an event, which says why. Returns how many; audit.list_personal says how many it would be';
+    'of an organisation, or of a user within one. Their skeletons stay, and every proof of them. '
+    'It is an event, which says why. Returns how many; audit.list_personal says how many it would '
+    'be';
 
 create or replace function audit.list_personal(
     subject_id text default null, organization_id text default null
 ) returns table (organization text, events bigint, first_at timestamptz, last_at timestamptz)
-language sql stable security definer set search_path = pg_catalog, pg_temp set row_security = on
+language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select e.organization_id, count(*), min(e.occurred_at), max(e.occurred_at)
     from audit.event as e
     where coalesce(list_personal.subject_id, list_personal.organization_id) is not null
         and (list_personal.subject_id is null
-            or audit_private.is_of_person(e, list_personal.subject_id))
+            or audit_private.is_of_person(list_personal.subject_id, e.subject_id,
+                e.impersonator_id, e.actor_type, e.actor_id, e.target_type, e.target_id))
         and (list_personal.organization_id is null
             or e.organization_id = list_personal.organization_id)
         and e.action <> 'audit.erased'
-        and not audit_private.is_erased(e)
+        and not audit_private.is_erased(
+                e.actor_id, e.old_values, e.new_values, e.details)
     group by 1
     order by 1;
 $$;
--- Definer: an operator counts what only auditors read.
 comment on function audit.list_personal is
     'How many events audit.erase would take, by organisation; it changes nothing';
 
@@ -279,7 +299,8 @@ create or replace function audit.personal_events(
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select e.* from audit.event as e
-    where audit_private.is_of_person(e, personal_events.subject_id)
+    where audit_private.is_of_person(personal_events.subject_id, e.subject_id,
+                e.impersonator_id, e.actor_type, e.actor_id, e.target_type, e.target_id)
         and (personal_events.organization_id is null
             or e.organization_id = personal_events.organization_id)
     order by e.occurred_at, e.id;
@@ -301,7 +322,8 @@ as $$
         and position(lower(n.name) in lower(concat(e.old_values, e.new_values, e.details))) > 0
         and (list_mentions.organization_id is null
             or e.organization_id = list_mentions.organization_id)
-        and not coalesce(audit_private.is_of_person(e, list_mentions.subject_id), false)
+        and not coalesce(audit_private.is_of_person(list_mentions.subject_id, e.subject_id,
+                e.impersonator_id, e.actor_type, e.actor_id, e.target_type, e.target_id), false)
     order by e.occurred_at, e.id, n.name;
 $$;
 comment on function audit.list_mentions is

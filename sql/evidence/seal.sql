@@ -6,18 +6,19 @@
 create or replace function audit_private.names_person(target_type text, target_id text,
     subject_id text) returns boolean
 language sql immutable
-return coalesce(names_person.target_type = 'user' or names_person.target_id
-    = names_person.subject_id, false);
+return coalesce(names_person.target_type = 'user'
+    or names_person.subject_id = any (string_to_array(names_person.target_id, '/')), false);
 comment on function audit_private.names_person is
-    'Whether the target of an event is a person, and so belongs to its personal part';
+    'Whether the target of an event is a person, or a part of its key is one, so that it belongs '
+    'to the personal part';
 
 -- One expression in PL/pgSQL: as audit.canonical has it, and for its reasons.
-create or replace function audit_private.event_leaf(event audit.event, series uuid, salt bytea)
+create or replace function audit_private.personal_commitment(event audit.event, salt bytea)
 returns bytea
-language plpgsql stable set search_path = pg_catalog, pg_temp
+language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return sha256(decode('0001', 'hex') || sha256(event_leaf.salt || convert_to(
+    return sha256(personal_commitment.salt || convert_to(
         '{"version":1'
         || ',"actor_id":' || coalesce(to_json(event.actor_id)::text, 'null')
         || ',"impersonator_id":' || coalesce(to_json(event.impersonator_id)::text, 'null')
@@ -28,7 +29,19 @@ begin
         || ',"old_values":' || coalesce(event.old_values::text, 'null')
         || ',"new_values":' || coalesce(event.new_values::text, 'null')
         || ',"details":' || coalesce(event.details::text, 'null')
-        || '}', 'UTF8')) || convert_to(
+        || '}', 'UTF8'));
+end
+$$;
+comment on function audit_private.personal_commitment is
+    'The hash of the personal part of an event under a salt: what is left of it once it is erased';
+
+create or replace function audit_private.event_leaf(event audit.event, series uuid, salt bytea)
+returns bytea
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return sha256(decode('0001', 'hex')
+        || audit_private.personal_commitment(event, event_leaf.salt) || convert_to(
         '{"version":1,"series":"' || event_leaf.series::text || '"'
         || ',"id":"' || event.id::text || '"'
         || ',"occurred_at":"' || audit_private.canonical_time(event.occurred_at) || '"'

@@ -1,14 +1,19 @@
--- The guard: nothing in the log is ever changed or taken away, not even by its owner.
+-- The guard: nothing in the log is ever changed or taken away, not even by its owner. But for an
+-- erasure, which takes the personal part of an event, and of a seal the salts of such events.
 -- Row triggers on audit.event are cloned to every partition; TRUNCATE needs one on each.
 
 create or replace function audit_private.refuse_change() returns trigger
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
+    if tg_op = 'UPDATE' and audit_private.is_erasure(tg_relid, to_jsonb(old), to_jsonb(new)) then
+        return new;
+    end if;
     raise exception '% on %.% is refused: the audit log is append-only',
             tg_op, tg_table_schema, tg_table_name
         using errcode = 'insufficient_privilege',
-            hint = 'Only whole months go, by audit.maintain(keep => ...).';
+            hint = 'Only whole months go, by audit.maintain(keep => ...), and what is personal, '
+                'by audit.erase.';
 end
 $$;
 comment on function audit_private.refuse_change is
@@ -73,7 +78,7 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     -- No parsed body: a dump is restored functions first, before there are these tables.
     select '{audit_private.attestation,audit_private.organization_start,audit.series,audit.tick,'
-        'audit.tick_month,audit.seal,audit.checkpoint,audit.key_rotation}'::regclass[];
+        'audit.tick_month,audit.seal,audit.checkpoint,audit.key_rotation,audit.erasure}'::regclass[];
 $$;
 comment on function audit_private.append_only is
     'The tables beside the log whose rows are never changed or taken away';

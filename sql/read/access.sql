@@ -332,6 +332,8 @@ as $$
         ('audit.event', 'auditors_read_everything', 'select', 'audit_auditor', 'using (true)'),
         ('audit.event', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
         ('audit.event', 'the_owner_counts', 'select', 'audit_owner', 'using (true)'),
+        ('audit.event', 'the_owner_erases', 'update', 'audit_owner', 'using (true)'),
+        ('audit.seal', 'the_owner_erases', 'update', 'audit_owner', 'using (true)'),
         ('audit_private.organization_start', 'the_owner_writes', 'insert', 'audit_owner',
             'with check (true)'),
         ('audit_private.organization_start', 'the_owner_looks_up', 'select', 'audit_owner',
@@ -356,7 +358,7 @@ as $$
     union all
     select t, p.*
     from unnest('{audit.series,audit.tick,audit.tick_month,audit.seal,audit.checkpoint,'
-            'audit.key_rotation}'::regclass[]) as t
+            'audit.key_rotation,audit.erasure}'::regclass[]) as t
         cross join (values
             ('the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
             ('anyone_granted_reads', 'select', 'public', 'using (true)')) as p

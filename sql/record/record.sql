@@ -262,6 +262,7 @@ from (values
     ('audit.key_created', 'A signing key was created'),
     ('audit.key_retired', 'A signing key was given an end'),
     ('audit.month_dropped', 'A month of events was dropped by retention'),
+    ('audit.erased', 'The personal parts of events were erased'),
     ('audit.recording_limited', 'How many events a login may record was limited, or is no more'),
     ('audit.subscription_created', 'Somebody began to have events of the log sent to a sink'),
     ('audit.subscription_changed', 'A subscription was paused, resumed, reset, or lapsed'),
