@@ -283,7 +283,7 @@ class Verifier:
         self.report.erased += 1
         if self._erasures is None:
             self._erasures = {found for (found,) in self._conn.execute(
-                """select distinct jsonb_array_elements_text(e.details -> 'events')::bigint
+                """select distinct jsonb_array_elements_text(e.details -> 'event_ids')::bigint
                 from audit.event as e where e.action = 'audit.erased'"""
             )}  # fmt: skip
         if number not in self._erasures:

@@ -180,7 +180,7 @@ as $$
     select 'audit.erased', 'success', coalesce(a.actor_id, session_user), a.actor_type,
         a.impersonator_id, 'system', p.organization_id, 'audit', record_erasure.erasure_id::text,
         jsonb_build_object('reason', record_erasure.reason, 'series', p.series,
-            'events', p.ids)
+            'events', jsonb_array_length(p.ids), 'event_ids', p.ids)
     from audit_private.acting(audit_private.context_in_force()) as a
         cross join (
             select n.organization_id, n.series, jsonb_agg(n.id::text order by n.id) as ids
@@ -329,3 +329,27 @@ $$;
 comment on function audit.list_mentions is
     'Events of others whose values or details hold one of some texts, such as an address: for an '
     'auditor, to look at what an erasure of a person does not take';
+
+create or replace function audit_private.check_erasures() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'erasures', 'critical', 'audit.erasure', format('erasure %s took %s events, and the '
+            'events audit.erased tell of %s', r.id, r.events, t.events),
+        'Somebody erased events by hand, or took the word of it away.',
+        '-- see: select * from audit.erasure where id = ' || r.id, false
+    from audit.erasure as r
+        cross join lateral (
+            select coalesce(sum((e.details ->> 'events')::bigint), 0) as events
+            from audit.event as e
+            where e.action = 'audit.erased' and e.target_id = r.id::text
+                and e.occurred_at >= r.erased_at - interval '1 day'
+                and e.occurred_at <= r.erased_at + interval '1 day'
+        ) as t
+    where r.events <> t.events
+        -- What retention dropped is gone.
+        and r.erased_at >= (
+            select min((audit_private.month_bounds(m)).starts)
+            from unnest(audit_private.months_attached()) as m);
+$$;
+comment on function audit_private.check_erasures is
+    'Erasures of which the log does not tell, or tells something else';

@@ -78,7 +78,8 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     -- No parsed body: a dump is restored functions first, before there are these tables.
     select '{audit_private.attestation,audit_private.organization_start,audit.series,audit.tick,'
-        'audit.tick_month,audit.seal,audit.checkpoint,audit.key_rotation,audit.erasure}'::regclass[];
+        'audit.tick_month,audit.seal,audit.checkpoint,audit.key_rotation,audit.erasure}'
+        ::regclass[];
 $$;
 comment on function audit_private.append_only is
     'The tables beside the log whose rows are never changed or taken away';

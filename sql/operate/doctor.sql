@@ -51,6 +51,7 @@ as $$
         union all select * from audit_private.check_baselines()
         union all select * from audit_private.check_ids()
         union all select * from audit_private.check_ticks()
+        union all select * from audit_private.check_erasures()
         union all select * from audit_private.check_months()
         union all select * from audit_private.check_replication()
         union all select * from audit_private.check_casts()

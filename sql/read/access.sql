@@ -330,12 +330,7 @@ as $$
             'from audit.viewer_organization() as v) '
             'and id >= any ((select audit_private.viewer_start())::bigint[]))'),
         ('audit.event', 'auditors_read_everything', 'select', 'audit_auditor', 'using (true)'),
-        ('audit.event', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
         ('audit.event', 'the_owner_counts', 'select', 'audit_owner', 'using (true)'),
-        ('audit.event', 'the_owner_erases', 'update', 'audit_owner', 'using (true)'),
-        ('audit.seal', 'the_owner_erases', 'update', 'audit_owner', 'using (true)'),
-        ('audit_private.organization_start', 'the_owner_writes', 'insert', 'audit_owner',
-            'with check (true)'),
         ('audit_private.organization_start', 'the_owner_looks_up', 'select', 'audit_owner',
             'using (true)'),
         ('audit_private.organization_start', 'auditors_read_everything', 'select',
@@ -356,15 +351,18 @@ as $$
         'audit_private.signing_key,audit_private.recording_limit,audit_private.unfiled}'
         ::regclass[]) as t
     union all
-    select t, p.*
-    from unnest('{audit.series,audit.tick,audit.tick_month,audit.seal,audit.checkpoint,'
-            'audit.key_rotation,audit.erasure}'::regclass[]) as t
-        cross join (values
-            ('the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
-            ('anyone_granted_reads', 'select', 'public', 'using (true)')) as p
+    select t, 'the_owner_erases', 'update', 'audit_owner', 'using (true)'
+    from unnest('{audit.event,audit.seal}'::regclass[]) as t
+    union all
+    select t, 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'
+    from unnest('{audit.event,audit_private.organization_start,audit.series,audit.tick,'
+        'audit.tick_month,audit.seal,audit.checkpoint,audit.key_rotation,audit.erasure}'
+        ::regclass[]) as t
     union all
     select t, 'anyone_granted_reads', 'select', 'public', 'using (true)'
-    from unnest('{audit.subscription,audit.tile,audit_private.attachment}'::regclass[]) as t;
+    from unnest('{audit.subscription,audit.tile,audit_private.attachment,audit.series,audit.tick,'
+        'audit.tick_month,audit.seal,audit.checkpoint,audit.key_rotation,audit.erasure}'
+        ::regclass[]) as t;
 $$;
 comment on function audit_private.wanted_policies is
     'The policies that audit_private.furnish_policies() makes';

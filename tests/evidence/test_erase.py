@@ -62,7 +62,7 @@ def test_what_is_personal_goes_and_all_else_stays(setting: Setting) -> None:
             }  # fmt: skip
             assert now["details"]["erased"].keys() == {"erasure", "commitment"}  # type: ignore[index]
     assert SECRET not in json.dumps(after)
-    assert [(e["organization_id"], len(e["details"]["events"])) for e in told] == [  # type: ignore[index]
+    assert [(e["organization_id"], len(e["details"]["event_ids"])) for e in told] == [  # type: ignore[index]
         ("o1", 2), ("o2", 1)
     ]  # fmt: skip
     assert "ann" not in json.dumps(told)
@@ -156,6 +156,20 @@ def test_an_erasure_that_no_event_tells_of_is_found(setting: Setting) -> None:
             "f.numbers) from erasure as e, audit_private.events_to_erase('bob', null) as f"
         )
     assert any("no event audit.erased says so" in found for found in setting.findings())
+    found = superuser.execute(
+        "select object, problem from audit.doctor() where check_name = 'erasures'"
+    ).fetchall()
+    assert found == [
+        ("audit.erasure", "erasure 1 took 1 events, and the events audit.erased tell of 0")
+    ]  # fmt: skip
+
+
+def test_the_doctor_finds_nothing_wrong_with_an_erasure(setting: Setting) -> None:
+    erase(setting.auditor, subject_id="ann", reason="request 1")
+    found = setting.db.connect().execute(
+        "select check_name, problem from audit.doctor() where check_name in "
+        "('erasures', 'ticks', 'guards', 'log')").fetchall()  # fmt: skip
+    assert found == []
 
 
 def test_bad_input_is_said_in_a_line(setting: Setting) -> None:
