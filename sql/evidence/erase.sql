@@ -104,16 +104,12 @@ comment on function audit_private.events_to_erase is
     'place among the seals';
 
 create or replace function audit_private.without_salts(salts bytea, numbers int[]) returns bytea
-language plpgsql immutable set search_path = pg_catalog, pg_temp
+language sql immutable set search_path = pg_catalog, pg_temp
 as $$
-declare
-    _number int;
-begin
-    foreach _number in array numbers loop
-        salts := overlay(salts placing decode(repeat('00', 16), 'hex') from _number * 16 - 15);
-    end loop;
-    return salts;
-end
+    select string_agg(case when e.n is null then substr(without_salts.salts, s.n * 16 - 15, 16)
+        else decode(repeat('00', 16), 'hex') end, ''::bytea order by s.n)
+    from generate_series(1, octet_length(without_salts.salts) / 16) as s (n)
+        left join unnest(without_salts.numbers) as e (n) on e.n = s.n;
 $$;
 comment on function audit_private.without_salts is
     'Salts of a seal, where those of some of its events are zero';
@@ -161,7 +157,7 @@ as $$
         group by p.seal
     )
     update audit.seal as s
-    set salts = audit_private.without_salts(s.salts, p.numbers)
+    set salts = audit_private.without_salts(s.salts || ''::bytea, p.numbers)
     from place as p
     where s.id = p.seal;
 $$;
