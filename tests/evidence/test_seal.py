@@ -55,6 +55,11 @@ class Setting:
     def record(self, many: int) -> None:
         self.app.execute(RECORD, [many])
 
+    def published(self) -> str:
+        """Return the checkpoint that is published; nothing before the first."""
+        path = self.public / "checkpoint"
+        return path.read_text() if path.exists() else ""
+
     def findings(self) -> list[str]:
         note = (self.path / "state").read_text()
         return Verifier(self.auditor, [self.key.key], [("state", note)]).run().findings

@@ -13,8 +13,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from auditdb.evidence.check import Report, Verifier
+from auditdb.evidence.check import Verifier
 from auditdb.evidence.keys import PrivateKey
+from auditdb.evidence.report import Report
 from auditdb.evidence.seal import Sealer
 from auditdb.evidence.state import State
 from tests.conftest import Database
