@@ -47,10 +47,11 @@ class Setting:
         self.auditor = db.connect("app_auditor")
         self.sealer = self.again()
 
-    def again(self) -> Sealer:
+    def again(self, *, new_log: bool = False) -> Sealer:
         """Return a sealer that knows nothing but what was kept."""
-        place = open_place(self.public.as_uri())
-        return Sealer(self.auditor, self.key, State(self.path / "state"), [("public", place)])
+        places = [("public", open_place(self.public.as_uri()))]
+        state = State(self.path / "state")
+        return Sealer(self.auditor, self.key, state, places, new_log=new_log)
 
     def record(self, many: int) -> None:
         self.app.execute(RECORD, [many])
@@ -205,8 +206,9 @@ def test_without_its_state_a_sealer_asks_what_to_trust(setting: Setting) -> None
     note = state.read_text()
     state.unlink()
     setting.record(3)
-    with pytest.raises(Refused, match="--trust"):
-        setting.again().run()
+    for new_log in (False, True):
+        with pytest.raises(Refused, match="--trust"):
+            setting.again(new_log=new_log).run()
     sealer = setting.again()
     sealer.trust(note)
     assert sealer.run().added == 4
