@@ -90,7 +90,9 @@ grant execute on function
     audit.list_subscriptions, audit.list_set_aside
     to audit_operator, audit_auditor;
 -- A sealer is an auditor, since it reads everything; what it writes, a verifier does not believe.
-grant select on audit.seal, audit.tile, audit.checkpoint, audit.key_rotation to audit_auditor;
+grant select on audit.seal, audit.tile, audit.checkpoint, audit.key_rotation,
+    audit.organization_seal, audit.sealed_organization
+    to audit_auditor;
 grant execute on function
     audit.seal_next, audit_private.keep_tiles, audit_private.keep_checkpoint,
     audit_private.keep_rotation,

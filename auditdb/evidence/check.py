@@ -19,7 +19,7 @@ import psycopg
 from auditdb.errors import InvalidInput, from_psycopg
 from auditdb.evidence.counts import Counts
 from auditdb.evidence.leaf import SALT, commit, event_entry, tick_entry
-from auditdb.evidence.lines import COLUMNS, groups_of
+from auditdb.evidence.lines import COLUMNS, ORGANIZATION, groups_of
 from auditdb.evidence.note import (
     Checkpoint,
     Unsigned,
@@ -27,6 +27,7 @@ from auditdb.evidence.note import (
     open_checkpoint,
     origin_of,
 )  # fmt: skip
+from auditdb.evidence.organizations import Organizations
 from auditdb.evidence.report import Findings, Report
 from auditdb.evidence.resume import Resume
 from auditdb.evidence.stored import Stored
@@ -71,6 +72,7 @@ class Verifier:
         self._findings = Findings(self.report)
         self._find = self._findings.add
         self._counts = Counts(conn, self._findings)
+        self._organizations = Organizations(conn, self._findings)
         self._given = sorted(note for _, note in checkpoints)
         self._marks = self._read_marks(checkpoints)
         self._sizes = sorted({mark.size for _, mark in self._marks})
@@ -97,6 +99,7 @@ class Verifier:
         try:
             self._walk(self._time(since), progress, kept)
             self._counts.compare()
+            self._organizations.compare()
         except psycopg.Error as error:
             raise from_psycopg(error) from error
         self._findings.end()
@@ -149,6 +152,7 @@ class Verifier:
             good, last = known.good, known.seal
             self._findings.load(known.findings)
             self._counts.load(known.counts)
+            self._organizations.load(known.organizations)
             progress(by_leaves.size)
         marks = [m for m in self._marks if m[1].size > good]
         for seal in self._seals(last):
@@ -159,6 +163,10 @@ class Verifier:
             found = leaves
             if since is None or self._is_after(seal, since):
                 found = self._hash(seal, leaves)
+            else:
+                self._organizations.miss()
+            if seal.is_last:
+                found = found[:-HASH] + self._organizations.end(seal.tick, leaves[-HASH:])
             size = seal.first + len(leaves) // HASH
             start = seal.first
             while not broken and start < size:
@@ -193,7 +201,8 @@ class Verifier:
             self.report.size = size
             progress(len(leaves) // HASH)
             if not differs and not broken and kept.is_due():
-                kept.write(seal.id, good, by_leaves, self._findings.dump(), self._counts.dump())
+                kept.write(seal.id, good, by_leaves, self._findings.dump(), self._counts.dump(),
+                           self._organizations.dump())  # fmt: skip
         if not broken:
             for tile, data in by_leaves.partial():
                 self._compare(tile, data, complete=good == by_leaves.size)
@@ -232,7 +241,7 @@ class Verifier:
 
     def _reference(self, seal: _Seal) -> bytes:
         """Return the leaves that events are compared with."""
-        count = len(seal.ids) + seal.is_last
+        count = len(seal.ids) + 2 * seal.is_last
         if len(seal.leaves) != count * HASH or len(seal.salts) != len(seal.ids) * SALT:
             self._find("tree", f"seal {seal.id} (tick {seal.tick}) does not hold a salt and a leaf "
                        "for each event")  # fmt: skip
@@ -271,13 +280,17 @@ class Verifier:
         for at, number in enumerate(seal.ids):
             known = leaves[at * HASH : (at + 1) * HASH]
             salt = seal.salts[at * SALT : (at + 1) * SALT]
-            leaf = None
+            leaf = organization = None
             for row in rows.pop(number, ()):
                 skeleton, personal = groups_of(row, seal.series)
                 hashed = leaf_hash(event_entry(skeleton, commit(salt, personal)))
                 self.report.events += 1
                 if leaf is None or hashed == known:
-                    leaf = hashed
+                    leaf, organization = hashed, row[ORGANIZATION]
+            if leaf == known:
+                self._organizations.count(organization)
+            else:
+                self._organizations.miss()
             if leaf is None:
                 gone.append(number)
             elif leaf != known:
@@ -289,7 +302,8 @@ class Verifier:
             self._find("missing", f"event {number} is gone, sealed "
                        f"{self._between(seal, seal.ids.index(number))}")  # fmt: skip
         if seal.is_last:
-            found.append(self._hash_tick(seal, leaves[len(seal.ids) * HASH :]))
+            found.append(self._hash_tick(seal, leaves[-2 * HASH : -HASH]))
+            found.append(leaves[-HASH:])
         return b"".join(found)
 
     def _hash_tick(self, seal: _Seal, known: bytes) -> bytes:

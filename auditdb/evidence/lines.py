@@ -16,7 +16,7 @@ COLUMNS = """e.id::text,
     e.transaction_id::text, e.action, e.result, e.actor_type, e.db_user, e.db_role,
     e.organization_id, e.target_type, e.target_id, e.source, e.captured_from, e.actor_id,
     e.impersonator_id, e.subject_id, e.old_values::text, e.new_values::text, e.details::text"""
-_TARGET_TYPE, _TARGET, _SUBJECT = 9, 10, 15
+ORGANIZATION, _TARGET_TYPE, _TARGET, _SUBJECT = 8, 9, 10, 15
 _NAMES = (
     "id", "occurred_at", "transaction_id", "action", "result", "actor_type", "db_user", "db_role",
     "organization_id", "target_type", "target_id", "source", "captured_from",

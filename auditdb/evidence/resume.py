@@ -28,6 +28,7 @@ class Known:
         levels: the right edge of their tree.
         findings: what was found.
         counts: what was counted.
+        organizations: what was seen of organizations.
     """
 
     about: str
@@ -37,6 +38,7 @@ class Known:
     levels: list[str]
     findings: list[Any]
     counts: list[Any]
+    organizations: list[Any]
 
 
 _NAMES = [field.name for field in fields(Known)]
@@ -75,11 +77,13 @@ class Resume:
         return self._path is not None and time.monotonic() - self._last >= _EVERY
 
     def write(
-        self, seal: int, good: int, edge: Edge, findings: list[Any], counts: list[Any]
-    ) -> None:
+        self, seal: int, good: int, edge: Edge, findings: list[Any], counts: list[Any],
+        organizations: list[Any],
+    ) -> None:  # fmt: skip
         """Remember how far it came."""
         assert self._path is not None
-        known = Known(self._about, seal, good, edge.size, edge.dump(), findings, counts)
+        known = Known(self._about, seal, good, edge.size, edge.dump(), findings, counts,
+                      organizations)  # fmt: skip
         line = json.dumps({name: getattr(known, name) for name in _NAMES})
         write_durably(self._path, line.encode())
         self._last = time.monotonic()

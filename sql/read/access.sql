@@ -350,19 +350,21 @@ as $$
             'using (audit_private.owns_log())')
     union all
     select t, 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'
-    from unnest('{audit.subscription,audit.tile,audit_private.set_aside,audit_private.release,'
+    from unnest('{audit.subscription,audit.tile,audit.sealed_organization,'
+        'audit_private.set_aside,audit_private.release,'
         'audit_private.signing_key,audit_private.recording_limit,audit_private.unfiled}'
         ::regclass[]) as t
     union all
     select t, p.*
-    from unnest('{audit.series,audit.tick,audit.tick_month,audit.seal,audit.checkpoint,'
-            'audit.key_rotation}'::regclass[]) as t
+    from unnest('{audit.series,audit.tick,audit.tick_month,audit.seal,'
+            'audit.organization_seal,audit.checkpoint,audit.key_rotation}'::regclass[]) as t
         cross join (values
             ('the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
             ('anyone_granted_reads', 'select', 'public', 'using (true)')) as p
     union all
     select t, 'anyone_granted_reads', 'select', 'public', 'using (true)'
-    from unnest('{audit.subscription,audit.tile,audit_private.attachment}'::regclass[]) as t;
+    from unnest('{audit.subscription,audit.tile,audit.sealed_organization,'
+        'audit_private.attachment}'::regclass[]) as t;
 $$;
 comment on function audit_private.wanted_policies is
     'The policies that audit_private.furnish_policies() makes';

@@ -177,15 +177,18 @@ def test_only_auditors_seal_and_nobody_changes_seals(setting: Setting) -> None:
             "select audit_private.keep_tiles('{1}', '{0}', '{x}')",
             "select audit_private.keep_rotation('')",
             "select * from audit.seal", "select * from audit.tile",
+            "select * from audit.sealed_organization", "select * from audit.organization_seal",
         ):  # fmt: skip
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 conn.execute(query.encode())
-    for table in ("seal", "tile", "checkpoint", "key_rotation"):
+    for table in (
+        "seal", "tile", "checkpoint", "key_rotation", "sealed_organization", "organization_seal",
+    ):  # fmt: skip
         for query in (f"delete from audit.{table}", f"truncate audit.{table}"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 setting.auditor.execute(query.encode())
     superuser = setting.db.connect()
-    for table in ("seal", "checkpoint", "key_rotation"):
+    for table in ("seal", "checkpoint", "key_rotation", "organization_seal"):
         with pytest.raises(psycopg.Error, match="append-only"):
             superuser.execute(f"truncate audit.{table}".encode())
 
@@ -211,7 +214,7 @@ def test_without_its_state_a_sealer_asks_what_to_trust(setting: Setting) -> None
             setting.again(new_log=new_log).run()
     sealer = setting.again()
     sealer.trust(note)
-    assert sealer.run().added == 4
+    assert sealer.run().added == 5
     assert setting.findings() == []
 
 
@@ -337,7 +340,7 @@ def test_the_commands_seal_verify_rotate_and_find(db: Database, tmp_path: Path) 
     )
     db.connect("app").execute(RECORD, [3])
     seal[2] = str(new)
-    assert "sealed 4 leaves" in good(db, *seal, role="app_auditor")
+    assert "sealed 5 leaves" in good(db, *seal, role="app_auditor")
     assert "0 findings" in good(db, *verify, "--published", public.as_uri(), role="app_auditor")
     assert (public / "keys" / "001").exists()
 
