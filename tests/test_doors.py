@@ -42,7 +42,7 @@ def test_what_the_command_line_can_do_python_can() -> None:
         "key": "create_key", "maintain": "maintain", "doctor": "diagnose", "detect": "detect",
         "attach": "apply", "detach": "detach", "record": "record", "log": "reader",
         "demo": None, "serve": None,  # auditdb.web.app, for a process of one's own
-        "seal": None, "verify": None,  # auditdb.evidence
+        "seal": None, "verify": None, "prove": None, "bundle": None,  # auditdb.evidence
         "export": None, "subscription": None,  # auditdb.export
     }  # fmt: skip
     assert set(done_by) == set(main.commands)

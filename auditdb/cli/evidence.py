@@ -24,7 +24,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
-def _needs_seal() -> None:
+def needs_seal() -> None:
+    """Refuse where the package that signs and verifies is not there."""
     try:
         import cryptography  # noqa: F401
     except ImportError as error:
@@ -77,7 +78,7 @@ def seal(
     """
     if ctx.invoked_subcommand is not None:
         return
-    _needs_seal()
+    needs_seal()
     from auditdb.evidence.seal import Busy
 
     signer = _signer(key_file, sign_command, key)
@@ -139,7 +140,7 @@ def init(key_file: Path, name: str | None) -> None:
     Keep the file away from the database and those who administer it. Hand the verification key to
     whoever verifies, on another way than the log itself.
     """
-    _needs_seal()
+    needs_seal()
     from auditdb.evidence.keys import write_key
 
     print_lines(write_key(key_file, name or f"auditdb/{secrets.token_hex(6)}"))
@@ -157,7 +158,7 @@ def rotate(ctx: click.Context, key_file: Path, new_key_file: Path, state: Path |
     Seal with the new one from then on. Whoever has the verification key of the first goes on to
     verify with it.
     """
-    _needs_seal()
+    needs_seal()
     from auditdb.evidence.keys import read_private, write_key
     from auditdb.evidence.keys import rotate as hand_over
     from auditdb.evidence.note import sign
@@ -201,7 +202,7 @@ def verify(
     superuser cannot forge. Without one, only what does not hold the key is found out. Needs a login
     that holds audit_auditor.
     """
-    _needs_seal()
+    needs_seal()
 
     from auditdb.evidence.check import Verifier
     from auditdb.evidence.keys import follow

@@ -75,14 +75,16 @@ class Map:
             insort(bucket, (link.key, link.hash))
         self._changed.add(link.key[0])
 
-    def bucket(self, number: int) -> bytes:
-        """Return the keys and entries of a bucket, one behind the other."""
-        return b"".join(key + entry for key, entry in self._buckets[number])
+    def bucket(self, number: int) -> list[tuple[bytes, bytes]]:
+        """Return the keys and entries of a bucket, by key."""
+        return self._buckets[number]
 
     def leaves(self) -> list[bytes]:
         """Return the hash of each bucket."""
         for number in self._changed:
-            self._leaves[number] = leaf_hash(self.bucket(number))
+            self._leaves[number] = leaf_hash(
+                b"".join(key + entry for key, entry in self._buckets[number])
+            )
         self._changed.clear()
         return self._leaves
 

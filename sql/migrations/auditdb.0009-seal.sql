@@ -14,6 +14,7 @@ create table if not exists audit.seal (
     leaves bytea not null,
     is_last boolean not null
 );
+create index if not exists seal_tick_id_idx on audit.seal (tick_id);
 alter table audit.seal alter column salts set storage external;
 alter table audit.seal alter column leaves set storage external;
 comment on table audit.seal is

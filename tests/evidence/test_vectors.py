@@ -9,6 +9,7 @@ from pathlib import Path
 from auditdb.evidence import verify
 from auditdb.evidence.keys import PrivateKey
 from auditdb.evidence.lines import groups_of
+from auditdb.evidence.note import encode
 from auditdb.evidence.proof import read_proof
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "evidence.md").read_text()
@@ -30,11 +31,14 @@ def test_the_hashes_are_those_of_the_page() -> None:
 
 def test_the_proof_is_that_of_the_page() -> None:
     private, public = KEYS.split()
-    line = {"index": 0, "skeleton": SKELETON, "personal": PERSONAL, "salt": NUMBERS["salt"].hex()}
-    assert verify.check(line, PROOF, [verify.key_of(public)]) == 2
+    proof = read_proof(PROOF)
+    line = {"index": 0, "skeleton": SKELETON, "personal": PERSONAL, "salt": NUMBERS["salt"].hex(),
+            "proof": [encode(part) for part in proof.hashes]}  # fmt: skip
+    _, size, _ = verify.lines_of(proof.checkpoint, [verify.key_of(public)])[:3]
+    assert verify.place_of(line, verify.event_of(line), int(size), NUMBERS["root"]) == 0
     key = PrivateKey.read(private).key
     assert str(key) == public
-    head = read_proof(PROOF).check(verify.entry_of(line), [key])
+    head = proof.check(verify.event_of(line), [key])
     assert head.root == NUMBERS["root"]
 
 
