@@ -12,7 +12,6 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import metamorphic_log
-import psycopg
 import pytest
 
 import auditdb
@@ -260,7 +259,8 @@ def test_the_leaf_of_a_map_is_no_event(sealed: Sealed) -> None:
     "edit",
     [
         {"organization": "o2"}, {"organization": "O1"}, {"organization": ""},
-        {"log": "example.com"}, {"version": 2}, {"events": 1}, {"events": 0}, {"since": "2020-01-01T00:00:00.000000Z"},
+        {"log": "example.com"}, {"version": 2}, {"events": 1}, {"events": 0},
+        {"since": "2020-01-01T00:00:00.000000Z"},
         {"since": "2040-01-01T00:00:00.000000Z"}, {"until": "2020-01-01T00:00:00.000000Z"},
         {"until": "2040-01-01T00:00:00.000000Z"}, {"since": None}, {"until": None}, {"since": 1},
     ],
