@@ -350,10 +350,9 @@ as $$
             'using (audit_private.owns_log())')
     union all
     select t, 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'
-    from unnest('{audit.subscription,audit.tile,audit.sealed_organization,'
-        'audit_private.set_aside,audit_private.release,'
-        'audit_private.signing_key,audit_private.recording_limit,audit_private.unfiled}'
-        ::regclass[]) as t
+    from unnest('{audit.subscription,audit.tile,audit.sealed_organization,audit_private.set_aside,'
+        'audit_private.release,audit_private.signing_key,audit_private.recording_limit,'
+        'audit_private.unfiled}'::regclass[]) as t
     union all
     select t, p.*
     from unnest('{audit.series,audit.tick,audit.tick_month,audit.seal,'
