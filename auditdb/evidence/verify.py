@@ -84,10 +84,17 @@ def root_of(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
 def event_of(line: dict[str, Any]) -> bytes:
     """The bytes of the leaf of an event: its own, with what they commit to its personal part."""
     if "personal" in line:
-        commitment = hash_of(bytes.fromhex(line["salt"]), line["personal"].encode())
+        commitment = hash_of(bytes_of(line["salt"], 16), line["personal"].encode())
     else:
-        commitment = bytes.fromhex(line["commitment"])  # Erased.
+        commitment = bytes_of(line["commitment"], 32)  # Erased.
     return b"\1" + commitment + bytes(line["skeleton"].encode())
+
+
+def bytes_of(text: str, length: int) -> bytes:
+    """So many bytes, in hexadecimal: of another length they could be taken for something else."""
+    data = bytes.fromhex(text)
+    check(len(data) == length, f"{length} bytes are to be there")
+    return data
 
 
 def place_of(line: dict[str, Any], entry: bytes, size: int, root: bytes) -> int:
@@ -102,7 +109,7 @@ def check_complete(
     claim: dict[str, Any], shown: dict[str, Any], events: dict[int, Any], size: int, root: bytes
 ) -> str:
     """Check that the events are all of one organization in some ticks; say which ticks."""
-    salt, link = bytes.fromhex(shown["salt"]), bytes.fromhex(shown["before"])
+    salt, link = bytes_of(shown["salt"], 16), bytes_of(shown["before"], 32)
     key, since, until = (
         hash_of(salt, claim["organization"].encode()),
         claim["since"],
@@ -121,7 +128,7 @@ def check_complete(
         numbers = number.to_bytes(8, "big") + total.to_bytes(8, "big")
         link = hash_of(b"\4", key, numbers, link)
         chain.append((number, total))
-    bucket = [(bytes.fromhex(k), bytes.fromhex(e)) for k, e in shown["bucket"]]
+    bucket = [(bytes_of(k, 32), bytes_of(e, 32)) for k, e in shown["bucket"]]
     check((key, link) in bucket, "the chain is not that of the organization, or is cut off")
     check([k for k, _ in bucket] == sorted({k for k, _ in bucket}), "the bucket is out of order")
     path = [b64decode(part, validate=True) for part in shown["proof"]]
@@ -174,8 +181,10 @@ def verify(key: str, place: Path) -> str:
             raise ValueError(f"leaf {line.get('index')}: {error}") from error
     check(len(events) == claim["events"], f"{claim['events']} events are to be there")
     said = f"{len(events)} events are as they were sealed in {origin}"
+    if hidden := sum("personal" not in line for line in events.values()):
+        said += f", {hidden} of them without their personal part"
     if claim["organization"] is None:
-        return said
+        return f"{said}; whether there are others is not shown"
     shown = json.loads((place / "complete.json").read_text("utf-8"))
     return f"{said}; {check_complete(claim, shown, events, size, root)}"
 
@@ -185,7 +194,7 @@ def main(key: str, directory: str = ".") -> int:
     try:
         print(verify(key, Path(directory)))
     except (ValueError, LookupError, TypeError, AttributeError, OSError, OverflowError,
-            InvalidSignature) as error:  # fmt: skip
+            RecursionError, InvalidSignature) as error:  # fmt: skip
         print(f"NOT PROVED: {error or type(error).__name__}")
         return 1
     return 0

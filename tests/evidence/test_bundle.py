@@ -21,11 +21,12 @@ from auditdb.evidence.bundle import Bundler
 from auditdb.evidence.check import Verifier
 from auditdb.evidence.keys import PrivateKey, rotate
 from auditdb.evidence.leaf import commit, event_entry
-from auditdb.evidence.note import VerificationKey, open_checkpoint, sign
+from auditdb.evidence.note import VerificationKey, encode, open_checkpoint, sign
 from auditdb.evidence.proof import read_proof
 from auditdb.evidence.seal import Sealer
 from auditdb.evidence.state import State
-from auditdb.evidence.tree import leaf_hash
+from auditdb.evidence.stored import Stored
+from auditdb.evidence.tree import Tree, leaf_hash
 from tests.conftest import Database
 from tests.evidence import tampering
 from tests.test_cli import error_of, good, run
@@ -255,6 +256,43 @@ def test_the_leaf_of_a_map_is_no_event(sealed: Sealed) -> None:
     assert bundle.said().startswith("NOT PROVED: leaf ")
 
 
+def test_what_is_moved_from_one_part_to_the_next_is_found(sealed: Sealed) -> None:
+    """The hashed bytes are the same: each part has a length, so that none is taken for another."""
+    bundle = sealed.bundle(since=sealed.made[1], until=sealed.made[2])
+    assert bundle.lines() == []
+    assert "they are all events of o1" in bundle.said()
+    # Nothing of an organization 1 was sealed: whose chain is it?
+    bundle.edit("manifest.json", lambda claim: claim.update(organization="1"))
+    bundle.edit("complete.json", lambda shown: shown.update(salt=shown["salt"] + b"o".hex()))
+    assert bundle.problem() == "16 bytes are to be there"
+    bundle = sealed.bundle()
+    lines = bundle.lines()
+    line = lines[0]
+    for change in (
+        {"salt": line["salt"] + line["personal"][:1].encode().hex(),
+         "personal": line["personal"][1:]},
+        {"salt": line["salt"][:-2], "personal": bytes.fromhex(line["salt"][-2:]).decode("latin-1")
+         + line["personal"]},
+    ):  # fmt: skip
+        bundle.write_lines([{**line, **change}, *lines[1:]])
+        assert bundle.problem() == f"leaf {line['index']}: 16 bytes are to be there"
+    commitment = commit(bytes.fromhex(line["salt"]), line["personal"].encode())
+    whole = commitment + line["skeleton"].encode()
+    erased = {"index": line["index"], "proof": line["proof"], "commitment": whole[:33].hex(),
+              "skeleton": whole[33:].decode()}  # fmt: skip
+    bundle.write_lines([erased, *lines[1:]])
+    assert bundle.problem() == f"leaf {line['index']}: 32 bytes are to be there"
+
+
+def test_a_personal_part_that_is_held_back_is_said(sealed: Sealed) -> None:
+    bundle = sealed.bundle()
+    lines = bundle.lines()
+    salt, personal = bytes.fromhex(lines[0].pop("salt")), lines[0].pop("personal").encode()
+    lines[0]["commitment"] = commit(salt, personal).hex()
+    bundle.write_lines(lines)
+    assert "1 of them without their personal part; they are all events of o1" in bundle.said()
+
+
 @pytest.mark.parametrize(
     "edit",
     [
@@ -302,6 +340,28 @@ def test_a_bundle_that_is_cut_at_the_end_is_found(sealed: Sealed) -> None:
     whole.zip.write_bytes(data[: len(data) - 40])
     with pytest.raises(BadZipFile):
         ZipFile(whole.zip)
+
+
+def test_a_bundle_of_an_older_tick_under_a_newer_checkpoint_is_found(sealed: Sealed) -> None:
+    """All of it is true, and proved; but the organization has events that are newer."""
+    sealed.bundle()
+    kept = sealed.path / "kept"
+    (sealed.path / "bundle").rename(kept)
+    sealed.act("o1 o2")
+    bundle = sealed.bundle()
+    size = int((bundle.place / "checkpoint").read_text().split("\n")[1])
+    tree = Tree(Stored(sealed.auditor), size)
+
+    def prove(line: dict[str, Any]) -> dict[str, Any]:
+        return {**line, "proof": [encode(part) for part in tree.include(line["index"])]}
+
+    lines = [json.loads(line) for line in (kept / "events.jsonl").read_text().splitlines()]
+    shown = json.loads((kept / "complete.json").read_text())
+    shown["maps"] = {name: prove(line) for name, line in shown["maps"].items()}
+    assert len(lines) < len(bundle.lines())
+    bundle.write_lines([prove(line) for line in lines])
+    bundle.edit("complete.json", lambda value: value.update(shown))
+    assert bundle.problem() == "the checkpoint has ticks that are newer"
 
 
 def test_the_checkpoint_and_map_of_an_older_tick_are_of_that_time(sealed: Sealed) -> None:
@@ -391,7 +451,10 @@ def test_single_events_are_proved_to_tools_of_others(sealed: Sealed) -> None:
     output = sealed.path / "proof.zip"
     assert Bundler(sealed.auditor).prove([last, first, last], output) == 2
     bundle = Bundle(output, sealed.key.key)
-    assert bundle.said() == "2 events are as they were sealed in example.com/audit\n"
+    assert bundle.said() == (
+        "2 events are as they were sealed in example.com/audit; whether there are others is not "
+        "shown\n"
+    )
     assert bundle.ids() == [first, last]
     for line in bundle.lines():
         proof = read_proof((bundle.place / f"proofs/{line['index']:012}.tlog-proof").read_text())
