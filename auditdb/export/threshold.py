@@ -7,7 +7,7 @@ it depends on the events and their order alone. Its size has a bound, whatever t
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -50,9 +50,9 @@ class Counts:
     def __init__(self, threshold: Threshold, kept: list[Any] | None = None) -> None:
         self._threshold = threshold
         # The key that was counted last is the last.
-        self._keys: dict[str, _Counted] = {
-            key: _Counted(deque(times), sorted(times), sent) for key, sent, times in kept or ()
-        }
+        self._keys = OrderedDict(
+            (key, _Counted(deque(times), sorted(times), sent)) for key, sent, times in kept or ()
+        )
         self._size = sum(len(counted.arrived) for counted in self._keys.values())
 
     def as_json(self) -> list[Any]:

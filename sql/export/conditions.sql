@@ -1,5 +1,5 @@
 -- What a subscription may ask of an event, and how many of them it takes: checked when it is made.
--- auditdb/export/conditions.py and threshold.py decide by them; docs/export.md, Alerts, is the rule.
+-- export/conditions.py and export/threshold.py decide by them; docs/export.md has the rules.
 
 create or replace function audit_private.column_problem(path text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
