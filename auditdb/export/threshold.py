@@ -78,7 +78,7 @@ class Counts:
         if self._threshold.per is None:
             return ""
         texts = sorted(event.texts(self._threshold.per) or ())
-        return sha256("\0".join(texts).encode(errors="surrogatepass")).hexdigest()[:32]
+        return sha256("\0".join(texts).encode(errors="surrogatepass")).hexdigest()[:16]
 
     def _count(self, key: str, at: int) -> _Counted:
         counted = self._keys.pop(key, None) or _Counted()
