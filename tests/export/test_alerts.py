@@ -33,7 +33,7 @@ from tests.conftest import Database
 from tests.export.fakes import KEY, FakeKeeper, FakeSink, Kept, Log
 from tests.export.fakes import row as plain_row
 from tests.export.receivers import Answer, Receiver, Request, authority, receiver
-from tests.export.test_subscriptions import done, run
+from tests.export.test_subscriptions import claim, done, run
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 MINUTE = 60_000_000
@@ -330,6 +330,21 @@ def test_what_was_counted_is_kept_though_nothing_was_sent(empty_db: Database) ->
         fail(empty_db, 9)
         done(empty_db, "app_auditor", "export", "--all")
         assert len(web.requests) == 1
+
+
+def test_what_was_counted_is_kept_with_the_batch_that_was_taken(empty_db: Database) -> None:
+    """Whoever is killed right behind it leaves what counts on from there."""
+    create(empty_db, "s", "-", *GUESSES)
+    conn = empty_db.connect("app_auditor")
+    row = conn.execute("select tick_id from audit.subscription").fetchone()
+    assert row is not None
+    pending = {"tick_id": row[0] + 1, "part": None, "counts": [["", 5, [1, 5]]]}
+    assert claim(conn, 7, row[0], pending)
+    conn.execute("select audit_private.finish_batch(7, 's', %s, 1)", [json.dumps(pending)])
+    query = "select tick_id, counts from audit.subscription"
+    assert conn.execute(query).fetchone() == (row[0] + 1, pending["counts"])
+    done(empty_db, "app_auditor", "subscription", "reset", "s", "--to", "start")
+    assert conn.execute(query).fetchone() == (row[0], None)
 
 
 def test_an_alert_that_was_on_its_way_is_sent_again_the_same(
