@@ -286,7 +286,7 @@ def check_alarm(dsn: str, found: list[int], expected: list[int]) -> None:
     """A threshold chose what it chooses of all events in one go."""
     counts = Counts(Threshold(at_least=40, within=2_000_000, per=("organization_id",)))
     with psycopg.connect(dsn) as conn:
-        lines = dict(conn.execute(
+        lines: dict[int, str] = dict(conn.execute(
             "select id, audit.canonical(e, null) from audit.event as e where action = 'auth.login'"
         ).fetchall())  # fmt: skip
     rows = [Row(0, id, "", json.loads(lines[id])["organization_id"], "auth.login", "success",
