@@ -29,7 +29,7 @@ class Values:
     def __init__(self, row: Row) -> None:
         self.row = row
         self._fields: dict[str, Any] | None = None
-        self._read: dict[str, Any] = {}
+        self._read: dict[str, Any] | None = None
 
     def texts(self, path: Path) -> frozenset[str] | None:
         """Return a value as a text: several of an array, the empty one where there is none.
@@ -49,6 +49,8 @@ class Values:
             self._fields = fields_of(self.row.line)
         if name not in VALUES:
             return self._fields[name]
+        if self._read is None:
+            self._read = {}
         if name not in self._read:
             self._read[name] = loads(self._fields[name])
         return self._read[name]

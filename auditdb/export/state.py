@@ -36,7 +36,7 @@ class Filter:
             and (self.actions is None or row.action in self.actions)
             and (self.categories is None or row.action.partition(".")[0] in self.categories)
             and (self.results is None or row.result in self.results)
-            and all(condition.holds(event) for condition in self.conditions)
+            and (not self.conditions or all(c.holds(event) for c in self.conditions))
         )
 
 
