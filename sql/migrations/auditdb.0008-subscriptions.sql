@@ -28,7 +28,10 @@ create table if not exists audit.subscription (
     delivered bigint not null default 0,
     missed bigint not null default 0,
     served_at timestamptz not null default now(),
-    lapses_after interval not null default '30 days'
+    lapses_after interval not null default '30 days',
+    constraint lists_have_one_dimension check (
+        greatest(array_ndims(actions), array_ndims(categories), array_ndims(results),
+            array_ndims(conditions)) = 1)
 );
 comment on table audit.subscription is
     'Who gets the events of the log: which of them, where to, and how far it came. No secrets';

@@ -419,6 +419,19 @@ def test_at_least_has_bounds(empty_db: Database) -> None:
         assert result.exit_code == 2
 
 
+@pytest.mark.parametrize("column", ["actions", "categories", "results", "conditions"])
+def test_a_list_of_lists_is_refused(empty_db: Database, column: str) -> None:
+    """It would end the exporter, for all subscriptions."""
+    conn = empty_db.connect("app_auditor")
+    with pytest.raises(psycopg.errors.CheckViolation, match="lists_have_one_dimension"):
+        conn.execute(f"select audit.subscribe('a', '-', {column} => "
+                     "'{{result=denied},{result=denied}}')".encode())  # fmt: skip
+    with pytest.raises(psycopg.Error, match="a condition is a text"):
+        conn.execute("select audit.subscribe('a', '-', conditions => array[null])")
+    conn.execute(f"select audit.subscribe('a', '-', {column} => '{{}}')".encode())
+    done(empty_db, "app_auditor", "export", "--all")
+
+
 def test_conditions_are_shown_and_are_an_event(empty_db: Database) -> None:
     with psycopg.connect(empty_db.conninfo("app_auditor")) as conn:
         create_subscription(conn, "a", sink="-", where=["result=denied"], at_least=3,
