@@ -44,7 +44,6 @@ def test_what_the_command_line_can_do_python_can() -> None:
         "export": "Exporter", "subscription": "create_subscription",
         "demo": None, "serve": None,  # auditdb.web.app, for a process of one's own
         "seal": None, "verify": None, "prove": None, "bundle": None,  # auditdb.evidence
-        "export": None, "subscription": None,  # auditdb.export
     }  # fmt: skip
     assert set(done_by) == set(main.commands)
     for name in filter(None, done_by.values()):
