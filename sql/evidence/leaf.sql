@@ -11,45 +11,42 @@ return coalesce(names_person.target_type = 'user' or names_person.target_id
 comment on function audit_private.names_person is
     'Whether the target of an event is a person, and so belongs to its personal part';
 
--- One expression in PL/pgSQL: as audit.canonical has it, and for its reasons.
-create or replace function audit_private.event_leaf(event audit.event, series uuid, salt bytea)
-returns bytea
-language plpgsql stable set search_path = pg_catalog, pg_temp
+-- Text, for a query to have in it: a function that is called for each row takes four times as long,
+-- and a parsed body would depend on the columns of the log, which could not be altered then.
+create or replace function audit_private.leaf_expression() returns text
+language sql immutable set search_path = pg_catalog, pg_temp
 as $$
-begin
-    return sha256(decode('0001', 'hex') || sha256(event_leaf.salt || convert_to(
-        '{"version":1'
-        || ',"actor_id":' || coalesce(to_json(event.actor_id)::text, 'null')
-        || ',"impersonator_id":' || coalesce(to_json(event.impersonator_id)::text, 'null')
-        || ',"target_id":' || case when audit_private.names_person(event.target_type,
-            event.target_id, event.subject_id)
-            then coalesce(to_json(event.target_id)::text, 'null') else 'null' end
-        || ',"subject_id":' || coalesce(to_json(event.subject_id)::text, 'null')
-        || ',"old_values":' || coalesce(event.old_values::text, 'null')
-        || ',"new_values":' || coalesce(event.new_values::text, 'null')
-        || ',"details":' || coalesce(event.details::text, 'null')
-        || '}', 'UTF8')) || convert_to(
-        '{"version":1,"series":"' || event_leaf.series::text || '"'
-        || ',"id":"' || event.id::text || '"'
-        || ',"occurred_at":"' || audit_private.canonical_time(event.occurred_at) || '"'
-        || ',"transaction_id":"' || event.transaction_id::text || '"'
-        || ',"action":' || coalesce(to_json(event.action)::text, 'null')
-        || ',"result":' || coalesce(to_json(event.result)::text, 'null')
-        || ',"actor_type":' || coalesce(to_json(event.actor_type)::text, 'null')
-        || ',"db_user":' || coalesce(to_json(event.db_user)::text, 'null')
-        || ',"db_role":' || coalesce(to_json(event.db_role)::text, 'null')
-        || ',"organization_id":' || coalesce(to_json(event.organization_id)::text, 'null')
-        || ',"target_type":' || coalesce(to_json(event.target_type)::text, 'null')
-        || ',"target_id":' || case when audit_private.names_person(event.target_type,
-            event.target_id, event.subject_id)
-            then 'null' else coalesce(to_json(event.target_id)::text, 'null') end
-        || ',"source":' || coalesce(to_json(event.source)::text, 'null')
-        || ',"captured_from":' || coalesce(to_json(event.captured_from)::text, 'null')
-        || '}', 'UTF8'));
-end
+    select $sql$
+        sha256(decode('0001', 'hex') || sha256(e.salt || convert_to('{"version":1'
+            || ',"actor_id":' || coalesce(to_json(e.actor_id)::text, 'null')
+            || ',"impersonator_id":' || coalesce(to_json(e.impersonator_id)::text, 'null')
+            || ',"target_id":' || case when audit_private.names_person(e.target_type, e.target_id,
+                e.subject_id) then coalesce(to_json(e.target_id)::text, 'null') else 'null' end
+            || ',"subject_id":' || coalesce(to_json(e.subject_id)::text, 'null')
+            || ',"old_values":' || coalesce(e.old_values::text, 'null')
+            || ',"new_values":' || coalesce(e.new_values::text, 'null')
+            || ',"details":' || coalesce(e.details::text, 'null')
+            || '}', 'UTF8'))
+        || convert_to('{"version":1,"series":"' || e.series::text
+            || '","id":"' || e.id::text
+            || '","occurred_at":"' || audit_private.canonical_time(e.occurred_at)
+            || '","transaction_id":"' || e.transaction_id::text || '"'
+            || ',"action":' || coalesce(to_json(e.action)::text, 'null')
+            || ',"result":' || coalesce(to_json(e.result)::text, 'null')
+            || ',"actor_type":' || coalesce(to_json(e.actor_type)::text, 'null')
+            || ',"db_user":' || coalesce(to_json(e.db_user)::text, 'null')
+            || ',"db_role":' || coalesce(to_json(e.db_role)::text, 'null')
+            || ',"organization_id":' || coalesce(to_json(e.organization_id)::text, 'null')
+            || ',"target_type":' || coalesce(to_json(e.target_type)::text, 'null')
+            || ',"target_id":' || case when audit_private.names_person(e.target_type, e.target_id,
+                e.subject_id) then 'null' else coalesce(to_json(e.target_id)::text, 'null') end
+            || ',"source":' || coalesce(to_json(e.source)::text, 'null')
+            || ',"captured_from":' || coalesce(to_json(e.captured_from)::text, 'null')
+            || '}', 'UTF8'))$sql$;
 $$;
-comment on function audit_private.event_leaf is
-    'The hash of the leaf of an event, under a salt; series is the key of the series of its tick';
+comment on function audit_private.leaf_expression is
+    'The hash of the leaf of an event e, whose further columns series and salt are the key of the '
+    'series of its tick and its salt';
 
 create or replace function audit_private.tick_leaf(tick_id bigint) returns bytea
 language sql stable set search_path = pg_catalog, pg_temp

@@ -26,24 +26,25 @@ begin
     _salts := audit_private.random_salts(least(_month.events, at_most));
     execute format($sql$
         with found as (
-            select e.id, e.occurred_at, e.organization_id, e.*::audit.event as e
+            select e.*
             from audit.event as e
             where e.occurred_at >= $1 and e.occurred_at <= $2 and e.id >= $3 and e.id <= $4
                 and (%s) and (e.occurred_at, e.id) > ($5, $6)
             order by e.occurred_at, e.id
             limit $7
         ), hashed as materialized (
-            select f.number, f.id, f.occurred_at, f.organization_id, audit_private.event_leaf(
-                f.e, $8, substr($9, (f.number * 16 - 15)::int, 16)) as leaf
+            select e.number, e.id, e.occurred_at, e.organization_id, %s as leaf
             from (
-                select *, row_number() over (order by occurred_at, id) as number from found
-            ) as f
+                select *, $8 as series, substr($9, (number * 16 - 15)::int, 16) as salt
+                from (select *, row_number() over (order by occurred_at, id) as number from found)
+                    as f
+            ) as e
         )
         select coalesce(array_agg(h.id order by h.number), '{}'), min(h.occurred_at),
             max(h.occurred_at), coalesce(string_agg(h.leaf, ''::bytea order by h.number), ''),
             array_agg(h.organization_id order by h.number)
         from hashed as h$sql$,
-        audit_private.tick_condition(_tick, _former))
+        audit_private.tick_condition(_tick, _former), audit_private.leaf_expression())
     into ids, first_at, last_at, leaves, organizations
     using _month.first_at, _month.last_at, _month.first_id, _month.last_id,
         coalesce(after_at, '-infinity'), coalesce(after_id, -1),

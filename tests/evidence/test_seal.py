@@ -281,9 +281,11 @@ def test_the_leaf_that_the_server_makes_is_that_of_the_verifier(
             details, db_role))"""
         given_ = dict(zip("abcd", texts, strict=True), id=-5, v=json.dumps(value), salt=salt,
                       t=random.choice(["user", "workflow"]), key=key)  # fmt: skip
+        (expression,) = conn.execute("select audit_private.leaf_expression()").fetchall()
         made = conn.execute(
-            f"""select audit_private.event_leaf(row(e.*)::audit.event, %(key)s, %(salt)s)
-            from {event} as x (e), lateral (select (x.e).*) as e""".encode(), given_
+            f"""select {expression[0]} from (
+                select (x.e).*, %(key)s::uuid as series, %(salt)s::bytea as salt
+                from {event} as x (e)) as e""".encode(), given_
         ).fetchone()  # fmt: skip
         row = conn.execute(
             f"select {COLUMNS} from {event} as x (e), lateral (select (x.e).*) as e".encode(),
