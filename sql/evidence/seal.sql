@@ -67,11 +67,15 @@ begin
             using errcode = 'invalid_transaction_state', hint = 'Use read committed.';
     elsif not pg_try_advisory_xact_lock(hashtextextended('auditdb seal', 0)) then
         raise exception 'another sealer is at work' using errcode = 'lock_not_available';
+    elsif current_setting('synchronous_commit') <> 'remote_apply' then
+        -- What was signed and then lost in a crash cannot be sealed again: salts are random.
+        perform set_config('synchronous_commit', 'on', true);
     end if;
 end
 $$;
 comment on function audit_private.refuse_sealing is
-    'Raises where nothing can be sealed here and now; else keeps other sealers away';
+    'Raises where nothing can be sealed here and now; else keeps other sealers away, and has what is '
+    'sealed on the disk before it is signed';
 
 -- A tick that a transaction has made and not committed, a crash could take and make again.
 create or replace function audit_private.months_to_seal(last audit.seal)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 import auditdb
@@ -27,7 +28,7 @@ from tests.conftest import Database
 from tests.evidence import tampering
 from tests.evidence.test_seal import RECORD, Setting, setting
 from tests.export.test_subscriptions import aged, maintained
-from tests.server import Server
+from tests.server import Server, running, standby
 from tests.test_cli import error_of, run
 from tests.test_restored import restored
 from tests.test_upgrade_old import old
@@ -277,6 +278,50 @@ def test_maintenance_and_drains_raise_no_false_alarm(db: Database, tmp_path: Pat
         assert verified(sealer).findings == []
         sealer.run()
     assert verified(sealer).findings == []
+
+
+def test_what_is_sealed_is_on_the_disk_before_it_is_signed(setting: Setting) -> None:
+    """Whatever the login has set: its salts are random, so it could not be sealed again."""
+    setting.record(3)
+    setting.auditor.execute("set synchronous_commit = off")
+    setting.auditor.execute("select audit.make_tick()")
+    with setting.auditor.transaction():
+        setting.auditor.execute("select audit.seal_next()")
+        row = setting.auditor.execute("show synchronous_commit").fetchone()
+        assert row == ("on",)
+    assert setting.auditor.execute("show synchronous_commit").fetchone() == ("off",)
+
+
+def test_a_promoted_standby_goes_on_where_it_has_what_was_signed(tmp_path: Path) -> None:
+    with running() as server:
+        dsn = f"host=127.0.0.1 port={server.port} user=postgres dbname=postgres"
+        auditdb.install(dsn)
+        key, state = PrivateKey.make("example.com/audit"), State(tmp_path / "state")
+        record = b"select audit.record_event('auth.login', 'o1') from generate_series(1, 20)"
+
+        def findings(conn: psycopg.Connection[Any]) -> list[str]:
+            return Verifier(conn, [key.key], [("state", state.path.read_text())]).run().findings
+
+        with psycopg.connect(dsn, autocommit=True) as primary, standby(server) as port:
+            primary.execute(record)
+            Sealer(primary, key, state).run()
+            with psycopg.connect(dsn.replace(str(server.port), str(port)), autocommit=True) as conn:
+                (sent,) = primary.execute("select pg_current_wal_lsn()").fetchall()
+                while conn.execute(
+                    "select pg_last_wal_replay_lsn() >= %s::pg_lsn", sent
+                ).fetchone() != (True,):
+                    time.sleep(0.05)
+                assert findings(conn) == [], "a standby is verified"
+                with pytest.raises(auditdb.Refused, match="nothing can be written here"):
+                    Sealer(conn, key, state).run()
+                conn.execute("select pg_promote()")
+                conn.execute(record)
+                Sealer(conn, key, state).run()
+                assert findings(conn) == []
+                # The former primary is no continuation of what the new one signed.
+                primary.execute(record)
+                with pytest.raises(Fork):
+                    Sealer(primary, key, state).run()
 
 
 class Command:
