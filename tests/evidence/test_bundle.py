@@ -47,6 +47,11 @@ class Sealed:
         self.app = db.connect("app")
         self.state = State(path / "state")
         self.made: list[str] = []
+        for at in ("infinity", "-infinity", "0044-03-15 BC", "12000-01-01"):
+            db.connect().execute(
+                "insert into audit.event (occurred_at, action, result, actor_type, source, "
+                "organization_id) values (%s, 'x.y', 'success', 'user', 'web', 'o1')", [at],
+            )  # fmt: skip
         for organizations in ("o1 o2", "o2", "o1 o3 o2", "o2 o3", "o1", "o2"):
             self.act(organizations)
 
@@ -90,7 +95,7 @@ class Bundle:
             file.extractall(self.place)
 
     def ids(self) -> list[int]:
-        return [int(json.loads(line["skeleton"])["id"]) for line in self.lines()]
+        return sorted(int(json.loads(line["skeleton"])["id"]) for line in self.lines())
 
     def lines(self) -> list[dict[str, Any]]:
         text = (self.place / "events.jsonl").read_text("utf-8")
@@ -208,12 +213,12 @@ def test_an_event_that_is_changed_is_found(sealed: Sealed, name: str) -> None:
     bundle = sealed.bundle()
     lines = bundle.lines()
     changed: dict[str, Any] = {
-        "skeleton": lines[0]["skeleton"].replace("document.read", "document.deleted"),
-        "personal": lines[0]["personal"].replace("person of o1", "person of o9"),
-        "salt": "00" * 16, "index": lines[0]["index"] + 1, "proof": lines[1]["proof"],
+        "skeleton": lines[-1]["skeleton"].replace("document.read", "document.deleted"),
+        "personal": lines[-1]["personal"].replace("person of o1", "person of o9"),
+        "salt": "00" * 16, "index": lines[-1]["index"] + 1, "proof": lines[0]["proof"],
     }  # fmt: skip
-    assert changed[name] != lines[0][name]
-    lines[0][name] = changed[name]
+    assert changed[name] != lines[-1][name]
+    lines[-1][name] = changed[name]
     bundle.write_lines(lines)
     assert bundle.said().startswith("NOT PROVED: leaf ")
 
