@@ -98,6 +98,7 @@ _ABOUT = {
     "source": "Way in: web, api, saml …",
     "ip": "IP address.",
     "transaction_id": "Transaction.",
+    "series_id": "Series in which the transaction has its number.",
     "text": "Is in an id, a value or a detail, upper and lower case alike; or names what the "
     "application knows by it.",
     "last": "Period until now: 24h, 7d, 30d or 90d.",
@@ -112,8 +113,8 @@ _ABOUT = {
 }
 _ENUMS = {"result": list(RESULTS), "last": list(PRESETS), "signal": list(queries.SIGNALS)}
 _TYPES: dict[str, Any] = {
-    "id": "integer", "transaction_id": "integer", "old_values": "object", "new_values": "object",
-    "details": "object", "names": "object",
+    "id": "integer", "transaction_id": "integer", "series_id": "integer", "old_values": "object",
+    "new_values": "object", "details": "object", "names": "object",
 }  # fmt: skip
 
 

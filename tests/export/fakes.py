@@ -24,7 +24,7 @@ def row(tick_id: int, id: int, organization: str | None, action: str = "workflow
         actor_id="7", actor_type="user", impersonator_id=None, db_user="app",
         organization_id=organization, target_type="workflow", target_id="w", subject_id=None,
         source="web", captured_from=None, old_values=None, new_values=None, details=None,
-        db_role=None)  # fmt: skip
+        db_role=None, series_id=1)  # fmt: skip
     return Row(tick_id, id, at, organization, action, "success", line_of(event, KEY))
 
 
