@@ -31,7 +31,6 @@ from psycopg.types.json import Jsonb
 
 from auditdb.export.serve import Exporter
 from auditdb.export.sinks.base import Delivery, Sink
-from auditdb.export.source import Ticks
 from benchmarks import read
 from benchmarks.capture import address
 from tests.server import default_bin
@@ -45,7 +44,7 @@ RECORD = (
     '"previous_role": "MEMBER", "new_role": "ADMIN"}\')'
 )
 # Of one tick: what tick_parts() says is read as audit.events_since does.
-PART = "select condition from audit_private.tick_parts(audit_private.place_cursor(%s, null), 1)"
+PART = "select audit_private.part_events(condition, events) from audit_private.tick_parts(audit_private.place_cursor(%s, null), 1)"
 
 
 def write(dsn: str, events: int) -> None:
@@ -68,7 +67,7 @@ def make_tick(conn: psycopg.Connection[Any]) -> tuple[int, float]:
     """Make a tick; return its number and the seconds."""
     started = time.perf_counter()
     ((number,),) = conn.execute("select audit.make_tick()").fetchall()
-    return int(number), time.perf_counter() - started
+    return int(number or 0), time.perf_counter() - started
 
 
 def buffers(plan: dict[str, Any]) -> int:
@@ -87,13 +86,15 @@ def ticks(target: str, rounds: int) -> dict[str, float]:
             write_together(target)
             number, seconds = make_tick(conn)
             took.append(seconds)
-            ((condition,),) = conn.execute(PART.encode(), [number - 1]).fetchall()
-            query = (
-                f"explain (analyze, buffers, format json) select e.* from audit.event as e "
-                f"where {condition} order by e.occurred_at, e.id limit 1000"
-            )
             for _ in range(2):
-                ((plan,),) = conn.execute(query.encode()).fetchall()
+                # What says how it is read holds for the transaction.
+                with conn.transaction():
+                    ((source,),) = conn.execute(PART.encode(), [number - 1]).fetchall()
+                    query = (
+                        f"explain (analyze, buffers, format json) select e.* from {source} "
+                        "order by e.occurred_at, e.id limit 1000"
+                    )
+                    ((plan,),) = conn.execute(query.encode()).fetchall()
             assert plan[0]["Plan"]["Actual Rows"] == WRITERS * EACH, plan
             plans.append(plan[0])
     return {
@@ -191,7 +192,7 @@ def writers(target: str, rounds: int, events: int = 4000) -> dict[str, float]:
 
 
 def lag(target: str, seconds: int) -> dict[str, float]:
-    """Return how old events are when an exporter gives them out, while eight write at full speed."""
+    """Return how old events are when they leave an exporter, while eight write at full speed."""
     known = conninfo_to_dict(target)
     environment = {**os.environ, **{
         variable: str(known[name]) for variable, name in (
@@ -239,10 +240,20 @@ class Counter(Sink):
         """Do nothing."""
 
 
+def reads_of(conn: psycopg.Connection[Any]) -> int:
+    """Return how often ticks were read by exporters, as far as the server counted it."""
+    conn.execute("select pg_stat_clear_snapshot()")
+    ((calls,),) = conn.execute(
+        "select coalesce(sum(calls), 0) from pg_stat_user_functions where funcname = 'read_batch'"
+    ).fetchall()
+    return int(calls)
+
+
 def subscriptions(target: str, events: int = 20_000) -> dict[str, float]:
     """Return what it takes to serve one subscription of all, and thousands of organisations."""
     found: dict[str, float] = {}
     organizations = read.ORGANIZATIONS
+    counting = make_conninfo(target, options="-c track_functions=pl")
     with psycopg.connect(target, autocommit=True) as conn:
         make_tick(conn)
         for many in (1, 2000):
@@ -255,23 +266,14 @@ def subscriptions(target: str, events: int = 20_000) -> dict[str, float]:
                     "select audit.record_event('auth.login', (1 + n %% %s)::text) "
                     "from generate_series(1, %s) as n", [organizations, events // 10])  # fmt: skip
                 make_tick(conn)
-            Counter.taken, reads = 0, 0
-            inner = Ticks._read
-
-            async def counted(self: Ticks, *given: Any) -> Any:
-                nonlocal reads
-                reads += 1
-                return await inner(self, *given)
-
-            Ticks._read = counted  # type: ignore[method-assign]
-            exporter = Exporter(target, lambda _: Counter(), names=None, follow=False)
+            Counter.taken, before_reads = 0, reads_of(conn)
+            exporter = Exporter(counting, lambda _: Counter(), names=None, follow=False)
             started, before = time.perf_counter(), time.process_time()
             asyncio.run(exporter.run())
             found[f"{many} subscriptions: s"] = time.perf_counter() - started
             found[f"{many} subscriptions: s of the processor"] = time.process_time() - before
             found[f"{many} subscriptions: deliveries of events"] = Counter.taken
-            found[f"{many} subscriptions: reads"] = reads
-            Ticks._read = inner  # type: ignore[method-assign]
+            found[f"{many} subscriptions: reads"] = reads_of(conn) - before_reads
             conn.execute("select audit.drop_subscription(name) from audit.list_subscriptions()")
     return found
 

@@ -262,3 +262,28 @@ def test_chance_finds_no_order_of_things_that_loses_an_event(db: Database) -> No
     ids += read(conn, cursor)[0]
     assert len(ids) > 100 and sorted(ids) == sorted(logged(db))
     agrees(db)
+
+
+def test_a_tick_that_many_wrote_is_looked_up_by_block(db: Database) -> None:
+    """In the order of time each event is in another block than the one before."""
+    superuser, conn = db.connect(), db.connect("app_auditor")
+    tick(conn)
+    writers = [db.connect(autocommit=False) for _ in range(8)]
+    for _ in range(40):
+        for writer in writers:
+            writer.execute(RECORD)
+    for writer in writers:
+        writer.commit()
+    tick(conn)
+    superuser.execute("analyze audit.event")
+    with conn.transaction():
+        ((source, jit),) = conn.execute(
+            "select audit_private.part_events(p.condition, p.events), set_config('jit', 'off', "
+            "true) from audit_private.tick_parts(audit_private.place_cursor("
+            "audit_private.last_tick() - 1, null), 1) as p"
+        ).fetchall()
+        plan = conn.execute(
+            f"explain (analyze, buffers, format json) select e.* from {source}".encode()
+        ).fetchall()[0][0][0]["Plan"]
+    assert plan["Actual Rows"] == 320
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 160
