@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,10 @@ RECORD = (
     '"previous_role": "MEMBER", "new_role": "ADMIN"}\')'
 )
 # Of one tick: what tick_parts() says is read as audit.events_since does.
-PART = "select audit_private.part_events(condition, events) from audit_private.tick_parts(audit_private.place_cursor(%s, null), 1)"
+PART = (
+    "select audit_private.part_events(condition, events) "
+    "from audit_private.tick_parts(audit_private.place_cursor(%s, null), 1)"
+)
 
 
 def write(dsn: str, events: int) -> None:
@@ -112,7 +115,8 @@ def ticks(target: str, rounds: int) -> dict[str, float]:
 _CHILD = """
 import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True, stderr=subprocess.DEVNULL)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_maxrss, used.ru_utime + used.ru_stime)
 """
 
 
@@ -121,19 +125,48 @@ def command(target: str, *args: str) -> list[str]:
     return [sys.executable, "-m", "auditdb", "--dsn", target, *args]
 
 
+def on_cpu(pid: int) -> int:
+    """Return the nanoseconds for which a process ran."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[0])
+
+
+def watch(target: str, ended: threading.Event, cost: dict[int, int]) -> None:
+    """Note what the connections of an exporter take of the server's processor, until it ended."""
+    with psycopg.connect(target, autocommit=True) as conn:
+        while not ended.wait(0.2):
+            for (pid,) in conn.execute(
+                "select pid from pg_stat_activity where application_name = 'auditdb export'"
+            ):
+                with suppress(OSError):
+                    cost[pid] = on_cpu(pid)
+
+
 def throughput(target: str) -> dict[str, float]:
-    """Return events a second to files, and megabytes, of all that there is."""
-    with tempfile.TemporaryDirectory() as folder, psycopg.connect(target) as conn:
+    """Return events a second to files of all that there is, processor time, and memory.
+
+    Client and server work beside each other: with a processor each, the slower says how fast it is.
+    """
+    server: dict[int, int] = {}
+    ended = threading.Event()
+    watcher = threading.Thread(target=watch, args=(target, ended, server))
+    with tempfile.TemporaryDirectory() as folder, psycopg.connect(target, autocommit=True) as conn:
+        make_tick(conn)
         ((events,),) = conn.execute("select count(*) from audit.event").fetchall()
+        watcher.start()
         started = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", _CHILD,
              *command(target, "export", "bench", "--to", Path(folder).as_uri())],
             check=True, stdout=subprocess.PIPE, text=True)  # fmt: skip
         seconds = time.perf_counter() - started
+        ended.set()
+        watcher.join()
         conn.execute("select audit.drop_subscription('bench')")
+    kilobytes, client = map(float, done.stdout.split())
     return {"events": events, "events a second": events / seconds,
-            "memory, MB": int(done.stdout) / 1024}  # fmt: skip
+            "client's processor, us an event": client / events * 1e6,
+            "server's processor, us an event": sum(server.values()) / events / 1000,
+            "memory, MB": kilobytes / 1024}  # fmt: skip
 
 
 @contextmanager
@@ -153,11 +186,6 @@ def exporting(target: str, sink: str, **given: Any) -> Iterator[subprocess.Popen
         process.wait()
         with psycopg.connect(target) as conn:
             conn.execute("select audit.drop_subscription('bench')")
-
-
-def on_cpu(pid: int) -> int:
-    """Return the nanoseconds for which a process ran."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[0])
 
 
 def writers(target: str, rounds: int, events: int = 4000) -> dict[str, float]:
@@ -209,7 +237,7 @@ def lag(target: str, seconds: int) -> dict[str, float]:
         def listen() -> None:
             assert process.stdout is not None
             for number, line in enumerate(process.stdout):
-                if number % 20 == 0:
+                if number % 20 == 0 and b'"membership.role_changed"' in line:
                     at = datetime.fromisoformat(json.loads(line)["occurred_at"])
                     ages.append(time.time() - at.timestamp())
 
