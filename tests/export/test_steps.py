@@ -222,7 +222,7 @@ def test_chance_finds_no_order_of_things_that_loses_an_event(db: Database) -> No
     superuser, conn = db.connect(), db.connect("app_auditor")
     chance = random.Random(4711)
     open_ = [db.connect(autocommit=False) for _ in range(5)]
-    prepared: set[str] = set()
+    prepared: list[str] = []
     times = ["now", "2026-11-27", "2020-01-01", "2033-03-03", "-infinity"]
     ids: list[int] = []
     cursor: str | None = None
@@ -243,9 +243,9 @@ def test_chance_finds_no_order_of_things_that_loses_an_event(db: Database) -> No
             writer.execute("select pg_current_xact_id()")
             writer.execute(f"prepare transaction 'p{step}'".encode())
             writer.commit()
-            prepared.add(f"p{step}")
+            prepared.append(f"p{step}")
         elif act == "end" and prepared:
-            name = prepared.pop()
+            name = prepared.pop(chance.randrange(len(prepared)))
             how = chance.choice(["commit", "rollback"])
             superuser.execute(f"{how} prepared '{name}'".encode())
         elif act == "tick":
@@ -260,7 +260,7 @@ def test_chance_finds_no_order_of_things_that_loses_an_event(db: Database) -> No
     tick(conn)
     superuser.execute("select audit_private.lock_ticks(true), audit_private.add_tick(true)")
     ids += read(conn, cursor)[0]
-    assert len(ids) > 100 and sorted(ids) == sorted(logged(db))
+    assert len(ids) > 50 and sorted(ids) == sorted(logged(db))
     agrees(db)
 
 
