@@ -172,7 +172,9 @@ def throughput(target: str) -> dict[str, float]:
 @contextmanager
 def exporting(target: str, sink: str, **given: Any) -> Iterator[subprocess.Popen[bytes]]:
     """Run an exporter that follows, and end it."""
-    with psycopg.connect(target) as conn:
+    with psycopg.connect(target, autocommit=True) as conn:
+        # Else what was written before would be among the first that it gives out.
+        make_tick(conn)
         conn.execute("select audit.subscribe('bench', %s, options => %s, from_now => true)",
                      [sink, Jsonb(given)])  # fmt: skip
     process = subprocess.Popen(

@@ -33,6 +33,9 @@ class Source(Protocol):
     async def head(self) -> int:
         """Close what there is into a tick, and return the number of the last."""
 
+    def due(self) -> float:
+        """Return for how many seconds `head` gives nothing new."""
+
     async def last(self) -> int:
         """Return the number of the last tick that is known."""
 
@@ -153,7 +156,9 @@ class Engine:
         """Wait for new events, or for a delivery to come to its end."""
         self._woken.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._poll):
+            # Not until the next look alone: an event waits for its tick already.
+            due = self._source.due() if self._follow else self._poll
+            async with asyncio.timeout(max(0.01, min(self._poll, due))):
                 await self._woken.wait()
 
     def _is_over(self, goal: int) -> bool:

@@ -35,6 +35,7 @@ class Log:
     rows: list[Row] = field(default_factory=list)
     limit: int = 10
     reads: int = 0
+    wait: float = 1.0
 
     def add(self, *organizations: str | None) -> None:
         """Close a tick of one event for each organisation."""
@@ -45,6 +46,10 @@ class Log:
     async def head(self) -> int:
         """Return the last tick."""
         return self.rows[-1].tick_id if self.rows else 0
+
+    def due(self) -> float:
+        """Return for how long there is nothing new."""
+        return self.wait
 
     async def last(self) -> int:
         """Return the last tick."""

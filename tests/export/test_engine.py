@@ -307,3 +307,22 @@ def test_an_event_that_cannot_be_encoded_is_set_aside(monkeypatch: pytest.Monkey
 def test_a_subscription_that_is_not_there_is_an_error() -> None:
     with pytest.raises(InvalidInput, match="there is no subscription misspelt"):
         serve(Log(), Kept(), {}, names=["misspelt"])
+
+
+def test_it_looks_again_when_a_tick_is_due() -> None:
+    """However seldom it looks whether subscriptions were made."""
+    log, kept, sinks = Log(), Kept(), {}  # type: tuple[Log, Kept, dict[str, FakeSink]]
+    kept.add("all")
+    log.wait = 0.02
+
+    async def work() -> None:
+        made = engine(log, kept, sinks, follow=True, poll=5.0)
+        running = asyncio.create_task(made.run())
+        await asyncio.sleep(0.2)
+        log.add("a")
+        await asyncio.sleep(0.5)
+        assert sinks["all"].ids == [1]
+        made.end()
+        await asyncio.wait_for(running, 10)
+
+    asyncio.run(work())
