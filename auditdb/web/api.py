@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from auditdb._version import __version__
+from auditdb.export.canonical import COLUMNS, VALUES
 from auditdb.read.event import Event
 from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain_json
@@ -110,6 +111,12 @@ _ABOUT = {
     "before": "`previous` of the page after.",
     "within": "Events that are looked at, at most. Default: 20000; at most 500000.",
 }
+_POLLED = {
+    "organization": "The organisation; may be left out where the viewer has one.",
+    "action": _ABOUT["action"],
+    "cursor": "That of the answer before, or now: the end of the log. Default: its beginning.",
+    "limit": "Events of an answer, at most. Default: 100; at most 1000.",
+}
 _ENUMS = {"result": list(RESULTS), "last": list(PRESETS), "signal": list(queries.SIGNALS)}
 _TYPES: dict[str, Any] = {
     "id": "integer", "transaction_id": "integer", "old_values": "object", "new_values": "object",
@@ -155,6 +162,11 @@ def _described() -> dict[str, Any]:
                 "summary": "A page of events, newest first",
                 "parameters": [_parameter(name) for name in names],
                 "responses": _responses(page)}},
+            "/events/since": {"get": {
+                "summary": "Every committed event once, in order, from a cursor on: to poll",
+                "parameters": [_parameter(name, about) for name, about in _POLLED.items()],
+                "responses": _responses(_polled()) | {"410": {
+                    "description": "The cursor is of what a restored database has lost"}}}},
             "/events/{place}": {"get": {
                 "summary": "One event",
                 "parameters": [place, _parameter("organization"), _parameter("language")],
@@ -164,16 +176,36 @@ def _described() -> dict[str, Any]:
                 "parameters": [_parameter("organization")],
                 "responses": _responses({"type": "object"})}},
         },
-        "components": {"schemas": {"Event": {
-            "type": "object", "required": sorted(required), "properties": properties}}},
+        "components": {"schemas": {
+            "Event": {
+                "type": "object", "required": sorted(required), "properties": properties},
+            "Exported": {
+                "description": "An event as it is exported: docs/event-1.schema.json",
+                "type": "object", "required": list(COLUMNS),
+                "properties": {name: {} if name in VALUES else {"type": [
+                    "integer" if name == "version" else "string", "null"]} for name in COLUMNS}}}},
     }  # fmt: skip
 
 
-def _parameter(name: str) -> dict[str, Any]:
+def _polled() -> dict[str, Any]:
+    """Return the schema of what polling answers."""
+    event = {"$ref": "#/components/schemas/Exported"}
+    return {
+        "type": "object",
+        "required": ["events", "cursor", "is_more"],
+        "properties": {
+            "events": {"type": "array", "items": event},
+            "cursor": {"type": ["string", "null"]},
+            "is_more": {"type": "boolean"},
+        },
+    }
+
+
+def _parameter(name: str, about: str | None = None) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"}
     if name in _ENUMS:
         schema["enum"] = _ENUMS[name]
-    return {"name": name, "in": "query", "description": _ABOUT[name], "schema": schema}
+    return {"name": name, "in": "query", "description": about or _ABOUT[name], "schema": schema}
 
 
 def _responses(schema: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from auditdb.connection.address import check
 from auditdb.errors import InvalidInput
 from auditdb.read.token import mint
-from auditdb.web import api, export, pages
+from auditdb.web import api, export, pages, since
 from auditdb.web.guard import Headers, failed, guarded, not_found
 from auditdb.web.names import Names, Search
 from auditdb.web.reading import Connect
@@ -97,6 +97,7 @@ def app(
             ("/events.csv", export.csv, "html"),
             ("/events.jsonl", export.jsonl, "html"),
             ("/api/events", api.events, "json"),
+            ("/api/events/since", since.since, "json"),
             ("/api/events/{place}", api.event, "json"),
             ("/api/logged", api.logged, "json"),
         )
