@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,12 @@ def export(
         raise click.UsageError("give the NAME of one subscription, or --all")
     if name is None and (sink is not None or form is not None):
         raise click.UsageError("--to and --format are of one subscription: give its NAME")
+    open_ = _opener(name, secrets)
     if name is not None:
-        stored = _ensure(ctx, name, sink, form)
+        stored = _ensure(ctx, name, sink, form, open_)
         if json_ and stored == "-":
             raise click.UsageError("--json and a sink of - would both print")
-    served = _serve(ctx.obj, None if name is None else [name], follow, secrets)
+    served = _serve(ctx.obj, None if name is None else [name], follow, open_)
     if json_:
         print_json([
             {"name": n, "delivered": served.delivered[n], "batches": served.batches[n],
@@ -67,7 +69,9 @@ def export(
         raise click.exceptions.Exit(1)
 
 
-def _ensure(ctx: click.Context, name: str, sink: str | None, form: str | None) -> str:
+def _ensure(
+    ctx: click.Context, name: str, sink: str | None, form: str | None, open_: Callable[..., Any]
+) -> str:
     """Return the sink of a subscription, which is made if it is not there; see that it fits."""
     from auditdb.export.subscription import create_subscription, list_subscriptions
 
@@ -84,31 +88,37 @@ def _ensure(ctx: click.Context, name: str, sink: str | None, form: str | None) -
         if sink is None:
             raise Failure(plain(f"there is no subscription {name}: give --to SINK to make it, or "
                                 "see: auditdb subscription list"), 1)  # fmt: skip
+        open_(name, sink, form or "jsonl", {})  # What cannot be opened is not stored.
         create_subscription(conn, name, sink=sink, format=form or "jsonl")
         return sink
 
 
-def _serve(dsn: str, names: list[str] | None, follow: bool, file: Path | None) -> Any:
+def _opener(name: str | None, file: Path | None) -> Callable[..., Any]:
+    """Return what opens the sink of a subscription with its secrets."""
     from auditdb.export.formats import FORMATS
-    from auditdb.export.serve import Exporter, Served
     from auditdb.export.sinks.base import Sink
     from auditdb.export.sinks.open import open_sink, options_of
     from auditdb.export.sinks.secrets import Secrets, read_secrets, secrets_of_variables
-    from auditdb.export.state import Subscription
 
     known = read_secrets(file) if file is not None else {}
     # Variables are of one subscription: a token must not go to the sinks of others.
-    alone = secrets_of_variables(os.environ) if names is not None else Secrets()
+    alone = secrets_of_variables(os.environ) if name is not None else Secrets()
 
-    def sink_of(subscription: Subscription) -> Sink:
+    def open_(name: str, sink: str, form: str, options: dict[str, Any]) -> Sink:
         return open_sink(
-            subscription.sink, secrets=known.get(subscription.name, alone),
-            options=options_of(subscription.options),
-            array_media_type=FORMATS[subscription.format].array_media_type)  # fmt: skip
+            sink, secrets=known.get(name, alone), options=options_of(options),
+            array_media_type=FORMATS[form].array_media_type)  # fmt: skip
+
+    return open_
+
+
+def _serve(dsn: str, names: list[str] | None, follow: bool, open_: Callable[..., Any]) -> Any:
+    from auditdb.export.serve import Exporter, Served
 
     async def work() -> Served:
-        exporter = Exporter(dsn, sink_of, names=names, follow=follow,
-                            tell=lambda line: click.echo(plain(line), err=True))  # fmt: skip
+        exporter = Exporter(
+            dsn, lambda s: open_(s.name, s.sink, s.format, s.options), names=names, follow=follow,
+            tell=lambda line: click.echo(plain(line), err=True))  # fmt: skip
         ending = iter([exporter.end])
 
         def end() -> None:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from auditdb.errors import AuditError, InvalidInput
 from auditdb.export.deliver import Outcome, Patience, deliver
 from auditdb.export.place import Chunk, Place
-from auditdb.export.sinks.base import Rejected, Retry, Sink
+from auditdb.export.sinks.base import Rejected, Retry, Sink, SinkError
 from auditdb.export.state import Claim, Subscription
 from auditdb.export.stream import Batch, Stream, distribute
 
@@ -307,19 +307,16 @@ class Engine:
     async def _carry(self, stream: Stream, batch: Batch) -> None:
         """Deliver a batch, and note what became of it."""
         try:
-            async with self._at_once:
+            try:
                 outcome = await self._deliver(stream, batch)
-            await self._set_aside(stream, batch, outcome)
-            if await self._keeper.finish(stream.name, batch.pending, outcome.taken):
-                self._went_on(stream, batch, outcome)
+            except Retry as error:
+                await self._failed(stream, str(error), error.after)
+            except Rejected as error:
+                await self._keeper.leave(stream.name, str(error), failed=True)
+                stream.given_up = f"{stream.name} failed: {error}"
+                self._report(stream.name, stream.given_up)
             else:
-                stream.is_stale = True
-        except Retry as error:
-            await self._failed(stream, str(error), error.after)
-        except Rejected as error:
-            await self._keeper.leave(stream.name, str(error), failed=True)
-            stream.given_up = f"{stream.name} failed: {error}"
-            self._report(stream.name, stream.given_up)
+                await self._finish(stream, batch, outcome)
         except Exception as error:
             # The database is gone, most likely: whoever comes next sends the batch again.
             self._broken, stream.is_stale = error, True
@@ -331,7 +328,22 @@ class Engine:
         if not batch.delivery.lines:
             return Outcome()
         has_taken = stream.subscription.delivered + stream.delivered > 0
-        return await deliver(stream.sink, batch.delivery, has_taken=has_taken)
+        try:
+            async with self._at_once:
+                return await deliver(stream.sink, batch.delivery, has_taken=has_taken)
+        except SinkError:
+            raise
+        except Exception as error:  # A sink that fails in a way of its own stops no other.
+            reason = " ".join(str(error).split())[:300]
+            raise Retry(f"{type(error).__name__}: {reason}") from error
+
+    async def _finish(self, stream: Stream, batch: Batch, outcome: Outcome) -> None:
+        """Note that a batch was taken, where it is still this exporter's."""
+        await self._set_aside(stream, batch, outcome)
+        if await self._keeper.finish(stream.name, batch.pending, outcome.taken):
+            self._went_on(stream, batch, outcome)
+        else:
+            stream.is_stale = True
 
     async def _set_aside(self, stream: Stream, batch: Batch, outcome: Outcome) -> None:
         refused = [(batch.rows[line.key], problem) for line, problem in outcome.refused]

@@ -112,6 +112,7 @@ class FakeKeeper:
     kept: Kept
     exporter: int = 1
     dies_before_finish: bool = False
+    dies_before_leave: bool = False
 
     async def read(self, names: Sequence[str] | None) -> list[Subscription]:
         """Read."""
@@ -145,6 +146,8 @@ class FakeKeeper:
 
     async def leave(self, name: str, problem: str, *, failed: bool) -> None:
         """Leave."""
+        if self.dies_before_leave:
+            raise ConnectionError("the database is gone")
         self.kept.exporters.pop(name, None)
         self.kept.change(name, problem=problem, **({"state": "failed"} if failed else {}))
 

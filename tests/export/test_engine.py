@@ -304,6 +304,30 @@ def test_an_event_that_cannot_be_encoded_is_set_aside(monkeypatch: pytest.Monkey
     assert kept.aside == [("all", 2, "cannot be written as jsonl: odd")]
 
 
+def test_a_sink_that_fails_in_a_way_of_its_own_stops_no_other() -> None:
+    async def act(delivery: Delivery) -> None:
+        raise ZeroDivisionError("division\nby zero")
+
+    log, kept = Log(), Kept()
+    sinks = {"odd": FakeSink(act)}
+    for name in ("all", "odd"):
+        kept.add(name)
+    log.add("a", "b")
+    served = serve(log, kept, sinks)
+    assert sinks["all"].ids == [1, 2] and kept.subscriptions["odd"].pending is not None
+    assert "ZeroDivisionError: division by zero" in served.problems["odd"]
+
+
+@pytest.mark.parametrize("error", [Retry("busy"), Rejected("no")])
+def test_a_database_that_goes_while_a_failure_is_noted_ends_it(error: SinkError) -> None:
+    log, kept = Log(), Kept()
+    kept.add("all")
+    log.add("a")
+    with pytest.raises(ConnectionError):
+        serve(log, kept, {"all": FakeSink(failing(error))},
+              keeper=FakeKeeper(kept, dies_before_leave=True))  # fmt: skip
+
+
 def test_a_subscription_that_is_not_there_is_an_error() -> None:
     with pytest.raises(InvalidInput, match="there is no subscription misspelt"):
         serve(Log(), Kept(), {}, names=["misspelt"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import signal
 import subprocess
@@ -158,19 +159,23 @@ def test_what_is_on_its_way_survives_a_new_size_of_chunks(
 ) -> None:
     """As an upgrade may bring it: the batch that was claimed is the same, whoever sends it."""
     record(empty_db, *[("auth.login", str(n)) for n in range(20)])
-    folder = tmp_path / "later"
-    run(empty_db, "app_auditor", "export", "siem", "--to", folder.as_uri())
+
+    def fails(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Directory, "_write", fails)
+        run(empty_db, "app_auditor", "export", "siem", "--to", tmp_path.as_uri())
     row = empty_db.connect().execute("select pending from audit.subscription").fetchone()
     assert row is not None
     (pending,) = row
     assert pending["events"] >= 20
-    folder.mkdir()
     auditdb.install(empty_db.dsn)
     monkeypatch.setattr(auditdb.export.source, "_MOST", 4)
     done(empty_db, "app_auditor", "subscription", "resume", "siem")
     done(empty_db, "app_auditor", "export", "siem")
-    assert filed(folder) == in_ticks(empty_db)
-    assert (folder / f"{pending['name']}.jsonl.gz").exists()
+    assert filed(tmp_path) == in_ticks(empty_db)
+    assert (tmp_path / f"{pending['name']}.jsonl.gz").exists()
 
 
 def test_standard_output_gets_lines_and_nothing_else(empty_db: Database) -> None:
@@ -257,7 +262,8 @@ def test_an_exporter_says_that_the_database_went_back(empty_db: Database, tmp_pa
     [
         (["splunk+https://h/"], "splunk wants a token"),
         (["gs://bucket/x"], "pip install gcsfs"),
-        (["file:///nowhere-at-all"], "there is no such directory; make it first"),
+        (["ftp://h/x"], "sftp:// is"),
+        (["file:///nowhere-at-all"], "there is no directory /nowhere-at-all: make it first"),
         (["https://127.0.0.1:9/"], "127.0.0.1:9 cannot be reached"),
     ],
 )
@@ -268,6 +274,8 @@ def test_what_is_wrong_with_a_sink_is_said_in_a_line(
     result = run(empty_db, "app_auditor", "export", "s", "--to", *given)
     assert result.exit_code in (1, 2) and said in result.stderr
     assert "Traceback" not in result.output and len(result.stderr.splitlines()) <= 2
+    is_made = "s " in run(empty_db, "app_auditor", "subscription", "list").stdout
+    assert is_made == ("cannot be reached" in said)
 
 
 @pytest.mark.parametrize("role", ["app_owner", "app", "app_reader", "stranger"])

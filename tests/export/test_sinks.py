@@ -128,8 +128,25 @@ def test_no_file_is_seen_before_it_is_whole(
 
 
 def test_a_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    said = problem(Directory(tmp_path / "misspelt"), Rejected)
-    assert f"{tmp_path}/misspelt: there is no such directory" in str(said)
+    with pytest.raises(InvalidInput, match=f"there is no directory {tmp_path}/misspelt: make it"):
+        Directory(tmp_path / "misspelt")
+    folder = tmp_path / "unmounted"
+    folder.mkdir()
+    sink = Directory(folder)
+    folder.rmdir()
+    assert "the directory is gone" in str(problem(sink, Rejected))
+    assert not folder.exists()
+
+
+def test_a_store_that_cannot_be_opened_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some are connected to when they are opened."""
+
+    def fails(url: str) -> None:
+        raise OSError(111, "Connection refused")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", fails)
+    with pytest.raises(InvalidInput, match="sftp://h/x cannot be opened: Connection refused"):
+        opened("sftp://h/x")
 
 
 def test_a_full_disk_passes_and_leaves_nothing_half() -> None:

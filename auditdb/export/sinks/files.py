@@ -11,6 +11,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from auditdb.errors import InvalidInput
 from auditdb.export.sinks.base import Delivery, Rejected, Retry
 from auditdb.export.sinks.compress import SUFFIXES, check_compression, compress
 
@@ -25,10 +26,16 @@ def file_name(delivery: Delivery, compression: str) -> str:
 
 
 class Directory:
-    """Writes a file for each delivery below a directory, which must be there."""
+    """Writes a file for each delivery below a directory, which must be there.
+
+    Raises:
+        InvalidInput: it is not.
+    """
 
     def __init__(self, path: Path, *, compression: str = "gzip") -> None:
         self._path, self._compression = path, check_compression(compression)
+        if not path.is_dir():
+            raise InvalidInput(f"there is no directory {path}: make it first")
 
     async def put(self, delivery: Delivery) -> None:
         """Write the file; when it returns, the disk has it."""
@@ -40,7 +47,7 @@ class Directory:
 
     def _write(self, delivery: Delivery) -> None:
         if not self._path.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "there is no such directory; make it first")
+            raise NotADirectoryError(errno.ENOTDIR, "the directory is gone")
         target = self._path / file_name(delivery, self._compression)
         target.parent.mkdir(exist_ok=True)
         apart = target.with_name(f".{target.name}.tmp")

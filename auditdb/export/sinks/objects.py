@@ -71,6 +71,9 @@ def _open(url: str, scheme: str) -> tuple[Any, str]:
         package = _PACKAGES.get(scheme)
         advice = f"pip install {package}" if package else "see docs/export.md for the sinks"
         raise InvalidInput(f"there is nothing that writes to {scheme}://: {advice}") from error
+    except Exception as error:  # Some stores are connected to here.
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:300]
+        raise InvalidInput(f"{url} cannot be opened: {reason or type(error).__name__}") from error
     return fs, str(root).rstrip("/")
 
 

@@ -16,6 +16,7 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _PRESETS = {"splunk+https", "elastic+https", "datadog+https", "splunk+http", "elastic+http",
             "datadog+http"}  # fmt: skip
 _REMOTE = {"http", "https", "tls", "s3", "gs", "az"}
+_ENCRYPTED = {"http": "https", "ftp": "sftp", "syslog": "syslog+tls", "syslog+tcp": "syslog+tls"}
 STDOUT = "-"
 
 
@@ -100,11 +101,11 @@ def _check_parts(parts: SplitResult, host: str | None, port: int | None) -> None
         return
     if not host and (not parts.path.strip("/") or scheme.rpartition("+")[2] in _REMOTE):
         raise InvalidInput(f"the address of the sink names nothing behind {scheme}://")
-    if scheme in {"http", "syslog+tcp", "syslog"} or scheme.endswith("+http"):
+    if scheme in _ENCRYPTED or scheme.endswith("+http"):
         if not scheme.endswith("http") or host not in _LOOPBACK:
             raise InvalidInput(
                 f"{scheme}:// to another machine is not encrypted: "
-                f"{'syslog+tls' if 'syslog' in scheme else scheme + 's'}:// is"
+                f"{_ENCRYPTED.get(scheme, scheme + 's')}:// is"
             )
     elif "+" in scheme and scheme not in _PRESETS | {"syslog+tls"}:
         raise InvalidInput(f"{scheme}:// is no sink; see docs/export.md")
