@@ -36,7 +36,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """A subscription as an exporter sees it."""
+    """A subscription as an exporter sees it; a stream is one that a customer made."""
 
     name: str
     sink: str
@@ -48,6 +48,7 @@ class Subscription:
     delivered: int
     state: str
     problem: str | None
+    is_stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Claim:
 
 _READ: LiteralString = """
 select name, sink, format, options, organization_id, actions, categories, results, tick_id, part,
-    pending, delivered, state, problem
+    pending, delivered, state, problem, made_by is not null as is_stream
 from audit.subscription
 where %(names)s::text[] is null or name = any (%(names)s)
 order by name
@@ -139,4 +140,5 @@ def _subscription(row: dict[str, Any]) -> Subscription:
                       categories=words("categories"), results=words("results")),
         place=Place.of(row["tick_id"], row["part"]), pending=row["pending"],
         delivered=row["delivered"], state=row["state"], problem=row["problem"],
+        is_stream=row["is_stream"],
     )  # fmt: skip

@@ -60,7 +60,7 @@ comment on function audit_private.own_stream is
 
 -- A name, and no number that means an address: where it leads is looked at by the exporter, each
 -- time that it connects.
-create or replace function audit_private.check_stream(sink text) returns void
+create or replace function audit_private.check_stream(sink text, format text) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -72,11 +72,17 @@ begin
         raise exception 'a stream goes to https://name/path of at most 500 characters'
             using errcode = 'invalid_parameter_value', hint = 'Give the name of a host, port 443 '
                 'or 8443, and nothing behind ? or #.';
+    elsif check_stream.format is null
+        or check_stream.format not in ('jsonl', 'ocsf', 'cloudevents')
+    then
+        raise exception 'format is %', quote_nullable(check_stream.format)
+            using errcode = 'invalid_parameter_value',
+                hint = 'It is one of jsonl, ocsf, cloudevents.';
     end if;
 end
 $$;
 comment on function audit_private.check_stream is
-    'Refuses what no address of a stream may be';
+    'Refuses what no address or format of a stream may be';
 
 create or replace function audit.create_stream(sink text, format text default 'jsonl')
 returns text
@@ -87,8 +93,7 @@ declare
     _viewer text[] := audit_private.viewing();
     _made audit.subscription;
 begin
-    perform audit_private.check_stream(sink);
-    perform audit_private.check_subscription('stream', sink, format, '{}', '30 days');
+    perform audit_private.check_stream(sink, format);
     perform audit_private.count_recording();
     if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
         raise exception 'streams cannot be made under %', current_setting('transaction_isolation')
@@ -108,7 +113,7 @@ begin
         name, organization_id, sink, format, options, tick_id, made_by, start_id
     ) values (
         'stream-' || replace(gen_random_uuid()::text, '-', ''), _viewer[2], create_stream.sink,
-        create_stream.format, '{"timeout": 10}', audit_private.last_tick(), _viewer[1],
+        create_stream.format, '{"timeout": 10, "array": true, "compression": "none"}', audit_private.last_tick(), _viewer[1],
         audit_private.first_id_of(_viewer[2])
     ) returning * into _made;
     perform audit_private.record_subscription('subscription_created', _made, null,
