@@ -21,6 +21,7 @@ from auditdb.web.listing import event_of, filters_of, listed, logged_kinds, note
 from auditdb.web.names import Known
 from auditdb.web.sentence import Teller
 from auditdb.web.site import Visit, root_of
+from auditdb.web.streams import FORMATS
 from auditdb.web.told import hosts_names, names_of
 
 
@@ -171,6 +172,7 @@ def _described() -> dict[str, Any]:
                 "summary": "One event",
                 "parameters": [place, _parameter("organization"), _parameter("language")],
                 "responses": _responses(event)}},
+            **_streams(),
             "/logged": {"get": {
                 "summary": "What is logged, and since when",
                 "parameters": [_parameter("organization")],
@@ -199,6 +201,61 @@ def _polled() -> dict[str, Any]:
             "is_more": {"type": "boolean"},
         },
     }
+
+
+def _streams() -> dict[str, Any]:
+    """Return the paths of streams, which there are where the host gives a `stream_secret`."""
+    texts = ("name", "sink", "format", "state", "problem", "created_at", "made_by", "secret")
+    stream = {
+        "type": "object",
+        "properties": {
+            name: {"type": ["string", "null"] if name == "problem" else "string"} for name in texts
+        },
+    }
+    body = {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["sink"],
+                    "properties": {
+                        "sink": {"type": "string", "description": "An address of https"},
+                        "format": {"type": "string", "enum": list(FORMATS)},
+                    },
+                }
+            }
+        },
+    }
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    what = {
+        "name": "what",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "enum": ["pause", "resume"]},
+    }
+    whose = _parameter("organization", _POLLED["organization"])
+    many = {"type": "object", "properties": {"streams": {"type": "array", "items": stream}}}
+    problems = {"409": {"description": "There are as many as there may be"}}
+    made = _responses(stream)
+    made = {"201": made.pop("200"), **made, **problems}
+    changed = _responses({})
+    changed = {"204": {"description": "It is done"}} | {
+        status: told for status, told in changed.items() if status != "200"
+    }
+    object_ = {"content": {"application/json": {"schema": {"type": "object"}}}}
+    return {
+        "/streams": {
+            "get": {"summary": "Streams of an organisation, with what signs each",
+                    "parameters": [whose], "responses": _responses(many)},
+            "post": {"summary": "Has events sent to an address, from now on",
+                     "parameters": [whose], "requestBody": body, "responses": made}},
+        "/streams/{name}": {"delete": {
+            "summary": "Ends a stream", "parameters": [name, whose], "responses": changed}},
+        "/streams/{name}/{what}": {"post": {
+            "summary": "Pauses or resumes a stream", "parameters": [name, what, whose],
+            "requestBody": object_, "responses": changed}},
+    }  # fmt: skip
 
 
 def _parameter(name: str, about: str | None = None) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class Site:
     frame_ancestors: str
     language: str
     seconds: float
+    stream_secrets: tuple[str, ...] = ()
     exporting: Counter[str] = field(default_factory=Counter)
     # By question: until when it is kept, and the answer; see `beside.py`.
     kept: dict[tuple[str, str], tuple[float, list[Row]]] = field(default_factory=dict)
