@@ -114,7 +114,7 @@ begin
     ) values (
         'stream-' || replace(gen_random_uuid()::text, '-', ''), _viewer[2], create_stream.sink,
         create_stream.format, '{"timeout": 10, "array": true, "compression": "none"}',
-        audit_private.last_tick(), _viewer[1], audit_private.first_id_of(_viewer[2])
+        audit_private.end_of_log(), _viewer[1], audit_private.first_id_of(_viewer[2])
     ) returning * into _made;
     perform audit_private.record_subscription('subscription_created', _made, null,
         jsonb_build_object('sink', _made.sink, 'format', _made.format), _viewer[1]);

@@ -58,7 +58,7 @@ begin
     ) values (
         subscribe.name, subscribe.organization_id, subscribe.actions, subscribe.categories,
         subscribe.results, subscribe.sink, subscribe.format, subscribe.options,
-        subscribe.lapses_after, case when subscribe.from_now then audit_private.last_tick()
+        subscribe.lapses_after, case when subscribe.from_now then audit_private.end_of_log()
             else audit_private.first_tick() - 1 end
     );
     perform audit_private.record_own('subscription_created', subscribe.name, null,
@@ -80,6 +80,18 @@ language sql stable set search_path = pg_catalog, pg_temp
 return (select coalesce(max(id), 0) from audit.tick);
 comment on function audit_private.last_tick is
     'Number of the last tick; 0 where there is none';
+
+-- If nobody made one for long, all since then would come after the last.
+create or replace function audit_private.end_of_log() returns bigint
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform audit_private.try_tick();
+    return audit_private.last_tick();
+end
+$$;
+comment on function audit_private.end_of_log is
+    'Number of the last tick, which is made where one can be and the last is a second old';
 
 create or replace function audit_private.first_tick() returns bigint
 language sql stable set search_path = pg_catalog, pg_temp
@@ -193,7 +205,7 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
     _was audit.subscription := audit_private.find_subscription(name);
-    _tick bigint := case when reset_subscription.from_now then audit_private.last_tick()
+    _tick bigint := case when reset_subscription.from_now then audit_private.end_of_log()
         else audit_private.first_tick() - 1 end;
 begin
     update audit.subscription as s

@@ -206,6 +206,21 @@ def test_an_organisation_that_gets_the_identifier_of_a_former_one_has_no_streams
     assert [row[0] for row in told(db, "2")] == ["audit.subscription_created"]
 
 
+def test_a_stream_begins_now_also_where_nobody_made_ticks(db: Database) -> None:
+    db.connect("app").execute("select audit.record_event('auth.login', '1')")
+    with psycopg.connect(db.dsn) as conn:
+        assert conn.execute("select count(*) from audit.tick").fetchone() == (0,)
+        name = create(db)
+        behind = (
+            "select count(*) from audit.subscription as s join audit.tick as t on t.id > s.tick_id"
+        )
+        assert conn.execute(behind).fetchone() == (0,)
+        conn.commit()
+        assert conn.execute("select sum(events) > 0 from audit.tick").fetchone() == (True,)
+    db.connect("app_auditor").execute("select audit.subscribe('s', '-', from_now => true)")
+    assert name
+
+
 def test_a_claim_of_a_stream_that_is_current_is_given(db: Database) -> None:
     name = create(db)
     claim = (
