@@ -331,3 +331,26 @@ def test_a_database_that_goes_while_a_failure_is_noted_ends_it(error: SinkError)
 def test_a_subscription_that_is_not_there_is_an_error() -> None:
     with pytest.raises(InvalidInput, match="there is no subscription misspelt"):
         serve(Log(), Kept(), {}, names=["misspelt"])
+
+
+def test_receivers_of_customers_that_hang_keep_no_other_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("auditdb.export.engine._AT_ONCE", 2)
+    log, kept = Log(), Kept()
+    log.add("a")
+    arrived = asyncio.Event()
+
+    async def hang(delivery: Delivery) -> None:
+        await asyncio.wait_for(arrived.wait(), 10)
+
+    async def arrive(delivery: Delivery) -> None:
+        arrived.set()
+
+    sinks = {"siem": FakeSink(arrive)}
+    for number in range(4):
+        kept.add(f"customer-{number}", "a", is_stream=True)
+        sinks[f"customer-{number}"] = FakeSink(hang)
+    kept.add("siem")
+    serve(log, kept, sinks)
+    assert {name: sink.ids for name, sink in sinks.items()} == dict.fromkeys(sinks, [1])

@@ -98,7 +98,7 @@ def test_a_closed_port_looks_like_an_address_inside(web: Receiver, outside: None
 
 
 def test_it_goes_to_the_very_address_that_was_looked_at(
-    web: Receiver, outside: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, outside: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name that means another address a moment later leads nowhere else."""
     asked: list[str] = []
@@ -108,14 +108,18 @@ def test_it_goes_to_the_very_address_that_was_looked_at(
         return ["10.0.0.1", "127.0.0.1"] if len(asked) == 1 else ["127.0.0.2"]
 
     monkeypatch.setattr(public, "look_up", look_up)
-    sink = stream(web)
-    put(sink)
-    (request,) = web.requests
-    assert [json.dumps(e) for e in json.loads(request.raw)] == lines()
-    assert request.headers["host"] == f"localhost:{web.port}"
-    assert asked == ["localhost"]
-    problem(stream(web), Retry)
-    assert len(web.requests) == 1
+    ca = authority(tmp_path, "hooks.acme.test")
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca.file))
+    with receiver(ca.server) as web:
+        place = f"hooks.acme.test:{web.port}"
+        # Nobody else knows this name: who looked it up anew would not come here.
+        put(PublicHttps(f"https://{place}/hook", secrets=(), timeout=3))
+        (request,) = web.requests
+        assert [json.dumps(e) for e in json.loads(request.raw)] == lines()
+        assert request.headers["host"] == place and request.path == "/hook"
+        assert asked == ["hooks.acme.test"]
+        problem(PublicHttps(f"https://{place}/hook", secrets=(), timeout=3), Retry)
+        assert len(web.requests) == 1
 
 
 def test_the_certificate_is_of_the_name(
