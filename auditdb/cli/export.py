@@ -159,6 +159,13 @@ def subscription() -> None:
               help="Events of this category; also several.")  # fmt: skip
 @click.option("--result", "results", multiple=True, type=click.Choice(RESULTS),
               help="Events of this result; also several.")  # fmt: skip
+@click.option("--where", multiple=True, metavar="CONDITION",
+              help="Events for which COLUMN=VALUE or COLUMN!=VALUE holds; all of several. Columns "
+              "are those of the event, and new_values.NAME and the like.")  # fmt: skip
+@click.option("--at-least", type=click.IntRange(2, 1000), metavar="NUMBER",
+              help="The event alone with which there are so many.")  # fmt: skip
+@click.option("--within", metavar="INTERVAL", help="The time in which they occur.")
+@click.option("--per", metavar="COLUMN", help="They are counted for each value of it.")
 @click.option("--from", "begin", type=click.Choice(["start", "now"]), default="start",
               show_default=True, help="The first event, or those to come.")  # fmt: skip
 @click.option("--lapses-after", metavar="INTERVAL", default="30 days", show_default=True,

@@ -68,7 +68,7 @@ class Keeper(Protocol):
     async def set_aside(self, name: str, tick_id: int, id: int, at: str, problem: str) -> None:
         """Set aside."""
 
-    async def advance(self, names: Sequence[str], tick_id: int) -> None:
+    async def advance(self, names: Sequence[str], tick_id: int, counts: dict[str, Any]) -> None:
         """Advance."""
 
 
@@ -192,11 +192,11 @@ class Engine:
 
     def _renew(self, stream: Stream, subscription: Subscription) -> None:
         """Take what the database says, which somebody else may have moved."""
-        if stream.is_stale or subscription.pending or (
-            subscription.place != stream.subscription.place
-        ):  # fmt: skip
-            stream.place, stream.is_stale = subscription.place, False
+        has_moved = subscription.place != stream.subscription.place
         stream.subscription = subscription
+        if stream.is_stale or subscription.pending or has_moved:
+            stream.place, stream.is_stale = subscription.place, False
+            stream.count_from(subscription.counts)
 
     def _say_state(self, subscription: Subscription) -> None:
         name = subscription.name
@@ -261,7 +261,7 @@ class Engine:
         after = Place.of(**pending["after"])
         until = Place.of(pending["tick_id"], pending["part"])
         chunk = await self._read(after, until, [stream], whole=True)
-        rows = stream.passing(chunk.rows) if chunk else []
+        rows = stream.again(pending, chunk.rows) if chunk else []
         return stream.batch(pending, rows, is_full=True)
 
     def _look_later(self, stream: Stream) -> None:
@@ -355,6 +355,7 @@ class Engine:
     def _went_on(self, stream: Stream, batch: Batch, outcome: Outcome) -> None:
         stream.place, stream.failures = batch.end, 0
         stream.subscription = replace(stream.subscription, place=batch.end, pending=None)
+        stream.count_from(batch.pending.get("counts"))
         stream.delivered += outcome.taken
         stream.batches += 1
         self.problems.pop(stream.name, None)
@@ -385,6 +386,7 @@ class Engine:
             if is_quiet and stream.subscription.pending is None and not stream.place.part:
                 places[stream.place.tick_id].append(stream)
         for tick_id, streams in places.items():
-            await self._keeper.advance([stream.name for stream in streams], tick_id)
+            counts = {s.name: s.counts.as_json() for s in streams if s.counts is not None}
+            await self._keeper.advance([stream.name for stream in streams], tick_id, counts)
             for stream in streams:
                 stream.subscription = replace(stream.subscription, place=Place(tick_id))

@@ -70,6 +70,7 @@ as $$
 begin
     update audit.subscription as s
     set tick_id = (s.pending ->> 'tick_id')::bigint, part = nullif(s.pending -> 'part', 'null'),
+        counts = nullif(s.pending -> 'counts', 'null'),
         pending = null, exporter = null, delivered = s.delivered + finish_batch.delivered,
         problem = case when s.state = 'active' then null else s.problem end,
         problem_at = case when s.state = 'active' then null else s.problem_at end,
@@ -102,8 +103,10 @@ comment on function audit_private.leave_batch is
     'Notes what came in the way of a batch, which stays pending; it failed where a person has to '
     'mend something';
 
-create or replace function audit_private.advance_subscriptions(names text[], tick_id bigint)
-returns bigint
+-- counts: by the name of a subscription that has a threshold.
+create or replace function audit_private.advance_subscriptions(
+    names text[], tick_id bigint, counts jsonb
+) returns bigint
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     with idle as materialized (
@@ -116,6 +119,7 @@ as $$
     ), moved as (
         update audit.subscription as s
         set tick_id = advance_subscriptions.tick_id, part = null, served_at = now(),
+            counts = advance_subscriptions.counts -> s.name,
             problem = null, problem_at = null
         from idle
         where s.name = idle.name

@@ -46,26 +46,32 @@ create or replace function audit.subscribe(
     results text[] default null,
     options jsonb default '{}',
     lapses_after interval default '30 days',
-    from_now boolean default false
+    from_now boolean default false,
+    conditions text[] default null,
+    at_least int default null,
+    within interval default null,
+    per text default null
 ) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+    _made audit.subscription;
 begin
     perform audit_private.check_subscription(name, sink, format, options, lapses_after);
+    perform audit_private.check_conditions(conditions, at_least, within, per);
     insert into audit.subscription (
-        name, organization_id, actions, categories, results, sink, format, options, lapses_after,
-        tick_id
+        name, organization_id, actions, categories, results, conditions, at_least, within, per,
+        sink, format, options, lapses_after, tick_id
     ) values (
         subscribe.name, subscribe.organization_id, subscribe.actions, subscribe.categories,
-        subscribe.results, subscribe.sink, subscribe.format, subscribe.options,
-        subscribe.lapses_after, case when subscribe.from_now then audit_private.end_of_log()
+        subscribe.results, subscribe.conditions, subscribe.at_least, subscribe.within,
+        subscribe.per, subscribe.sink, subscribe.format, subscribe.options, subscribe.lapses_after,
+        case when subscribe.from_now then audit_private.end_of_log()
             else audit_private.first_tick() - 1 end
-    );
+    ) returning * into _made;
     perform audit_private.record_own('subscription_created', subscribe.name, null,
-        jsonb_build_object('sink', subscribe.sink, 'format', subscribe.format, 'filter',
-            jsonb_strip_nulls(jsonb_build_object('organization_id', subscribe.organization_id,
-                'actions', subscribe.actions, 'categories', subscribe.categories,
-                'results', subscribe.results))));
+        jsonb_build_object('sink', _made.sink, 'format', _made.format, 'filter',
+            audit_private.filter_of(_made)));
 exception when unique_violation then
     raise exception 'there is a subscription %', subscribe.name
         using errcode = 'duplicate_object', hint = 'auditdb subscription list shows it.';
@@ -74,6 +80,15 @@ $$;
 -- Definer: nobody holds a privilege to write on the table itself.
 comment on function audit.subscribe is
     'Makes a subscription: from the first event that there is, or from now on';
+
+create or replace function audit_private.filter_of(subscription audit.subscription) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+return jsonb_strip_nulls(jsonb_build_object('organization_id', subscription.organization_id,
+    'actions', subscription.actions, 'categories', subscription.categories,
+    'results', subscription.results, 'conditions', subscription.conditions,
+    'at_least', subscription.at_least, 'within', subscription.within, 'per', subscription.per));
+comment on function audit_private.filter_of is
+    'Which events a subscription gets, without what lets all pass';
 
 create or replace function audit_private.last_tick() returns bigint
 language sql stable set search_path = pg_catalog, pg_temp
@@ -209,8 +224,8 @@ declare
         else audit_private.first_tick() - 1 end;
 begin
     update audit.subscription as s
-    set tick_id = _tick, part = null, pending = null, exporter = null, problem = null,
-        problem_at = null, missed = 0, served_at = now(), state = 'active'
+    set tick_id = _tick, part = null, pending = null, counts = null, exporter = null,
+        problem = null, problem_at = null, missed = 0, served_at = now(), state = 'active'
     where s.name = reset_subscription.name;
     delete from audit_private.set_aside as a where a.subscription = reset_subscription.name;
     perform audit_private.record_subscription('subscription_changed', _was,
@@ -248,7 +263,8 @@ comment on function audit.drop_subscription is
 create or replace function audit.list_subscriptions()
 returns table (
     name text, sink text, format text, organization_id text, actions text[], categories text[],
-    results text[], options jsonb, state text, problem text, problem_at timestamptz,
+    results text[], conditions text[], at_least int, within interval, per text, options jsonb,
+    state text, problem text, problem_at timestamptz,
     delivered bigint, lag_events bigint, lag_seconds double precision, set_aside bigint,
     missed bigint, tick_id bigint, served_at timestamptz, lapses_at timestamptz,
     created_at timestamptz, created_by text,
@@ -257,7 +273,8 @@ returns table (
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
     select s.name, s.sink, s.format, s.organization_id, s.actions, s.categories, s.results,
-        s.options, s.state, s.problem, s.problem_at, s.delivered,
+        s.conditions, s.at_least, s.within, s.per, s.options,
+        s.state, s.problem, s.problem_at, s.delivered,
         coalesce(t.events, 0)::bigint,
         coalesce(extract(epoch from now() - t.since), 0)::double precision,
         (select count(*) from audit_private.set_aside as a where a.subscription = s.name),

@@ -141,7 +141,8 @@ class FakeKeeper:
             return False
         del self.kept.exporters[name]
         place = Place.of(pending["tick_id"], pending["part"])
-        self.kept.change(name, place=place, pending=None, delivered=s.delivered + delivered)
+        self.kept.change(name, place=place, pending=None, counts=pending.get("counts"),
+                         delivered=s.delivered + delivered)  # fmt: skip
         return True
 
     async def leave(self, name: str, problem: str, *, failed: bool) -> None:
@@ -155,10 +156,10 @@ class FakeKeeper:
         """Set aside."""
         self.kept.aside.append((name, id, problem))
 
-    async def advance(self, names: Sequence[str], tick_id: int) -> None:
+    async def advance(self, names: Sequence[str], tick_id: int, counts: dict[str, Any]) -> None:
         """Advance."""
         for name in names:
-            self.kept.change(name, place=Place(tick_id))
+            self.kept.change(name, place=Place(tick_id), counts=counts.get(name))
 
 
 @dataclass
