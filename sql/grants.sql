@@ -89,6 +89,11 @@ grant execute on function
     audit.pause_subscription, audit.resume_subscription, audit.drop_subscription,
     audit.list_subscriptions, audit.list_set_aside
     to audit_operator, audit_auditor;
+-- Each asks for the token of an admin.
+grant execute on function
+    audit.create_stream, audit.list_streams, audit.pause_stream, audit.resume_stream,
+    audit.drop_stream
+    to audit_reader;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function

@@ -104,7 +104,8 @@ class Engine:
         self._source, self._keeper, self._open_sink = source, keeper, open_sink
         self._names, self._follow, self._poll, self._tell = names, follow, poll, tell
         self._patience = patience or Patience()
-        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        # By whether it is a stream: receivers of customers, which may hang, keep no other waiting.
+        self._at_once = {kind: asyncio.Semaphore(_AT_ONCE) for kind in (False, True)}
         self._noted = time.monotonic()
         self._refreshed = 0.0
         self._ended, self._woken = asyncio.Event(), asyncio.Event()
@@ -334,7 +335,7 @@ class Engine:
             return Outcome()
         has_taken = stream.subscription.delivered + stream.delivered > 0
         try:
-            async with self._at_once:
+            async with self._at_once[stream.subscription.is_stream]:
                 return await deliver(stream.sink, batch.delivery, has_taken=has_taken)
         except SinkError:
             raise

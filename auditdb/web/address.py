@@ -25,7 +25,7 @@ PRESETS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta
 LOOKS = ("zone", "language", "scheme")
 # All that is looked for, in the order in which the page says it.
 CHOSEN = (*PLAIN, "text", "last", "from", "to", "signal")
-PLACES = ("after", "before", "within")
+PLACES = ("after", "before", "within", "cursor", "limit")
 _KNOWN = frozenset((*CHOSEN, *LOOKS, *PLACES, "organization", "formulas"))
 # Characters of a value: an export writes what was looked for into the log.
 _LONGEST = 1000

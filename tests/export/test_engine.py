@@ -350,3 +350,26 @@ def test_it_looks_again_when_a_tick_is_due() -> None:
         await asyncio.wait_for(running, 10)
 
     asyncio.run(work())
+
+
+def test_receivers_of_customers_that_hang_keep_no_other_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("auditdb.export.engine._AT_ONCE", 2)
+    log, kept = Log(), Kept()
+    log.add("a")
+    arrived = asyncio.Event()
+
+    async def hang(delivery: Delivery) -> None:
+        await asyncio.wait_for(arrived.wait(), 10)
+
+    async def arrive(delivery: Delivery) -> None:
+        arrived.set()
+
+    sinks = {"siem": FakeSink(arrive)}
+    for number in range(4):
+        kept.add(f"customer-{number}", "a", is_stream=True)
+        sinks[f"customer-{number}"] = FakeSink(hang)
+    kept.add("siem")
+    serve(log, kept, sinks)
+    assert {name: sink.ids for name, sink in sinks.items()} == {name: [1] for name in sinks}
