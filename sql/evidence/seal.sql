@@ -74,8 +74,8 @@ begin
 end
 $$;
 comment on function audit_private.refuse_sealing is
-    'Raises where nothing can be sealed here and now; else keeps other sealers away, and has what is '
-    'sealed on the disk before it is signed';
+    'Raises where nothing can be sealed here and now; else keeps other sealers away, and has what '
+    'is sealed on the disk before it is signed';
 
 -- A tick that a transaction has made and not committed, a crash could take and make again.
 create or replace function audit_private.months_to_seal(last audit.seal)
