@@ -94,7 +94,8 @@ begin
     set exporter = null, problem = left(leave_batch.problem, 1000), problem_at = now(),
         state = case when leave_batch.failed and s.state = 'active' then 'failed' else s.state end
     where s.name = leave_batch.name
-        and (s.exporter = leave_batch.exporter or s.exporter is null);
+        and (s.exporter is null or s.exporter = leave_batch.exporter
+            or not audit_private.is_exporting(s.exporter));
     return found;
 end
 $$;
@@ -112,7 +113,9 @@ as $$
     with idle as materialized (
         select s.name from audit.subscription as s
         where s.name = any (advance_subscriptions.names) and s.state = 'active'
-            and s.pending is null and s.tick_id <= advance_subscriptions.tick_id
+            and s.pending is null
+            and (s.tick_id < advance_subscriptions.tick_id
+                or s.tick_id = advance_subscriptions.tick_id and s.part is null)
             and advance_subscriptions.tick_id <= audit_private.last_tick()
         order by s.name
         for update skip locked

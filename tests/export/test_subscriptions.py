@@ -349,3 +349,35 @@ def test_a_batch_that_was_reset_meanwhile_counts_for_nothing(empty_db: Database)
     finish = "select audit_private.finish_batch(7, 's', %s, 5)"
     assert conn.execute(finish, [json.dumps(pending)]).fetchone() == (False,)
     assert conn.execute("select tick_id from audit.subscription").fetchone() == row
+
+
+def test_nobody_who_had_nothing_to_send_undoes_the_part_that_another_sent(
+    empty_db: Database,
+) -> None:
+    conn = empty_db.connect("app_auditor")
+    conn.execute("select audit.make_tick()")
+    done(empty_db, "app_auditor", "subscription", "create", "a", "--to", "-", "--from", "now")
+    last, part = conn.execute("select audit_private.last_tick()").fetchone(), {"tick": 2, "id": 5}
+    assert last is not None
+    with psycopg.connect(empty_db.dsn) as superuser:
+        superuser.execute("update audit.subscription set part = %s", [json.dumps(part)])
+    advance = "select audit_private.advance_subscriptions('{a}', %s, '{}')"
+    assert conn.execute(advance, last).fetchone() == (0,)
+    assert conn.execute("select part from audit.subscription").fetchone() == (part,)
+    (more,) = conn.execute("select audit.make_tick()").fetchone() or (None,)
+    assert conn.execute(advance, [more]).fetchone() == (1,)
+
+
+def test_a_problem_is_noted_where_the_exporter_died_and_not_where_another_lives(
+    empty_db: Database,
+) -> None:
+    done(empty_db, "app_auditor", "subscription", "create", "a", "--to", "-")
+    conn, other = empty_db.connect("app_auditor"), empty_db.connect("app_auditor")
+    other.autocommit = False
+    (alive,) = other.execute("select audit_private.begin_exporting()").fetchone() or (0,)
+    leave = "select audit_private.leave_batch(1, 'a', 'p', true)"
+    for exporter, state in ((alive, "active"), (2_000_000, "failed")):
+        with psycopg.connect(empty_db.dsn) as superuser:
+            superuser.execute("update audit.subscription set exporter = %s", [exporter])
+        conn.execute(leave)
+        assert conn.execute("select state from audit.subscription").fetchone() == (state,)
