@@ -42,7 +42,7 @@ MINUTE = 60_000_000
 def row_of(id: int = 1, at: str = "2026-11-28T12:00:00.000000Z", **said: Any) -> Row:
     texts = dict.fromkeys((*TEXTS, *VALUES), None)
     texts |= {"action": "a.b", "result": "success", "transaction_id": 1, **said}
-    event = Event(**(texts | {"id": id, "occurred_at": at}))  # type: ignore[arg-type]
+    event = Event(**(texts | {"id": id, "occurred_at": at, "series_id": None}))  # type: ignore[arg-type]
     return Row(1, id, at, event.organization_id, event.action, event.result, line_of(event, KEY))
 
 
