@@ -1,7 +1,8 @@
 -- Deliveries: a batch is claimed and committed before it goes out, and finished after it went.
 -- Whoever dies between leaves a batch that the next one sends again, the same.
 
--- A lock of the session's transaction, under (this number, the pid of its backend).
+-- A lock of the session's transaction, under (this number, the pid of its backend). Anybody may
+-- take it: under the number of another session it counts for nothing.
 create or replace function audit_private.exporter_lock() returns int
 language sql immutable set search_path = pg_catalog, pg_temp
 return hashtext('auditdb exporter');
@@ -9,10 +10,17 @@ comment on function audit_private.exporter_lock is
     'First number of the advisory lock that each exporter holds while it lives';
 
 create or replace function audit_private.begin_exporting() returns int
-language sql volatile set search_path = pg_catalog, pg_temp
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
-    select pg_advisory_xact_lock(audit_private.exporter_lock(), pg_backend_pid());
-    select pg_backend_pid();
+begin
+    if not pg_try_advisory_xact_lock(audit_private.exporter_lock(), pg_backend_pid()) then
+        raise exception 'another session holds the lock of this exporter'
+            using errcode = 'lock_not_available',
+                hint = 'pg_locks shows which: classid is '
+                    || (audit_private.exporter_lock()::bigint & 4294967295) || '.';
+    end if;
+    return pg_backend_pid();
+end
 $$;
 comment on function audit_private.begin_exporting is
     'Takes the lock of an exporter until the transaction ends, which stays open as long as it '
@@ -27,7 +35,8 @@ as $$
             and l.database = (select d.oid from pg_database as d
                 where d.datname = current_database())
             and l.classid = (audit_private.exporter_lock()::bigint & 4294967295)::oid
-            and l.objid = is_exporting.exporter::oid);
+            and l.objid = is_exporting.exporter::oid
+            and l.pid = is_exporting.exporter);
 $$;
 comment on function audit_private.is_exporting is
     'Whether an exporter of this number lives';
