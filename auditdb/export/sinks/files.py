@@ -21,8 +21,12 @@ _PASSES = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EINTR, err
 
 
 def file_name(delivery: Delivery, compression: str) -> str:
-    """Return the name of the file that holds a delivery, below the directory of the sink."""
-    return f"{delivery.name}.{delivery.suffix}{SUFFIXES[compression]}"
+    """Return the name of the file that holds a delivery, below the directory of the sink.
+
+    It begins with the subscription: others may have the same directory and the same ticks.
+    """
+    name = f"{delivery.subscription}/{delivery.name}"
+    return f"{name}.{delivery.suffix}{SUFFIXES[compression]}"
 
 
 class Directory:
@@ -49,7 +53,9 @@ class Directory:
         if not self._path.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "the directory is gone")
         target = self._path / file_name(delivery, self._compression)
-        target.parent.mkdir(exist_ok=True)
+        folders = [target.parent, target.parent.parent]
+        for folder in reversed(folders):
+            folder.mkdir(exist_ok=True)
         apart = target.with_name(f".{target.name}.tmp")
         data = compress(delivery.body, self._compression)
         try:
@@ -62,8 +68,8 @@ class Directory:
             with suppress(OSError):
                 apart.unlink()
             raise
-        for directory in (target.parent, self._path):
-            _sync(directory)
+        for folder in (*folders, self._path):
+            _sync(folder)
 
     async def close(self) -> None:
         """Do nothing: no file stays open."""
