@@ -41,6 +41,26 @@ $$;
 comment on function audit_private.is_exporting is
     'Whether an exporter of this number lives';
 
+-- What is kept is read by whoever exports next, maybe as another role: a path, a header, a place.
+create or replace function audit_private.is_part(part jsonb) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+return coalesce(jsonb_typeof(part), 'null') = 'null'
+    or array[jsonb_typeof(part -> 'tick'), jsonb_typeof(part -> 'at'), jsonb_typeof(part -> 'id'),
+        jsonb_typeof(part -> 'n')] = array['number', 'string', 'number', 'number'];
+comment on function audit_private.is_part is
+    'Whether this is how far a tick was taken; null is';
+
+create or replace function audit_private.is_batch(pending jsonb) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+return coalesce(jsonb_typeof(pending -> 'tick_id') = 'number'
+    and jsonb_typeof(pending #> '{after, tick_id}') = 'number'
+    and audit_private.is_part(pending -> 'part')
+    and audit_private.is_part(pending #> '{after, part}')
+    and pending ->> 'series' ~ '^[0-9a-f-]{36}$'
+    and pending ->> 'name' ~ '^[0-9]+-[0-9a-f]{8}/[0-9]+-[0-9]+(-[0-9]+)?$', false);
+comment on function audit_private.is_batch is
+    'Whether this is a batch as an exporter notes it';
+
 -- claims: name, tick_id and part where it stands, pending: the batch.
 create or replace function audit_private.claim_batches(exporter int, claims jsonb)
 returns setof text
@@ -51,7 +71,7 @@ as $$
         from jsonb_to_recordset(claim_batches.claims)
                 as c (name text, tick_id bigint, part jsonb, pending jsonb)
             join audit.subscription as s on s.name = c.name
-        where s.state = 'active' and s.tick_id = c.tick_id
+        where s.state = 'active' and audit_private.is_batch(c.pending) and s.tick_id = c.tick_id
             and coalesce(s.part, 'null') = coalesce(c.part, 'null')
             and (s.pending is null or s.pending = c.pending)
             and (s.exporter is null or s.exporter = claim_batches.exporter

@@ -69,7 +69,7 @@ return format('select e.id, e.occurred_at::text as at, e.organization_id, e.acti
     'order by e.occurred_at, e.id limit %s', key, condition,
     ' and e.organization_id = any (' || quote_literal(organizations::text) || ')',
     case when until is not null then format(
-        ' and (e.occurred_at, e.id) <= (%L, %s)', until ->> 'at', until ->> 'id') end, at_most);
+        ' and (e.occurred_at, e.id) <= (%L, %s)', until ->> 'at', (until ->> 'id')::bigint) end, at_most);
 comment on function audit_private.part_query is
     'The query for the events of a tick, or of those of it that lie in one month';
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from pathlib import Path
+from typing import Any
 
 import psycopg
+import pytest
 
 from tests.conftest import Database
 from tests.export.test_subscriptions import done, lines_in, mine, record, run
@@ -40,3 +44,55 @@ def test_an_exporter_does_not_wait_for_a_lock_that_somebody_took(empty_db: Datab
         assert "lock of this exporter" in str(error)
     else:
         raise AssertionError("it has a lock that is another's")
+
+
+def test_two_subscriptions_with_one_directory_overwrite_nothing(
+    empty_db: Database, tmp_path: Path
+) -> None:
+    for organization in ("1", "2"):
+        done(empty_db, "app_auditor", "subscription", "create", f"s{organization}",
+             "--to", f"file://{tmp_path}", "--organization-id", organization)  # fmt: skip
+    record(empty_db, ("workflow.created", "1"), ("workflow.deleted", "2"))
+    done(empty_db, "app_auditor", "export", "--all")
+    assert sorted(mine(lines_in(tmp_path))) == [
+        ("workflow.created", "1"), ("workflow.deleted", "2")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"name": "../../../../tmp/evil"}, {"name": "0001-1f2e3d4c/1\r\nx: y"}, {"name": None},
+     {"tick_id": "1"}, {"series": "x"}, {"after": None},
+     {"part": {"tick": 1, "at": "2026-01-01", "id": "1) or (true", "n": 1}}],
+)  # fmt: skip
+def test_a_batch_that_no_exporter_makes_is_not_kept(
+    empty_db: Database, wrong: dict[str, Any]
+) -> None:
+    """It is read by whoever exports next, who may be a superuser."""
+    done(empty_db, "app_auditor", "subscription", "create", "s", "--to", "-")
+    record(empty_db, ("workflow.created", "1"))
+    conn = empty_db.connect("app_auditor")
+    tick = conn.execute("select audit.make_tick()").fetchone()
+    row = conn.execute("select tick_id from audit.subscription").fetchone()
+    assert row is not None and tick is not None
+    right = {"after": {"tick_id": row[0], "part": None}, "tick_id": tick[0], "part": None,
+             "name": "0001-1f2e3d4c/000000000012-000000000015", "series": str(uuid.uuid4()),
+             "events": 1}  # fmt: skip
+
+    def claims(pending: dict[str, Any]) -> bool:
+        given = [{"name": "s", "tick_id": row[0], "part": None, "pending": pending}]
+        query = "select * from audit_private.claim_batches(7, %s)"
+        try:
+            return bool(conn.execute(query, [json.dumps(given)]).fetchall())
+        except psycopg.errors.DataError:
+            return False
+
+    assert not claims(right | wrong)
+    assert claims(right)
+
+
+def test_a_place_is_no_sql(empty_db: Database) -> None:
+    conn = empty_db.connect("app_auditor")
+    query = "select audit_private.part_query(gen_random_uuid(), 'true', null, %s, 1)"
+    part = {"tick": 1, "at": "2026-01-01", "id": "1) or (true", "n": 1}
+    with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+        conn.execute(query, [json.dumps(part)])

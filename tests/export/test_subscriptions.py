@@ -311,6 +311,12 @@ def claim(conn: psycopg.Connection[Any], exporter: int, tick: int, pending: dict
     return conn.execute(query, [exporter, claims]).fetchall() == [("s",)]
 
 
+def batch(after: int, until: int) -> dict[str, Any]:
+    return {"after": {"tick_id": after, "part": None}, "tick_id": until, "part": None,
+            "name": f"0001-1f2e3d4c/{after + 1:012d}-{until:012d}", "events": 1,
+            "series": "1f2e3d4c-0000-0000-0000-000000000000"}  # fmt: skip
+
+
 def test_a_batch_is_claimed_once_and_where_it_stands(empty_db: Database) -> None:
     done(empty_db, "app_auditor", "subscription", "create", "s", "--to", "-")
     one, other = (empty_db.connect("app_auditor", autocommit=False) for _ in range(2))
@@ -320,7 +326,7 @@ def test_a_batch_is_claimed_once_and_where_it_stands(empty_db: Database) -> None
     row = conn.execute("select tick_id from audit.subscription").fetchone()
     assert row is not None
     tick = row[0]
-    first, second = {"tick_id": tick + 1, "part": None}, {"tick_id": tick + 2, "part": None}
+    first, second = batch(tick, tick + 1), batch(tick, tick + 2)
     assert not claim(conn, numbers[0], tick + 1, second)
     assert claim(conn, numbers[0], tick, first)
     # Another batch, or of another exporter, while the first one lives.
@@ -343,7 +349,7 @@ def test_a_batch_that_was_reset_meanwhile_counts_for_nothing(empty_db: Database)
     conn = empty_db.connect("app_auditor")
     row = conn.execute("select tick_id from audit.subscription").fetchone()
     assert row is not None
-    pending = {"tick_id": row[0] + 1, "part": None}
+    pending = batch(row[0], row[0] + 1)
     assert claim(conn, 7, row[0], pending)
     done(empty_db, "app_auditor", "subscription", "reset", "s", "--to", "start")
     finish = "select audit_private.finish_batch(7, 's', %s, 5)"
