@@ -68,7 +68,7 @@ class Keeper(Protocol):
     async def set_aside(self, name: str, tick_id: int, id: int, at: str, problem: str) -> None:
         """Set aside."""
 
-    async def advance(self, names: Sequence[str], tick_id: int, counts: dict[str, Any]) -> None:
+    async def advance(self, claims: Iterable[Claim], tick_id: int) -> set[str]:
         """Advance."""
 
 
@@ -174,13 +174,16 @@ class Engine:
             if name not in found:
                 raise InvalidInput(f"there is no subscription {name}")
         for name in idle:
-            if name not in found or found[name].state != "active":
+            if (
+                name not in found or found[name].state != "active"
+                or found[name].created_at != self.streams[name].subscription.created_at
+            ):  # fmt: skip
                 await self.streams.pop(name).sink.close()
         last = None
         for name, subscription in found.items():
             if subscription.state != "active":
                 self._say_state(subscription)
-            elif name in idle:
+            elif name in idle & self.streams.keys():
                 self._renew(self.streams[name], subscription)
             elif name not in self.streams:
                 last = await self._source.last() if last is None else last
@@ -247,8 +250,7 @@ class Engine:
             pending = stream.subscription.pending
             if pending is None:
                 continue
-            claim = Claim(stream.name, stream.subscription.place, pending)
-            if not await self._keeper.claim([claim]):
+            if not await self._keeper.claim([Claim(stream.subscription, pending)]):
                 self._look_later(stream)
                 continue
             batch = await self._read_again(stream, pending)
@@ -299,7 +301,8 @@ class Engine:
             if not rows:
                 stream.place = chunk.end
             elif stream.name in claimed:
-                batch = stream.batch(claims[stream.name].pending, rows, is_full=chunk.is_full)
+                pending = claims[stream.name].pending or {}
+                batch = stream.batch(pending, rows, is_full=chunk.is_full)
                 stream.task = asyncio.create_task(self._carry(stream, batch))
             else:
                 self._look_later(stream)
@@ -385,7 +388,13 @@ class Engine:
             if is_quiet and stream.subscription.pending is None and not stream.place.part:
                 places[stream.place.tick_id].append(stream)
         for tick_id, streams in places.items():
-            counts = {s.name: s.counts.as_json() for s in streams if s.counts is not None}
-            await self._keeper.advance([stream.name for stream in streams], tick_id, counts)
+            claims = [
+                Claim(s.subscription, counts=s.counts.as_json() if s.counts is not None else None)
+                for s in streams
+            ]
+            noted = await self._keeper.advance(claims, tick_id)
             for stream in streams:
-                stream.subscription = replace(stream.subscription, place=Place(tick_id))
+                if stream.name in noted:
+                    stream.subscription = replace(stream.subscription, place=Place(tick_id))
+                else:  # Somebody else moved it, or has it.
+                    stream.is_stale = True

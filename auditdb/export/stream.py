@@ -98,7 +98,7 @@ class Stream:
         if self.counts is not None:
             pending["chosen"] = [row.id for row in self.rows]
             pending["counts"] = self.counts.as_json()
-        return Claim(self.name, self.subscription.place, pending)
+        return Claim(self.subscription, pending)
 
     def batch(self, pending: dict[str, Any], rows: Iterable[Row], *, is_full: bool) -> Batch:
         """Return what goes out for a batch that was noted: the same again when it is repeated."""

@@ -61,7 +61,8 @@ return coalesce(jsonb_typeof(pending -> 'tick_id') = 'number'
 comment on function audit_private.is_batch is
     'Whether this is a batch as an exporter notes it';
 
--- claims: name, tick_id and part where it stands, pending: the batch.
+-- claims: name, created_at, tick_id and part where it stands, pending: the batch. One of the same
+-- name that was made since is another, with a sink and filters of its own.
 create or replace function audit_private.claim_batches(exporter int, claims jsonb)
 returns setof text
 language sql volatile security definer set search_path = pg_catalog, pg_temp
@@ -69,8 +70,8 @@ as $$
     with claim as materialized (
         select s.name, c.pending
         from jsonb_to_recordset(claim_batches.claims)
-                as c (name text, tick_id bigint, part jsonb, pending jsonb)
-            join audit.subscription as s on s.name = c.name
+                as c (name text, created_at timestamptz, tick_id bigint, part jsonb, pending jsonb)
+            join audit.subscription as s on (s.name, s.created_at) = (c.name, c.created_at)
         where s.state = 'active' and audit_private.is_batch(c.pending) and s.tick_id = c.tick_id
             and coalesce(s.part, 'null') = coalesce(c.part, 'null')
             and (s.pending is null or s.pending = c.pending)
@@ -131,33 +132,33 @@ comment on function audit_private.leave_batch is
     'Notes what came in the way of a batch, which stays pending; it failed where a person has to '
     'mend something';
 
--- counts: by the name of a subscription that has a threshold.
-create or replace function audit_private.advance_subscriptions(
-    names text[], tick_id bigint, counts jsonb
-) returns bigint
+-- claims: name, created_at, tick_id and part where it stood, counts if it has a threshold.
+create or replace function audit_private.advance_subscriptions(claims jsonb, until bigint)
+returns setof text
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     with idle as materialized (
-        select s.name from audit.subscription as s
-        where s.name = any (advance_subscriptions.names) and s.state = 'active'
-            and s.pending is null and s.tick_id <= advance_subscriptions.tick_id
-            and advance_subscriptions.tick_id <= audit_private.last_tick()
+        select s.name, c.counts
+        from jsonb_to_recordset(advance_subscriptions.claims)
+                as c (name text, created_at timestamptz, tick_id bigint, part jsonb, counts jsonb)
+            join audit.subscription as s on (s.name, s.created_at) = (c.name, c.created_at)
+        where s.state = 'active' and s.pending is null
+            and s.tick_id = c.tick_id and coalesce(s.part, 'null') = coalesce(c.part, 'null')
+            and s.tick_id <= advance_subscriptions.until
+            and advance_subscriptions.until <= audit_private.last_tick()
         order by s.name
-        for update skip locked
-    ), moved as (
-        update audit.subscription as s
-        set tick_id = advance_subscriptions.tick_id, part = null, served_at = now(),
-            counts = advance_subscriptions.counts -> s.name,
-            problem = null, problem_at = null
-        from idle
-        where s.name = idle.name
-        returning s.name
+        for update of s skip locked
     )
-    select count(*) from moved;
+    update audit.subscription as s
+    set tick_id = advance_subscriptions.until, part = null, served_at = now(),
+        counts = nullif(idle.counts, 'null'), problem = null, problem_at = null
+    from idle
+    where s.name = idle.name
+    returning s.name;
 $$;
 -- Definer: nobody holds a privilege to write on the table itself.
 comment on function audit_private.advance_subscriptions is
-    'Notes that ticks held nothing for some subscriptions';
+    'Notes that ticks held nothing for some subscriptions, and returns for which';
 
 create or replace function audit_private.set_event_aside(
     exporter int, name text, tick_id bigint, event_id bigint, occurred_at timestamptz, problem text

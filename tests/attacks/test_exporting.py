@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from auditdb.export.engine import Engine
+from auditdb.export.state import Subscription
 from tests.conftest import Database
-from tests.export.test_subscriptions import done, lines_in, mine, record, run
+from tests.export.fakes import FakeKeeper, FakeSink, Kept, Log
+from tests.export.test_subscriptions import claim, done, lines_in, mine, record
 
 
 def test_who_may_only_write_stops_no_tick(empty_db: Database, tmp_path: Path) -> None:
@@ -78,16 +82,8 @@ def test_a_batch_that_no_exporter_makes_is_not_kept(
              "name": "0001-1f2e3d4c/000000000012-000000000015", "series": str(uuid.uuid4()),
              "events": 1}  # fmt: skip
 
-    def claims(pending: dict[str, Any]) -> bool:
-        given = [{"name": "s", "tick_id": row[0], "part": None, "pending": pending}]
-        query = "select * from audit_private.claim_batches(7, %s)"
-        try:
-            return bool(conn.execute(query, [json.dumps(given)]).fetchall())
-        except psycopg.errors.DataError:
-            return False
-
-    assert not claims(right | wrong)
-    assert claims(right)
+    assert not claim(conn, 7, row[0], right | wrong)
+    assert claim(conn, 7, row[0], right)
 
 
 def test_a_place_is_no_sql(empty_db: Database) -> None:
@@ -96,3 +92,57 @@ def test_a_place_is_no_sql(empty_db: Database) -> None:
     part = {"tick": 1, "at": "2026-01-01", "id": "1) or (true", "n": 1}
     with pytest.raises(psycopg.errors.InvalidTextRepresentation):
         conn.execute(query, [json.dumps(part)])
+
+
+def test_one_that_was_dropped_and_made_anew_is_another(empty_db: Database) -> None:
+    """Its events go to its own sink, and all of them: whatever was looked at for the former one."""
+    log, kept, sinks = Log(), Kept(), {}
+    log.add("other", "1")
+    kept.add("s", "1")
+    former, later = FakeSink(), FakeSink()
+
+    def opened(subscription: Subscription) -> FakeSink:
+        sinks[subscription.sink] = former if subscription.sink == "https://s.test/" else later
+        return sinks[subscription.sink]
+
+    async def work() -> None:
+        made = Engine(log, FakeKeeper(kept), opened, names=None, follow=True, poll=0.01)
+        serving = asyncio.create_task(made.run())
+        async with asyncio.timeout(10):
+            while not former.taken:
+                await asyncio.sleep(0.01)
+            del kept.subscriptions["s"]
+            kept.add("s", "other", sink="https://new.test/", created_at="later")
+            while not later.taken:
+                await asyncio.sleep(0.01)
+        made.end()
+        await serving
+
+    kept.living.add(1)
+    asyncio.run(work())
+    assert (former.ids, later.ids, former.is_closed) == ([2], [1], True)
+
+
+def test_a_reset_is_not_undone_by_who_had_nothing_to_send(empty_db: Database) -> None:
+    """An exporter notes what it looked at: of what it knows, which a reset has changed."""
+    done(empty_db, "app_auditor", "subscription", "create", "s", "--to", "-")
+    conn = empty_db.connect("app_auditor")
+    record(empty_db, ("workflow.created", "1"))
+    conn.execute("select audit.make_tick()")
+    query = "select created_at::text, tick_id from audit.subscription"
+    row = conn.execute(query).fetchone()
+    assert row is not None
+
+    def advance(until: int, **of: Any) -> bool:
+        given = [{"name": "s", "tick_id": row[1], "part": None, "created_at": row[0]} | of]
+        found = conn.execute("select * from audit_private.advance_subscriptions(%s, %s)",
+                             [json.dumps(given), until]).fetchall()  # fmt: skip
+        return found == [("s",)]
+
+    assert advance(row[1] + 1)
+    done(empty_db, "app_auditor", "subscription", "reset", "s", "--to", "start")
+    assert not advance(row[1] + 1, tick_id=row[1] + 1)
+    assert not advance(row[1] + 1, part={"tick": 1, "at": "2026-01-01", "id": 1, "n": 1})
+    assert not advance(row[1] + 1, created_at="2026-01-01")
+    assert conn.execute(query).fetchone() == row
+    assert advance(row[1] + 1)

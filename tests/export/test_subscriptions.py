@@ -306,7 +306,10 @@ def test_a_subscription_does_not_lapse_under_a_clock_that_jumped(empty_db: Datab
 
 
 def claim(conn: psycopg.Connection[Any], exporter: int, tick: int, pending: dict[str, Any]) -> bool:
-    claims = json.dumps([{"name": "s", "tick_id": tick, "part": None, "pending": pending}])
+    made = conn.execute("select created_at::text from audit.subscription").fetchone()
+    assert made is not None
+    claims = json.dumps([{"name": "s", "created_at": made[0], "tick_id": tick, "part": None,
+                          "pending": pending}])  # fmt: skip
     query = "select * from audit_private.claim_batches(%s, %s)"
     return conn.execute(query, [exporter, claims]).fetchall() == [("s",)]
 
