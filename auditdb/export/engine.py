@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from auditdb.errors import AuditError, InvalidInput
 from auditdb.export.deliver import Outcome, Patience, deliver
 from auditdb.export.place import Chunk, Place
-from auditdb.export.sinks.base import Rejected, Retry, Sink, SinkError
+from auditdb.export.sinks.base import Progress, Rejected, Retry, Sink, SinkError
 from auditdb.export.state import Claim, Subscription
 from auditdb.export.stream import Batch, Stream, distribute
 
@@ -198,6 +198,8 @@ class Engine:
         stream.subscription = subscription
         if stream.is_stale or subscription.pending or has_moved:
             stream.place, stream.is_stale = subscription.place, False
+            if not subscription.pending:
+                stream.progress = Progress()
             stream.count_from(subscription.counts)
 
     def _say_state(self, subscription: Subscription) -> None:
@@ -356,6 +358,7 @@ class Engine:
 
     def _went_on(self, stream: Stream, batch: Batch, outcome: Outcome) -> None:
         stream.place, stream.failures = batch.end, 0
+        stream.progress = Progress()
         stream.subscription = replace(stream.subscription, place=batch.end, pending=None)
         stream.count_from(batch.pending.get("counts"))
         stream.delivered += outcome.taken

@@ -78,7 +78,8 @@ class Claim:
 
 _READ: LiteralString = """
 select name, created_at::text, sink, format, options, organization_id, actions, categories,
-    results, conditions, at_least, (pg_catalog.date_part('epoch', within) * 1000000)::bigint as within, per,
+    results, conditions, at_least,
+    (pg_catalog.date_part('epoch', within) * 1000000)::bigint as within, per,
     tick_id, part, pending, counts, delivered, state, problem
 from audit.subscription
 where %(names)s::text[] is null or name = any (%(names)s)
@@ -147,9 +148,9 @@ class State:
 def _subscription(row: dict[str, Any]) -> Subscription:
     return Subscription(
         name=row["name"], created_at=row["created_at"], sink=row["sink"], format=row["format"],
-        options=row["options"], filter=_filter(row), place=Place.of(row["tick_id"], row["part"]), pending=row["pending"],
-        counts=row["counts"], delivered=row["delivered"], state=row["state"],
-        problem=row["problem"],
+        options=row["options"], filter=_filter(row), place=Place.of(row["tick_id"], row["part"]),
+        pending=row["pending"], counts=row["counts"], delivered=row["delivered"],
+        state=row["state"], problem=row["problem"],
     )  # fmt: skip
 
 
