@@ -23,8 +23,9 @@ from auditdb.export.stream import Batch, Stream, distribute
 
 # Seconds between two notes of how far those came for whom there was nothing.
 _NOTE = 30.0
-# Deliveries that are under way at once.
+# Deliveries that are under way at once; and apart, to sinks that failed last: as many as hang.
 _AT_ONCE = 64
+_DOUBTFUL = 16
 
 
 class Source(Protocol):
@@ -101,7 +102,7 @@ class Engine:
         self._source, self._keeper, self._open_sink = source, keeper, open_sink
         self._names, self._follow, self._poll, self._tell = names, follow, poll, tell
         self._patience = patience or Patience()
-        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._at_once, self._doubtful = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_DOUBTFUL)
         self._noted = time.monotonic()
         self._refreshed = 0.0
         self._ended, self._woken = asyncio.Event(), asyncio.Event()
@@ -334,7 +335,7 @@ class Engine:
             return Outcome()
         has_taken = stream.subscription.delivered + stream.delivered > 0
         try:
-            async with self._at_once:
+            async with self._doubtful if stream.failures else self._at_once:
                 return await deliver(stream.sink, batch.delivery, has_taken=has_taken)
         except SinkError:
             raise

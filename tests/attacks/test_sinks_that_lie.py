@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 
@@ -13,7 +15,10 @@ import pytest
 from auditdb.errors import InvalidInput
 from auditdb.export.sinks.base import Delivery, Line, Progress, Retry
 from auditdb.export.sinks.secrets import secrets_of_variables
+from auditdb.export.sinks.threads import MOST, in_thread
+from tests.export.fakes import FakeSink, Kept, Log
 from tests.export.receivers import Answer, Receiver, Request, receiver
+from tests.export.test_engine import engine
 from tests.export.test_sinks import DELIVERY, NAME, opened, problem, put
 
 
@@ -96,9 +101,10 @@ def test_what_was_taken_is_not_sent_again_when_the_rest_is_refused_for_now(
             tries += 1
             try:
                 await sink.put(delivery)
-                return
+                break
             except Retry:
                 continue
+        await sink.close()
 
     asyncio.run(work())
     sent = [json.loads(line)["event"]["id"] for n, r in enumerate(web.requests, 1) if n % 4
@@ -110,3 +116,48 @@ def test_a_delivery_that_was_taken_is_sent_again_when_it_is_asked_for(web: Recei
     web.decide = lambda request: Answer(body=b'{"text":"Success","code":0}')
     put(opened(url(web, "splunk+http", ""), token="t"), DELIVERY, DELIVERY)
     assert len(web.requests) == 2
+
+
+def test_sinks_that_hang_delay_no_other_however_many_they_are() -> None:
+    log, kept, sinks = Log(), Kept(), {}
+    kept.add("ok", delivered=1)
+
+    async def hang(delivery: Delivery) -> None:
+        await asyncio.sleep(1)
+        raise Retry("did not answer")
+
+    for n in range(200):
+        kept.add(f"s{n}")
+        sinks[f"s{n}"] = FakeSink(hang)
+    log.add("1")
+
+    async def work() -> float:
+        made = engine(log, kept, sinks, follow=True)
+        serving = asyncio.create_task(made.run())
+        async with asyncio.timeout(30):
+            while (
+                not sinks.get("ok")
+                or not sinks["ok"].taken
+                or not all(made.streams[f"s{n}"].failures for n in range(200))
+            ):
+                await asyncio.sleep(0.01)
+            log.add("1")
+            begin = time.monotonic()
+            while len(sinks["ok"].taken) < 2:
+                await asyncio.sleep(0.01)
+            took = time.monotonic() - begin
+        made.end()
+        await serving
+        return took
+
+    assert asyncio.run(work()) < 0.5
+
+
+def test_as_many_threads_as_deliveries() -> None:
+    """Six files on a disk that hangs, on a small machine, delay no other."""
+    gate = threading.Barrier(MOST)
+
+    async def work() -> None:
+        await asyncio.gather(*[in_thread(gate.wait, 20) for _ in range(MOST)])
+
+    asyncio.run(work())

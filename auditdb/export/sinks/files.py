@@ -5,7 +5,6 @@ A delivery that is repeated gives the same file again: so every event is there e
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 from contextlib import suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 from auditdb.errors import InvalidInput
 from auditdb.export.sinks.base import Delivery, Rejected, Retry
 from auditdb.export.sinks.compress import SUFFIXES, check_compression, compress
+from auditdb.export.sinks.threads import in_thread
 
 # What a person does not have to mend on the other side's behalf, but which passes: space, load.
 _PASSES = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE,
@@ -44,7 +44,7 @@ class Directory:
     async def put(self, delivery: Delivery) -> None:
         """Write the file; when it returns, the disk has it."""
         try:
-            await asyncio.to_thread(self._write, delivery)
+            await in_thread(self._write, delivery)
         except OSError as error:
             problem = f"cannot write below {self._path}: {error.strerror or error}"
             raise (Retry if error.errno in _PASSES else Rejected)(problem) from error
