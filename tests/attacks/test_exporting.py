@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from auditdb.export import serve
 from auditdb.export.engine import Engine
 from auditdb.export.state import Subscription
 from tests.conftest import Database
 from tests.export.fakes import FakeKeeper, FakeSink, Kept, Log
+from tests.export.receivers import Answer, Request, receiver
 from tests.export.test_subscriptions import claim, done, lines_in, mine, record
 
 
@@ -146,3 +149,45 @@ def test_a_reset_is_not_undone_by_who_had_nothing_to_send(empty_db: Database) ->
     assert not advance(row[1] + 1, created_at="2026-01-01")
     assert conn.execute(query).fetchone() == row
     assert advance(row[1] + 1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"search_path": "evil, public", "datestyle": "German, DMY", "timezone": "Asia/Kathmandu",
+         "bytea_output": "escape", "intervalstyle": "sql_standard", "client_encoding": "latin1"},
+        {"row_security": "off", "default_transaction_isolation": "serializable"},
+        {"standard_conforming_strings": "off", "backslash_quote": "on",
+         "default_transaction_deferrable": "on", "quote_all_identifiers": "on"},
+        {"lock_timeout": "1ms", "idle_in_transaction_session_timeout": "900",
+         "idle_session_timeout": "900"},
+        {"transaction_timeout": "900"},
+    ],
+    ids=lambda given: next(iter(given)),
+)  # fmt: skip
+def test_no_setting_of_a_role_stops_or_alters_the_export(
+    empty_db: Database, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
+) -> None:
+    owner = empty_db.connect(None)
+    owner.execute("create schema evil")
+    if "transaction_timeout" in settings and owner.info.server_version < 170000:
+        pytest.skip("PostgreSQL 17 has it")
+    monkeypatch.setattr(serve, "_LOOK", 0.2)
+    record(empty_db, ("workflow.created", "\u65e5\u672c \\' \U0001f600"))
+    with receiver() as web:
+
+        def decide(request: Request) -> Answer:
+            time.sleep(2)
+            return Answer()
+
+        web.decide = decide
+        for name, value in settings.items():
+            owner.execute(f"alter role app_auditor set {name} = '{value}'"
+                          if name != "search_path" else
+                          f"alter role app_auditor set {name} = {value}")  # fmt: skip
+        try:
+            done(empty_db, "app_auditor", "export", "s", "--to", f"http://127.0.0.1:{web.port}/")
+        finally:
+            owner.execute("alter role app_auditor reset all")
+    lines = [json.loads(line) for r in web.requests for line in r.body.splitlines()]
+    assert mine(lines) == [("workflow.created", "\u65e5\u672c \\' \U0001f600")]
