@@ -109,6 +109,9 @@ class Stream:
         lines, of_line, unencoded = [], {}, []
         series = pending["series"]
         for row in rows:
+            if not row.line:
+                unencoded.append((row, "is longer than 256 MB as a line"))
+                continue
             try:
                 key = key_of(series, row.id)
                 line = Line(key, row.at, form.convert(row.line))

@@ -13,9 +13,12 @@ import psycopg
 import pytest
 
 from auditdb.export import serve
+from auditdb.export.conditions import Condition
 from auditdb.export.engine import Engine
-from auditdb.export.state import Subscription
+from auditdb.export.state import Filter, Subscription
+from auditdb.export.threshold import Threshold
 from tests.conftest import Database
+from tests.export import test_engine as engine_tests
 from tests.export.fakes import FakeKeeper, FakeSink, Kept, Log
 from tests.export.receivers import Answer, Request, receiver
 from tests.export.test_subscriptions import claim, done, lines_in, mine, record
@@ -97,7 +100,7 @@ def test_a_place_is_no_sql(empty_db: Database) -> None:
         conn.execute(query, [json.dumps(part)])
 
 
-def test_one_that_was_dropped_and_made_anew_is_another(empty_db: Database) -> None:
+def test_one_that_was_dropped_and_made_anew_is_another() -> None:
     """Its events go to its own sink, and all of them: whatever was looked at for the former one."""
     log, kept, sinks = Log(), Kept(), {}
     log.add("other", "1")
@@ -191,3 +194,31 @@ def test_no_setting_of_a_role_stops_or_alters_the_export(
             owner.execute("alter role app_auditor reset all")
     lines = [json.loads(line) for r in web.requests for line in r.body.splitlines()]
     assert mine(lines) == [("workflow.created", "\u65e5\u672c \\' \U0001f600")]
+
+
+def test_an_event_longer_than_a_value_may_be_stops_no_other(empty_db: Database) -> None:
+    """Control characters are six bytes each in JSON: of 220 MB they make more than a gigabyte."""
+    conn = empty_db.connect(None)
+    query = """
+        select audit_private.line_of(jsonb_populate_record(null::audit.event, '{"id": 1,
+            "occurred_at": "2026-11-28", "transaction_id": "1", "action": "a.b",
+            "result": "success"}' || jsonb_build_object('details', %s::jsonb)), null, %s)"""
+    assert conn.execute(query, ['{"a": 1}', 10]).fetchone() != (None,)
+    large = json.dumps({"a": [str(n) * 10 for n in range(20_000)]})
+    assert conn.execute(query, [large, 10]).fetchone() == (None,)
+    assert conn.execute(query, [large, 10**7]).fetchone() != (None,)
+    huge = conn.execute(query.replace(
+        "%s::jsonb", "jsonb_build_array(repeat(chr(1), 110000000), repeat(chr(1), 110000000))"),
+        [10**10]).fetchone()  # fmt: skip
+    assert huge == (None,)
+
+
+def test_an_event_that_cannot_be_read_is_set_aside() -> None:
+    log, kept, sinks = Log(), Kept(), {"s": FakeSink()}
+    log.add("1", "1")
+    log.rows[0] = log.rows[0]._replace(line=b"")
+    kept.add("s", filter=Filter(conditions=(Condition.of("actor_id=7"),)))
+    kept.add("t", filter=Filter(threshold=Threshold(at_least=2, within=10**6)))
+    engine_tests.serve(log, kept, sinks)
+    assert sinks["s"].ids == [2]
+    assert [(name, id) for name, id, _ in kept.aside] == [("s", 1)]
