@@ -94,7 +94,7 @@ def test_a_batch_that_no_exporter_makes_is_not_kept(
 
 def test_a_place_is_no_sql(empty_db: Database) -> None:
     conn = empty_db.connect("app_auditor")
-    query = "select audit_private.part_query(gen_random_uuid(), 'true', null, %s, 1)"
+    query = "select audit_private.part_query(gen_random_uuid(), 'true', 1, null, %s, 1)"
     part = {"tick": 1, "at": "2026-01-01", "id": "1) or (true", "n": 1}
     with pytest.raises(psycopg.errors.InvalidTextRepresentation):
         conn.execute(query, [json.dumps(part)])
