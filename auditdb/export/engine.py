@@ -185,17 +185,18 @@ class Engine:
         for name in self._names or ():
             if name not in found:
                 raise InvalidInput(f"there is no subscription {name}")
-        for name in idle:
+        for name in list(idle):
             if (
                 name not in found or found[name].state != "active"
                 or found[name].created_at != self.streams[name].subscription.created_at
             ):  # fmt: skip
+                idle.discard(name)
                 await self.streams.pop(name).sink.close()
         last = None
         for name, subscription in found.items():
             if subscription.state != "active":
                 self._say_state(subscription)
-            elif name in idle & self.streams.keys():
+            elif name in idle:
                 self._renew(self.streams[name], subscription)
             elif name not in self.streams:
                 last = await self._source.last() if last is None else last
