@@ -349,3 +349,9 @@ def test_a_batch_that_was_reset_meanwhile_counts_for_nothing(empty_db: Database)
     finish = "select audit_private.finish_batch(7, 's', %s, 5)"
     assert conn.execute(finish, [json.dumps(pending)]).fetchone() == (False,)
     assert conn.execute("select tick_id from audit.subscription").fetchone() == row
+
+
+def test_who_may_not_export_is_told_of_the_role_that_may(empty_db: Database) -> None:
+    out = run(empty_db, "stranger", "export", "siem", "--to", "-")
+    assert out.exit_code == 1
+    assert '; run: grant audit_auditor to "' in out.stderr.splitlines()[-1]
