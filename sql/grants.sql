@@ -72,7 +72,7 @@ grant execute on function
     audit.viewer_organization, audit.events_since, audit_private.refuse_batch,
     audit_private.refuse_reading, audit_private.try_tick,
     audit_private.tick_parts, audit_private.last_cursor, audit_private.tick_cursor,
-    audit_private.filter_condition
+    audit_private.filter_condition, audit_private.part_events
     to audit_reader, audit_auditor;
 grant execute on function audit.make_tick to audit_operator, audit_auditor;
 -- Who makes a subscription sends events away, and so must be one who may read them.
@@ -83,6 +83,7 @@ grant execute on function
     audit_private.claim_batches, audit_private.finish_batch, audit_private.leave_batch,
     audit_private.advance_subscriptions, audit_private.set_event_aside,
     audit_private.place_cursor, audit_private.parts_between, audit_private.part_query,
+    audit_private.line_of,
     audit_private.read_batch, audit_private.last_tick
     to audit_auditor;
 grant execute on function
@@ -90,7 +91,9 @@ grant execute on function
     audit.list_subscriptions, audit.list_set_aside
     to audit_operator, audit_auditor;
 -- A sealer is an auditor, since it reads everything; what it writes, a verifier does not believe.
-grant select on audit.seal, audit.tile, audit.checkpoint, audit.key_rotation to audit_auditor;
+grant select on audit.seal, audit.tile, audit.checkpoint, audit.key_rotation,
+    audit.organization_seal, audit.sealed_organization
+    to audit_auditor;
 grant execute on function
     audit.seal_next, audit_private.keep_tiles, audit_private.keep_checkpoint,
     audit_private.keep_rotation,
@@ -102,6 +105,11 @@ grant execute on function
     audit.erase, audit.list_personal, audit.personal_events, audit.list_mentions,
     audit_private.is_of_person, audit_private.is_erased
     to audit_auditor;
+-- Each asks for the token of an admin.
+grant execute on function
+    audit.create_stream, audit.list_streams, audit.pause_stream, audit.resume_stream,
+    audit.drop_stream
+    to audit_reader;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function

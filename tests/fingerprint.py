@@ -40,7 +40,7 @@ QUERIES = {
     "trigger": """
         select tgrelid::regclass, tgname, tgenabled, pg_get_triggerdef(t.oid) from pg_trigger as t
             join pg_class as c on c.oid = tgrelid
-        where c.relnamespace::regnamespace::text ~ '^audit'""",
+        where c.relnamespace::regnamespace::text ~ '^audit' and not tgisinternal""",
     "policy": """
         select polrelid::regclass, polname, polcmd, polpermissive, polroles::regrole[]::text,
             pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)

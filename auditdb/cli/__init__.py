@@ -17,7 +17,7 @@ except ImportError as error:
     ) from None
 
 import auditdb
-from auditdb.cli import evidence, export, mapping, operate, read, record, web
+from auditdb.cli import bundle, evidence, export, mapping, operate, read, record, web
 from auditdb.cli.errors import Cli
 
 __all__ = ["main"]
@@ -63,5 +63,7 @@ for command in (
     evidence.verify,
     evidence.erase,
     evidence.access,
+    bundle.prove,
+    bundle.bundle,
 ):
     main.add_command(command)

@@ -24,7 +24,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
-def _needs_seal() -> None:
+def needs_seal() -> None:
+    """Refuse where the package that signs and verifies is not there."""
     try:
         import cryptography  # noqa: F401
     except ImportError as error:
@@ -60,11 +61,14 @@ class Every(click.ParamType):  # type: ignore[type-arg,unused-ignore]
               help="Remembers what was signed last. Default: the key file and .state.")  # fmt: skip
 @click.option("--trust", type=_FILE, metavar="FILE",
               help="Where the state was lost: a checkpoint to go on from.")  # fmt: skip
+@click.option("--new-log", is_flag=True,
+              help="Begin a log of another name, after an older backup was restored.")  # fmt: skip
 @click.option("--every", type=Every(), metavar="TIME", help="Go on, every 30s, 5m or 1h.")
 @click.pass_context
 def seal(
     ctx: click.Context, key_file: Path | None, sign_command: str | None, key: str | None,
-    places: tuple[str, ...], state: Path | None, trust: Path | None, every: float | None,
+    places: tuple[str, ...], state: Path | None, trust: Path | None, new_log: bool,
+    every: float | None,
 ) -> None:  # fmt: skip
     """Seal what was committed: hash it into a Merkle tree, sign its root, publish it.
 
@@ -74,7 +78,9 @@ def seal(
     """
     if ctx.invoked_subcommand is not None:
         return
-    _needs_seal()
+    needs_seal()
+    from auditdb.evidence.seal import Busy
+
     signer = _signer(key_file, sign_command, key)
     if state is None:
         if key_file is None:
@@ -82,8 +88,8 @@ def seal(
         state = key_file.with_name(f"{key_file.name}.state")
     while True:
         try:
-            complete = _seal(ctx, signer, state, places, trust)
-        except ConnectionFailed as error:
+            complete = _seal(ctx, signer, state, places, trust, new_log)
+        except (ConnectionFailed, Busy) as error:
             if every is None:
                 raise
             print_note(str(error))
@@ -98,7 +104,7 @@ def seal(
 
 def _seal(
     ctx: click.Context, signer: PrivateKey | Command, state: Path, urls: tuple[str, ...],
-    trust: Path | None,
+    trust: Path | None, new_log: bool,
 ) -> bool:  # fmt: skip
     """Seal once; return whether every place was written."""
     from auditdb.evidence.places import open_place
@@ -110,7 +116,7 @@ def _seal(
     places = [(url, open_place(url, token)) for url in urls if url != "-"]
     with connection(ctx) as conn:
         conn.autocommit = True
-        sealer = Sealer(conn, signer, remembered, places)
+        sealer = Sealer(conn, signer, remembered, places, new_log=new_log)
         if trust is not None:
             sealer.trust(_read(trust))
         with progress("leaves") as advance:
@@ -134,7 +140,7 @@ def init(key_file: Path, name: str | None) -> None:
     Keep the file away from the database and those who administer it. Hand the verification key to
     whoever verifies, on another way than the log itself.
     """
-    _needs_seal()
+    needs_seal()
     from auditdb.evidence.keys import write_key
 
     print_lines(write_key(key_file, name or f"auditdb/{secrets.token_hex(6)}"))
@@ -152,7 +158,7 @@ def rotate(ctx: click.Context, key_file: Path, new_key_file: Path, state: Path |
     Seal with the new one from then on. Whoever has the verification key of the first goes on to
     verify with it.
     """
-    _needs_seal()
+    needs_seal()
     from auditdb.evidence.keys import read_private, write_key
     from auditdb.evidence.keys import rotate as hand_over
     from auditdb.evidence.note import sign
@@ -182,11 +188,13 @@ def rotate(ctx: click.Context, key_file: Path, new_key_file: Path, state: Path |
               help="The log as it was published: its checkpoint, and its hashes.")  # fmt: skip
 @click.option("--since", metavar="TIME",
               help="Hash again only events of ticks since then.")  # fmt: skip
+@click.option("--resume", type=_FILE, metavar="FILE",
+              help="Remembers there how far it came, and goes on from there.")  # fmt: skip
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @click.pass_context
 def verify(
     ctx: click.Context, keys: tuple[str, ...], checkpoints: tuple[Path, ...], published: str | None,
-    since: str | None, json_: bool,
+    since: str | None, resume: Path | None, json_: bool,
 ) -> None:  # fmt: skip
     """Compare the log with what was signed; exit 1 if an event was changed, removed or added.
 
@@ -194,7 +202,7 @@ def verify(
     superuser cannot forge. Without one, only what does not hold the key is found out. Needs a login
     that holds audit_auditor.
     """
-    _needs_seal()
+    needs_seal()
 
     from auditdb.evidence.check import Verifier
     from auditdb.evidence.keys import follow
@@ -217,7 +225,7 @@ def verify(
             head = open_checkpoint(given[-1][1], believed)
             tiles = (Published(place), head.size)
         with progress("leaves") as advance:
-            report = Verifier(conn, believed, given, tiles).run(since, advance)
+            report = Verifier(conn, believed, given, tiles).run(since, advance, resume)
     if json_:
         print_json(asdict(report))
     else:

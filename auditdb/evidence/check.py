@@ -6,49 +6,32 @@ salts are looked at because they say *which* event was changed, and checked by t
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from auditdb.errors import from_psycopg
+from auditdb.errors import InvalidInput, from_psycopg
+from auditdb.evidence.counts import Counts
 from auditdb.evidence.leaf import SALT, commit, event_entry, tick_entry
-from auditdb.evidence.lines import COLUMNS, groups_of
-from auditdb.evidence.note import Checkpoint, VerificationKey, open_checkpoint
+from auditdb.evidence.lines import COLUMNS, ORGANIZATION, commitment_of, groups_of
+from auditdb.evidence.note import (
+    Checkpoint,
+    Unsigned,
+    VerificationKey,
+    open_checkpoint,
+    origin_of,
+)  # fmt: skip
+from auditdb.evidence.organizations import Organizations
+from auditdb.evidence.report import Findings, Report
+from auditdb.evidence.resume import Resume
 from auditdb.evidence.stored import Stored
 from auditdb.evidence.tree import HASH, WIDTH, Edge, Problem, Tile, Tiles, leaf_hash
-
-# Ids that a finding names; it counts the others.
-_NAMED = 20
-
-
-@dataclass(slots=True)
-class Report:
-    """What a verification found.
-
-    Attributes:
-        events: that were hashed again.
-        size: leaves of the tree.
-        signed: leaves that a checkpoint covers.
-        dropped: events of months that retention dropped, as an event says.
-        erased: events whose personal part was erased, as an event says.
-        findings: what does not hold, a line each.
-        notices: what is as it may be, and worth knowing.
-    """
-
-    events: int = 0
-    size: int = 0
-    signed: int = 0
-    dropped: int = 0
-    erased: int = 0
-    findings: list[str] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -86,53 +69,94 @@ class Verifier:
         self._conn, self._keys, self._published = conn, keys, published
         self._stored = Stored(conn)
         self.report = Report()
-        self._lost: dict[str, Counter[int]] = {}
-        self._gone: Counter[str] = Counter()
-        self._named: Counter[str] = Counter()
+        self._findings = Findings(self.report)
+        self._find = self._findings.add
+        self._counts = Counts(conn, self._findings)
+        self._organizations = Organizations(conn, self._findings)
+        self._given = sorted(note for _, note in checkpoints)
         self._erasures: set[int] | None = None
         self._marks = self._read_marks(checkpoints)
         self._sizes = sorted({mark.size for _, mark in self._marks})
 
-    def run(self, since: str | None = None, progress: Callable[[int], None] = lambda n: None
-            ) -> Report:  # fmt: skip
+    def run(
+        self, since: str | None = None, progress: Callable[[int], None] = lambda n: None,
+        resume: Path | None = None,
+    ) -> Report:  # fmt: skip
         """Verify the log.
 
         Args:
             since: events of ticks before this time are not hashed again, but their leaves are part
                 of the tree.
             progress: is told how many leaves more were compared.
+            resume: a file that remembers how far it came; it is gone at the end.
+
+        Raises:
+            InvalidInput: since is no time, or the file is none of a verification.
         """
+        info = self._conn.info
+        about = [info.host, str(info.port), info.dbname, str(since),
+                 str(self._published and self._published[1]), *map(str, self._keys)]  # fmt: skip
+        kept = Resume(resume, [*about, *self._given])
         try:
-            self._walk(since, progress)
-            self._count()
+            self._walk(self._time(since), progress, kept)
+            self._counts.compare()
+            self._organizations.compare()
         except psycopg.Error as error:
             raise from_psycopg(error) from error
-        for kind, many in self._named.items():
-            if many > _NAMED:
-                self.report.findings.append(f"{kind}: {many - _NAMED} more")
+        self._findings.end()
+        kept.end()
         return self.report
+
+    def _time(self, since: str | None) -> str | None:
+        try:
+            self._conn.execute("select %s::timestamptz", [since])
+        except psycopg.DataError as error:
+            raise InvalidInput(f"{since!r} is no time such as 2026-11-28T09:00Z") from error
+        return since
 
     def _read_marks(self, checkpoints: Sequence[tuple[str, str]]) -> list[tuple[str, Checkpoint]]:
         """Return the checkpoints that are believed, by size; what was given comes first."""
-        marks = [(name, open_checkpoint(note, self._keys)) for name, note in checkpoints]
+        marks = []
+        for name, note in checkpoints:
+            try:
+                marks.append((name, open_checkpoint(note, self._keys)))
+            except Problem as error:
+                raise Problem(f"{name}: {error}") from error
+        names = {key.name for key in self._keys}
         for number, note in self._stored.checkpoints():
             try:
                 marks.append((f"checkpoint {number}", open_checkpoint(note, self._keys)))
+            except Unsigned as error:
+                if (other := origin_of(note)) in names:
+                    self._find("checkpoint", f"{number} of the database is not believed: {error}")
+                else:
+                    self.report.notices.append(
+                        f"checkpoint {number} of the database is of another log, {other}"
+                    )
             except Problem as error:
                 self._find("checkpoint", f"{number} of the database is not believed: {error}")
         marks.sort(key=lambda mark: mark[1].size)
-        for (one, first), (other, second) in pairwise(marks):
+        for (one, first), (other_, second) in pairwise(marks):
             if first.size == second.size and first.root != second.root:
-                self._find("fork", f"{one} and {other} say different roots of {first.size} leaves: "
-                           "both were signed")  # fmt: skip
+                self._find("fork", f"{one} and {other_} say different roots of {first.size} "
+                           "leaves: both were signed")  # fmt: skip
         return marks
 
-    def _walk(self, since: str | None, progress: Callable[[int], None]) -> None:
+    def _walk(self, since: str | None, progress: Callable[[int], None], kept: Resume) -> None:
         by_leaves, by_events = Edge(), Edge()
         differs = False  # Whether an event was not as its leaf says since the last good root.
-        good, broken = 0, False
-        marks = list(self._marks)
-        for seal in self._seals():
+        good, broken, last = 0, False, 0
+        known = kept.read()
+        # A checkpoint that was signed meanwhile, of what was looked at, is looked at too.
+        if known and not any(known.good < mark.size <= known.size for _, mark in self._marks):
+            by_leaves = Edge.load(known.size, known.levels)
+            good, last = known.good, known.seal
+            self._findings.load(known.findings)
+            self._counts.load(known.counts)
+            self._organizations.load(known.organizations)
+            progress(by_leaves.size)
+        marks = [m for m in self._marks if m[1].size > good]
+        for seal in self._seals(last):
             if seal.first != by_leaves.size:
                 self._find("tree", f"leaves {by_leaves.size} to {seal.first} are not there")
                 broken = True
@@ -140,6 +164,10 @@ class Verifier:
             found = leaves
             if since is None or self._is_after(seal, since):
                 found = self._hash(seal, leaves)
+            else:
+                self._organizations.miss()
+            if seal.is_last:
+                found = found[:-HASH] + self._organizations.end(seal.tick, leaves[-HASH:])
             size = seal.first + len(leaves) // HASH
             start = seal.first
             while not broken and start < size:
@@ -173,6 +201,9 @@ class Verifier:
                     break
             self.report.size = size
             progress(len(leaves) // HASH)
+            if not differs and not broken and kept.is_due():
+                kept.write(seal.id, good, by_leaves, self._findings.dump(), self._counts.dump(),
+                           self._organizations.dump())  # fmt: skip
         if not broken:
             for tile, data in by_leaves.partial():
                 self._compare(tile, data, complete=good == by_leaves.size)
@@ -198,13 +229,12 @@ class Verifier:
         if stored != data and (complete or not data.startswith(stored)):
             self._find("tree", f"{tile.path} of the database is not that of its leaves")
 
-    def _seals(self) -> Iterator[_Seal]:
+    def _seals(self, last: int) -> Iterator[_Seal]:
         query = """select s.id, s.tick_id, s.month::text, s.first_leaf, s.first_at::text,
                 s.last_at::text, s.ids, s.salts, s.leaves, s.is_last, r.key::text
             from audit.seal as s left join audit.tick as t on t.id = s.tick_id
                 left join audit.series as r on r.id = t.series_id
             where s.id > %s order by s.id limit 1"""
-        last = 0
         while row := self._conn.execute(query, [last]).fetchone():
             seal = _Seal(*row)
             yield seal
@@ -212,7 +242,7 @@ class Verifier:
 
     def _reference(self, seal: _Seal) -> bytes:
         """Return the leaves that events are compared with."""
-        count = len(seal.ids) + seal.is_last
+        count = len(seal.ids) + 2 * seal.is_last
         if len(seal.leaves) != count * HASH or len(seal.salts) != len(seal.ids) * SALT:
             self._find("tree", f"seal {seal.id} (tick {seal.tick}) does not hold a salt and a leaf "
                        "for each event")  # fmt: skip
@@ -251,35 +281,37 @@ class Verifier:
         for at, number in enumerate(seal.ids):
             known = leaves[at * HASH : (at + 1) * HASH]
             salt = seal.salts[at * SALT : (at + 1) * SALT]
-            leaf = None
+            leaf = organization = None
             for row in rows.pop(number, ()):
                 skeleton, personal = groups_of(row, seal.series)
-                gone_for = self._commitment(number, row) if salt == bytes(SALT) else None
-                hashed = leaf_hash(event_entry(skeleton, gone_for or commit(salt, personal)))
+                kept = commitment_of(row, salt)
+                if kept is not None:
+                    self._note_erased(number)
+                hashed = leaf_hash(event_entry(skeleton, kept or commit(salt, personal)))
                 self.report.events += 1
                 if leaf is None or hashed == known:
-                    leaf = hashed
+                    leaf, organization = hashed, row[ORGANIZATION]
+            if leaf == known:
+                self._organizations.count(organization)
+            else:
+                self._organizations.miss()
             if leaf is None:
                 gone.append(number)
             elif leaf != known:
                 self._find("changed", f"event {number} is not as it was sealed "
                            f"{self._between(seal, at)}")  # fmt: skip
             found.append(leaf or known)
-        self._gone[seal.month] += len(gone)
-        if gone and len(gone) == len(seal.ids):
-            self._lost.setdefault(seal.month, Counter())[seal.tick] += len(gone)
+        self._counts.gone(seal.month, seal.tick, len(gone), whole=len(gone) == len(seal.ids))
         for number in gone if len(gone) < len(seal.ids) else ():
             self._find("missing", f"event {number} is gone, sealed "
                        f"{self._between(seal, seal.ids.index(number))}")  # fmt: skip
         if seal.is_last:
-            found.append(self._hash_tick(seal, leaves[len(seal.ids) * HASH :]))
+            found.append(self._hash_tick(seal, leaves[-2 * HASH : -HASH]))
+            found.append(leaves[-HASH:])
         return b"".join(found)
 
-    def _commitment(self, number: int, row: tuple[Any, ...]) -> bytes | None:
-        """Return what an erased event keeps of its personal part; an event has to say it was."""
-        erased = json.loads(row[-1] or "{}").get("erased")
-        if not isinstance(erased, dict) or "commitment" not in erased:
-            return None
+    def _note_erased(self, number: int) -> None:
+        """See that an event says of another that it was erased."""
         self.report.erased += 1
         if self._erasures is None:
             self._erasures = {found for (found,) in self._conn.execute(
@@ -289,7 +321,6 @@ class Verifier:
         if number not in self._erasures:
             self._find("changed", f"event {number} is without its personal part, and no event "
                        "audit.erased says so")  # fmt: skip
-        return bytes.fromhex(erased["commitment"])
 
     def _hash_tick(self, seal: _Seal, known: bytes) -> bytes:
         row = self._conn.execute(
@@ -303,8 +334,10 @@ class Verifier:
                     t.since::text), t.whole_id, t.lower_id, t.upper_id, t.events,
                 (select string_agg(format('"%%s":"%%s"', m.month, m.events), ',' order by m.month)
                     from audit.tick_month as m where m.tick_id = t.id)),
-                t.events - (select sum(cardinality(p.ids)) from audit.seal as p
-                    where p.tick_id = t.id)
+                array(select m.month::text from audit.tick_month as m
+                    where m.tick_id = t.id and m.events <> (select coalesce(sum(cardinality(
+                        p.ids)), 0) from audit.seal as p where p.tick_id = t.id
+                        and p.month = m.month))
             from audit.tick as t left join audit.series as s on s.id = t.series_id
             where t.id = %s""",
             [seal.tick],
@@ -316,9 +349,8 @@ class Verifier:
         if leaf != known:
             self._find("changed", f"tick {seal.tick} is not as it was sealed "
                        f"{self._between(seal, len(seal.ids))}")  # fmt: skip
-        elif row[1]:
-            self._find("missing", f"{row[1]} events of tick {seal.tick} were gone before it was "
-                       "sealed")  # fmt: skip
+        for month in row[1]:
+            self._counts.unsealed(month, seal.tick)
         return leaf
 
     def _between(self, seal: _Seal, at: int) -> str:
@@ -328,111 +360,6 @@ class Verifier:
         if place == len(self._sizes):
             return f"in tick {seal.tick}, after the last checkpoint ({after} leaves)"
         return f"in tick {seal.tick}, between the checkpoints of {after} and {self._sizes[place]}"
-
-    def _count(self) -> None:
-        """Compare how many events each month has with how many were sealed."""
-        pending = self._pending()
-        if pending is None:
-            return
-        stored = dict(self._conn.execute(
-            f"""select audit_private.month_of(e.occurred_at)::text, count(*) from audit.event as e
-            where not ({pending}) group by 1""".encode()
-        ).fetchall())  # fmt: skip
-        sealed = dict(self._conn.execute(
-            """select coalesce(a.month, b.month)::text,
-                (coalesce(a.events, 0) + coalesce(b.events, 0))::bigint
-            from (select month, sum(cardinality(ids)) as events from audit.seal group by month) as a
-                full join (
-                    select m.month, m.events - coalesce((select sum(cardinality(s.ids))
-                        from audit.seal as s where s.tick_id = m.tick_id and s.month = m.month), 0)
-                        as events
-                    from audit.tick_month as m
-                    where m.tick_id = (select tick_id from audit.seal order by id desc limit 1)
-                        and not (select is_last from audit.seal order by id desc limit 1)
-                ) as b on b.month = a.month"""
-        ).fetchall())  # fmt: skip
-        dropped = {row[0] for row in self._conn.execute(
-            "select target_id || '-01' from audit.event where action = 'audit.month_dropped'"
-        )}  # fmt: skip
-        for month, ticks in self._lost.items():
-            if month in dropped and not stored.get(month):
-                self.report.dropped += ticks.total()
-                continue
-            for tick, events in ticks.items():
-                self._find("missing", f"{events} events of tick {tick}, all of {month[:7]}, are "
-                           "gone")  # fmt: skip
-        for month in sorted(stored.keys() | sealed.keys()):
-            there = sealed.get(month, 0) - self._gone[month]
-            if stored.get(month, 0) != there:
-                self._name_added(month, pending, stored.get(month, 0) - there)
-        self._refuse_future(pending)
-
-    def _name_added(self, month: str, pending: str, more: int) -> None:
-        rows = self._conn.execute(
-            f"""select e.id, e.occurred_at::text from audit.event as e
-                left join (select unnest(ids) as id from audit.seal where month = %(month)s) as s
-                    on s.id = e.id
-            where audit_private.month_of(e.occurred_at) = %(month)s and not ({pending})
-                and s.id is null
-            order by e.id""".encode(),
-            {"month": month},
-        ).fetchall()
-        for number, at in rows:
-            self._find("added", f"event {number} of {at} was never sealed, and claims a time that "
-                       "was")  # fmt: skip
-        if more > len(rows):
-            self._find("added", f"{month[:7]} has {more - len(rows)} events twice")
-        elif more < len(rows):
-            self._find("missing", f"{month[:7]} has {len(rows) - more} events fewer than were "
-                       "sealed, of those that the sealed ticks hold")  # fmt: skip
-
-    def _pending(self) -> str | None:
-        """Return what an event fulfils that no sealed tick holds yet; nothing before the first."""
-        row = self._conn.execute(
-            """select s.after_id, t.snapshot::text, t.upper_id, t.since::text, w.snapshot::text, (
-                    select n.after_id from audit.series as n
-                    where n.id > s.id and n.began <> 'continued' order by n.id desc limit 1)
-            from audit.seal as l join audit.tick as t on t.id = l.tick_id
-                join audit.series as s on s.id = t.series_id
-                left join audit.tick as w on w.id = t.whole_id
-            order by l.id desc limit 1"""
-        ).fetchone()
-        if row is None:
-            return None
-        after, snapshot, upper, since, whole, renewed = row
-        ended = f"'{snapshot}'::pg_snapshot"
-        if since != "-infinity":
-            # What claims an earlier time may come late: the next whole tick takes it.
-            ended = (
-                f"case when e.occurred_at >= '{since}' then {ended} "
-                f"else '{whole or snapshot}'::pg_snapshot end"
-            )
-        covered = f"pg_visible_in_snapshot(e.transaction_id, {ended})"
-        if renewed is None:
-            return f"e.id > {int(after)} and not {covered}"
-        return (
-            f"e.id > {int(renewed)} or e.id > {int(after)} "
-            f"and not (e.id <= {int(upper)} and {covered})"
-        )
-
-    def _refuse_future(self, pending: str) -> None:
-        try:
-            with self._conn.transaction():
-                self._conn.execute("select audit_private.refuse_restored()")
-        except psycopg.errors.ObjectNotInPrerequisiteState:
-            return  # Its transaction ids are those of another server.
-        rows = self._conn.execute(
-            f"""select e.id from audit.event as e where ({pending})
-            and e.transaction_id >= pg_snapshot_xmax(pg_current_snapshot())
-            order by e.id""".encode()
-        ).fetchall()
-        for (number,) in rows:
-            self._find("added", f"event {number} claims a transaction that has not been yet")
-
-    def _find(self, kind: str, text: str) -> None:
-        self._named[kind] += 1
-        if self._named[kind] <= _NAMED:
-            self.report.findings.append(f"{kind}: {text}")
 
 
 def leaves_of(tiles: Tiles, size: int, start: int, end: int) -> bytes:

@@ -5,6 +5,7 @@ They are made here of what a query reads, without a function of the log: it coul
 
 from __future__ import annotations
 
+import json
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -16,7 +17,7 @@ COLUMNS = """e.id::text,
     e.transaction_id::text, e.action, e.result, e.actor_type, e.db_user, e.db_role,
     e.organization_id, e.target_type, e.target_id, e.source, e.captured_from, e.actor_id,
     e.impersonator_id, e.subject_id, e.old_values::text, e.new_values::text, e.details::text"""
-_TARGET_TYPE, _TARGET, _SUBJECT = 9, 10, 15
+ORGANIZATION, _TARGET_TYPE, _TARGET, _SUBJECT = 8, 9, 10, 15
 _NAMES = (
     "id", "occurred_at", "transaction_id", "action", "result", "actor_type", "db_user", "db_role",
     "organization_id", "target_type", "target_id", "source", "captured_from",
@@ -45,6 +46,21 @@ def groups_of(row: tuple[Any, ...], series: str) -> tuple[bytes, bytes]:
         f'"old_values":{old},"new_values":{new},"details":{details}}}'
     )
     return skeleton.encode(), personal.encode()
+
+
+def commitment_of(row: tuple[Any, ...], salt: bytes) -> bytes | None:
+    """Return what an erased event keeps of its personal part; nothing of one that has it.
+
+    Args:
+        row: what COLUMNS read.
+        salt: that the seal has for it; zero where it was erased.
+    """
+    if any(salt):
+        return None
+    details = json.loads(row[-1] or "null")
+    erased = details.get("erased") if isinstance(details, dict) else None
+    found = erased.get("commitment") if isinstance(erased, dict) else None
+    return bytes.fromhex(found) if isinstance(found, str) else None
 
 
 def _text(value: str | None) -> str:

@@ -184,6 +184,11 @@ def open_checkpoint(
     return checkpoint
 
 
+def origin_of(note: str) -> str:
+    """Return the name of the log that a checkpoint says, without looking at signatures."""
+    return note.partition("\n")[0]
+
+
 def parse_checkpoint(text: str) -> Checkpoint:
     """Return what the text of a checkpoint says, without looking at signatures."""
     lines = text.split("\n")

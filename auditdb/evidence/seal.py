@@ -18,6 +18,7 @@ from auditdb.evidence.note import (
     Signer,
     VerificationKey,
     open_checkpoint,
+    origin_of,
     parse_checkpoint,
     sign,
 )
@@ -27,11 +28,19 @@ from auditdb.evidence.stored import Stored
 from auditdb.evidence.tree import Edge, Problem, Tile, Tree
 
 BUSY = "another sealer is at work"
+_GO_ON = (
+    "bring back the newer database, or, where it is lost, begin another log on this one: auditdb "
+    "seal init with another --name, and auditdb seal --new-log"
+)
 _PART = 65_536
 
 
 class Fork(Refused):
     """The database holds another history than that which was signed."""
+
+
+class Busy(Refused):
+    """Another sealer is at work, or makes a tick just now."""
 
 
 @dataclass(slots=True)
@@ -57,13 +66,16 @@ class Sealer:
         signer: who holds the key.
         state: what was signed last.
         places: where the log is published.
+        new_log: begin a log of another name on what was sealed under a former one, as after the
+            restore of an older backup.
     """
 
     def __init__(
         self, conn: psycopg.Connection[Any], signer: Signer, state: State,
-        places: Sequence[tuple[str, Place]] = (),
+        places: Sequence[tuple[str, Place]] = (), *, new_log: bool = False,
     ) -> None:  # fmt: skip
         self._conn, self._signer, self._state, self._places = conn, signer, state, places
+        self._new_log = new_log
         self._stored = Stored(conn)
         self._keys: list[VerificationKey] = [signer.key]
 
@@ -76,9 +88,11 @@ class Sealer:
         """
         with self._state.lock() as held:
             if not held:
-                raise Refused(BUSY)
+                raise Busy(BUSY)
             try:
                 return self._run(progress)
+            except psycopg.errors.LockNotAvailable as error:
+                raise Busy(str(from_psycopg(error))) from error
             except psycopg.Error as error:
                 raise from_psycopg(error) from error
 
@@ -118,10 +132,12 @@ class Sealer:
         """
         found = self._state.read(self._keys)
         if found is None:
-            if self._stored.checkpoints():
+            former = {origin_of(note) for _, note in self._stored.checkpoints()}
+            if former and not (self._new_log and self._signer.key.name not in former):
                 raise Refused(
-                    f"there is no {self._state.path}, but this log was sealed before: bring it "
-                    "here, or give the last checkpoint that you trust with --trust"
+                    f"there is no {self._state.path}, but this log was sealed before, as "
+                    f"{', '.join(sorted(former))}: bring it here, or give the last checkpoint that "
+                    "you trust with --trust"
                 )
             return None
         head = found[0]
@@ -129,12 +145,13 @@ class Sealer:
             root = Tree(self._stored, head.size).root()
         except Problem as error:
             raise Fork(
-                f"{error}. They were signed: an older backup was restored, or they were taken away"
+                f"{error}. They were signed: an older backup was restored, or they were taken "
+                f"away. Nothing is signed any more: {_GO_ON}"
             ) from error
         if root != head.root:
             raise Fork(
                 f"the first {head.size} leaves are not those that were signed: nothing is signed "
-                "any more. Run: auditdb verify"
+                f"any more. Run auditdb verify. After a restore, {_GO_ON}"
             )
         return head
 

@@ -119,6 +119,17 @@ class Edge:
         ]
         return edge
 
+    def dump(self) -> list[str]:
+        """Return its levels, for `load`."""
+        return [level.hex() for level in self._levels]
+
+    @classmethod
+    def load(cls, size: int, levels: list[str]) -> Edge:
+        """Take up a tree of a size again, by what `dump` returned."""
+        edge = cls()
+        edge.size, edge._levels = size, [bytes.fromhex(level) for level in levels]
+        return edge
+
     def append(self, hashes: bytes) -> Iterator[tuple[Tile, bytes]]:
         """Add the hashes of leaves; give each tile that is full with them."""
         full = WIDTH * HASH

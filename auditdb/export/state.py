@@ -12,7 +12,9 @@ from psycopg.rows import dict_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from auditdb.connection.pin import pinned_async
+from auditdb.export.conditions import Condition, Values, path_of
 from auditdb.export.place import Place
+from auditdb.export.threshold import Threshold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,22 +25,30 @@ class Filter:
     actions: frozenset[str] | None = None
     categories: frozenset[str] | None = None
     results: frozenset[str] | None = None
+    conditions: tuple[Condition, ...] = ()
+    threshold: Threshold | None = None
 
-    def passes(self, organization_id: str | None, action: str, result: str) -> bool:
-        """Return whether an event passes."""
+    def passes(self, event: Values) -> bool:
+        """Return whether an event passes; a threshold is counted apart."""
+        row = event.row
         return (
-            (self.organization_id is None or organization_id == self.organization_id)
-            and (self.actions is None or action in self.actions)
-            and (self.categories is None or action.partition(".")[0] in self.categories)
-            and (self.results is None or result in self.results)
+            (self.organization_id is None or row.organization_id == self.organization_id)
+            and (self.actions is None or row.action in self.actions)
+            and (self.categories is None or row.action.partition(".")[0] in self.categories)
+            and (self.results is None or row.result in self.results)
+            and (not self.conditions or all(c.holds(event) for c in self.conditions))
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """A subscription as an exporter sees it."""
+    """A subscription as an exporter sees it; a stream is one that a customer made.
+
+    Another of its name has another `created_at`.
+    """
 
     name: str
+    created_at: str
     sink: str
     format: str
     options: dict[str, Any]
@@ -48,20 +58,34 @@ class Subscription:
     delivered: int
     state: str
     problem: str | None
+    is_stream: bool = False
+    counts: list[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A batch that is about to go out."""
+    """A batch that is about to go out, or what was counted where nothing is to go."""
 
-    name: str
-    place: Place
-    pending: dict[str, Any]
+    of: Subscription
+    pending: dict[str, Any] | None = None
+    counts: list[Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for the database, with the place where the subscription is taken to stand."""
+        place = self.of.place
+        return {
+            "name": self.of.name, "created_at": self.of.created_at, "tick_id": place.tick_id,
+            "part": place.part.as_json() if place.part else None, "pending": self.pending,
+            "counts": self.counts,
+        }  # fmt: skip
 
 
 _READ: LiteralString = """
-select name, sink, format, options, organization_id, actions, categories, results, tick_id, part,
-    pending, delivered, state, problem
+select name, created_at::text, sink, format, options, organization_id, actions, categories,
+    results, conditions, at_least,
+    (pg_catalog.date_part('epoch', within) * 1000000)::bigint as within, per,
+    tick_id, part, pending, counts, delivered, state, problem,
+    made_by is not null as is_stream
 from audit.subscription
 where %(names)s::text[] is null or name = any (%(names)s)
 order by name
@@ -88,11 +112,7 @@ class State:
 
     async def claim(self, claims: Iterable[Claim]) -> set[str]:
         """Note batches before they go, and return the names of those that may."""
-        given = [
-            {"name": c.name, "tick_id": c.place.tick_id, "pending": c.pending,
-             "part": c.place.part.as_json() if c.place.part else None}
-            for c in claims
-        ]  # fmt: skip
+        given = [claim.as_json() for claim in claims]
         query: LiteralString = "select * from audit_private.claim_batches(%s, %s)"
         return {name for (name,) in await self._rows(query, self._exporter, Jsonb(given))}
 
@@ -115,10 +135,11 @@ class State:
         problem = problem.replace("\0", "")
         await self._rows(query, self._exporter, name, tick_id, id, at, problem)
 
-    async def advance(self, names: Sequence[str], tick_id: int) -> None:
-        """Note that some subscriptions have all up to a tick."""
-        query: LiteralString = "select audit_private.advance_subscriptions(%s, %s)"
-        await self._rows(query, list(names), tick_id)
+    async def advance(self, claims: Iterable[Claim], tick_id: int) -> set[str]:
+        """Note that some subscriptions have all up to a tick, and return the names of those."""
+        given = [claim.as_json() for claim in claims]
+        query: LiteralString = "select * from audit_private.advance_subscriptions(%s, %s)"
+        return {name for (name,) in await self._rows(query, Jsonb(given), tick_id)}
 
     async def _rows(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
         async with (
@@ -130,13 +151,24 @@ class State:
 
 
 def _subscription(row: dict[str, Any]) -> Subscription:
+    return Subscription(
+        name=row["name"], created_at=row["created_at"], sink=row["sink"], format=row["format"],
+        options=row["options"], filter=_filter(row), place=Place.of(row["tick_id"], row["part"]),
+        pending=row["pending"], counts=row["counts"], delivered=row["delivered"],
+        state=row["state"], problem=row["problem"], is_stream=row["is_stream"],
+    )  # fmt: skip
+
+
+def _filter(row: dict[str, Any]) -> Filter:
     def words(name: str) -> frozenset[str] | None:
         return None if row[name] is None else frozenset(row[name])
 
-    return Subscription(
-        name=row["name"], sink=row["sink"], format=row["format"], options=row["options"],
-        filter=Filter(organization_id=row["organization_id"], actions=words("actions"),
-                      categories=words("categories"), results=words("results")),
-        place=Place.of(row["tick_id"], row["part"]), pending=row["pending"],
-        delivered=row["delivered"], state=row["state"], problem=row["problem"],
-    )  # fmt: skip
+    conditions = sorted(map(Condition.of, row["conditions"] or ()), key=lambda c: c.cost)
+    threshold = None
+    if row["at_least"] is not None:
+        per = None if row["per"] is None else path_of(row["per"])
+        threshold = Threshold(at_least=row["at_least"], within=row["within"], per=per)
+    return Filter(
+        organization_id=row["organization_id"], actions=words("actions"),
+        categories=words("categories"), results=words("results"),
+        conditions=tuple(conditions), threshold=threshold)  # fmt: skip

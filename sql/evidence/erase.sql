@@ -131,35 +131,37 @@ comment on function audit_private.vacuum_soon is
 create or replace function audit_private.erase_events(
     erasure_id bigint, ids bigint[], times timestamptz[], seals bigint[], numbers int[]
 ) returns void
-language sql volatile set search_path = pg_catalog, pg_temp set row_security = on
+language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
-    with place as materialized (
-        select * from unnest(erase_events.ids, erase_events.times, erase_events.seals,
-            erase_events.numbers) as p (id, occurred_at, seal, n)
-    ), salt as materialized (
-        select p.id, p.occurred_at, substr(s.salts, p.n * 16 - 15, 16) as salt
-        from place as p left join audit.seal as s on s.id = p.seal
-    )
-    update audit.event as e
-    set actor_id = null, impersonator_id = null, subject_id = null, old_values = null,
-        new_values = null,
-        target_id = case when not audit_private.names_person(
-            e.target_type, e.target_id, e.subject_id) then e.target_id end,
-        details = audit_private.erased_details(erase_events.erasure_id,
-            encode(audit_private.personal_commitment(e, s.salt), 'hex'))
-    from salt as s
-    where (e.occurred_at, e.id) = (s.occurred_at, s.id);
+begin
+    execute format($sql$
+        with place as materialized (
+            select * from unnest($2, $3, $4, $5) as p (id, occurred_at, seal, n)
+        ), salt as materialized (
+            select p.id, p.occurred_at, substr(l.salts, p.n * 16 - 15, 16) as salt
+            from place as p left join audit.seal as l on l.id = p.seal
+        )
+        update audit.event as e
+        set actor_id = null, impersonator_id = null, subject_id = null, old_values = null,
+            new_values = null,
+            target_id = case when not audit_private.names_person(
+                e.target_type, e.target_id, e.subject_id) then e.target_id end,
+            details = audit_private.erased_details($1, encode(%s, 'hex'))
+        from salt as s
+        where (e.occurred_at, e.id) = (s.occurred_at, s.id)$sql$,
+        audit_private.commitment_expression())
+    using erasure_id, ids, times, seals, numbers;
 
-    with place as (
-        select p.seal, array_agg(p.n) as numbers
-        from unnest(erase_events.seals, erase_events.numbers) as p (seal, n)
-        where p.seal is not null
-        group by p.seal
-    )
     update audit.seal as s
     set salts = audit_private.without_salts(s.salts || ''::bytea, p.numbers)
-    from place as p
+    from (
+        select u.seal, array_agg(u.n) as numbers
+        from unnest(erase_events.seals, erase_events.numbers) as u (seal, n)
+        where u.seal is not null
+        group by u.seal
+    ) as p
     where s.id = p.seal;
+end
 $$;
 comment on function audit_private.erase_events is
     'Takes the personal part of some events away, and their salts, for an erasure';
@@ -237,9 +239,10 @@ declare
     _relation regclass;
 begin
     perform audit_private.refuse_erasing(subject_id, organization_id, reason);
-    -- Before the snapshot that finds events: none is copied out of DEFAULT, or sealed, meanwhile.
+    -- Before the snapshot that finds events: none is copied out of DEFAULT, held or sealed
+    -- meanwhile.
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
-    perform pg_advisory_xact_lock(hashtextextended('auditdb seal', 0));
+    perform audit_private.lock_briefly('audit.key_rotation', 'share row exclusive');
     _found := audit_private.events_to_erase(subject_id, organization_id);
     if _found.ids is null then
         return 0;

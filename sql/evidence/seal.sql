@@ -1,108 +1,12 @@
 -- Seals: hash what ticks hold to leaves of a Merkle tree, once and in their order. docs/evidence.md
 -- says what each byte is; auditdb/evidence/ builds the tree, signs it, and verifies.
 
--- The personal part of an event is what erasure takes away: with the salt gone, nobody can tell
--- from its hash what it was. The rest, its skeleton, is hidden by that hash too.
-create or replace function audit_private.names_person(target_type text, target_id text,
-    subject_id text) returns boolean
-language sql immutable
-return coalesce(names_person.target_type = 'user'
-    or names_person.subject_id = any (string_to_array(names_person.target_id, '/')), false);
-comment on function audit_private.names_person is
-    'Whether the target of an event is a person, or a part of its key is one, so that it belongs '
-    'to the personal part';
-
--- One expression in PL/pgSQL: as audit.canonical has it, and for its reasons.
-create or replace function audit_private.personal_commitment(event audit.event, salt bytea)
-returns bytea
-language plpgsql immutable set search_path = pg_catalog, pg_temp
-as $$
-begin
-    return sha256(personal_commitment.salt || convert_to(
-        '{"version":1'
-        || ',"actor_id":' || coalesce(to_json(event.actor_id)::text, 'null')
-        || ',"impersonator_id":' || coalesce(to_json(event.impersonator_id)::text, 'null')
-        || ',"target_id":' || case when audit_private.names_person(event.target_type,
-            event.target_id, event.subject_id)
-            then coalesce(to_json(event.target_id)::text, 'null') else 'null' end
-        || ',"subject_id":' || coalesce(to_json(event.subject_id)::text, 'null')
-        || ',"old_values":' || coalesce(event.old_values::text, 'null')
-        || ',"new_values":' || coalesce(event.new_values::text, 'null')
-        || ',"details":' || coalesce(event.details::text, 'null')
-        || '}', 'UTF8'));
-end
-$$;
-comment on function audit_private.personal_commitment is
-    'The hash of the personal part of an event under a salt: what is left of it once it is erased';
-
-create or replace function audit_private.event_leaf(event audit.event, series uuid, salt bytea)
-returns bytea
-language plpgsql stable set search_path = pg_catalog, pg_temp
-as $$
-begin
-    return sha256(decode('0001', 'hex')
-        || audit_private.personal_commitment(event, event_leaf.salt) || convert_to(
-        '{"version":1,"series":"' || event_leaf.series::text || '"'
-        || ',"id":"' || event.id::text || '"'
-        || ',"occurred_at":"' || audit_private.canonical_time(event.occurred_at) || '"'
-        || ',"transaction_id":"' || event.transaction_id::text || '"'
-        || ',"action":' || coalesce(to_json(event.action)::text, 'null')
-        || ',"result":' || coalesce(to_json(event.result)::text, 'null')
-        || ',"actor_type":' || coalesce(to_json(event.actor_type)::text, 'null')
-        || ',"db_user":' || coalesce(to_json(event.db_user)::text, 'null')
-        || ',"db_role":' || coalesce(to_json(event.db_role)::text, 'null')
-        || ',"organization_id":' || coalesce(to_json(event.organization_id)::text, 'null')
-        || ',"target_type":' || coalesce(to_json(event.target_type)::text, 'null')
-        || ',"target_id":' || case when audit_private.names_person(event.target_type,
-            event.target_id, event.subject_id)
-            then 'null' else coalesce(to_json(event.target_id)::text, 'null') end
-        || ',"source":' || coalesce(to_json(event.source)::text, 'null')
-        || ',"captured_from":' || coalesce(to_json(event.captured_from)::text, 'null')
-        || '}', 'UTF8'));
-end
-$$;
-comment on function audit_private.event_leaf is
-    'The hash of the leaf of an event, under a salt; series is the key of the series of its tick';
-
-create or replace function audit_private.tick_leaf(tick_id bigint) returns bytea
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-    select sha256(decode('0002', 'hex') || convert_to(format(
-        '{"version":1,"series":"%s","began":"%s","after_id":"%s","tick":"%s","made_at":"%s",'
-            '"transaction_id":"%s","snapshot":"%s","since":"%s","whole_id":"%s",'
-            '"lower_id":"%s","upper_id":"%s",'
-            '"events":"%s","months":{%s}}',
-        s.key, s.began, s.after_id, t.id, audit_private.canonical_time(t.made_at),
-        t.transaction_id, t.snapshot, audit_private.canonical_time(t.since), t.whole_id,
-        t.lower_id, t.upper_id, t.events, (
-            select string_agg(format('"%s":"%s"', m.month, m.events), ',' order by m.month)
-            from audit.tick_month as m where m.tick_id = t.id)), 'UTF8'))
-    from audit.tick as t join audit.series as s on s.id = t.series_id
-    where t.id = tick_leaf.tick_id;
-$$;
-comment on function audit_private.tick_leaf is
-    'The hash of the leaf of a tick, which follows those of its events';
-
--- From one seed: to ask the operating system for each salt costs as much as all hashing does.
-create or replace function audit_private.random_salts(count bigint) returns bytea
-language sql volatile set search_path = pg_catalog, pg_temp
-as $$
-    with seed as materialized (
-        select uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) as seed
-    )
-    select coalesce(substr(string_agg(sha256(s.seed || int8send(n)), ''::bytea), 1,
-        (random_salts.count * 16)::int), '')
-    from seed as s, generate_series(1, (random_salts.count + 1) / 2) as n;
-$$;
-comment on function audit_private.random_salts is
-    'So many random salts of 16 bytes, one behind the other';
-
 -- Events of a tick and a month after a place among them, in their order. What is read is part of
 -- ticks, and so never changes; what was dropped or taken away before is not sealed.
 create or replace function audit_private.seal_events(
     tick_id bigint, month date, after_at timestamptz, after_id bigint, at_most int,
     out ids bigint[], out first_at timestamptz, out last_at timestamptz, out salts bytea,
-    out leaves bytea
+    out leaves bytea, out organizations text[]
 )
 language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
     set timezone = 'UTC' set datestyle = 'ISO'
@@ -122,24 +26,26 @@ begin
     _salts := audit_private.random_salts(least(_month.events, at_most));
     execute format($sql$
         with found as (
-            select e.id, e.occurred_at, e.*::audit.event as e
+            select e.*
             from audit.event as e
             where e.occurred_at >= $1 and e.occurred_at <= $2 and e.id >= $3 and e.id <= $4
                 and (%s) and (e.occurred_at, e.id) > ($5, $6)
             order by e.occurred_at, e.id
             limit $7
         ), hashed as materialized (
-            select f.number, f.id, f.occurred_at, audit_private.event_leaf(f.e, $8,
-                substr($9, (f.number * 16 - 15)::int, 16)) as leaf
+            select e.number, e.id, e.occurred_at, e.organization_id, %s as leaf
             from (
-                select *, row_number() over (order by occurred_at, id) as number from found
-            ) as f
+                select *, $8 as series, substr($9, (number * 16 - 15)::int, 16) as salt
+                from (select *, row_number() over (order by occurred_at, id) as number from found)
+                    as f
+            ) as e
         )
         select coalesce(array_agg(h.id order by h.number), '{}'), min(h.occurred_at),
-            max(h.occurred_at), coalesce(string_agg(h.leaf, ''::bytea order by h.number), '')
+            max(h.occurred_at), coalesce(string_agg(h.leaf, ''::bytea order by h.number), ''),
+            array_agg(h.organization_id order by h.number)
         from hashed as h$sql$,
-        audit_private.tick_condition(_tick, _former))
-    into ids, first_at, last_at, leaves
+        audit_private.tick_condition(_tick, _former), audit_private.leaf_expression())
+    into ids, first_at, last_at, leaves, organizations
     using _month.first_at, _month.last_at, _month.first_id, _month.last_id,
         coalesce(after_at, '-infinity'), coalesce(after_id, -1),
         least(_month.events, at_most), _key, _salts;
@@ -147,7 +53,7 @@ begin
 end
 $$;
 comment on function audit_private.seal_events is
-    'Salts and leaves of the next events of a tick and a month';
+    'Salts and leaves of the next events of a tick and a month, and the organization of each';
 
 create or replace function audit_private.refuse_sealing(at_most int) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -159,13 +65,18 @@ begin
     elsif current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
         raise exception 'ticks cannot be sealed under %', current_setting('transaction_isolation')
             using errcode = 'invalid_transaction_state', hint = 'Use read committed.';
-    elsif not pg_try_advisory_xact_lock(hashtextextended('auditdb seal', 0)) then
+    -- A small table, which nobody but its owner may lock so: an advisory lock is anybody's.
+    elsif not audit_private.try_locks('{audit.key_rotation}', '{share row exclusive}') then
         raise exception 'another sealer is at work' using errcode = 'lock_not_available';
+    elsif current_setting('synchronous_commit') <> 'remote_apply' then
+        -- What was signed and then lost in a crash cannot be sealed again: salts are random.
+        perform set_config('synchronous_commit', 'on', true);
     end if;
 end
 $$;
 comment on function audit_private.refuse_sealing is
-    'Raises where nothing can be sealed here and now; else keeps other sealers away';
+    'Raises where nothing can be sealed here and now; else keeps other sealers away, and has what '
+    'is sealed on the disk before it is signed';
 
 -- A tick that a transaction has made and not committed, a crash could take and make again.
 create or replace function audit_private.months_to_seal(last audit.seal)
@@ -212,12 +123,14 @@ begin
             _month.after_id, at_most);
         if _part.ids <> '{}' or _month.is_last then
             _ends := _month.is_last and cardinality(_part.ids) < at_most;
+            perform audit_private.count_organizations(_part.organizations);
             insert into audit.seal (id, tick_id, month, first_leaf, first_at, last_at, ids, salts,
                 leaves, is_last)
             values (coalesce(_last.id, 0) + 1, _month.tick_id, _month.month,
                 coalesce(_last.first_leaf + octet_length(_last.leaves) / 32, 0), _part.first_at,
                 _part.last_at, _part.ids, _part.salts,
                 case when _ends then _part.leaves || audit_private.tick_leaf(_month.tick_id)
+                    || audit_private.seal_organizations(_month.tick_id)
                     else _part.leaves end, _ends)
             returning * into _last;
             return _last.first_leaf + octet_length(_last.leaves) / 32;

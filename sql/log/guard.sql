@@ -78,8 +78,8 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     -- No parsed body: a dump is restored functions first, before there are these tables.
     select '{audit_private.attestation,audit_private.organization_start,audit.series,audit.tick,'
-        'audit.tick_month,audit.seal,audit.checkpoint,audit.key_rotation,audit.erasure}'
-        ::regclass[];
+        'audit.tick_month,audit.seal,audit.organization_seal,audit.checkpoint,'
+        'audit.key_rotation,audit.erasure}'::regclass[];
 $$;
 comment on function audit_private.append_only is
     'The tables beside the log whose rows are never changed or taken away';
@@ -116,7 +116,8 @@ begin
     -- anew.
     foreach _table in array '{audit_private.signing_key,audit_private.attachment,'
         'audit_private.release,audit_private.recording_limit,audit_private.unfiled,'
-        'audit.subscription,audit_private.set_aside,audit.tile}'::regclass[]
+        'audit.subscription,audit_private.set_aside,audit.tile,'
+        'audit.sealed_organization}'::regclass[]
     loop
         if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = _table) then
             execute format('alter table %s enable row level security, force row level security',

@@ -14,6 +14,7 @@ create table if not exists audit.seal (
     leaves bytea not null,
     is_last boolean not null
 );
+create index if not exists seal_tick_id_idx on audit.seal (tick_id);
 alter table audit.seal alter column salts set storage external;
 alter table audit.seal alter column leaves set storage external;
 comment on table audit.seal is
@@ -28,8 +29,55 @@ comment on column audit.seal.last_at is 'Time of the last event';
 comment on column audit.seal.ids is 'The events, by time and id; each has a leaf, in this order';
 comment on column audit.seal.salts is '16 bytes for each event, which blind its personal part';
 comment on column audit.seal.leaves is
-    'Hash of each leaf, 32 bytes; behind those of the last events of a tick, that of the tick';
-comment on column audit.seal.is_last is 'Whether the tick ends with it, and has its leaf in it';
+    'Hash of each leaf, 32 bytes; behind those of the last events of a tick, that of the tick and '
+    'that of its organizations';
+comment on column audit.seal.is_last is
+    'Whether the tick ends with it, and has its two leaves in it';
+
+create table if not exists audit.sealed_organization (
+    id int primary key,
+    organization_id text unique,
+    salt bytea,
+    key bytea not null unique,
+    counted bigint not null default 0,
+    total bigint not null default 0,
+    tick_id bigint not null default 0,
+    hash bytea not null
+) with (fillfactor = 50);
+comment on table audit.sealed_organization is
+    'How many events of each organization are sealed, and the end of the chain that proves it';
+comment on column audit.sealed_organization.id is 'Ascending without gaps';
+comment on column audit.sealed_organization.organization_id is 'The organization';
+comment on column audit.sealed_organization.salt is '16 bytes, which blind the organization';
+comment on column audit.sealed_organization.key is
+    'The organization, blinded: SHA-256 of salt and organization';
+comment on column audit.sealed_organization.counted is
+    'Events that are sealed, with those of a tick of which the rest is not yet';
+comment on column audit.sealed_organization.total is 'Events of whole ticks that are sealed';
+comment on column audit.sealed_organization.tick_id is
+    'The last tick with an event of it; 0 before the first';
+comment on column audit.sealed_organization.hash is 'The last entry of its chain, hashed';
+
+create table if not exists audit.organization_seal (
+    tick_id bigint primary key,
+    organizations int[] not null,
+    totals bigint[] not null,
+    former bigint[] not null,
+    entries bytea not null,
+    root bytea not null
+);
+alter table audit.organization_seal alter column entries set storage external;
+comment on table audit.organization_seal is
+    'What of a tick is of which organization: an entry of the chain of each. Append-only';
+comment on column audit.organization_seal.tick_id is 'The tick';
+comment on column audit.organization_seal.organizations is
+    'Those with an event in it, by audit.sealed_organization';
+comment on column audit.organization_seal.totals is 'How many events each has by then';
+comment on column audit.organization_seal.former is
+    'The tick of the entry of each before; 0 for none';
+comment on column audit.organization_seal.entries is 'The entry of each, hashed to 32 bytes';
+comment on column audit.organization_seal.root is
+    'Root of the map of all organizations by then, which the last leaf of the tick commits to';
 
 create table if not exists audit.tile (
     level int not null,

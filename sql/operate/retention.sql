@@ -114,7 +114,7 @@ return (
             'hold %s of it; they must agree before it goes, unless forced: auditdb doctor',
             to_char(reason_to_keep.month, 'YYYY-MM'), reason_to_keep.events, n)
         when late > 0 then audit_private.kept_line(month, reason_to_keep.events, late)
-        else audit_private.untaken(month) end
+        else coalesce(audit_private.untaken(month), audit_private.unsealed(month)) end
     from audit_private.month_ticks(month) as n);
 comment on function audit_private.reason_to_keep is
     'What maintenance says of a month that retention does not drop; null where it may';

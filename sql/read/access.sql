@@ -347,22 +347,22 @@ as $$
             'using (audit_private.owns_log())')
     union all
     select t, 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'
-    from unnest('{audit.subscription,audit.tile,audit_private.set_aside,audit_private.release,'
-        'audit_private.signing_key,audit_private.recording_limit,audit_private.unfiled}'
-        ::regclass[]) as t
+    from unnest('{audit.subscription,audit.tile,audit.sealed_organization,audit_private.set_aside,'
+        'audit_private.release,audit_private.signing_key,audit_private.recording_limit,'
+        'audit_private.unfiled}'::regclass[]) as t
     union all
     select t, 'the_owner_erases', 'update', 'audit_owner', 'using (true)'
     from unnest('{audit.event,audit.seal}'::regclass[]) as t
     union all
     select t, 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'
     from unnest('{audit.event,audit_private.organization_start,audit.series,audit.tick,'
-        'audit.tick_month,audit.seal,audit.checkpoint,audit.key_rotation,audit.erasure}'
-        ::regclass[]) as t
+        'audit.tick_month,audit.seal,audit.organization_seal,audit.checkpoint,audit.key_rotation,'
+        'audit.erasure}'::regclass[]) as t
     union all
     select t, 'anyone_granted_reads', 'select', 'public', 'using (true)'
-    from unnest('{audit.subscription,audit.tile,audit_private.attachment,audit.series,audit.tick,'
-        'audit.tick_month,audit.seal,audit.checkpoint,audit.key_rotation,audit.erasure}'
-        ::regclass[]) as t;
+    from unnest('{audit.subscription,audit.tile,audit.sealed_organization,audit.series,audit.tick,'
+        'audit.tick_month,audit.seal,audit.organization_seal,audit.checkpoint,audit.key_rotation,'
+        'audit.erasure,audit_private.attachment}'::regclass[]) as t;
 $$;
 comment on function audit_private.wanted_policies is
     'The policies that audit_private.furnish_policies() makes';

@@ -32,7 +32,8 @@ def disarm(conn: Connection) -> None:
     """Take the guards off, as a superuser may."""
     tables = conn.execute(
         "select relid::regclass::text from pg_partition_tree('audit.event') "
-        "union all select unnest(audit_private.append_only())::text union all select 'audit.tile'"
+        "union all select unnest(audit_private.append_only())::text "
+        "union all values ('audit.tile'), ('audit.sealed_organization')"
     ).fetchall()
     for (table,) in tables:
         conn.execute(f"alter table {table} disable trigger all".encode())
@@ -152,6 +153,19 @@ def restore_an_older_backup(conn: Connection, rng: random.Random) -> None:
     (size,) = rows_of(conn, "select max(first_leaf + octet_length(leaves) / 32) from audit.seal")[0]
     conn.execute("delete from audit.checkpoint where size > %s", [size])
     conn.execute("delete from audit.tile")
+    conn.execute("delete from audit.organization_seal where tick_id > %s", [last])
+    conn.execute(
+        """update audit.sealed_organization as s
+        set counted = o.total, total = o.total, tick_id = o.tick_id, hash = o.entry
+        from (
+            select distinct on (e.id) e.id, e.total, s.tick_id,
+                substr(s.entries, (e.at * 32 - 31)::int, 32) as entry
+            from audit.organization_seal as s,
+                unnest(s.organizations, s.totals) with ordinality as e (id, total, at)
+            order by e.id, s.tick_id desc
+        ) as o
+        where o.id = s.id"""
+    )
 
 
 def truncate_the_tail(conn: Connection, rng: random.Random) -> None:
@@ -216,6 +230,33 @@ def change_a_tile(conn: Connection, rng: random.Random) -> None:
     )  # fmt: skip
 
 
+def change_organizations(conn: Connection, rng: random.Random) -> None:
+    """Of the chains of organizations, by which a bundle is found to be complete."""
+    (tick,) = rng.choice(rows_of(conn, "select tick_id from audit.organization_seal"))
+    (number,) = rng.choice(rows_of(conn, "select id from audit.sealed_organization"))
+    entry = rng.choice([
+        "organizations[1] = organizations[1] + 1", "totals[1] = totals[1] + 1",
+        "totals[1] = totals[1] - 1", "former[1] = former[1] + 1", "totals = totals[2:]",
+        "entries = set_byte(entries, 3, get_byte(entries, 3) # 1)",
+        "root = set_byte(root, 3, get_byte(root, 3) # 1)",
+        "organizations = '{}', totals = '{}', former = '{}', entries = ''",
+    ])  # fmt: skip
+    end = rng.choice([
+        "total = total + 1, counted = counted + 1", "tick_id = tick_id - 1",
+        "hash = set_byte(hash, 3, get_byte(hash, 3) # 1)",
+        "key = set_byte(key, 3, get_byte(key, 3) # 1)",
+        "salt = set_byte(salt, 3, get_byte(salt, 3) # 1)", "organization_id = 'another'",
+    ])  # fmt: skip
+    query = rng.choice([
+        f"update audit.organization_seal set {entry} where tick_id = {tick}",
+        f"delete from audit.organization_seal where tick_id = {tick}",
+        f"update audit.sealed_organization set {end} where id = {number}",
+        f"update audit.sealed_organization set {end} where id = {number}",
+        f"delete from audit.sealed_organization where id = {number}",
+    ])  # fmt: skip
+    conn.execute(query.encode())
+
+
 def change_a_checkpoint(conn: Connection, rng: random.Random) -> None:
     (number, note) = rng.choice(rows_of(conn, "select id, note from audit.checkpoint"))
     lines = note.split("\n")
@@ -253,7 +294,7 @@ def rebuild_the_tree(conn: Connection, rng: random.Random, again: bool = False) 
                 kept_salts += salt
                 kept.append(event)
         if is_last:
-            new += leaves[-32:]
+            new += leaves[-64:]
         conn.execute(
             "update audit.seal set ids = %s, salts = %s, leaves = %s, first_leaf = -%s - 1 "
             "where id = %s", [kept, kept_salts, new, edge.size, number])  # fmt: skip
@@ -279,9 +320,12 @@ ALL: list[Tampering] = [
     change_text, change_values, change_number, move_to_another_month, delete_events, delete_a_tick,
     insert_an_event, replace_an_event, swap, restore_an_older_backup, truncate_the_tail,
     change_a_seal, delete_a_seal, change_a_tick, change_a_series, change_a_tile,
-    change_a_checkpoint, rebuild_the_tree,
+    change_organizations, change_a_checkpoint, rebuild_the_tree,
 ]  # fmt: skip
-TABLES = ("event", "seal", "tick", "series", "tile", "checkpoint")
+TABLES = (
+    "event", "seal", "tick", "series", "tile", "checkpoint", "sealed_organization",
+    "organization_seal",
+)  # fmt: skip
 _LEFT_OUT = "- '{sealed_at,started_at}'::text[]"
 
 

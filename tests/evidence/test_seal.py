@@ -47,13 +47,19 @@ class Setting:
         self.auditor = db.connect("app_auditor")
         self.sealer = self.again()
 
-    def again(self) -> Sealer:
+    def again(self, *, new_log: bool = False) -> Sealer:
         """Return a sealer that knows nothing but what was kept."""
-        place = open_place(self.public.as_uri())
-        return Sealer(self.auditor, self.key, State(self.path / "state"), [("public", place)])
+        places = [("public", open_place(self.public.as_uri()))]
+        state = State(self.path / "state")
+        return Sealer(self.auditor, self.key, state, places, new_log=new_log)
 
     def record(self, many: int) -> None:
         self.app.execute(RECORD, [many])
+
+    def published(self) -> str:
+        """Return the checkpoint that is published; nothing before the first."""
+        path = self.public / "checkpoint"
+        return path.read_text() if path.exists() else ""
 
     def findings(self) -> list[str]:
         note = (self.path / "state").read_text()
@@ -171,15 +177,18 @@ def test_only_auditors_seal_and_nobody_changes_seals(setting: Setting) -> None:
             "select audit_private.keep_tiles('{1}', '{0}', '{x}')",
             "select audit_private.keep_rotation('')",
             "select * from audit.seal", "select * from audit.tile",
+            "select * from audit.sealed_organization", "select * from audit.organization_seal",
         ):  # fmt: skip
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 conn.execute(query.encode())
-    for table in ("seal", "tile", "checkpoint", "key_rotation"):
+    for table in (
+        "seal", "tile", "checkpoint", "key_rotation", "sealed_organization", "organization_seal",
+    ):  # fmt: skip
         for query in (f"delete from audit.{table}", f"truncate audit.{table}"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 setting.auditor.execute(query.encode())
     superuser = setting.db.connect()
-    for table in ("seal", "checkpoint", "key_rotation"):
+    for table in ("seal", "checkpoint", "key_rotation", "organization_seal"):
         with pytest.raises(psycopg.Error, match="append-only"):
             superuser.execute(f"truncate audit.{table}".encode())
 
@@ -200,11 +209,12 @@ def test_without_its_state_a_sealer_asks_what_to_trust(setting: Setting) -> None
     note = state.read_text()
     state.unlink()
     setting.record(3)
-    with pytest.raises(Refused, match="--trust"):
-        setting.again().run()
+    for new_log in (False, True):
+        with pytest.raises(Refused, match="--trust"):
+            setting.again(new_log=new_log).run()
     sealer = setting.again()
     sealer.trust(note)
-    assert sealer.run().added == 4
+    assert sealer.run().added == 5
     assert setting.findings() == []
 
 
@@ -271,9 +281,11 @@ def test_the_leaf_that_the_server_makes_is_that_of_the_verifier(
             details, db_role))"""
         given_ = dict(zip("abcd", texts, strict=True), id=-5, v=json.dumps(value), salt=salt,
                       t=random.choice(["user", "workflow"]), key=key)  # fmt: skip
+        (expression,) = conn.execute("select audit_private.leaf_expression()").fetchall()
         made = conn.execute(
-            f"""select audit_private.event_leaf(row(e.*)::audit.event, %(key)s, %(salt)s)
-            from {event} as x (e), lateral (select (x.e).*) as e""".encode(), given_
+            f"""select {expression[0]} from (
+                select (x.e).*, %(key)s::uuid as series, %(salt)s::bytea as salt
+                from {event} as x (e)) as e""".encode(), given_
         ).fetchone()  # fmt: skip
         row = conn.execute(
             f"select {COLUMNS} from {event} as x (e), lateral (select (x.e).*) as e".encode(),
@@ -330,7 +342,7 @@ def test_the_commands_seal_verify_rotate_and_find(db: Database, tmp_path: Path) 
     )
     db.connect("app").execute(RECORD, [3])
     seal[2] = str(new)
-    assert "sealed 4 leaves" in good(db, *seal, role="app_auditor")
+    assert "sealed 5 leaves" in good(db, *seal, role="app_auditor")
     assert "0 findings" in good(db, *verify, "--published", public.as_uri(), role="app_auditor")
     assert (public / "keys" / "001").exists()
 

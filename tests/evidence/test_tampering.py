@@ -13,8 +13,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from auditdb.evidence.check import Report, Verifier
+from auditdb.evidence.check import Verifier
 from auditdb.evidence.keys import PrivateKey
+from auditdb.evidence.report import Report
 from auditdb.evidence.seal import Sealer
 from auditdb.evidence.state import State
 from tests.conftest import Database
@@ -43,8 +44,9 @@ class Sealed:
                 "insert into audit.event (occurred_at, action, result, actor_id, actor_type, "
                 "organization_id, target_type, target_id, subject_id, source, new_values, details) "
                 "values (now() + %s * interval '1 day' + random() * interval '1 hour', "
-                "'workflow.modified', 'success', %s, 'user', 'o1', %s, 'w1', %s, 'web', %s, %s)",
-                [app.choice([0, 0, 0, 30, 60]), f"user {n}", app.choice(["user", "workflow", None]),
+                "'workflow.modified', 'success', %s, 'user', %s, %s, 'w1', %s, 'web', %s, %s)",
+                [app.choice([0, 0, 0, 30, 60]), f"user {n}", app.choice(["o1", "o2", "o3", None]),
+                 app.choice(["user", "workflow", None]),
                  app.choice(["w1", "7", None]),
                  app.choice(['{"name": "A", "n": 1.50}', None]),
                  app.choice(['{"ip": "10.0.0.1"}', '{"ip": null, "é": "\\n\\u0001"}', None])],

@@ -24,7 +24,7 @@ def row(tick_id: int, id: int, organization: str | None, action: str = "workflow
         actor_id="7", actor_type="user", impersonator_id=None, db_user="app",
         organization_id=organization, target_type="workflow", target_id="w", subject_id=None,
         source="web", captured_from=None, old_values=None, new_values=None, details=None,
-        db_role=None)  # fmt: skip
+        db_role=None, series_id=1)  # fmt: skip
     return Row(tick_id, id, at, organization, action, "success", line_of(event, KEY))
 
 
@@ -35,6 +35,7 @@ class Log:
     rows: list[Row] = field(default_factory=list)
     limit: int = 10
     reads: int = 0
+    wait: float = 1.0
 
     def add(self, *organizations: str | None) -> None:
         """Close a tick of one event for each organisation."""
@@ -45,6 +46,10 @@ class Log:
     async def head(self) -> int:
         """Return the last tick."""
         return self.rows[-1].tick_id if self.rows else 0
+
+    def due(self) -> float:
+        """Return for how long there is nothing new."""
+        return self.wait
 
     async def last(self) -> int:
         """Return the last tick."""
@@ -95,7 +100,7 @@ class Kept:
     def add(self, name: str, organization: str | None = None, **given: Any) -> None:
         """Make a subscription."""
         self.subscriptions[name] = Subscription(
-            name=name, sink=f"https://{name}.test/", format="jsonl", options={},
+            name=name, created_at="first", sink=f"https://{name}.test/", format="jsonl", options={},
             filter=Filter(organization_id=organization), place=Place(0), pending=None,
             delivered=0, state="active", problem=None)  # fmt: skip
         self.change(name, **given)
@@ -118,18 +123,24 @@ class FakeKeeper:
         """Read."""
         return [s for n, s in self.kept.subscriptions.items() if names is None or n in names]
 
+    def stands(self, claim: Claim) -> bool:
+        """Return whether a subscription is the one, and where, it is taken to be."""
+        s = self.kept.subscriptions[claim.of.name]
+        return (s.created_at, s.place) == (claim.of.created_at, claim.of.place)
+
     async def claim(self, claims: Iterable[Claim]) -> set[str]:
         """Claim."""
         taken = set()
         for claim in claims:
-            s = self.kept.subscriptions[claim.name]
-            owner = self.kept.exporters.get(claim.name)
+            name = claim.of.name
+            s = self.kept.subscriptions[name]
+            owner = self.kept.exporters.get(name)
             is_free = owner in (None, self.exporter) or owner not in self.kept.living
-            fits = s.place == claim.place and s.pending in (None, claim.pending)
+            fits = self.stands(claim) and s.pending in (None, claim.pending)
             if s.state == "active" and is_free and fits:
-                self.kept.change(claim.name, pending=claim.pending)
-                self.kept.exporters[claim.name] = self.exporter
-                taken.add(claim.name)
+                self.kept.change(name, pending=claim.pending)
+                self.kept.exporters[name] = self.exporter
+                taken.add(name)
         return taken
 
     async def finish(self, name: str, pending: dict[str, Any], delivered: int) -> bool:
@@ -141,7 +152,8 @@ class FakeKeeper:
             return False
         del self.kept.exporters[name]
         place = Place.of(pending["tick_id"], pending["part"])
-        self.kept.change(name, place=place, pending=None, delivered=s.delivered + delivered)
+        self.kept.change(name, place=place, pending=None, counts=pending.get("counts"),
+                         delivered=s.delivered + delivered)  # fmt: skip
         return True
 
     async def leave(self, name: str, problem: str, *, failed: bool) -> None:
@@ -155,10 +167,14 @@ class FakeKeeper:
         """Set aside."""
         self.kept.aside.append((name, id, problem))
 
-    async def advance(self, names: Sequence[str], tick_id: int) -> None:
+    async def advance(self, claims: Iterable[Claim], tick_id: int) -> set[str]:
         """Advance."""
-        for name in names:
-            self.kept.change(name, place=Place(tick_id))
+        noted = set()
+        for claim in claims:
+            if self.stands(claim) and self.kept.subscriptions[claim.of.name].pending is None:
+                self.kept.change(claim.of.name, place=Place(tick_id), counts=claim.counts)
+                noted.add(claim.of.name)
+        return noted
 
 
 @dataclass
