@@ -96,6 +96,11 @@ grant execute on function
     audit.list_settings, audit.metrics, audit.version
     to audit_auditor;
 grant select on audit_private.attachment, audit.kind to audit_auditor;
+-- What reconciling asks.
+grant execute on function
+    audit_private.describe_rows, audit_private.foreign_to_plan, audit_private.table_name,
+    audit_private.is_there
+    to audit_auditor;
 
 -- pg_dump reads each table by itself, months to come too.
 grant select on all tables in schema audit, audit_private to audit_backup;
@@ -215,6 +220,12 @@ begin
         where pronamespace = 'audit_private'::regnamespace and proname ~ '^baseline_[0-9]+$'
     loop
         execute format('grant execute on function %s to audit_operator', _function);
+    end loop;
+    for _function in
+        select oid from pg_proc
+        where pronamespace = 'audit_private'::regnamespace and proname ~ '^image_[0-9]+$'
+    loop
+        execute format('grant execute on function %s to audit_auditor', _function);
     end loop;
 end
 $$;

@@ -17,7 +17,7 @@ except ImportError as error:
     ) from None
 
 import auditdb
-from auditdb.cli import export, mapping, operate, read, record, web
+from auditdb.cli import export, mapping, operate, read, reconcile, record, web
 from auditdb.cli.errors import Cli
 
 __all__ = ["main"]
@@ -51,6 +51,7 @@ for command in (
     operate.key,
     operate.maintain,
     operate.doctor,
+    reconcile.reconcile,
     mapping.detect,
     mapping.attach,
     mapping.detach,

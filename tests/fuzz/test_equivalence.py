@@ -14,6 +14,7 @@ from tests.conftest import Database
 from tests.fuzz import generator
 from tests.fuzz.generator import SCHEMA, SHARED_TYPES, Statement, Table, identifier
 from tests.fuzz.replay import Replay, contents, events, frozen
+from tests.reconciled import differences
 
 STATEMENTS = int(os.environ.get("AUDITDB_FUZZ_STATEMENTS", "400"))
 SEED = int(os.environ.get("AUDITDB_FUZZ_SEED", "1"))
@@ -105,4 +106,5 @@ def test_events_replayed_from_nothing_give_the_tables(empty_db: Database, shape:
         "select count(*) from audit.event where details ? 'degraded'"
     ).fetchone()
     assert degraded == (0,), (SEED, shape)
+    assert differences(empty_db) == [], (SEED, shape)
     assert len(outcomes) > 5
