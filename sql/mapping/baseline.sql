@@ -102,7 +102,7 @@ begin
     select count(*) into _count from audit.event as e
     where e.occurred_at >= now() and e.transaction_id = pg_current_xact_id()
         and e.action = _a.kind || '.baseline'
-        and e.captured_from = audit_private.table_name(_a.target);
+        and e.captured_from = audit_private.unquoted(audit_private.table_name(_a.target));
     _a.baseline := _a.baseline - '{transaction,after}'::text[]
         || jsonb_build_object('rows', (_a.baseline ->> 'rows')::bigint + _count)
         || case when (given -> 'is_over')::boolean then jsonb_build_object('ended_at', now())
