@@ -57,7 +57,8 @@ grant select on
     audit.new_owner, audit.open_impersonation, audit.old_api_key
     to audit_reader, audit_auditor;
 grant execute on function
-    audit.viewer_organization, audit_private.viewer_start, audit.version
+    audit.viewer_organization, audit_private.viewer_start, audit_private.visible_since,
+    audit.version
     to audit_reader;
 grant execute on function audit.canonical, audit_private.canonical_time
     to audit_reader, audit_auditor;
@@ -89,6 +90,10 @@ grant execute on function
     audit.pause_subscription, audit.resume_subscription, audit.drop_subscription,
     audit.list_subscriptions, audit.list_set_aside
     to audit_operator, audit_auditor;
+-- Who maintains the log releases nobody.
+grant select on audit.legal_hold, audit.visible_retention to audit_operator, audit_auditor;
+grant execute on function audit.hold_organization, audit.release_organization to audit_auditor;
+grant execute on function audit.limit_visibility to audit_operator;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function

@@ -69,11 +69,11 @@ PUBLIC = {
     "attach", "attest", "baseline", "canonical", "clear_context", "create_key",
     "current_context",
     "define_action", "define_kind", "detach", "doctor", "drop_subscription",
-    "events_since", "limit_recording",
+    "events_since", "hold_organization", "limit_recording", "limit_visibility",
     "list_keys", "list_limits", "list_logged", "list_members", "list_partitions", "list_settings",
     "list_set_aside", "list_subscriptions", "list_tables", "maintain", "make_tick",
     "mend_columns", "mend_guards", "metrics", "pause_subscription", "read_context_from",
-    "reattach", "reset_subscription", "resume_subscription", "subscribe",
+    "reattach", "release_organization", "reset_subscription", "resume_subscription", "subscribe",
     "record_event", "record_reading", "set_context", "version", "viewer_organization",
     "viewer_problem",
 }  # fmt: skip

@@ -17,7 +17,7 @@ except ImportError as error:
     ) from None
 
 import auditdb
-from auditdb.cli import export, mapping, operate, read, reconcile, record, web
+from auditdb.cli import export, hold, mapping, operate, read, reconcile, record, web
 from auditdb.cli.errors import Cli
 
 __all__ = ["main"]
@@ -52,6 +52,8 @@ for command in (
     operate.maintain,
     operate.doctor,
     reconcile.reconcile,
+    hold.hold,
+    hold.visible,
     mapping.detect,
     mapping.attach,
     mapping.detach,

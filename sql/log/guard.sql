@@ -110,7 +110,8 @@ begin
     -- anew.
     foreach _table in array '{audit_private.signing_key,audit_private.attachment,'
         'audit_private.release,audit_private.recording_limit,audit_private.unfiled,'
-        'audit.subscription,audit_private.set_aside}'::regclass[]
+        'audit.subscription,audit_private.set_aside,audit.legal_hold,'
+        'audit.visible_retention}'::regclass[]
     loop
         if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = _table) then
             execute format('alter table %s enable row level security, force row level security',

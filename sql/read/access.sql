@@ -328,7 +328,8 @@ as $$
         ('audit.event'::regclass, 'viewers_read_their_organization', 'select', 'audit_reader',
             'using ((organization_id, true) = (select v, v is not null '
             'from audit.viewer_organization() as v) '
-            'and id >= any ((select audit_private.viewer_start())::bigint[]))'),
+            'and id >= any ((select audit_private.viewer_start())::bigint[]) '
+            'and occurred_at >= any ((select audit_private.visible_since())::timestamptz[]))'),
         ('audit.event', 'auditors_read_everything', 'select', 'audit_auditor', 'using (true)'),
         ('audit.event', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
         ('audit.event', 'the_owner_counts', 'select', 'audit_owner', 'using (true)'),
@@ -347,6 +348,10 @@ as $$
         ('audit.subscription', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
         ('audit.subscription', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
         ('audit_private.set_aside', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
+        ('audit.legal_hold', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
+        ('audit.legal_hold', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
+        ('audit.visible_retention', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
+        ('audit.visible_retention', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
         ('audit_private.signing_key', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
         ('audit_private.attachment', 'the_owner_maps', 'all', 'audit_owner', 'using (true)'),
         ('audit_private.release', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
@@ -377,10 +382,10 @@ begin
         where not exists (
             select from pg_policy as o
             where o.polrelid = p.relation and o.polname = p.name
-                -- Those of former releases knew nothing of former organisations, or asked who reads
-                -- only where a row was found.
+                -- Those of former releases knew nothing of former organisations or of what is
+                -- visible, or asked who reads only where a row was found.
                 and (p.name <> 'viewers_read_their_organization'
-                    or pg_get_expr(o.polqual, o.polrelid) like '%IS NOT NULL%viewer_start%')
+                    or pg_get_expr(o.polqual, o.polrelid) like '%IS NOT NULL%viewer_start%visible_since%')
         )
     loop
         if _policy.relation = 'audit.event'::regclass then
