@@ -385,7 +385,8 @@ begin
                 -- Those of former releases knew nothing of former organisations or of what is
                 -- visible, or asked who reads only where a row was found.
                 and (p.name <> 'viewers_read_their_organization'
-                    or pg_get_expr(o.polqual, o.polrelid) like '%IS NOT NULL%viewer_start%visible_since%')
+                    or pg_get_expr(o.polqual, o.polrelid)
+                        like '%IS NOT NULL%viewer_start%visible_since%')
         )
     loop
         if _policy.relation = 'audit.event'::regclass then
