@@ -48,9 +48,10 @@ def create(db: Database, tables: list[Table]) -> None:
             conn.execute(f"grant all on all sequences in schema {schema} to app")
         for number, table in enumerate(tables):
             conn.execute(
-                # What is computed of other columns would be ignored.
+                # Search vectors and what is computed of other columns would be ignored.
                 "select audit.attach(%s::regclass, %s, ignore => (select array_agg('-' || attname)"
-                " from pg_attribute where attrelid = %s::regclass and attgenerated = 's'))",
+                " from pg_attribute where attrelid = %s::regclass"
+                " and (attgenerated = 's' or atttypid = 'tsvector'::regtype)))",
                 [name := table.sql.replace(SCHEMA, "watched"), f"thing{number}", name],
             )
 
