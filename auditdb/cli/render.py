@@ -197,10 +197,19 @@ def subscriptions_table(found: Iterable[SubscriptionStatus]) -> Table:
             f"{one.set_aside:,} events set aside" if one.set_aside else "",
             f"up to {one.missed:,} events missed" if one.missed else "",
         ]
-        cells = (one.name, f"{one.sink} ({one.format})", one.state, f"{one.delivered:,}", behind,
-                 "; ".join(filter(None, problems)))  # fmt: skip
-        table.add_row(*(Text(plain(cell)) for cell in cells))
+        cells = (one.state, f"{one.delivered:,}", behind, "; ".join(filter(None, problems)))
+        table.add_row(
+            Text(plain(one.name)),
+            Text("\n".join(map(plain, [f"{one.sink} ({one.format})", *_rule(one)]))),
+            *(Text(plain(cell)) for cell in cells),
+        )
     return table
+
+
+def _rule(one: SubscriptionStatus) -> list[str]:
+    """Return the conditions of a subscription, and its threshold."""
+    threshold = f"at least {one.at_least} within {one.within}" if one.at_least else ""
+    return [*(one.conditions or ()), *filter(None, [threshold, one.per and f"per {one.per}"])]
 
 
 def _one_line(value: Any) -> str:

@@ -33,6 +33,9 @@ class Source(Protocol):
     async def head(self) -> int:
         """Close what there is into a tick, and return the number of the last."""
 
+    def due(self) -> float:
+        """Return for how many seconds `head` gives nothing new."""
+
     async def last(self) -> int:
         """Return the number of the last tick that is known."""
 
@@ -68,7 +71,7 @@ class Keeper(Protocol):
     async def set_aside(self, name: str, tick_id: int, id: int, at: str, problem: str) -> None:
         """Set aside."""
 
-    async def advance(self, names: Sequence[str], tick_id: int) -> None:
+    async def advance(self, names: Sequence[str], tick_id: int, counts: dict[str, Any]) -> None:
         """Advance."""
 
 
@@ -101,7 +104,8 @@ class Engine:
         self._source, self._keeper, self._open_sink = source, keeper, open_sink
         self._names, self._follow, self._poll, self._tell = names, follow, poll, tell
         self._patience = patience or Patience()
-        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        # By whether it is a stream: receivers of customers, which may hang, keep no other waiting.
+        self._at_once = {kind: asyncio.Semaphore(_AT_ONCE) for kind in (False, True)}
         self._noted = time.monotonic()
         self._refreshed = 0.0
         self._ended, self._woken = asyncio.Event(), asyncio.Event()
@@ -153,7 +157,9 @@ class Engine:
         """Wait for new events, or for a delivery to come to its end."""
         self._woken.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._poll):
+            # Not until the next look alone: an event waits for its tick already.
+            due = self._source.due() if self._follow else self._poll
+            async with asyncio.timeout(max(0.01, min(self._poll, due))):
                 await self._woken.wait()
 
     def _is_over(self, goal: int) -> bool:
@@ -191,11 +197,11 @@ class Engine:
 
     def _renew(self, stream: Stream, subscription: Subscription) -> None:
         """Take what the database says, which somebody else may have moved."""
-        if stream.is_stale or subscription.pending or (
-            subscription.place != stream.subscription.place
-        ):  # fmt: skip
-            stream.place, stream.is_stale = subscription.place, False
+        has_moved = subscription.place != stream.subscription.place
         stream.subscription = subscription
+        if stream.is_stale or subscription.pending or has_moved:
+            stream.place, stream.is_stale = subscription.place, False
+            stream.count_from(subscription.counts)
 
     def _say_state(self, subscription: Subscription) -> None:
         name = subscription.name
@@ -260,7 +266,7 @@ class Engine:
         after = Place.of(**pending["after"])
         until = Place.of(pending["tick_id"], pending["part"])
         chunk = await self._read(after, until, [stream], whole=True)
-        rows = stream.passing(chunk.rows) if chunk else []
+        rows = stream.again(pending, chunk.rows) if chunk else []
         return stream.batch(pending, rows, is_full=True)
 
     def _look_later(self, stream: Stream) -> None:
@@ -329,7 +335,7 @@ class Engine:
             return Outcome()
         has_taken = stream.subscription.delivered + stream.delivered > 0
         try:
-            async with self._at_once:
+            async with self._at_once[stream.subscription.is_stream]:
                 return await deliver(stream.sink, batch.delivery, has_taken=has_taken)
         except SinkError:
             raise
@@ -354,6 +360,7 @@ class Engine:
     def _went_on(self, stream: Stream, batch: Batch, outcome: Outcome) -> None:
         stream.place, stream.failures = batch.end, 0
         stream.subscription = replace(stream.subscription, place=batch.end, pending=None)
+        stream.count_from(batch.pending.get("counts"))
         stream.delivered += outcome.taken
         stream.batches += 1
         self.problems.pop(stream.name, None)
@@ -384,6 +391,7 @@ class Engine:
             if is_quiet and stream.subscription.pending is None and not stream.place.part:
                 places[stream.place.tick_id].append(stream)
         for tick_id, streams in places.items():
-            await self._keeper.advance([stream.name for stream in streams], tick_id)
+            counts = {s.name: s.counts.as_json() for s in streams if s.counts is not None}
+            await self._keeper.advance([stream.name for stream in streams], tick_id, counts)
             for stream in streams:
                 stream.subscription = replace(stream.subscription, place=Place(tick_id))

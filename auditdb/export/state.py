@@ -12,7 +12,9 @@ from psycopg.rows import dict_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from auditdb.connection.pin import pinned_async
+from auditdb.export.conditions import Condition, Values, path_of
 from auditdb.export.place import Place
+from auditdb.export.threshold import Threshold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,20 +25,24 @@ class Filter:
     actions: frozenset[str] | None = None
     categories: frozenset[str] | None = None
     results: frozenset[str] | None = None
+    conditions: tuple[Condition, ...] = ()
+    threshold: Threshold | None = None
 
-    def passes(self, organization_id: str | None, action: str, result: str) -> bool:
-        """Return whether an event passes."""
+    def passes(self, event: Values) -> bool:
+        """Return whether an event passes; a threshold is counted apart."""
+        row = event.row
         return (
-            (self.organization_id is None or organization_id == self.organization_id)
-            and (self.actions is None or action in self.actions)
-            and (self.categories is None or action.partition(".")[0] in self.categories)
-            and (self.results is None or result in self.results)
+            (self.organization_id is None or row.organization_id == self.organization_id)
+            and (self.actions is None or row.action in self.actions)
+            and (self.categories is None or row.action.partition(".")[0] in self.categories)
+            and (self.results is None or row.result in self.results)
+            and (not self.conditions or all(c.holds(event) for c in self.conditions))
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """A subscription as an exporter sees it."""
+    """A subscription as an exporter sees it; a stream is one that a customer made."""
 
     name: str
     sink: str
@@ -48,6 +54,8 @@ class Subscription:
     delivered: int
     state: str
     problem: str | None
+    is_stream: bool = False
+    counts: list[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +68,10 @@ class Claim:
 
 
 _READ: LiteralString = """
-select name, sink, format, options, organization_id, actions, categories, results, tick_id, part,
-    pending, delivered, state, problem
+select name, sink, format, options, organization_id, actions, categories, results, conditions,
+    at_least, (pg_catalog.date_part('epoch', within) * 1000000)::bigint as within, per,
+    tick_id, part, pending, counts, delivered, state, problem,
+    made_by is not null as is_stream
 from audit.subscription
 where %(names)s::text[] is null or name = any (%(names)s)
 order by name
@@ -115,10 +125,10 @@ class State:
         problem = problem.replace("\0", "")
         await self._rows(query, self._exporter, name, tick_id, id, at, problem)
 
-    async def advance(self, names: Sequence[str], tick_id: int) -> None:
-        """Note that some subscriptions have all up to a tick."""
-        query: LiteralString = "select audit_private.advance_subscriptions(%s, %s)"
-        await self._rows(query, list(names), tick_id)
+    async def advance(self, names: Sequence[str], tick_id: int, counts: dict[str, Any]) -> None:
+        """Note that some subscriptions have all up to a tick, and what their thresholds count."""
+        query: LiteralString = "select audit_private.advance_subscriptions(%s, %s, %s)"
+        await self._rows(query, list(names), tick_id, Jsonb(counts))
 
     async def _rows(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
         async with (
@@ -130,13 +140,24 @@ class State:
 
 
 def _subscription(row: dict[str, Any]) -> Subscription:
+    return Subscription(
+        name=row["name"], sink=row["sink"], format=row["format"], options=row["options"],
+        filter=_filter(row), place=Place.of(row["tick_id"], row["part"]), pending=row["pending"],
+        counts=row["counts"], delivered=row["delivered"], state=row["state"],
+        problem=row["problem"], is_stream=row["is_stream"],
+    )  # fmt: skip
+
+
+def _filter(row: dict[str, Any]) -> Filter:
     def words(name: str) -> frozenset[str] | None:
         return None if row[name] is None else frozenset(row[name])
 
-    return Subscription(
-        name=row["name"], sink=row["sink"], format=row["format"], options=row["options"],
-        filter=Filter(organization_id=row["organization_id"], actions=words("actions"),
-                      categories=words("categories"), results=words("results")),
-        place=Place.of(row["tick_id"], row["part"]), pending=row["pending"],
-        delivered=row["delivered"], state=row["state"], problem=row["problem"],
-    )  # fmt: skip
+    conditions = sorted(map(Condition.of, row["conditions"] or ()), key=lambda c: c.cost)
+    threshold = None
+    if row["at_least"] is not None:
+        per = None if row["per"] is None else path_of(row["per"])
+        threshold = Threshold(at_least=row["at_least"], within=row["within"], per=per)
+    return Filter(
+        organization_id=row["organization_id"], actions=words("actions"),
+        categories=words("categories"), results=words("results"),
+        conditions=tuple(conditions), threshold=threshold)  # fmt: skip

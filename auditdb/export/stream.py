@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from auditdb.export.canonical import key_of
+from auditdb.export.conditions import Values
 from auditdb.export.formats import FORMATS
 from auditdb.export.place import Chunk, Place, Row
 from auditdb.export.sinks.base import Delivery, Line, Sink
 from auditdb.export.sinks.open import options_of, pause_of
 from auditdb.export.state import Claim, Subscription
+from auditdb.export.threshold import Counts
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class Stream:
         task: what is on its way.
         is_stale: whether the database may know it otherwise.
         given_up: why it is served no more.
+        counts: what its threshold counted up to its place, if it has one.
     """
 
     subscription: Subscription
@@ -58,6 +61,11 @@ class Stream:
     delivered: int = 0
     batches: int = 0
     rows: list[Row] = field(default_factory=list)
+    counts: Counts | None = None
+
+    def __post_init__(self) -> None:
+        """Count on from what is kept."""
+        self.count_from(self.subscription.counts)
 
     @property
     def name(self) -> str:
@@ -69,6 +77,17 @@ class Stream:
         """Seconds between two deliveries, while there is no more than one to make."""
         return pause_of(self.subscription.sink, options_of(self.subscription.options))
 
+    def count_from(self, kept: list[Any] | None) -> None:
+        """Take what was counted up to its place."""
+        threshold = self.subscription.filter.threshold
+        self.counts = Counts(threshold, kept) if threshold else None
+
+    def wants(self, event: Values) -> bool:
+        """Return whether an event is for it; each is asked for once, in their order."""
+        return self.subscription.filter.passes(event) and (
+            self.counts is None or self.counts.reaches(event)
+        )
+
     def claim(self, chunk: Chunk) -> Claim:
         """Return the batch that the rows of a chunk are for it, to be noted before it goes."""
         pending = {
@@ -76,6 +95,9 @@ class Stream:
             "part": chunk.end.part.as_json() if chunk.end.part else None,
             "name": chunk.name, "series": chunk.series_key, "events": len(self.rows),
         }  # fmt: skip
+        if self.counts is not None:
+            pending["chosen"] = [row.id for row in self.rows]
+            pending["counts"] = self.counts.as_json()
         return Claim(self.name, self.subscription.place, pending)
 
     def batch(self, pending: dict[str, Any], rows: Iterable[Row], *, is_full: bool) -> Batch:
@@ -99,10 +121,13 @@ class Stream:
         return Batch(pending=pending, delivery=delivery, rows=of_line, unencoded=unencoded,
                      is_full=is_full)  # fmt: skip
 
-    def passing(self, rows: Iterable[Row]) -> list[Row]:
-        """Return those of some rows that are for it."""
+    def again(self, pending: dict[str, Any], rows: Iterable[Row]) -> list[Row]:
+        """Return those of some rows that are of a batch that was noted."""
+        if "chosen" in pending:
+            chosen = set(pending["chosen"])
+            return [row for row in rows if row.id in chosen]
         passes = self.subscription.filter.passes
-        return [row for row in rows if passes(row.organization_id, row.action, row.result)]
+        return [row for row in rows if passes(Values(row))]
 
 
 def _place(place: Place) -> dict[str, Any]:
@@ -110,7 +135,7 @@ def _place(place: Place) -> dict[str, Any]:
 
 
 def distribute(rows: Iterable[Row], streams: Sequence[Stream]) -> None:
-    """Give each event to the streams that it passes for."""
+    """Give each event to the streams that want it."""
     of_all: list[Stream] = []
     of_one: defaultdict[str | None, list[Stream]] = defaultdict(list)
     for stream in streams:
@@ -118,6 +143,7 @@ def distribute(rows: Iterable[Row], streams: Sequence[Stream]) -> None:
         organization = stream.subscription.filter.organization_id
         (of_all if organization is None else of_one[organization]).append(stream)
     for row in rows:
+        event = Values(row)
         for stream in (*of_all, *of_one.get(row.organization_id, ())):
-            if stream.subscription.filter.passes(row.organization_id, row.action, row.result):
+            if stream.wants(event):
                 stream.rows.append(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, LiteralString
 
 import psycopg
@@ -29,6 +29,10 @@ class SubscriptionStatus:
     actions: list[str] | None
     categories: list[str] | None
     results: list[str] | None
+    conditions: list[str] | None
+    at_least: int | None
+    within: timedelta | None
+    per: str | None
     options: dict[str, Any]
     state: str
     problem: str | None
@@ -43,6 +47,7 @@ class SubscriptionStatus:
     lapses_at: datetime
     created_at: datetime
     created_by: str
+    made_by: str | None
 
 
 def create_subscription(
@@ -55,6 +60,10 @@ def create_subscription(
     actions: Sequence[str] = (),
     categories: Sequence[str] = (),
     results: Sequence[str] = (),
+    where: Sequence[str] = (),
+    at_least: int | None = None,
+    within: str | None = None,
+    per: str | None = None,
     options: dict[str, Any] | None = None,
     lapses_after: str = "30 days",
     begin: Literal["start", "now"] = "start",
@@ -70,12 +79,16 @@ def create_subscription(
         actions: of these alone.
         categories: of these alone.
         results: of these alone.
+        where: events for which all of these hold: `COLUMN=VALUE`, `COLUMN!=VALUE`.
+        at_least: the event alone with which there are so many.
+        within: the interval in which they occur.
+        per: they are counted for each value of this column.
         options: of the sink: compression, timeout, array, every.
         lapses_after: as an interval; retention waits so long for what nobody serves.
         begin: with the first event that there is, or with those to come.
 
     Raises:
-        InvalidInput: an address that is no sink, or an option that is none.
+        InvalidInput: an address that is no sink, an option or a condition that is none.
         Refused: no privilege, or there is one of that name.
 
     Example:
@@ -86,10 +99,12 @@ def create_subscription(
     if format not in FORMATS:
         raise InvalidInput(f"format is {format!r}; it is one of {', '.join(sorted(FORMATS))}")
     query: LiteralString = (
-        "select audit.subscribe(%s, %s, %s, %s, %s, %s, %s, %s, %s::interval, %s)"
+        "select audit.subscribe(%s, %s, %s, %s, %s, %s, %s, %s, %s::interval, %s, %s, %s, "
+        "%s::interval, %s)"
     )
     given = [name, sink, format, organization_id, list(actions) or None, list(categories) or None,
-             list(results) or None, Jsonb(options or {}), lapses_after, begin == "now"]  # fmt: skip
+             list(results) or None, Jsonb(options or {}), lapses_after, begin == "now",
+             list(where) or None, at_least, within, per]  # fmt: skip
     _run(conn, query, given, "audit_auditor")
 
 

@@ -45,6 +45,7 @@ as $$
         where s.state = 'active' and s.tick_id = c.tick_id
             and coalesce(s.part, 'null') = coalesce(c.part, 'null')
             and (s.pending is null or s.pending = c.pending)
+            and audit_private.is_current(s)
             and (s.exporter is null or s.exporter = claim_batches.exporter
                 or not audit_private.is_exporting(s.exporter))
         order by s.name
@@ -69,6 +70,7 @@ as $$
 begin
     update audit.subscription as s
     set tick_id = (s.pending ->> 'tick_id')::bigint, part = nullif(s.pending -> 'part', 'null'),
+        counts = nullif(s.pending -> 'counts', 'null'),
         pending = null, exporter = null, delivered = s.delivered + finish_batch.delivered,
         problem = case when s.state = 'active' then null else s.problem end,
         problem_at = case when s.state = 'active' then null else s.problem_at end,
@@ -101,8 +103,10 @@ comment on function audit_private.leave_batch is
     'Notes what came in the way of a batch, which stays pending; it failed where a person has to '
     'mend something';
 
-create or replace function audit_private.advance_subscriptions(names text[], tick_id bigint)
-returns bigint
+-- counts: by the name of a subscription that has a threshold.
+create or replace function audit_private.advance_subscriptions(
+    names text[], tick_id bigint, counts jsonb
+) returns bigint
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     with idle as materialized (
@@ -115,6 +119,7 @@ as $$
     ), moved as (
         update audit.subscription as s
         set tick_id = advance_subscriptions.tick_id, part = null, served_at = now(),
+            counts = advance_subscriptions.counts -> s.name,
             problem = null, problem_at = null
         from idle
         where s.name = idle.name
@@ -149,12 +154,13 @@ as $$
     with lapsed as (
         update audit.subscription as s
         set state = 'lapsed', exporter = null
-        where s.state <> 'lapsed' and now() - s.served_at > s.lapses_after
-            and audit_private.is_clock_sane()
-        returning s.name, s.served_at
+        where s.state <> 'lapsed' and (not audit_private.is_current(s)
+            or now() - s.served_at > s.lapses_after and audit_private.is_clock_sane())
+        returning s
     ), told as materialized (
-        select l.name, l.served_at, audit_private.record_own('subscription_changed', l.name, null,
-            '{"state": "lapsed"}') from lapsed as l
+        select (l.s).name, (l.s).served_at, audit_private.record_subscription(
+            'subscription_changed', l.s, null, '{"state": "lapsed"}')
+        from lapsed as l
     )
     select format('subscription %s lapsed: not served since %s', t.name,
         to_char(t.served_at, 'YYYY-MM-DD HH24:MI'))

@@ -18,6 +18,7 @@ from auditdb.operate.maintain import maintain
 from auditdb.operator import limit_visibility, list_visibility
 from tests.attacks.report import attack
 from tests.conftest import Database
+from tests.export import test_streams
 from tests.viewer import read, sign
 
 GROUP = "Reading what is not yours"
@@ -156,6 +157,33 @@ def test_a_viewer_gets_no_old_event_by_reader_page_or_ticks(aged: Database, tmp_
     assert seen() == [True] * 5
     limit_visibility(aged.connect("app_owner"), 1, keep=DAY)
     assert seen() == [False] * 5
+
+
+@attack(GROUP, OLDER, outcome="B")
+@pytest.mark.parametrize("keep", [None, DAY])
+def test_a_stream_that_was_paused_keeps_nothing_that_became_too_old(
+    db: Database, keep: str | None
+) -> None:
+    admin, auditor = db.connect(), db.connect("app_auditor")
+    limit_visibility(db.connect("app_owner"), 1, keep=keep)
+    name = test_streams.create(db)
+    test_streams.run(db, "select audit.pause_stream(%s)", name)
+    ticks = []
+    for _ in range(2):
+        db.connect("app").execute("select audit.record_event('auth.login', '1')")
+        ticks.append(auditor.execute("select audit.make_tick()").fetchone())
+    (old,), (new,) = ticks
+    with admin.transaction():
+        admin.execute("alter table audit.tick disable trigger user")
+        admin.execute("update audit.tick set made_at = made_at - interval '100 days'"
+                      " where id <= %s", [old])  # fmt: skip
+        admin.execute("alter table audit.tick enable always trigger refuse_change,"
+                      " enable always trigger refuse_truncate")  # fmt: skip
+    where = "select tick_id from audit.subscription"
+    ((before,),) = admin.execute(where).fetchall()
+    assert before < old < new
+    test_streams.run(db, "select audit.resume_stream(%s)", name)
+    assert admin.execute(where).fetchall() == [(old if keep else before,)]
 
 
 @attack(GROUP, OLDER, outcome="B")

@@ -20,6 +20,9 @@ import psycopg
 import pytest
 
 import auditdb
+from auditdb.export.conditions import Values
+from auditdb.export.place import Row
+from auditdb.export.threshold import Counts, Threshold
 from tests.export.receivers import Answer, Receiver, Request, receiver
 from tests.server import Server, running
 from tests.test_crash import kill, patiently
@@ -27,6 +30,8 @@ from tests.test_crash import kill, patiently
 KILLS = int(os.environ.get("AUDITDB_CRASH_KILLS", "20"))
 EVENTS = int(os.environ.get("AUDITDB_CRASH_EVENTS", "12000"))
 WRITERS = 8
+# Seconds after each transaction, so that a short run lasts as long as its kills.
+PAUSE = 0.02 if EVENTS < 100_000 else 0.0
 
 NAIVE = """
 select id from audit.event where id > %s order by id limit 2000
@@ -68,7 +73,7 @@ class Writers:
                             )
                             # What is slow commits after others that began later.
                             self.stop.wait(chance.choice([0, 0, 0, 0.01]))
-                    self.stop.wait(0.02)
+                    self.stop.wait(PAUSE)
                     if not block.force_rollback:
                         self.written[number] += events
 
@@ -174,11 +179,14 @@ def subscribe(dsn: str, folder: Path, port: int) -> None:
         conn.execute(
             "select audit.subscribe('files', %s, options => '{\"every\": 0}'), "
             "audit.subscribe('web', %s), "
-            "audit.subscribe('one', %s, organization_id => '3', options => '{\"every\": 0}')",
-            [(folder / "files").as_uri(), f"http://127.0.0.1:{port}/", (folder / "one").as_uri()],
-        )
-    (folder / "files").mkdir()
-    (folder / "one").mkdir()
+            "audit.subscribe('one', %s, organization_id => '3', options => '{\"every\": 0}'), "
+            "audit.subscribe('alarm', %s, conditions => '{action=auth.login}', at_least => 40, "
+            "within => '2 s', per => 'organization_id', options => '{\"every\": 0}')",
+            [(folder / "files").as_uri(), f"http://127.0.0.1:{port}/", (folder / "one").as_uri(),
+             (folder / "alarm").as_uri()],
+        )  # fmt: skip
+    for name in ("files", "one", "alarm"):
+        (folder / name).mkdir()
 
 
 def harm(what: str, server: Server, dsn: str, exporter: Exporter) -> None:
@@ -237,6 +245,7 @@ def test_no_event_is_missing_or_repeated_whatever_is_killed(
     assert filed(tmp_path / "files") == expected
     assert deduplicated(taken) == expected
     check_one(dsn, filed(tmp_path / "one"), expected)
+    check_alarm(dsn, filed(tmp_path / "alarm"), expected)
     missed = len(set(expected) - set(naive.ids))
     repeated = Counter(request.headers["webhook-id"] for request in taken)
     assert missed > 0, "the naive twin missed nothing: nothing was tested"
@@ -273,3 +282,17 @@ def check_one(dsn: str, found: list[int], expected: list[int]) -> None:
             id for (id,) in conn.execute("select id from audit.event where organization_id = '3'")
         }
     assert found == [id for id in expected if id in own]
+
+
+def check_alarm(dsn: str, found: list[int], expected: list[int]) -> None:
+    """A threshold chose what it chooses of all events in one go."""
+    counts = Counts(Threshold(at_least=40, within=2_000_000, per=("organization_id",)))
+    with psycopg.connect(dsn) as conn:
+        lines: dict[int, str] = dict(conn.execute(
+            "select id, audit.canonical(e, null) from audit.event as e where action = 'auth.login'"
+        ).fetchall())  # fmt: skip
+    rows = [Row(0, id, "", json.loads(lines[id])["organization_id"], "auth.login", "success",
+                lines[id].encode()) for id in expected if id in lines]  # fmt: skip
+    chosen = [row.id for row in rows if counts.reaches(Values(row))]
+    assert found == chosen
+    assert len(chosen) > 10, "nothing was tested"

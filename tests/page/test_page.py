@@ -417,6 +417,7 @@ def test_the_form_offers_no_action_of_operators(site: Make) -> None:
     (page,) = fetch(site(), "/")
     assert set(re.findall(r'<option value="(audit[^"]*)"', page.text)) == {
         "audit", "audit.viewed", "audit.export_started", "audit.exported",
+        "audit.subscription_created", "audit.subscription_changed", "audit.subscription_dropped",
     }  # fmt: skip
 
 
