@@ -57,13 +57,12 @@ grant select on
     audit.new_owner, audit.open_impersonation, audit.old_api_key
     to audit_reader, audit_auditor;
 grant execute on function
-    audit.viewer_organization, audit_private.viewer_start, audit_private.visible_since,
-    audit.version
+    audit.viewer_organization, audit_private.viewer_start, audit.version
     to audit_reader;
 grant execute on function audit.canonical, audit_private.canonical_time
     to audit_reader, audit_auditor;
 grant execute on function
-    audit.record_reading, audit.viewer_problem, audit.list_logged,
+    audit.record_reading, audit.viewer_problem, audit.list_logged, audit_private.visible_since,
     audit_private.called, audit_private.names_owner, audit_private.gives_owner
     to audit_reader, audit_auditor;
 -- Ticks tell how much is written, of every organisation.

@@ -131,6 +131,25 @@ def test_only_auditors_hold_and_release(empty_db: Database, role: str) -> None:
             conn.execute(statement.encode())
 
 
+def test_who_erases_is_told_who_is_held(empty_db: Database) -> None:
+    auditor = empty_db.connect("app_auditor")
+
+    def held() -> list[bool]:
+        with psycopg.connect(empty_db.dsn) as conn:
+            conn.execute("set role audit_owner")
+            query = "select audit_private.is_held(o) from unnest('{acme,other,null}'::text[]) as o"
+            return [is_held for (is_held,) in conn.execute(query.encode())]
+
+    assert held() == [False, False, False]
+    for reason in ("case 1", "case 2"):
+        hold_organization(auditor, "acme", reason=reason)
+    assert held() == [True, False, False]
+    release_organization(auditor, "acme", reason="case 1")
+    assert held() == [True, False, False]
+    release_organization(auditor, "acme", reason="case 2")
+    assert held() == [False, False, False]
+
+
 def test_who_may_write_every_table_releases_nobody(empty_db: Database) -> None:
     hold_organization(empty_db.connect("app_auditor"), "acme", reason="case 1")
     empty_db.connect().execute("grant pg_write_all_data, pg_read_all_data to stranger")

@@ -1,4 +1,4 @@
--- Legal holds, and how far back the viewers of an organisation see: operate/hold.sql,
+-- Legal holds, and how far back the viewers of an organisation see: evidence/hold.sql,
 -- read/visible.sql.
 
 create table if not exists audit.legal_hold (

@@ -11,6 +11,10 @@ declare
     _organization_id text;
     _keep interval;
 begin
+    -- Every read asks: where nothing is hidden from anybody, no token is looked at once more.
+    if not exists (select from audit.visible_retention) then
+        return '{-infinity}';
+    end if;
     _organization_id := (audit_private.read_token())[2];
     if _organization_id is null then
         return null;
@@ -26,8 +30,8 @@ $$;
 -- Definer: reads the signing keys, and what is said of all organisations. Without a good token
 -- there is no answer.
 comment on function audit_private.visible_since is
-    'Since when the viewer token of this transaction shows events. An array of that one, as '
-    'audit_private.viewer_start() returns one';
+    'Since when the viewer token of this transaction shows events, -infinity where nothing is '
+    'hidden. An array of that one, as audit_private.viewer_start() returns one';
 
 create or replace function audit.limit_visibility(organization_id text, keep interval)
 returns void

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -16,9 +17,14 @@ from auditdb.cli import main
 from auditdb.errors import AuditError, Refused
 from auditdb.operate.maintain import maintain
 from auditdb.operator import limit_visibility, list_visibility
+from auditdb.web import Access, app
+from auditdb.web.address import event_path
+from tests.attacks.conftest import scratch
 from tests.attacks.report import attack
 from tests.conftest import Database
 from tests.export import test_streams
+from tests.page.conftest import fetch
+from tests.test_rls_matrix import RECORDED, SETUP, SHAPES
 from tests.viewer import read, sign
 
 GROUP = "Reading what is not yours"
@@ -216,6 +222,60 @@ def test_without_a_good_token_nothing_is_told_of_a_limit(aged: Database) -> None
         assert conn.execute("select audit_private.visible_since()").fetchone() == (None,)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         conn.execute("select from audit.visible_retention")
+
+
+@pytest.fixture(scope="module")
+def hidden(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A database whose organisation 1 has every kind of event; all of them can be hidden."""
+    with scratch(request, "auditdb_hidden") as database:
+        with psycopg.connect(database.conninfo("app_owner")) as conn:
+            conn.execute(SETUP.encode())
+        with psycopg.connect(database.conninfo("app")) as conn:
+            conn.execute(RECORDED.encode())
+        with psycopg.connect(database.dsn) as conn:
+            conn.execute("alter table audit.visible_retention"
+                         " drop constraint keep_is_an_hour_to_a_thousand_years")  # fmt: skip
+        yield database
+
+
+@attack(GROUP, OLDER, outcome="B")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_shape_of_a_query_shows_what_is_hidden(hidden: Database, shape: str) -> None:
+    with psycopg.connect(hidden.dsn, autocommit=True) as admin:
+        # From tomorrow on: that hides what is new, too.
+        for keep, is_shown in ((None, True), ("-1 day", False)):
+            admin.execute("delete from audit.visible_retention")
+            if keep:
+                admin.execute("insert into audit.visible_retention values ('1', %s)", [keep])
+            with psycopg.connect(hidden.conninfo("app_reader")) as conn:
+                conn.execute(
+                    "select set_config('auditdb.viewer', %s, true)", [sign(hidden.key, "1", "1")]
+                )
+                assert bool(SHAPES[shape](conn)) is is_shown
+
+
+@attack(GROUP, OLDER, outcome="B")
+def test_no_page_or_file_or_link_of_the_page_shows_what_is_old(aged: Database) -> None:
+    access = Access(viewer_id=1, organizations=[1])
+    site = app(connect=aged.conninfo("app_reader"), key=aged.key, viewer=lambda request: access)
+    [(at, event_id)] = read(aged, "1", "1", "select occurred_at, id from audit.event"
+                            " where actor_id = 'OLD' order by id limit 1")  # fmt: skip
+    ways = (f"/event/{event_path(at, event_id)}", "/", "/?result=denied", "/api/events",
+            "/events.csv", "/events.jsonl", "/logged")  # fmt: skip
+
+    def seen() -> list[tuple[int, bool]]:
+        """Return the status of each answer, and whether it tells of what is old."""
+        return [(page.status_code, "OLD" in page.text) for page in fetch(site, *ways[:-1])]
+
+    assert seen() == [(200, True)] * 6
+    limit_visibility(aged.connect("app_owner"), 1, keep=DAY)
+    assert seen() == [(404, False), *[(200, False)] * 5]
+    # It says so.
+    [logged] = fetch(site, ways[-1])
+    assert "Older ones are kept, and hidden from admins here." in logged.text
+    limit_visibility(aged.connect("app_owner"), 1, keep=None)
+    [logged] = fetch(site, ways[-1])
+    assert logged.status_code == 200 and "Older ones" not in logged.text
 
 
 # One of these at the least crosses a change of summer time, whatever the day.

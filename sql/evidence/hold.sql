@@ -1,6 +1,16 @@
 -- Legal hold: retention drops no month that holds events of an organisation under one, whatever is
 -- forced. Auditors place and release it; who maintains the log cannot.
 
+-- Whoever asks before removing anything has the lock of maintenance, which a hold waits for.
+create or replace function audit_private.is_held(organization_id text) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select exists (
+        select from audit.legal_hold as h where h.organization_id = is_held.organization_id);
+$$;
+comment on function audit_private.is_held is
+    'Whether an organisation is under legal hold';
+
 create or replace function audit_private.held_months(organization_id text) returns date[]
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
