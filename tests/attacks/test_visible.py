@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -252,6 +253,25 @@ def test_no_shape_of_a_query_shows_what_is_hidden(hidden: Database, shape: str) 
                     "select set_config('auditdb.viewer', %s, true)", [sign(hidden.key, "1", "1")]
                 )
                 assert bool(SHAPES[shape](conn)) is is_shown
+
+
+@attack(
+    GROUP, "How many events are hidden from an organisation's viewers, by EXPLAIN ANALYZE of a "
+    "condition", outcome="U",
+    documented="tells a viewer how many events of their own organisation its visible retention",
+)  # fmt: skip
+def test_explain_counts_what_is_hidden_before_17_alone(aged: Database) -> None:
+    limit_visibility(aged.connect("app_owner"), 1, keep=DAY)
+    with psycopg.connect(aged.conninfo("app_reader")) as conn:
+        conn.execute("select set_config('auditdb.viewer', %s, true)", [sign(aged.key, "1", "1")])
+        for setting in ("enable_seqscan", "enable_bitmapscan", "enable_sort"):
+            conn.execute(f"set local {setting} = off".encode())
+        plan = conn.execute(
+            "explain (analyze, costs off, timing off, summary off) select * from audit.event"
+            " where action = 'workflow.modified' order by occurred_at desc, id desc"
+        )
+        removed = [int(n) for (line,) in plan for n in re.findall("Removed by Filter: (.*)", line)]
+        assert (sum(removed) > 0) is (conn.info.server_version < 170000)
 
 
 @attack(GROUP, OLDER, outcome="B")
