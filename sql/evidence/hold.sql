@@ -104,7 +104,7 @@ begin
         raise exception 'organisation % is not under legal hold for this reason',
                 release_organization.organization_id
             using errcode = 'undefined_object',
-                hint = coalesce('It is held for: ' || _others, 'It is held for no reason.');
+                hint = coalesce('It is held for: ' || _others, 'It is not held at all.');
     end if;
     perform audit_private.record_own('organization_released', release_organization.organization_id,
         jsonb_build_object('reason', release_organization.reason), null);
