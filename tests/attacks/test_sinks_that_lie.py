@@ -158,6 +158,9 @@ def test_as_many_threads_as_deliveries() -> None:
     gate = threading.Barrier(MOST)
 
     async def work() -> None:
-        await asyncio.gather(*[in_thread(gate.wait, 20) for _ in range(MOST)])
+        def wait() -> None:
+            gate.wait(20)
+
+        await asyncio.gather(*[in_thread(wait) for _ in range(MOST)])
 
     asyncio.run(work())
