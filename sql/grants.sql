@@ -62,7 +62,7 @@ grant execute on function
 grant execute on function audit.canonical, audit_private.canonical_time
     to audit_reader, audit_auditor;
 grant execute on function
-    audit.record_reading, audit.viewer_problem, audit.list_logged,
+    audit.record_reading, audit.viewer_problem, audit.list_logged, audit_private.visible_since,
     audit_private.called, audit_private.names_owner, audit_private.gives_owner
     to audit_reader, audit_auditor;
 -- Ticks tell how much is written, of every organisation.
@@ -105,6 +105,10 @@ grant execute on function
     audit.erase, audit.list_personal, audit.personal_events, audit.list_mentions,
     audit_private.is_of_person, audit_private.is_erased
     to audit_auditor;
+-- Who maintains the log releases nobody.
+grant select on audit.legal_hold, audit.visible_retention to audit_operator, audit_auditor;
+grant execute on function audit.hold_organization, audit.release_organization to audit_auditor;
+grant execute on function audit.limit_visibility to audit_operator;
 -- Each asks for the token of an admin.
 grant execute on function
     audit.create_stream, audit.list_streams, audit.pause_stream, audit.resume_stream,
@@ -117,6 +121,11 @@ grant execute on function
     audit.list_settings, audit.metrics, audit.version
     to audit_auditor;
 grant select on audit_private.attachment, audit.kind to audit_auditor;
+-- What reconciling asks.
+grant execute on function
+    audit_private.describe_rows, audit_private.foreign_to_plan, audit_private.table_name,
+    audit_private.is_there
+    to audit_auditor;
 
 -- pg_dump reads each table by itself, months to come too.
 grant select on all tables in schema audit, audit_private to audit_backup;
@@ -236,6 +245,12 @@ begin
         where pronamespace = 'audit_private'::regnamespace and proname ~ '^baseline_[0-9]+$'
     loop
         execute format('grant execute on function %s to audit_operator', _function);
+    end loop;
+    for _function in
+        select oid from pg_proc
+        where pronamespace = 'audit_private'::regnamespace and proname ~ '^image_[0-9]+$'
+    loop
+        execute format('grant execute on function %s to audit_auditor', _function);
     end loop;
 end
 $$;

@@ -41,7 +41,8 @@ def test_what_the_command_line_can_do_python_can() -> None:
         "install": "install", "uninstall": "uninstall", "sql": "script", "status": "status",
         "key": "create_key", "maintain": "maintain", "doctor": "diagnose", "detect": "detect",
         "attach": "apply", "detach": "detach", "record": "record", "log": "reader",
-        "export": "Exporter", "subscription": "create_subscription",
+        "export": "Exporter", "subscription": "create_subscription", "reconcile": None,  # a package
+        "hold": "hold_organization", "visible": "limit_visibility",
         "demo": None, "serve": None,  # auditdb.web.app, for a process of one's own
         "seal": None, "verify": None, "prove": None, "bundle": None,  # auditdb.evidence
     }  # fmt: skip

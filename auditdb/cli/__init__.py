@@ -17,7 +17,18 @@ except ImportError as error:
     ) from None
 
 import auditdb
-from auditdb.cli import bundle, evidence, export, mapping, operate, read, record, web
+from auditdb.cli import (
+    bundle,
+    evidence,
+    export,
+    hold,
+    mapping,
+    operate,
+    read,
+    reconcile,
+    record,
+    web,
+)
 from auditdb.cli.errors import Cli
 
 __all__ = ["main"]
@@ -51,6 +62,9 @@ for command in (
     operate.key,
     operate.maintain,
     operate.doctor,
+    reconcile.reconcile,
+    hold.hold,
+    hold.visible,
     mapping.detect,
     mapping.attach,
     mapping.detach,

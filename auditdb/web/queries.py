@@ -110,6 +110,11 @@ def signal_query(name: str, organization_id: str | None) -> Statement:
 
 
 LOGGED: Statement = ("select kind, tables, since from audit.list_logged()", [])
+# No driver has a time for what is before all times.
+SHOWN_SINCE: Statement = (
+    "select nullif((audit_private.visible_since())[1], '-infinity') as since",
+    [],
+)
 PROBLEM: Statement = ("select audit.viewer_problem() as problem", [])
 # Of the log itself, what an organisation's own log has.
 ACTIONS: Statement = (

@@ -227,6 +227,27 @@ $$;
 comment on function audit_private.refuse_erasing is
     'Raises where it is not said what to erase and why, or it cannot be done here';
 
+create or replace function audit_private.refuse_held(ids bigint[], times timestamptz[])
+returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
+as $$
+declare
+    _held text;
+begin
+    select min(e.organization_id) into _held
+    from unnest(refuse_held.ids, refuse_held.times) as i (id, occurred_at)
+        join audit.event as e on (e.occurred_at, e.id) = (i.occurred_at, i.id)
+        join audit.legal_hold as h on h.organization_id = e.organization_id;
+    if _held is not null then
+        raise exception 'organisation % is under legal hold, and these events are of it', _held
+            using errcode = 'object_not_in_prerequisite_state',
+                hint = 'Nothing was erased. Name another organisation, or wait: auditdb hold.';
+    end if;
+end
+$$;
+comment on function audit_private.refuse_held is
+    'Raises where events are of an organisation under legal hold';
+
 create or replace function audit.erase(
     reason text, subject_id text default null, organization_id text default null
 ) returns bigint
@@ -247,6 +268,7 @@ begin
     if _found.ids is null then
         return 0;
     end if;
+    perform audit_private.refuse_held(_found.ids, _found.times);
     insert into audit.erasure (organization_id, reason, events)
     values (erase.organization_id, erase.reason, cardinality(_found.ids))
     returning id into _erasure;

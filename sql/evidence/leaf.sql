@@ -30,7 +30,7 @@ as $$
             || '}', 'UTF8'))$sql$;
 $$;
 comment on function audit_private.commitment_expression is
-    'The hash of the personal part of an event e under s.salt: what is left of it once it is erased';
+    'The hash of the personal part of an event e under s.salt: what is left once it is erased';
 
 create or replace function audit_private.leaf_expression() returns text
 language sql immutable set search_path = pg_catalog, pg_temp

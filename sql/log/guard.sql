@@ -117,7 +117,7 @@ begin
     foreach _table in array '{audit_private.signing_key,audit_private.attachment,'
         'audit_private.release,audit_private.recording_limit,audit_private.unfiled,'
         'audit.subscription,audit_private.set_aside,audit.tile,'
-        'audit.sealed_organization}'::regclass[]
+        'audit.sealed_organization,audit.legal_hold,audit.visible_retention}'::regclass[]
     loop
         if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = _table) then
             execute format('alter table %s enable row level security, force row level security',

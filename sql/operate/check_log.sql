@@ -13,7 +13,8 @@ as $$
     where (c.oid = any (audit_private.append_only()
                 || '{audit_private.signing_key,audit_private.release,'
                 'audit_private.recording_limit,audit_private.unfiled,audit.subscription,'
-                'audit_private.set_aside,audit.tile,audit.sealed_organization}'::regclass[])
+                'audit_private.set_aside,audit.tile,audit.sealed_organization,audit.legal_hold,'
+                'audit.visible_retention}'::regclass[])
             or c.oid in (select relid from pg_partition_tree('audit.event')))
         and not (c.relrowsecurity and c.relforcerowsecurity)
     union all

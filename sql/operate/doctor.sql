@@ -49,6 +49,7 @@ as $$
         union all select * from audit_private.check_floods()
         union all select * from audit_private.check_subscriptions()
         union all select * from audit_private.check_seals()
+        union all select * from audit_private.check_holds()
         union all select * from audit_private.check_baselines()
         union all select * from audit_private.check_ids()
         union all select * from audit_private.check_ticks()

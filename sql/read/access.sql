@@ -328,7 +328,8 @@ as $$
         ('audit.event'::regclass, 'viewers_read_their_organization', 'select', 'audit_reader',
             'using ((organization_id, true) = (select v, v is not null '
             'from audit.viewer_organization() as v) '
-            'and id >= any ((select audit_private.viewer_start())::bigint[]))'),
+            'and id >= any ((select audit_private.viewer_start())::bigint[]) '
+            'and occurred_at >= any ((select audit_private.visible_since())::timestamptz[]))'),
         ('audit.event', 'auditors_read_everything', 'select', 'audit_auditor', 'using (true)'),
         ('audit.event', 'the_owner_counts', 'select', 'audit_owner', 'using (true)'),
         ('audit_private.organization_start', 'the_owner_looks_up', 'select', 'audit_owner',
@@ -347,9 +348,10 @@ as $$
             'using (audit_private.owns_log())')
     union all
     select t, 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'
-    from unnest('{audit.subscription,audit.tile,audit.sealed_organization,audit_private.set_aside,'
-        'audit_private.release,audit_private.signing_key,audit_private.recording_limit,'
-        'audit_private.unfiled}'::regclass[]) as t
+    from unnest('{audit.subscription,audit.tile,audit.sealed_organization,audit.legal_hold,'
+        'audit.visible_retention,audit_private.set_aside,audit_private.release,'
+        'audit_private.signing_key,audit_private.recording_limit,audit_private.unfiled}'
+        ::regclass[]) as t
     union all
     select t, 'the_owner_erases', 'update', 'audit_owner', 'using (true)'
     from unnest('{audit.event,audit.seal}'::regclass[]) as t
@@ -360,9 +362,10 @@ as $$
         'audit.erasure}'::regclass[]) as t
     union all
     select t, 'anyone_granted_reads', 'select', 'public', 'using (true)'
-    from unnest('{audit.subscription,audit.tile,audit.sealed_organization,audit.series,audit.tick,'
-        'audit.tick_month,audit.seal,audit.organization_seal,audit.checkpoint,audit.key_rotation,'
-        'audit.erasure,audit_private.attachment}'::regclass[]) as t;
+    from unnest('{audit.subscription,audit.tile,audit.sealed_organization,audit.legal_hold,'
+        'audit.visible_retention,audit.series,audit.tick,audit.tick_month,audit.seal,'
+        'audit.organization_seal,audit.checkpoint,audit.key_rotation,audit.erasure,'
+        'audit_private.attachment}'::regclass[]) as t;
 $$;
 comment on function audit_private.wanted_policies is
     'The policies that audit_private.furnish_policies() makes';
@@ -378,10 +381,11 @@ begin
         where not exists (
             select from pg_policy as o
             where o.polrelid = p.relation and o.polname = p.name
-                -- Those of former releases knew nothing of former organisations, or asked who reads
-                -- only where a row was found.
+                -- Those of former releases knew nothing of former organisations or of what is
+                -- visible, or asked who reads only where a row was found.
                 and (p.name <> 'viewers_read_their_organization'
-                    or pg_get_expr(o.polqual, o.polrelid) like '%IS NOT NULL%viewer_start%')
+                    or pg_get_expr(o.polqual, o.polrelid)
+                        like '%IS NOT NULL%viewer_start%visible_since%')
         )
     loop
         if _policy.relation = 'audit.event'::regclass then

@@ -267,6 +267,10 @@ from (values
     ('audit.subscription_created', 'Somebody began to have events of the log sent to a sink'),
     ('audit.subscription_changed', 'A subscription was paused, resumed, reset, or lapsed'),
     ('audit.subscription_dropped', 'A subscription was ended'),
+    ('audit.organization_held', 'An organisation was put under legal hold'),
+    ('audit.organization_released', 'A legal hold of an organisation was ended'),
+    ('audit.visibility_limited', 'How far back viewers of an organisation see was limited, or '
+        'is no more'),
     ('audit.action_defined', 'An action of the application was defined, or described anew')
 ) as own (name, description)
 on conflict (name) do update set description = excluded.description, is_built_in = true;

@@ -10,6 +10,7 @@ import pytest
 
 from auditdb.errors import InvalidInput, Refused
 from auditdb.evidence.erase import erase, list_mentions, list_personal, personal_lines
+from auditdb.operator import hold_organization
 from tests.conftest import Database
 from tests.evidence.test_seal import Setting
 from tests.test_cli import error_of, good, run
@@ -170,6 +171,16 @@ def test_the_doctor_finds_nothing_wrong_with_an_erasure(setting: Setting) -> Non
         "select check_name, problem from audit.doctor() where check_name in "
         "('erasures', 'ticks', 'guards', 'log')").fetchall()  # fmt: skip
     assert found == []
+
+
+def test_what_is_under_legal_hold_is_not_erased(setting: Setting) -> None:
+    hold_organization(setting.auditor, "o2", reason="case 7")
+    before = events(setting)
+    for whom in ({"subject_id": "ann"}, {"organization_id": "o2"}):
+        with pytest.raises(Refused, match="organisation o2 is under legal hold"):
+            erase(setting.auditor, reason="request 1", **whom)  # type: ignore[arg-type]
+    assert events(setting) == before
+    assert erase(setting.auditor, subject_id="ann", organization_id="o1", reason="request 1") == 2
 
 
 def test_bad_input_is_said_in_a_line(setting: Setting) -> None:
