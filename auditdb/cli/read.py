@@ -90,7 +90,7 @@ def log(
         raise click.UsageError("--all and --limit exclude each other")
     _check_times(**filters)
     read = _reading(viewer_id, auditor, organization_id, key_file)
-    with connection(ctx) as conn:
+    with connection(ctx) as conn, auditdb.context(source="cli"):
         log = read(conn)
         if not _print(log, format_, csv_formulas, None if all_ else limit, filters):
             if format_ == "table":
