@@ -121,7 +121,7 @@ def test_each_way_in_which_an_auditor_reads_is_an_event(
     assert {row[1:3] for row in found} == {(LOGIN, "1")}
     (row,) = db.connect().execute(
         "select distinct actor_type, db_user, db_role, result, now() - occurred_at < '1 minute',"
-        " subject_id is null and target_id is null from audit.event where action ~ '^audit.[ve][ix]'"
+        " subject_id is null and target_id is null from audit.event where action ~ '^audit.[ve]'"
     ).fetchall()  # fmt: skip
     assert row == ("database", LOGIN, "audit_auditor", "success", True, True)
 
@@ -216,18 +216,17 @@ def test_the_same_log_viewed_again_is_one_event_also_of_all_organizations(db: Da
 
 
 @pytest.mark.parametrize(("minutes", "written"), [(14, 0), (16, 1)])
-def test_after_a_quarter_of_an_hour_it_is_another(
-    db: Database, minutes: int, written: int
-) -> None:
+def test_after_a_quarter_of_an_hour_it_is_another(db: Database, minutes: int, written: int) -> None:
     db.connect().execute(
         "insert into audit.event"
-        " (occurred_at, action, result, actor_id, actor_type, db_user, source) values"
-        " (now() - %s * interval '1 minute', 'audit.viewed', 'success', %s, 'database', %s, 'x')",
+        " (occurred_at, action, result, actor_id, actor_type, db_user, source, target_type)"
+        " values (now() - %s * interval '1 minute', 'audit.viewed', 'success', %s, 'database', %s,"
+        " 'sql', 'audit')",
         [minutes, LOGIN, LOGIN],
     )
     for _ in range(2):
         auditor(db.connect(LOGIN)).page()
-    assert len(db.events("action = 'audit.viewed'")) == 1 + written
+    assert len(readings(db)) == 1 + written
 
 
 def test_filters_are_kept_short_and_without_secrets(db: Database) -> None:
@@ -244,9 +243,12 @@ def test_no_event_leaves_before_it_is_recorded_that_it_does(db: Database) -> Non
     db.connect("app_owner").execute("select audit.limit_recording('app_auditor', 0)")
     try:
         log = auditor(db.connect(LOGIN))
-        for read in (log.page, log.events, log.blocks):
+        reads: list[Callable[[], object]] = [
+            log.page, lambda: next(log.events()), lambda: next(log.blocks())
+        ]  # fmt: skip
+        for read in reads:
             with pytest.raises(Refused, match="records more than 0 events"):
-                next(iter(read()))  # type: ignore[call-overload]
+                read()
     finally:
         db.connect("app_owner").execute("select audit.limit_recording('app_auditor', null)")
     assert readings(db) == []
@@ -275,7 +277,7 @@ def test_the_connection_is_left_as_it_was(
 ) -> None:
     conn = db.connect("postgres", autocommit=True)
     conn.execute("set auditdb.viewer = 'v1.a.token'")
-    conn.execute("set auditdb.context = '{\"actor_id\": \"lee\"}'")
+    conn.execute('set auditdb.context = \'{"actor_id": "lee"}\'')
     conn.execute("set role app_auditor")
     conn.autocommit = autocommit
     settings = """select current_user::text, current_setting('role'),
@@ -451,5 +453,7 @@ def test_what_others_write_is_not_looked_at(db: Database, organization: int | No
     # The planner asks the primary key for the newest time there is.
     assert [name for name in scanned if "action_target_id" in name], scanned
     assert not [name for name in scanned if "organization_id_occurred_at" in name], scanned
-    read = "select sum(pg_stat_get_xact_tuples_fetched(relid)) from pg_partition_tree('audit.event')"
+    read = (
+        "select sum(pg_stat_get_xact_tuples_fetched(relid)) from pg_partition_tree('audit.event')"
+    )
     assert (conn.execute(read.encode()).fetchone() or [99])[0] <= 1
