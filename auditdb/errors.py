@@ -84,7 +84,7 @@ def from_message(
             f"{message}. Have an administrator grant audit_writer, audit_reader, audit_auditor or "
             "audit_operator, whichever the work needs"
         )
-    elif sqlstate == "25006" and hint is None:
+    elif sqlstate == "25006":
         text = (
             f"{message}. Either this is a standby, or default_transaction_read_only is on for the "
             "database or the role"

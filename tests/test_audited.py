@@ -305,7 +305,7 @@ def test_within_a_pipeline_of_the_caller_a_page_is_recorded(db: Database) -> Non
     assert verbs(db) == ["viewed"]
 
 
-READ_ONLY = "which a standby or a read-only transaction cannot. Read on the primary"
+READ_ONLY = "no reading can be recorded here, so nothing is read: read on the primary"
 
 
 @pytest.mark.parametrize("how", ["connection", "session", "transaction"])
@@ -320,9 +320,8 @@ def test_where_nothing_can_be_recorded_nothing_is_read(db: Database, how: str) -
     else:
         conn.execute("begin read only")
     for read in (auditor(conn).page, lambda: take(conn)):
-        with pytest.raises(Refused, match=READ_ONLY) as refused:
+        with pytest.raises(Refused, match=READ_ONLY):
             read()
-        assert "default_transaction" not in str(refused.value)
     viewer = reader(db.connect("app_reader"), key=db.key, viewer_id=1, organization_id=1)
     viewer._conn.execute("set default_transaction_read_only = on")
     assert viewer.page().events

@@ -67,6 +67,12 @@ class Export:
         self.count = 0
         self.is_over = False
 
+    def leave_out(self, event_id: int | None) -> None:
+        """Leave out the event that says that this is read."""
+        if event_id is not None:
+            self._conditions.append(SQL("id <> %(own_id)s"))
+            self._values["own_id"] = event_id
+
     @property
     def outcome(self) -> dict[str, Any]:
         """How many events were read, and whether they are all that was asked for."""

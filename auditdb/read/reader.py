@@ -79,8 +79,7 @@ class Reader:
             >>> log.page(category="membership", after=page.next)  # doctest: +SKIP
         """
         query = self._query(limit, filters, after=after, before=before, within=within)
-        self._record(filters)
-        return self._page(query)
+        return self._page(query, self._record(filters))
 
     def events(self, *, batch: int = 500, **filters: Unpack[Filters]) -> Iterator[Event]:
         """Return an iterator over all events, newest first, that holds a batch or two in memory.
@@ -172,25 +171,26 @@ class Reader:
         return export.count
 
     def _events(self, batch: int, filters: Filters) -> Iterator[Event]:
-        self._record(filters)
-        page = self._page(self._query(batch, filters))
+        own = self._record(filters)
+        page = self._page(self._query(batch, filters), own)
         yield from page.events
         while page.next:
-            page = self._page(self._query(batch, filters, after=page.next))
+            page = self._page(self._query(batch, filters, after=page.next), own)
             yield from page.events
 
     def _query(self, limit: int, filters: Filters, **place: Any) -> PageQuery:
         return PageQuery(limit, filters, organization_id=self._principal.organization_id, **place)
 
-    def _record(self, filters: Filters) -> None:
+    def _record(self, filters: Filters) -> int | None:
         """Record that an auditor reads; of admins, who read what is theirs, nothing."""
-        if isinstance(self._principal, Auditor):
-            record_reading(
-                self._conn, self._principal, "viewed", {"filter": shown_filters(filters)}
-            )
+        if isinstance(self._principal, Viewer):
+            return None
+        details = {"filter": shown_filters(filters)}
+        return record_reading(self._conn, self._principal, "viewed", details)
 
-    def _page(self, query: PageQuery) -> Page:
+    def _page(self, query: PageQuery, own: int | None) -> Page:
         principal = self._principal
+        query.leave_out(own)
         with begin_with(
             self._conn, principal.role, principal.become(), query.statement, undo=True
         ) as (_, rows):
@@ -215,8 +215,7 @@ class AsyncReader:
     ) -> Page:
         """Return a page as `Reader.page` does."""
         query = self._query(limit, filters, after=after, before=before, within=within)
-        await self._record(filters)
-        return await self._page(query)
+        return await self._page(query, await self._record(filters))
 
     def events(self, *, batch: int = 500, **filters: Unpack[Filters]) -> AsyncIterator[Event]:
         """Return an iterator as `Reader.events` does."""
@@ -241,10 +240,10 @@ class AsyncReader:
         return recorded_blocks_async(self._conn, self._principal, export)
 
     async def _events(self, batch: int, filters: Filters) -> AsyncIterator[Event]:
-        await self._record(filters)
+        own = await self._record(filters)
         after: str | None = None
         while True:
-            page = await self._page(self._query(batch, filters, after=after))
+            page = await self._page(self._query(batch, filters, after=after), own)
             for event in page.events:
                 yield event
             if page.next is None:
@@ -254,14 +253,15 @@ class AsyncReader:
     def _query(self, limit: int, filters: Filters, **place: Any) -> PageQuery:
         return PageQuery(limit, filters, organization_id=self._principal.organization_id, **place)
 
-    async def _record(self, filters: Filters) -> None:
-        if isinstance(self._principal, Auditor):
-            await record_reading_async(
-                self._conn, self._principal, "viewed", {"filter": shown_filters(filters)}
-            )
+    async def _record(self, filters: Filters) -> int | None:
+        if isinstance(self._principal, Viewer):
+            return None
+        details = {"filter": shown_filters(filters)}
+        return await record_reading_async(self._conn, self._principal, "viewed", details)
 
-    async def _page(self, query: PageQuery) -> Page:
+    async def _page(self, query: PageQuery, own: int | None) -> Page:
         principal = self._principal
+        query.leave_out(own)
         async with begin_with_async(
             self._conn, principal.role, principal.become(), query.statement, undo=True
         ) as (_, rows):

@@ -53,8 +53,10 @@ def record_reading(
     details: Mapping[str, Any] | None = None,
     *,
     subject_id: Id | None = None,
-) -> None:
+) -> int | None:
     """Record that the log was read; in the caller's transaction, or else committed.
+
+    Returns the id of the event, if there is one.
 
     Args:
         conn: the caller's connection, whose settings are left as they were.
@@ -73,8 +75,9 @@ def record_reading(
         with begin_with(conn, principal.role, (_BEFORE, ())) as (_, rows):
             before = rows[0]
     statements = _statements(conn, principal, verb, details, subject_id, before)
-    with begin_with(conn, principal.role, *statements, leave=_RESTORE):
-        pass
+    with begin_with(conn, principal.role, *statements, leave=_RESTORE) as (_, rows):
+        recorded: int | None = rows[0]["id"]
+    return recorded
 
 
 async def record_reading_async(
@@ -84,15 +87,16 @@ async def record_reading_async(
     details: Mapping[str, Any] | None = None,
     *,
     subject_id: Id | None = None,
-) -> None:
+) -> int | None:
     """Record as `record_reading` does."""
     before: Row = {}
     if not is_idle(conn):
         async with begin_with_async(conn, principal.role, (_BEFORE, ())) as (_, rows):
             before = rows[0]
     statements = _statements(conn, principal, verb, details, subject_id, before)
-    async with begin_with_async(conn, principal.role, *statements, leave=_RESTORE):
-        pass
+    async with begin_with_async(conn, principal.role, *statements, leave=_RESTORE) as (_, rows):
+        recorded: int | None = rows[0]["id"]
+    return recorded
 
 
 def _statements(
@@ -121,7 +125,7 @@ def recorded_blocks(
 ) -> Generator[bytes, None, None]:
     """Read the blocks of an export: that it begins is recorded before the first, then its end."""
     refuse_pipeline(conn)
-    record_reading(conn, principal, "export_started", export.details)
+    export.leave_out(record_reading(conn, principal, "export_started", export.details))
     try:
         with closing(read_blocks(conn, principal, export)) as blocks:
             yield from blocks
@@ -138,7 +142,7 @@ async def recorded_blocks_async(
 ) -> AsyncGenerator[bytes, None]:
     """Read as `recorded_blocks` does."""
     refuse_pipeline(conn)
-    await record_reading_async(conn, principal, "export_started", export.details)
+    export.leave_out(await record_reading_async(conn, principal, "export_started", export.details))
     try:
         async with aclosing(read_blocks_async(conn, principal, export)) as blocks:
             async for block in blocks:

@@ -129,10 +129,9 @@ begin
             using errcode = 'invalid_parameter_value',
                 hint = 'It is one of ' || array_to_string(_verbs, ', ') || '.';
     elsif current_setting('transaction_read_only')::boolean then
-        raise exception 'this reading is recorded, which a standby or a read-only transaction '
-                'cannot'
-            using errcode = 'read_only_sql_transaction',
-                hint = 'Read on the primary, in a transaction that may write.';
+        raise exception 'no reading can be recorded here, so nothing is read: read on the '
+                'primary, in a transaction that may write'
+            using errcode = 'read_only_sql_transaction';
     end if;
 end
 $$;
