@@ -82,7 +82,8 @@ def log(
     """Read an organisation's log as one of its admins or owners, newest first.
 
     An auditor reads without a key: the log of one organisation, also of one that is deleted, or of
-    all. JSON lines hold every event exactly; a table shortens and leaves out what a narrow terminal
+    all. That an auditor reads is an event of the log, and so is what anybody takes along as JSON
+    lines or CSV: on a standby it cannot be recorded, and is refused. JSON lines hold every event exactly; a table shortens and leaves out what a narrow terminal
     has no room for. In it "how" tells events that a trigger captured from those that a call
     recorded.
     """
