@@ -30,8 +30,8 @@ from psycopg.conninfo import make_conninfo
 import auditdb
 from auditdb.read.token import mint
 from benchmarks.capture import address
-from benchmarks.export import exports, report_exports
 from benchmarks.questions import Question, questions
+from benchmarks.whole import exports, report_exports
 
 MONTHS = 24
 ORGANIZATIONS = 1000

@@ -72,7 +72,7 @@ grant execute on function
     audit.viewer_organization, audit.events_since, audit_private.refuse_batch,
     audit_private.refuse_reading, audit_private.try_tick,
     audit_private.tick_parts, audit_private.last_cursor, audit_private.tick_cursor,
-    audit_private.filter_condition
+    audit_private.filter_condition, audit_private.part_events
     to audit_reader, audit_auditor;
 grant execute on function audit.make_tick to audit_operator, audit_auditor;
 -- Who makes a subscription sends events away, and so must be one who may read them.
@@ -89,6 +89,11 @@ grant execute on function
     audit.pause_subscription, audit.resume_subscription, audit.drop_subscription,
     audit.list_subscriptions, audit.list_set_aside
     to audit_operator, audit_auditor;
+-- Each asks for the token of an admin.
+grant execute on function
+    audit.create_stream, audit.list_streams, audit.pause_stream, audit.resume_stream,
+    audit.drop_stream
+    to audit_reader;
 -- Which events are a former organisation's.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function

@@ -66,14 +66,17 @@ def test_every_object_has_a_comment(db: Database, uncommented: str) -> None:
 
 # What people call: the reference manual that \df audit.* prints.
 PUBLIC = {
-    "attach", "attest", "baseline", "canonical", "clear_context", "create_key",
+    "attach", "attest", "baseline", "canonical", "clear_context", "create_key", "create_stream",
     "current_context",
-    "define_action", "define_kind", "detach", "doctor", "drop_subscription",
+    "define_action", "define_kind", "detach", "doctor", "drop_stream",
+    "drop_subscription",
     "events_since", "limit_recording",
     "list_keys", "list_limits", "list_logged", "list_members", "list_partitions", "list_settings",
-    "list_set_aside", "list_subscriptions", "list_tables", "maintain", "make_tick",
-    "mend_columns", "mend_guards", "metrics", "pause_subscription", "read_context_from",
-    "reattach", "reset_subscription", "resume_subscription", "subscribe",
+    "list_set_aside", "list_streams", "list_subscriptions", "list_tables", "maintain", "make_tick",
+    "mend_columns", "mend_guards", "metrics", "pause_stream", "pause_subscription",
+    "read_context_from",
+    "reattach", "reset_subscription", "resume_stream", "resume_subscription",
+    "subscribe",
     "record_event", "record_reading", "set_context", "version", "viewer_organization",
     "viewer_problem",
 }  # fmt: skip

@@ -20,7 +20,7 @@ def event(**given: Any) -> Event:
         "action": "a.b", "result": "success", "actor_id": None, "actor_type": "user",
         "impersonator_id": None, "db_user": "app", "organization_id": "1", "target_type": None,
         "target_id": None, "subject_id": None, "source": "web", "captured_from": None,
-        "old_values": None, "new_values": None, "details": None, "db_role": None,
+        "old_values": None, "new_values": None, "details": None, "db_role": None, "series_id": None,
     }  # fmt: skip
     return Event(**{**values, **given})
 

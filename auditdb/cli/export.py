@@ -32,8 +32,9 @@ SINK_HELP = ("Where: - (standard output), file:///directory, s3://bucket/prefix,
 @click.option("--follow", is_flag=True, help="Go on with what comes, until it is ended.")
 @click.option("--secrets", type=click.Path(path_type=Path), metavar="FILE",
               envvar="AUDITDB_SINK_SECRETS",
-              help="TOML: [NAME], token = and secret =. Default: AUDITDB_SINK_SECRETS; of one "
-              "NAME also AUDITDB_SINK_TOKEN and AUDITDB_SINK_SECRET.")  # fmt: skip
+              help="TOML: stream_secret =, then [NAME], token = and secret =. Default: "
+              "AUDITDB_SINK_SECRETS; AUDITDB_STREAM_SECRET; of one NAME also AUDITDB_SINK_TOKEN "
+              "and AUDITDB_SINK_SECRET.")  # fmt: skip
 @click.option("--json", "json_", is_flag=True, help="Print what was delivered as JSON.")
 @click.pass_context
 def export(
@@ -97,17 +98,28 @@ def _opener(name: str | None, file: Path | None) -> Callable[..., Any]:
     """Return what opens the sink of a subscription with its secrets."""
     from auditdb.export.formats import FORMATS
     from auditdb.export.sinks.base import Sink
-    from auditdb.export.sinks.open import open_sink, options_of
-    from auditdb.export.sinks.secrets import Secrets, read_secrets, secrets_of_variables
+    from auditdb.export.sinks.open import open_sink, open_stream, options_of
+    from auditdb.export.sinks.secrets import (
+        Secrets,
+        read_masters,
+        read_secrets,
+        secrets_of_variables,
+    )
 
     known = read_secrets(file) if file is not None else {}
     # Variables are of one subscription: a token must not go to the sinks of others.
     alone = secrets_of_variables(os.environ) if name is not None else Secrets()
+    masters = read_masters(file, os.environ)
 
-    def open_(name: str, sink: str, form: str, options: dict[str, Any]) -> Sink:
-        return open_sink(
-            sink, secrets=known.get(name, alone), options=options_of(options),
-            array_media_type=FORMATS[form].array_media_type)  # fmt: skip
+    def open_(
+        name: str, sink: str, form: str, options: dict[str, Any], is_stream: bool = False
+    ) -> Sink:
+        given: Any = {
+            "options": options_of(options), "array_media_type": FORMATS[form].array_media_type,
+        }  # fmt: skip
+        if is_stream:
+            return open_stream(name, sink, masters=masters, **given)
+        return open_sink(sink, secrets=known.get(name, alone), **given)
 
     return open_
 
@@ -117,8 +129,8 @@ def _serve(dsn: str, names: list[str] | None, follow: bool, open_: Callable[...,
 
     async def work() -> Served:
         exporter = Exporter(
-            dsn, lambda s: open_(s.name, s.sink, s.format, s.options), names=names, follow=follow,
-            tell=lambda line: click.echo(plain(line), err=True))  # fmt: skip
+            dsn, lambda s: open_(s.name, s.sink, s.format, s.options, s.is_stream), names=names,
+            follow=follow, tell=lambda line: click.echo(plain(line), err=True))  # fmt: skip
         ending = iter([exporter.end])
 
         def end() -> None:

@@ -33,6 +33,9 @@ class Source(Protocol):
     async def head(self) -> int:
         """Close what there is into a tick, and return the number of the last."""
 
+    def due(self) -> float:
+        """Return for how many seconds `head` gives nothing new."""
+
     async def last(self) -> int:
         """Return the number of the last tick that is known."""
 
@@ -101,7 +104,8 @@ class Engine:
         self._source, self._keeper, self._open_sink = source, keeper, open_sink
         self._names, self._follow, self._poll, self._tell = names, follow, poll, tell
         self._patience = patience or Patience()
-        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        # By whether it is a stream: receivers of customers, which may hang, keep no other waiting.
+        self._at_once = {kind: asyncio.Semaphore(_AT_ONCE) for kind in (False, True)}
         self._noted = time.monotonic()
         self._refreshed = 0.0
         self._ended, self._woken = asyncio.Event(), asyncio.Event()
@@ -153,7 +157,9 @@ class Engine:
         """Wait for new events, or for a delivery to come to its end."""
         self._woken.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._poll):
+            # Not until the next look alone: an event waits for its tick already.
+            due = self._source.due() if self._follow else self._poll
+            async with asyncio.timeout(max(0.01, min(self._poll, due))):
                 await self._woken.wait()
 
     def _is_over(self, goal: int) -> bool:
@@ -329,7 +335,7 @@ class Engine:
             return Outcome()
         has_taken = stream.subscription.delivered + stream.delivered > 0
         try:
-            async with self._at_once:
+            async with self._at_once[stream.subscription.is_stream]:
                 return await deliver(stream.sink, batch.delivery, has_taken=has_taken)
         except SinkError:
             raise

@@ -12,14 +12,16 @@ from psycopg.rows import tuple_row
 
 from auditdb.errors import from_psycopg
 from auditdb.read.event import Event
+from auditdb.read.query import SERIES
 
 _NAMES = [field.name for field in fields(Event)]
+_COLUMNS = {
+    "transaction_id": "(event).transaction_id::text::bigint",
+    "series_id": SERIES.replace("event.id", "(event).id"),
+}
 _QUERY = (
     "select series_id, tick_id, cursor, is_more, "
-    + ", ".join(
-        f"(event).{name}" + ("::text::bigint" if name == "transaction_id" else "")
-        for name in _NAMES
-    )
+    + ", ".join(_COLUMNS.get(name, f"(event).{name}") for name in _NAMES)
     + " from audit.events_since(%s::text, %s, %s::text, %s::text[])"
 )
 

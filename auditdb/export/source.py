@@ -54,15 +54,19 @@ class Ticks:
         Raises:
             psycopg.Error: no tick can be made: a standby, a database that was restored.
         """
-        if time.monotonic() - self._made_at < _EVERY:
+        if self.due() > 0:
             return self._head
+        self._made_at = time.monotonic()
         # Somebody else may be making one.
         with suppress(LockNotAvailable):
             async with self._turn, pinned_async(self._conn):
                 await self._conn.execute("select audit.make_tick()")
         self._head = await self.last()
-        self._made_at = time.monotonic()
         return self._head
+
+    def due(self) -> float:
+        """Return for how many seconds `head` makes no tick."""
+        return self._made_at + _EVERY - time.monotonic()
 
     async def last(self) -> int:
         """Return the number of the last tick that is known."""

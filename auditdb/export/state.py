@@ -42,7 +42,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """A subscription as an exporter sees it."""
+    """A subscription as an exporter sees it; a stream is one that a customer made."""
 
     name: str
     sink: str
@@ -54,6 +54,7 @@ class Subscription:
     delivered: int
     state: str
     problem: str | None
+    is_stream: bool = False
     counts: list[Any] | None = None
 
 
@@ -69,7 +70,8 @@ class Claim:
 _READ: LiteralString = """
 select name, sink, format, options, organization_id, actions, categories, results, conditions,
     at_least, (pg_catalog.date_part('epoch', within) * 1000000)::bigint as within, per,
-    tick_id, part, pending, counts, delivered, state, problem
+    tick_id, part, pending, counts, delivered, state, problem,
+    made_by is not null as is_stream
 from audit.subscription
 where %(names)s::text[] is null or name = any (%(names)s)
 order by name
@@ -142,7 +144,7 @@ def _subscription(row: dict[str, Any]) -> Subscription:
         name=row["name"], sink=row["sink"], format=row["format"], options=row["options"],
         filter=_filter(row), place=Place.of(row["tick_id"], row["part"]), pending=row["pending"],
         counts=row["counts"], delivered=row["delivered"], state=row["state"],
-        problem=row["problem"],
+        problem=row["problem"], is_stream=row["is_stream"],
     )  # fmt: skip
 
 

@@ -47,6 +47,7 @@ class SubscriptionStatus:
     lapses_at: datetime
     created_at: datetime
     created_by: str
+    made_by: str | None
 
 
 def create_subscription(

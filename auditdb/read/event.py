@@ -13,7 +13,11 @@ from auditdb.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One event, a row of `audit.event`; the comments of its columns say what each means."""
+    """One event, a row of `audit.event`; the comments of its columns say what each means.
+
+    `series_id` is the series of its `transaction_id`, which a restore into another cluster may use
+    again; it is null of what was there before the first.
+    """
 
     id: int
     occurred_at: datetime
@@ -34,6 +38,7 @@ class Event:
     new_values: dict[str, Any] | None
     details: dict[str, Any] | None
     db_role: str | None
+    series_id: int | None
 
     @property
     def category(self) -> str:

@@ -30,6 +30,7 @@ class Filters(TypedDict, total=False):
     source: str | None
     ip: str | None
     transaction_id: int | None
+    series_id: int | None
     text: str | None
     text_ids: Sequence[Id] | None
     since: Moment | None
@@ -53,6 +54,12 @@ _CONDITIONS = {
     "source": SQL("source = %(source)s"),
     "ip": SQL("details ->> 'ip' = %(ip)s"),
     "transaction_id": SQL("transaction_id = %(transaction_id)s::text::xid8"),
+    # A series ends where the next begins that has other transactions.
+    "series_id": SQL(
+        "id > (select after_id from audit.series where id = %(series_id)s) and id <= coalesce("
+        "(select min(after_id) from audit.series where id > %(series_id)s and began <> 'continued')"
+        ", 9223372036854775807)"
+    ),
     # What is long is no name, and would be slow to look through.
     "text": SQL(
         "(actor_id = any(%(text_ids)s) or impersonator_id = any(%(text_ids)s)"
@@ -101,6 +108,7 @@ def filter_conditions(
     source: str | None = None,
     ip: str | None = None,
     transaction_id: int | None = None,
+    series_id: int | None = None,
     text: str | None = None,
     text_ids: Sequence[Id] | None = None,
     since: Moment | None = None,
@@ -131,6 +139,7 @@ def filter_conditions(
         "source": as_text("source", source),
         "ip": as_text("ip", ip),
         "transaction_id": as_number("transaction_id", transaction_id),
+        "series_id": as_number("series_id", series_id),
         "text": as_text("text", text) or None,
         "text_ids": [as_text("text_ids", found) for found in text_ids or ()],
         "since": as_moment("since", since),

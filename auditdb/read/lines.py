@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import fields
 
 from auditdb.read.event import Event
+from auditdb.read.query import SERIES
 from auditdb.values.blocks import PART
 
 NAMES = [field.name for field in fields(Event)]
+_COLUMNS = {"series_id": SERIES}
 _JSON = {"old_values", "new_values", "details"}
 JSON_COLUMNS = frozenset(number for number, name in enumerate(NAMES) if name in _JSON)
 # As datetime.isoformat() has it. Of infinity nothing but its name is known.
@@ -30,14 +32,15 @@ def _parts_of_json() -> str:
         if name == "occurred_at":
             parts += ["'\"'", _TIME, "'\"'"]
         else:
-            is_text = name not in {"id", "transaction_id", *_JSON}
-            parts.append(f"to_json({name})" if is_text else name)
+            is_text = name not in {"id", "transaction_id", "series_id", *_JSON}
+            parts.append(f"to_json({name})" if is_text else _COLUMNS.get(name, name))
     return ", ".join([*parts, "'}'"])
 
 
 def _cells(empty: str) -> str:
     return ", ".join(
-        _TIME if name == "occurred_at" else f"{empty}({name}::text, '')" for name in NAMES
+        _TIME if name == "occurred_at" else f"{empty}({_COLUMNS.get(name, name)}::text, '')"
+        for name in NAMES
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import UTC, datetime
+from typing import LiteralString
 
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
@@ -16,12 +17,18 @@ _LONGEST_PAGE = 10_000
 # Months before the newest that a page may begin with, in which its events are looked for first.
 _WINDOWS = (1, 7, 31)
 _MOST_LOOKED_AT = 10_000_000
+SERIES: LiteralString = (
+    "(select max(series.id) from audit.series as series "
+    "where series.began <> 'continued' and series.after_id < event.id)"
+)
 _NEWEST_FIRST = SQL("order by occurred_at desc, id desc limit %(limit)s")
 _OLDEST_FIRST = SQL("order by occurred_at, id limit %(limit)s")
 
 
 def column(name: str) -> Composable:
-    """Return a column of `audit.event`, as `Event` has it."""
+    """Return a field of `Event`, of a row of `audit.event` that is called event."""
+    if name == "series_id":
+        return SQL(f"{SERIES} as series_id")
     if name == "transaction_id":
         return SQL("transaction_id::text::bigint as transaction_id")
     return Identifier(name)

@@ -17,7 +17,7 @@ from auditdb.web.access import Access, read_zone
 # Filters whose name and value stand in the address as they are.
 PLAIN = (
     "action", "result", "person_id", "actor_id", "subject_id", "target_type", "target_id",
-    "source", "ip", "transaction_id",
+    "source", "ip", "transaction_id", "series_id",
 )  # fmt: skip
 PRESETS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30),
            "90d": timedelta(days=90)}  # fmt: skip
@@ -25,7 +25,7 @@ PRESETS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta
 LOOKS = ("zone", "language", "scheme")
 # All that is looked for, in the order in which the page says it.
 CHOSEN = (*PLAIN, "text", "last", "from", "to", "signal")
-PLACES = ("after", "before", "within")
+PLACES = ("after", "before", "within", "cursor", "limit")
 _KNOWN = frozenset((*CHOSEN, *LOOKS, *PLACES, "organization", "formulas"))
 # Characters of a value: an export writes what was looked for into the log.
 _LONGEST = 1000

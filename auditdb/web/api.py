@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from auditdb._version import __version__
+from auditdb.export.canonical import COLUMNS, VALUES
 from auditdb.read.event import Event
 from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain_json
@@ -20,6 +21,7 @@ from auditdb.web.listing import event_of, filters_of, listed, logged_kinds, note
 from auditdb.web.names import Known
 from auditdb.web.sentence import Teller
 from auditdb.web.site import Visit, root_of
+from auditdb.web.streams import FORMATS
 from auditdb.web.told import hosts_names, names_of
 
 
@@ -98,6 +100,7 @@ _ABOUT = {
     "source": "Way in: web, api, saml …",
     "ip": "IP address.",
     "transaction_id": "Transaction.",
+    "series_id": "Series in which the transaction has its number.",
     "text": "Is in an id, a value or a detail, upper and lower case alike; or names what the "
     "application knows by it.",
     "last": "Period until now: 24h, 7d, 30d or 90d.",
@@ -110,10 +113,16 @@ _ABOUT = {
     "before": "`previous` of the page after.",
     "within": "Events that are looked at, at most. Default: 20000; at most 500000.",
 }
+_POLLED = {
+    "organization": "The organisation; may be left out where the viewer has one.",
+    "action": _ABOUT["action"],
+    "cursor": "That of the answer before, or now: the end of the log. Default: its beginning.",
+    "limit": "Events of an answer, at most. Default: 100; at most 1000.",
+}
 _ENUMS = {"result": list(RESULTS), "last": list(PRESETS), "signal": list(queries.SIGNALS)}
 _TYPES: dict[str, Any] = {
-    "id": "integer", "transaction_id": "integer", "old_values": "object", "new_values": "object",
-    "details": "object", "names": "object",
+    "id": "integer", "transaction_id": "integer", "series_id": "integer", "old_values": "object",
+    "new_values": "object", "details": "object", "names": "object",
 }  # fmt: skip
 
 
@@ -155,25 +164,106 @@ def _described() -> dict[str, Any]:
                 "summary": "A page of events, newest first",
                 "parameters": [_parameter(name) for name in names],
                 "responses": _responses(page)}},
+            "/events/since": {"get": {
+                "summary": "Every committed event once, in order, from a cursor on: to poll",
+                "parameters": [_parameter(name, about) for name, about in _POLLED.items()],
+                "responses": _responses(_polled()) | {"410": {
+                    "description": "The cursor is of what a restored database has lost"}}}},
             "/events/{place}": {"get": {
                 "summary": "One event",
                 "parameters": [place, _parameter("organization"), _parameter("language")],
                 "responses": _responses(event)}},
+            **_streams(),
             "/logged": {"get": {
                 "summary": "What is logged, and since when",
                 "parameters": [_parameter("organization")],
                 "responses": _responses({"type": "object"})}},
         },
-        "components": {"schemas": {"Event": {
-            "type": "object", "required": sorted(required), "properties": properties}}},
+        "components": {"schemas": {
+            "Event": {
+                "type": "object", "required": sorted(required), "properties": properties},
+            "Exported": {
+                "description": "An event as it is exported: docs/event-1.schema.json",
+                "type": "object", "required": list(COLUMNS),
+                "properties": {name: {} if name in VALUES else {"type": [
+                    "integer" if name == "version" else "string", "null"]} for name in COLUMNS}}}},
     }  # fmt: skip
 
 
-def _parameter(name: str) -> dict[str, Any]:
+def _polled() -> dict[str, Any]:
+    """Return the schema of what polling answers."""
+    event = {"$ref": "#/components/schemas/Exported"}
+    return {
+        "type": "object",
+        "required": ["events", "cursor", "is_more"],
+        "properties": {
+            "events": {"type": "array", "items": event},
+            "cursor": {"type": ["string", "null"]},
+            "is_more": {"type": "boolean"},
+        },
+    }
+
+
+def _streams() -> dict[str, Any]:
+    """Return the paths of streams, which there are where the host gives a `stream_secret`."""
+    texts = ("name", "sink", "format", "state", "problem", "created_at", "made_by", "secret")
+    stream = {
+        "type": "object",
+        "properties": {
+            name: {"type": ["string", "null"] if name == "problem" else "string"} for name in texts
+        },
+    }
+    body = {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["sink"],
+                    "properties": {
+                        "sink": {"type": "string", "description": "An address of https"},
+                        "format": {"type": "string", "enum": list(FORMATS)},
+                    },
+                }
+            }
+        },
+    }
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    what = {
+        "name": "what",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "enum": ["pause", "resume"]},
+    }
+    whose = _parameter("organization", _POLLED["organization"])
+    many = {"type": "object", "properties": {"streams": {"type": "array", "items": stream}}}
+    problems = {"409": {"description": "There are as many as there may be"}}
+    made = _responses(stream)
+    made = {"201": made.pop("200"), **made, **problems}
+    changed = _responses({})
+    changed = {"204": {"description": "It is done"}} | {
+        status: told for status, told in changed.items() if status != "200"
+    }
+    object_ = {"content": {"application/json": {"schema": {"type": "object"}}}}
+    return {
+        "/streams": {
+            "get": {"summary": "Streams of an organisation, with what signs each",
+                    "parameters": [whose], "responses": _responses(many)},
+            "post": {"summary": "Has events sent to an address, from now on",
+                     "parameters": [whose], "requestBody": body, "responses": made}},
+        "/streams/{name}": {"delete": {
+            "summary": "Ends a stream", "parameters": [name, whose], "responses": changed}},
+        "/streams/{name}/{what}": {"post": {
+            "summary": "Pauses or resumes a stream", "parameters": [name, what, whose],
+            "requestBody": object_, "responses": changed}},
+    }  # fmt: skip
+
+
+def _parameter(name: str, about: str | None = None) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"}
     if name in _ENUMS:
         schema["enum"] = _ENUMS[name]
-    return {"name": name, "in": "query", "description": _ABOUT[name], "schema": schema}
+    return {"name": name, "in": "query", "description": about or _ABOUT[name], "schema": schema}
 
 
 def _responses(schema: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from starlette.routing import Route
 
 from auditdb.connection.address import check
 from auditdb.errors import InvalidInput
+from auditdb.export.sinks.webhook import check_masters
 from auditdb.read.token import mint
-from auditdb.web import api, export, pages
+from auditdb.web import api, export, pages, since, streams
 from auditdb.web.guard import Headers, failed, guarded, not_found
 from auditdb.web.names import Names, Search
 from auditdb.web.reading import Connect
@@ -36,11 +37,12 @@ def app(
     frame_ancestors: str = "'none'",
     language: str = "en",
     seconds: float = 5.0,
+    stream_secret: str | Sequence[str] = (),
 ) -> Starlette:
     """Return the page on which an organisation's admin reads the log: an ASGI application.
 
-    It only reads, but for `audit.exported` and `audit.viewed`; it takes GET alone, sets no cookie,
-    and needs no JavaScript.
+    It only reads, but for `audit.exported` and `audit.viewed`, and for streams where there is a
+    `stream_secret`; it sets no cookie, and needs no JavaScript.
 
     Args:
         connect: the address of the database as a login that is a member of `audit_reader`, or a
@@ -59,6 +61,9 @@ def app(
         frame_ancestors: who may show the page in a frame, as Content-Security-Policy says it.
         language: of whom `viewer` and the address say nothing: "en", "de".
         seconds: that a query may take, before the page says that it took too long.
+        stream_secret: lets admins have their events sent to an address of theirs; it signs what is
+            sent, and is that of `auditdb export --all`. A list while one takes the place of the
+            other, the new one first. Default: there are no streams.
 
     Raises:
         InvalidInput: the key or the address is malformed, there is no such language, or another
@@ -86,19 +91,27 @@ def app(
         raise InvalidInput(f"seconds is {seconds!r}; give how long a query may take, such as 5")
     site = Site(
         connect, key, viewer, names, search, title, header, footer, tuple(stylesheets),
-        frame_ancestors, language, seconds,
+        frame_ancestors, language, seconds, check_masters(stream_secret),
     )  # fmt: skip
     routes = [
-        Route(path, guarded(site, endpoint, kind), methods=["GET"])
-        for path, endpoint, kind in (
-            ("/", pages.log, "html"),
-            ("/logged", pages.logged, "html"),
-            ("/event/{place}", pages.event, "html"),
-            ("/events.csv", export.csv, "html"),
-            ("/events.jsonl", export.jsonl, "html"),
-            ("/api/events", api.events, "json"),
-            ("/api/events/{place}", api.event, "json"),
-            ("/api/logged", api.logged, "json"),
+        Route(path, guarded(site, endpoint, kind), methods=[method])
+        for method, path, endpoint, kind in (
+            ("GET", "/", pages.log, "html"),
+            ("GET", "/logged", pages.logged, "html"),
+            ("GET", "/event/{place}", pages.event, "html"),
+            ("GET", "/events.csv", export.csv, "html"),
+            ("GET", "/events.jsonl", export.jsonl, "html"),
+            ("GET", "/streams", streams.page, "html"),
+            ("POST", "/streams", streams.create, "html"),
+            ("POST", "/streams/{name}/{what}", streams.change, "html"),
+            ("GET", "/api/events", api.events, "json"),
+            ("GET", "/api/events/since", since.since, "json"),
+            ("GET", "/api/events/{place}", api.event, "json"),
+            ("GET", "/api/logged", api.logged, "json"),
+            ("GET", "/api/streams", streams.api_list, "json"),
+            ("POST", "/api/streams", streams.api_create, "json"),
+            ("DELETE", "/api/streams/{name}", streams.api_change, "json"),
+            ("POST", "/api/streams/{name}/{what}", streams.api_change, "json"),
         )
     ]
     routes += [

@@ -125,7 +125,11 @@ async def beside_it(read: Reading, found: Event) -> list[Event]:
     for where in ({"before": place}, {"after": place}):
         query = PageQuery(
             BESIDE,
-            {"transaction_id": found.transaction_id, "baseline": True},
+            {
+                "transaction_id": found.transaction_id,
+                "series_id": found.series_id,
+                "baseline": True,
+            },
             organization_id=read.organization_id,
             within=AROUND,
             columns=queries.columns(queries.LISTED),
@@ -145,7 +149,8 @@ def _event_page(
         "object": found.target_id and address.only(
             root, target_type=found.target_type, target_id=found.target_id),
         "person": person and address.only(root, person_id=person),
-        "transaction": address.only(root, transaction_id=found.transaction_id),
+        "transaction": address.only(
+            root, transaction_id=found.transaction_id, series_id=found.series_id),
         "back": address.only(root),
         # For a colleague, to whom it looks as they like it.
         "permalink": address.only(

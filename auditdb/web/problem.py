@@ -10,6 +10,7 @@ _log = logging.getLogger("auditdb.web")
 
 STATUS = {
     "unauthorized": 401, "forbidden": 403, "not_found": 404, "bad_address": 400, "cross_site": 403,
+    "cursor_lost": 410, "form": 403, "stream_address": 400, "stream_limit": 409,
     "busy": 429, "host": 500,
     "away": 503, "slow": 503, "read_only": 503, "not_installed": 503, "refused": 503,
     "key_retired": 503, "token": 503, "clock": 503, "no_rule": 503,

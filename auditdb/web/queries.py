@@ -115,7 +115,8 @@ PROBLEM: Statement = ("select audit.viewer_problem() as problem", [])
 ACTIONS: Statement = (
     "select name from audit.action where category <> 'audit' "
     "or name in ('audit.viewed', 'audit.export_started', 'audit.exported', 'audit.verified', "
-    "'audit.bundled', 'audit.accessed') order by name",
+    "'audit.bundled', 'audit.accessed', 'audit.subscription_created', "
+    "'audit.subscription_changed', 'audit.subscription_dropped') order by name",
     [],
 )
 

@@ -87,16 +87,19 @@ def _value(data: bytes | str) -> Any:
     return {CUT: len(data)} if level or isinstance(value, str) else value
 
 
+def bounded(seconds: float) -> Statement:
+    """Return the statement that bounds each query of a transaction in time."""
+    milliseconds = str(int(seconds * 1000))
+    return "select pg_catalog.set_config('statement_timeout', %s, true)", [milliseconds]
+
+
 @asynccontextmanager
 async def reading(
-    conn: AsyncConnection[Any], principal: Viewer | Auditor, seconds: float
+    conn: AsyncConnection[Any], principal: Viewer | Auditor, seconds: float, *first: Statement
 ) -> AsyncIterator[Reading]:
     """Open a transaction as a viewer or an auditor, each of whose queries is bounded in time."""
-    bound: Statement = (
-        "select pg_catalog.set_config('statement_timeout', %s, true)",
-        [str(int(seconds * 1000))],
-    )
-    async with begin_with_async(conn, principal.role, bound, principal.become(), undo=True):
+    statements = (*first, bounded(seconds), principal.become())
+    async with begin_with_async(conn, principal.role, *statements, undo=True):
         yield Reading(conn, principal)
 
 

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from starlette.requests import Request
 from starlette.responses import Response
 
-from auditdb.connection.begin import Row
+from auditdb.connection.begin import Row, Statement
 from auditdb.read.viewer import Auditor, Viewer
 from auditdb.web.access import Access
 from auditdb.web.address import Address
@@ -51,6 +51,7 @@ class Site:
     frame_ancestors: str
     language: str
     seconds: float
+    stream_secrets: tuple[str, ...] = ()
     exporting: Counter[str] = field(default_factory=Counter)
     # By question: until when it is kept, and the answer; see `beside.py`.
     kept: dict[tuple[str, str], tuple[float, list[Row]]] = field(default_factory=dict)
@@ -120,13 +121,19 @@ class Visit:
             return Auditor(organization_id)
         return Viewer(self.site.key, self.access.viewer_id, organization_id, 60)
 
-    @asynccontextmanager
-    async def reading(self, conn: Any, organization_id: str) -> AsyncIterator[Reading]:
-        """Open a transaction that reads an organisation's log."""
-        principal = self.principal(organization_id)
+    @property
+    def seconds_left(self) -> float:
+        """How long the next query may take."""
         left = PATIENCE * self.site.seconds - (time.monotonic() - self.began)
-        seconds = max(min(self.site.seconds, left), 0.01)
-        async with reading(conn, principal, seconds) as read:
+        return max(min(self.site.seconds, left), 0.01)
+
+    @asynccontextmanager
+    async def reading(
+        self, conn: Any, organization_id: str, *first: Statement
+    ) -> AsyncIterator[Reading]:
+        """Open a transaction that reads an organisation's log; some statements may come first."""
+        principal = self.principal(organization_id)
+        async with reading(conn, principal, self.seconds_left, *first) as read:
             yield read
 
     def opened(self) -> Any:

@@ -1,10 +1,26 @@
 -- Check of subscriptions: what failed, fell behind, lapsed, missed events or had some set aside.
 
+create or replace function audit_private.check_streams() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'subscriptions', 'warning', 'streams of organisations',
+        format('%s of them are not served for an hour', count(*)),
+        'Admins have made them, and no exporter that knows their secret sends them.',
+        'auditdb export --all --follow --secrets FILE -- which says stream_secret', false
+    from audit.list_subscriptions() as s
+    where s.made_by is not null and s.state = 'active' and s.problem is null
+        and s.lag_seconds > 3600
+    having count(*) > 0;
+$$;
+comment on function audit_private.check_streams is
+    'Streams of organisations that nobody serves';
+
 create or replace function audit_private.check_subscriptions() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'subscriptions', f.severity, s.name, f.problem, f.why, f.mend, false
-    from audit.list_subscriptions() as s
+    -- What is wrong with the sink of a customer, the customer sees.
+    from (select * from audit.list_subscriptions() where made_by is null) as s
         cross join lateral (
             select 'warning' as severity, concat_ws(': ', 'failed', s.problem) as problem,
                 'Nothing is sent until a person has mended it; retention waits for it.' as why,
@@ -37,7 +53,8 @@ as $$
             from audit_private.set_aside as a
             where a.subscription = s.name and a.set_aside_at > now() - interval '7 days'
             having count(*) > 0
-        ) as f;
+        ) as f
+    union all select * from audit_private.check_streams();
 $$;
 comment on function audit_private.check_subscriptions is
     'Subscriptions that failed, lapsed, are an hour behind, missed events or had some set aside';

@@ -45,6 +45,7 @@ as $$
         where s.state = 'active' and s.tick_id = c.tick_id
             and coalesce(s.part, 'null') = coalesce(c.part, 'null')
             and (s.pending is null or s.pending = c.pending)
+            and audit_private.is_current(s)
             and (s.exporter is null or s.exporter = claim_batches.exporter
                 or not audit_private.is_exporting(s.exporter))
         order by s.name
@@ -153,12 +154,13 @@ as $$
     with lapsed as (
         update audit.subscription as s
         set state = 'lapsed', exporter = null
-        where s.state <> 'lapsed' and now() - s.served_at > s.lapses_after
-            and audit_private.is_clock_sane()
-        returning s.name, s.served_at
+        where s.state <> 'lapsed' and (not audit_private.is_current(s)
+            or now() - s.served_at > s.lapses_after and audit_private.is_clock_sane())
+        returning s
     ), told as materialized (
-        select l.name, l.served_at, audit_private.record_own('subscription_changed', l.name, null,
-            '{"state": "lapsed"}') from lapsed as l
+        select (l.s).name, (l.s).served_at, audit_private.record_subscription(
+            'subscription_changed', l.s, null, '{"state": "lapsed"}')
+        from lapsed as l
     )
     select format('subscription %s lapsed: not served since %s', t.name,
         to_char(t.served_at, 'YYYY-MM-DD HH24:MI'))

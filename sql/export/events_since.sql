@@ -87,7 +87,7 @@ comment on function audit_private.refuse_unknown_tick is
 -- business. What is not committed yet is nobody's: a crash could take it, and use its number again.
 create or replace function audit_private.tick_parts(cursor text, at_most int)
 returns table (tick_id bigint, series_id int, key uuid, last_at timestamptz, last_id bigint,
-    condition text)
+    events bigint, condition text)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set row_security = on
 as $$
@@ -110,7 +110,7 @@ begin
             0::bigint as id into _from;
     end if;
     return query
-    select t.id, t.series_id, s.key, m.last_at, m.last_id,
+    select t.id, t.series_id, s.key, m.last_at, m.last_id, m.events,
         format('e.occurred_at >= %L and e.occurred_at <= %L and e.id >= %s and e.id <= %s and (%s)'
                 '%s',
             m.first_at, m.last_at, m.first_id, m.last_id,
@@ -132,6 +132,25 @@ $$;
 comment on function audit_private.tick_parts is
     'The ticks from a cursor on, month by month: what an event e fulfils that is of each; for '
     'audit.events_since';
+
+-- Writers that work together fill blocks of their own each, so that in the order of time each event
+-- is in another block than the one before. So few events are looked up by block, and sorted then;
+-- many are read in their order, as far as the batch goes. The caller sets enable_indexscan itself.
+create or replace function audit_private.part_events(condition text, events bigint) returns text
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if part_events.events > 10000 then
+        perform set_config('enable_indexscan', 'on', true);
+        return format('audit.event as e where %s', part_events.condition);
+    end if;
+    perform set_config('enable_indexscan', 'off', true);
+    return format('(select e.* from audit.event as e where %s offset 0) as e',
+        part_events.condition);
+end
+$$;
+comment on function audit_private.part_events is
+    'What a query reads that wants events of a tick, of which there are so many; and how';
 
 create or replace function audit_private.filter_condition(organization_id text, actions text[])
 returns text
@@ -186,6 +205,7 @@ create or replace function audit.events_since(
 ) returns table (series_id int, tick_id bigint, event audit.event, cursor text, is_more boolean)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO'
+set enable_indexscan = on
 as $$
 #variable_conflict use_variable
 declare
@@ -204,9 +224,9 @@ begin
     for _part in select * from audit_private.tick_parts(_cursor, _most_parts) loop
         series_id := _part.series_id;
         tick_id := _part.tick_id;
-        for event in execute format('select e.* from audit.event as e where %s%s '
-            'order by e.occurred_at, e.id limit %s', _part.condition,
-            audit_private.filter_condition(organization_id, actions), _left)
+        for event in execute format('select e.* from %s order by e.occurred_at, e.id limit %s',
+            audit_private.part_events(_part.condition || audit_private.filter_condition(
+                organization_id, actions), _part.events), _left)
         loop
             _left := _left - 1;
             return next;

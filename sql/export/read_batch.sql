@@ -33,8 +33,8 @@ comment on function audit_private.place_cursor is
 create or replace function audit_private.parts_between(
     after_tick bigint, after_part jsonb, until_tick bigint, until_part jsonb, is_whole boolean
 ) returns table (
-    tick_id bigint, series_id int, key uuid, last_at timestamptz, last_id bigint, condition text,
-    is_end boolean
+    tick_id bigint, series_id int, key uuid, last_at timestamptz, last_id bigint, events bigint,
+    condition text, is_end boolean
 )
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -50,7 +50,8 @@ as $$
             else 501 end) as p
         window w as (order by p.tick_id, p.last_at)
     )
-    select p.tick_id, p.series_id, p.key, p.last_at, p.last_id, p.condition, p.is_end
+    select p.tick_id, p.series_id, p.key, p.last_at, p.last_id, p.events, p.condition,
+        p.is_end
     from part as p
     where (parts_between.is_whole or p.n <= 500)
         and p.tick_id <= coalesce(
@@ -61,15 +62,16 @@ comment on function audit_private.parts_between is
     'The parts of ticks between two places, month by month';
 
 create or replace function audit_private.part_query(
-    key uuid, condition text, organizations text[], until jsonb, at_most bigint
+    key uuid, condition text, events bigint, organizations text[], until jsonb, at_most bigint
 ) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
+language sql volatile set search_path = pg_catalog, pg_temp
 return format('select e.id, e.occurred_at::text as at, e.organization_id, e.action, e.result, '
-    'audit.canonical(e, %L) as line from audit.event as e where %s%s%s '
-    'order by e.occurred_at, e.id limit %s', key, condition,
-    ' and e.organization_id = any (' || quote_literal(organizations::text) || ')',
-    case when until is not null then format(
-        ' and (e.occurred_at, e.id) <= (%L, %s)', until ->> 'at', until ->> 'id') end, at_most);
+    'audit.canonical(e, %L) as line from %s order by e.occurred_at, e.id limit %s', key,
+    audit_private.part_events(concat(condition,
+        ' and e.organization_id = any (' || quote_literal(organizations::text) || ')',
+        case when until is not null then format(
+            ' and (e.occurred_at, e.id) <= (%L, %s)', until ->> 'at', until ->> 'id') end), events),
+    at_most);
 comment on function audit_private.part_query is
     'The query for the events of a tick, or of those of it that lie in one month';
 
@@ -84,6 +86,7 @@ create or replace function audit_private.read_batch(
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO'
+set enable_indexscan = on
 as $$
 #variable_conflict use_variable
 declare
@@ -105,7 +108,7 @@ begin
         _key := _part.key;
         tick_id := _part.tick_id;
         for id, at, organization_id, action, result, line in execute audit_private.part_query(
-            _part.key, _part.condition, organizations,
+            _part.key, _part.condition, _part.events, organizations,
             case when _part.tick_id > until_tick then until_part end, _left)
         loop
             return next;

@@ -66,7 +66,7 @@ begin
         subscribe.name, subscribe.organization_id, subscribe.actions, subscribe.categories,
         subscribe.results, subscribe.conditions, subscribe.at_least, subscribe.within,
         subscribe.per, subscribe.sink, subscribe.format, subscribe.options, subscribe.lapses_after,
-        case when subscribe.from_now then audit_private.last_tick()
+        case when subscribe.from_now then audit_private.end_of_log()
             else audit_private.first_tick() - 1 end
     ) returning * into _made;
     perform audit_private.record_own('subscription_created', subscribe.name, null,
@@ -96,6 +96,18 @@ return (select coalesce(max(id), 0) from audit.tick);
 comment on function audit_private.last_tick is
     'Number of the last tick; 0 where there is none';
 
+-- If nobody made one for long, all since then would come after the last.
+create or replace function audit_private.end_of_log() returns bigint
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform audit_private.try_tick();
+    return audit_private.last_tick();
+end
+$$;
+comment on function audit_private.end_of_log is
+    'Number of the last tick, which is made where one can be and the last is a second old';
+
 create or replace function audit_private.first_tick() returns bigint
 language sql stable set search_path = pg_catalog, pg_temp
 return (select coalesce(min(id), 1) from audit.tick);
@@ -120,36 +132,82 @@ $$;
 comment on function audit_private.find_subscription is
     'The subscription of a name, locked; an error where there is none';
 
-create or replace function audit.pause_subscription(name text) returns void
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+-- A stream's organisation sees what becomes of it, whoever does it.
+create or replace function audit_private.record_subscription(
+    verb text, subscription audit.subscription, old_values jsonb, new_values jsonb,
+    viewer text default null
+) returns void
+language sql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
-declare
-    _was text := (audit_private.find_subscription(name)).state;
+    select audit_private.take_transaction_id();
+    insert into audit.event (
+        action, result, actor_id, actor_type, impersonator_id, source, organization_id,
+        target_type, target_id, old_values, new_values
+    )
+    select 'audit.' || record_subscription.verb, 'success',
+        coalesce(record_subscription.viewer, a.actor_id, session_user),
+        case when record_subscription.viewer is null then a.actor_type else 'user' end,
+        case when record_subscription.viewer is null then a.impersonator_id end,
+        case when record_subscription.viewer is null then 'system' else 'web' end,
+        case when subscription.made_by is not null and audit_private.is_current(subscription)
+            then subscription.organization_id end,
+        'audit', subscription.name, record_subscription.old_values,
+        record_subscription.new_values
+    from audit_private.acting(audit_private.context_in_force()) as a;
+$$;
+comment on function audit_private.record_subscription is
+    'Records what became of a subscription, by the viewer of a token or whoever acts';
+
+create or replace function audit_private.pause(subscription audit.subscription, viewer text)
+returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
 begin
-    if _was = 'paused' then
+    if subscription.state = 'paused' then
         return;
     end if;
-    update audit.subscription as s set state = 'paused' where s.name = pause_subscription.name;
-    perform audit_private.record_own('subscription_changed', name,
-        jsonb_build_object('state', _was), jsonb_build_object('state', 'paused'));
+    update audit.subscription as s set state = 'paused' where s.name = subscription.name;
+    perform audit_private.record_subscription('subscription_changed', subscription,
+        jsonb_build_object('state', subscription.state), '{"state": "paused"}', viewer);
 end
+$$;
+comment on function audit_private.pause is
+    'Pauses a subscription, for audit.pause_subscription and audit.pause_stream';
+
+create or replace function audit.pause_subscription(name text) returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+    select audit_private.pause(audit_private.find_subscription(pause_subscription.name), null);
 $$;
 -- Definer: nobody holds a privilege to write on the table itself.
 comment on function audit.pause_subscription is
     'Nothing more is sent, until it is resumed; retention still waits for it';
 
-create or replace function audit.resume_subscription(name text) returns void
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+create or replace function audit_private.resume(subscription audit.subscription, viewer text)
+returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
-declare
-    _was text := (audit_private.find_subscription(name)).state;
 begin
+    if not audit_private.is_current(subscription) then
+        raise exception 'the organisation of % is gone, and another has its identifier',
+                subscription.name
+            using errcode = 'object_not_in_prerequisite_state',
+                hint = format('auditdb subscription drop %s', subscription.name);
+    end if;
     update audit.subscription as s
     set state = 'active', problem = null, problem_at = null, missed = 0, served_at = now()
-    where s.name = resume_subscription.name;
-    perform audit_private.record_own('subscription_changed', name,
-        jsonb_build_object('state', _was), jsonb_build_object('state', 'active'));
+    where s.name = subscription.name;
+    perform audit_private.record_subscription('subscription_changed', subscription,
+        jsonb_build_object('state', subscription.state), '{"state": "active"}', viewer);
 end
+$$;
+comment on function audit_private.resume is
+    'Resumes a subscription, for audit.resume_subscription and audit.resume_stream';
+
+create or replace function audit.resume_subscription(name text) returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+    select audit_private.resume(audit_private.find_subscription(resume_subscription.name), null);
 $$;
 -- Definer: nobody holds a privilege to write on the table itself.
 comment on function audit.resume_subscription is
@@ -161,8 +219,8 @@ returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-    _was bigint := (audit_private.find_subscription(name)).tick_id;
-    _tick bigint := case when reset_subscription.from_now then audit_private.last_tick()
+    _was audit.subscription := audit_private.find_subscription(name);
+    _tick bigint := case when reset_subscription.from_now then audit_private.end_of_log()
         else audit_private.first_tick() - 1 end;
 begin
     update audit.subscription as s
@@ -170,24 +228,32 @@ begin
         problem = null, problem_at = null, missed = 0, served_at = now(), state = 'active'
     where s.name = reset_subscription.name;
     delete from audit_private.set_aside as a where a.subscription = reset_subscription.name;
-    perform audit_private.record_own('subscription_changed', name,
-        jsonb_build_object('tick_id', _was), jsonb_build_object('tick_id', _tick));
+    perform audit_private.record_subscription('subscription_changed', _was,
+        jsonb_build_object('tick_id', _was.tick_id), jsonb_build_object('tick_id', _tick));
 end
 $$;
 -- Definer: nobody holds a privilege to write on the table itself.
 comment on function audit.reset_subscription is
     'Begins anew: from the first event that there is, which sends all again, or from now on';
 
-create or replace function audit.drop_subscription(name text) returns void
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+create or replace function audit_private.drop(subscription audit.subscription, viewer text)
+returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
-declare
-    _was audit.subscription := audit_private.find_subscription(name);
 begin
-    delete from audit.subscription as s where s.name = drop_subscription.name;
-    perform audit_private.record_own('subscription_dropped', name,
-        jsonb_build_object('sink', _was.sink, 'delivered', _was.delivered), null);
+    delete from audit.subscription as s where s.name = subscription.name;
+    perform audit_private.record_subscription('subscription_dropped', subscription,
+        jsonb_build_object('sink', subscription.sink, 'delivered', subscription.delivered), null,
+        viewer);
 end
+$$;
+comment on function audit_private.drop is
+    'Drops a subscription, for audit.drop_subscription and audit.drop_stream';
+
+create or replace function audit.drop_subscription(name text) returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+    select audit_private.drop(audit_private.find_subscription(drop_subscription.name), null);
 $$;
 -- Definer: nobody holds a privilege to write on the table itself.
 comment on function audit.drop_subscription is
@@ -201,7 +267,8 @@ returns table (
     state text, problem text, problem_at timestamptz,
     delivered bigint, lag_events bigint, lag_seconds double precision, set_aside bigint,
     missed bigint, tick_id bigint, served_at timestamptz, lapses_at timestamptz,
-    created_at timestamptz, created_by text
+    created_at timestamptz, created_by text,
+    made_by text
 )
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -211,7 +278,8 @@ as $$
         coalesce(t.events, 0)::bigint,
         coalesce(extract(epoch from now() - t.since), 0)::double precision,
         (select count(*) from audit_private.set_aside as a where a.subscription = s.name),
-        s.missed, s.tick_id, s.served_at, s.served_at + s.lapses_after, s.created_at, s.created_by
+        s.missed, s.tick_id, s.served_at, s.served_at + s.lapses_after, s.created_at, s.created_by,
+        s.made_by
     from audit.subscription as s
         cross join lateral (
             select sum(k.events) as events, min(k.made_at) as since

@@ -29,6 +29,10 @@ create table if not exists audit.subscription (
     missed bigint not null default 0,
     served_at timestamptz not null default now(),
     lapses_after interval not null default '30 days',
+    made_by text,
+    start_id bigint,
+    constraint a_stream_is_of_an_organization
+        check (made_by is null or organization_id is not null and start_id is not null),
     constraint lists_have_one_dimension check (
         greatest(array_ndims(actions), array_ndims(categories), array_ndims(results),
             array_ndims(conditions)) = 1)
@@ -73,6 +77,10 @@ comment on column audit.subscription.missed is
 comment on column audit.subscription.served_at is
     'When it was last known to have all that there was';
 comment on column audit.subscription.lapses_after is 'It lapses when it was not served for so long';
+comment on column audit.subscription.made_by is
+    'Of a stream: the admin of the organisation who made it; null where an auditor did';
+comment on column audit.subscription.start_id is
+    'Of a stream: first event of the organisation, so that none that gets its identifier has it';
 
 create table if not exists audit_private.set_aside (
     subscription text collate "C" not null

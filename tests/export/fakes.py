@@ -24,7 +24,7 @@ def row(tick_id: int, id: int, organization: str | None, action: str = "workflow
         actor_id="7", actor_type="user", impersonator_id=None, db_user="app",
         organization_id=organization, target_type="workflow", target_id="w", subject_id=None,
         source="web", captured_from=None, old_values=None, new_values=None, details=None,
-        db_role=None)  # fmt: skip
+        db_role=None, series_id=1)  # fmt: skip
     return Row(tick_id, id, at, organization, action, "success", line_of(event, KEY))
 
 
@@ -35,6 +35,7 @@ class Log:
     rows: list[Row] = field(default_factory=list)
     limit: int = 10
     reads: int = 0
+    wait: float = 1.0
 
     def add(self, *organizations: str | None) -> None:
         """Close a tick of one event for each organisation."""
@@ -45,6 +46,10 @@ class Log:
     async def head(self) -> int:
         """Return the last tick."""
         return self.rows[-1].tick_id if self.rows else 0
+
+    def due(self) -> float:
+        """Return for how long there is nothing new."""
+        return self.wait
 
     async def last(self) -> int:
         """Return the last tick."""

@@ -86,7 +86,7 @@ def test_a_second_run_gives_what_came_since() -> None:
 
 def test_reads_grow_with_events_and_not_with_subscriptions() -> None:
     counts = []
-    for subscriptions in (2, 200):
+    for subscriptions in (2, 2000):
         log, kept = Log(), Kept()
         for n in range(100):
             log.add(f"o{n % 200}", None)
@@ -331,3 +331,45 @@ def test_a_database_that_goes_while_a_failure_is_noted_ends_it(error: SinkError)
 def test_a_subscription_that_is_not_there_is_an_error() -> None:
     with pytest.raises(InvalidInput, match="there is no subscription misspelt"):
         serve(Log(), Kept(), {}, names=["misspelt"])
+
+
+def test_it_looks_again_when_a_tick_is_due() -> None:
+    """However seldom it looks whether subscriptions were made."""
+    log, kept, sinks = Log(), Kept(), {}  # type: tuple[Log, Kept, dict[str, FakeSink]]
+    kept.add("all")
+    log.wait = 0.02
+
+    async def work() -> None:
+        made = engine(log, kept, sinks, follow=True, poll=5.0)
+        running = asyncio.create_task(made.run())
+        await asyncio.sleep(0.2)
+        log.add("a")
+        await asyncio.sleep(0.5)
+        assert sinks["all"].ids == [1]
+        made.end()
+        await asyncio.wait_for(running, 10)
+
+    asyncio.run(work())
+
+
+def test_receivers_of_customers_that_hang_keep_no_other_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("auditdb.export.engine._AT_ONCE", 2)
+    log, kept = Log(), Kept()
+    log.add("a")
+    arrived = asyncio.Event()
+
+    async def hang(delivery: Delivery) -> None:
+        await asyncio.wait_for(arrived.wait(), 10)
+
+    async def arrive(delivery: Delivery) -> None:
+        arrived.set()
+
+    sinks = {"siem": FakeSink(arrive)}
+    for number in range(4):
+        kept.add(f"customer-{number}", "a", is_stream=True)
+        sinks[f"customer-{number}"] = FakeSink(hang)
+    kept.add("siem")
+    serve(log, kept, sinks)
+    assert {name: sink.ids for name, sink in sinks.items()} == {name: [1] for name in sinks}

@@ -43,7 +43,8 @@ def test_its_description_is_what_it_answers(site: Make) -> None:
     get = document["paths"]["/events"]["get"]
     examples = {"result": "denied", "last": "7d", "from": "2026-01-01", "to": "2036-01-01",
                 "zone": "UTC", "language": "de", "within": "5", "organization": "1",
-                "transaction_id": "1", "action": "auth", "signal": "new_owner"}  # fmt: skip
+                "transaction_id": "1", "series_id": "1", "action": "auth",
+                "signal": "new_owner"}  # fmt: skip
     cursors = {"after": page.json()["next"], "before": page.json()["previous"]}
     for parameter in get["parameters"]:
         name = parameter["name"]

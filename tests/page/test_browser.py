@@ -599,3 +599,59 @@ def test_the_pictures_of_the_documentation_are_there_and_small(
     with Image.open(taken) as image:
         assert image.size == (width, WIDTHS[width])
     assert taken.stat().st_size < 150_000
+
+
+MASTER = {"stream_secret": "0123456789abcdef0123456789abcdef"}
+
+
+def refused_once(shown: Window) -> None:
+    """The browser tells of the form that was refused, and of nothing else."""
+    (said,) = shown.seen.said
+    assert "400" in said
+    shown.seen.said.clear()
+
+
+def test_streams_are_made_and_dropped_by_keyboard_and_without_script(window: Open) -> None:
+    shown = window(OWNER, site=MASTER, java_script_enabled=False)
+    page = shown.go()
+    shown.click(page.get_by_role("link", name="Streams"))
+    page.get_by_label("Address").fill("https://127.0.0.1/hook")
+    shown.click(page.get_by_role("button", name="Make it"))
+    assert page.get_by_role("alert").inner_text().startswith("This is no address of a stream")
+    field = page.get_by_label("Address")
+    assert field.input_value() == "https://127.0.0.1/hook"
+    assert field.get_attribute("aria-invalid") == "true"
+    field.fill("https://hooks.acme.test/audit")
+    field.focus()
+    shown.press("Enter")
+    assert page.get_by_role("heading", name="https://hooks.acme.test/audit").count() == 1
+    page.get_by_text("Signing secret").click()
+    assert page.locator("code").inner_text().startswith("whsec_")
+    shown.click(page.get_by_role("button", name="Pause"))
+    assert page.get_by_role("button", name="Resume").count() == 1
+    page.get_by_text("Drop …").click()
+    shown.click(page.get_by_role("button", name="Drop this stream"))
+    assert page.get_by_text("There is no stream yet.").count() == 1
+    refused_once(shown)
+
+
+def test_the_page_of_streams_is_whole_and_axe_finds_nothing(window: Open, played: Database) -> None:
+    with psycopg.connect(played.dsn) as conn:
+        conn.execute(
+            "insert into audit.subscription (name, organization_id, sink, format, state, problem,"
+            " made_by, start_id) select 'stream-' || i, '2', 'https://hooks' || i || '.globex.test/"
+            "' || repeat('audit/', i * 20), 'ocsf', (array['active', 'failed', 'lapsed'])[i],"
+            " (array[null, 'hooks2.globex.test answers 401', null])[i], '3',"
+            " audit_private.first_id_of('2') from generate_series(1, 3) as i"
+        )
+    shown = window(OTHER, (2,), site=MASTER)
+    page = shown.go("/streams")
+    page.get_by_label("Address").fill("http://x.test/")
+    shown.click(page.get_by_role("button", name="Make it"))
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        for width in (360, 800, 1280):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert violations(page) == [] and shown.overflow() == []
+    refused_once(shown)

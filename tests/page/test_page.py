@@ -418,6 +418,7 @@ def test_the_form_offers_no_action_of_operators(site: Make) -> None:
     assert set(re.findall(r'<option value="(audit[^"]*)"', page.text)) == {
         "audit", "audit.viewed", "audit.export_started", "audit.exported", "audit.verified",
         "audit.bundled", "audit.accessed",
+        "audit.subscription_created", "audit.subscription_changed", "audit.subscription_dropped",
     }  # fmt: skip
 
 

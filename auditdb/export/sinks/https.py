@@ -39,6 +39,7 @@ class Https:
         secrets: tuple[str, ...] = (),
         compression: str = "gzip",
         timeout: float = 30,
+        trust_env: bool = True,
     ) -> None:
         self._url = url.rstrip("/") + frame.path if frame.path else url
         self._host = urlsplit(url).netloc
@@ -51,6 +52,7 @@ class Https:
             self._headers[name] = form % token
         self._client = httpx.AsyncClient(
             verify=ssl.create_default_context(), timeout=timeout, follow_redirects=False,
+            trust_env=trust_env,  # A proxy that is set, and netrc.
             limits=httpx.Limits(max_connections=4, keepalive_expiry=30))  # fmt: skip
 
     async def put(self, delivery: Delivery) -> None:
@@ -70,15 +72,19 @@ class Https:
         if self._compression != "none":
             headers["content-encoding"] = self._compression
         headers |= signature_headers(self._keys, delivery.id, int(time.time()), body)
+        problem = self._problem(*await self._exchange(body, headers))
+        if problem is not None:
+            raise problem
+
+    async def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[httpx.Response, bytes]:
+        """Send a request, and return the answer and the beginning of what it says."""
         async with self._client.stream("POST", self._url, content=body, headers=headers) as answer:
             text = b""
             async for part in answer.aiter_bytes():
                 text += part
                 if len(text) > _MOST_READ:
                     break
-        problem = self._problem(answer, text)
-        if problem is not None:
-            raise problem
+        return answer, text
 
     def _problem(self, answer: httpx.Response, text: bytes) -> SinkError | None:
         status = answer.status_code
@@ -92,9 +98,7 @@ class Https:
             return Rejected(f"{said}, which leads to {place[:200]}: give that address")
         if status in (401, 403, 407):
             return Rejected(f"{said}: the token or secret is missing or not valid")
-        if status in _PASSES or status >= 500:
-            return Retry(detail, _retry_after(answer.headers.get("retry-after")))
-        return Poison(detail) if status in _POISON else Rejected(detail)
+        return status_problem(answer, detail)
 
     def _explained(self, error: httpx.HTTPError) -> SinkError:
         text = " ".join(str(error).split())[:300] or type(error).__name__
@@ -106,6 +110,16 @@ class Https:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+def status_problem(answer: httpx.Response, said: str) -> SinkError | None:
+    """Return what a status means, in some words; none where all was taken."""
+    status = answer.status_code
+    if 200 <= status < 300:
+        return None
+    if status in _PASSES or status >= 500:
+        return Retry(said, _retry_after(answer.headers.get("retry-after")))
+    return Poison(said) if status in _POISON else Rejected(said)
 
 
 def _retry_after(text: str | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from auditdb.errors import InvalidInput
 from auditdb.export.sinks.base import Sink
 from auditdb.export.sinks.compress import SUFFIXES
 from auditdb.export.sinks.secrets import Secrets
+from auditdb.export.sinks.webhook import stream_secret
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _PRESETS = {"splunk+https", "elastic+https", "datadog+https", "splunk+http", "elastic+http",
@@ -146,6 +148,30 @@ def open_sink(
     from auditdb.export.sinks.objects import Objects
 
     return Objects(url, compression=options.compression)
+
+
+def open_stream(
+    name: str, url: str, *, masters: Sequence[str], options: Options,
+    array_media_type: str | None = None,
+) -> Sink:  # fmt: skip
+    """Open the sink of a stream, whose address is a customer's word.
+
+    Raises:
+        InvalidInput: the secret is not known from which those of streams are made, or a package is
+            missing.
+    """
+    if not masters:
+        raise InvalidInput(
+            "it is a stream of an organisation, which is signed: set AUDITDB_STREAM_SECRET, or "
+            "stream_secret in the file of secrets"
+        )
+    try:
+        from auditdb.export.sinks.public import PublicHttps
+    except ImportError as error:
+        raise InvalidInput("https:// needs a package: pip install 'auditdb[export]'") from error
+    check_sink(url)
+    secrets = tuple(stream_secret(master, name) for master in masters)
+    return PublicHttps(url, secrets=secrets, timeout=options.timeout, media_type=array_media_type)
 
 
 def _open_https(

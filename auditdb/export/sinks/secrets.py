@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from auditdb.errors import InvalidInput
+from auditdb.export.sinks.webhook import check_masters
+
+STREAM, VARIABLE = "stream_secret", "AUDITDB_STREAM_SECRET"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,24 @@ def read_secrets(path: Path) -> dict[str, Secrets]:
     Raises:
         InvalidInput: it cannot be read, or says something else; nothing of it is quoted.
     """
+    found = _read(path)
+    found.pop(STREAM, None)
+    return {name: _secrets(path, name, given) for name, given in found.items()}
+
+
+def read_masters(path: Path | None, variables: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Return the secrets from which those of streams are made: `stream_secret` of a TOML file.
+
+    Without it they are what AUDITDB_STREAM_SECRET holds; several parted by spaces.
+
+    Raises:
+        InvalidInput: the file cannot be read, or one is too short.
+    """
+    given = _read(path).get(STREAM) if path is not None else None
+    return check_masters(variables.get(VARIABLE, "").split() if given is None else given)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         found = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -51,7 +72,7 @@ def read_secrets(path: Path) -> dict[str, Secrets]:
         found = None
     if found is None:
         raise InvalidInput(f"the secrets in {path} are no TOML")
-    return {name: _secrets(path, name, given) for name, given in found.items()}
+    return found
 
 
 def _secrets(path: Path, name: str, given: Any) -> Secrets:

@@ -27,6 +27,34 @@ def signing_key(secret: str) -> bytes:
     return key
 
 
+def stream_secret(master: str, name: str) -> str:
+    """Return the secret that signs what goes to a stream of an organisation.
+
+    Args:
+        master: the vendor's, which makes all of them, so that none is stored.
+        name: of the stream, which no other ever has.
+    """
+    key = hmac.digest(master.encode(), f"auditdb stream {name}".encode(), hashlib.sha256)
+    return _PREFIX + base64.b64encode(key).decode()
+
+
+def check_masters(given: object) -> tuple[str, ...]:
+    """Return the secrets from which those of streams are made: one, or several while one goes.
+
+    Raises:
+        InvalidInput: one is no text of 32 characters or more.
+    """
+    found = [given] if isinstance(given, str) else given
+    if not isinstance(found, list | tuple) or not all(
+        isinstance(one, str) and len(one) >= 32 for one in found
+    ):
+        raise InvalidInput(
+            "stream_secret is a text of at least 32 characters, or a list of such while one takes "
+            "the place of the other; make one by: openssl rand -base64 32"
+        )
+    return tuple(found)
+
+
 def signature_headers(keys: list[bytes], id: str, timestamp: int, body: bytes) -> dict[str, str]:
     """Return the headers that tell a delivery, and sign it if there are keys.
 
