@@ -83,9 +83,9 @@ def log(
 
     An auditor reads without a key: the log of one organisation, also of one that is deleted, or of
     all. That an auditor reads is an event of the log, and so is what anybody takes along as JSON
-    lines or CSV: on a standby it cannot be recorded, and is refused. JSON lines hold every event exactly; a table shortens and leaves out what a narrow terminal
-    has no room for. In it "how" tells events that a trigger captured from those that a call
-    recorded.
+    lines or CSV; on a standby, where it cannot be recorded, it is refused. JSON lines hold every
+    event exactly; a table shortens and leaves out what a narrow terminal has no room for. In it
+    "how" tells events that a trigger captured from those that a call recorded.
     """
     if all_ and ctx.get_parameter_source("limit") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--all and --limit exclude each other")
