@@ -45,7 +45,7 @@ begin
 end
 $$;
 comment on function audit_private.who_reads is
-    'Who reads which organisation''s log: as the token says; for an auditor the arguments, else the '
+    'Who reads which organisation''s log: as the token says; for an auditor the arguments, or the '
     'context in force, else the login';
 
 -- By conditions that event_sign_in_key_idx answers: what others write is not looked at.
