@@ -83,6 +83,7 @@ grant execute on function
     audit_private.claim_batches, audit_private.finish_batch, audit_private.leave_batch,
     audit_private.advance_subscriptions, audit_private.set_event_aside,
     audit_private.place_cursor, audit_private.parts_between, audit_private.part_query,
+    audit_private.line_of,
     audit_private.read_batch, audit_private.last_tick
     to audit_auditor;
 grant execute on function

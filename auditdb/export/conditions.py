@@ -34,11 +34,13 @@ class Values:
     def texts(self, path: Path) -> frozenset[str] | None:
         """Return a value as a text: several of an array, the empty one where there is none.
 
-        Nothing where nobody knows: the values are nested more deeply than can be read.
+        Nothing where nobody knows: the values are longer, or nested more deeply, than can be read.
         """
         column, *names = path
         if column in _OF_ROW:
             return frozenset((getattr(self.row, column) or "",))
+        if not self.row.line:
+            return None
         try:
             return frozenset(_texts(self._column(column), names)) or frozenset(("",))
         except RecursionError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from auditdb.export.sinks.base import Delivery, Line, Poison, Rejected, Sink
+from auditdb.export.sinks.base import Delivery, Line, Poison, Progress, Rejected, Sink
 
 # So many events that are refused, and none taken, are no poison: the sink is set up wrongly.
 _TOO_MANY = 20
@@ -62,18 +62,22 @@ async def deliver(sink: Sink, delivery: Delivery, *, has_taken: bool) -> Outcome
 
 
 async def _give(sink: Sink, delivery: Delivery, outcome: Outcome) -> None:
-    try:
-        await sink.put(delivery)
-    except Poison as error:
-        if len(delivery.lines) > 1:
-            for half in delivery.halves():
-                await _give(sink, half, outcome)
-            return
-        outcome.refused.append((delivery.lines[0], str(error)))
-        if len(outcome.refused) >= _TOO_MANY and not outcome.taken:
-            raise Rejected(_refuses_all(outcome)) from error
-    else:
+    known = delivery.progress or Progress()
+    if delivery.name not in known.taken | known.refused.keys():
+        try:
+            await sink.put(delivery)
+            known.taken.add(delivery.name)
+        except Poison as error:
+            known.refused[delivery.name] = str(error)
+    if delivery.name in known.taken:
         outcome.taken += len(delivery.lines)
+    elif len(delivery.lines) > 1:
+        for half in delivery.halves():
+            await _give(sink, half, outcome)
+    else:
+        outcome.refused.append((delivery.lines[0], known.refused[delivery.name]))
+        if len(outcome.refused) >= _TOO_MANY and not outcome.taken:
+            raise Rejected(_refuses_all(outcome))
 
 
 def _refuses_all(outcome: Outcome) -> str:

@@ -17,14 +17,15 @@ from typing import Any, Protocol
 from auditdb.errors import AuditError, InvalidInput
 from auditdb.export.deliver import Outcome, Patience, deliver
 from auditdb.export.place import Chunk, Place
-from auditdb.export.sinks.base import Rejected, Retry, Sink, SinkError
+from auditdb.export.sinks.base import Progress, Rejected, Retry, Sink, SinkError
 from auditdb.export.state import Claim, Subscription
 from auditdb.export.stream import Batch, Stream, distribute
 
 # Seconds between two notes of how far those came for whom there was nothing.
 _NOTE = 30.0
-# Deliveries that are under way at once.
+# Deliveries that are under way at once; and apart, to sinks that failed last: as many as hang.
 _AT_ONCE = 64
+_DOUBTFUL = 16
 
 
 class Source(Protocol):
@@ -71,7 +72,7 @@ class Keeper(Protocol):
     async def set_aside(self, name: str, tick_id: int, id: int, at: str, problem: str) -> None:
         """Set aside."""
 
-    async def advance(self, names: Sequence[str], tick_id: int, counts: dict[str, Any]) -> None:
+    async def advance(self, claims: Iterable[Claim], tick_id: int) -> set[str]:
         """Advance."""
 
 
@@ -105,7 +106,12 @@ class Engine:
         self._names, self._follow, self._poll, self._tell = names, follow, poll, tell
         self._patience = patience or Patience()
         # By whether it is a stream: receivers of customers, which may hang, keep no other waiting.
-        self._at_once = {kind: asyncio.Semaphore(_AT_ONCE) for kind in (False, True)}
+        # And by whether it failed last: as many as hang.
+        self._at_once = {
+            (is_stream, has_failed): asyncio.Semaphore(_DOUBTFUL if has_failed else _AT_ONCE)
+            for is_stream in (False, True)
+            for has_failed in (False, True)
+        }
         self._noted = time.monotonic()
         self._refreshed = 0.0
         self._ended, self._woken = asyncio.Event(), asyncio.Event()
@@ -179,8 +185,12 @@ class Engine:
         for name in self._names or ():
             if name not in found:
                 raise InvalidInput(f"there is no subscription {name}")
-        for name in idle:
-            if name not in found or found[name].state != "active":
+        for name in list(idle):
+            if (
+                name not in found or found[name].state != "active"
+                or found[name].created_at != self.streams[name].subscription.created_at
+            ):  # fmt: skip
+                idle.discard(name)
                 await self.streams.pop(name).sink.close()
         last = None
         for name, subscription in found.items():
@@ -201,6 +211,8 @@ class Engine:
         stream.subscription = subscription
         if stream.is_stale or subscription.pending or has_moved:
             stream.place, stream.is_stale = subscription.place, False
+            if not subscription.pending:
+                stream.progress = Progress()
             stream.count_from(subscription.counts)
 
     def _say_state(self, subscription: Subscription) -> None:
@@ -253,8 +265,7 @@ class Engine:
             pending = stream.subscription.pending
             if pending is None:
                 continue
-            claim = Claim(stream.name, stream.subscription.place, pending)
-            if not await self._keeper.claim([claim]):
+            if not await self._keeper.claim([Claim(stream.subscription, pending)]):
                 self._look_later(stream)
                 continue
             batch = await self._read_again(stream, pending)
@@ -305,7 +316,8 @@ class Engine:
             if not rows:
                 stream.place = chunk.end
             elif stream.name in claimed:
-                batch = stream.batch(claims[stream.name].pending, rows, is_full=chunk.is_full)
+                pending = claims[stream.name].pending or {}
+                batch = stream.batch(pending, rows, is_full=chunk.is_full)
                 stream.task = asyncio.create_task(self._carry(stream, batch))
             else:
                 self._look_later(stream)
@@ -335,7 +347,7 @@ class Engine:
             return Outcome()
         has_taken = stream.subscription.delivered + stream.delivered > 0
         try:
-            async with self._at_once[stream.subscription.is_stream]:
+            async with self._at_once[stream.subscription.is_stream, stream.failures > 0]:
                 return await deliver(stream.sink, batch.delivery, has_taken=has_taken)
         except SinkError:
             raise
@@ -359,6 +371,7 @@ class Engine:
 
     def _went_on(self, stream: Stream, batch: Batch, outcome: Outcome) -> None:
         stream.place, stream.failures = batch.end, 0
+        stream.progress = Progress()
         stream.subscription = replace(stream.subscription, place=batch.end, pending=None)
         stream.count_from(batch.pending.get("counts"))
         stream.delivered += outcome.taken
@@ -391,7 +404,13 @@ class Engine:
             if is_quiet and stream.subscription.pending is None and not stream.place.part:
                 places[stream.place.tick_id].append(stream)
         for tick_id, streams in places.items():
-            counts = {s.name: s.counts.as_json() for s in streams if s.counts is not None}
-            await self._keeper.advance([stream.name for stream in streams], tick_id, counts)
+            claims = [
+                Claim(s.subscription, counts=s.counts.as_json() if s.counts is not None else None)
+                for s in streams
+            ]
+            noted = await self._keeper.advance(claims, tick_id)
             for stream in streams:
-                stream.subscription = replace(stream.subscription, place=Place(tick_id))
+                if stream.name in noted:
+                    stream.subscription = replace(stream.subscription, place=Place(tick_id))
+                else:  # Somebody else moved it, or has it.
+                    stream.is_stale = True

@@ -37,7 +37,10 @@ class Place:
 
 
 class Row(NamedTuple):
-    """An event as it was read: what filters look at, and its canonical bytes."""
+    """An event as it was read: what filters look at, and its canonical bytes.
+
+    These are empty where they are too many to be read.
+    """
 
     tick_id: int
     id: int

@@ -13,6 +13,7 @@ from psycopg.rows import tuple_row
 from auditdb.errors import from_psycopg
 from auditdb.read.event import Event
 from auditdb.read.query import SERIES
+from auditdb.values.arguments import as_list
 
 _NAMES = [field.name for field in fields(Event)]
 _COLUMNS = {
@@ -63,6 +64,7 @@ def read(
 
     Raises:
         AuditError: the cursor is none, or of a tick that this database does not know.
+        InvalidInput: `actions` is a string, and no list.
     """
     with _audit_errors(), conn.cursor(row_factory=tuple_row) as opened:
         opened.execute(_QUERY.encode(), _arguments(cursor, at_most, organization_id, actions))
@@ -97,8 +99,7 @@ def _audit_errors() -> Iterator[None]:
 def _arguments(
     cursor: str | None, at_most: int, organization_id: str | None, actions: Sequence[str] | None
 ) -> list[Any]:
-    chosen = list(actions) if actions is not None else None
-    return [cursor, at_most, organization_id, chosen]
+    return [cursor, at_most, organization_id, as_list("actions", actions)]
 
 
 def _batch(rows: list[tuple[Any, ...]]) -> Batch:

@@ -150,8 +150,11 @@ async def _take_lock(conn: AsyncConnection[Any]) -> int:
     await conn.set_autocommit(False)
     async with conn.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(
-            "select pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true), "
-            "pg_catalog.set_config('idle_in_transaction_session_timeout', '0', true)"
+            "select pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
+        )
+        await cursor.execute(
+            "select set_config(name, '0', true) from pg_settings "
+            "where name in ('idle_in_transaction_session_timeout', 'transaction_timeout')"
         )
         await cursor.execute("select audit_private.begin_exporting()")
         (exporter,) = await cursor.fetchone() or (0,)

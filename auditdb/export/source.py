@@ -22,7 +22,7 @@ _MOST = 5000
 _EVERY = 1.0
 _READ: LiteralString = """
 select tick_id, id, at, organization_id, action, result,
-    pg_catalog.convert_to(line, 'UTF8'), series_id, series_key::text, is_end, is_more
+    pg_catalog.convert_to(coalesce(line, ''), 'UTF8'), series_id, series_key::text, is_end, is_more
 from audit_private.read_batch(%s, %s, %s, %s, %s, %s)
 """
 

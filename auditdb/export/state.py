@@ -42,9 +42,13 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """A subscription as an exporter sees it; a stream is one that a customer made."""
+    """A subscription as an exporter sees it; a stream is one that a customer made.
+
+    Another of its name has another `created_at`.
+    """
 
     name: str
+    created_at: str
     sink: str
     format: str
     options: dict[str, Any]
@@ -60,16 +64,26 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A batch that is about to go out."""
+    """A batch that is about to go out, or what was counted where nothing is to go."""
 
-    name: str
-    place: Place
-    pending: dict[str, Any]
+    of: Subscription
+    pending: dict[str, Any] | None = None
+    counts: list[Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for the database, with the place where the subscription is taken to stand."""
+        place = self.of.place
+        return {
+            "name": self.of.name, "created_at": self.of.created_at, "tick_id": place.tick_id,
+            "part": place.part.as_json() if place.part else None, "pending": self.pending,
+            "counts": self.counts,
+        }  # fmt: skip
 
 
 _READ: LiteralString = """
-select name, sink, format, options, organization_id, actions, categories, results, conditions,
-    at_least, (pg_catalog.date_part('epoch', within) * 1000000)::bigint as within, per,
+select name, created_at::text, sink, format, options, organization_id, actions, categories,
+    results, conditions, at_least,
+    (pg_catalog.date_part('epoch', within) * 1000000)::bigint as within, per,
     tick_id, part, pending, counts, delivered, state, problem,
     made_by is not null as is_stream
 from audit.subscription
@@ -98,11 +112,7 @@ class State:
 
     async def claim(self, claims: Iterable[Claim]) -> set[str]:
         """Note batches before they go, and return the names of those that may."""
-        given = [
-            {"name": c.name, "tick_id": c.place.tick_id, "pending": c.pending,
-             "part": c.place.part.as_json() if c.place.part else None}
-            for c in claims
-        ]  # fmt: skip
+        given = [claim.as_json() for claim in claims]
         query: LiteralString = "select * from audit_private.claim_batches(%s, %s)"
         return {name for (name,) in await self._rows(query, self._exporter, Jsonb(given))}
 
@@ -125,10 +135,11 @@ class State:
         problem = problem.replace("\0", "")
         await self._rows(query, self._exporter, name, tick_id, id, at, problem)
 
-    async def advance(self, names: Sequence[str], tick_id: int, counts: dict[str, Any]) -> None:
-        """Note that some subscriptions have all up to a tick, and what their thresholds count."""
-        query: LiteralString = "select audit_private.advance_subscriptions(%s, %s, %s)"
-        await self._rows(query, list(names), tick_id, Jsonb(counts))
+    async def advance(self, claims: Iterable[Claim], tick_id: int) -> set[str]:
+        """Note that some subscriptions have all up to a tick, and return the names of those."""
+        given = [claim.as_json() for claim in claims]
+        query: LiteralString = "select * from audit_private.advance_subscriptions(%s, %s)"
+        return {name for (name,) in await self._rows(query, Jsonb(given), tick_id)}
 
     async def _rows(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
         async with (
@@ -141,10 +152,10 @@ class State:
 
 def _subscription(row: dict[str, Any]) -> Subscription:
     return Subscription(
-        name=row["name"], sink=row["sink"], format=row["format"], options=row["options"],
-        filter=_filter(row), place=Place.of(row["tick_id"], row["part"]), pending=row["pending"],
-        counts=row["counts"], delivered=row["delivered"], state=row["state"],
-        problem=row["problem"], is_stream=row["is_stream"],
+        name=row["name"], created_at=row["created_at"], sink=row["sink"], format=row["format"],
+        options=row["options"], filter=_filter(row), place=Place.of(row["tick_id"], row["part"]),
+        pending=row["pending"], counts=row["counts"], delivered=row["delivered"],
+        state=row["state"], problem=row["problem"], is_stream=row["is_stream"],
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from auditdb.export.canonical import key_of
 from auditdb.export.conditions import Values
 from auditdb.export.formats import FORMATS
 from auditdb.export.place import Chunk, Place, Row
-from auditdb.export.sinks.base import Delivery, Line, Sink
+from auditdb.export.sinks.base import Delivery, Line, Progress, Sink
 from auditdb.export.sinks.open import options_of, pause_of
 from auditdb.export.state import Claim, Subscription
 from auditdb.export.threshold import Counts
@@ -48,6 +48,7 @@ class Stream:
         is_stale: whether the database may know it otherwise.
         given_up: why it is served no more.
         counts: what its threshold counted up to its place, if it has one.
+        progress: what the sink took of the batch that is on its way.
     """
 
     subscription: Subscription
@@ -62,6 +63,7 @@ class Stream:
     batches: int = 0
     rows: list[Row] = field(default_factory=list)
     counts: Counts | None = None
+    progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
         """Count on from what is kept."""
@@ -90,6 +92,7 @@ class Stream:
 
     def claim(self, chunk: Chunk) -> Claim:
         """Return the batch that the rows of a chunk are for it, to be noted before it goes."""
+        self.progress = Progress()
         pending = {
             "after": _place(self.place), "tick_id": chunk.end.tick_id,
             "part": chunk.end.part.as_json() if chunk.end.part else None,
@@ -98,7 +101,7 @@ class Stream:
         if self.counts is not None:
             pending["chosen"] = [row.id for row in self.rows]
             pending["counts"] = self.counts.as_json()
-        return Claim(self.name, self.subscription.place, pending)
+        return Claim(self.subscription, pending)
 
     def batch(self, pending: dict[str, Any], rows: Iterable[Row], *, is_full: bool) -> Batch:
         """Return what goes out for a batch that was noted: the same again when it is repeated."""
@@ -106,6 +109,9 @@ class Stream:
         lines, of_line, unencoded = [], {}, []
         series = pending["series"]
         for row in rows:
+            if not row.line:
+                unencoded.append((row, "is longer than 256 MB as a line"))
+                continue
             try:
                 key = key_of(series, row.id)
                 line = Line(key, row.at, form.convert(row.line))
@@ -117,7 +123,7 @@ class Stream:
             of_line[key] = row
         delivery = Delivery(
             subscription=self.name, name=pending["name"], lines=lines, head=form.head,
-            media_type=form.media_type, suffix=form.suffix)  # fmt: skip
+            media_type=form.media_type, suffix=form.suffix, progress=self.progress)  # fmt: skip
         return Batch(pending=pending, delivery=delivery, rows=of_line, unencoded=unencoded,
                      is_full=is_full)  # fmt: skip
 

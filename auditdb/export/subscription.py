@@ -16,6 +16,7 @@ from auditdb.connection.pin import pinned
 from auditdb.errors import InvalidInput
 from auditdb.export.formats import FORMATS
 from auditdb.export.sinks.open import check_sink, options_of
+from auditdb.values.arguments import as_list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,8 @@ def create_subscription(
         begin: with the first event that there is, or with those to come.
 
     Raises:
-        InvalidInput: an address that is no sink, an option or a condition that is none.
+        InvalidInput: an address that is no sink, an option or a condition that is none, a string
+            where a list is to be.
         Refused: no privilege, or there is one of that name.
 
     Example:
@@ -102,9 +104,10 @@ def create_subscription(
         "select audit.subscribe(%s, %s, %s, %s, %s, %s, %s, %s, %s::interval, %s, %s, %s, "
         "%s::interval, %s)"
     )
-    given = [name, sink, format, organization_id, list(actions) or None, list(categories) or None,
-             list(results) or None, Jsonb(options or {}), lapses_after, begin == "now",
-             list(where) or None, at_least, within, per]  # fmt: skip
+    given = [name, sink, format, organization_id, as_list("actions", actions) or None,
+             as_list("categories", categories) or None, as_list("results", results) or None,
+             Jsonb(options or {}), lapses_after, begin == "now",
+             as_list("where", where) or None, at_least, within, per]  # fmt: skip
     _run(conn, query, given, "audit_auditor")
 
 
@@ -155,7 +158,7 @@ def list_subscriptions(conn: psycopg.Connection[Any]) -> list[SubscriptionStatus
     Raises:
         Refused: no privilege.
     """
-    with raises_audit_errors(conn, "audit_operator", "audit_auditor"), pinned(conn):
+    with raises_audit_errors(conn, "audit_auditor", "audit_operator"), pinned(conn):
         cursor = psycopg.Cursor(conn, row_factory=class_row(SubscriptionStatus))
         return cursor.execute("select * from audit.list_subscriptions()").fetchall()
 

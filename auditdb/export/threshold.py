@@ -118,7 +118,7 @@ class Counts:
 
 def _microseconds(event: Values) -> int | None:
     """Return when an event occurred; nothing of a time that is in no calendar."""
-    _, at = place_of(event.row.line)
+    _, at = place_of(event.row.line) if event.row.line else (None, None)
     if at is None:
         return None
     return (datetime.fromisoformat(at) - _EPOCH) // timedelta(microseconds=1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
 from typing import Any
+
+from auditdb.errors import InvalidInput
 
 # Values of columns, as audit.record_event takes them.
 RESULTS = ("success", "failure", "denied")
@@ -27,6 +29,13 @@ ALIASES = {
     "target": "target_id",
     "subject": "subject_id",
 }
+
+
+def as_list(name: str, given: Sequence[str] | None) -> list[str] | None:
+    """Return texts as a list; a single text would be taken apart into its letters."""
+    if isinstance(given, str):
+        raise InvalidInput(f"{name} is a string; give a list: [{given!r}]")
+    return None if given is None else list(given)
 
 
 def unknown_argument(

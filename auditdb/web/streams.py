@@ -86,7 +86,9 @@ async def _run(visited: Visit, query: LiteralString, *values: str) -> str:
 
 async def _create(visited: Visit, given: dict[str, Any]) -> str:
     sink, form = given.get("sink"), given.get("format", FORMATS[0])
-    if not isinstance(sink, str) or not isinstance(form, str) or "\0" in sink + form:
+    if form not in FORMATS:
+        raise InvalidInput(f"format is {form!r}; it is one of {', '.join(FORMATS)}")
+    if not isinstance(sink, str) or "\0" in sink:
         raise Problem("stream_address")
     return await _run(visited, "select audit.create_stream(%s, %s)", sink, form)
 

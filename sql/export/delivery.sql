@@ -1,7 +1,8 @@
 -- Deliveries: a batch is claimed and committed before it goes out, and finished after it went.
 -- Whoever dies between leaves a batch that the next one sends again, the same.
 
--- A lock of the session's transaction, under (this number, the pid of its backend).
+-- A lock of the session's transaction, under (this number, the pid of its backend). Anybody may
+-- take it: under the number of another session it counts for nothing.
 create or replace function audit_private.exporter_lock() returns int
 language sql immutable set search_path = pg_catalog, pg_temp
 return hashtext('auditdb exporter');
@@ -9,10 +10,17 @@ comment on function audit_private.exporter_lock is
     'First number of the advisory lock that each exporter holds while it lives';
 
 create or replace function audit_private.begin_exporting() returns int
-language sql volatile set search_path = pg_catalog, pg_temp
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
-    select pg_advisory_xact_lock(audit_private.exporter_lock(), pg_backend_pid());
-    select pg_backend_pid();
+begin
+    if not pg_try_advisory_xact_lock(audit_private.exporter_lock(), pg_backend_pid()) then
+        raise exception 'another session holds the lock of this exporter'
+            using errcode = 'lock_not_available',
+                hint = 'pg_locks shows which: classid is '
+                    || (audit_private.exporter_lock()::bigint & 4294967295) || '.';
+    end if;
+    return pg_backend_pid();
+end
 $$;
 comment on function audit_private.begin_exporting is
     'Takes the lock of an exporter until the transaction ends, which stays open as long as it '
@@ -27,12 +35,34 @@ as $$
             and l.database = (select d.oid from pg_database as d
                 where d.datname = current_database())
             and l.classid = (audit_private.exporter_lock()::bigint & 4294967295)::oid
-            and l.objid = is_exporting.exporter::oid);
+            and l.objid = is_exporting.exporter::oid
+            and l.pid = is_exporting.exporter);
 $$;
 comment on function audit_private.is_exporting is
     'Whether an exporter of this number lives';
 
--- claims: name, tick_id and part where it stands, pending: the batch.
+-- What is kept is read by whoever exports next, maybe as another role: a path, a header, a place.
+create or replace function audit_private.is_part(part jsonb) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+return coalesce(jsonb_typeof(part), 'null') = 'null'
+    or array[jsonb_typeof(part -> 'tick'), jsonb_typeof(part -> 'at'), jsonb_typeof(part -> 'id'),
+        jsonb_typeof(part -> 'n')] = array['number', 'string', 'number', 'number'];
+comment on function audit_private.is_part is
+    'Whether this is how far a tick was taken; null is';
+
+create or replace function audit_private.is_batch(pending jsonb) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+return coalesce(jsonb_typeof(pending -> 'tick_id') = 'number'
+    and jsonb_typeof(pending #> '{after, tick_id}') = 'number'
+    and audit_private.is_part(pending -> 'part')
+    and audit_private.is_part(pending #> '{after, part}')
+    and pending ->> 'series' ~ '^[0-9a-f-]{36}$'
+    and pending ->> 'name' ~ '^[0-9]+-[0-9a-f]{8}/[0-9]+-[0-9]+(-[0-9]+)?$', false);
+comment on function audit_private.is_batch is
+    'Whether this is a batch as an exporter notes it';
+
+-- claims: name, created_at, tick_id and part where it stands, pending: the batch. One of the same
+-- name that was made since is another, with a sink and filters of its own.
 create or replace function audit_private.claim_batches(exporter int, claims jsonb)
 returns setof text
 language sql volatile security definer set search_path = pg_catalog, pg_temp
@@ -40,9 +70,9 @@ as $$
     with claim as materialized (
         select s.name, c.pending
         from jsonb_to_recordset(claim_batches.claims)
-                as c (name text, tick_id bigint, part jsonb, pending jsonb)
-            join audit.subscription as s on s.name = c.name
-        where s.state = 'active' and s.tick_id = c.tick_id
+                as c (name text, created_at timestamptz, tick_id bigint, part jsonb, pending jsonb)
+            join audit.subscription as s on (s.name, s.created_at) = (c.name, c.created_at)
+        where s.state = 'active' and audit_private.is_batch(c.pending) and s.tick_id = c.tick_id
             and coalesce(s.part, 'null') = coalesce(c.part, 'null')
             and (s.pending is null or s.pending = c.pending)
             and audit_private.is_current(s)
@@ -94,7 +124,8 @@ begin
     set exporter = null, problem = left(leave_batch.problem, 1000), problem_at = now(),
         state = case when leave_batch.failed and s.state = 'active' then 'failed' else s.state end
     where s.name = leave_batch.name
-        and (s.exporter = leave_batch.exporter or s.exporter is null);
+        and (s.exporter is null or s.exporter = leave_batch.exporter
+            or not audit_private.is_exporting(s.exporter));
     return found;
 end
 $$;
@@ -103,33 +134,33 @@ comment on function audit_private.leave_batch is
     'Notes what came in the way of a batch, which stays pending; it failed where a person has to '
     'mend something';
 
--- counts: by the name of a subscription that has a threshold.
-create or replace function audit_private.advance_subscriptions(
-    names text[], tick_id bigint, counts jsonb
-) returns bigint
+-- claims: name, created_at, tick_id and part where it stood, counts if it has a threshold.
+create or replace function audit_private.advance_subscriptions(claims jsonb, until bigint)
+returns setof text
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     with idle as materialized (
-        select s.name from audit.subscription as s
-        where s.name = any (advance_subscriptions.names) and s.state = 'active'
-            and s.pending is null and s.tick_id <= advance_subscriptions.tick_id
-            and advance_subscriptions.tick_id <= audit_private.last_tick()
+        select s.name, c.counts
+        from jsonb_to_recordset(advance_subscriptions.claims)
+                as c (name text, created_at timestamptz, tick_id bigint, part jsonb, counts jsonb)
+            join audit.subscription as s on (s.name, s.created_at) = (c.name, c.created_at)
+        where s.state = 'active' and s.pending is null
+            and s.tick_id = c.tick_id and coalesce(s.part, 'null') = coalesce(c.part, 'null')
+            and s.tick_id <= advance_subscriptions.until
+            and advance_subscriptions.until <= audit_private.last_tick()
         order by s.name
-        for update skip locked
-    ), moved as (
-        update audit.subscription as s
-        set tick_id = advance_subscriptions.tick_id, part = null, served_at = now(),
-            counts = advance_subscriptions.counts -> s.name,
-            problem = null, problem_at = null
-        from idle
-        where s.name = idle.name
-        returning s.name
+        for update of s skip locked
     )
-    select count(*) from moved;
+    update audit.subscription as s
+    set tick_id = advance_subscriptions.until, part = null, served_at = now(),
+        counts = nullif(idle.counts, 'null'), problem = null, problem_at = null
+    from idle
+    where s.name = idle.name
+    returning s.name;
 $$;
 -- Definer: nobody holds a privilege to write on the table itself.
 comment on function audit_private.advance_subscriptions is
-    'Notes that ticks held nothing for some subscriptions';
+    'Notes that ticks held nothing for some subscriptions, and returns for which';
 
 create or replace function audit_private.set_event_aside(
     exporter int, name text, tick_id bigint, event_id bigint, occurred_at timestamptz, problem text

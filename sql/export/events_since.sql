@@ -33,7 +33,7 @@ begin
     tick_id := _parts[3];
     occurred_at := _parts[4];
     id := _parts[5];
-exception when data_exception or invalid_text_representation then
+exception when data_exception then
     raise exception '"%" is no cursor', left(read_tick_cursor.cursor, 40)
         using errcode = 'invalid_parameter_value',
             hint = 'Give the cursor of a former call, null for the beginning of the log, or now.';
@@ -72,8 +72,9 @@ begin
     then
         raise exception 'the cursor is of tick % of series %, which this database does not know',
                 refuse_unknown_tick.tick_id, refuse_unknown_tick.key
-            using errcode = 'object_not_in_prerequisite_state', detail = case when _last is not null
-                then format('Of that series it knows the ticks up to %s.', _last) end,
+            using errcode = 'object_not_in_prerequisite_state', detail = coalesce(
+                'Of that series it knows the ticks up to ' || _last || '.',
+                'It knows no tick of that series.'),
                 hint = 'It was restored to an earlier moment, or is another. Events that were read '
                     'from the former one may be gone from here; read again from null on, or on '
                     'from the last tick that is known.';

@@ -61,16 +61,42 @@ $$;
 comment on function audit_private.parts_between is
     'The parts of ticks between two places, month by month';
 
+-- An event whose text is longer than a value may be must not stop those behind it.
+create or replace function audit_private.line_of(event audit.event, series uuid, most bigint)
+returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _line text;
+begin
+    if pg_column_size(event.old_values) < 65536 is not false
+        and pg_column_size(event.new_values) < 65536 is not false
+        and pg_column_size(event.details) < 65536 is not false
+    then
+        return audit.canonical(event, series);
+    end if;
+    begin
+        _line := audit.canonical(event, series);
+    exception when program_limit_exceeded or out_of_memory then
+        return null;
+    end;
+    return case when octet_length(_line) <= most then _line end;
+end
+$$;
+comment on function audit_private.line_of is
+    'The canonical bytes of an event, null where they are more than an exporter can hold';
+
 create or replace function audit_private.part_query(
     key uuid, condition text, events bigint, organizations text[], until jsonb, at_most bigint
 ) returns text
 language sql volatile set search_path = pg_catalog, pg_temp
 return format('select e.id, e.occurred_at::text as at, e.organization_id, e.action, e.result, '
-    'audit.canonical(e, %L) as line from %s order by e.occurred_at, e.id limit %s', key,
+    'audit_private.line_of(e, %L, 268435456) as line from %s order by e.occurred_at, e.id limit %s',
+    key,
     audit_private.part_events(concat(condition,
         ' and e.organization_id = any (' || quote_literal(organizations::text) || ')',
-        case when until is not null then format(
-            ' and (e.occurred_at, e.id) <= (%L, %s)', until ->> 'at', until ->> 'id') end), events),
+        case when until is not null then format(' and (e.occurred_at, e.id) <= (%L, %s)',
+            until ->> 'at', (until ->> 'id')::bigint) end), events),
     at_most);
 comment on function audit_private.part_query is
     'The query for the events of a tick, or of those of it that lie in one month';
@@ -113,7 +139,7 @@ begin
         loop
             return next;
             _left := _left - 1;
-            _bytes := _bytes + octet_length(line);
+            _bytes := _bytes + coalesce(octet_length(line), 0);
             is_more := _left = 0 or _bytes > 16000000;
             exit when is_more;
         end loop;

@@ -69,7 +69,7 @@ begin
         case when subscribe.from_now then audit_private.end_of_log()
             else audit_private.first_tick() - 1 end
     ) returning * into _made;
-    perform audit_private.record_own('subscription_created', subscribe.name, null,
+    perform audit_private.record_subscription('subscription_created', _made, null,
         jsonb_build_object('sink', _made.sink, 'format', _made.format, 'filter',
             audit_private.filter_of(_made)));
 exception when unique_violation then

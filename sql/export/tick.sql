@@ -1,7 +1,7 @@
 -- Ticks: each closes a set of events that never changes: those whose transactions its snapshot
 -- sees and no tick before has. To read by id loses what commits late; this does not.
 
--- A tick is made under an advisory lock, and nobody reads one before its commit: see
+-- A tick is made under a lock on audit.series, and nobody reads one before its commit: see
 -- audit_private.tick_parts().
 
 create or replace function audit_private.month_of(occurred_at timestamptz) returns date
@@ -290,16 +290,17 @@ comment on function audit_private.add_tick is
     'Makes a tick of what has no tick yet, and returns its id; null where there is nothing. The '
     'caller holds the locks';
 
--- The lock on the log comes before the snapshot: what is moved out of DEFAULT meanwhile would be
--- neither where it was nor where it is. No tick is lost by a crash after somebody read it.
+-- A lock on a table, which only its owner may take so: an advisory lock is anybody's. That on the
+-- log comes before the snapshot: what is moved out of DEFAULT meanwhile would be neither where it
+-- was nor where it is. No tick is lost by a crash after somebody read it.
 create or replace function audit_private.lock_ticks(wait boolean) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
     for _attempt in 1 .. case when wait then 100 else 1 end loop
         perform pg_sleep(0.05) where _attempt > 1;
-        if pg_try_advisory_xact_lock(hashtextextended('auditdb ticks', 0))
-            and audit_private.try_locks('{audit.event}', '{access share}')
+        if audit_private.try_locks(
+            '{audit.series, audit.event}', '{share row exclusive, access share}')
         then
             if current_setting('synchronous_commit') <> 'remote_apply' then
                 perform set_config('synchronous_commit', 'on', true);

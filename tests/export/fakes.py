@@ -100,7 +100,7 @@ class Kept:
     def add(self, name: str, organization: str | None = None, **given: Any) -> None:
         """Make a subscription."""
         self.subscriptions[name] = Subscription(
-            name=name, sink=f"https://{name}.test/", format="jsonl", options={},
+            name=name, created_at="first", sink=f"https://{name}.test/", format="jsonl", options={},
             filter=Filter(organization_id=organization), place=Place(0), pending=None,
             delivered=0, state="active", problem=None)  # fmt: skip
         self.change(name, **given)
@@ -123,18 +123,24 @@ class FakeKeeper:
         """Read."""
         return [s for n, s in self.kept.subscriptions.items() if names is None or n in names]
 
+    def stands(self, claim: Claim) -> bool:
+        """Return whether a subscription is the one, and where, it is taken to be."""
+        s = self.kept.subscriptions[claim.of.name]
+        return (s.created_at, s.place) == (claim.of.created_at, claim.of.place)
+
     async def claim(self, claims: Iterable[Claim]) -> set[str]:
         """Claim."""
         taken = set()
         for claim in claims:
-            s = self.kept.subscriptions[claim.name]
-            owner = self.kept.exporters.get(claim.name)
+            name = claim.of.name
+            s = self.kept.subscriptions[name]
+            owner = self.kept.exporters.get(name)
             is_free = owner in (None, self.exporter) or owner not in self.kept.living
-            fits = s.place == claim.place and s.pending in (None, claim.pending)
+            fits = self.stands(claim) and s.pending in (None, claim.pending)
             if s.state == "active" and is_free and fits:
-                self.kept.change(claim.name, pending=claim.pending)
-                self.kept.exporters[claim.name] = self.exporter
-                taken.add(claim.name)
+                self.kept.change(name, pending=claim.pending)
+                self.kept.exporters[name] = self.exporter
+                taken.add(name)
         return taken
 
     async def finish(self, name: str, pending: dict[str, Any], delivered: int) -> bool:
@@ -161,10 +167,14 @@ class FakeKeeper:
         """Set aside."""
         self.kept.aside.append((name, id, problem))
 
-    async def advance(self, names: Sequence[str], tick_id: int, counts: dict[str, Any]) -> None:
+    async def advance(self, claims: Iterable[Claim], tick_id: int) -> set[str]:
         """Advance."""
-        for name in names:
-            self.kept.change(name, place=Place(tick_id), counts=counts.get(name))
+        noted = set()
+        for claim in claims:
+            if self.stands(claim) and self.kept.subscriptions[claim.of.name].pending is None:
+                self.kept.change(claim.of.name, place=Place(tick_id), counts=claim.counts)
+                noted.add(claim.of.name)
+        return noted
 
 
 @dataclass

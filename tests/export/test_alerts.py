@@ -33,7 +33,7 @@ from tests.conftest import Database
 from tests.export.fakes import KEY, FakeKeeper, FakeSink, Kept, Log
 from tests.export.fakes import row as plain_row
 from tests.export.receivers import Answer, Receiver, Request, authority, receiver
-from tests.export.test_subscriptions import claim, done, run
+from tests.export.test_subscriptions import batch, claim, done, run
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 MINUTE = 60_000_000
@@ -42,7 +42,7 @@ MINUTE = 60_000_000
 def row_of(id: int = 1, at: str = "2026-11-28T12:00:00.000000Z", **said: Any) -> Row:
     texts = dict.fromkeys((*TEXTS, *VALUES), None)
     texts |= {"action": "a.b", "result": "success", "transaction_id": 1, **said}
-    event = Event(**(texts | {"id": id, "occurred_at": at}))  # type: ignore[arg-type]
+    event = Event(**(texts | {"id": id, "occurred_at": at, "series_id": None}))  # type: ignore[arg-type]
     return Row(1, id, at, event.organization_id, event.action, event.result, line_of(event, KEY))
 
 
@@ -338,7 +338,7 @@ def test_what_was_counted_is_kept_with_the_batch_that_was_taken(empty_db: Databa
     conn = empty_db.connect("app_auditor")
     row = conn.execute("select tick_id from audit.subscription").fetchone()
     assert row is not None
-    pending = {"tick_id": row[0] + 1, "part": None, "counts": [["", 5, [1, 5]]]}
+    pending = batch(row[0], row[0] + 1) | {"counts": [["", 5, [1, 5]]]}
     assert claim(conn, 7, row[0], pending)
     conn.execute("select audit_private.finish_batch(7, 's', %s, 1)", [json.dumps(pending)])
     query = "select tick_id, counts from audit.subscription"

@@ -99,7 +99,8 @@ def read(conn: psycopg.Connection[Any], number: int, at: object) -> tuple[Event,
     ).fetchone()
     assert row is not None
     line = row.pop("line").encode()
-    return Event(**{**row, "transaction_id": int(row["transaction_id"])}), line
+    row |= {"transaction_id": int(row["transaction_id"]), "series_id": None}
+    return Event(**row), line
 
 
 @pytest.fixture
@@ -133,7 +134,8 @@ def test_python_makes_the_same_bytes_as_the_server(
 
 _NOTHING: dict[str, Any] = dict.fromkeys([*TEXTS, *VALUES])
 EVENT = Event(
-    **_NOTHING, id=1, occurred_at=datetime(2026, 1, 2, tzinfo=UTC), transaction_id=7
+    **_NOTHING, id=1, occurred_at=datetime(2026, 1, 2, tzinfo=UTC), transaction_id=7,
+    series_id=None,
 )  # fmt: skip
 
 
@@ -297,5 +299,6 @@ def test_the_vectors_of_the_documents_hold(
     fields = fields_of(line)
     event = Event(**{
         name: loads(fields[name]) if name in VALUES else fields[name] for name in _NOTHING
-    } | {name: fields[name] for name in ("id", "occurred_at", "transaction_id")})  # fmt: skip
+    } | {name: fields[name] for name in ("id", "occurred_at", "transaction_id")},
+        series_id=None)  # fmt: skip
     assert line_of(event, vector["series"]) == line

@@ -333,6 +333,25 @@ def test_a_subscription_that_is_not_there_is_an_error() -> None:
         serve(Log(), Kept(), {}, names=["misspelt"])
 
 
+def test_halves_that_were_taken_are_not_sent_again_with_the_rest() -> None:
+    """What is refused for now, in the midst of a poisoned batch, goes on where it was."""
+    log, kept, sinks = Log(), Kept(), {"a": FakeSink()}
+    kept.add("a", delivered=1)
+    log.add(*(["1"] * 8))
+    refuse, tries = refusing(5), iter(range(1000))
+
+    async def act(delivery: Delivery) -> None:
+        if next(tries) % 2:
+            raise Retry("answers 429")
+        await refuse(delivery)
+
+    sinks["a"].act = act
+    serve(log, kept, sinks, patience=Patience(first=0.001, most=0.01, attempts=100))
+    assert sinks["a"].ids == [1, 2, 3, 4, 6, 7, 8]
+    assert [id for _, id, _ in kept.aside] == [5]
+    assert len(sinks["a"].tried) < 20
+
+
 def test_it_looks_again_when_a_tick_is_due() -> None:
     """However seldom it looks whether subscriptions were made."""
     log, kept, sinks = Log(), Kept(), {}  # type: tuple[Log, Kept, dict[str, FakeSink]]

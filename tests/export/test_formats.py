@@ -45,8 +45,8 @@ ACTION = st.sampled_from(sorted({*mapping()["action"], "report.exported", "odd",
 LINE = st.builds(
     lambda row, action, details, result, actor_type, source, series: line_of(
         Event(**{
-            **row, "transaction_id": int(row["transaction_id"]), "action": action,
-            "result": result, "actor_type": actor_type, "source": source,
+            **row, "transaction_id": int(row["transaction_id"]), "series_id": None,
+            "action": action, "result": result, "actor_type": actor_type, "source": source,
             **{name: loads(row[name] or "null") for name in VALUES},
             "details": loads(details or "null"),
         }),

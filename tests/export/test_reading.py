@@ -9,6 +9,7 @@ import pytest
 
 import auditdb
 from auditdb.export import Batch, read, read_async
+from auditdb.export.subscription import create_subscription, list_subscriptions
 from tests.conftest import Database
 from tests.viewer import sign
 
@@ -51,3 +52,14 @@ def test_what_goes_wrong_is_an_error_of_auditdb(db: Database) -> None:
         read(db.connect("app_auditor"), "nonsense")
     with pytest.raises(auditdb.AuditError, match="who reads is not known"):
         read(db.connect("app_reader"))
+
+
+def test_a_string_of_actions_is_refused_and_not_taken_apart(db: Database) -> None:
+    conn = db.connect("app_auditor")
+    with pytest.raises(auditdb.InvalidInput, match=r"actions is a string; give a list: \['auth'\]"):
+        read(conn, actions="auth")
+    for given in ({"actions": "auth.login"}, {"categories": "auth"}, {"results": "denied"},
+                  {"where": "action=auth.login"}):  # fmt: skip
+        with pytest.raises(auditdb.InvalidInput, match="is a string; give a list"):
+            create_subscription(conn, "s", sink="-", **given)  # type: ignore[arg-type]
+    assert list_subscriptions(conn) == []

@@ -306,9 +306,18 @@ def test_a_subscription_does_not_lapse_under_a_clock_that_jumped(empty_db: Datab
 
 
 def claim(conn: psycopg.Connection[Any], exporter: int, tick: int, pending: dict[str, Any]) -> bool:
-    claims = json.dumps([{"name": "s", "tick_id": tick, "part": None, "pending": pending}])
+    made = conn.execute("select created_at::text from audit.subscription").fetchone()
+    assert made is not None
+    claims = json.dumps([{"name": "s", "created_at": made[0], "tick_id": tick, "part": None,
+                          "pending": pending}])  # fmt: skip
     query = "select * from audit_private.claim_batches(%s, %s)"
     return conn.execute(query, [exporter, claims]).fetchall() == [("s",)]
+
+
+def batch(after: int, until: int) -> dict[str, Any]:
+    return {"after": {"tick_id": after, "part": None}, "tick_id": until, "part": None,
+            "name": f"0001-1f2e3d4c/{after + 1:012d}-{until:012d}", "events": 1,
+            "series": "1f2e3d4c-0000-0000-0000-000000000000"}  # fmt: skip
 
 
 def test_a_batch_is_claimed_once_and_where_it_stands(empty_db: Database) -> None:
@@ -320,7 +329,7 @@ def test_a_batch_is_claimed_once_and_where_it_stands(empty_db: Database) -> None
     row = conn.execute("select tick_id from audit.subscription").fetchone()
     assert row is not None
     tick = row[0]
-    first, second = {"tick_id": tick + 1, "part": None}, {"tick_id": tick + 2, "part": None}
+    first, second = batch(tick, tick + 1), batch(tick, tick + 2)
     assert not claim(conn, numbers[0], tick + 1, second)
     assert claim(conn, numbers[0], tick, first)
     # Another batch, or of another exporter, while the first one lives.
@@ -343,9 +352,42 @@ def test_a_batch_that_was_reset_meanwhile_counts_for_nothing(empty_db: Database)
     conn = empty_db.connect("app_auditor")
     row = conn.execute("select tick_id from audit.subscription").fetchone()
     assert row is not None
-    pending = {"tick_id": row[0] + 1, "part": None}
+    pending = batch(row[0], row[0] + 1)
     assert claim(conn, 7, row[0], pending)
     done(empty_db, "app_auditor", "subscription", "reset", "s", "--to", "start")
     finish = "select audit_private.finish_batch(7, 's', %s, 5)"
     assert conn.execute(finish, [json.dumps(pending)]).fetchone() == (False,)
     assert conn.execute("select tick_id from audit.subscription").fetchone() == row
+
+
+<<<<<<< HEAD
+=======
+def test_who_may_not_export_is_told_of_the_role_that_may(empty_db: Database) -> None:
+    out = run(empty_db, "stranger", "export", "siem", "--to", "-")
+    assert out.exit_code == 1
+    assert '; run: grant audit_auditor to "' in out.stderr.splitlines()[-1]
+
+
+>>>>>>> newcomer16
+def test_a_problem_is_noted_where_the_exporter_died_and_not_where_another_lives(
+    empty_db: Database,
+) -> None:
+    done(empty_db, "app_auditor", "subscription", "create", "a", "--to", "-")
+    conn, other = empty_db.connect("app_auditor"), empty_db.connect("app_auditor")
+    other.autocommit = False
+    (alive,) = other.execute("select audit_private.begin_exporting()").fetchone() or (0,)
+    leave = "select audit_private.leave_batch(1, 'a', 'p', true)"
+    for exporter, state in ((alive, "active"), (2_000_000, "failed")):
+        with psycopg.connect(empty_db.dsn) as superuser:
+            superuser.execute("update audit.subscription set exporter = %s", [exporter])
+        conn.execute(leave)
+        assert conn.execute("select state from audit.subscription").fetchone() == (state,)
+<<<<<<< HEAD
+
+
+def test_who_may_not_export_is_told_of_the_role_that_may(empty_db: Database) -> None:
+    out = run(empty_db, "stranger", "export", "siem", "--to", "-")
+    assert out.exit_code == 1
+    assert '; run: grant audit_auditor to "' in out.stderr.splitlines()[-1]
+=======
+>>>>>>> newcomer16

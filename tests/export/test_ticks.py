@@ -234,6 +234,18 @@ def test_a_copy_by_template_begins_a_series_and_refuses_no_cursor_of_before(db: 
             read(conn, wrong)
 
 
+def test_a_cursor_of_another_database_is_refused_as_one(db: Database) -> None:
+    conn = db.connect("app_auditor")
+    tick(conn)
+    with psycopg.connect(db.dsn) as superuser:
+        (cursor,) = superuser.execute(
+            "select audit_private.tick_cursor(gen_random_uuid(), 1, now(), 1)"
+        ).fetchone() or ("",)
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="does not know") as said:
+        read(conn, cursor)
+    assert said.value.diag.message_detail == "It knows no tick of that series."
+
+
 @pytest.mark.parametrize("table", ["series", "tick", "tick_month"])
 def test_ticks_are_append_only(db: Database, table: str) -> None:
     conn = db.connect()

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from auditdb.export.canonical import line_of
-from auditdb.read.event import Event
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
@@ -28,12 +25,3 @@ class Format:
     array_media_type: str | None = None
     suffix: str = "jsonl"
     head: bytes = b""
-
-    def encode(self, event: Event, series: str | None) -> bytes:
-        """Return what `convert` makes of an event, slower.
-
-        Args:
-            event: its numbers as `auditdb.export.canonical.loads` reads them.
-            series: the key of the series of its transaction.
-        """
-        return self.convert(line_of(event, series))

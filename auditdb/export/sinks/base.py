@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 # Of PostgreSQL in UTC; infinity, years before Christ and of five digits have no way in RFC 3339.
@@ -31,6 +31,19 @@ class Line(NamedTuple):
         return f"{found[1]}T{found[2]}Z" if found else None
 
 
+@dataclass(slots=True)
+class Progress:
+    """What became of the parts of a delivery, while the rest has to be tried again.
+
+    Attributes:
+        taken: names of parts that the sink took.
+        refused: what it said of those that it does not take.
+    """
+
+    taken: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """A batch of events as it goes out, the same again whenever it is repeated.
@@ -42,6 +55,7 @@ class Delivery:
         media_type: of one line.
         suffix: of a file that holds it, such as "jsonl".
         head: what a file begins with, such as the heading of CSV.
+        progress: of the tries before; nothing of it is sent twice that a sink takes apart.
     """
 
     subscription: str
@@ -50,6 +64,7 @@ class Delivery:
     media_type: str = "application/x-ndjson"
     suffix: str = "jsonl"
     head: bytes = b""
+    progress: Progress | None = field(default=None, compare=False, repr=False)
 
     @property
     def id(self) -> str:

@@ -5,7 +5,6 @@ A delivery that is repeated gives the same file again: so every event is there e
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 from contextlib import suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 from auditdb.errors import InvalidInput
 from auditdb.export.sinks.base import Delivery, Rejected, Retry
 from auditdb.export.sinks.compress import SUFFIXES, check_compression, compress
+from auditdb.export.sinks.threads import in_thread
 
 # What a person does not have to mend on the other side's behalf, but which passes: space, load.
 _PASSES = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE,
@@ -21,8 +21,12 @@ _PASSES = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EINTR, err
 
 
 def file_name(delivery: Delivery, compression: str) -> str:
-    """Return the name of the file that holds a delivery, below the directory of the sink."""
-    return f"{delivery.name}.{delivery.suffix}{SUFFIXES[compression]}"
+    """Return the name of the file that holds a delivery, below the directory of the sink.
+
+    It begins with the subscription: others may have the same directory and the same ticks.
+    """
+    name = f"{delivery.subscription}/{delivery.name}"
+    return f"{name}.{delivery.suffix}{SUFFIXES[compression]}"
 
 
 class Directory:
@@ -40,7 +44,7 @@ class Directory:
     async def put(self, delivery: Delivery) -> None:
         """Write the file; when it returns, the disk has it."""
         try:
-            await asyncio.to_thread(self._write, delivery)
+            await in_thread(self._write, delivery)
         except OSError as error:
             problem = f"cannot write below {self._path}: {error.strerror or error}"
             raise (Retry if error.errno in _PASSES else Rejected)(problem) from error
@@ -49,7 +53,9 @@ class Directory:
         if not self._path.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "the directory is gone")
         target = self._path / file_name(delivery, self._compression)
-        target.parent.mkdir(exist_ok=True)
+        folders = [target.parent, target.parent.parent]
+        for folder in reversed(folders):
+            folder.mkdir(exist_ok=True)
         apart = target.with_name(f".{target.name}.tmp")
         data = compress(delivery.body, self._compression)
         try:
@@ -62,8 +68,8 @@ class Directory:
             with suppress(OSError):
                 apart.unlink()
             raise
-        for directory in (target.parent, self._path):
-            _sync(directory)
+        for folder in (*folders, self._path):
+            _sync(folder)
 
     async def close(self) -> None:
         """Do nothing: no file stays open."""

@@ -21,7 +21,7 @@ class Frame:
         body: makes it.
         token_header: what says who sends, with %s for the token.
         most: the most events and bytes of a request that the receiver takes.
-        check: looks at an answer of 200; raises what it says went wrong.
+        check: looks at an answer of 2xx to so many lines; returns what it says went wrong.
         is_signed: whether requests are signed as Standard Webhooks are.
     """
 
@@ -30,7 +30,7 @@ class Frame:
     body: Callable[[Delivery], bytes] = field(default=lambda delivery: delivery.body)
     token_header: tuple[str, str] = ("Authorization", "Bearer %s")
     most: tuple[int, int] = (10_000, 4_000_000)
-    check: Callable[[bytes], SinkError | None] = field(default=lambda answer: None)
+    check: Callable[[bytes, int], SinkError | None] = field(default=lambda answer, lines: None)
     is_signed: bool = False
 
 
@@ -62,11 +62,12 @@ def _splunk_body(delivery: Delivery) -> bytes:
     return b"".join(lines)
 
 
-def _splunk_answer(answer: bytes) -> SinkError | None:
+def _splunk_answer(answer: bytes, lines: int) -> SinkError | None:
     said = _object(answer)
-    if said.get("code", 0) == 0:
-        return None
-    return Retry(f"Splunk says {str(said.get('text'))[:200]}")
+    code = said.get("code")
+    if type(code) is not int:
+        return Retry("the answer is none of Splunk's collector")
+    return Retry(f"Splunk says {str(said.get('text'))[:200]}") if code else None
 
 
 def _elastic_body(delivery: Delivery) -> bytes:
@@ -79,19 +80,20 @@ def _elastic_body(delivery: Delivery) -> bytes:
     return b"".join(lines)
 
 
-def _elastic_answer(answer: bytes) -> SinkError | None:
-    said = _object(answer)
-    if not isinstance(said.get("items"), list):
-        return Retry("the answer is none of Elastic's _bulk")
-    wrong = [
-        item
-        for entry in said["items"]
-        for item in entry.values()
-        if not (200 <= item.get("status", 500) < 300 or item.get("status") == 409)
+def _elastic_answer(answer: bytes, lines: int) -> SinkError | None:
+    items = _object(answer).get("items")
+    made: list[Any] = [
+        next(iter(item.values()), None) if isinstance(item, dict) else None
+        for item in (items if isinstance(items, list) else ())
     ]
+    if len(made) != lines or not all(
+        isinstance(one, dict) and type(one.get("status")) is int for one in made
+    ):
+        return Retry("the answer is none of Elastic's _bulk to so many events")
+    wrong = [one for one in made if not (200 <= one["status"] < 300 or one["status"] == 409)]
     if not wrong:
         return None
-    codes = {item.get("status", 500) for item in wrong}
+    codes = {one["status"] for one in wrong}
     error = wrong[0].get("error") or {}
     reason = f"{error.get('type')}: {error.get('reason')}"[:300] if isinstance(error, dict) else ""
     if codes & {429} or max(codes) >= 500:

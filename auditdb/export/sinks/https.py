@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from auditdb._version import __version__
+from auditdb.errors import InvalidInput
 from auditdb.export.sinks.base import Delivery, Poison, Rejected, Retry, SinkError
 from auditdb.export.sinks.compress import check_compression, compress
 from auditdb.export.sinks.frames import Frame, pieces
@@ -46,8 +47,11 @@ class Https:
         self._frame, self._timeout = frame, timeout
         self._compression = check_compression(compression)
         self._keys = [signing_key(secret) for secret in secrets] if frame.is_signed else []
-        self._headers = {"user-agent": f"auditdb/{__version__}"}
+        # Nothing is unpacked that another machine has packed.
+        self._headers = {"user-agent": f"auditdb/{__version__}", "accept-encoding": "identity"}
         if token:
+            if not (token.isascii() and token.isprintable()):
+                raise InvalidInput("the token of the sink (not shown) holds what no header may")
             name, form = frame.token_header
             self._headers[name] = form % token
         self._client = httpx.AsyncClient(
@@ -57,7 +61,10 @@ class Https:
 
     async def put(self, delivery: Delivery) -> None:
         """Send it, in as many requests as the receiver's limits want."""
+        taken = delivery.progress.taken if delivery.progress else set()
         for piece in pieces(delivery, self._frame.most):
+            if piece.name in taken:
+                continue
             try:
                 async with asyncio.timeout(self._timeout):
                     await self._send(piece)
@@ -65,6 +72,7 @@ class Https:
                 raise Retry(f"{self._host} did not answer in {self._timeout:g} s") from error
             except httpx.HTTPError as error:
                 raise self._explained(error) from error
+            taken.add(piece.name)
 
     async def _send(self, delivery: Delivery) -> None:
         body = compress(self._frame.body(delivery), self._compression)
@@ -72,7 +80,7 @@ class Https:
         if self._compression != "none":
             headers["content-encoding"] = self._compression
         headers |= signature_headers(self._keys, delivery.id, int(time.time()), body)
-        problem = self._problem(*await self._exchange(body, headers))
+        problem = self._problem(*await self._exchange(body, headers), len(delivery.lines))
         if problem is not None:
             raise problem
 
@@ -80,16 +88,16 @@ class Https:
         """Send a request, and return the answer and the beginning of what it says."""
         async with self._client.stream("POST", self._url, content=body, headers=headers) as answer:
             text = b""
-            async for part in answer.aiter_bytes():
+            async for part in answer.aiter_raw():
                 text += part
                 if len(text) > _MOST_READ:
                     break
         return answer, text
 
-    def _problem(self, answer: httpx.Response, text: bytes) -> SinkError | None:
+    def _problem(self, answer: httpx.Response, text: bytes, lines: int) -> SinkError | None:
         status = answer.status_code
         if 200 <= status < 300:
-            return self._frame.check(text)
+            return self._frame.check(text, lines)
         said = f"{self._host} answers {status} {answer.reason_phrase}".rstrip()
         begin = " ".join(text[:2000].decode("utf-8", "replace").split())[:200]
         detail = f"{said}: {begin}" if begin else said

@@ -13,6 +13,7 @@ from auditdb.errors import InvalidInput
 from auditdb.export.sinks.base import Delivery, Rejected, Retry, SinkError
 from auditdb.export.sinks.compress import check_compression, compress
 from auditdb.export.sinks.files import file_name
+from auditdb.export.sinks.threads import in_thread
 
 _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"}
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs",
@@ -38,7 +39,7 @@ class Objects:
         """Write the object; when it returns, the store has it."""
         try:
             async with asyncio.timeout(self._timeout):
-                await asyncio.to_thread(self._write, delivery)
+                await in_thread(self._write, delivery)
         except TimeoutError as error:
             raise Retry(f"{self._url} did not answer in {self._timeout:g} s") from error
         except Exception as error:

@@ -99,7 +99,7 @@ class PublicHttps(Https):
                     break
         return answer, text
 
-    def _problem(self, answer: httpx.Response, text: bytes) -> SinkError | None:
+    def _problem(self, answer: httpx.Response, text: bytes, lines: int) -> SinkError | None:
         status = answer.status_code
         said = f"{self._host} answers {status}"
         if 300 <= status < 400:

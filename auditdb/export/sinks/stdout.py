@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import sys
 from typing import BinaryIO
 
 from auditdb.export.sinks.base import Delivery, Rejected
+from auditdb.export.sinks.threads import in_thread
 
 
 class StandardOutput:
@@ -21,7 +21,7 @@ class StandardOutput:
         """Write all lines, and flush."""
         body = delivery.body[len(delivery.head) if self._has_begun else 0 :]
         try:
-            await asyncio.to_thread(self._write, body)
+            await in_thread(self._write, body)
         except BrokenPipeError as error:
             raise Rejected("the reader of standard output is gone") from error
         except OSError as error:

@@ -12,6 +12,7 @@ import socket
 import ssl
 
 from auditdb.export.sinks.base import Delivery, Line, Retry
+from auditdb.export.sinks.threads import in_thread
 
 # Facility 13, "log audit", and severity 6, "informational".
 _PRIORITY = 13 * 8 + 6
@@ -31,7 +32,7 @@ class Syslog:
         place = f"{self._host}:{self._port}"
         try:
             async with asyncio.timeout(self._timeout):
-                await self._send(data)
+                await in_thread(self._exchange, data)
         except TimeoutError as error:
             raise Retry(f"{place} did not take the messages in {self._timeout:g} s") from error
         except ssl.SSLCertVerificationError as error:
@@ -40,10 +41,6 @@ class Syslog:
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
             raise Retry(f"{place} cannot be reached or broke off: {reason}") from error
-
-    async def _send(self, data: bytes) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._exchange, data)
 
     def _exchange(self, data: bytes) -> None:
         with (
