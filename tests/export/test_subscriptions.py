@@ -360,15 +360,6 @@ def test_a_batch_that_was_reset_meanwhile_counts_for_nothing(empty_db: Database)
     assert conn.execute("select tick_id from audit.subscription").fetchone() == row
 
 
-<<<<<<< HEAD
-=======
-def test_who_may_not_export_is_told_of_the_role_that_may(empty_db: Database) -> None:
-    out = run(empty_db, "stranger", "export", "siem", "--to", "-")
-    assert out.exit_code == 1
-    assert '; run: grant audit_auditor to "' in out.stderr.splitlines()[-1]
-
-
->>>>>>> newcomer16
 def test_a_problem_is_noted_where_the_exporter_died_and_not_where_another_lives(
     empty_db: Database,
 ) -> None:
@@ -382,12 +373,9 @@ def test_a_problem_is_noted_where_the_exporter_died_and_not_where_another_lives(
             superuser.execute("update audit.subscription set exporter = %s", [exporter])
         conn.execute(leave)
         assert conn.execute("select state from audit.subscription").fetchone() == (state,)
-<<<<<<< HEAD
 
 
 def test_who_may_not_export_is_told_of_the_role_that_may(empty_db: Database) -> None:
     out = run(empty_db, "stranger", "export", "siem", "--to", "-")
     assert out.exit_code == 1
     assert '; run: grant audit_auditor to "' in out.stderr.splitlines()[-1]
-=======
->>>>>>> newcomer16
