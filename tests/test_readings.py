@@ -75,13 +75,15 @@ def test_nobody_else_writes_of_readings(db: Database, role: str) -> None:
     assert readings(db) == []
 
 
-def test_an_auditor_says_who_reads_and_needs_a_name(db: Database) -> None:
+def test_an_auditor_says_who_reads_or_is_it(db: Database) -> None:
     conn = db.connect("app_auditor")
     record(conn, "", "viewed", None, "2", "support-7")
-    assert readings(db) == [("audit.viewed", "support-7", "2", None)]
-    for name in (None, ""):
-        with pytest.raises(pg.InvalidParameterValue, match="actor_id is missing"):
-            record(conn, "", "viewed", None, "2", name)
+    record(conn, "", "viewed", None, "2", None)
+    assert readings(db) == [
+        ("audit.viewed", "support-7", "2", None), ("audit.viewed", "app_auditor", "2", None),
+    ]  # fmt: skip
+    with pytest.raises(pg.InvalidParameterValue, match="actor_id is empty"):
+        record(conn, "", "viewed", None, "2", "")
 
 
 def test_a_log_that_is_looked_at_again_is_one_reading(db: Database) -> None:

@@ -36,13 +36,13 @@ def prove(ctx: click.Context, events: tuple[int, ...], output: Path) -> None:
 
 
 @click.command()
-@click.option("--organization", required=True, metavar="ID", help="Whose events.")
+@click.option("--organization-id", required=True, metavar="ID", help="Whose events.")
 @click.option("--since", metavar="TIME", help="Only what the log took in then or later.")
 @click.option("--until", metavar="TIME", help="Only what the log took in before then.")
 @_OUTPUT
 @click.pass_context
 def bundle(
-    ctx: click.Context, organization: str, since: str | None, until: str | None, output: Path
+    ctx: click.Context, organization_id: str, since: str | None, until: str | None, output: Path
 ) -> None:
     """Write all events of an organization for an auditor, and what proves that they are all.
 
@@ -55,6 +55,6 @@ def bundle(
     with connection(ctx) as conn, progress("events") as advance:
         conn.autocommit = True
         count = Bundler(conn).bundle(
-            organization, output, since=since, until=until, progress=advance
+            organization_id, output, since=since, until=until, progress=advance
         )
-    print_lines(f"{count} events of {organization}, with proofs, in {output}")
+    print_lines(f"{count} events of {organization_id}, with proofs, in {output}")

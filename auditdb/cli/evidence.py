@@ -14,7 +14,7 @@ import click
 
 from auditdb.cli.common import connection, print_json, print_lines, print_note
 from auditdb.cli.progress import progress
-from auditdb.errors import ConnectionFailed, InvalidInput
+from auditdb.errors import ConnectionFailed, InvalidInput, Refused
 
 if TYPE_CHECKING:
     from auditdb.evidence.keys import Command, PrivateKey
@@ -209,6 +209,8 @@ def verify(
     from auditdb.evidence.note import open_checkpoint
     from auditdb.evidence.places import Published, open_place
     from auditdb.evidence.stored import Stored
+    from auditdb.read.recorded import record_reading
+    from auditdb.read.viewer import Auditor
 
     given = [(str(path), _read(path)) for path in checkpoints]
     with connection(ctx) as conn:
@@ -226,6 +228,11 @@ def verify(
             tiles = (Published(place), head.size)
         with progress("leaves") as advance:
             report = Verifier(conn, believed, given, tiles).run(since, advance, resume)
+        said = {"events": report.events, "findings": len(report.findings)}
+        try:
+            record_reading(conn, Auditor(None), "verified", said)
+        except Refused as error:  # A copy that was restored to be verified may be read only.
+            print_note(f"not recorded: {error}")
     if json_:
         print_json(asdict(report))
     else:

@@ -23,6 +23,8 @@ from auditdb.evidence.note import encode, origin_of
 from auditdb.evidence.proof import Proof
 from auditdb.evidence.stored import Stored
 from auditdb.evidence.tree import Tree, leaf_hash
+from auditdb.read.recorded import record_reading
+from auditdb.read.viewer import Auditor
 
 _VERIFY = "Run: auditdb verify"
 _Progress = Callable[[int], None]
@@ -61,6 +63,7 @@ class Bundler:
         Raises:
             Refused: one is not there, not sealed yet, or not as it was sealed.
         """
+        record_reading(self._conn, Auditor(None), "bundled", {"event_ids": [*map(str, events)]})
         with _snapshot(self._conn), _Zip(output) as out:
             head = self._head()
             tree = Tree(self._stored, head.size)
@@ -93,6 +96,8 @@ class Bundler:
             InvalidInput: since or until is no time.
             Refused: it cannot be complete.
         """
+        said = {"since": since, "until": until}
+        record_reading(self._conn, Auditor(organization), "bundled", said)
         with _snapshot(self._conn), _Zip(output) as out:
             head = self._head()
             since, until = self._time(since), self._time(until)

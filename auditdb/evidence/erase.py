@@ -13,6 +13,8 @@ from psycopg.rows import class_row, scalar_row
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
 from auditdb.errors import InvalidInput
+from auditdb.read.recorded import record_reading
+from auditdb.read.viewer import Auditor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,8 @@ def personal_lines(
 ) -> Iterator[str]:
     """Yield every event that a user did or is concerned by, as the bytes of docs/export.md.
 
+    It is an event before the first line, which is not among them.
+
     Args:
         conn: a connection of a member of `audit_auditor`, outside of a transaction.
         subject_id: the user.
@@ -128,11 +132,13 @@ def personal_lines(
             where s.began <> 'continued' and s.after_id < e.id
             order by s.id desc
             limit 1))
-        from audit.personal_events(%s, %s) as e"""
+        from audit.personal_events(%s, %s) as e
+        where e.id is distinct from %s"""
+    told = record_reading(conn, Auditor(organization_id), "accessed", subject_id=subject_id)
     with raises_audit_errors(conn, "audit_auditor"), pinned(conn):
         cursor = psycopg.ServerCursor(conn, "auditdb_personal", row_factory=scalar_row)
         with cursor:
-            cursor.execute(query, [subject_id, organization_id])
+            cursor.execute(query, [subject_id, organization_id, told])
             yield from cursor
 
 

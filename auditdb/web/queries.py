@@ -119,9 +119,9 @@ PROBLEM: Statement = ("select audit.viewer_problem() as problem", [])
 # Of the log itself, what an organisation's own log has.
 ACTIONS: Statement = (
     "select name from audit.action where category <> 'audit' "
-    "or name in ('audit.viewed', 'audit.export_started', 'audit.exported', "
-    "'audit.subscription_created', 'audit.subscription_changed', 'audit.subscription_dropped') "
-    "order by name",
+    "or name in ('audit.viewed', 'audit.export_started', 'audit.exported', 'audit.verified', "
+    "'audit.bundled', 'audit.accessed', 'audit.subscription_created', "
+    "'audit.subscription_changed', 'audit.subscription_dropped') order by name",
     [],
 )
 

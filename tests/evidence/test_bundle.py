@@ -517,17 +517,19 @@ def test_who_seals_a_lie_is_found_by_verify_and_not_by_a_bundle(
 
 def test_the_commands_write_what_they_say(sealed: Sealed) -> None:
     output = sealed.path / "out.zip"
-    made = good(sealed.db, "bundle", "--organization", "o1", "--since", sealed.made[1], "--output",
-                str(output), role="app_auditor")  # fmt: skip
+    made = good(sealed.db, "bundle", "--organization-id", "o1", "--since", sealed.made[1],
+                "--output", str(output), role="app_auditor")  # fmt: skip
     assert made.endswith(f"events of o1, with proofs, in {output}\n")
     assert "they are all events of o1" in Bundle(output, sealed.key.key).said()
     good(sealed.db, "prove", str(sealed.ids()[0]), "--output", str(output), role="app_auditor")
     assert Bundle(output, sealed.key.key).said().startswith("1 events are as they were sealed")
     for role in ("app", "app_reader", "app_owner"):
-        ran = run(sealed.db, "bundle", "--organization", "o1", "--output", str(output), role=role)
+        ran = run(
+            sealed.db, "bundle", "--organization-id", "o1", "--output", str(output), role=role
+        )
         assert "permission denied" in error_of(ran)
     nowhere = str(sealed.path / "none" / "x.zip")
-    for given in (["prove", "1"], ["bundle", "--organization", "o1"]):
+    for given in (["prove", "1"], ["bundle", "--organization-id", "o1"]):
         ran = run(sealed.db, *given, "--output", nowhere, role="app_auditor")
         assert "cannot write" in error_of(ran, 2)
     assert "is not a valid integer" in run(sealed.db, "prove", "x", "--output", nowhere).stderr

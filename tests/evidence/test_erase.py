@@ -178,7 +178,7 @@ def test_what_is_under_legal_hold_is_not_erased(setting: Setting) -> None:
     before = events(setting)
     for whom in ({"subject_id": "ann"}, {"organization_id": "o2"}):
         with pytest.raises(Refused, match="organisation o2 is under legal hold"):
-            erase(setting.auditor, reason="request 1", **whom)  # type: ignore[arg-type]
+            erase(setting.auditor, reason="request 1", **whom)
     assert events(setting) == before
     assert erase(setting.auditor, subject_id="ann", organization_id="o1", reason="request 1") == 2
 
@@ -215,6 +215,7 @@ def test_the_commands(setting: Setting) -> None:
     assert "--reason" in failed("erase", "--subject-id", "ann", "--yes")
     assert "whose events" in failed("erase", "--yes", "--reason", "x")
     assert done("access", "--subject-id", "ann").count("\n") == 3
-    assert "erased 3 events" in done("erase", "--subject-id", "ann", "--yes", "--reason", "r 1")
+    # That somebody asked is about her, too.
+    assert "erased 4 events" in done("erase", "--subject-id", "ann", "--yes", "--reason", "r 1")
     assert SECRET not in done("access", "--subject-id", "bob")
     assert done("access", "--subject-id", "ann") == ""

@@ -416,7 +416,8 @@ def test_each_action_that_there_is_has_words_in_each_language(shop: Database, co
 def test_the_form_offers_no_action_of_operators(site: Make) -> None:
     (page,) = fetch(site(), "/")
     assert set(re.findall(r'<option value="(audit[^"]*)"', page.text)) == {
-        "audit", "audit.viewed", "audit.export_started", "audit.exported",
+        "audit", "audit.viewed", "audit.export_started", "audit.exported", "audit.verified",
+        "audit.bundled", "audit.accessed",
         "audit.subscription_created", "audit.subscription_changed", "audit.subscription_dropped",
     }  # fmt: skip
 
