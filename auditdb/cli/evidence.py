@@ -268,7 +268,7 @@ def erase(
     and what was exported hold it still: the events audit.erased say which events they are. Needs a
     login that holds audit_auditor.
     """
-    from auditdb.evidence import erase as erasing
+    from auditdb.evidence import erasure as erasing
 
     if yes and not reason:
         raise click.UsageError("an erasure says why: --reason")
@@ -300,7 +300,7 @@ def access(ctx: click.Context, subject_id: str, organization_id: str | None) -> 
 
     For a person who asks what is kept about them. Needs a login that holds audit_auditor.
     """
-    from auditdb.evidence.erase import personal_lines
+    from auditdb.evidence.erasure import personal_lines
 
     with connection(ctx) as conn:
         for line in personal_lines(conn, subject_id, organization_id):

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from auditdb.errors import InvalidInput, Refused
-from auditdb.evidence.erase import erase, list_mentions, list_personal, personal_lines
+from auditdb.evidence.erasure import erase, list_mentions, list_personal, personal_lines
 from auditdb.operator import hold_organization
 from tests.conftest import Database
 from tests.evidence.test_seal import Setting
