@@ -17,9 +17,12 @@ _LONGEST_PAGE = 10_000
 # Months before the newest that a page may begin with, in which its events are looked for first.
 _WINDOWS = (1, 7, 31)
 _MOST_LOOKED_AT = 10_000_000
+# Nearly every event is of the last series: which that is, is looked up once.
 SERIES: LiteralString = (
-    "(select max(series.id) from audit.series as series "
-    "where series.began <> 'continued' and series.after_id < event.id)"
+    "case when event.id > (select max(series.after_id) from audit.series as series "
+    "where series.began <> 'continued') then (select max(series.id) from audit.series as series "
+    "where series.began <> 'continued') else (select max(series.id) from audit.series as series "
+    "where series.began <> 'continued' and series.after_id < event.id) end"
 )
 _NEWEST_FIRST = SQL("order by occurred_at desc, id desc limit %(limit)s")
 _OLDEST_FIRST = SQL("order by occurred_at, id limit %(limit)s")

@@ -50,12 +50,15 @@ select
     e.transaction_id,
     e.id,
     e.db_role,
-    (
-        select s.id from audit.series as s
-        where s.began <> 'continued' and s.after_id < e.id
-        order by s.id desc
-        limit 1
-    ) as series_id
+    -- Nearly every event is of the last series: which that is, is looked up once.
+    case
+        when e.id > (select max(s.after_id) from audit.series as s where s.began <> 'continued')
+            then (select max(s.id) from audit.series as s where s.began <> 'continued')
+        else (
+            select max(s.id) from audit.series as s
+            where s.began <> 'continued' and s.after_id < e.id
+        )
+    end as series_id
 from audit.event as e
 -- Nobody did these: the rows were there already.
 where (e.captured_from is null or e.action not like '%.baseline');

@@ -489,11 +489,11 @@ def happen(db: Database) -> None:
     conn = db.connect("app")
     query = "select audit.record_event(%s, subject_id => %s, new_values => %s, old_values => %s)"
     for action, subject, new, old in (
-        ("membership.added", "1", {"role": "member"}, None),
-        ("membership.added", "2", {"role": "owner"}, None),
-        ("membership.role_changed", "2", {"role": "member"}, {"role": "owner"}),
-        ("membership.role_changed", "3", {"role": "owner"}, {"role": "member"}),
-        ("user.updated", "3", {"role": "owner"}, None),
+        ("membership.added", "1", {"role": "MEMBER"}, None),
+        ("membership.added", "2", {"role": "OWNER"}, None),
+        ("membership.role_changed", "2", {"role": "MEMBER"}, {"role": "OWNER"}),
+        ("membership.role_changed", "3", {"role": "OWNER"}, {"role": "MEMBER"}),
+        ("user.updated", "3", {"role": "OWNER"}, None),
         ("auth.impersonation_started", "2", None, None),
         ("auth.impersonation_stopped", "2", None, None),
     ):

@@ -175,7 +175,7 @@ def test_what_is_on_its_way_survives_a_new_size_of_chunks(
     done(empty_db, "app_auditor", "subscription", "resume", "siem")
     done(empty_db, "app_auditor", "export", "siem")
     assert filed(tmp_path) == in_ticks(empty_db)
-    assert (tmp_path / f"s/{pending['name']}.jsonl.gz").exists()
+    assert (tmp_path / f"siem/{pending['name']}.jsonl.gz").exists()
 
 
 def test_standard_output_gets_lines_and_nothing_else(empty_db: Database) -> None:

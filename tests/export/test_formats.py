@@ -126,7 +126,7 @@ def columns_of(event: dict[str, Any]) -> dict[str, Any]:
     uid = event["metadata"]["uid"].split(":")
     user = event["actor"].get("user", {})
     return {
-        **dict.fromkeys((name for name in EVENT.__slots__), None),
+        **dict.fromkeys((name for name in EVENT.__slots__ if name != "series_id"), None),
         **rest,
         "version": 1,
         "series": None if uid[0] == "-" else uid[0],

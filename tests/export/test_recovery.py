@@ -219,7 +219,7 @@ def test_a_recovery_to_an_earlier_moment_forgets_ticks_and_takes_none_for_anothe
                 with pytest.raises(AuditError, match="this database does not know"):
                     everything(copy, newer)
             # What was sent stays as it is; what comes then is in a folder of its own.
-            folders = sorted(path for path in (tmp_path / "files").iterdir())
+            folders = sorted((tmp_path / "files" / "files").iterdir())
             assert filed(folders[0]) == sent and len(folders) == 2
             again = filed(folders[1])
             assert len(set(again)) == len(again) and {*between, *fresh} <= set(again)

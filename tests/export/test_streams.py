@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from tests.conftest import Database
+from tests.export.test_subscriptions import batch
 from tests.viewer import sign
 
 # Users of the small application: the owner of 1, a member of it, the owner of 2.
@@ -35,6 +37,17 @@ def create(db: Database, viewer: str = OWNER, organization: str = "1", sink: str
         row = conn.execute("select audit.create_stream(%s) as name", [sink]).fetchone()
     assert row is not None
     return str(row["name"])
+
+
+def claimed(db: Database) -> list[str]:
+    """Claim a batch of each subscription, and return of which it was given."""
+    query = (
+        "select audit_private.claim_batches(audit_private.begin_exporting(), jsonb_build_array("
+        "jsonb_build_object('name', s.name, 'created_at', s.created_at, 'tick_id', s.tick_id, "
+        "'pending', %s::jsonb))) from audit.subscription as s"
+    )
+    rows = db.connect("app_auditor").execute(query, [json.dumps(batch(0, 1))]).fetchall()
+    return [name for (name,) in rows]
 
 
 def streams(db: Database, viewer: str = OWNER, organization: str = "1") -> list[dict[str, Any]]:
@@ -191,12 +204,7 @@ def test_an_organisation_that_gets_the_identifier_of_a_former_one_has_no_streams
     for change in CHANGES:
         with pytest.raises(psycopg.errors.UndefinedObject):
             run(db, change, name, OTHER, "2")
-    claim = (
-        "select audit_private.claim_batches(audit_private.begin_exporting(), jsonb_build_array("
-        "jsonb_build_object('name', s.name, 'tick_id', s.tick_id, 'pending', '{}'::jsonb))) "
-        "from audit.subscription as s"
-    )
-    assert db.connect("app_auditor").execute(claim).fetchall() == []
+    assert claimed(db) == []
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="the organisation of"):
         owner.execute("select audit.resume_subscription(%s)", [name])
     owner.execute("select audit.maintain()")
@@ -223,12 +231,7 @@ def test_a_stream_begins_now_also_where_nobody_made_ticks(db: Database) -> None:
 
 def test_a_claim_of_a_stream_that_is_current_is_given(db: Database) -> None:
     name = create(db)
-    claim = (
-        "select audit_private.claim_batches(audit_private.begin_exporting(), jsonb_build_array("
-        "jsonb_build_object('name', s.name, 'tick_id', s.tick_id, 'pending', '{}'::jsonb))) "
-        "from audit.subscription as s"
-    )
-    assert db.connect("app_auditor").execute(claim).fetchall() == [(name,)]
+    assert claimed(db) == [name]
 
 
 def test_a_stream_keeps_retention_from_nothing(db: Database) -> None:
