@@ -150,6 +150,15 @@ def test_a_stranger_finds_all_events_of_an_organization(sealed: Sealed) -> None:
     assert "python verify.py" in (bundle.place / "README.txt").read_text()
 
 
+def test_text_that_holds_what_python_takes_for_the_end_of_a_line_is_proved(
+    sealed: Sealed,
+) -> None:
+    details = json.dumps({"note": "a\u2028b\u2029c\u0085d\x1de"})
+    sealed.app.execute(EVENT, ["o4", "person\u2028", "doc\u0085", details, 1])
+    sealed.seal()
+    assert sealed.bundle("o4").said().startswith("1 events are as they were sealed in ")
+
+
 def test_nothing_of_another_organization_is_shown(sealed: Sealed) -> None:
     bundle = sealed.bundle()
     shown = "".join(
