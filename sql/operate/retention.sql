@@ -96,30 +96,31 @@ return format('keep %s: %s of its %s events were written later than they say, as
 comment on function audit_private.kept_line is
     'What maintenance says of a month that retention does not drop yet';
 
-create or replace function audit_private.month_ticks(month date) returns bigint
+-- Exports read by ticks: what is in none was told to nobody.
+create or replace function audit_private.unticked(month date, events bigint) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select coalesce(sum(m.events), 0)::bigint from audit.tick_month as m
-    where m.month = month_ticks.month);
-comment on function audit_private.month_ticks is
-    'How many events of a month the ticks hold';
+    select format('keep %s: it holds %s events, and the ticks hold %s of it; they must agree '
+        'before it goes, unless forced: auditdb doctor',
+        to_char(unticked.month, 'YYYY-MM'), unticked.events, t.events)
+    from (
+        select coalesce(sum(m.events), 0)::bigint as events from audit.tick_month as m
+        where m.month = unticked.month
+    ) as t
+    where t.events <> unticked.events);
+comment on function audit_private.unticked is
+    'Why retention keeps a month: the ticks hold more or fewer events of it; null where they agree';
 
--- Exports read by ticks: what is in none was told to nobody.
 create or replace function audit_private.reason_to_keep(
     month date, events bigint, late bigint, force boolean
 ) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select coalesce(audit_private.held_line(month), case
-        when force then null
-        when n <> reason_to_keep.events then format('keep %s: it holds %s events, and the ticks '
-            'hold %s of it; they must agree before it goes, unless forced: auditdb doctor',
-            to_char(reason_to_keep.month, 'YYYY-MM'), reason_to_keep.events, n)
-        when late > 0 then audit_private.kept_line(month, reason_to_keep.events, late)
-        else coalesce(audit_private.untaken(month), audit_private.unsealed(month)) end)
-    from audit_private.month_ticks(month) as n);
+return coalesce(audit_private.held_line(month), case when not force then coalesce(
+    case when late > 0 then audit_private.kept_line(month, reason_to_keep.events, late) end,
+    audit_private.untaken(month), audit_private.unsealed(month)) end);
 comment on function audit_private.reason_to_keep is
-    'What maintenance says of a month that retention does not drop; null where it may';
+    'What maintenance says of a month that retention does not drop, whatever the ticks hold; null '
+    'where it may';
 
 create or replace function audit_private.tick_before_drop(keep interval) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -155,7 +156,9 @@ begin
         select * from audit_private.expired_months(
             drop_months.keep, audit_private.months_attached())
     loop
-        _kept := audit_private.reason_to_keep(_month.month, _month.events, _month.late, force);
+        _kept := coalesce(
+            audit_private.reason_to_keep(_month.month, _month.events, _month.late, force),
+            case when not force then audit_private.unticked(_month.month, _month.events) end);
         if _clock.problem is not null and not drop_months.force then
             raise exception '%: no month is dropped', _clock.problem
                 using errcode = 'object_not_in_prerequisite_state', hint = _clock.hint;

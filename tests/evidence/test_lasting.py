@@ -164,6 +164,7 @@ def test_retention_waits_for_what_is_not_sealed_where_somebody_seals(
     sealer = sealer_of(empty_db, tmp_path)
     auditor.execute("select audit.seal_next(1)")
     kept = "keep 2020-01: not all of its events are sealed yet"
+    assert f"would {kept}" in maintained(empty_db, "--dry-run")
     assert kept in maintained(empty_db)
     sealer.run()
     assert "dropped 2020-01: 2 events" in maintained(empty_db)
