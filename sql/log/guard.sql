@@ -84,6 +84,19 @@ $$;
 comment on function audit_private.append_only is
     'The tables beside the log whose rows are never changed or taken away';
 
+create or replace function audit_private.guarded_tables() returns regclass[]
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    -- No parsed body, as above.
+    select '{audit_private.signing_key,audit_private.attachment,'
+        'audit_private.release,audit_private.recording_limit,audit_private.unfiled,'
+        'audit.subscription,audit_private.set_aside,audit.tile,'
+        'audit.sealed_organization,audit.legal_hold,audit.visible_retention}'::regclass[];
+$$;
+comment on function audit_private.guarded_tables is
+    'The other tables that row-level security keeps from pg_read_all_data and pg_write_all_data: '
+    'their rows may change';
+
 create or replace function audit_private.guard_log() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -114,11 +127,7 @@ begin
     end loop;
     -- Or a member of pg_read_all_data could sign tokens, and one of pg_write_all_data map tables
     -- anew.
-    foreach _table in array '{audit_private.signing_key,audit_private.attachment,'
-        'audit_private.release,audit_private.recording_limit,audit_private.unfiled,'
-        'audit.subscription,audit_private.set_aside,audit.tile,'
-        'audit.sealed_organization,audit.legal_hold,audit.visible_retention}'::regclass[]
-    loop
+    foreach _table in array audit_private.guarded_tables() loop
         if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = _table) then
             execute format('alter table %s enable row level security, force row level security',
                 _table);

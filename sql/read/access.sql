@@ -348,10 +348,8 @@ as $$
             'using (audit_private.owns_log())')
     union all
     select t, 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'
-    from unnest('{audit.subscription,audit.tile,audit.sealed_organization,audit.legal_hold,'
-        'audit.visible_retention,audit_private.set_aside,audit_private.release,'
-        'audit_private.signing_key,audit_private.recording_limit,audit_private.unfiled}'
-        ::regclass[]) as t
+    from unnest(audit_private.guarded_tables()) as t
+    where t <> 'audit_private.attachment'::regclass  -- the_owner_maps
     union all
     select t, 'the_owner_erases', 'update', 'audit_owner', 'using (true)'
     from unnest('{audit.event,audit.seal}'::regclass[]) as t
