@@ -31,9 +31,9 @@ def groups_of(row: tuple[Any, ...], series: str) -> tuple[bytes, bytes]:
         row: what COLUMNS read.
         series: the key of the series of its tick.
     """
-    target = row[_TARGET]
+    target, subject = row[_TARGET], row[_SUBJECT]
     is_person = row[_TARGET_TYPE] == "user" or (
-        target is not None and row[_SUBJECT] in target.split("/")
+        None not in (target, subject) and f"/{subject}/" in f"/{target}/"
     )
     parts = [f'"{name}":{_text(value)}' for name, value in zip(_NAMES, row[:13], strict=True)]
     if is_person:

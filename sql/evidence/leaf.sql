@@ -7,7 +7,8 @@ create or replace function audit_private.names_person(target_type text, target_i
     subject_id text) returns boolean
 language sql immutable
 return coalesce(names_person.target_type = 'user'
-    or names_person.subject_id = any (string_to_array(names_person.target_id, '/')), false);
+    or position('/' || names_person.subject_id || '/' in '/' || names_person.target_id || '/') > 0,
+    false);
 comment on function audit_private.names_person is
     'Whether the target of an event is a person, or a part of its key is one, so that it belongs '
     'to the personal part';

@@ -1,4 +1,4 @@
--- What of the log is of which organization, so that it can be proved to be all, and nothing of the
+-- What of the log is of which organisation, so that it can be proved to be all, and nothing of the
 -- others shown: docs/evidence.md has the bytes. Part of audit.seal_next, which keeps others away.
 
 create or replace function audit_private.count_organizations(organizations text[]) returns void
@@ -32,7 +32,7 @@ as $$
     where s.organization_id = c.id;
 $$;
 comment on function audit_private.count_organizations is
-    'Counts events that are sealed, by organization';
+    'Counts events that are sealed, by organisation';
 
 -- A bucket for each first byte of a key. Whoever sees one whole knows that a key is in it once.
 create or replace function audit_private.organizations_root() returns bytea
@@ -56,7 +56,7 @@ begin
 end
 $$;
 comment on function audit_private.organizations_root is
-    'Root of the map of all organizations: the tree of 256 buckets, each by the key';
+    'Root of the map of all organisations: the tree of 256 buckets, each by the key';
 
 create or replace function audit_private.seal_organizations(tick_id bigint) returns bytea
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -90,4 +90,4 @@ begin
 end
 $$;
 comment on function audit_private.seal_organizations is
-    'Ends the entries of organizations of a tick; the hash of the leaf that commits to them';
+    'Ends the entries of organisations of a tick; the hash of the leaf that commits to them';

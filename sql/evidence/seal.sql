@@ -53,7 +53,7 @@ begin
 end
 $$;
 comment on function audit_private.seal_events is
-    'Salts and leaves of the next events of a tick and a month, and the organization of each';
+    'Salts and leaves of the next events of a tick and a month, and the organisation of each';
 
 create or replace function audit_private.refuse_sealing(at_most int) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp

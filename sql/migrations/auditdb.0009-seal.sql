@@ -30,7 +30,7 @@ comment on column audit.seal.ids is 'The events, by time and id; each has a leaf
 comment on column audit.seal.salts is '16 bytes for each event, which blind its personal part';
 comment on column audit.seal.leaves is
     'Hash of each leaf, 32 bytes; behind those of the last events of a tick, that of the tick and '
-    'that of its organizations';
+    'that of its organisations';
 comment on column audit.seal.is_last is
     'Whether the tick ends with it, and has its two leaves in it';
 
@@ -45,12 +45,12 @@ create table if not exists audit.sealed_organization (
     hash bytea not null
 ) with (fillfactor = 50);
 comment on table audit.sealed_organization is
-    'How many events of each organization are sealed, and the end of the chain that proves it';
+    'How many events of each organisation are sealed, and the end of the chain that proves it';
 comment on column audit.sealed_organization.id is 'Ascending without gaps';
-comment on column audit.sealed_organization.organization_id is 'The organization';
-comment on column audit.sealed_organization.salt is '16 bytes, which blind the organization';
+comment on column audit.sealed_organization.organization_id is 'The organisation';
+comment on column audit.sealed_organization.salt is '16 bytes, which blind the organisation';
 comment on column audit.sealed_organization.key is
-    'The organization, blinded: SHA-256 of salt and organization';
+    'The organisation, blinded: SHA-256 of salt and organisation';
 comment on column audit.sealed_organization.counted is
     'Events that are sealed, with those of a tick of which the rest is not yet';
 comment on column audit.sealed_organization.total is 'Events of whole ticks that are sealed';
@@ -68,7 +68,7 @@ create table if not exists audit.organization_seal (
 );
 alter table audit.organization_seal alter column entries set storage external;
 comment on table audit.organization_seal is
-    'What of a tick is of which organization: an entry of the chain of each. Append-only';
+    'What of a tick is of which organisation: an entry of the chain of each. Append-only';
 comment on column audit.organization_seal.tick_id is 'The tick';
 comment on column audit.organization_seal.organizations is
     'Those with an event in it, by audit.sealed_organization';
@@ -77,7 +77,7 @@ comment on column audit.organization_seal.former is
     'The tick of the entry of each before; 0 for none';
 comment on column audit.organization_seal.entries is 'The entry of each, hashed to 32 bytes';
 comment on column audit.organization_seal.root is
-    'Root of the map of all organizations by then, which the last leaf of the tick commits to';
+    'Root of the map of all organisations by then, which the last leaf of the tick commits to';
 
 create table if not exists audit.tile (
     level int not null,

@@ -157,8 +157,8 @@ begin
             drop_months.keep, audit_private.months_attached())
     loop
         _kept := coalesce(
-            audit_private.reason_to_keep(_month.month, _month.events, _month.late, force),
-            case when not force then audit_private.unticked(_month.month, _month.events) end);
+            case when not force then audit_private.unticked(_month.month, _month.events) end,
+            audit_private.reason_to_keep(_month.month, _month.events, _month.late, force));
         if _clock.problem is not null and not drop_months.force then
             raise exception '%: no month is dropped', _clock.problem
                 using errcode = 'object_not_in_prerequisite_state', hint = _clock.hint;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -267,20 +266,21 @@ def test_tiles_that_are_new_are_those_of_the_tree_that_were_not_there(a: int, b:
     ),
     st.sampled_from(["'2026-11-28 01:02:03.4'", "'infinity'", "'-infinity'", "'0044-03-15 BC'",
                      "'12000-01-01 00:00+14'", "'1969-12-31 23:59:59.000001'"]),
+    st.sampled_from([("user", "{}"), ("workflow", "{}"), ("workflow", "7/{}"), ("workflow", "7{}")]),
 )  # fmt: skip
 def test_the_leaf_that_the_server_makes_is_that_of_the_verifier(
-    db: Database, texts: list[str], value: Any, at: str
+    db: Database, texts: list[str], value: Any, at: str, target: tuple[str, str]
 ) -> None:
     key, salt = "6e1a7a34-6f0c-4b2e-9b8e-0123456789ab", bytes(range(16))
     with db.connect() as conn:
         event = f"""(select e from (values (%(id)s::bigint, {at}::timestamptz, '77'::xid8, %(a)s,
-            'success', %(b)s, 'user', null, %(c)s, 'o1', %(t)s, %(d)s, %(d)s, 'web', null,
+            'success', %(b)s, 'user', null, %(c)s, 'o1', %(t)s, %(target)s, %(d)s, 'web', null,
             null::jsonb, %(v)s::jsonb, '{{}}'::jsonb, null)) as e (id, occurred_at, transaction_id,
             action, result, actor_id, actor_type, impersonator_id, db_user, organization_id,
             target_type, target_id, subject_id, source, captured_from, old_values, new_values,
             details, db_role))"""
         given_ = dict(zip("abcd", texts, strict=True), id=-5, v=json.dumps(value), salt=salt,
-                      t=random.choice(["user", "workflow"]), key=key)  # fmt: skip
+                      t=target[0], target=target[1].format(texts[3]), key=key)  # fmt: skip
         (expression,) = conn.execute("select audit_private.leaf_expression()").fetchall()
         made = conn.execute(
             f"""select {expression[0]} from (
@@ -295,6 +295,27 @@ def test_the_leaf_that_the_server_makes_is_that_of_the_verifier(
         skeleton, personal = groups_of(row, key)
         assert leaf_hash(event_entry(skeleton, commit(salt, personal))) == made[0]
         assert json.loads(personal)["new_values"] == json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("subject", "target", "is_person"),
+    [
+        ("7", "7", True), ("7", "7/9", True), ("7", "9/7", True), ("7", "9/7/9", True),
+        ("7", "77/9", False), ("7", "9", False), ("7", None, False), (None, "7", False),
+        ("a/b", "a/b", True), ("a/b", "a/b/9", True), ("a/b", "aa/b", False), ("", "", True),
+        ("", "9", False),
+    ],
+)  # fmt: skip
+def test_a_target_names_a_person_by_the_whole_of_its_key_or_by_parts(
+    db: Database, subject: str | None, target: str | None, is_person: bool
+) -> None:
+    ((named,),) = db.connect().execute(
+        "select audit_private.names_person('membership', %s, %s)", [target, subject]
+    ).fetchall()
+    assert named is is_person
+    row = (*["x"] * 9, "membership", target, *["x"] * 4, subject, None, None, None)
+    skeleton, personal = (json.loads(part)["target_id"] for part in groups_of(row, "x"))
+    assert (skeleton, personal) == ((None, target) if is_person else (target, None))
 
 
 def test_a_person_is_named_in_the_personal_part_alone(setting: Setting) -> None:
