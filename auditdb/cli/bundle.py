@@ -44,9 +44,9 @@ def prove(ctx: click.Context, events: tuple[int, ...], output: Path) -> None:
 def bundle(
     ctx: click.Context, organization_id: str, since: str | None, until: str | None, output: Path
 ) -> None:
-    """Write all events of an organization for an auditor, and what proves that they are all.
+    """Write all events of an organisation for an auditor, and what proves that they are all.
 
-    Nothing of another organization is in it. Needs a login that holds audit_auditor, and nobody
+    Nothing of another organisation is in it. Needs a login that holds audit_auditor, and nobody
     needs anything of auditdb to check it.
     """
     needs_seal()

@@ -1,6 +1,6 @@
 """Bundles for an auditor: events as the bytes that were hashed, and what proves them, in a zip.
 
-A bundle of an organization proves that nothing of it is missing, and shows nothing of another one.
+A bundle of an organisation proves that nothing of it is missing, and shows nothing of another one.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Bundler:
         self, organization: str, output: Path, *, since: str | None = None,
         until: str | None = None, progress: _Progress = lambda n: None,
     ) -> int:  # fmt: skip
-        """Write a bundle of all events of an organization in the ticks of a time.
+        """Write a bundle of all events of an organisation in the ticks of a time.
 
         Args:
             organization: whose events.
@@ -184,7 +184,7 @@ class Bundler:
         ).fetchone()
         if row is None or leaf_hash(b"\3" + row[1].encode()) != tree.leaf(row[0]):
             raise Refused(
-                f"the organizations of tick {tick} are not as they were sealed. {_VERIFY}"
+                f"the organisations of tick {tick} are not as they were sealed. {_VERIFY}"
             )
         return {"index": row[0], "map": row[1], "proof": [encode(h) for h in tree.include(row[0])]}
 

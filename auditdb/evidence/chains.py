@@ -1,4 +1,4 @@
-"""The chain of one organization, and where the map of a tick holds its end."""
+"""The chain of one organisation, and where the map of a tick holds its end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ select tick_id, total, entry, past from walk order by tick_id
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Entries of an organization, tick and total each, and the hash of the one before them."""
+    """Entries of an organisation, tick and total each, and the hash of the one before them."""
 
     before: bytes
     entries: list[tuple[int, int]]
@@ -44,15 +44,15 @@ class Chain:
 
 
 class Chains:
-    """What proves how many events an organization has.
+    """What proves how many events an organisation has.
 
     Args:
         conn: a connection of an auditor, in one snapshot.
-        organization: the organization.
+        organization: the organisation.
         tick: the newest tick that is signed.
 
     Attributes:
-        salt: what blinds the organization.
+        salt: what blinds the organisation.
         bucket: keys and entries of its bucket of the map of that tick.
         path: the hashes beside the way from the bucket to the root of the map.
 
@@ -67,7 +67,7 @@ class Chains:
             "where organization_id = %s", [organization],
         ).fetchone()  # fmt: skip
         if row is None:
-            raise Refused(f"no event of organization {organization} was ever sealed")
+            raise Refused(f"no event of organisation {organization} was ever sealed")
         self._id, self._key, self.salt, self._last = row
         found = Map()
         for number, *link in conn.execute(
@@ -91,7 +91,7 @@ class Chains:
             "select root from audit.organization_seal where tick_id = %s", [tick]
         ).fetchone()
         if kept is None or kept[0] != leaves[0]:
-            raise Refused("the chains of organizations are not as they were sealed. Run: auditdb "
+            raise Refused("the chains of organisations are not as they were sealed. Run: auditdb "
                           "verify")  # fmt: skip
 
     def links(self, before: int) -> Chain:

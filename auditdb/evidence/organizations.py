@@ -1,7 +1,7 @@
-"""What of the log is of which organization: chains, and the map that holds the end of each.
+"""What of the log is of which organisation: chains, and the map that holds the end of each.
 
-An organization has an entry for each tick with an event of it, which says how many events it has
-by then, and hashes the entry before. The map of a tick holds the last entry of every organization
+An organisation has an entry for each tick with an event of it, which says how many events it has
+by then, and hashes the entry before. The map of a tick holds the last entry of every organisation
 under its key, which is blinded, in one of 256 buckets.
 """
 
@@ -23,7 +23,7 @@ BUCKETS = 256
 
 
 class Link(NamedTuple):
-    """The end of the chain of an organization: its key, events, last tick, last entry hashed."""
+    """The end of the chain of an organisation: its key, events, last tick, last entry hashed."""
 
     key: bytes
     total: int
@@ -32,7 +32,7 @@ class Link(NamedTuple):
 
 
 def blind(salt: bytes, organization: str) -> bytes:
-    """Return the key of an organization, which tells nobody who lacks the salt which one it is."""
+    """Return the key of an organisation, which tells nobody who lacks the salt which one it is."""
     return sha256(salt + organization.encode()).digest()
 
 
@@ -58,7 +58,7 @@ def map_text(tick: int, made_at: str, root: bytes) -> str:
 
 
 class Map:
-    """The last entry of every organization, in buckets by the first byte of their keys."""
+    """The last entry of every organisation, in buckets by the first byte of their keys."""
 
     def __init__(self) -> None:
         self._buckets: list[list[tuple[bytes, bytes]]] = [[] for _ in range(BUCKETS)]
@@ -66,7 +66,7 @@ class Map:
         self._changed: set[int] = set()
 
     def put(self, link: Link) -> None:
-        """Put the last entry of an organization in place of the one before."""
+        """Put the last entry of an organisation in place of the one before."""
         bucket = self._buckets[link.key[0]]
         at = bisect_left(bucket, (link.key,))
         if at < len(bucket) and bucket[at][0] == link.key:
@@ -97,7 +97,7 @@ class Map:
 
 
 class Organizations:
-    """Compares what is kept of organizations with the events of each, and with the leaf of a tick.
+    """Compares what is kept of organisations with the events of each, and with the leaf of a tick.
 
     Args:
         conn: a connection of an auditor.
@@ -137,7 +137,7 @@ class Organizations:
             leaf = leaf_hash(map_entry(tick, row[5], root))
             good = good and root == bytes(row[4]) and leaf == known
         if not good and self._was_good:
-            self._find("tree", f"the organizations of tick {tick} are not as they were sealed")
+            self._find("tree", f"the organisations of tick {tick} are not as they were sealed")
         self._was_good = good
         self._counted.clear()
         self._is_whole = True
@@ -176,7 +176,7 @@ class Organizations:
         for number, name, salt, key in rows:
             self._names[number] = name
             if salt is not None and name is not None and blind(salt, name) != key:
-                self._find("tree", f"organization {name} has another key than it is to have")
+                self._find("tree", f"organisation {name} has another key than it is to have")
             if len(key) == HASH:
                 self._links[number] = first_link(key, salt or b"")
 
@@ -188,7 +188,7 @@ class Organizations:
         kept = {row[0]: Link(*row[1:5]) for row in rows if row[2]}
         wrong = [n for n in kept.keys() | self._links.keys() if kept.get(n) != self._links.get(n)]
         if wrong and self._was_good:
-            self._find("tree", f"the chains of {len(wrong)} organizations do not end as they are "
+            self._find("tree", f"the chains of {len(wrong)} organisations do not end as they are "
                        "kept")  # fmt: skip
 
     def dump(self) -> list[Any]:

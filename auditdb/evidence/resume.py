@@ -28,7 +28,7 @@ class Known:
         levels: the right edge of their tree.
         findings: what was found.
         counts: what was counted.
-        organizations: what was seen of organizations.
+        organizations: what was seen of organisations.
     """
 
     about: str

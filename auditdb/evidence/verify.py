@@ -108,7 +108,7 @@ def place_of(line: dict[str, Any], entry: bytes, size: int, root: bytes) -> int:
 def check_complete(
     claim: dict[str, Any], shown: dict[str, Any], events: dict[int, Any], size: int, root: bytes
 ) -> str:
-    """Check that the events are all of one organization in some ticks; say which ticks."""
+    """Check that the events are all of one organisation in some ticks; say which ticks."""
     salt, link = bytes_of(shown["salt"], 16), bytes_of(shown["before"], 32)
     key, since, until = (
         hash_of(salt, claim["organization"].encode()),
@@ -121,7 +121,7 @@ def check_complete(
     tick = {name: int(said["tick"]) for name, said in maps.items()}
     made = {name: said["made_at"] for name, said in maps.items()}
 
-    # The chain of the organization ends as the map of the newest tick says, which is the last leaf.
+    # The chain of the organisation ends as the map of the newest tick says, which is the last leaf.
     is_whole, chain = link == hash_of(key, salt), [(0, 0)]
     for number, total in shown["chain"]:
         check(number > chain[-1][0] and total > chain[-1][1], "the chain goes back")
@@ -129,7 +129,7 @@ def check_complete(
         link = hash_of(b"\4", key, numbers, link)
         chain.append((number, total))
     bucket = [(bytes_of(k, 32), bytes_of(e, 32)) for k, e in shown["bucket"]]
-    check((key, link) in bucket, "the chain is not that of the organization, or is cut off")
+    check((key, link) in bucket, "the chain is not that of the organisation, or is cut off")
     check([k for k, _ in bucket] == sorted({k for k, _ in bucket}), "the bucket is out of order")
     path = [b64decode(part, validate=True) for part in shown["proof"]]
     leaf = hash_of(b"\0", *(k + e for k, e in bucket))

@@ -231,7 +231,7 @@ def change_a_tile(conn: Connection, rng: random.Random) -> None:
 
 
 def change_organizations(conn: Connection, rng: random.Random) -> None:
-    """Of the chains of organizations, by which a bundle is found to be complete."""
+    """Of the chains of organisations, by which a bundle is found to be complete."""
     (tick,) = rng.choice(rows_of(conn, "select tick_id from audit.organization_seal"))
     (number,) = rng.choice(rows_of(conn, "select id from audit.sealed_organization"))
     entry = rng.choice([

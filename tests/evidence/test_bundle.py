@@ -39,7 +39,7 @@ EVENT = (
 
 
 class Sealed:
-    """A sealed log of several organizations and ticks."""
+    """A sealed log of several organisations and ticks."""
 
     def __init__(self, db: Database, path: Path) -> None:
         self.db, self.path = db, path
@@ -242,7 +242,7 @@ def test_an_event_that_is_added_is_found(sealed: Sealed) -> None:
     bundle = sealed.bundle()
     lines = bundle.lines()
     for more in (
-        other[0],  # Of another organization: it is in the log.
+        other[0],  # Of another organisation: it is in the log.
         {**lines[0], "skeleton": lines[0]["skeleton"].replace('"id":"', '"id":"9')},
         {**lines[0], "index": lines[0]["index"] + 1},
     ):
@@ -280,7 +280,7 @@ def test_what_is_moved_from_one_part_to_the_next_is_found(sealed: Sealed) -> Non
     bundle = sealed.bundle(since=sealed.made[1], until=sealed.made[2])
     assert bundle.lines() == []
     assert "they are all events of o1" in bundle.said()
-    # Nothing of an organization 1 was sealed: whose chain is it?
+    # Nothing of an organisation 1 was sealed: whose chain is it?
     bundle.edit("manifest.json", lambda claim: claim.update(organization="1"))
     bundle.edit("complete.json", lambda shown: shown.update(salt=shown["salt"] + b"o".hex()))
     assert bundle.problem() == "16 bytes are to be there"
@@ -362,7 +362,7 @@ def test_a_bundle_that_is_cut_at_the_end_is_found(sealed: Sealed) -> None:
 
 
 def test_a_bundle_of_an_older_tick_under_a_newer_checkpoint_is_found(sealed: Sealed) -> None:
-    """All of it is true, and proved; but the organization has events that are newer."""
+    """All of it is true, and proved; but the organisation has events that are newer."""
     sealed.bundle()
     kept = sealed.path / "kept"
     (sealed.path / "bundle").rename(kept)
@@ -443,7 +443,7 @@ def test_what_is_sealed_and_not_signed_yet_is_left_for_the_next_bundle(sealed: S
 
 def test_what_cannot_be_complete_is_refused(sealed: Sealed) -> None:
     bundler, output = Bundler(sealed.auditor), sealed.path / "x.zip"
-    with pytest.raises(Refused, match="no event of organization o9 was ever sealed"):
+    with pytest.raises(Refused, match="no event of organisation o9 was ever sealed"):
         bundler.bundle("o9", output)
     with pytest.raises(InvalidInput, match="is no time such as"):
         bundler.bundle("o1", output, since="yesteryear")
