@@ -103,7 +103,7 @@ grant execute on function
 grant select on audit.erasure to audit_auditor;
 grant execute on function
     audit.erase, audit.list_personal, audit.personal_events, audit.list_mentions,
-    audit_private.is_of_person, audit_private.is_erased
+    audit_private.is_of_person, audit_private.is_erased, audit_private.series_of
     to audit_auditor;
 -- Who maintains the log releases nobody.
 grant select on audit.legal_hold, audit.visible_retention to audit_operator, audit_auditor;

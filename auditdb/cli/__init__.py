@@ -19,6 +19,7 @@ except ImportError as error:
 import auditdb
 from auditdb.cli import (
     bundle,
+    erase,
     evidence,
     export,
     hold,
@@ -75,8 +76,8 @@ for command in (
     web.serve,
     evidence.seal,
     evidence.verify,
-    evidence.erase,
-    evidence.access,
+    erase.erase,
+    erase.access,
     bundle.prove,
     bundle.bundle,
 ):

@@ -20,6 +20,7 @@ from auditdb.evidence.chains import Chains
 from auditdb.evidence.leaf import SALT, commit, event_entry
 from auditdb.evidence.lines import COLUMNS, commitment_of, groups_of
 from auditdb.evidence.note import encode, origin_of
+from auditdb.evidence.organizations import map_entry, map_text
 from auditdb.evidence.proof import Proof
 from auditdb.evidence.stored import Stored
 from auditdb.evidence.tree import Tree, leaf_hash
@@ -173,20 +174,19 @@ class Bundler:
     def _map(self, tree: Tree, tick: int) -> dict[str, Any]:
         """Return the leaf of the map of a tick, with its proof."""
         row = self._conn.execute(
-            """select s.first_leaf + octet_length(s.leaves) / 32 - 1, format(
-                '{"version":1,"tick":"%%s","made_at":"%%s","root":"%%s"}', t.id,
-                to_char(t.made_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-                encode(o.root, 'hex'))
+            """select s.first_leaf + octet_length(s.leaves) / 32 - 1,
+                to_char(t.made_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), o.root
             from audit.seal as s join audit.tick as t on t.id = s.tick_id
                 join audit.organization_seal as o on o.tick_id = s.tick_id
             where s.tick_id = %s and s.is_last""",
             [tick],
         ).fetchone()
-        if row is None or leaf_hash(b"\3" + row[1].encode()) != tree.leaf(row[0]):
+        if row is None or leaf_hash(map_entry(tick, *row[1:])) != tree.leaf(row[0]):
             raise Refused(
                 f"the organisations of tick {tick} are not as they were sealed. {_VERIFY}"
             )
-        return {"index": row[0], "map": row[1], "proof": [encode(h) for h in tree.include(row[0])]}
+        index, text = row[0], map_text(tick, *row[1:])
+        return {"index": index, "map": text, "proof": [encode(h) for h in tree.include(index)]}
 
     def _seal_of(self, number: int, head: Head) -> int:
         row = self._conn.execute(

@@ -1,4 +1,4 @@
-"""A person's events: all of them for that person, or without what is personal in them."""
+"""What is kept about a person or an organisation: all of it for a person, and its erasure."""
 
 from __future__ import annotations
 
@@ -127,11 +127,7 @@ def personal_lines(
         Refused: no privilege.
     """
     query: LiteralString = """
-        select audit.canonical(e, (
-            select s.key from audit.series as s
-            where s.began <> 'continued' and s.after_id < e.id
-            order by s.id desc
-            limit 1))
+        select audit.canonical(e, audit_private.series_of(e.id))
         from audit.personal_events(%s, %s) as e
         where e.id is distinct from %s"""
     told = record_reading(conn, Auditor(organization_id), "accessed", subject_id=subject_id)

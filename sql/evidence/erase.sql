@@ -166,6 +166,17 @@ $$;
 comment on function audit_private.erase_events is
     'Takes the personal part of some events away, and their salts, for an erasure';
 
+create or replace function audit_private.series_of(event_id bigint) returns uuid
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select s.key from audit.series as s
+    where s.began <> 'continued' and s.after_id < series_of.event_id
+    order by s.id desc
+    limit 1;
+$$;
+comment on function audit_private.series_of is
+    'The key of the series of an event, by its id';
+
 -- Who keeps a copy elsewhere learns from the ids what to erase there.
 create or replace function audit_private.record_erasure(erasure_id bigint, ids bigint[],
     times timestamptz[], reason text) returns void
@@ -183,11 +194,7 @@ as $$
         cross join (
             select n.organization_id, n.series, jsonb_agg(n.id::text order by n.id) as ids
             from (
-                select e.organization_id, e.id, (
-                        select s.key from audit.series as s
-                        where s.began <> 'continued' and s.after_id < e.id
-                        order by s.id desc
-                        limit 1) as series,
+                select e.organization_id, e.id, audit_private.series_of(e.id) as series,
                     row_number() over (partition by e.organization_id order by e.id) as number
                 from unnest(record_erasure.ids, record_erasure.times) as i (id, occurred_at)
                     join audit.event as e on (e.occurred_at, e.id) = (i.occurred_at, i.id)
@@ -234,10 +241,13 @@ as $$
 declare
     _held text;
 begin
-    select min(e.organization_id) into _held
-    from unnest(refuse_held.ids, refuse_held.times) as i (id, occurred_at)
-        join audit.event as e on (e.occurred_at, e.id) = (i.occurred_at, i.id)
-        join audit.legal_hold as h on h.organization_id = e.organization_id;
+    select min(o.id) into _held
+    from (
+        select distinct e.organization_id as id
+        from unnest(refuse_held.ids, refuse_held.times) as i (id, occurred_at)
+            join audit.event as e on (e.occurred_at, e.id) = (i.occurred_at, i.id)
+    ) as o
+    where audit_private.is_held(o.id);
     if _held is not null then
         raise exception 'organisation % is under legal hold, and these events are of it', _held
             using errcode = 'object_not_in_prerequisite_state',

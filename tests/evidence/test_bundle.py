@@ -523,7 +523,7 @@ def test_who_seals_a_lie_is_found_by_verify_and_not_by_a_bundle(
     sealed.act("o1")
     note = sealed.state.path.read_text()
     report = Verifier(sealed.auditor, [sealed.key.key], [("kept", note)]).run()
-    assert any("organization" in line for line in report.findings)
+    assert any("organisation" in line for line in report.findings)
     bundle = sealed.bundle()
     assert len(bundle.ids()) < len(sealed.ids())
     assert "they are all events of o1" in bundle.said()

@@ -266,7 +266,7 @@ def test_tiles_that_are_new_are_those_of_the_tree_that_were_not_there(a: int, b:
     ),
     st.sampled_from(["'2026-11-28 01:02:03.4'", "'infinity'", "'-infinity'", "'0044-03-15 BC'",
                      "'12000-01-01 00:00+14'", "'1969-12-31 23:59:59.000001'"]),
-    st.sampled_from([("user", "{}"), ("workflow", "{}"), ("workflow", "7/{}"), ("workflow", "7{}")]),
+    st.sampled_from([("user", "{}"), ("api_key", "{}"), ("api_key", "7/{}"), ("api_key", "7{}")]),
 )  # fmt: skip
 def test_the_leaf_that_the_server_makes_is_that_of_the_verifier(
     db: Database, texts: list[str], value: Any, at: str, target: tuple[str, str]
@@ -309,9 +309,11 @@ def test_the_leaf_that_the_server_makes_is_that_of_the_verifier(
 def test_a_target_names_a_person_by_the_whole_of_its_key_or_by_parts(
     db: Database, subject: str | None, target: str | None, is_person: bool
 ) -> None:
-    ((named,),) = db.connect().execute(
-        "select audit_private.names_person('membership', %s, %s)", [target, subject]
-    ).fetchall()
+    ((named,),) = (
+        db.connect()
+        .execute("select audit_private.names_person('membership', %s, %s)", [target, subject])
+        .fetchall()
+    )
     assert named is is_person
     row = (*["x"] * 9, "membership", target, *["x"] * 4, subject, None, None, None)
     skeleton, personal = (json.loads(part)["target_id"] for part in groups_of(row, "x"))
