@@ -177,10 +177,9 @@ begin
                 return next concat_ws('. ', 'would drop nothing: ' || _clock.problem, _clock.hint);
                 return;
             end if;
-            -- The ticks are not compared: maintenance makes one first.
             return next 'would ' || coalesce(
                 audit_private.reason_to_keep(
-                    _month.month, _month.events, _month.late, plan_maintenance.force),
+                    _month.month, _month.events, _month.late, plan_maintenance.force, true),
                 format('drop %s: %s events', to_char(_month.month, 'YYYY-MM'), _month.events));
         end loop;
     end if;

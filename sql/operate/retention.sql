@@ -112,15 +112,17 @@ comment on function audit_private.unticked is
     'Why retention keeps a month: the ticks hold more or fewer events of it; null where they agree';
 
 create or replace function audit_private.reason_to_keep(
-    month date, events bigint, late bigint, force boolean
+    month date, events bigint, late bigint, force boolean, plan boolean default false
 ) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return coalesce(audit_private.held_line(month), case when not force then coalesce(
+    -- Before it drops, maintenance makes a tick.
+    case when not plan then audit_private.unticked(month, reason_to_keep.events) end,
     case when late > 0 then audit_private.kept_line(month, reason_to_keep.events, late) end,
     audit_private.untaken(month), audit_private.unsealed(month)) end);
 comment on function audit_private.reason_to_keep is
-    'What maintenance says of a month that retention does not drop, whatever the ticks hold; null '
-    'where it may';
+    'What maintenance says of a month that retention does not drop, or would not; null where it '
+    'may';
 
 create or replace function audit_private.tick_before_drop(keep interval) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -156,9 +158,7 @@ begin
         select * from audit_private.expired_months(
             drop_months.keep, audit_private.months_attached())
     loop
-        _kept := coalesce(
-            case when not force then audit_private.unticked(_month.month, _month.events) end,
-            audit_private.reason_to_keep(_month.month, _month.events, _month.late, force));
+        _kept := audit_private.reason_to_keep(_month.month, _month.events, _month.late, force);
         if _clock.problem is not null and not drop_months.force then
             raise exception '%: no month is dropped', _clock.problem
                 using errcode = 'object_not_in_prerequisite_state', hint = _clock.hint;
