@@ -18,7 +18,7 @@ import psycopg
 from auditdb.errors import InvalidInput, Refused, from_psycopg
 from auditdb.evidence.chains import Chains
 from auditdb.evidence.leaf import SALT, commit, event_entry
-from auditdb.evidence.lines import COLUMNS, commitment_of, groups_of
+from auditdb.evidence.lines import COLUMNS, erased_of, groups_of
 from auditdb.evidence.note import encode, origin_of
 from auditdb.evidence.proof import Proof
 from auditdb.evidence.stored import Stored
@@ -231,13 +231,13 @@ class Bundler:
                 at = place[int(event[0])]
                 salt = bytes(salts[at * SALT : (at + 1) * SALT])
                 skeleton, personal = groups_of(event, series)
-                kept = commitment_of(event, salt)
-                commitment = kept or commit(salt, personal)
+                kept = erased_of(event, salt)
+                commitment = kept.commitment if kept else commit(salt, personal)
                 if leaf_hash(event_entry(skeleton, commitment)) != tree.leaf(first + at):
                     raise Refused(f"event {event[0]} is not as it was sealed. {_VERIFY}")
                 shown = (
                     {"salt": salt.hex(), "personal": personal.decode()} if kept is None
-                    else {"commitment": kept.hex()}
+                    else {"commitment": commitment.hex()}
                 )  # fmt: skip
                 yield {
                     "index": first + at,

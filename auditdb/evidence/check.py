@@ -19,7 +19,7 @@ import psycopg
 from auditdb.errors import InvalidInput, from_psycopg
 from auditdb.evidence.counts import Counts
 from auditdb.evidence.leaf import SALT, commit, event_entry, tick_entry
-from auditdb.evidence.lines import COLUMNS, ORGANIZATION, commitment_of, groups_of
+from auditdb.evidence.lines import COLUMNS, ORGANIZATION, Erased, erased_of, groups_of
 from auditdb.evidence.note import (
     Checkpoint,
     Unsigned,
@@ -74,7 +74,7 @@ class Verifier:
         self._counts = Counts(conn, self._findings)
         self._organizations = Organizations(conn, self._findings)
         self._given = sorted(note for _, note in checkpoints)
-        self._erasures: set[int] | None = None
+        self._erasures: set[tuple[Any, ...]] | None = None
         self._marks = self._read_marks(checkpoints)
         self._sizes = sorted({mark.size for _, mark in self._marks})
 
@@ -284,10 +284,11 @@ class Verifier:
             leaf = organization = None
             for row in rows.pop(number, ()):
                 skeleton, personal = groups_of(row, seal.series)
-                kept = commitment_of(row, salt)
+                kept = erased_of(row, salt)
                 if kept is not None:
-                    self._note_erased(number)
-                hashed = leaf_hash(event_entry(skeleton, kept or commit(salt, personal)))
+                    self._note_erased(number, kept)
+                commitment = kept.commitment if kept else commit(salt, personal)
+                hashed = leaf_hash(event_entry(skeleton, commitment))
                 self.report.events += 1
                 if leaf is None or hashed == known:
                     leaf, organization = hashed, row[ORGANIZATION]
@@ -310,15 +311,17 @@ class Verifier:
             found.append(leaves[-HASH:])
         return b"".join(found)
 
-    def _note_erased(self, number: int) -> None:
-        """See that an event says of another that it was erased."""
+    def _note_erased(self, number: int, erased: Erased) -> None:
+        """See that an event says of another that it was erased, and by which erasure."""
         self.report.erased += 1
         if self._erasures is None:
-            self._erasures = {found for (found,) in self._conn.execute(
-                """select distinct jsonb_array_elements_text(e.details -> 'event_ids')::bigint
-                from audit.event as e where e.action = 'audit.erased'"""
-            )}  # fmt: skip
-        if number not in self._erasures:
+            self._erasures = set(self._conn.execute(
+                """select e.target_id, jsonb_array_elements_text(e.details -> 'event_ids')::bigint
+                from audit.event as e
+                where e.action = 'audit.erased'
+                    and jsonb_typeof(e.details -> 'event_ids') = 'array'"""
+            ).fetchall())  # fmt: skip
+        if (erased.erasure, number) not in self._erasures:
             self._find("changed", f"event {number} is without its personal part, and no event "
                        "audit.erased says so")  # fmt: skip
 
