@@ -275,16 +275,6 @@ def test_who_writes_that_an_event_was_erased_keeps_nothing_from_erasure(
     assert erase(setting.auditor, subject_id="ann", reason="request 1") == 0
 
 
-def test_no_statistics_keep_what_was_erased(setting: Setting) -> None:
-    superuser = setting.db.connect()
-    superuser.execute("analyze")
-    query = "select count(*) from pg_stats where schemaname like 'audit%' and (s)::text ~ 'ann'"
-    query = query.replace("pg_stats where", "pg_stats as s where")
-    assert superuser.execute(query.encode()).fetchone() != (0,)
-    erase(setting.auditor, subject_id="ann", reason="request 1")
-    assert superuser.execute(query.encode()).fetchone() == (0,)
-
-
 def test_a_reason_that_names_somebody_is_found_whatever_the_name_is_made_of(
     setting: Setting,
 ) -> None:
