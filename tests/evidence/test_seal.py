@@ -410,3 +410,33 @@ def test_an_older_database_is_no_continuation(setting: Setting) -> None:
     superuser.execute("delete from audit.seal")
     with pytest.raises(Fork, match="an older backup was restored"):
         setting.again().run()
+
+
+@pytest.mark.parametrize("style", ["SQL, DMY", "German", "Postgres, MDY"])
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/St_Johns"])
+def test_however_the_session_writes_times_the_bytes_are_the_same(
+    setting: Setting, style: str, zone: str
+) -> None:
+    superuser = setting.db.connect()
+    for at in ("infinity", "-infinity", "0044-03-15 BC", "12000-01-01", "2026-04-01T02:30Z"):
+        superuser.execute(
+            "insert into audit.event (occurred_at, action, result, actor_type, source, "
+            "organization_id) values (%s, 'x.y', 'success', 'user', 'web', 'o1')", [at],
+        )  # fmt: skip
+    setting.record(3)
+    setting.sealer.run()
+    usual = setting.auditor
+    setting.auditor = setting.db.connect("app_auditor")
+    setting.auditor.execute("select set_config('datestyle', %s, false)", [style])
+    setting.auditor.execute("select set_config('timezone', %s, false)", [zone])
+    assert setting.findings() == []
+    setting.record(3)
+    setting.again().run()
+    assert setting.findings() == []
+    superuser.execute("alter table audit.event disable trigger user")
+    superuser.execute("delete from audit.event where occurred_at < '2026-05-01' "
+                      "and occurred_at > '2000-01-01'")  # fmt: skip
+    found = setting.findings()
+    assert len(found) == 1
+    setting.auditor = usual
+    assert setting.findings() == found
