@@ -637,7 +637,7 @@ def test_who_writes_that_it_was_erased_hides_no_change(db: Database) -> None:
     with superuser.transaction():
         superuser.execute("alter table audit.event disable trigger user")
         superuser.execute(
-            "update audit.event set details = '{\"erased\": {\"erasure\": 1}}' "
+            'update audit.event set details = \'{"erased": {"erasure": 1}}\' '
             "where id = (select max(id) from audit.event)"
         )
         superuser.execute("alter table audit.event enable always trigger refuse_change")
