@@ -15,6 +15,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import psycopg
 
+from auditdb.connection.pin import pinned
 from auditdb.errors import InvalidInput, Refused, from_psycopg
 from auditdb.evidence.chains import Chains
 from auditdb.evidence.leaf import SALT, commit, event_entry
@@ -279,7 +280,8 @@ def _snapshot(conn: psycopg.Connection[Any]) -> Iterator[None]:
     try:
         with conn.transaction():
             conn.execute("set transaction isolation level repeatable read, read only")
-            yield
+            with pinned(conn):
+                yield
     except psycopg.Error as error:
         raise from_psycopg(error) from error
 

@@ -12,10 +12,11 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 
+from auditdb.connection.pin import Pinned
 from auditdb.errors import InvalidInput, from_psycopg
 from auditdb.evidence.counts import Counts
 from auditdb.evidence.leaf import SALT, commit, event_entry, tick_entry
@@ -66,6 +67,7 @@ class Verifier:
         self, conn: psycopg.Connection[Any], keys: Sequence[VerificationKey],
         checkpoints: Sequence[tuple[str, str]] = (), published: tuple[Tiles, int] | None = None,
     ) -> None:  # fmt: skip
+        conn = cast("psycopg.Connection[Any]", Pinned(conn))
         self._conn, self._keys, self._published = conn, keys, published
         self._stored = Stored(conn)
         self.report = Report()
