@@ -42,9 +42,8 @@ def groups_of(row: tuple[Any, ...], series: str) -> tuple[bytes, bytes]:
         series: the key of the series of its tick.
     """
     target = row[_TARGET]
-    is_person = row[_TARGET_TYPE] == "user" or (
-        target is not None and row[_SUBJECT] in target.split("/")
-    )
+    # As string_to_array has it, an empty text is of no parts.
+    is_person = row[_TARGET_TYPE] == "user" or bool(target and row[_SUBJECT] in target.split("/"))
     parts = [f'"{name}":{_text(value)}' for name, value in zip(_NAMES, row[:13], strict=True)]
     if is_person:
         parts[_TARGET] = '"target_id":null'

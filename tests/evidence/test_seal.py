@@ -297,6 +297,17 @@ def test_the_leaf_that_the_server_makes_is_that_of_the_verifier(
         assert json.loads(personal)["new_values"] == json.loads(json.dumps(value))
 
 
+def test_an_event_of_empty_identifiers_is_as_it_was_sealed(setting: Setting) -> None:
+    superuser = setting.db.connect()
+    superuser.execute(
+        "insert into audit.event (action, result, actor_type, source, organization_id, "
+        "target_type, target_id, subject_id) values ('x.y', 'success', 'user', 'web', 'o1', "
+        "'workflow', '', '')"
+    )
+    setting.sealer.run()
+    assert setting.findings() == []
+
+
 def test_a_person_is_named_in_the_personal_part_alone(setting: Setting) -> None:
     setting.app.execute(
         "select audit.record_event('user.deleted', 'o1', target_type => 'user', "
@@ -342,7 +353,8 @@ def test_the_commands_seal_verify_rotate_and_find(db: Database, tmp_path: Path) 
     )
     db.connect("app").execute(RECORD, [3])
     seal[2] = str(new)
-    assert "sealed 5 leaves" in good(db, *seal, role="app_auditor")
+    # With that of the verification, of the tick and of the map.
+    assert "sealed 6 leaves" in good(db, *seal, role="app_auditor")
     assert "0 findings" in good(db, *verify, "--published", public.as_uri(), role="app_auditor")
     assert (public / "keys" / "001").exists()
 
