@@ -24,8 +24,9 @@ language sql immutable
 return coalesce(num_nonnulls(is_erased.actor_id, is_erased.impersonator_id, is_erased.subject_id,
         is_erased.old_values, is_erased.new_values) = 0
     and (is_erased.target_type is distinct from 'user' or is_erased.target_id is null)
-    and is_erased.details::text ~
-        '^[{]"erased": [{]"erasure": [0-9]{1,19}(, "commitment": "[0-9a-f]{64}")?[}][}]$', false);
+    and is_erased.details::text
+        ~ '^[{]"erased": [{]"erasure": [0-9]{1,19}(, "commitment": "[0-9a-f]{64}")?[}][}]$',
+    false);
 comment on function audit_private.is_erased is
     'Whether the personal part of an event was taken away';
 
