@@ -282,3 +282,19 @@ def test_a_reason_that_names_somebody_is_found_whatever_the_name_is_made_of(
     with pytest.raises((InvalidInput, Refused), match="names whom"):
         erase(setting.auditor, subject_id="C:\\o_brien", reason="C:\\o_brien asked")
     assert erase(setting.auditor, subject_id="o_brien%", reason="oxbrien asked") == 1
+
+
+@pytest.mark.parametrize("erased", ['{"erasure": 1, "name": "ann"}', "true", '{"erasure": "x"}'])
+def test_who_writes_that_an_event_of_nobody_was_erased_keeps_nothing(
+    setting: Setting, erased: str
+) -> None:
+    for details in (f'{{"erased": {erased}}}', f'{{"erased": {erased}, "email": "{SECRET}"}}'):
+        setting.app.execute(
+            "select audit.record_event('auth.login', 'o3', actor_type => 'system', details => %s)",
+            [details],
+        )  # fmt: skip
+    setting.sealer.run()
+    assert erase(setting.auditor, organization_id="o3", reason="they left") == 2
+    assert "name" not in json.dumps([e["details"] for e in events(setting)])
+    assert SECRET not in json.dumps([e["details"] for e in events(setting)])
+    assert setting.findings() == []
