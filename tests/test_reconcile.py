@@ -622,3 +622,24 @@ def test_every_table_of_an_application_agrees_with_its_log(empty_db: Database, n
         admin.execute(f'alter table public."{table}" disable trigger user'.encode())
         test_canary.run(admin, "delete from @table", table)
     assert {t.found for t in reconcile(admin)} == {1}
+
+
+def test_who_writes_that_it_was_erased_hides_no_change(db: Database) -> None:
+    owner = build(db)
+    app = db.connect("app")
+    with app.transaction():
+        app.execute("select audit.set_context('ann', details => '{\"erased\": {\"erasure\": 1}}')")
+        app.execute("update thing set name = 'told' where id = 3")
+    row = db.connect().execute("select details from audit.event order by id desc limit 1")
+    assert row.fetchone() == (None,)
+    # As a former release let it through.
+    superuser = db.connect()
+    with superuser.transaction():
+        superuser.execute("alter table audit.event disable trigger user")
+        superuser.execute(
+            'update audit.event set details = \'{"erased": {"erasure": 1}}\' '
+            "where id = (select max(id) from audit.event)"
+        )
+        superuser.execute("alter table audit.event enable always trigger refuse_change")
+    unseen(owner, "update thing set name = 'not told' where id = 3;")
+    assert len(told(db)) == 1

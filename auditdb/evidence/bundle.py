@@ -15,10 +15,11 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import psycopg
 
+from auditdb.connection.pin import pinned
 from auditdb.errors import InvalidInput, Refused, from_psycopg
 from auditdb.evidence.chains import Chains
 from auditdb.evidence.leaf import SALT, commit, event_entry
-from auditdb.evidence.lines import COLUMNS, commitment_of, groups_of
+from auditdb.evidence.lines import COLUMNS, erased_of, groups_of
 from auditdb.evidence.note import encode, origin_of
 from auditdb.evidence.organizations import map_entry, map_text
 from auditdb.evidence.proof import Proof
@@ -212,7 +213,8 @@ class Bundler:
         """Yield the lines of some events of rows of audit.seal, in the order of their leaves."""
         for number in seals:
             row = self._conn.execute(
-                """select s.first_leaf, s.first_at::text, s.last_at::text, s.ids, s.salts,
+                """select s.first_leaf, to_json(s.first_at) #>> '{}', to_json(s.last_at) #>> '{}',
+                    s.ids, s.salts,
                     r.key::text
                 from audit.seal as s join audit.tick as t on t.id = s.tick_id
                     join audit.series as r on r.id = t.series_id
@@ -231,13 +233,13 @@ class Bundler:
                 at = place[int(event[0])]
                 salt = bytes(salts[at * SALT : (at + 1) * SALT])
                 skeleton, personal = groups_of(event, series)
-                kept = commitment_of(event, salt)
-                commitment = kept or commit(salt, personal)
+                kept = erased_of(event, salt)
+                commitment = kept.commitment if kept else commit(salt, personal)
                 if leaf_hash(event_entry(skeleton, commitment)) != tree.leaf(first + at):
                     raise Refused(f"event {event[0]} is not as it was sealed. {_VERIFY}")
                 shown = (
                     {"salt": salt.hex(), "personal": personal.decode()} if kept is None
-                    else {"commitment": kept.hex()}
+                    else {"commitment": commitment.hex()}
                 )  # fmt: skip
                 yield {
                     "index": first + at,
@@ -278,7 +280,8 @@ def _snapshot(conn: psycopg.Connection[Any]) -> Iterator[None]:
     try:
         with conn.transaction():
             conn.execute("set transaction isolation level repeatable read, read only")
-            yield
+            with pinned(conn):
+                yield
     except psycopg.Error as error:
         raise from_psycopg(error) from error
 

@@ -12,14 +12,15 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 
+from auditdb.connection.pin import Pinned
 from auditdb.errors import InvalidInput, from_psycopg
 from auditdb.evidence.counts import Counts
 from auditdb.evidence.leaf import SALT, commit, event_entry, tick_entry
-from auditdb.evidence.lines import COLUMNS, ORGANIZATION, commitment_of, groups_of
+from auditdb.evidence.lines import COLUMNS, ORGANIZATION, Erased, erased_of, groups_of
 from auditdb.evidence.note import (
     Checkpoint,
     Unsigned,
@@ -66,6 +67,7 @@ class Verifier:
         self, conn: psycopg.Connection[Any], keys: Sequence[VerificationKey],
         checkpoints: Sequence[tuple[str, str]] = (), published: tuple[Tiles, int] | None = None,
     ) -> None:  # fmt: skip
+        conn = cast("psycopg.Connection[Any]", Pinned(conn))
         self._conn, self._keys, self._published = conn, keys, published
         self._stored = Stored(conn)
         self.report = Report()
@@ -74,7 +76,7 @@ class Verifier:
         self._counts = Counts(conn, self._findings)
         self._organizations = Organizations(conn, self._findings)
         self._given = sorted(note for _, note in checkpoints)
-        self._erasures: set[int] | None = None
+        self._erasures: set[tuple[Any, ...]] | None = None
         self._marks = self._read_marks(checkpoints)
         self._sizes = sorted({mark.size for _, mark in self._marks})
 
@@ -230,8 +232,10 @@ class Verifier:
             self._find("tree", f"{tile.path} of the database is not that of its leaves")
 
     def _seals(self, last: int) -> Iterator[_Seal]:
-        query = """select s.id, s.tick_id, s.month::text, s.first_leaf, s.first_at::text,
-                s.last_at::text, s.ids, s.salts, s.leaves, s.is_last, r.key::text
+        # As JSON, days and times are written in one way, whatever the session says.
+        query = """select s.id, s.tick_id, to_json(s.month) #>> '{}', s.first_leaf,
+                to_json(s.first_at) #>> '{}', to_json(s.last_at) #>> '{}', s.ids, s.salts,
+                s.leaves, s.is_last, r.key::text
             from audit.seal as s left join audit.tick as t on t.id = s.tick_id
                 left join audit.series as r on r.id = t.series_id
             where s.id > %s order by s.id limit 1"""
@@ -284,10 +288,11 @@ class Verifier:
             leaf = organization = None
             for row in rows.pop(number, ()):
                 skeleton, personal = groups_of(row, seal.series)
-                kept = commitment_of(row, salt)
+                kept = erased_of(row, salt)
                 if kept is not None:
-                    self._note_erased(number)
-                hashed = leaf_hash(event_entry(skeleton, kept or commit(salt, personal)))
+                    self._note_erased(number, kept)
+                commitment = kept.commitment if kept else commit(salt, personal)
+                hashed = leaf_hash(event_entry(skeleton, commitment))
                 self.report.events += 1
                 if leaf is None or hashed == known:
                     leaf, organization = hashed, row[ORGANIZATION]
@@ -310,15 +315,17 @@ class Verifier:
             found.append(leaves[-HASH:])
         return b"".join(found)
 
-    def _note_erased(self, number: int) -> None:
-        """See that an event says of another that it was erased."""
+    def _note_erased(self, number: int, erased: Erased) -> None:
+        """See that an event says of another that it was erased, and by which erasure."""
         self.report.erased += 1
         if self._erasures is None:
-            self._erasures = {found for (found,) in self._conn.execute(
-                """select distinct jsonb_array_elements_text(e.details -> 'event_ids')::bigint
-                from audit.event as e where e.action = 'audit.erased'"""
-            )}  # fmt: skip
-        if number not in self._erasures:
+            self._erasures = set(self._conn.execute(
+                """select e.target_id, jsonb_array_elements_text(e.details -> 'event_ids')::bigint
+                from audit.event as e
+                where e.action = 'audit.erased'
+                    and jsonb_typeof(e.details -> 'event_ids') = 'array'"""
+            ).fetchall())  # fmt: skip
+        if (erased.erasure, number) not in self._erasures:
             self._find("changed", f"event {number} is without its personal part, and no event "
                        "audit.erased says so")  # fmt: skip
 
@@ -332,9 +339,9 @@ class Verifier:
                     'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), t.transaction_id, t.snapshot,
                 coalesce(to_char(t.since at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                     t.since::text), t.whole_id, t.lower_id, t.upper_id, t.events,
-                (select string_agg(format('"%%s":"%%s"', m.month, m.events), ',' order by m.month)
-                    from audit.tick_month as m where m.tick_id = t.id)),
-                array(select m.month::text from audit.tick_month as m
+                (select string_agg(format('%%s:"%%s"', to_json(m.month), m.events), ','
+                    order by m.month) from audit.tick_month as m where m.tick_id = t.id)),
+                array(select to_json(m.month) #>> '{}' from audit.tick_month as m
                     where m.tick_id = t.id and m.events <> (select coalesce(sum(cardinality(
                         p.ids)), 0) from audit.seal as p where p.tick_id = t.id
                         and p.month = m.month))

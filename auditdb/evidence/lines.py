@@ -5,9 +5,9 @@ They are made here of what a query reads, without a function of the log: it coul
 
 from __future__ import annotations
 
-import json
+import re
 from json.encoder import encode_basestring
-from typing import Any
+from typing import Any, NamedTuple
 
 # What a query reads, in this order.
 COLUMNS = """e.id::text,
@@ -22,6 +22,16 @@ _NAMES = (
     "id", "occurred_at", "transaction_id", "action", "result", "actor_type", "db_user", "db_role",
     "organization_id", "target_type", "target_id", "source", "captured_from",
 )  # fmt: skip
+_ERASED = re.compile(
+    r'\{"erased": \{"erasure": ([0-9]+), "commitment": "([0-9a-f]{64})"\}\}', re.ASCII
+)
+
+
+class Erased(NamedTuple):
+    """By which erasure an event lost its personal part, and the hash of that."""
+
+    erasure: str
+    commitment: bytes
 
 
 def groups_of(row: tuple[Any, ...], series: str) -> tuple[bytes, bytes]:
@@ -48,19 +58,20 @@ def groups_of(row: tuple[Any, ...], series: str) -> tuple[bytes, bytes]:
     return skeleton.encode(), personal.encode()
 
 
-def commitment_of(row: tuple[Any, ...], salt: bytes) -> bytes | None:
+def erased_of(row: tuple[Any, ...], salt: bytes) -> Erased | None:
     """Return what an erased event keeps of its personal part; nothing of one that has it.
+
+    No hash covers what else stands there: an event in which there is more is not an erased one.
 
     Args:
         row: what COLUMNS read.
         salt: that the seal has for it; zero where it was erased.
     """
-    if any(salt):
+    is_person = row[_TARGET_TYPE] == "user" and row[_TARGET] is not None
+    if any(salt) or is_person or any(value is not None for value in row[13:18]):
         return None
-    details = json.loads(row[-1] or "null")
-    erased = details.get("erased") if isinstance(details, dict) else None
-    found = erased.get("commitment") if isinstance(erased, dict) else None
-    return bytes.fromhex(found) if isinstance(found, str) else None
+    found = _ERASED.fullmatch(row[18] or "")
+    return None if found is None else Erased(found[1], bytes.fromhex(found[2]))
 
 
 def _text(value: str | None) -> str:

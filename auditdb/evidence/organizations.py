@@ -108,8 +108,9 @@ class Organizations:
         self._conn, self._find = conn, findings.add
         self._links: dict[int, Link] = {}
         self._names: dict[int, str | None] = {}
+        self._numbers: dict[str | None, int] = {}
         self._map = Map()
-        self._counted: Counter[str] = Counter()
+        self._counted: Counter[str | None] = Counter()
         self._is_whole, self._was_good = True, True
 
     def count(self, organization: str | None) -> None:
@@ -149,7 +150,7 @@ class Organizations:
     ) -> bool:  # fmt: skip
         """Take the entries of a tick as they are kept; return whether they are right."""
         self._know([number for number in organizations if number not in self._links])
-        hashes, found, good = cut(entries), Counter[str](), True
+        hashes, found, good = cut(entries), Counter[str | None](), True
         if not len(organizations) == len(totals) == len(former) == len(hashes):
             return False
         for number, total, before, entry in zip(organizations, totals, former, hashes, strict=True):
@@ -159,11 +160,7 @@ class Organizations:
                 continue
             new = next_link(link, tick, max(total, 0))
             good = good and new.hash == entry and before == link.tick and total > link.total
-            if (name := self._names[number]) is not None:
-                found[name] = total - link.total
-            elif self._is_whole:
-                # Whose it is was erased: how many there are is what the chain says.
-                self._is_whole = False
+            found[self._names[number]] += total - link.total
             self._links[number] = new._replace(hash=entry)
             self._map.put(self._links[number])
         return good and (not self._is_whole or found == self._counted)
@@ -174,9 +171,12 @@ class Organizations:
             "where id = any (%s)", [numbers],
         ).fetchall() if numbers else []  # fmt: skip
         for number, name, salt, key in rows:
-            self._names[number] = name
-            if salt is not None and name is not None and blind(salt, name) != key:
+            # Or what is of one could be counted in two chains, and a bundle show either.
+            if name is None or self._numbers.setdefault(name, number) != number:
+                self._find("tree", f"organisation {name or number} is not there once, by its name")
+            elif salt is not None and blind(salt, name) != key:
                 self._find("tree", f"organisation {name} has another key than it is to have")
+            self._names[number] = name
             if len(key) == HASH:
                 self._links[number] = first_link(key, salt or b"")
 
@@ -203,6 +203,7 @@ class Organizations:
         """Take what `dump` returned, as JSON has it."""
         for number, name, key, total, tick, entry in noted[0]:
             self._names[number] = name
+            self._numbers[name] = number
             self._links[number] = Link(bytes.fromhex(key), total, tick, bytes.fromhex(entry))
             if total:
                 self._map.put(self._links[number])

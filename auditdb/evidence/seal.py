@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 
+from auditdb.connection.pin import Pinned
 from auditdb.errors import Refused, from_psycopg
 from auditdb.evidence.note import (
     Checkpoint,
@@ -74,6 +75,7 @@ class Sealer:
         self, conn: psycopg.Connection[Any], signer: Signer, state: State,
         places: Sequence[tuple[str, Place]] = (), *, new_log: bool = False,
     ) -> None:  # fmt: skip
+        conn = cast("psycopg.Connection[Any]", Pinned(conn))
         self._conn, self._signer, self._state, self._places = conn, signer, state, places
         self._new_log = new_log
         self._stored = Stored(conn)

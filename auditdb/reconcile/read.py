@@ -19,7 +19,8 @@ _PAGE = 1000
 _EVENTS: LiteralString = """
 select x.id, e.id, e.transaction_id::text, extract(epoch from e.occurred_at)::float8,
     e.captured_from, e.action like '%.baseline', e.old_values::text, e.new_values::text,
-    e.details -> 'degraded', coalesce(e.details ? 'erased', false), x.moved
+    e.details -> 'degraded',
+    coalesce(e.details ? 'erased' and e.old_values is null and e.new_values is null, false), x.moved
 from audit.event as e
     cross join lateral (
         select {identifier} as id,

@@ -61,7 +61,7 @@ comment on function audit_private.leaf_expression is
     'series of its tick and its salt';
 
 create or replace function audit_private.tick_leaf(tick_id bigint) returns bytea
-language sql stable set search_path = pg_catalog, pg_temp
+language sql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO'
 as $$
     select sha256(decode('0002', 'hex') || convert_to(format(
         '{"version":1,"series":"%s","began":"%s","after_id":"%s","tick":"%s","made_at":"%s",'

@@ -504,7 +504,7 @@ def test_a_bundle_goes_with_the_first_key_after_a_rotation(sealed: Sealed) -> No
     assert "not signed by the verification key" in bundle.said()
 
 
-@pytest.mark.parametrize("lie", ["leave_out", "another_chain"])
+@pytest.mark.parametrize("lie", ["leave_out", "another_chain", "nameless", "two_chains"])
 def test_who_seals_a_lie_is_found_by_verify_and_not_by_a_bundle(
     sealed: Sealed, lie: str, tmp_path: Path
 ) -> None:
@@ -521,9 +521,21 @@ def test_who_seals_a_lie_is_found_by_verify_and_not_by_a_bundle(
         superuser.execute("update audit.sealed_organization set organization_id = 'x' "
                           "where organization_id = 'o1'")  # fmt: skip
     sealed.act("o1")
+    if lie == "nameless":
+        superuser.execute("update audit.sealed_organization set organization_id = null "
+                          "where organization_id = 'x'")  # fmt: skip
+    elif lie == "two_chains":
+        superuser.execute("alter table audit.sealed_organization drop constraint "
+                          "sealed_organization_organization_id_key")  # fmt: skip
+        superuser.execute("update audit.sealed_organization set organization_id = 'o1' "
+                          "where organization_id = 'x'")  # fmt: skip
     note = sealed.state.path.read_text()
     report = Verifier(sealed.auditor, [sealed.key.key], [("kept", note)]).run()
     assert any("organisation" in line for line in report.findings)
+    if lie == "two_chains":
+        superuser.execute("update audit.sealed_organization set organization_id = 'x' "
+                          "where id = (select min(id) from audit.sealed_organization "
+                          "where organization_id = 'o1')")  # fmt: skip
     bundle = sealed.bundle()
     assert len(bundle.ids()) < len(sealed.ids())
     assert "they are all events of o1" in bundle.said()

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from auditdb.errors import InvalidInput, Refused
+from auditdb.evidence.bundle import Bundler
 from auditdb.evidence.erasure import erase, list_mentions, list_personal, personal_lines
 from auditdb.operator import hold_organization
 from tests.conftest import Database
@@ -219,3 +220,81 @@ def test_the_commands(setting: Setting) -> None:
     assert "erased 4 events" in done("erase", "--subject-id", "ann", "--yes", "--reason", "r 1")
     assert SECRET not in done("access", "--subject-id", "bob")
     assert done("access", "--subject-id", "ann") == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "actor_id = 'mallory'",
+        "subject_id = 'mallory'",
+        "impersonator_id = 'mallory'",
+        'new_values = \'{"role": "OWNER"}\'',
+        "old_values = 'null'",
+        'details = details || \'{"note": "mallory did it"}\'',
+        "details = jsonb_set(details, '{erased,by}', '\"mallory\"')",
+        "details = jsonb_set(details, '{erased,erasure}', '2')",
+        "details = jsonb_set(details, '{erased,commitment}', '\"no hash\"')",
+        "details = jsonb_set(details, '{erased,commitment}', '\"00\"')",
+    ],
+)
+def test_nobody_adds_to_what_was_erased(setting: Setting, change: str) -> None:
+    """No hash is left that says what was there: nothing may be there."""
+    erase(setting.auditor, subject_id="ann", reason="request 1")
+    erase(setting.auditor, subject_id="bob", reason="request 2")
+    superuser = setting.db.connect()
+    superuser.execute("alter table audit.event disable trigger user")
+    changed = superuser.execute(
+        f"update audit.event set {change} where id = (select min(id) from audit.event "
+        "where details #>> '{erased,erasure}' = '1') returning id".encode()
+    ).fetchone()
+    assert changed is not None
+    assert any(f"event {changed[0]} " in found for found in setting.findings())
+    if "erasure}" in change:
+        return  # A proof does not show it.
+    with pytest.raises(Refused, match=f"event {changed[0]} is not as it was sealed"):
+        Bundler(setting.auditor).prove([changed[0]], setting.path / "proof.zip")
+
+
+@pytest.mark.parametrize("erased", ['{"erasure": 1}', '{"erasure": 1, "name": "ann"}', "true", "7"])
+def test_who_writes_that_an_event_was_erased_keeps_nothing_from_erasure(
+    setting: Setting, erased: str
+) -> None:
+    details = f'{{"erased": {erased}, "email": "ann@example.com"}}'
+    setting.app.execute(
+        "select audit.record_event('auth.login', 'o1', subject_id => 'ann', actor_type => 'system',"
+        " details => %s)", [details])  # fmt: skip
+    setting.app.execute(
+        "select audit.record_event('auth.login', 'o1', target_type => 'user', target_id => 'ann', "
+        "actor_type => 'system', details => %s)", [f'{{"erased": {erased}}}'])  # fmt: skip
+    setting.sealer.run()
+    assert setting.findings() == []
+    assert sum(p.events for p in list_personal(setting.auditor, subject_id="ann")) == 5
+    assert erase(setting.auditor, subject_id="ann", reason="request 1") == 5
+    assert SECRET not in json.dumps(events(setting))
+    assert setting.findings() == []
+    assert erase(setting.auditor, subject_id="ann", reason="request 1") == 0
+
+
+def test_a_reason_that_names_somebody_is_found_whatever_the_name_is_made_of(
+    setting: Setting,
+) -> None:
+    act(setting, "o1", "o_brien%", "bob")
+    with pytest.raises((InvalidInput, Refused), match="names whom"):
+        erase(setting.auditor, subject_id="C:\\o_brien", reason="C:\\o_brien asked")
+    assert erase(setting.auditor, subject_id="o_brien%", reason="oxbrien asked") == 1
+
+
+@pytest.mark.parametrize("erased", ['{"erasure": 1, "name": "ann"}', "true", '{"erasure": "x"}'])
+def test_who_writes_that_an_event_of_nobody_was_erased_keeps_nothing(
+    setting: Setting, erased: str
+) -> None:
+    for details in (f'{{"erased": {erased}}}', f'{{"erased": {erased}, "email": "{SECRET}"}}'):
+        setting.app.execute(
+            "select audit.record_event('auth.login', 'o3', actor_type => 'system', details => %s)",
+            [details],
+        )  # fmt: skip
+    setting.sealer.run()
+    assert erase(setting.auditor, organization_id="o3", reason="they left") == 2
+    assert "name" not in json.dumps([e["details"] for e in events(setting)])
+    assert SECRET not in json.dumps([e["details"] for e in events(setting)])
+    assert setting.findings() == []

@@ -320,6 +320,17 @@ def test_a_target_names_a_person_by_the_whole_of_its_key_or_by_parts(
     assert (skeleton, personal) == ((None, target) if is_person else (target, None))
 
 
+def test_an_event_of_empty_identifiers_is_as_it_was_sealed(setting: Setting) -> None:
+    superuser = setting.db.connect()
+    superuser.execute(
+        "insert into audit.event (action, result, actor_type, source, organization_id, "
+        "target_type, target_id, subject_id) values ('x.y', 'success', 'user', 'web', 'o1', "
+        "'workflow', '', '')"
+    )
+    setting.sealer.run()
+    assert setting.findings() == []
+
+
 def test_a_person_is_named_in_the_personal_part_alone(setting: Setting) -> None:
     setting.app.execute(
         "select audit.record_event('user.deleted', 'o1', target_type => 'user', "
@@ -365,7 +376,8 @@ def test_the_commands_seal_verify_rotate_and_find(db: Database, tmp_path: Path) 
     )
     db.connect("app").execute(RECORD, [3])
     seal[2] = str(new)
-    assert "sealed 5 leaves" in good(db, *seal, role="app_auditor")
+    # With that of the verification, of the tick and of the map.
+    assert "sealed 6 leaves" in good(db, *seal, role="app_auditor")
     assert "0 findings" in good(db, *verify, "--published", public.as_uri(), role="app_auditor")
     assert (public / "keys" / "001").exists()
 
@@ -433,3 +445,33 @@ def test_an_older_database_is_no_continuation(setting: Setting) -> None:
     superuser.execute("delete from audit.seal")
     with pytest.raises(Fork, match="an older backup was restored"):
         setting.again().run()
+
+
+@pytest.mark.parametrize("style", ["SQL, DMY", "German", "Postgres, MDY"])
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/St_Johns"])
+def test_however_the_session_writes_times_the_bytes_are_the_same(
+    setting: Setting, style: str, zone: str
+) -> None:
+    superuser = setting.db.connect()
+    for at in ("infinity", "-infinity", "0044-03-15 BC", "12000-01-01", "2026-04-01T02:30Z"):
+        superuser.execute(
+            "insert into audit.event (occurred_at, action, result, actor_type, source, "
+            "organization_id) values (%s, 'x.y', 'success', 'user', 'web', 'o1')", [at],
+        )  # fmt: skip
+    setting.record(3)
+    setting.sealer.run()
+    usual = setting.auditor
+    setting.auditor = setting.db.connect("app_auditor")
+    setting.auditor.execute("select set_config('datestyle', %s, false)", [style])
+    setting.auditor.execute("select set_config('timezone', %s, false)", [zone])
+    assert setting.findings() == []
+    setting.record(3)
+    setting.again().run()
+    assert setting.findings() == []
+    superuser.execute("alter table audit.event disable trigger user")
+    superuser.execute("delete from audit.event where occurred_at < '2026-05-01' "
+                      "and occurred_at > '2000-01-01'")  # fmt: skip
+    found = setting.findings()
+    assert len(found) == 1
+    setting.auditor = usual
+    assert setting.findings() == found
