@@ -1,0 +1,178 @@
+"""The Parquet file of a month: its columns, how it is written, and the digest of its events.
+
+docs/archive.md says what a stranger reads of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
+
+from auditdb.errors import AuditError, InvalidInput
+
+if TYPE_CHECKING:
+    import duckdb
+
+# Those of audit.event in its order, and what DuckDB calls the type of each.
+COLUMNS = {
+    "id": "BIGINT",
+    "occurred_at": "TIMESTAMP WITH TIME ZONE",
+    "transaction_id": "UBIGINT",
+    "action": "VARCHAR",
+    "result": "VARCHAR",
+    "actor_id": "VARCHAR",
+    "actor_type": "VARCHAR",
+    "impersonator_id": "VARCHAR",
+    "db_user": "VARCHAR",
+    "organization_id": "VARCHAR",
+    "target_type": "VARCHAR",
+    "target_id": "VARCHAR",
+    "subject_id": "VARCHAR",
+    "source": "VARCHAR",
+    "captured_from": "VARCHAR",
+    "old_values": "VARCHAR",
+    "new_values": "VARCHAR",
+    "details": "VARCHAR",
+    "db_role": "VARCHAR",
+}
+ORDER = "organization_id nulls last, occurred_at, id"
+# A page of an organisation is in one group or two; each costs the end of the file two kilobytes.
+GROUP = 61_440
+MEMORY = "512MB"
+_PART = 64 * 1024 * 1024
+
+
+class Digest(NamedTuple):
+    """How many events, and a sum of their hashes: the same for the same events in any order."""
+
+    events: int
+    sum: int
+
+
+def _digest_sql(relation: str) -> str:
+    """Return a query for what audit.month_digest computes in the database."""
+    texts = [
+        "epoch_us(occurred_at)::varchar" if name == "occurred_at" else f"{name}::varchar"
+        for name in COLUMNS
+    ]
+    line = " || ".join(f"coalesce(strlen({text}) || ':' || {text}, '-')" for text in texts)
+    return (
+        f"select count(*), coalesce(sum(('0x' || substr(sha256({line}), 1, 15))::bigint), 0)"
+        f" from {relation}"
+    )
+
+
+@contextmanager
+def engine(memory: str = MEMORY) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """Open DuckDB on a temporary directory, which is gone afterwards; gives both.
+
+    Args:
+        memory: what DuckDB may take; beyond that it writes to the directory.
+
+    Raises:
+        InvalidInput: DuckDB is not installed.
+    """
+    try:
+        import duckdb
+    except ImportError as error:
+        raise InvalidInput("archives need a package: pip install 'auditdb[archive]'") from error
+    with TemporaryDirectory(prefix="auditdb-archive-") as name:
+        folder = Path(name)
+        conn = duckdb.connect(str(folder / "month.duckdb"))
+        try:
+            conn.execute(f"set memory_limit = '{memory}'")
+            conn.execute(f"set temp_directory = {literal(folder / 'spill')}")
+            conn.execute("set timezone = 'UTC'")
+            conn.execute("set autoinstall_known_extensions = false")
+            conn.execute("set autoload_known_extensions = false")
+            conn.execute("set preserve_insertion_order = false")
+            yield conn, folder
+        finally:
+            conn.close()
+
+
+def literal(value: object) -> str:
+    """Return a text of SQL."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def load(
+    source: psycopg.Connection[Any], condition: str, duck: duckdb.DuckDBPyConnection, folder: Path,
+    progress: Any = lambda n: None,
+) -> int:  # fmt: skip
+    """Copy events out of PostgreSQL into a new table `event` of DuckDB; return how many.
+
+    No more than a part of them is ever in memory.
+
+    Args:
+        source: a connection of an auditor.
+        condition: of events e, as SQL.
+        duck: where the table is made.
+        folder: where parts are written on the way.
+        progress: is told how many more were read.
+    """
+    columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+    duck.execute(f"create table event ({columns})")
+    names = ", ".join(f"e.{name}" for name in COLUMNS)
+    query = (f"copy (select {names} from audit.event as e where {condition}) to stdout "
+             r"(format csv, null '\N')")  # fmt: skip
+    part = folder / "part.csv"
+    events = 0
+    with source.cursor() as cursor, cursor.copy(query.encode()) as copy:
+        rows = iter(copy)
+        while True:
+            size = longest = count = 0
+            with part.open("wb", 1024 * 1024) as out:
+                for row in rows:
+                    out.write(row)
+                    count += 1
+                    size += len(row)
+                    if len(row) > longest:
+                        longest = len(row)
+                    if size >= _PART:
+                        break
+            if not count:
+                break
+            duck.execute(f"insert into event select * from {_csv(part, longest)}")
+            events += count
+            progress(count)
+    part.unlink()
+    found = duck.execute("select count(*) from event").fetchone()
+    if found != (events,):
+        raise AuditError(f"read {events} events, and DuckDB took {found and found[0]} of them")
+    return events
+
+
+def _csv(part: Path, longest: int) -> str:
+    columns = ", ".join(f"'{name}': '{kind}'" for name, kind in COLUMNS.items())
+    line = max(longest + 1024, 2_000_000)
+    return (
+        f"read_csv({literal(part)}, header = false, auto_detect = false, columns = {{{columns}}}, "
+        "delim = ',', quote = '\"', escape = '\"', new_line = '\\n', nullstr = '\\N', "
+        f"allow_quoted_nulls = false, max_line_size = {line}, buffer_size = {max(16 * line, 0)})"
+    )
+
+
+def write(duck: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Write the table `event` of DuckDB to a Parquet file, sorted.
+
+    Raises:
+        AuditError: it could not, as where the disk is full.
+    """
+    names = ", ".join(COLUMNS)
+    duck.execute(
+        f"copy (select {names} from event order by {ORDER}) to {literal(path)} "
+        f"(format parquet, compression zstd, row_group_size {GROUP})"
+    )
+
+
+def digest(duck: duckdb.DuckDBPyConnection, path: Path) -> Digest:
+    """Return the digest of the events in a Parquet file."""
+    row = duck.execute(_digest_sql(f"read_parquet({literal(path)}, hive_partitioning = false)"))
+    events, total = row.fetchone() or (0, 0)
+    return Digest(int(events), int(total))
