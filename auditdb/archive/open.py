@@ -3,12 +3,151 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from auditdb.archive.format import COLUMNS, engine, literal
+from psycopg import Connection
+
+from auditdb.archive.format import COLUMNS, engine, literal, load
+from auditdb.archive.place import EVENTS, Place, folder
+from auditdb.errors import InvalidInput
 from auditdb.mapping.vocabulary import VOCABULARY
 
 if TYPE_CHECKING:
     import duckdb
+
+
+class Month(NamedTuple):
+    """A month of an archive.
+
+    Attributes:
+        database: whose events they are.
+        month: which, as `YYYY-MM`.
+    """
+
+    database: str
+    month: str
+
+
+def months_of(place: Place, database: str | None = None) -> list[Month]:
+    """Return the months that are there, the oldest first.
+
+    Args:
+        place: where the archive is.
+        database: only those of this one.
+    """
+    databases = place.databases() if database is None else [database]
+    return sorted(
+        (Month(name, month) for name in databases for month in place.months(name)),
+        key=lambda found: (found.month, found.database),
+    )
+
+
+@contextmanager
+def opened(
+    url: str, *, database: str | None = None, conn: Connection[Any] | None = None,
+    progress: Callable[[int], object] = lambda n: None,
+) -> Iterator[duckdb.DuckDBPyConnection]:  # fmt: skip
+    """Open an archive with DuckDB, as tables and views of a schema `audit`.
+
+    `audit.event` and the views of docs/views.md have the columns that they have in PostgreSQL, JSON
+    as text, and behind them `database`. `event` is `audit.event`.
+
+    Args:
+        url: the root of the archive.
+        database: only the months of this one. Default: of all that are there.
+        conn: a connection of an auditor, in autocommit mode: the live log of that database is part
+            of the relation, too. It is copied to this machine first.
+        progress: is told how many events more were copied.
+
+    Raises:
+        InvalidInput: it is no archive, or DuckDB is not installed.
+    """
+    place = Place(url)
+    months = months_of(place, database)
+    if not months and conn is None:
+        whose = f" of a database {database}" if database else ""
+        raise InvalidInput(f"{url} holds no archived month{whose}")
+    with engine() as (duck, directory):
+        place.register(duck)
+        parts = []
+        if conn is not None:
+            with conn.transaction():
+                # No month leaves the database between the list and the copy.
+                conn.execute("lock table audit.event in access share mode")
+                own, away = _live(conn)
+                # A month that is in both places is read from the database.
+                months = [m for m in months if m.database != own or m.month in away]
+                load(conn, "true", duck, directory, progress)
+            duck.execute("alter table event rename to live_event")
+            parts.append(f"select *, {literal(own)} from live_event")
+        if months:
+            parts.append(scan(place, months))
+        _define(duck, parts)
+        yield duck
+
+
+def scan(place: Place, months: Sequence[Month]) -> str:
+    """Return a query of the events of some months, with `database` as the last column."""
+    paths = ", ".join(
+        literal(place.address(f"{folder(month.database, month.month)}/{EVENTS}"))
+        for month in months
+    )
+    return (
+        f"select {', '.join(COLUMNS)}, database from read_parquet([{paths}], "
+        "hive_partitioning = true, hive_types = {'database': varchar, 'month': varchar})"
+    )
+
+
+def _live(conn: Connection[Any]) -> tuple[str, set[str]]:
+    """Return what the archive calls a database, and the months that are there alone."""
+    rows = conn.execute(
+        "select database, to_char(month, 'YYYY-MM') from audit.list_archive() "
+        "where dropped_at is not null and restored_at is null"
+    ).fetchall()
+    (name,) = conn.execute("select current_database()").fetchone() or ("",)
+    return str(rows[0][0] if rows else name), {month for _, month in rows}
+
+
+def _define(duck: duckdb.DuckDBPyConnection, parts: Sequence[str]) -> None:
+    names = ", ".join((*COLUMNS, "database"))
+    duck.execute("create schema audit")
+    duck.execute(f"create view audit.event ({names}) as {' union all '.join(parts)}")
+    duck.execute("create view event as select * from audit.event")
+    duck.execute("create table audit.called_rank (name varchar, part int, rank int)")
+    for part, words in enumerate(VOCABULARY["called"].values()):
+        for rank, word in enumerate(words):
+            duck.execute("insert into audit.called_rank values (?, ?, ?)", [word, part, rank])
+    views = importlib.resources.files("auditdb.archive").joinpath("views.sql")
+    for statement in duck.extract_statements(views.read_text("utf-8")):
+        duck.execute(statement)
+
+
+def rows_of(
+    duck: duckdb.DuckDBPyConnection, sql: str
+) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+    """Run a query; return the names of its columns, and its rows, of which some are in memory.
+
+    Raises:
+        InvalidInput: DuckDB refuses it.
+    """
+    import duckdb
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        try:
+            while part := duck.fetchmany(1_000):
+                yield from part
+        except duckdb.Error as error:
+            raise refused(error) from error
+
+    try:
+        duck.execute(sql)
+    except duckdb.Error as error:
+        raise refused(error) from error
+    return [name for name, *_ in duck.description or ()], rows()
+
+
+def refused(error: Exception) -> InvalidInput:
+    """Return what DuckDB refuses, in a line."""
+    return InvalidInput(" ".join(str(error).split())[:500])
