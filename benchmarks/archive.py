@@ -63,7 +63,7 @@ def run(dsn: str, events: int, organizations: int, folder: Path) -> None:
             written = time.perf_counter()
             found = format.digest(duck, folder / "events.parquet")
             digested = time.perf_counter()
-            ours = conn.execute("select * from audit.month_digest(%s)", [month]).fetchall()
+            ours = conn.execute("select * from audit_private.digest_of('audit.event', %s)", [month]).fetchall()
             print("server digest", time.perf_counter() - digested)
         print(found, ours)
         size = (folder / "events.parquet").stat().st_size

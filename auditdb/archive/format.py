@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,26 +46,17 @@ ORDER = "organization_id nulls last, occurred_at, id"
 GROUP = 61_440
 MEMORY = "512MB"
 _PART = 64 * 1024 * 1024
+_HOUR = 3_600_000_000
 
 
 class Digest(NamedTuple):
-    """How many events, and a sum of their hashes: the same for the same events in any order."""
+    """How many events, and the hash of them in the order of time and id.
+
+    audit_private.digest_of computes the same of the events in the database.
+    """
 
     events: int
-    sum: int
-
-
-def _digest_sql(relation: str) -> str:
-    """Return a query for what audit.month_digest computes in the database."""
-    texts = [
-        "epoch_us(occurred_at)::varchar" if name == "occurred_at" else f"{name}::varchar"
-        for name in COLUMNS
-    ]
-    line = " || ".join(f"coalesce(strlen({text}) || ':' || {text}, '-')" for text in texts)
-    return (
-        f"select count(*), coalesce(sum(('0x' || substr(sha256({line}), 1, 15))::bigint), 0)"
-        f" from {relation}"
-    )
+    hash: str
 
 
 @contextmanager
@@ -154,7 +146,7 @@ def _csv(part: Path, longest: int) -> str:
     return (
         f"read_csv({literal(part)}, header = false, auto_detect = false, columns = {{{columns}}}, "
         "delim = ',', quote = '\"', escape = '\"', new_line = '\\n', nullstr = '\\N', "
-        f"allow_quoted_nulls = false, max_line_size = {line}, buffer_size = {max(16 * line, 0)})"
+        f"allow_quoted_nulls = false, max_line_size = {line}, buffer_size = {16 * line})"
     )
 
 
@@ -173,6 +165,26 @@ def write(duck: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 def digest(duck: duckdb.DuckDBPyConnection, path: Path) -> Digest:
     """Return the digest of the events in a Parquet file."""
-    row = duck.execute(_digest_sql(f"read_parquet({literal(path)}, hive_partitioning = false)"))
-    events, total = row.fetchone() or (0, 0)
-    return Digest(int(events), int(total))
+    texts = ["us::varchar" if name == "occurred_at" else f"{name}::varchar" for name in COLUMNS]
+    line = " || ".join(f"coalesce(strlen({text}) || ':' || {text}, '-')" for text in texts)
+    rows = duck.execute(
+        f"select us // {_HOUR}, sha256({line}) from ("
+        f"select *, epoch_us(occurred_at) as us from {file(path)}) order by us, id"
+    )
+    events, hour, of_hour, whole = 0, None, sha256(), sha256()
+    while found := rows.fetchmany(10_000):
+        events += len(found)
+        for at, value in found:
+            if at != hour:
+                if hour is not None:
+                    whole.update(of_hour.hexdigest().encode())
+                hour, of_hour = at, sha256()
+            of_hour.update(value.encode())
+    if hour is not None:
+        whole.update(of_hour.hexdigest().encode())
+    return Digest(events, whole.hexdigest())
+
+
+def file(path: Path) -> str:
+    """Return what DuckDB reads of a Parquet file."""
+    return f"read_parquet({literal(path)}, hive_partitioning = false)"

@@ -281,6 +281,7 @@ begin
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
     perform audit_private.lock_briefly('audit.key_rotation', 'share row exclusive');
     _found := audit_private.events_to_erase(subject_id, organization_id);
+    perform audit_private.ask_archive(reason, subject_id, organization_id, _found.times);
     if _found.ids is null then
         return 0;
     end if;

@@ -54,6 +54,7 @@ as $$
         union all select * from audit_private.check_ids()
         union all select * from audit_private.check_ticks()
         union all select * from audit_private.check_erasures()
+        union all select * from audit_private.check_archive()
         union all select * from audit_private.check_months()
         union all select * from audit_private.check_replication()
         union all select * from audit_private.check_casts()

@@ -119,7 +119,8 @@ return coalesce(audit_private.held_line(month), case when not force then coalesc
     -- Before it drops, maintenance makes a tick.
     case when not plan then audit_private.unticked(month, reason_to_keep.events) end,
     case when late > 0 then audit_private.kept_line(month, reason_to_keep.events, late) end,
-    audit_private.untaken(month), audit_private.unsealed(month)) end);
+    audit_private.untaken(month), audit_private.unsealed(month),
+    audit_private.unarchived(month, reason_to_keep.events)) end);
 comment on function audit_private.reason_to_keep is
     'What maintenance says of a month that retention does not drop, or would not; null where it '
     'may';
@@ -139,8 +140,9 @@ $$;
 comment on function audit_private.tick_before_drop is
     'Makes a tick of all that has none, if one can be made, before retention counts';
 
-create or replace function audit_private.drop_months(keep interval, force boolean)
-returns setof text
+create or replace function audit_private.drop_months(
+    keep interval, force boolean, only_month date default null
+) returns setof text
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -157,6 +159,7 @@ begin
     for _month in
         select * from audit_private.expired_months(
             drop_months.keep, audit_private.months_attached())
+        where only_month is null or month = only_month
     loop
         _kept := audit_private.reason_to_keep(_month.month, _month.events, _month.late, force);
         if _clock.problem is not null and not drop_months.force then
@@ -177,6 +180,7 @@ begin
         perform audit_private.close_attestation(format('audit.%I', _name)::regclass, 'retention');
         execute format('drop table audit.%I', _name);
         perform audit_private.note_missed(_months[_i]);
+        perform audit_private.note_gone(_months[_i]);
         perform audit_private.record_own('month_dropped', to_char(_months[_i], 'YYYY-MM'),
             null, null, jsonb_build_object('from', _bounds.starts, 'to', _bounds.ends,
                 'events', _events[_i], 'keep', drop_months.keep));
