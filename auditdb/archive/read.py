@@ -1,0 +1,289 @@
+"""A page of archived events, with the rights that its reader has now."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, LiteralString
+
+from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
+from psycopg.rows import dict_row
+
+from auditdb.archive.format import COLUMNS, literal
+from auditdb.archive.open import refused
+from auditdb.archive.place import EVENTS, Place, folder
+from auditdb.connection.begin import Row
+from auditdb.errors import InvalidInput
+from auditdb.read.event import Event, Page, cursor_of, read_cursor
+from auditdb.read.filters import Filters, filter_conditions
+from auditdb.read.viewer import Auditor, Viewer
+from auditdb.values.convert import from_json
+
+if TYPE_CHECKING:
+    import duckdb
+
+# Of the transaction of a viewer or an auditor: which events they may read, and which months are in
+# the archive alone. A token that is no longer good reads nothing.
+SCOPE: LiteralString = """
+select a.database, a.months, v.organization_id, v.first_id, v.since,
+    array(select s.id from audit.series as s where s.began <> 'continued' order by s.id) as series,
+    array(select s.after_id from audit.series as s where s.began <> 'continued' order by s.id)
+        as after_ids
+from audit_private.archived_months() as a
+    cross join lateral (
+        select audit.viewer_organization() as organization_id,
+            (audit_private.viewer_start())[1] as first_id,
+            nullif((audit_private.visible_since())[1], '-infinity') as since
+        where current_setting('role') = 'audit_reader'
+        union all
+        select %(organization_id)s, null, null
+        where current_setting('role') <> 'audit_reader'
+    ) as v
+where current_setting('role') <> 'audit_reader' or v.organization_id is not null
+"""
+# Of filters.py, in the words of DuckDB.
+_CONDITIONS = {
+    "action": "action = $action",
+    "category": "action > $category and action < $category_end",
+    "person_id": "(actor_id = $person_id or impersonator_id = $person_id"
+    " or subject_id = $person_id)",
+    "actor_id": "(actor_id = $actor_id or impersonator_id = $actor_id)",
+    "target_type": "target_type = $target_type",
+    "target_id": "target_id = $target_id",
+    "subject_id": "subject_id = $subject_id",
+    "result": "result = $result",
+    "source": "source = $source",
+    "ip": "json_extract_string(details, '$.ip') = $ip",
+    "transaction_id": "transaction_id = $transaction_id",
+    "text": "(list_contains($text_ids, actor_id) or list_contains($text_ids, impersonator_id)"
+    " or list_contains($text_ids, subject_id) or list_contains($text_ids, target_id)"
+    " or contains(lower(concat_ws(' ', action, actor_id, impersonator_id, subject_id, target_id,"
+    " case when strlen(new_values) < 4000 then new_values end,"
+    " case when strlen(old_values) < 4000 then old_values end,"
+    " case when strlen(details) < 4000 then details end)), lower($text)))",
+    "since": "occurred_at >= $since",
+    "until": "occurred_at < $until",
+}
+_APART = "(captured_from is null or action not like '%.baseline')"
+# Months that are asked at once, until the page is full.
+_STEPS = (1, 2, 9, 36)
+_JSON = ("old_values", "new_values", "details")
+
+
+class Archive:
+    """The archived months of a log, which readers read with those of the database.
+
+    Make one and keep it: it is safe to use from several threads.
+
+    Args:
+        url: where the archive is.
+
+    Raises:
+        InvalidInput: it is no place, or a package is missing.
+
+    Example:
+        >>> archive = Archive("s3://audit/archive")  # doctest: +SKIP
+        >>> log = auditdb.reader(conn, key=key, viewer_id=1, organization_id=1,
+        ...                      archive=archive)  # doctest: +SKIP
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            import duckdb
+        except ImportError as error:
+            raise InvalidInput("archives need a package: pip install 'auditdb[archive]'") from error
+        self._place = Place(url)
+        self._duck: duckdb.DuckDBPyConnection = duckdb.connect(
+            config={
+                "memory_limit": "512MB", "threads": 2, "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+            }
+        )  # fmt: skip
+        self._duck.execute("set timezone = 'UTC'")
+        self._place.register(self._duck)
+        self._lock = threading.Lock()
+
+    def scope(self, conn: Connection[Any], principal: Viewer | Auditor) -> Row | None:
+        """Return what a reader may read of it, asked in the transaction of the reader."""
+        values = {"organization_id": principal.organization_id}
+        return Cursor(conn, row_factory=dict_row).execute(SCOPE, values).fetchone()
+
+    async def scope_async(
+        self, conn: AsyncConnection[Any], principal: Viewer | Auditor
+    ) -> Row | None:
+        """Return what `scope` does."""
+        values = {"organization_id": principal.organization_id}
+        cursor = AsyncCursor(conn, row_factory=dict_row)
+        return await (await cursor.execute(SCOPE, values)).fetchone()
+
+    def fill(
+        self, live: Page, scope: Row | None, filters: Filters, limit: int, *,
+        after: str | None = None, before: str | None = None,
+    ) -> Page:  # fmt: skip
+        """Return a page of the database together with what the archive has of its range.
+
+        Args:
+            live: the page of the database.
+            scope: the row of SCOPE, if it has one: what the reader may read.
+            filters: those of the page.
+            limit: the most events that it may hold.
+            after: its cursor, if it is after one.
+            before: its cursor, if it is before one.
+
+        Raises:
+            InvalidInput: the archive cannot be read.
+        """
+        if scope is None:
+            return live
+        older = read_cursor(after) if after else None
+        newer = read_cursor(before) if before else None
+        # What is beyond the end of the page of the database is of the next page.
+        if before and live.previous:
+            older = read_cursor(live.previous)
+        elif not before and live.next:
+            newer = read_cursor(live.next)
+        found = self.rows(scope, filters, limit + 1, older_than=older, newer_than=newer,
+                          oldest_first=bool(before))  # fmt: skip
+        if not found:
+            return live
+        events = sorted(
+            [*live.events, *(Event(**row) for row in found)],
+            key=lambda event: (event.occurred_at, event.id),
+            reverse=True,
+        )
+        is_over = len(events) > limit
+        events = events[-limit:] if before else events[:limit]
+        newest, oldest = (cursor_of(e.occurred_at, e.id) for e in (events[0], events[-1]))
+        if before:
+            previous = newest if is_over else live.previous
+            return Page(events=events, next=oldest, previous=previous,
+                        looked_back_to=None if is_over else live.looked_back_to)  # fmt: skip
+        return Page(events=events, next=oldest if is_over else live.next,
+                    previous=newest if after else None,
+                    looked_back_to=None if is_over else live.looked_back_to)  # fmt: skip
+
+    def rows(
+        self, scope: Row, filters: Filters, limit: int, *, older_than: tuple[datetime, int] | None,
+        newer_than: tuple[datetime, int] | None, oldest_first: bool = False,
+        event_id: int | None = None,
+    ) -> list[Row]:  # fmt: skip
+        """Return events, newest first unless said otherwise, as rows of `Event`.
+
+        Args:
+            scope: the row of SCOPE: what the reader may read.
+            filters: see `Reader`.
+            limit: the most.
+            older_than: time and id of an event before which they are.
+            newer_than: time and id of an event after which they are.
+            oldest_first: the oldest ones, in that order.
+            event_id: only this one.
+
+        Raises:
+            InvalidInput: the archive cannot be read.
+        """
+        conditions, values = _conditions(filters)
+        bounds = _bounds(scope, values, older_than, newer_than, conditions)
+        if event_id is not None:
+            conditions.append("id = $event_id")
+            values["event_id"] = event_id
+        months = [m for m in scope["months"] if _touches(m, *bounds)]
+        if not oldest_first:
+            months.reverse()
+        order = "occurred_at, id" if oldest_first else "occurred_at desc, id desc"
+        found: list[Row] = []
+        for part in _parts(months):
+            paths = ", ".join(
+                literal(self._place.address(f"{folder(scope['database'], month)}/{EVENTS}"))
+                for month in part
+            )
+            found += self._ask(
+                f"select {', '.join(COLUMNS)} from read_parquet([{paths}], hive_partitioning = "
+                f"false) where {' and '.join(conditions)} order by {order} "
+                f"limit {limit - len(found)}",
+                values,
+            )
+            if len(found) >= limit:
+                break
+        return [_event(row, scope) for row in found]
+
+    def _ask(self, query: str, values: dict[str, Any]) -> list[Row]:
+        import duckdb
+
+        given = {name: value for name, value in values.items() if f"${name}" in query}
+        with self._lock:
+            cursor = self._duck.cursor()
+        try:
+            cursor.execute(query, given)
+            rows = cursor.fetchall()
+        except duckdb.Error as error:
+            raise refused(error) from error
+        finally:
+            cursor.close()
+        return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+
+
+def _conditions(filters: Filters) -> tuple[list[str], dict[str, Any]]:
+    _, values = filter_conditions(**filters)
+    series = values.pop("series_id")
+    given = [text for name, text in _CONDITIONS.items() if values[name] is not None]
+    if not filters.get("baseline") and filters.get("action") is None:
+        given.append(_APART)
+    if series is not None:
+        given.append("id > $series_after and id <= $series_until")
+        values["series"] = series
+    return given, values
+
+
+def _bounds(
+    scope: Row, values: dict[str, Any], older_than: tuple[datetime, int] | None,
+    newer_than: tuple[datetime, int] | None, conditions: list[str],
+) -> tuple[datetime, datetime]:  # fmt: skip
+    """Add what the reader may read and where the page is; return the times that are left."""
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    if scope["organization_id"] is not None:
+        conditions.append("organization_id = $organization_id")
+        values["organization_id"] = scope["organization_id"]
+    if scope["first_id"] is not None:
+        conditions.append("id >= $first_id")
+        values["first_id"] = scope["first_id"]
+    if scope["since"] is not None:
+        conditions.append("occurred_at >= $visible_since")
+        values["visible_since"] = first = scope["since"]
+    if older_than is not None:
+        conditions.append("occurred_at <= $older_at and (occurred_at, id) < ($older_at, $older_id)")
+        values["older_at"], values["older_id"] = older_than
+        last = older_than[0]
+    if newer_than is not None:
+        conditions.append("occurred_at >= $newer_at and (occurred_at, id) > ($newer_at, $newer_id)")
+        values["newer_at"], values["newer_id"] = newer_than
+        first = max(first, newer_than[0])
+    if "series" in values:
+        ends = [*scope["after_ids"][1:], 2**63 - 1]
+        places = dict(zip(scope["series"], zip(scope["after_ids"], ends, strict=True), strict=True))
+        values["series_after"], values["series_until"] = places.get(values.pop("series"), (0, -1))
+    return max(first, values["since"] or first), min(last, values["until"] or last)
+
+
+def _touches(month: str, first: datetime, last: datetime) -> bool:
+    starts = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+    ends = (starts + timedelta(days=32)).replace(day=1)
+    return starts <= last and ends > first
+
+
+def _parts(months: list[str]) -> Iterator[list[str]]:
+    steps = iter(_STEPS)
+    while months:
+        step = next(steps, _STEPS[-1])
+        yield months[:step]
+        months = months[step:]
+
+
+def _event(row: Row, scope: Row) -> Row:
+    """Return a row as `Event` has it."""
+    for name in _JSON:
+        row[name] = None if row[name] is None else from_json(row[name])
+    before = [s for s, after in zip(scope["series"], scope["after_ids"], strict=True)
+              if after < row["id"]]  # fmt: skip
+    row["series_id"] = max(before, default=None)
+    return row
