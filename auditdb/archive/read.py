@@ -163,6 +163,14 @@ class Archive:
                     previous=newest if after else None,
                     looked_back_to=None if is_over else live.looked_back_to)  # fmt: skip
 
+    def one(self, scope: Row, at: datetime, event_id: int) -> list[Row]:
+        """Return the event of a time and an id, if it is there."""
+        moment = timedelta(microseconds=1)
+        return self.rows(
+            scope, {"baseline": True, "since": at, "until": at + moment}, 1, older_than=None,
+            newer_than=None, event_id=event_id,
+        )  # fmt: skip
+
     def rows(
         self, scope: Row, filters: Filters, limit: int, *, older_than: tuple[datetime, int] | None,
         newer_than: tuple[datetime, int] | None, oldest_first: bool = False,

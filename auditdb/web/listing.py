@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg import AsyncConnection
 
@@ -23,6 +24,7 @@ from auditdb.web.reading import Reading, record_reading
 from auditdb.web.site import Visit
 from auditdb.web.told import names_of
 
+T = TypeVar("T")
 LISTED = 50
 # Events that a page looks at, and one that looks further back.
 LOOKED_AT, FURTHER = 20_000, 500_000
@@ -179,16 +181,34 @@ async def _page(read: Reading, visited: Visit, filters: Filters) -> Page:
             )
         rows = await read.rows(queries.signal_query(signal, read.organization_id))
         return Page(events=[Event(**row) for row in rows], next=None)
+    after, before = visited.address["after"] or None, visited.address["before"] or None
     query = PageQuery(
         LISTED,
         filters,
         organization_id=read.organization_id,
-        after=visited.address["after"] or None,
-        before=visited.address["before"] or None,
+        after=after,
+        before=before,
         within=min(as_number("within", visited.address["within"] or LOOKED_AT) or 1, FURTHER),
         columns=queries.columns(queries.LISTED),
     )
-    return query.page_of(await read.rows(query.statement))
+    page = query.page_of(await read.rows(query.statement))
+    if (archive := visited.site.archive) is None:
+        return page
+    scope = await archive.scope_async(read.conn, read.principal)
+    return await _in_time(visited, archive.fill, page, scope, filters, LISTED,
+                          after=after, before=before)  # fmt: skip
+
+
+async def _in_time(visited: Visit, ask: Callable[..., T], *args: Any, **named: Any) -> T:
+    """Ask the archive, no longer than a query may take.
+
+    Raises:
+        Problem: it takes longer.
+    """
+    try:
+        return await asyncio.wait_for(asyncio.to_thread(ask, *args, **named), visited.seconds_left)
+    except TimeoutError:
+        raise Problem("slow") from None
 
 
 @asynccontextmanager
@@ -205,6 +225,10 @@ async def event_of(visited: Visit) -> AsyncIterator[tuple[Event, str, Reading]]:
         for organization in visited.organizations:
             async with visited.reading(conn, organization) as read:
                 rows = await read.rows(queries.one_event(at, event_id, read.organization_id))
+                if not rows and (archive := visited.site.archive) is not None:
+                    scope = await archive.scope_async(read.conn, read.principal)
+                    if scope is not None:
+                        rows = await _in_time(visited, archive.one, scope, at, event_id)
                 if rows:
                     yield Event(**rows[0]), organization, read
                     return
