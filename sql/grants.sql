@@ -63,7 +63,8 @@ grant execute on function audit.canonical, audit_private.canonical_time
     to audit_reader, audit_auditor;
 grant execute on function
     audit.record_reading, audit.viewer_problem, audit.list_logged, audit_private.visible_since,
-    audit_private.called, audit_private.names_owner, audit_private.gives_owner
+    audit_private.called, audit_private.names_owner, audit_private.gives_owner,
+    audit_private.archived_months
     to audit_reader, audit_auditor;
 -- Ticks tell how much is written, of every organisation.
 grant select on audit.series, audit.tick, audit.tick_month to audit_auditor;

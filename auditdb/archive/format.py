@@ -41,6 +41,14 @@ COLUMNS = {
     "details": "VARCHAR",
     "db_role": "VARCHAR",
 }
+# As auditdb/evidence/lines.py has them, and docs/evidence.md.
+LEAF = """id::varchar, strftime(make_timestamp(epoch_us(occurred_at)), '%Y-%m-%dT%H:%M:%S.%fZ'),
+    transaction_id::varchar, action, result, actor_type, db_user, db_role, organization_id,
+    target_type, target_id, source, captured_from, actor_id, impersonator_id, subject_id,
+    old_values, new_values, details"""
+# As audit_private.erased_details leaves an event; the id of the erasure.
+ERASURE = r"""regexp_extract(details,
+    '^\{"erased": \{"erasure": ([0-9]{1,19})(, "commitment": "[0-9a-f]{64}")?\}\}$', 1)"""
 ORDER = "organization_id nulls last, occurred_at, id"
 # A page of an organisation is in one group or two; each costs the end of the file two kilobytes.
 GROUP = 61_440
@@ -188,3 +196,12 @@ def digest(duck: duckdb.DuckDBPyConnection, path: Path) -> Digest:
 def file(path: Path) -> str:
     """Return what DuckDB reads of a Parquet file."""
     return f"read_parquet({literal(path)}, hive_partitioning = false)"
+
+
+def erasures(duck: duckdb.DuckDBPyConnection, path: Path) -> list[int]:
+    """Return the ids of the erasures that took something of events in a Parquet file."""
+    rows = duck.execute(
+        f"select distinct {ERASURE}::bigint as erasure from {file(path)} where {ERASURE} <> '' "
+        "order by erasure"
+    )
+    return [row[0] for row in rows.fetchall()]

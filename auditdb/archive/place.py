@@ -8,10 +8,10 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from auditdb.errors import AuditError, InvalidInput
-from auditdb.export.sinks.objects import open_objects
+from auditdb.export.sinks.objects import WHOLE, open_objects
 
 EVENTS, MANIFEST = "events.parquet", "manifest.json"
 
@@ -44,6 +44,7 @@ class Place:
         else:
             self.url = url.rstrip("/")
             self._fs, self._root = open_objects(self.url, parts.scheme)
+            self._is_store = parts.scheme in WHOLE
 
     def write(self, path: str, source: Path) -> None:
         """Put a file there; when it returns, the place has it as a whole.
@@ -56,7 +57,13 @@ class Place:
             if self._fs is None:
                 _copy(source, Path(target), Path(self._root))
             else:
-                self._fs.put_file(str(source), target)
+                # Stores show an object when it is whole; elsewhere it is renamed.
+                apart = target if self._is_store else f"{target}.tmp"
+                if not self._is_store:
+                    self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+                self._fs.put_file(str(source), apart)
+                if not self._is_store:
+                    self._fs.mv(apart, target)
 
     def read(self, path: str, target: Path) -> str | None:
         """Copy a file from there, and return its SHA-256; nothing where there is none.
@@ -89,7 +96,7 @@ class Place:
 
     def months(self, database: str) -> list[str]:
         """Return the months of a database that are there, such as 2026-01."""
-        folder = f"{self._root}/database={database}"
+        folder = f"{self._root}/database={quote(database, safe='')}"
         with _telling("list", folder):
             try:
                 if self._fs is None:
@@ -101,6 +108,7 @@ class Place:
                 return []
         names = (str(path).rstrip("/").rpartition("/")[2] for path in found)
         return sorted(name.partition("=")[2] for name in names if name.startswith("month="))
+
 
     def address(self, path: str) -> str:
         """Return what DuckDB calls a file, once `register` was called."""
@@ -119,7 +127,7 @@ class Place:
 
 def folder(database: str, month: str) -> str:
     """Return where a month of a database is, below the address of an archive."""
-    return f"database={database}/month={month}"
+    return f"database={quote(database, safe='')}/month={month}"
 
 
 def hash_of(path: Path) -> str:

@@ -18,6 +18,7 @@ except ImportError as error:
 
 import auditdb
 from auditdb.cli import (
+    archive,
     bundle,
     erase,
     evidence,
@@ -82,5 +83,7 @@ for command in (
     erase.access,
     bundle.prove,
     bundle.bundle,
+    archive.archive,
+    archive.restore,
 ):
     main.add_command(command)

@@ -23,7 +23,8 @@ def erase(
     """Take what is personal out of the events of a user or of an organisation, for ever.
 
     Who acted, whom it is about, values and details go; what was done, when and in which
-    organisation stays, and so does every proof. It cannot be undone. Backups, replicas that lag
+    organisation stays, and so does every proof. It cannot be undone. Archived months are rewritten
+    when auditdb archive runs next, which this says. Backups, replicas that lag
     and what was exported hold it still: the events audit.erased say which events they are. Needs a
     login that holds audit_auditor.
     """
@@ -36,6 +37,7 @@ def erase(
         found = erasing.list_personal(conn, **given)
         mentions = erasing.list_mentions(conn, names, **given) if names else []
         done = erasing.erase(conn, reason=reason or "", **given) if yes else 0
+        waiting = erasing.count_archive_erasures(conn) if yes else 0
     print_lines(*(
         f"organisation {row.organization or '-'}: {row.events} events, {row.first_at:%Y-%m-%d} to "
         f"{row.last_at:%Y-%m-%d}" for row in found
@@ -45,6 +47,9 @@ def erase(
                    f"{row.organization or '-'}) holds {row.name!r}, and stays")  # fmt: skip
     if yes:
         print_lines(f"erased {done} events")
+        if waiting:
+            print_lines(f"{waiting} archived months still hold, or may hold, what is to be erased: "
+                        "run auditdb archive, which rewrites them")  # fmt: skip
     else:
         many = sum(row.events for row in found)
         print_lines(f"would erase {many} events, for ever; with --yes and --reason it does")

@@ -162,7 +162,7 @@ comment on function audit_private.note_written is
     'Notes what the file of a month will be, before it is put there; part of auditdb archive';
 
 create or replace function audit_private.note_verified(month date, sha256 text, digest text)
-returns void
+returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set row_security = on
 as $$
@@ -177,20 +177,22 @@ begin
         and (a.sha256, a.digest) = (note_verified.sha256, note_verified.digest)
     returning * into _row;
     if not found then
-        raise exception 'the file of % holds other events than the month',
-                to_char(note_verified.month, 'YYYY-MM')
-            using errcode = 'integrity_constraint_violation',
-                hint = 'Nothing was dropped. Run auditdb archive again.';
+        -- Events came or were erased while it was written.
+        update audit.archive as a set state = 'pending'
+        where a.month = note_verified.month and a.state = 'written'
+            and (a.dropped_at is null or a.restored_at is not null);
+        return false;
     end if;
     perform audit_private.record_own('month_archived', to_char(_row.month, 'YYYY-MM'), null, null,
         jsonb_build_object('events', _row.events, 'bytes', _row.bytes, 'sha256', _row.sha256,
             'sealed', _row.is_sealed, 'place', _row.place, 'database', _row.database));
+    return true;
 end
 $$;
 -- Definer: nobody else writes to the table.
 comment on function audit_private.note_verified is
-    'Notes that the file of a month was read back, and holds what it must; it is an event; part of '
-    'auditdb archive';
+    'Notes that the file of a month was read back and holds what it must, and returns whether it '
+    'does; it is an event; part of auditdb archive';
 
 -- The digest is of the file as it was read back a moment ago.
 create or replace function audit_private.drop_archived(

@@ -1,0 +1,297 @@
+"""The archive: whole months outside of the database, the same events, and none lost on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import psycopg
+import pytest
+
+from auditdb.archive import format
+from auditdb.archive.place import Place
+from auditdb.archive.run import Archiver
+from auditdb.errors import AuditError, InvalidInput, Refused
+from auditdb.evidence.tree import Tree
+from auditdb.operate.maintain import maintain
+from auditdb.operator import hold_organization, release_organization
+from tests.archive.months import MONTHS, Archived
+from tests.conftest import Database
+from tests.test_cli import error_of, good, run
+
+KEEP = "24 months"
+
+
+@pytest.fixture
+def archived(db: Database, tmp_path: Path) -> Archived:
+    return Archived(db, tmp_path)
+
+
+def lines_of(path: Path) -> list[tuple[object, ...]]:
+    with duckdb.connect() as duck:
+        names = ", ".join(f"{name}::varchar" for name in format.COLUMNS if name != "occurred_at")
+        return duck.execute(
+            f"select {names}, epoch_us(occurred_at) from {format.file(path)} order by id"
+        ).fetchall()
+
+
+def live(archived: Archived, month: str) -> list[tuple[object, ...]]:
+    names = ", ".join(f"{name}::text" for name in format.COLUMNS if name != "occurred_at")
+    return archived.db.connect().execute(
+        f"""select {names}, (extract(epoch from occurred_at) * 1000000)::bigint from audit.event
+        where to_char(occurred_at at time zone 'UTC', 'YYYY-MM') = %s order by id""".encode(),
+        [month],
+    ).fetchall()  # fmt: skip
+
+
+def test_a_file_holds_every_column_of_every_event_as_it_is(archived: Archived) -> None:
+    told = archived.archive()
+    assert [line.split(",")[0] for line in told] == [
+        f"archived {month}: 60 events" for month in MONTHS
+    ]
+    for month in MONTHS:
+        assert lines_of(archived.file(month)) == live(archived, month)
+        assert len(live(archived, month)) == 60
+    assert archived.states() == dict.fromkeys(MONTHS, "verified")
+    assert archived.archive() == []
+    assert len(archived.actions("audit.month_archived")) == 2
+
+
+def test_a_file_is_sorted_by_organization_and_time(archived: Archived) -> None:
+    archived.archive()
+    with duckdb.connect() as duck:
+        rows = duck.execute(
+            f"select organization_id, occurred_at, id from {format.file(archived.file('2020-03'))}"
+        ).fetchall()
+        kinds = dict(duck.execute(
+            f"select column_name, column_type from (describe from "
+            f"{format.file(archived.file('2020-03'))})").fetchall())  # fmt: skip
+    assert rows == sorted(rows, key=lambda row: (row[0] is None, row[0] or "", row[1], row[2]))
+    assert kinds == format.COLUMNS
+
+
+def test_the_manifest_says_what_the_file_holds(archived: Archived) -> None:
+    archived.archive()
+    manifest = archived.manifest("2020-03")
+    path = archived.file("2020-03")
+    assert manifest["bytes"] == path.stat().st_size
+    with format.engine() as (duck, _):
+        assert format.digest(duck, path) == (manifest["events"], manifest["digest"])
+    rows = archived.db.connect().execute(
+        "select s.ids, s.leaves from audit.seal as s where month = '2020-03-01' order by id"
+    ).fetchall()
+    hashes = [bytes(leaves)[at * 32 : at * 32 + 32] for ids, leaves in rows for at in range(len(ids))]
+    tree = Tree()
+    tree.hashes = hashes  # type: ignore[attr-defined]
+    ticks = [tick for series in manifest["series"] for tick in series["ticks"]]
+    assert sum(tick[1] for tick in ticks) == 60 == manifest["events"]
+    assert manifest["sealed"] and manifest["checkpoint"].startswith("example.com/audit\n")
+    assert manifest["version"] == 1 and manifest["month"] == "2020-03"
+
+
+def test_months_beyond_what_is_kept_leave_the_database(archived: Archived) -> None:
+    told = archived.archive(KEEP)
+    assert [line for line in told if line.startswith("dropped")] == [
+        f"dropped {month}: 60 events" for month in MONTHS
+    ]
+    assert archived.old() == []
+    assert archived.states() == dict.fromkeys(MONTHS, "dropped")
+    assert archived.archive(KEEP) == []
+
+
+def test_the_present_is_not_archived(archived: Archived) -> None:
+    archived.record(3)
+    archived.archive(KEEP)
+    assert set(archived.states()) == set(MONTHS)
+
+
+def test_retention_waits_for_the_archive(archived: Archived) -> None:
+    owner = archived.db.connect("app_owner")
+    archived.conn.execute(
+        "insert into audit.archive (month, place, database) select '2019-01-01', 'x', 'app'"
+    ) if False else None
+    # Of a log that was never archived, it waits for nothing.
+    assert maintain(owner, keep=KEEP, dry_run=True)[-1] == "would drop 2020-04: 60 events"
+    archived.conn.execute("select audit_private.begin_archive('file:///x', 'app')")
+    assert maintain(owner, keep=KEEP) == [
+        f"keep {month}: it is not archived yet: let auditdb archive run, or use force"
+        for month in MONTHS
+    ]
+    assert len(archived.old()) == 120
+    archived.conn.execute("select audit.move_archive(%s, 'app')", [archived.root.as_uri()])
+    archived.archive()
+    assert maintain(owner, keep=KEEP) == [f"dropped {month}: 60 events" for month in MONTHS]
+    assert archived.states() == dict.fromkeys(MONTHS, "dropped")
+    # What retention dropped can be restored, too.
+    assert archived.restore("2020-03") == 60
+
+
+def test_a_month_comes_back_as_it_was(archived: Archived) -> None:
+    before = archived.old()
+    archived.archive(KEEP)
+    assert archived.restore("2020-03") == 60
+    assert archived.restore("2020-04") == 60
+    assert archived.old() == before
+    assert archived.findings() == []
+    assert len(archived.actions("audit.month_restored")) == 2
+    # It stays until it is asked to go.
+    owner = archived.db.connect("app_owner")
+    assert archived.archive(KEEP) == []
+    assert maintain(owner, keep=KEEP) == [
+        f"keep {month}: it was restored from its archive: auditdb archive --restored lets it go, "
+        "or use force" for month in MONTHS
+    ]  # fmt: skip
+    assert archived.old() == before
+    assert archived.archive(KEEP, restored=True) == [
+        f"dropped {month}: 60 events" for month in MONTHS
+    ]
+    assert archived.old() == []
+    # No tick holds what came back a second time.
+    archived.restore("2020-03")
+    assert archived.conn.execute("select audit.make_tick()").fetchone() is not None
+    (count,) = archived.conn.execute(
+        "select sum(events) from audit.tick_month where month = '2020-03-01'").fetchone()  # type: ignore[misc]
+    assert count == 60
+
+
+def test_only_what_was_archived_comes_back(archived: Archived) -> None:
+    archived.archive(KEEP)
+    with pytest.raises(Refused, match="is not a month that was archived"):
+        with archived.conn.transaction():
+            archived.conn.execute("select audit_private.begin_restore('2019-01-01')")
+    with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="not the events"):
+        with archived.conn.transaction():
+            archived.conn.execute("select audit_private.begin_restore('2020-03-01')")
+            archived.conn.execute(
+                """select audit_private.take_back('[{"id": "1", "us": 1583020800000000,
+                "transaction_id": "3", "action": "x.y", "result": "success", "actor_type": "user",
+                "db_user": "x", "source": "x"}]')"""
+            )
+            archived.conn.execute("select audit_private.finish_restore('2020-03-01')")
+    assert archived.old() == []
+
+
+def test_a_changed_file_is_found_and_nothing_is_dropped(archived: Archived) -> None:
+    archived.archive()
+    before = archived.old()
+    path = archived.file("2020-03")
+    path.write_bytes(path.read_bytes() + b"x")
+    told = archived.archive(KEEP)
+    assert any("2020-03: " in line and "was changed" in line for line in told), told
+    assert archived.old() == before[:60]
+
+
+def test_what_somebody_else_wrote_is_left(archived: Archived) -> None:
+    path = archived.file("2020-03")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"theirs")
+    told = archived.archive(KEEP)
+    assert "is not a file that this database wrote" in told[0]
+    assert path.read_bytes() == b"theirs"
+    assert archived.states()["2020-03"] == "pending"
+    assert len(archived.old()) == 60
+
+
+def test_what_comes_late_is_archived_before_its_month_is_dropped(archived: Archived) -> None:
+    archived.archive()
+    with psycopg.connect(archived.db.dsn) as conn:
+        conn.execute("set role audit_owner")
+        conn.execute(
+            "insert into audit.event (id, occurred_at, action, result, actor_type, source) values"
+            " (-2000, '2020-03-31 23:59Z', 'test.late', 'success', 'user', 'test')"
+        )
+    owner = archived.db.connect("app_owner")
+    archived.conn.execute("select audit.make_tick()")
+    archived.sealer.run()
+    assert "came or changed since it was archived" in maintain(owner, keep=KEEP)[0]
+    assert archived.archive(KEEP)[0].startswith("archived 2020-03: 61 events")
+    assert archived.old() == []
+
+
+def test_what_is_not_what_its_file_holds_is_not_dropped(archived: Archived) -> None:
+    archived.archive()
+    with psycopg.connect(archived.db.dsn) as conn:
+        conn.execute("alter table audit.event_2020_03 disable trigger refuse_change")
+        conn.execute("update audit.event set result = 'failure' where id = -1000")
+        conn.execute("alter table audit.event_2020_03 enable always trigger refuse_change")
+    told = archived.archive(KEEP)
+    assert told[0] == "keep 2020-03: it is not what its file holds, and is written again"
+    assert len(archived.old()) == 60
+
+
+def test_legal_holds_and_subscriptions_are_waited_for(archived: Archived) -> None:
+    hold_organization(archived.auditor, "o1", reason="case 1")
+    told = archived.archive(KEEP)
+    assert [line for line in told if line.startswith("keep")] == [
+        f"keep {month}: organisation o1 is under legal hold, and it has events of then"
+        for month in MONTHS
+    ]
+    assert len(archived.old()) == 120
+    release_organization(archived.auditor, "o1", reason="case 1")
+    archived.auditor.execute("select audit.subscribe('siem', 'file:///tmp', from_start => true)")
+    told = archived.archive(KEEP)
+    assert all("subscription siem has not taken" in line for line in told) and len(told) == 2
+    assert len(archived.old()) == 120
+
+
+def test_a_login_without_a_role_is_told_which(archived: Archived) -> None:
+    place = Place(str(archived.root))
+    for role, missing in (("app_auditor", "audit_operator"), ("app_owner", "audit_auditor")):
+        with pytest.raises(Refused, match=f"grant {missing} to {role}"):
+            list(Archiver(archived.db.connect(role), place).run())
+
+
+def test_a_log_has_one_archive(archived: Archived, tmp_path: Path) -> None:
+    archived.archive()
+    with pytest.raises(Refused, match="are archived at"):
+        list(Archiver(archived.conn, Place(str(tmp_path)), "app").run())
+    with pytest.raises(InvalidInput, match="there is no directory"):
+        Place(str(tmp_path / "none"))
+    with pytest.raises(InvalidInput, match="leave out user"):
+        Place("s3://key:secret@bucket/x")
+
+
+def test_nobody_but_the_log_writes_its_archive(archived: Archived) -> None:
+    archived.archive()
+    for statement in ("update audit.archive set state = 'dropped'", "delete from audit.archive",
+                      "insert into audit_private.restored_event select * from audit.event"):  # fmt: skip
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            archived.conn.execute(statement)
+
+
+def test_commands(archived: Archived) -> None:
+    root = str(archived.root)
+    run_ = lambda *args: good(archived.db, *args, role="app_archiver")  # noqa: E731
+    told = run_("archive", "--to", root, "--keep", KEEP, "--database", "app")
+    assert told.count("dropped") == 2
+    told = run_("archive", "--status")
+    assert "2020-03  dropped" in told and "sealed" in told
+    assert '"month": "2020-03"' in run_("archive", "--status", "--json")
+    assert run_("restore", "2020-03", "--archive", root) == "restored 2020-03: 60 events\n"
+    result = run(archived.db, "restore", "2020-03", "--archive", root, role="app_archiver")
+    assert "is not a month that was archived and dropped" in error_of(result)
+    result = run(archived.db, "restore", "x", "--archive", root, role="app_archiver")
+    assert "no month of the archive" in error_of(result)
+    result = run(archived.db, "archive", "--to", root, "--keep", "1 day", role="app_archiver")
+    assert "at least 2 months" in error_of(result)
+
+
+def test_a_large_value_goes_through(archived: Archived) -> None:
+    large = "x" * 5_000_000
+    with psycopg.connect(archived.db.dsn) as conn:
+        conn.execute("set role audit_owner")
+        conn.execute(
+            "insert into audit.event (id, occurred_at, action, result, actor_type, source, details)"
+            " values (-2000, '2020-03-31 23:59Z', 'test.late', 'success', 'user', 'test',"
+            " jsonb_build_object('x', %s::text))",
+            [large],
+        )
+    assert archived.archive()[0].startswith("archived 2020-03: 61 events")
+    assert lines_of(archived.file("2020-03")) == live(archived, "2020-03")
+
+
+def test_a_file_that_is_gone_is_named(archived: Archived) -> None:
+    archived.archive(KEEP)
+    archived.file("2020-03").unlink()
+    with pytest.raises(AuditError, match="is not at"):
+        archived.restore("2020-03")
