@@ -90,13 +90,14 @@ def opened(
 
 def scan(place: Place, months: Sequence[Month]) -> str:
     """Return a query of the events of some months, with `database` as the last column."""
-    paths = ", ".join(
-        literal(place.address(f"{folder(month.database, month.month)}/{EVENTS}"))
-        for month in months
-    )
-    return (
-        f"select {', '.join(COLUMNS)}, database from read_parquet([{paths}], "
-        "hive_partitioning = true, hive_types = {'database': varchar, 'month': varchar})"
+    paths: dict[str, list[str]] = {}
+    for month in months:
+        path = f"{folder(month.database, month.month)}/{EVENTS}"
+        paths.setdefault(month.database, []).append(literal(place.address(path)))
+    return " union all ".join(
+        f"select {', '.join(COLUMNS)}, {literal(database)} as database from read_parquet("
+        f"[{', '.join(found)}], hive_partitioning = false)"
+        for database, found in paths.items()
     )
 
 

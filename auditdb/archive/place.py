@@ -109,7 +109,6 @@ class Place:
         names = (str(path).rstrip("/").rpartition("/")[2] for path in found)
         return sorted(name.partition("=")[2] for name in names if name.startswith("month="))
 
-
     def address(self, path: str) -> str:
         """Return what DuckDB calls a file, once `register` was called."""
         target = f"{self._root}/{path}"

@@ -23,25 +23,23 @@ from auditdb.values.convert import from_json
 if TYPE_CHECKING:
     import duckdb
 
-# Of the transaction of a viewer or an auditor: which events they may read, and which months are in
+# In the transaction of a viewer or an auditor: which events they may read, and which months are in
 # the archive alone. A token that is no longer good reads nothing.
-SCOPE: LiteralString = """
-select a.database, a.months, v.organization_id, v.first_id, v.since,
+_SCOPE: LiteralString = """
+select a.database, a.months, {},
     array(select s.id from audit.series as s where s.began <> 'continued' order by s.id) as series,
     array(select s.after_id from audit.series as s where s.began <> 'continued' order by s.id)
         as after_ids
 from audit_private.archived_months() as a
-    cross join lateral (
-        select audit.viewer_organization() as organization_id,
-            (audit_private.viewer_start())[1] as first_id,
-            nullif((audit_private.visible_since())[1], '-infinity') as since
-        where current_setting('role') = 'audit_reader'
-        union all
-        select %(organization_id)s, null, null
-        where current_setting('role') <> 'audit_reader'
-    ) as v
-where current_setting('role') <> 'audit_reader' or v.organization_id is not null
 """
+_VIEWER = _SCOPE.replace("{}", """audit.viewer_organization() as organization_id,
+    (audit_private.viewer_start())[1] as first_id,
+    nullif((audit_private.visible_since())[1], '-infinity') as since""") + (
+    "where audit.viewer_organization() is not null"
+)  # fmt: skip
+_AUDITOR = _SCOPE.replace(
+    "{}", "%(organization_id)s::text as organization_id, null as first_id, null as since"
+)
 # Of filters.py, in the words of DuckDB.
 _CONDITIONS = {
     "action": "action = $action",
@@ -106,16 +104,14 @@ class Archive:
 
     def scope(self, conn: Connection[Any], principal: Viewer | Auditor) -> Row | None:
         """Return what a reader may read of it, asked in the transaction of the reader."""
-        values = {"organization_id": principal.organization_id}
-        return Cursor(conn, row_factory=dict_row).execute(SCOPE, values).fetchone()
+        return Cursor(conn, row_factory=dict_row).execute(*_scope(principal)).fetchone()
 
     async def scope_async(
         self, conn: AsyncConnection[Any], principal: Viewer | Auditor
     ) -> Row | None:
         """Return what `scope` does."""
-        values = {"organization_id": principal.organization_id}
         cursor = AsyncCursor(conn, row_factory=dict_row)
-        return await (await cursor.execute(SCOPE, values)).fetchone()
+        return await (await cursor.execute(*_scope(principal))).fetchone()
 
     def fill(
         self, live: Page, scope: Row | None, filters: Filters, limit: int, *,
@@ -125,7 +121,7 @@ class Archive:
 
         Args:
             live: the page of the database.
-            scope: the row of SCOPE, if it has one: what the reader may read.
+            scope: what `scope` returned: what the reader may read.
             filters: those of the page.
             limit: the most events that it may hold.
             after: its cursor, if it is after one.
@@ -179,7 +175,7 @@ class Archive:
         """Return events, newest first unless said otherwise, as rows of `Event`.
 
         Args:
-            scope: the row of SCOPE: what the reader may read.
+            scope: what `scope` returned: what the reader may read.
             filters: see `Reader`.
             limit: the most.
             older_than: time and id of an event before which they are.
@@ -229,6 +225,12 @@ class Archive:
         finally:
             cursor.close()
         return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+
+
+def _scope(principal: Viewer | Auditor) -> tuple[LiteralString, dict[str, Any]]:
+    if isinstance(principal, Auditor):
+        return _AUDITOR, {"organization_id": principal.organization_id}
+    return _VIEWER, {}
 
 
 def _conditions(filters: Filters) -> tuple[list[str], dict[str, Any]]:

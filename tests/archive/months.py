@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,15 @@ MONTHS = ("2020-03", "2020-04")
 class Archived(Setting):
     """A sealed log and the directory of its archive."""
 
-    def __init__(self, db: Database, path: Path) -> None:
+    def __init__(
+        self, db: Database, path: Path, play: Callable[[Database], None] | None = None
+    ) -> None:
         super().__init__(db, path)
         self.root = path / "archive"
         self.root.mkdir()
         with psycopg.connect(db.dsn) as conn:
             conn.execute(ROLE.encode())
-        fill(db)
+        (play or fill)(db)
         self.sealer.run()
         self.conn = db.connect("app_archiver")
 
@@ -100,5 +103,10 @@ def fill(db: Database, events: int = 60) -> None:
                      values if n % 2 else None, values, None if n % 4 else values],
                 )  # fmt: skip
         conn.execute("select audit_private.begin_series('restored', audit_private.last_id())")
+    settle(db)
+
+
+def settle(db: Database) -> None:
+    """Have months made for what was written, by a clock that is believed."""
     yesterday(db)
     maintain(db.connect("app_owner"))

@@ -77,10 +77,16 @@ def test_the_manifest_says_what_the_file_holds(archived: Archived) -> None:
     assert manifest["bytes"] == path.stat().st_size
     with format.engine() as (duck, _):
         assert format.digest(duck, path) == (manifest["events"], manifest["digest"])
-    rows = archived.db.connect().execute(
-        "select s.ids, s.leaves from audit.seal as s where month = '2020-03-01' order by id"
-    ).fetchall()
-    hashes = [bytes(leaves)[at * 32 : at * 32 + 32] for ids, leaves in rows for at in range(len(ids))]
+    rows = (
+        archived.db.connect()
+        .execute(
+            "select s.ids, s.leaves from audit.seal as s where month = '2020-03-01' order by id"
+        )
+        .fetchall()
+    )
+    hashes = [
+        bytes(leaves)[at * 32 : at * 32 + 32] for ids, leaves in rows for at in range(len(ids))
+    ]
     tree = Tree()
     tree.hashes = hashes  # type: ignore[attr-defined]
     ticks = [tick for series in manifest["series"] for tick in series["ticks"]]
@@ -150,7 +156,8 @@ def test_a_month_comes_back_as_it_was(archived: Archived) -> None:
     archived.restore("2020-03")
     assert archived.conn.execute("select audit.make_tick()").fetchone() is not None
     (count,) = archived.conn.execute(
-        "select sum(events) from audit.tick_month where month = '2020-03-01'").fetchone()  # type: ignore[misc]
+        "select sum(events) from audit.tick_month where month = '2020-03-01'"
+    ).fetchone()  # type: ignore[misc]
     assert count == 60
 
 

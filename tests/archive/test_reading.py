@@ -1,0 +1,329 @@
+"""Archived months are read as those of the database are: by views, readers and the page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+import auditdb
+from auditdb.archive import Archive, opened
+from auditdb.cli import main
+from auditdb.errors import InvalidInput
+from auditdb.operator import limit_visibility
+from auditdb.read.event import Event
+from auditdb.web import Access, app
+from auditdb.web.address import event_path
+from tests.archive.months import Archived, settle
+from tests.conftest import Database
+from tests.page.conftest import fetch, texts
+
+VIEWS = (
+    "log", "auth_log", "membership_log", "api_key_log", "workflow_log", "role_change",
+    "impersonation", "api_key_lifecycle", "login_activity", "failed_login", "denied_attempt",
+    "login_burst", "new_owner", "open_impersonation", "unusual_login", "old_api_key",
+)  # fmt: skip
+INSERT = """
+insert into audit.event (id, occurred_at, action, result, actor_id, actor_type, impersonator_id,
+    source, organization_id, target_type, target_id, subject_id, captured_from, old_values,
+    new_values, details)
+values (%s, %s, %s, %s, %s, 'user', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+ROLES = ("OWNER", "MEMBER", "org:owner", "admin", "Account Owner")
+
+
+def play(db: Database, start: datetime, first: int, events: int, seed: int) -> None:
+    """Write events of all kinds that views look for, of the organisations 1 and 2."""
+    rng = random.Random(seed)
+    pick = rng.choice
+
+    def json_of(value: dict[str, Any] | None) -> str | None:
+        return None if value is None else json.dumps(value)
+
+    rows = []
+    for number in range(events):
+        user = f"u{rng.randrange(4)}"
+        details: dict[str, Any] = {"ip": f"10.0.0.{rng.randrange(3)}"} if rng.random() < 0.8 else {}
+        if rng.random() < 0.5:
+            details["user_agent"] = f"agent {rng.randrange(3)}"
+        if rng.random() < 0.2:
+            details["reason"] = pick(["", "support", 'why: "so" \\ ü'])
+        action = pick(["auth.login", "auth.login", "auth.impersonation_started",
+                       "auth.impersonation_stopped", "membership.added", "membership.role_changed",
+                       "api_key.created", "api_key.revoked", "workflow.modified",
+                       "member.baseline"])  # fmt: skip
+        captured = None if action.startswith("auth") else "public.t"
+        old: dict[str, Any] | None = None
+        new: dict[str, Any] | None = None
+        if captured:
+            new = {"name": f"name {number}", "role": pick(ROLES), "is_owner": pick([True, False])}
+            old = {"name": "before", "n": number} if rng.random() < 0.4 else None
+            if rng.random() < 0.2:
+                new, old = None, new
+            if rng.random() < 0.2:
+                details |= {"row_id": str(number), "group": {"type": "team", "id": "7"}}
+        if action == "membership.role_changed":
+            details |= {"previous_role": pick(ROLES), "new_role": pick(ROLES)}
+        rows.append(
+            (first + number, start + timedelta(minutes=rng.randrange(24_000) / 3),
+             action, pick(["success", "success", "failure", "denied"]), user,
+             pick([None, "admin", "staff"]), pick(["web", "api"]), pick(["1", "1", "2", None]),
+             "thing", pick([user, f"k{rng.randrange(6)}"]), pick([user, None]), captured,
+             json_of(old), json_of(new), pick([json_of(details), json_of(details), None]))
+        )  # fmt: skip
+    for number in range(6):
+        rows.append(
+            (first + events + number, start + timedelta(minutes=number), "auth.login", "failure",
+             "u1", None, "web", "1", "user", "u1", "u1", None, None, None, '{"ip": "10.0.0.9"}')
+        )  # fmt: skip
+    with psycopg.connect(db.dsn) as conn:
+        conn.execute("set role audit_owner")
+        conn.cursor().executemany(INSERT.encode(), rows)
+
+
+def play_all(db: Database) -> None:
+    """Write events of 2020 and of last week, as if there had been none before."""
+    with psycopg.connect(db.dsn) as conn:
+        conn.execute("alter table audit.event disable trigger user")
+        conn.execute("delete from audit.event")
+        conn.execute("alter table audit.event enable trigger user")
+        # Or these ids would be of an organisation that was there before.
+        conn.execute("delete from audit_private.organization_start")
+        conn.execute("select setval('audit.event_id_seq', 20000)")
+    play(db, datetime(2020, 3, 2, tzinfo=UTC), 1_000, 300, 1)
+    play(db, datetime(2020, 4, 2, tzinfo=UTC), 2_000, 300, 2)
+    play(db, datetime.now(UTC) - timedelta(days=6), 10_000, 400, 3)
+    with psycopg.connect(db.dsn) as conn:
+        conn.execute("select audit_private.begin_series('restored', 20000)")
+    settle(db)
+
+
+class Read(Archived):
+    """An archive of events of an organisation that has an admin, and a live log after it."""
+
+    def __init__(self, db: Database, path: Path) -> None:
+        super().__init__(db, path, play_all)
+
+    @property
+    def url(self) -> str:
+        return str(self.root)
+
+    def reader(self, **more: Any) -> auditdb.Reader:
+        return auditdb.reader(self.db.connect("app_reader"), key=self.db.key, viewer_id=1,
+                              organization_id=1, **more)  # fmt: skip
+
+
+@pytest.fixture
+def log(db: Database, tmp_path: Path) -> Read:
+    return Read(db, tmp_path)
+
+
+def comparable(names: list[str], rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    """Return rows without what depends on the moment, in one order."""
+    found = []
+    for row in rows:
+        values = dict(zip(names, row, strict=True))
+        for name in ("age", "database", "series_id"):
+            values.pop(name, None)
+        for name, value in values.items():
+            if name in ("old_values", "new_values", "details") and isinstance(value, str):
+                values[name] = json.loads(value)
+            if isinstance(value, list):
+                values[name] = sorted(value, key=str)
+            if name == "transaction_id":
+                values[name] = str(value)
+        found.append(values)
+    return sorted(found, key=lambda values: json.dumps(values, default=str, sort_keys=True))
+
+
+def in_postgres(db: Database, view: str) -> list[dict[str, Any]]:
+    cursor = db.connect("app_auditor").execute(f"select * from audit.{view}".encode())
+    return comparable([column.name for column in cursor.description or ()], cursor.fetchall())
+
+
+def in_duckdb(duck: duckdb.DuckDBPyConnection, view: str) -> list[dict[str, Any]]:
+    duck.execute(f"select * from audit.{view}")
+    return comparable([name for name, *_ in duck.description or ()], duck.fetchall())
+
+
+def test_each_view_says_the_same_of_the_archive_and_of_the_database(log: Read) -> None:
+    auditor = log.db.connect("app_auditor")
+    before = {view: in_postgres(log.db, view) for view in VIEWS}
+    assert all(before.values()), [view for view, rows in before.items() if not rows]
+    said = log.archive("24 months")
+    assert sum(line.startswith("dropped") for line in said) == 2, said
+    # What archiving itself said is later.
+    own = {"audit.month_archived", "audit.month_dropped"}
+    with opened(log.url, conn=auditor) as duck:
+        for view, rows in before.items():
+            found = [row for row in in_duckdb(duck, view) if row.get("action") not in own]
+            assert found == rows, view
+    with opened(log.url) as duck:
+        ((events, first, last),) = duck.execute(
+            "select count(*), min(month(occurred_at)), max(month(occurred_at)) from event"
+        ).fetchall()
+        assert (events, first, last) == (612, 3, 4)
+
+
+def pages(reader: auditdb.Reader, **filters: Any) -> list[Event]:
+    """Return all pages forward, and see that they are the same backward."""
+    found: list[list[Event]] = []
+    page = reader.page(limit=37, **filters)
+    while True:
+        found.append(page.events)
+        if page.next is None:
+            break
+        page = reader.page(limit=37, after=page.next, **filters)
+    back = [page.events]
+    while page.previous:
+        page = reader.page(limit=37, before=page.previous, **filters)
+        back.insert(0, page.events)
+    assert [e for part in back for e in part] == [e for part in found for e in part]
+    return [event for part in found for event in part]
+
+
+FILTERS: list[dict[str, Any]] = [
+    {}, {"action": "auth.login"}, {"category": "api_key"}, {"actor_id": "u1"},
+    {"person_id": "u2"}, {"target_id": "k1", "target_type": "thing"}, {"subject_id": "u3"},
+    {"result": "denied"}, {"source": "api"}, {"ip": "10.0.0.1"}, {"text": "NAME 17"},
+    {"text": "nobody", "text_ids": ["k2"]}, {"since": "2020-03-05", "until": "2020-04-04"},
+    {"baseline": True}, {"transaction_id": 0}, {"series_id": 1}, {"series_id": 99},
+]  # fmt: skip
+
+
+def test_pages_go_on_in_the_archive_as_if_nothing_had_been_dropped(log: Read) -> None:
+    transaction = log.reader().page(limit=1, until="2020-05-01").events[0].transaction_id
+    wanted = [{**f, "transaction_id": transaction} if "transaction_id" in f else f for f in FILTERS]
+    plain = log.reader()
+    before = [pages(plain, **filters) for filters in wanted]
+    log.archive("24 months")
+    without = log.reader()
+    archive = log.reader(archive=Archive(log.url))
+    counted = 0
+    for filters, events in zip(wanted, before, strict=True):
+        assert pages(archive, **filters) == events, filters
+        counted += len(pages(without, **filters)) < len(events)
+    assert counted > 8
+    assert list(archive.events(batch=50)) == before[0]
+
+
+def test_an_auditor_reads_the_archive_of_all_and_of_one(log: Read) -> None:
+    auditor = log.db.connect("app_auditor")
+    before = list(auditdb.auditor(auditor).events(until="2020-05-01"))
+    log.archive("24 months")
+    archive = Archive(log.url)
+    assert list(auditdb.auditor(auditor, archive=archive).events(until="2020-05-01")) == before
+    mine = auditdb.auditor(auditor, organization_id=1, archive=archive).events(until="2020-05-01")
+    assert list(mine) == [event for event in before if event.organization_id == "1"]
+
+
+def test_nobody_reads_more_in_the_archive_than_in_the_database(log: Read) -> None:
+    superuser = log.db.connect()
+    log.archive("24 months")
+    archive = Archive(log.url)
+    old = {"until": "2020-05-01"}
+    reader = log.reader(archive=archive)
+    assert {event.organization_id for event in reader.events(**old)} == {"1"}
+    for viewer, organization in ((2, 1), (1, 2), ("1", "3")):
+        other = auditdb.reader(log.db.connect("app_reader"), key=log.db.key, viewer_id=viewer,
+                               organization_id=organization, archive=archive)  # fmt: skip
+        assert list(other.events()) == []
+    limit_visibility(superuser, 1, keep="100 days")
+    assert list(reader.events(**old)) == []
+    assert list(reader.events())
+    limit_visibility(superuser, 1, keep=None)
+    superuser.execute("insert into audit_private.organization_start (organization_id, first_id) "
+                      "values ('1', 2000)")  # fmt: skip
+    assert {event.occurred_at.month for event in reader.events(**old)} == {4}
+    superuser.execute("delete from membership where user_id = 1")
+    assert list(reader.events()) == []
+
+
+def test_a_month_that_was_restored_is_read_once(log: Read) -> None:
+    before = list(log.reader().events())
+    log.archive("24 months")
+    log.restore("2020-03")
+    reader = log.reader(archive=Archive(log.url))
+    assert list(reader.events()) == before
+    with opened(log.url, conn=log.db.connect("app_auditor")) as duck:
+        (count,) = duck.execute("select count(*) from event where id < 9000").fetchone() or (0,)
+    assert count == 612
+
+
+def test_an_asynchronous_reader_reads_it_too(log: Read) -> None:
+    before = list(log.reader().events())
+    log.archive("24 months")
+
+    async def ask() -> list[Event]:
+        conninfo = log.db.conninfo("app_reader")
+        async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as conn:
+            reader = auditdb.reader(conn, key=log.db.key, viewer_id=1, organization_id=1,
+                                    archive=Archive(log.url))  # fmt: skip
+            return [event async for event in reader.events(batch=60)]
+
+    assert asyncio.run(ask()) == before
+
+
+def test_the_page_shows_archived_months_and_their_events(log: Read) -> None:
+    access = Access(viewer_id="1", organizations=[1])
+    given: dict[str, Any] = {
+        "connect": log.db.conninfo("app_reader"), "key": log.db.key, "viewer": lambda r: access,
+    }  # fmt: skip
+    event = next(iter(log.reader().events(until="2020-04-01")))
+    paths = ("/?to=2020-04-30", f"/event/{event_path(event.occurred_at, event.id)}",
+             f"/api/events/{event_path(event.occurred_at, event.id)}")  # fmt: skip
+    before = fetch(app(**given), *paths)
+    assert [answer.status_code for answer in before] == [200] * 3
+    log.archive("24 months")
+    gone = fetch(app(**given), *paths)
+    assert [answer.status_code for answer in gone] == [200, 404, 404]
+    assert texts(gone[0].text) == []
+    site = app(**given, archive=Archive(log.url))
+    there = fetch(site, *paths)
+    assert texts(there[0].text) == texts(before[0].text) != []
+    # What a key was called last is what the database says now.
+    found, former = ({**answer.json(), "names": None} for answer in (there[2], before[2]))
+    assert found == former and found["id"] == event.id
+    assert there[1].status_code == 200 and event.action in there[1].text
+    nobody = app(**{**given, "viewer": lambda r: Access(viewer_id="2", organizations=[1])},
+                 archive=Archive(log.url))  # fmt: skip
+    assert [answer.status_code for answer in fetch(nobody, *paths)] == [403, 404, 404]
+
+
+def test_exports_say_that_they_do_not_read_the_archive(log: Read) -> None:
+    reader = log.reader(archive=Archive(log.url))
+    with pytest.raises(InvalidInput, match=r"events\(\) reads the archive, too"):
+        reader.blocks()
+
+
+def test_the_command_asks_the_archive_and_the_live_log(log: Read) -> None:
+    log.archive("24 months")
+    dsn = log.db.conninfo("app_auditor")
+    count = "select count(*) as n, min(database) as of from event where organization_id = '1'"
+
+    def run(*args: str) -> Any:
+        return CliRunner().invoke(main, ["--dsn", dsn, "query", *args, "--archive", log.url])
+
+    done = run(count, "--format", "jsonl")
+    assert done.exit_code == 0, done.output
+    archived = json.loads(done.output)
+    assert archived["of"] == "app" and archived["n"] > 100
+    with_live = json.loads(run(count, "--format", "jsonl", "--live").output)
+    assert with_live["n"] > archived["n"]
+    viewed = log.actions("audit.viewed")[-1]
+    assert viewed["details"]["filter"]["query"] == count
+    assert "n,of\n" in run(count, "--format", "csv").output
+    assert "previous_role" in run("select * from audit.role_change limit 3").output
+    for sql, said in (("select nothing from event", "nothing"), ("selct 1", "selct")):
+        done = run(sql)
+        assert done.exit_code == 2 and said in done.output and done.output.count("\n") == 1
+    missing = CliRunner().invoke(main, ["query", "select 1", "--archive", str(log.path / "no")])
+    assert missing.exit_code == 2 and "there is no directory" in missing.output
