@@ -83,8 +83,6 @@ class Archive:
             self.problems.append(f"the file of {month.name} at {self._place.url} is not the one "
                                  "that was written: its SHA-256 is another")  # fmt: skip
         table = f"month_{month.name.replace('-', '_')}"
-        self._duck.execute(
-            f"create table {table} as select * from {format.file(path)} order by id"
-        )
+        self._duck.execute(f"create table {table} as select * from {format.file(path)} order by id")
         path.unlink()
         return table

@@ -109,7 +109,8 @@ class Verifier:
         """
         info = self._conn.info
         about = [info.host, str(info.port), info.dbname, str(since),
-                 str(self._published and self._published[1]), str(self._archive is None), *map(str, self._keys)]  # fmt: skip
+                 str(self._published and self._published[1]), str(self._archive is None),
+                 *map(str, self._keys)]  # fmt: skip
         kept = Resume(resume, [*about, *self._given])
         try:
             self._walk(self._time(since), progress, kept)

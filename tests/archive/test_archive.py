@@ -46,8 +46,8 @@ def root(hashes: list[bytes]) -> bytes:
 def live(archived: Archived, month: str) -> list[tuple[object, ...]]:
     names = ", ".join(f"{name}::text" for name in format.COLUMNS if name != "occurred_at")
     return archived.db.connect().execute(
-        f"""select {names}, (extract(epoch from occurred_at) * 1000000)::bigint from audit.event as e
-        where to_char(occurred_at at time zone 'UTC', 'YYYY-MM') = %s order by e.id""".encode(),
+        f"""select {names}, (extract(epoch from occurred_at) * 1000000)::bigint
+        from audit.event as e where to_char(occurred_at at time zone 'UTC', 'YYYY-MM') = %s order by e.id""".encode(),
         [month],
     ).fetchall()  # fmt: skip
 
@@ -85,9 +85,13 @@ def test_the_manifest_says_what_the_file_holds(archived: Archived) -> None:
     assert manifest["bytes"] == path.stat().st_size
     with format.engine() as (duck, _):
         assert format.digest(duck, path) == (manifest["events"], manifest["digest"])
-    rows = archived.db.connect().execute(
-        "select s.ids, s.leaves from audit.seal as s where month = '2020-03-01' order by id"
-    ).fetchall()
+    rows = (
+        archived.db.connect()
+        .execute(
+            "select s.ids, s.leaves from audit.seal as s where month = '2020-03-01' order by id"
+        )
+        .fetchall()
+    )
     hashes = [bytes(leaves)[at * 32 :][:32] for ids, leaves in rows for at in range(len(ids))]
     assert manifest["root"] == root(hashes).hex()
     ticks = [tick for series in manifest["series"] for tick in series["ticks"]]
@@ -157,9 +161,8 @@ def test_a_month_comes_back_as_it_was(archived: Archived) -> None:
     # No tick holds what came back a second time.
     archived.restore("2020-03")
     assert archived.conn.execute("select audit.make_tick()").fetchone() is not None
-    (count,) = archived.conn.execute(
-        "select sum(events) from audit.tick_month where month = '2020-03-01'").fetchone()  # type: ignore[misc]
-    assert count == 60
+    query = "select sum(events) from audit.tick_month where month = '2020-03-01'"
+    assert archived.conn.execute(query).fetchone() == (60,)
 
 
 def test_only_what_was_archived_comes_back(archived: Archived) -> None:
@@ -266,14 +269,18 @@ def test_a_log_has_one_archive(archived: Archived, tmp_path: Path) -> None:
 def test_nobody_but_the_log_writes_its_archive(archived: Archived) -> None:
     archived.archive()
     for statement in ("update audit.archive set state = 'dropped'", "delete from audit.archive",
-                      "insert into audit_private.restored_event select * from audit.event"):  # fmt: skip
+                      "insert into audit_private.restored_event select * from audit.event",
+                      ):  # fmt: skip
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             archived.conn.execute(statement)
 
 
 def test_commands(archived: Archived) -> None:
     root = str(archived.root)
-    run_ = lambda *args: good(archived.db, *args, role="app_archiver")  # noqa: E731
+
+    def run_(*args: str) -> str:
+        return good(archived.db, *args, role="app_archiver")
+
     told = run_("archive", "--to", root, "--keep", KEEP, "--database", "app")
     assert told.count("dropped") == 2
     told = run_("archive", "--status")

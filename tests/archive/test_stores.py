@@ -39,6 +39,8 @@ def bucket(store: str, monkeypatch: pytest.MonkeyPatch) -> s3fs.S3FileSystem:
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
     fs = s3fs.S3FileSystem()
+    if fs.exists("bucket"):
+        fs.rm("bucket", recursive=True)
     fs.mkdir("bucket")
     return fs
 
@@ -66,7 +68,8 @@ def test_an_object_store_has_an_archive(
     erase(archived.auditor, subject_id="ann", reason="request 1")
     told = list(Archiver(archived.conn, Place(URL), "app").run())
     assert sum(line.startswith("erased") for line in told) == 2
-    assert b"ann" not in bucket.cat_file(f"bucket/audit/database=app/month={MONTHS[0]}/events.parquet")
+    path = f"bucket/audit/database=app/month={MONTHS[0]}/events.parquet"
+    assert b"ann" not in bucket.cat_file(path)
 
 
 def test_a_store_without_a_bucket_is_named_and_nothing_is_dropped(
