@@ -69,7 +69,7 @@ def run(dsn: str, events: int, organizations: int, folder: Path) -> None:
             wall, client, at_server = (b - a for a, b in zip(before, clocks(), strict=True))
             busy = max(client, at_server, 0.001)
             print(f"{what}: {events / wall:,.0f} events a second; CPU: client {client:.1f} s, "
-                  f"server {at_server:.1f} s, {events / busy:,.0f} a second of the busier")  # fmt: skip
+                  f"server {at_server:.1f} s, {events / busy:,.0f} a second")  # fmt: skip
 
         with format.engine() as (duck, work):
             path = folder / "events.parquet"

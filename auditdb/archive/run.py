@@ -130,6 +130,8 @@ class Archiver:
         with format.engine() as (duck, work):
             old = work / "former.parquet"
             found = self._read(month, old, {month.sha256, month.former_sha256})
+            if month.state == "dropped":  # What was rewritten, and not noted before it was killed.
+                yield from finish_erasures(self._conn, duck, old, month)
             kept = erase_month(self._conn, duck, old, month)
             yield from kept.lines
             if kept.events:

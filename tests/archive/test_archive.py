@@ -47,7 +47,8 @@ def live(archived: Archived, month: str) -> list[tuple[object, ...]]:
     names = ", ".join(f"{name}::text" for name in format.COLUMNS if name != "occurred_at")
     return archived.db.connect().execute(
         f"""select {names}, (extract(epoch from occurred_at) * 1000000)::bigint
-        from audit.event as e where to_char(occurred_at at time zone 'UTC', 'YYYY-MM') = %s order by e.id""".encode(),
+        from audit.event as e where to_char(occurred_at at time zone 'UTC', 'YYYY-MM') = %s
+        order by e.id""".encode(),
         [month],
     ).fetchall()  # fmt: skip
 
