@@ -151,7 +151,8 @@ def verified(sealer: Sealer, *more: str, keys: tuple[PrivateKey, ...] = ()) -> R
     assert isinstance(sealer._signer, PrivateKey)
     keys = (sealer._signer, *keys)
     notes = [("kept", sealer._state.path.read_text()), *((text, text) for text in more)]
-    return Verifier(sealer._conn, [key.key for key in keys], notes).run()
+    with psycopg.connect(sealer._conn.info.dsn, autocommit=True) as conn:
+        return Verifier(conn, [key.key for key in keys], notes).run()
 
 
 def test_retention_waits_for_what_is_not_sealed_where_somebody_seals(
@@ -248,7 +249,7 @@ def test_a_key_that_is_not_given_is_no_finding_if_its_log_is_another(
     assert report.findings == []
     assert report.notices == ["checkpoint 1 of the database is of another log, example.com/audit"]
     thief = PrivateKey.make("example.com/audit")
-    (finding,) = Verifier(sealer._conn, [thief.key]).run().findings
+    (finding,) = Verifier(setting.auditor, [thief.key]).run().findings
     assert "is not believed" in finding
 
 
