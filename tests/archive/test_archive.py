@@ -267,6 +267,16 @@ def test_a_log_has_one_archive(archived: Archived, tmp_path: Path) -> None:
         Place("s3://key:secret@bucket/x")
 
 
+def test_one_archives_at_a_time(archived: Archived) -> None:
+    first = Archiver(archived.conn, Place(str(archived.root)), "app").run()
+    next(first)
+    second = Archiver(archived.db.connect("app_archiver"), Place(str(archived.root)), "app")
+    with pytest.raises(Refused, match="another auditdb archive is at work"):
+        list(second.run())
+    list(first)
+    assert list(second.run()) == []
+
+
 def test_nobody_but_the_log_writes_its_archive(archived: Archived) -> None:
     archived.archive()
     for statement in ("update audit.archive set state = 'dropped'", "delete from audit.archive",

@@ -18,6 +18,7 @@ from auditdb.evidence.check import Verifier
 from auditdb.evidence.erasure import count_archive_erasures, erase
 from auditdb.evidence.report import Report
 from auditdb.operate.doctor import diagnose
+from auditdb.operate.maintain import maintain
 from auditdb.operator import hold_organization, release_organization
 from tests.archive.months import MONTHS, Archived
 from tests.conftest import Database
@@ -204,6 +205,11 @@ def test_what_is_archived_and_still_here_is_written_again(db: Database, tmp_path
     archived.archive()
     erase(archived.auditor, subject_id="ann", reason="request 1")
     assert count_archive_erasures(archived.auditor) == 2
+    told = maintain(archived.db.connect("app_owner"), keep=KEEP, force=True)
+    assert told == [
+        f"keep {month}: its archived file is to be written again: let auditdb archive run"
+        for month in MONTHS
+    ]
     told = archived.archive()
     assert [line.partition(":")[0] for line in told] == [f"archived {month}" for month in MONTHS]
     for month in MONTHS:
