@@ -11,10 +11,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import psycopg
 
 import auditdb
 from auditdb.archive import format
+from auditdb.archive.place import Place
+from auditdb.archive.run import Archiver
 from tests.server import running
 
 # Of the month before last, in the order of time.
@@ -52,25 +55,40 @@ def run(dsn: str, events: int, organizations: int, folder: Path) -> None:
         conn.execute("set role audit_owner")
         conn.execute("select audit_private.join_month(%s)", [month])
         conn.execute("reset role")
-        conn.execute(FILL.encode(),
-                     {"events": events, "organizations": organizations, "month": month})  # fmt: skip
+        conn.execute(
+            FILL.encode(), {"events": events, "organizations": organizations, "month": month}
+        )
         conn.execute("vacuum analyze audit.event")
+        server = psutil.Process(conn.info.backend_pid)
+
+        def clocks() -> tuple[float, float, float]:
+            times = server.cpu_times()
+            return time.perf_counter(), time.process_time(), times.user + times.system
+
+        def tell(what: str, before: tuple[float, float, float]) -> None:
+            wall, client, at_server = (b - a for a, b in zip(before, clocks(), strict=True))
+            busy = max(client, at_server, 0.001)
+            print(f"{what}: {events / wall:,.0f} events a second; CPU: client {client:.1f} s, "
+                  f"server {at_server:.1f} s, {events / busy:,.0f} a second")  # fmt: skip
+
         with format.engine() as (duck, work):
-            started = time.perf_counter()
-            format.load(conn, f"e.occurred_at < '{month}'::date + interval '1 month'", duck, work)
-            loaded = time.perf_counter()
-            format.write(duck, folder / "events.parquet")
-            written = time.perf_counter()
-            found = format.digest(duck, folder / "events.parquet")
-            digested = time.perf_counter()
-            ours = conn.execute("select * from audit_private.digest_of('audit.event', %s)", [month]).fetchall()
-            print("server digest", time.perf_counter() - digested)
-        print(found, ours)
-        size = (folder / "events.parquet").stat().st_size
-        print(f"load {loaded - started:.2f} write {written - loaded:.2f} "
-              f"digest {digested - written:.2f}")  # fmt: skip
-        print(f"{size / events:.1f} bytes an event, {events / (written - started):.0f} a second")
-        print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+            path = folder / "events.parquet"
+            before = clocks()
+            format.load(conn, "e.occurred_at < now() - interval '1 month'", duck, work)
+            format.write(duck, path)
+            tell("PostgreSQL to Parquet", before)
+            print(f"{path.stat().st_size / events:.1f} bytes an event")
+            before = clocks()
+            format.digest(duck, path)
+            tell("digest of the file", before)
+            path.unlink()
+        before = clocks()
+        print(*Archiver(conn, Place(str(folder)), "bench").run(), sep="\n")
+        tell("auditdb archive: written, read back, compared", before)
+        before = clocks()
+        print(*Archiver(conn, Place(str(folder)), "bench").run("2 months"), sep="\n")
+        tell("auditdb archive --keep", before)
+        print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most")
 
 
 def main() -> None:

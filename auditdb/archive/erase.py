@@ -135,7 +135,8 @@ def finish_erasures(
         where r.month = %s and r.erasure_id is not null order by r.id"""
     for number, erasure in conn.execute(query, [month.month]).fetchall():
         rows = duck.execute(
-            f"select id, organization_id from {format.file(path)} where {format.ERASURE} = $erasure",
+            f"select id, organization_id from {format.file(path)} "
+            f"where {format.ERASURE} = $erasure",
             {"erasure": str(erasure)},
         ).fetchall()
         if rows:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import duckdb
 
 
-class Month(NamedTuple):
+class Stored(NamedTuple):
     """A month of an archive.
 
     Attributes:
@@ -30,7 +30,7 @@ class Month(NamedTuple):
     month: str
 
 
-def months_of(place: Place, database: str | None = None) -> list[Month]:
+def months_of(place: Place, database: str | None = None) -> list[Stored]:
     """Return the months that are there, the oldest first.
 
     Args:
@@ -39,7 +39,7 @@ def months_of(place: Place, database: str | None = None) -> list[Month]:
     """
     databases = place.databases() if database is None else [database]
     return sorted(
-        (Month(name, month) for name in databases for month in place.months(name)),
+        (Stored(name, month) for name in databases for month in place.months(name)),
         key=lambda found: (found.month, found.database),
     )
 
@@ -88,7 +88,7 @@ def opened(
         yield duck
 
 
-def scan(place: Place, months: Sequence[Month]) -> str:
+def scan(place: Place, months: Sequence[Stored]) -> str:
     """Return a query of the events of some months, with `database` as the last column."""
     paths: dict[str, list[str]] = {}
     for month in months:

@@ -19,9 +19,11 @@ from auditdb.archive.manifest import manifest_of, read_manifest, root_of, write_
 from auditdb.archive.months import Month, check_roles, list_months
 from auditdb.archive.place import EVENTS, MANIFEST, Place, folder, hash_of
 from auditdb.connection.checks import raises_audit_errors
-from auditdb.errors import AuditError, InvalidInput, Refused
+from auditdb.errors import AuditError, InvalidInput, Refused, from_psycopg
 
 _ATTEMPTS = 3
+# Of the session: two that write the same month would each take the other's file for a stranger's.
+_LOCK = "hashtextextended('auditdb archive', 0)"
 
 
 class Archiver:
@@ -57,6 +59,16 @@ class Archiver:
         with raises_audit_errors(self._conn, "audit_operator"):
             check_roles(self._conn)
             self._check_keep(keep)
+            if self._conn.execute(f"select pg_try_advisory_lock({_LOCK})").fetchone() != (True,):
+                raise Refused("another auditdb archive is at work")
+        try:
+            yield from self._run(keep, restored)
+        finally:
+            if not self._conn.closed and not self._conn.broken:
+                self._conn.execute(f"select pg_advisory_unlock({_LOCK})")
+
+    def _run(self, keep: str | None, restored: bool) -> Iterator[str]:
+        with raises_audit_errors(self._conn, "audit_operator"):
             self._conn.execute("select audit.make_tick()")
             self._call("begin_archive", self._place.url, self._database)
         for month in list_months(self._conn):
@@ -64,8 +76,11 @@ class Archiver:
                 yield from self._archive(month)
                 yield from self._drop(month.month, keep, restored)
             except (AuditError, psycopg.Error) as error:
+                said = from_psycopg(error) if isinstance(error, psycopg.Error) else error
+                if self._conn.closed:
+                    raise said from error
                 self.problems += 1
-                yield f"{month.name}: {' '.join(str(error).split())}"
+                yield f"{month.name}: {' '.join(str(said).split())}"
 
     def _check_keep(self, keep: str | None) -> None:
         try:
@@ -103,10 +118,11 @@ class Archiver:
             yield from self._finish(month)
         elif month.is_here:
             yield from self._write(month, found)
-        elif found == month.former_sha256 and found is not None:
+        elif month.erasures and found == month.former_sha256 and found is not None:
             yield from self._erase(month)
         else:
-            raise AuditError("its file is gone, and its events are not in the database")
+            raise AuditError("its file is gone, or is an older one, and its events are not in the "
+                             "database")  # fmt: skip
 
     def _write(self, month: Month, found: str | None) -> Iterator[str]:
         with format.engine() as (duck, work):
@@ -130,6 +146,8 @@ class Archiver:
         with format.engine() as (duck, work):
             old = work / "former.parquet"
             found = self._read(month, old, {month.sha256, month.former_sha256})
+            if month.state == "dropped":  # What was rewritten, and not noted before it was killed.
+                yield from finish_erasures(self._conn, duck, old, month)
             kept = erase_month(self._conn, duck, old, month)
             yield from kept.lines
             if kept.events:

@@ -14,7 +14,7 @@ from auditdb.cli.progress import progress
 @click.option("--to", "url", metavar="URL",
               help="Where the files go: a directory, or s3://bucket/prefix.")  # fmt: skip
 @click.option("--keep", metavar="INTERVAL",
-              help="Drop archived months older than this, such as 6months. Default: none.")  # fmt: skip
+              help="Drop archived months older than this, such as 6months.")  # fmt: skip
 @click.option("--database", metavar="NAME",
               help="What this database is called there. Default: its name.")  # fmt: skip
 @click.option("--restored", is_flag=True, help="With --keep: those that were restored, too.")

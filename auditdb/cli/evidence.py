@@ -8,7 +8,7 @@ import secrets
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from auditdb.cli.progress import progress
 from auditdb.errors import ConnectionFailed, InvalidInput, Refused
 
 if TYPE_CHECKING:
+    import psycopg
+
+    from auditdb.archive.source import Archive
     from auditdb.evidence.keys import Command, PrivateKey
     from auditdb.evidence.note import VerificationKey
 
@@ -190,11 +193,13 @@ def rotate(ctx: click.Context, key_file: Path, new_key_file: Path, state: Path |
               help="Hash again only events of ticks since then.")  # fmt: skip
 @click.option("--resume", type=_FILE, metavar="FILE",
               help="Remembers there how far it came, and goes on from there.")  # fmt: skip
+@click.option("--archive", "archived", metavar="URL",
+              help="Verify archived months, too: where auditdb archive put them.")  # fmt: skip
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @click.pass_context
 def verify(
     ctx: click.Context, keys: tuple[str, ...], checkpoints: tuple[Path, ...], published: str | None,
-    since: str | None, resume: Path | None, json_: bool,
+    since: str | None, resume: Path | None, archived: str | None, json_: bool,
 ) -> None:  # fmt: skip
     """Compare the log with what was signed; exit 1 if an event was changed, removed or added.
 
@@ -226,8 +231,11 @@ def verify(
             given.append((published, note.decode(errors="replace")))
             head = open_checkpoint(given[-1][1], believed)
             tiles = (Published(place), head.size)
+        archive = _archive(conn, archived)
         with progress("leaves") as advance:
-            report = Verifier(conn, believed, given, tiles).run(since, advance, resume)
+            report = Verifier(conn, believed, given, tiles, archive).run(since, advance, resume)
+        if archive is not None:
+            archive.close()
         said = {"events": report.events, "findings": len(report.findings)}
         try:
             record_reading(conn, Auditor(None), "verified", said)
@@ -242,6 +250,7 @@ def verify(
         print_lines(
             f"{report.events} events hashed again, {report.signed} of {report.size} leaves signed, "
             f"{report.dropped} events dropped by retention, {report.erased} erased, "
+            f"{f'{report.archived} read from the archive, ' if archived else ''}"
             f"{len(report.findings)} findings"
         )
     if report.findings:
@@ -256,6 +265,13 @@ def _signer(key_file: Path | None, command: str | None, key: str | None) -> Priv
     if key is None:
         raise click.UsageError("--sign-command needs --key")
     return Command(command, _key(key))
+
+
+def _archive(conn: psycopg.Connection[Any], url: str | None) -> Archive | None:
+    from auditdb.archive.place import Place
+    from auditdb.archive.source import Archive
+
+    return None if url is None else Archive(conn, Place(url))
 
 
 def _key(text: str) -> VerificationKey:

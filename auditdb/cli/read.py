@@ -59,6 +59,7 @@ def read_key(file: str | None) -> str:
 @click.option("--since", metavar="TIME", help="From then on: 2026-01-31 or 2026-01-31T12:00Z.")
 @click.option("--until", metavar="TIME", help="Before then.")
 @click.option("--baseline", is_flag=True, help="Also what the tables held already.")
+@click.option("--archive", "archive_url", metavar="URL", help="Go on in the archive there.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--all", "all_", is_flag=True, help="Every event, however many; no limit.")
 @click.option("--format", "format_", type=click.Choice(["table", "jsonl", "csv"]), default="table")
@@ -77,6 +78,7 @@ def log(
     all_: bool,
     format_: str,
     csv_formulas: str,
+    archive_url: str | None,
     **filters: Any,
 ) -> None:
     """Read an organisation's log as one of its admins or owners, newest first.
@@ -89,8 +91,10 @@ def log(
     """
     if all_ and ctx.get_parameter_source("limit") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--all and --limit exclude each other")
+    if archive_url is not None and format_ != "table":
+        raise click.UsageError("--archive is for tables; for files: auditdb query --live")
     _check_times(**filters)
-    read = _reading(viewer_id, auditor, organization_id, key_file)
+    read = _reading(viewer_id, auditor, organization_id, key_file, archive_url)
     with connection(ctx) as conn, auditdb.context(source="cli"):
         log = read(conn)
         if not _print(log, format_, csv_formulas, None if all_ else limit, filters):
@@ -123,13 +127,22 @@ def _near_filters(
 
 
 def _reading(
-    viewer_id: str | None, auditor: bool, organization_id: str | None, key_file: str | None
+    viewer_id: str | None,
+    auditor: bool,
+    organization_id: str | None,
+    key_file: str | None,
+    archive_url: str | None,
 ) -> Callable[[Connection[Any]], auditdb.Reader]:
     """Return what makes the reader, or say which option is missing or one too many."""
     if auditor and (viewer_id is not None or key_file is not None):
         raise click.UsageError("--auditor reads without --viewer-id and --key-file")
+    archive = None
+    if archive_url is not None:
+        from auditdb.archive import Archive
+
+        archive = Archive(archive_url)
     if auditor:
-        return lambda conn: auditdb.auditor(conn, organization_id=organization_id)
+        return lambda conn: auditdb.auditor(conn, organization_id=organization_id, archive=archive)
     if viewer_id is None or organization_id is None:
         missing = "--viewer-id" if viewer_id is None else "--organization-id"
         raise click.UsageError(
@@ -137,7 +150,7 @@ def _reading(
         )
     key = read_key(key_file)
     return lambda conn: auditdb.reader(
-        conn, key=key, viewer_id=viewer_id, organization_id=organization_id
+        conn, key=key, viewer_id=viewer_id, organization_id=organization_id, archive=archive
     )
 
 

@@ -43,7 +43,8 @@ __getattr__ = door(
         "auditdb.evidence.bundle": ["Bundler"],
         "auditdb.evidence.check": ["Verifier"],
         "auditdb.evidence.erasure": [
-            "Mention", "Personal", "count_archive_erasures", "erase", "list_mentions", "list_personal", "personal_lines",
+            "Mention", "Personal", "count_archive_erasures", "erase", "list_mentions",
+            "list_personal", "personal_lines",
         ],
         "auditdb.evidence.seal": ["Sealer"],
     },

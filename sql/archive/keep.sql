@@ -17,15 +17,25 @@ $$;
 comment on function audit_private.unarchived is
     'Why retention keeps a month: it is not in the archive, if there is one; null where it is';
 
--- Forced, a month may go before its archive is whole.
+-- Or what was erased would stay in its file for ever.
+create or replace function audit_private.outdated(month date) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return (
+    select format('keep %s: its archived file is to be written again: let auditdb archive run',
+        to_char(outdated.month, 'YYYY-MM'))
+    from audit.archive as a
+    where a.month = outdated.month and a.state in ('pending', 'written') and a.sha256 is not null);
+comment on function audit_private.outdated is
+    'Why retention keeps a month, be it forced: its file holds what was changed since; null where '
+    'it does not';
+
 create or replace function audit_private.note_gone(month date) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$
-    delete from audit.archive as a where a.month = note_gone.month and a.sha256 is null;
+    delete from audit.archive as a where a.month = note_gone.month and a.state = 'pending';
     update audit.archive as a
-    set state = case a.state when 'verified' then 'dropped' else a.state end,
-        dropped_at = coalesce(a.dropped_at, now()), restored_at = null
+    set state = 'dropped', dropped_at = coalesce(a.dropped_at, now()), restored_at = null
     where a.month = note_gone.month;
 $$;
 comment on function audit_private.note_gone is
-    'Notes for the archive that a month was dropped';
+    'Notes for the archive that a month was dropped; one that is not in it is forgotten';

@@ -63,7 +63,7 @@ comment on column audit.archive_erasure.asked_by is 'session_user of that moment
 comment on column audit.archive_erasure.erasure_id is
     'The id in audit.erasure that it will have; null before its month is rewritten';
 
-create unlogged table if not exists audit_private.restored_event (
+create table if not exists audit_private.restored_event (
     id bigint not null,
     occurred_at timestamptz not null,
     transaction_id xid8 not null,
@@ -86,3 +86,22 @@ create unlogged table if not exists audit_private.restored_event (
 );
 comment on table audit_private.restored_event is
     'Events of a month that is brought back from its archive, before they are compared with it';
+comment on column audit_private.restored_event.id is 'As in audit.event, and so are all others';
+comment on column audit_private.restored_event.occurred_at is 'When';
+comment on column audit_private.restored_event.transaction_id is 'In which transaction';
+comment on column audit_private.restored_event.action is 'What was done';
+comment on column audit_private.restored_event.result is 'With which result';
+comment on column audit_private.restored_event.actor_id is 'Who did it';
+comment on column audit_private.restored_event.actor_type is 'What that is';
+comment on column audit_private.restored_event.impersonator_id is 'Who acted as the actor';
+comment on column audit_private.restored_event.db_user is 'Who logged in';
+comment on column audit_private.restored_event.organization_id is 'Whose it is';
+comment on column audit_private.restored_event.target_type is 'Kind of object';
+comment on column audit_private.restored_event.target_id is 'Which object';
+comment on column audit_private.restored_event.subject_id is 'Whom it is about';
+comment on column audit_private.restored_event.source is 'Way in';
+comment on column audit_private.restored_event.captured_from is 'Table whose trigger captured it';
+comment on column audit_private.restored_event.old_values is 'Values before';
+comment on column audit_private.restored_event.new_values is 'Values after';
+comment on column audit_private.restored_event.details is 'What else is known';
+comment on column audit_private.restored_event.db_role is 'Role that was set';

@@ -98,7 +98,7 @@ def fill(db: Database, events: int = 60) -> None:
                     values (%s, make_timestamptz(2020, %s, 1 + %s %% 28, 12, %s %% 60, 1.000001,
                         'UTC'), 'test.old', 'success', %s, 'user', 'test', %s, 'thing', %s, %s, %s,
                         %s, %s, %s)""",
-                    [first + n, month, n, n, "ann" if n % 5 == 0 else f"user-{n % 7}",
+                    [first + n, month, n, n, "ann" if n % 5 == 0 else f"user-{n}",
                      (None, "o1", "o2")[n % 3], odd, "ann" if n % 7 == 0 else None, odd,
                      values if n % 2 else None, values, None if n % 4 else values],
                 )  # fmt: skip

@@ -229,7 +229,7 @@ def test_nobody_reads_more_in_the_archive_than_in_the_database(log: Read) -> Non
     superuser = log.db.connect()
     log.archive("24 months")
     archive = Archive(log.url)
-    old = {"until": "2020-05-01"}
+    old: Any = {"until": "2020-05-01"}
     reader = log.reader(archive=archive)
     assert {event.organization_id for event in reader.events(**old)} == {"1"}
     for viewer, organization in ((2, 1), (1, 2), ("1", "3")):

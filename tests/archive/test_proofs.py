@@ -1,0 +1,238 @@
+"""Archive and database as one log: what is proved and what is erased is so in both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg
+import pytest
+
+from auditdb.archive import format
+from auditdb.archive.place import Place
+from auditdb.archive.source import Archive
+from auditdb.errors import AuditError
+from auditdb.evidence.check import Verifier
+from auditdb.evidence.erasure import count_archive_erasures, erase
+from auditdb.evidence.report import Report
+from auditdb.operate.doctor import diagnose
+from auditdb.operate.maintain import maintain
+from auditdb.operator import hold_organization, release_organization
+from tests.archive.months import MONTHS, Archived
+from tests.conftest import Database
+from tests.test_cli import good, run
+
+KEEP = "24 months"
+
+
+@pytest.fixture
+def archived(db: Database, tmp_path: Path) -> Archived:
+    made = Archived(db, tmp_path)
+    made.archive(KEEP)
+    assert set(made.states().values()) == {"dropped"}
+    made.record(5)
+    made.sealer.run()
+    return made
+
+
+def verify(archived: Archived) -> Report:
+    note = (archived.path / "state").read_text()
+    archive = Archive(archived.auditor, Place(str(archived.root)))
+    try:
+        return Verifier(
+            archived.auditor, [archived.key.key], [("state", note)], archive=archive
+        ).run()
+    finally:
+        archive.close()
+
+
+def stored(archived: Archived, month: str) -> dict[int, dict[str, Any]]:
+    with duckdb.connect() as duck:
+        rows = duck.execute(f"select * from {format.file(archived.file(month))}")
+        names = [column[0] for column in rows.description]
+        return {row[0]: dict(zip(names, row, strict=True)) for row in rows.fetchall()}
+
+
+def rewrite(archived: Archived, change: str, *, noted: bool) -> None:
+    """Change the file of March as whoever holds the store does, or the database as well."""
+    path = archived.file("2020-03")
+    with duckdb.connect() as duck:
+        duck.execute(f"create table event as select * from {format.file(path)}")
+        duck.execute(change)
+        format.write(duck, path)
+    if noted:
+        with psycopg.connect(archived.db.dsn) as conn:
+            from auditdb.archive.place import hash_of
+
+            conn.execute("update audit.archive set sha256 = %s where month = '2020-03-01'",
+                         [hash_of(path)])  # fmt: skip
+
+
+def test_archived_months_are_verified_and_not_counted_as_gone(archived: Archived) -> None:
+    report = verify(archived)
+    assert (report.findings, report.archived, report.dropped) == ([], 120, 0)
+    without = Verifier(archived.auditor, [archived.key.key]).run()
+    assert (without.findings, without.archived, without.dropped) == ([], 0, 120)
+    assert report.events == without.events + 120
+
+
+def test_what_was_changed_in_the_archive_is_named(archived: Archived) -> None:
+    rewrite(archived, "update event set result = 'failure' where id = -990", noted=True)
+    (finding,) = verify(archived).findings
+    assert finding.startswith("changed: event -990 is not as it was sealed")
+
+
+def test_what_was_removed_from_the_archive_is_named(archived: Archived) -> None:
+    rewrite(archived, "delete from event where id = -990", noted=True)
+    assert any("event -990 is gone" in finding for finding in verify(archived).findings)
+
+
+def test_another_file_is_named(archived: Archived) -> None:
+    rewrite(archived, "update event set result = 'failure' where id = -990", noted=False)
+    findings = verify(archived).findings
+    assert any(f.startswith("archive: the file of 2020-03") for f in findings)
+    archived.file("2020-04").unlink()
+    findings = verify(archived).findings
+    assert any("the file of 2020-04 is not at" in f for f in findings)
+
+
+def test_the_command_verifies_both(archived: Archived) -> None:
+    said = good(
+        archived.db, "verify", "--key", str(archived.key.key), "--archive", str(archived.root),
+        role="app_auditor",
+    )  # fmt: skip
+    assert "120 read from the archive, 0 findings" in said
+    rewrite(archived, "update event set result = 'failure' where id = -990", noted=True)
+    result = run(
+        archived.db, "verify", "--key", str(archived.key.key), "--archive", str(archived.root),
+        role="app_auditor",
+    )  # fmt: skip
+    assert result.exit_code == 1 and "event -990" in result.stdout
+
+
+def test_an_erasure_reaches_the_archive(archived: Archived) -> None:
+    before = {month: stored(archived, month) for month in MONTHS}
+    erase(archived.auditor, subject_id="ann", reason="request 1")
+    # Until it ran, it says so.
+    assert count_archive_erasures(archived.auditor) == 2
+    told = archived.archive()
+    assert [line for line in told if line.startswith("erased")] == [
+        f"erased 19 events of {month} in the archive" for month in MONTHS
+    ], told
+    assert count_archive_erasures(archived.auditor) == 0
+    for month in MONTHS:
+        after = stored(archived, month)
+        assert after.keys() == before[month].keys()
+        for number, was in before[month].items():
+            now = after[number]
+            is_ann = "ann" in (was["actor_id"], was["subject_id"])
+            assert (was != now) == is_ann
+            if is_ann:
+                taken = ("actor_id", "impersonator_id", "subject_id", "old_values", "new_values")
+                assert all(now[name] is None for name in taken)
+                assert json.loads(now["details"])["erased"].keys() == {"erasure", "commitment"}
+                kept = format.COLUMNS.keys() - {*taken, "details", "target_id"}
+                assert {n: was[n] for n in kept} == {n: now[n] for n in kept}
+        assert b"ann" not in archived.file(month).read_bytes()
+    archived.sealer.run()
+    report = verify(archived)
+    assert (report.findings, report.erased) == ([], 38)
+    told_events = archived.actions("audit.erased")
+    assert sum(e["details"]["events"] for e in told_events) == 38
+    assert "ann" not in json.dumps(told_events)
+    rows = archived.db.connect().execute("select count(*) from audit.archive_erasure").fetchone()
+    assert rows == (0,)
+    assert not [f for f in diagnose(archived.conn) if f.check_name in ("erasures", "archive")]
+    assert archived.manifest("2020-03")["erasures"] != []
+    assert archived.archive(KEEP) == []
+    # What comes back is as it was erased.
+    assert archived.restore("2020-03") == 60
+    assert archived.findings() == []
+
+
+def test_no_salt_of_what_was_erased_there_is_left(archived: Archived) -> None:
+    erase(archived.auditor, subject_id="ann", reason="request 1")
+    archived.archive()
+    erased = {number for month in MONTHS for number, event in stored(archived, month).items()
+              if "erased" in (event["details"] or "")}  # fmt: skip
+    found = {}
+    for ids, salts in archived.db.connect().execute("select ids, salts from audit.seal"):
+        for at, number in enumerate(ids):
+            found[number] = salts[at * 16 : at * 16 + 16]
+    assert len(erased) == 38
+    assert {n for n, salt in found.items() if not any(salt)} == erased
+
+
+def test_what_is_held_stays_until_it_is_released(archived: Archived) -> None:
+    hold_organization(archived.auditor, "o1", reason="case 1")
+    erase(archived.auditor, subject_id="ann", reason="request 1")
+    told = archived.archive()
+    assert len(told) == 2 and all("is under legal hold" in line for line in told)
+    assert count_archive_erasures(archived.auditor) == 2
+    assert verify(archived).findings == []
+    with pytest.raises(AuditError, match="erasure"):
+        archived.restore("2020-03")
+    release_organization(archived.auditor, "o1", reason="case 1")
+    assert sum(line.startswith("erased") for line in archived.archive()) == 2
+
+
+def test_an_erasure_of_nobody_there_leaves_the_files(archived: Archived) -> None:
+    before = [archived.file(month).read_bytes() for month in MONTHS]
+    erase(archived.auditor, subject_id="nobody", reason="request 1")
+    assert count_archive_erasures(archived.auditor) == 2
+    assert archived.archive() == []
+    assert count_archive_erasures(archived.auditor) == 0
+    assert [archived.file(month).read_bytes() for month in MONTHS] == before
+
+
+def test_an_organization_is_erased_in_the_archive(archived: Archived) -> None:
+    erase(archived.auditor, organization_id="o1", reason="the customer left")
+    erase(archived.auditor, subject_id="ann", organization_id="o2", reason="request 2")
+    archived.archive()
+    for month in MONTHS:
+        for event in stored(archived, month).values():
+            is_erased = "erased" in (event["details"] or "")
+            assert is_erased or event["organization_id"] != "o1"
+            assert not (event["organization_id"] is None and is_erased)
+            assert event["actor_id"] != "ann" or event["organization_id"] != "o2"
+    assert verify(archived).findings == []
+
+
+def test_what_is_archived_and_still_here_is_written_again(db: Database, tmp_path: Path) -> None:
+    archived = Archived(db, tmp_path)
+    archived.archive()
+    erase(archived.auditor, subject_id="ann", reason="request 1")
+    assert count_archive_erasures(archived.auditor) == 2
+    told = maintain(archived.db.connect("app_owner"), keep=KEEP, force=True)
+    assert told == [
+        f"keep {month}: its archived file is to be written again: let auditdb archive run"
+        for month in MONTHS
+    ]
+    told = archived.archive()
+    assert [line.partition(":")[0] for line in told] == [f"archived {month}" for month in MONTHS]
+    for month in MONTHS:
+        assert b"ann" not in archived.file(month).read_bytes()
+    assert count_archive_erasures(archived.auditor) == 0
+    assert archived.archive(KEEP) == [f"dropped {month}: 60 events" for month in MONTHS]
+    assert verify(archived).findings == []
+
+
+def test_the_command_says_what_waits(archived: Archived) -> None:
+    said = good(archived.db, "erase", "--subject-id", "ann", "--reason", "request 1", "--yes",
+                role="app_auditor")  # fmt: skip
+    assert "2 archived months still hold, or may hold, what is to be erased" in said
+
+
+def test_the_doctor_names_what_is_stuck(archived: Archived) -> None:
+    erase(archived.auditor, subject_id="ann", reason="request 1")
+    superuser = archived.db.connect()
+    superuser.execute("update audit.archive_erasure set asked_at = now() - interval '3 days'")
+    superuser.execute(
+        "update audit.archive set state = 'pending', began_at = now() - interval '3 days', "
+        "verified_at = null where month = '2020-04-01'"
+    )
+    found = {(f.object, f.problem.split(" ")[0]) for f in diagnose(archived.conn)
+             if f.check_name == "archive"}  # fmt: skip
+    assert found == {("2020-04", "is"), ("2020-03", "1"), ("2020-04", "1")}
