@@ -39,6 +39,10 @@ ALIASES = {
     ("evaluate", UNSANITIZED): "a mapping's expression, run as audit_mapper",
     ("try_expression", UNSANITIZED): "a mapping's expression, run as audit_mapper",
     ("try_mapper", UNSANITIZED): "calls of this release's own",
+    ("events_since", UNSANITIZED): "numbers, times and snapshots of ticks; what is asked is quoted",
+    ("events_since", "cannot determinate a result of dynamic SQL"): "it is a row of the log",
+    ("events_since", 'composite OUT variable "event" is not single argument'): "so it is read",
+    ("read_batch", UNSANITIZED): "numbers, times and snapshots of ticks; what is asked is quoted",
     ("arrived_in", 'unused parameter "id"'): "an index needs a column",
     ("replace_default", 'relation "audit.event_next" does not exist'): "it makes it before",
     **{
