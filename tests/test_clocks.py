@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ import auditdb
 from auditdb.cli import main
 from auditdb.operate.maintain import maintain
 from tests.conftest import ROLES, Database
-from tests.server import running
+from tests.server import Server, running
 from tests.test_maintenance import fill, months_ago, yesterday
 
 HERE = datetime.now(UTC)
@@ -67,19 +67,25 @@ class Clocked:
             ))  # fmt: skip
 
 
-@pytest.fixture
-def clocked() -> Iterator[Clocked]:
+@contextmanager
+def server_with_a_clock() -> Iterator[tuple[Server, Path]]:
+    """Start a server whose clock is that of this machine, and what a file says more."""
     if LIBRARY is None:
         pytest.skip("libfaketime is not installed (Debian: faketime)")
-    with ExitStack() as stack:
-        # The server runs as another user, who may not look into pytest's folders.
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="auditdb-clock-")))
-        folder.chmod(0o755)
-        file = folder / "offset"
+    # The server runs as another user, who may not look into pytest's folders.
+    with tempfile.TemporaryDirectory(prefix="auditdb-clock-") as folder:
+        Path(folder).chmod(0o755)
+        file = Path(folder) / "offset"
         file.write_text("+0\n")
         env = {"LD_PRELOAD": str(LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(file),
                "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}  # fmt: skip
-        server = stack.enter_context(running(env=env))
+        with running(env=env) as server:
+            yield server, file
+
+
+@pytest.fixture
+def clocked() -> Iterator[Clocked]:
+    with server_with_a_clock() as (server, file):
         address = make_conninfo("", host=server.host, port=server.port, user=server.user,
                                 dbname="postgres")  # fmt: skip
         auditdb.install(address)

@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
 from auditdb import Event
+from auditdb.cli import export
 from auditdb.export.canonical import VALUES, fields_of, line_of, loads
 from auditdb.export.formats import FORMATS
 from auditdb.export.formats.ocsf_mapping import mapping, meaning_of
@@ -308,3 +310,16 @@ def test_a_cell_of_csv_is_what_as_cell_makes_of_its_value(line: bytes) -> None:
             assert cell == (as_json_cell(str(value)) if is_json else as_cell(value))
         else:
             assert cell == as_cell(value)
+
+
+def test_formats_are_the_same_wherever_they_are_named(db: Database) -> None:
+    """In the registry, in the command, which loads no package before it has to, and in SQL."""
+    assert sorted(export.FORMATS) == sorted(FORMATS)
+    conn = db.connect()
+    check = "select audit_private.check_subscription('s', '-', %s, '{}', '1 day')"
+    for name in FORMATS:
+        conn.execute(check, [name])
+    with pytest.raises(psycopg.errors.InvalidParameterValue) as refused:
+        conn.execute(check, ["xml"])
+    named = str(refused.value).splitlines()[0].partition("one of ")[2]
+    assert sorted(named.split(", ")) == sorted(FORMATS)

@@ -7,10 +7,7 @@ the last minutes, and at everything from time to time.
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,8 +16,7 @@ import pytest
 import auditdb
 from tests.conftest import Database
 from tests.export.test_ticks import RECORD, agrees, logged, read, tick
-from tests.server import running
-from tests.test_clocks import LIBRARY, Clocked
+from tests.test_clocks import Clocked, server_with_a_clock
 
 WRITE = (
     "insert into audit.event (occurred_at, action, result, actor_type, source) "
@@ -49,17 +45,7 @@ def places(conn: psycopg.Connection[Any], cursor: str | None = None) -> list[tup
 @pytest.fixture
 def clocked() -> Iterator[Clocked]:
     """A server with an empty log, whose clock a test sets."""
-    if LIBRARY is None:
-        pytest.skip("libfaketime is not installed (Debian: faketime)")
-    with ExitStack() as stack:
-        # The server runs as another user, who may not look into pytest's folders.
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="auditdb-clock-")))
-        folder.chmod(0o755)
-        file = folder / "offset"
-        file.write_text("+0\n")
-        env = {"LD_PRELOAD": str(LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(file),
-               "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}  # fmt: skip
-        server = stack.enter_context(running(env=env))
+    with server_with_a_clock() as (server, file):
         db = Database(f"host=127.0.0.1 port={server.port} user=postgres dbname=postgres")
         auditdb.install(db.dsn)
         as_large(db)

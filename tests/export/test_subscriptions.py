@@ -379,3 +379,20 @@ def test_who_may_not_export_is_told_of_the_role_that_may(empty_db: Database) -> 
     out = run(empty_db, "stranger", "export", "siem", "--to", "-")
     assert out.exit_code == 1
     assert '; run: grant audit_auditor to "' in out.stderr.splitlines()[-1]
+
+
+def test_each_lags_by_what_lies_behind_its_own_place(empty_db: Database) -> None:
+    conn = empty_db.connect("app_auditor")
+    for n in range(4):
+        record(empty_db, *[("auth.login", str(n))] * (n + 1))
+        conn.execute("select audit.make_tick()")
+        begin = "now" if n % 2 else "start"
+        done(empty_db, "app_auditor", "subscription", "create", f"s{n}", "--to", "-",
+             "--from", begin)  # fmt: skip
+    conn.execute("select audit.make_tick()")
+    naive = """
+        select s.name, coalesce(sum(t.events), 0) from audit.subscription as s
+            left join audit.tick as t on t.id > s.tick_id
+        group by s.name order by s.name"""
+    found = conn.execute("select name, lag_events from audit.list_subscriptions()").fetchall()
+    assert found == conn.execute(naive).fetchall() and len({lag for _, lag in found}) == 3
