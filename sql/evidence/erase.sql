@@ -368,25 +368,35 @@ comment on function audit.list_mentions is
     'auditor, to look at what an erasure of a person does not take';
 
 create or replace function audit_private.check_erasures() returns setof audit.finding
-language sql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'erasures', 'critical', 'audit.erasure', format('erasure %s took %s events, and the '
-            'events audit.erased tell of %s', r.id, r.events, t.events),
-        'Somebody erased events by hand, or took the word of it away.',
-        '-- see: select * from audit.erasure where id = ' || r.id, false
-    from audit.erasure as r
-        cross join lateral (
-            select coalesce(sum((e.details ->> 'events')::bigint), 0) as events
-            from audit.event as e
-            where e.action = 'audit.erased' and e.target_id = r.id::text
-                and e.occurred_at >= r.erased_at - interval '1 day'
-                and e.occurred_at <= r.erased_at + interval '1 day'
-        ) as t
-    where r.events <> t.events
+declare
+    _erasure audit.erasure;
+    _told bigint;
+begin
+    for _erasure in
+        select * from audit.erasure as r
         -- What retention dropped is gone.
-        and r.erased_at >= (
+        where r.erased_at >= (
             select min((audit_private.month_bounds(m)).starts)
-            from unnest(audit_private.months_attached()) as m);
+            from unnest(audit_private.months_attached()) as m)
+    loop
+        _told := (
+            select coalesce(sum((e.details ->> 'events')::bigint), 0)
+            from audit.event as e
+            where e.action = 'audit.erased' and e.target_id = _erasure.id::text
+                and e.occurred_at >= _erasure.erased_at - interval '1 day'
+                and e.occurred_at <= _erasure.erased_at + interval '1 day');
+        if _told <> _erasure.events then
+            return next ('erasures', 'critical', 'audit.erasure', format('erasure %s took %s '
+                    'events, and the events audit.erased tell of %s', _erasure.id,
+                    _erasure.events, _told),
+                'Somebody erased events by hand, or took the word of it away.',
+                '-- see: select * from audit.erasure where id = ' || _erasure.id, false
+                )::audit.finding;
+        end if;
+    end loop;
+end
 $$;
 comment on function audit_private.check_erasures is
     'Erasures of which the log does not tell, or tells something else';

@@ -115,24 +115,32 @@ comment on function audit.release_organization is
     'Ends the legal hold of an organisation that was placed for a reason; it is an event';
 
 create or replace function audit_private.check_holds() returns setof audit.finding
-language sql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'holds', case when h.has_events then 'notice' else 'warning' end, h.organization_id,
-        case when h.has_events then format('is under legal hold since %s: %s',
-                to_char(h.since, 'YYYY-MM-DD'), h.reasons)
-            else 'is under legal hold, and the log has no event of it' end,
-        case when h.has_events then 'Retention keeps the months that hold its events.'
-            else 'The identifier may be another one: then nothing is kept.' end,
-        format('-- once it is over: auditdb hold %s --reason ... --release', h.organization_id),
-        false
-    from (
-        select l.organization_id, min(l.held_at) as since,
-            string_agg(l.reason, '; ' order by l.reason) as reasons,
-            exists (select from audit.event as e where e.organization_id = l.organization_id)
-                as has_events
-        from audit.legal_hold as l
-        group by l.organization_id
-    ) as h;
+declare
+    _hold record;
+begin
+    for _hold in
+        select h.organization_id as id, min(h.held_at) as since,
+            string_agg(h.reason, '; ' order by h.reason) as reasons
+        from audit.legal_hold as h
+        group by h.organization_id
+    loop
+        if exists (select from audit.event as e where e.organization_id = _hold.id) then
+            return next ('holds', 'notice', _hold.id, format('is under legal hold since %s: %s',
+                    to_char(_hold.since, 'YYYY-MM-DD'), _hold.reasons),
+                'Retention keeps the months that hold its events.',
+                format('-- once it is over: auditdb hold %s --reason ... --release', _hold.id),
+                false)::audit.finding;
+        else
+            return next ('holds', 'warning', _hold.id,
+                'is under legal hold, and the log has no event of it',
+                'The identifier may be another one: then nothing is kept.',
+                format('-- once it is over: auditdb hold %s --reason ... --release', _hold.id),
+                false)::audit.finding;
+        end if;
+    end loop;
+end
 $$;
 comment on function audit_private.check_holds is
     'The organisations under legal hold, and those of which there is no event';

@@ -151,7 +151,8 @@ def verified(sealer: Sealer, *more: str, keys: tuple[PrivateKey, ...] = ()) -> R
     assert isinstance(sealer._signer, PrivateKey)
     keys = (sealer._signer, *keys)
     notes = [("kept", sealer._state.path.read_text()), *((text, text) for text in more)]
-    return Verifier(sealer._conn, [key.key for key in keys], notes).run()
+    with psycopg.connect(sealer._conn.info.dsn, autocommit=True) as conn:
+        return Verifier(conn, [key.key for key in keys], notes).run()
 
 
 def test_retention_waits_for_what_is_not_sealed_where_somebody_seals(
@@ -252,7 +253,7 @@ def test_a_key_that_is_not_given_is_no_finding_if_its_log_is_another(
     assert findings == ["checkpoint: the keys that were given signed none, and so nothing is proved: "
                         "give the verification key of example.com/audit, example.com/audit-2"]  # fmt: skip
     thief = PrivateKey.make("example.com/audit")
-    (finding,) = Verifier(sealer._conn, [thief.key]).run().findings
+    (finding,) = Verifier(setting.auditor, [thief.key]).run().findings
     assert "is not believed" in finding
 
 
