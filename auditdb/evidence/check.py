@@ -138,7 +138,7 @@ class Verifier:
                     )
             except Problem as error:
                 self._find("checkpoint", f"{number} of the database is not believed: {error}")
-        if others and not marks:
+        if others and not marks and not self.report.findings:
             self._find("checkpoint", "the keys that were given signed none, and so nothing is "
                        f"proved: give the verification key of {', '.join(sorted(others))}")  # fmt: skip
         marks.sort(key=lambda mark: mark[1].size)

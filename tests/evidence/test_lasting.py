@@ -249,7 +249,7 @@ def test_a_key_that_is_not_given_is_no_finding_if_its_log_is_another(
     assert report.findings == []
     assert report.notices == ["checkpoint 1 of the database is of another log, example.com/audit"]
     stranger = PrivateKey.make("example.com/other")
-    findings = Verifier(sealer._conn, [stranger.key]).run().findings
+    findings = Verifier(setting.auditor, [stranger.key]).run().findings
     assert findings == ["checkpoint: the keys that were given signed none, and so nothing is proved: "
                         "give the verification key of example.com/audit, example.com/audit-2"]  # fmt: skip
     thief = PrivateKey.make("example.com/audit")
