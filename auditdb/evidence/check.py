@@ -139,8 +139,9 @@ class Verifier:
             except Problem as error:
                 self._find("checkpoint", f"{number} of the database is not believed: {error}")
         if others and not marks and not self.report.findings:
+            logs = ", ".join(sorted(others))
             self._find("checkpoint", "the keys that were given signed none, and so nothing is "
-                       f"proved: give the verification key of {', '.join(sorted(others))}")  # fmt: skip
+                       f"proved: give the verification key of {logs}")  # fmt: skip
         marks.sort(key=lambda mark: mark[1].size)
         for (one, first), (other_, second) in pairwise(marks):
             if first.size == second.size and first.root != second.root:

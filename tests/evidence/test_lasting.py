@@ -249,9 +249,11 @@ def test_a_key_that_is_not_given_is_no_finding_if_its_log_is_another(
     assert report.findings == []
     assert report.notices == ["checkpoint 1 of the database is of another log, example.com/audit"]
     stranger = PrivateKey.make("example.com/other")
-    findings = Verifier(setting.auditor, [stranger.key]).run().findings
-    assert findings == ["checkpoint: the keys that were given signed none, and so nothing is proved: "
-                        "give the verification key of example.com/audit, example.com/audit-2"]  # fmt: skip
+    (finding,) = Verifier(setting.auditor, [stranger.key]).run().findings
+    assert finding == (
+        "checkpoint: the keys that were given signed none, and so nothing is proved: give the "
+        "verification key of example.com/audit, example.com/audit-2"
+    )
     thief = PrivateKey.make("example.com/audit")
     (finding,) = Verifier(setting.auditor, [thief.key]).run().findings
     assert "is not believed" in finding
