@@ -124,7 +124,7 @@ class Verifier:
                 marks.append((name, open_checkpoint(note, self._keys)))
             except Problem as error:
                 raise Problem(f"{name}: {error}") from error
-        names = {key.name for key in self._keys}
+        names, others = {key.name for key in self._keys}, set()
         for number, note in self._stored.checkpoints():
             try:
                 marks.append((f"checkpoint {number}", open_checkpoint(note, self._keys)))
@@ -132,11 +132,16 @@ class Verifier:
                 if (other := origin_of(note)) in names:
                     self._find("checkpoint", f"{number} of the database is not believed: {error}")
                 else:
+                    others.add(other)
                     self.report.notices.append(
                         f"checkpoint {number} of the database is of another log, {other}"
                     )
             except Problem as error:
                 self._find("checkpoint", f"{number} of the database is not believed: {error}")
+        if others and not marks and not self.report.findings:
+            logs = ", ".join(sorted(others))
+            self._find("checkpoint", "the keys that were given signed none, and so nothing is "
+                       f"proved: give the verification key of {logs}")  # fmt: skip
         marks.sort(key=lambda mark: mark[1].size)
         for (one, first), (other_, second) in pairwise(marks):
             if first.size == second.size and first.root != second.root:

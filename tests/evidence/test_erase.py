@@ -181,6 +181,10 @@ def test_what_is_under_legal_hold_is_not_erased(setting: Setting) -> None:
         with pytest.raises(Refused, match="organisation o2 is under legal hold"):
             erase(setting.auditor, reason="request 1", **whom)
     assert events(setting) == before
+    dry = run(setting.db, "erase", "--subject-id", "ann", role="app_auditor")
+    assert (dry.exit_code, dry.stderr.count("o2 is under legal hold: nothing is erased")) == (0, 1)
+    other = ("erase", "--subject-id", "ann", "--organization-id", "o1")
+    assert run(setting.db, *other, role="app_auditor").stderr == ""
     assert erase(setting.auditor, subject_id="ann", organization_id="o1", reason="request 1") == 2
 
 

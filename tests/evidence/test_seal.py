@@ -358,6 +358,19 @@ def test_proofs_of_stored_events_are_made_of_what_is_stored(setting: Setting) ->
         assert tree.include(index) == published.get_inclusion_proof(index, head.size).node_hashes
 
 
+@pytest.mark.parametrize("role", ["app_reader", "stranger"])
+def test_who_is_no_auditor_learns_which_role_it_takes(
+    db: Database, tmp_path: Path, role: str
+) -> None:
+    key, new = str(tmp_path / "key"), tmp_path / "new"
+    vkey = good(db, "seal", "init", "--key-file", key).strip()
+    rotate = ["seal", "rotate", "--key-file", key, "--new-key-file", str(new)]
+    for command in (["seal", "--key-file", key], ["verify", "--key", vkey], rotate):
+        said = error_of(run(db, *command, role=role))
+        assert said.endswith(f'; run: grant audit_auditor to "{role}"'), said
+    assert not new.exists(), "nothing handed over to it"
+
+
 def test_the_commands_seal_verify_rotate_and_find(db: Database, tmp_path: Path) -> None:
     key, public = tmp_path / "key", tmp_path / "public"
     public.mkdir()
