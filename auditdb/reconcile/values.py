@@ -142,7 +142,11 @@ class Spelling:
 
     def _ask(self, logged: str, stored: str, base: str) -> bool:
         type_ = SQL(base)  # One of _SPELT.
-        query = SQL("select %s::pg_catalog.{0} operator(pg_catalog.=) %s::pg_catalog.{0}")
+        # As texts: a month "=" 30 days, which it is not.
+        query = SQL(
+            "select %s::pg_catalog.{0}::pg_catalog.text"
+            " operator(pg_catalog.=) %s::pg_catalog.{0}::pg_catalog.text"
+        )
         for dates, intervals in _STYLES:
             try:
                 with self._conn.transaction(force_rollback=True):
