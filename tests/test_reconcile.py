@@ -203,9 +203,7 @@ def test_values_that_a_session_spells_otherwise_are_no_difference(
     ("1 mon", "30 days"), ("1 day", "24:00"), ("1 year", "360 days"),
     ("1 mon -30 days", "0"),
 ])  # fmt: skip
-def test_an_interval_is_no_other_of_the_same_length(
-    empty_db: Database, was: str, now: str
-) -> None:
+def test_an_interval_is_no_other_of_the_same_length(empty_db: Database, was: str, now: str) -> None:
     conn = build(empty_db, "create table thing (id int primary key, i interval);"
                  "grant select on thing to app_auditor")  # fmt: skip
     conn.execute("set intervalstyle = sql_standard")
