@@ -52,6 +52,9 @@ crash: $(BIN)/auditdb ## Kill server and exporter 100 times under a million tran
 	AUDITDB_CRASH_KILLS=100 AUDITDB_CRASH_TRANSACTIONS=1000000 AUDITDB_CRASH_EVENTS=1000000 \
 		$(BIN)/python -m pytest -q tests/test_crash.py tests/export/test_exporter.py
 
+tamper: $(BIN)/auditdb ## Change a sealed log 10,000 times as a superuser: each time it must be found
+	AUDITDB_TAMPER=10000 $(BIN)/python -m pytest -q -s tests/evidence/test_tampering.py
+
 bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other packages, and operation
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.former
@@ -74,4 +77,4 @@ clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo page test check format attacks fuzz mutants crash bench reference clean
+.PHONY: help demo page test check format attacks fuzz mutants crash tamper bench reference clean

@@ -10,6 +10,8 @@ example.
 - `detect`, `load` (of a mapping file), `plan` (attach --dry-run), `apply` (attach), and of one
   table `attach`, `detach`, `define_kind`, `baseline`
 - `status`, `read_metrics`, `diagnose` and `fix` (doctor), `maintain`, `create_key`, `list_keys`
+- `hold_organization`, `release_organization`, `list_holds` (hold), `limit_visibility`,
+  `list_visibility` (visible)
 """
 
 from typing import TYPE_CHECKING
@@ -25,6 +27,15 @@ if TYPE_CHECKING:
     from auditdb.mapping.file import KindMapping, TableMapping, load
     from auditdb.mapping.plan import Change, plan
     from auditdb.operate.doctor import Finding, diagnose, fix
+    from auditdb.operate.hold import (
+        LegalHold,
+        VisibleRetention,
+        hold_organization,
+        limit_visibility,
+        list_holds,
+        list_visibility,
+        release_organization,
+    )
     from auditdb.operate.install import install, script
     from auditdb.operate.keys import create_key, list_keys
     from auditdb.operate.maintain import maintain
@@ -37,10 +48,12 @@ __all__ = [
     "Change",
     "Finding",
     "KindMapping",
+    "LegalHold",
     "Proposal",
     "Sample",
     "Status",
     "TableMapping",
+    "VisibleRetention",
     "apply",
     "attach",
     "baseline",
@@ -51,13 +64,18 @@ __all__ = [
     "detect",
     "diagnose",
     "fix",
+    "hold_organization",
     "install",
+    "limit_visibility",
+    "list_holds",
     "list_keys",
+    "list_visibility",
     "load",
     "maintain",
     "plan",
     "preview",
     "read_metrics",
+    "release_organization",
     "script",
     "status",
     "uninstall",
@@ -74,6 +92,15 @@ __getattr__ = door(
         "auditdb.mapping.file": ["KindMapping", "TableMapping", "load"],
         "auditdb.mapping.plan": ["Change", "plan"],
         "auditdb.operate.doctor": ["Finding", "diagnose", "fix"],
+        "auditdb.operate.hold": [
+            "LegalHold",
+            "VisibleRetention",
+            "hold_organization",
+            "limit_visibility",
+            "list_holds",
+            "list_visibility",
+            "release_organization",
+        ],
         "auditdb.operate.install": ["install", "script"],
         "auditdb.operate.keys": ["create_key", "list_keys"],
         "auditdb.operate.maintain": ["maintain"],

@@ -190,16 +190,25 @@ def exporting(target: str, sink: str, **given: Any) -> Iterator[subprocess.Popen
             conn.execute("select audit.drop_subscription('bench')")
 
 
-def writers(target: str, rounds: int, events: int = 4000) -> dict[str, float]:
-    """Return what a writer's connection pays while an exporter follows and makes ticks.
+def writers(target: str, rounds: int) -> dict[str, float]:
+    """Return what a writer's connection pays while an exporter follows and makes ticks."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        exporting(target, Path(folder).as_uri(), every=0) as process,
+    ):
+        return beside(target, process, rounds)
 
-    In turn, with the exporter at work and stopped: nanoseconds of the writer's connection on the
+
+def beside(
+    target: str, process: subprocess.Popen[bytes], rounds: int, events: int = 4000
+) -> dict[str, float]:
+    """Return what a writer's connection pays while a process is at work.
+
+    In turn, with the process at work and stopped: nanoseconds of the writer's connection on the
     processor, which another process on the same machine does not add to.
     """
     cost: dict[bool, list[float]] = {True: [], False: []}
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        process = stack.enter_context(exporting(target, Path(folder).as_uri(), every=0))
-        conn = stack.enter_context(psycopg.connect(target, autocommit=True))
+    with psycopg.connect(target, autocommit=True) as conn:
         time.sleep(3)
         for turn in range(2 * rounds + 2):
             is_on = turn % 4 in (0, 3)
@@ -211,29 +220,40 @@ def writers(target: str, rounds: int, events: int = 4000) -> dict[str, float]:
                 took = on_cpu(conn.info.backend_pid) - before
                 cost[is_on].append(took / events / 1000)
         ((made,),) = conn.execute("select count(*) from audit.tick").fetchall()
+    process.send_signal(signal.SIGCONT)
     pairs = [on / off for on, off in zip(cost[True], cost[False], strict=True)]
     return {
         "alone, us an event": statistics.median(cost[False]),
-        "beside an exporter, us an event": statistics.median(cost[True]),
+        "beside it, us an event": statistics.median(cost[True]),
         "more, percent, median of pairs": (statistics.median(pairs) - 1) * 100,
         "more, percent, least of each": (min(cost[True]) / min(cost[False]) - 1) * 100,
         "pairs": len(pairs), "ticks": made,
     }  # fmt: skip
 
 
-def lag(target: str, seconds: int) -> dict[str, float]:
-    """Return how old events are when they leave an exporter, while eight write at full speed."""
+def write_fast(target: str, seconds: int) -> float:
+    """Write from eight connections as fast as they can; return the events a second."""
     known = conninfo_to_dict(target)
     environment = {**os.environ, **{
         variable: str(known[name]) for variable, name in (
             ("PGHOST", "host"), ("PGPORT", "port"), ("PGUSER", "user"), ("PGDATABASE", "dbname"))
         if name in known
     }}  # fmt: skip
-    ages: list[float] = []
-    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script, ExitStack() as stack:
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
         script.write(f"{RECORD};\n")
         script.flush()
-        process = stack.enter_context(exporting(target, "-"))
+        done = subprocess.run(
+            [default_bin() / "pgbench", "-n", "-c", str(WRITERS), "-T", str(seconds), "-f",
+             script.name], env=environment, check=True, capture_output=True, text=True)  # fmt: skip
+    rate = re.search(r"tps = ([\d.]+)", done.stdout)
+    assert rate is not None, done.stdout
+    return float(rate[1])
+
+
+def lag(target: str, seconds: int) -> dict[str, float]:
+    """Return how old events are when they leave an exporter, while eight write at full speed."""
+    ages: list[float] = []
+    with exporting(target, "-") as process:
         time.sleep(3)
 
         def listen() -> None:
@@ -245,14 +265,11 @@ def lag(target: str, seconds: int) -> dict[str, float]:
 
         listener = threading.Thread(target=listen, daemon=True)
         listener.start()
-        done = subprocess.run(
-            [default_bin() / "pgbench", "-n", "-c", str(WRITERS), "-T", str(seconds), "-f",
-             script.name], env=environment, check=True, capture_output=True, text=True)  # fmt: skip
+        rate = write_fast(target, seconds)
         time.sleep(5)
-    rate = re.search(r"tps = ([\d.]+)", done.stdout)
-    assert rate is not None and len(ages) > 100, done.stdout
+    assert len(ages) > 100
     ages.sort()
-    return {"written a second": float(rate[1]), "seen": len(ages) * 20,
+    return {"written a second": rate, "seen": len(ages) * 20,
             "p50, s": ages[len(ages) // 2], "p99, s": ages[len(ages) * 99 // 100],
             "most, s": ages[-1]}  # fmt: skip
 

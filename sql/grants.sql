@@ -62,7 +62,7 @@ grant execute on function
 grant execute on function audit.canonical, audit_private.canonical_time
     to audit_reader, audit_auditor;
 grant execute on function
-    audit.record_reading, audit.viewer_problem, audit.list_logged,
+    audit.record_reading, audit.viewer_problem, audit.list_logged, audit_private.visible_since,
     audit_private.called, audit_private.names_owner, audit_private.gives_owner
     to audit_reader, audit_auditor;
 -- Ticks tell how much is written, of every organisation.
@@ -84,12 +84,31 @@ grant execute on function
     audit_private.advance_subscriptions, audit_private.set_event_aside,
     audit_private.place_cursor, audit_private.parts_between, audit_private.part_query,
     audit_private.line_of,
-    audit_private.read_batch, audit_private.last_tick
+    audit_private.read_batch, audit_private.last_tick, audit_private.skip_hidden_everywhere
     to audit_auditor;
 grant execute on function
     audit.pause_subscription, audit.resume_subscription, audit.drop_subscription,
     audit.list_subscriptions, audit.list_set_aside
     to audit_operator, audit_auditor;
+-- A sealer is an auditor, since it reads everything; what it writes, a verifier does not believe.
+grant select on audit.seal, audit.tile, audit.checkpoint, audit.key_rotation,
+    audit.organization_seal, audit.sealed_organization
+    to audit_auditor;
+grant execute on function
+    audit.seal_next, audit_private.keep_tiles, audit_private.keep_checkpoint,
+    audit_private.keep_rotation,
+    audit_private.month_of, audit_private.has_month, audit_private.refuse_restored
+    to audit_auditor;
+-- Not operators, who may be those whose acts the log holds.
+grant select on audit.erasure to audit_auditor;
+grant execute on function
+    audit.erase, audit.list_personal, audit.personal_events, audit.list_mentions,
+    audit_private.is_of_person, audit_private.is_erased, audit_private.series_of
+    to audit_auditor;
+-- Who maintains the log releases nobody.
+grant select on audit.legal_hold, audit.visible_retention to audit_operator, audit_auditor;
+grant execute on function audit.hold_organization, audit.release_organization to audit_auditor;
+grant execute on function audit.limit_visibility to audit_operator;
 -- Each asks for the token of an admin.
 grant execute on function
     audit.create_stream, audit.list_streams, audit.pause_stream, audit.resume_stream,
@@ -102,6 +121,11 @@ grant execute on function
     audit.list_settings, audit.metrics, audit.version
     to audit_auditor;
 grant select on audit_private.attachment, audit.kind to audit_auditor;
+-- What reconciling asks.
+grant execute on function
+    audit_private.describe_rows, audit_private.foreign_to_plan, audit_private.table_name,
+    audit_private.is_there
+    to audit_auditor;
 
 -- pg_dump reads each table by itself, months to come too.
 grant select on all tables in schema audit, audit_private to audit_backup;
@@ -221,6 +245,12 @@ begin
         where pronamespace = 'audit_private'::regnamespace and proname ~ '^baseline_[0-9]+$'
     loop
         execute format('grant execute on function %s to audit_operator', _function);
+    end loop;
+    for _function in
+        select oid from pg_proc
+        where pronamespace = 'audit_private'::regnamespace and proname ~ '^image_[0-9]+$'
+    loop
+        execute format('grant execute on function %s to audit_auditor', _function);
     end loop;
 end
 $$;

@@ -28,7 +28,8 @@ FUNCTIONS = """
 select pg_get_functiondef(p.oid), obj_description(p.oid, 'pg_proc')
 from pg_proc as p join audit_private.attachment as a on a.target = 'project'::regclass
 where p.pronamespace::regnamespace::text ~ '^audit'
-    and p.proname ~ format('^(capture|baseline|fall_back|read|organization)_%s(_[a-z]+)?$', a.id)
+    and p.proname
+        ~ format('^(capture|baseline|image|fall_back|read|organization)_%s(_[a-z]+)?$', a.id)
 order by array_position('{update,insert,delete,truncate}', substring(p.proname, '_([a-z]+)$')),
     p.proname
 """
@@ -54,7 +55,11 @@ def markdown(dsn: str) -> str:
     for definition, comment in rows:
         parts += [f"{comment}:", f"```sql\n{definition.rstrip()}\n```"]
     return (
-        re.sub(r"\b(capture|baseline|fall_back|read|organization)_\d+", r"\1_1", "\n\n".join(parts))
+        re.sub(
+            r"\b(capture|baseline|image|fall_back|read|organization)_\d+",
+            r"\1_1",
+            "\n\n".join(parts),
+        )
         + "\n"
     )
 

@@ -459,3 +459,25 @@ def test_what_the_planner_would_run_runs_as_the_owner_alone(db: Database, vehicl
     # Where it is not refused, it runs.
     above.execute("select from thing")
     assert set(ran) == {"ran as postgres"}
+
+
+@pytest.mark.parametrize("key", ["primary key", ""])
+def test_a_table_may_have_a_column_called_r(empty_db: Database, key: str) -> None:
+    empty_db.connect().execute("grant create on schema public to app_owner")
+    conn = empty_db.connect("app_owner")
+    conn.execute(f"create table thing (id int {key}, r int, p text); insert into thing values"
+                 " (1, 5, 'x'), (2, null, 'y')")  # fmt: skip
+    auditdb.attach(conn, "thing", "thing")
+    assert auditdb.baseline(conn, "thing") == 2
+    assert [e["new_values"]["r"] for e in empty_db.events()] == [5, None]
+
+
+def test_the_rows_of_a_table_whose_name_is_quoted_are_counted(empty_db: Database) -> None:
+    empty_db.connect().execute("grant create on schema public to app_owner")
+    conn = empty_db.connect("app_owner")
+    conn.execute('create table "Odd.Thing" (id int primary key);'
+                 ' insert into "Odd.Thing" values (1), (2), (3)')  # fmt: skip
+    auditdb.attach(conn, '"Odd.Thing"', "thing")
+    assert auditdb.baseline(conn, '"Odd.Thing"') == 3
+    counted = "select new_values -> 'rows' from audit.event where action = 'audit.baselined'"
+    assert empty_db.connect().execute(counted).fetchall() == [(3,)]

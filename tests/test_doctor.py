@@ -143,6 +143,10 @@ GUARDS = {
         "alter table audit_private.signing_key disable row level security",
         "guards", "audit_private.signing_key", "row-level security is off", mended_by=OWNER,
     ),
+    "row_level_security_off_on_the_mappings": Damage(
+        "alter table audit_private.attachment disable row level security",
+        "guards", "audit_private.attachment", "row-level security is off", mended_by=OWNER,
+    ),
     "row_level_security_not_forced_on_the_parent": Damage(
         "alter table audit.event no force row level security",
         "guards", "audit.event", "row-level security is not forced", mended_by=OWNER,

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import auditdb
-from auditdb import export, operator
+from auditdb import evidence, export, operator
 from auditdb.cli import main
 
 WITHOUT_PSYCOPG = """
@@ -28,7 +28,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("module", [auditdb, operator, export])
+@pytest.mark.parametrize("module", [auditdb, operator, export, evidence])
 def test_each_public_name_is_there_and_documented(module: object) -> None:
     for name in module.__all__:  # type: ignore[attr-defined]
         assert inspect.getdoc(getattr(module, name)), name
@@ -41,12 +41,17 @@ def test_what_the_command_line_can_do_python_can() -> None:
         "install": "install", "uninstall": "uninstall", "sql": "script", "status": "status",
         "key": "create_key", "maintain": "maintain", "doctor": "diagnose", "detect": "detect",
         "attach": "apply", "detach": "detach", "record": "record", "log": "reader",
-        "export": "Exporter", "subscription": "create_subscription",
+        "export": "Exporter", "subscription": "create_subscription", "reconcile": None,  # a package
+        "hold": "hold_organization", "visible": "limit_visibility",
         "demo": None, "serve": None,  # auditdb.web.app, for a process of one's own
+        "seal": "Sealer", "verify": "Verifier", "prove": "Bundler", "bundle": "Bundler",
+        "erase": "erase", "access": "personal_lines",
     }  # fmt: skip
     assert set(done_by) == set(main.commands)
     for name in filter(None, done_by.values()):
-        assert any(callable(getattr(m, name, None)) for m in (operator, auditdb, export)), name
+        assert any(
+            callable(getattr(m, name, None)) for m in (operator, auditdb, export, evidence)
+        ), name
 
 
 def test_an_application_without_psycopg_can_import_and_claim() -> None:

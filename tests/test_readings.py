@@ -75,13 +75,15 @@ def test_nobody_else_writes_of_readings(db: Database, role: str) -> None:
     assert readings(db) == []
 
 
-def test_an_auditor_says_who_reads_and_needs_a_name(db: Database) -> None:
+def test_an_auditor_says_who_reads_or_is_it(db: Database) -> None:
     conn = db.connect("app_auditor")
     record(conn, "", "viewed", None, "2", "support-7")
-    assert readings(db) == [("audit.viewed", "support-7", "2", None)]
-    for name in (None, ""):
-        with pytest.raises(pg.InvalidParameterValue, match="actor_id is missing"):
-            record(conn, "", "viewed", None, "2", name)
+    record(conn, "", "viewed", None, "2", None)
+    assert readings(db) == [
+        ("audit.viewed", "support-7", "2", None), ("audit.viewed", "app_auditor", "2", None),
+    ]  # fmt: skip
+    with pytest.raises(pg.InvalidParameterValue, match="actor_id is empty"):
+        record(conn, "", "viewed", None, "2", "")
 
 
 def test_a_log_that_is_looked_at_again_is_one_reading(db: Database) -> None:
@@ -93,6 +95,23 @@ def test_a_log_that_is_looked_at_again_is_one_reading(db: Database) -> None:
     for _ in range(2):
         record(conn, "", "exported", None, "1", "sam")
     assert len(readings(db)) == 5
+
+
+def test_the_minutes_go_on_in_a_transaction_that_stays_open(db: Database) -> None:
+    with psycopg.connect(db.conninfo("app_auditor")) as conn:
+        db.connect().execute(
+            "insert into audit.event (occurred_at, action, result, actor_id, actor_type, source,"
+            " db_user, organization_id, target_type) values (clock_timestamp() - interval"
+            " '14 min 58 s', 'audit.viewed', 'success', 'sam', 'user', 'sql', 'app_auditor', '1',"
+            " 'audit')"
+        )
+        for wait, count in ((0, 1), (3, 2)):
+            conn.execute("select pg_sleep(%s)", [wait])
+            conn.execute("select audit.record_reading('viewed', null, '1', 'sam')")
+            (found,) = conn.execute(
+                "select count(*) from audit.event where action = 'audit.viewed'"
+            ).fetchone() or (0,)
+            assert found == count
 
 
 @pytest.mark.parametrize("verb", ["key_created", "month_dropped", "", None, "viewed; x"])

@@ -91,7 +91,7 @@ def test_in_a_database_that_only_reads_a_command_reads_or_says_so_in_a_line(
             [line] = result.stderr.splitlines()
             assert "default_transaction_read_only is on" in line and line.startswith("Error: ")
             refused.add(command.split()[0])
-    assert refused == {"install", "attach", "record", "maintain", "key", "detach"}
+    assert refused == {"install", "attach", "record", "maintain", "key", "detach", "log"}
 
 
 def test_a_command_that_takes_too_long_says_so_in_a_line(db: Database) -> None:

@@ -162,6 +162,18 @@ def test_what_is_refused_removes_nothing(
     assert file.read_text() == "mine" and state(db, bare) == told
 
 
+def test_a_log_under_legal_hold_is_not_dropped(application: Database, bare: Server) -> None:
+    db = application
+    use(db, "app_owner")
+    db.connect("app_auditor").execute("select audit.hold_organization('7', 'case 1')")
+    told = state(db, bare)
+    refused = run(db, "app_owner", "--yes", "--log", "drop")
+    assert refused.exit_code == 1 and "organisation 7 is under legal hold" in refused.stderr
+    assert state(db, bare) == told
+    db.connect("app_auditor").execute("select audit.release_organization('7', 'case 1')")
+    assert run(db, "app_owner", "--yes", "--log", "drop").exit_code == 0
+
+
 def test_roles_that_another_database_uses_stay_and_are_named(db: Database) -> None:
     done = run(db, None, "--yes", "--log", "drop")
     assert done.exit_code == 0

@@ -272,7 +272,8 @@ def test_an_upgrade_writes_the_functions_of_attached_tables_anew(db: Database) -
     admin = db.connect()
     written = (
         "select proname, prosrc from pg_proc"
-        " where proname ~ '^(capture|baseline|fall_back|read|organization|admin)_[0-9]+(_[a-z]+)?$'"
+        " where proname"
+        " ~ '^(capture|baseline|image|fall_back|read|organization|admin)_[0-9]+(_[a-z]+)?$'"
         " order by 1"
     )
     before = admin.execute(written.encode()).fetchall()

@@ -17,7 +17,19 @@ except ImportError as error:
     ) from None
 
 import auditdb
-from auditdb.cli import export, mapping, operate, read, record, web
+from auditdb.cli import (
+    bundle,
+    erase,
+    evidence,
+    export,
+    hold,
+    mapping,
+    operate,
+    read,
+    reconcile,
+    record,
+    web,
+)
 from auditdb.cli.errors import Cli
 
 __all__ = ["main"]
@@ -51,6 +63,9 @@ for command in (
     operate.key,
     operate.maintain,
     operate.doctor,
+    reconcile.reconcile,
+    hold.hold,
+    hold.visible,
     mapping.detect,
     mapping.attach,
     mapping.detach,
@@ -59,5 +74,11 @@ for command in (
     export.export,
     export.subscription,
     web.serve,
+    evidence.seal,
+    evidence.verify,
+    erase.erase,
+    erase.access,
+    bundle.prove,
+    bundle.bundle,
 ):
     main.add_command(command)

@@ -82,15 +82,16 @@ def log(
     """Read an organisation's log as one of its admins or owners, newest first.
 
     An auditor reads without a key: the log of one organisation, also of one that is deleted, or of
-    all. JSON lines hold every event exactly; a table shortens and leaves out what a narrow terminal
-    has no room for. In it "how" tells events that a trigger captured from those that a call
-    recorded.
+    all. That an auditor reads is an event of the log, and so is what anybody takes along as JSON
+    lines or CSV; on a standby, where it cannot be recorded, it is refused. JSON lines hold every
+    event exactly; a table shortens and leaves out what a narrow terminal has no room for. In it
+    "how" tells events that a trigger captured from those that a call recorded.
     """
     if all_ and ctx.get_parameter_source("limit") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--all and --limit exclude each other")
     _check_times(**filters)
     read = _reading(viewer_id, auditor, organization_id, key_file)
-    with connection(ctx) as conn:
+    with connection(ctx) as conn, auditdb.context(source="cli"):
         log = read(conn)
         if not _print(log, format_, csv_formulas, None if all_ else limit, filters):
             if format_ == "table":

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from auditdb.cli.hold import describe_hold, describe_visible
 from auditdb.export.subscription import SubscriptionStatus
 from auditdb.operate.status import Status
 from auditdb.read.event import Event
@@ -157,6 +158,10 @@ def print_status(status: Status) -> None:
     for limit in status.limits:
         login = plain(limit.login)
         out.print(Text(f"{login} records at most {limit.per_minute:,} events a minute by calls"))
+    for line in [*map(describe_hold, status.holds), *map(describe_visible, status.visible[:20])]:
+        out.print(Text(line))
+    if (more := len(status.visible) - 20) > 0:
+        out.print(Text(f"and {more:,} organisations more: auditdb visible"))
     if status.context:
         settings = ", ".join(map(plain, status.context))
         out.print(Text(f"without a context, who acts is read from {settings}"))

@@ -60,3 +60,23 @@ async def pinned_async(conn: AsyncConnection[Any]) -> AsyncIterator[None]:
     async with conn.transaction():
         await conn.execute(_SET, _PINNED)
         yield
+
+
+class Pinned:
+    """A connection of which each query is pinned: in autocommit mode each is a transaction.
+
+    Args:
+        conn: the connection.
+
+    Attributes:
+        info: what the connection says of itself.
+        transaction: opens a transaction block, as the connection does.
+    """
+
+    def __init__(self, conn: Connection[Any]) -> None:
+        self._conn, self.info, self.transaction = conn, conn.info, conn.transaction
+
+    def execute(self, query: Any, params: Any = None) -> psycopg.Cursor[Any]:
+        """Run a query; what it gave is there, and the session is as it was."""
+        with pinned(self._conn, writes=True):
+            return self._conn.execute(query, params)

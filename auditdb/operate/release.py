@@ -21,7 +21,7 @@ _MONTH = re.compile(r"audit\.event_\d{4,}_\d\d")
 _GENERATED = re.compile(
     r"audit_private\.(?:"
     r"capture_\d+(?:_(?:insert|update|delete|truncate))?\(\) returns trigger"
-    r"|baseline_\d+\(old anyelement, new anyelement\) returns jsonb"
+    r"|(?:baseline|image)_\d+\(old anyelement, new anyelement\) returns jsonb"
     r"|fall_back_\d+\(op text, old anyelement, new anyelement, reason text\) returns jsonb"
     r"|read_\d+\(r anyelement\) returns text\[\]"
     r"|organization_\d+(?:\(r anyelement\)|_late\(inputs jsonb\)) returns text"
@@ -30,6 +30,8 @@ _GENERATED = re.compile(
     r"|EXECUTE on function audit_private\.capture_\d+_(?:insert|update|delete|truncate)\(\) to .*"
     # Who owns a table hands its rows to it.
     r"|EXECUTE on function audit_private\.baseline_\d+\(anyelement,anyelement\) to audit_operator"
+    # Who compares rows with events hands them to it.
+    r"|EXECUTE on function audit_private\.image_\d+\(anyelement,anyelement\) to audit_auditor"
 )
 
 

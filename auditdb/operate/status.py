@@ -12,6 +12,7 @@ from psycopg.rows import class_row, scalar_row
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
 from auditdb.export.subscription import SubscriptionStatus
+from auditdb.operate.hold import LegalHold, VisibleRetention, list_holds, list_visibility
 
 Row = TypeVar("Row")
 
@@ -67,6 +68,8 @@ class Status:
     roles: list[RoleMembers]
     limits: list[RecordingLimit]
     subscriptions: list[SubscriptionStatus]
+    holds: list[LegalHold]
+    visible: list[VisibleRetention]
     context: list[str]
     """The settings of other tools that say who acts where no context is set."""
 
@@ -95,6 +98,8 @@ def status(conn: psycopg.Connection[Any]) -> Status:
             subscriptions=_rows(
                 conn, SubscriptionStatus, "select * from audit.list_subscriptions()"
             ),
+            holds=list_holds(conn),
+            visible=list_visibility(conn),
             context=psycopg.Cursor(conn, row_factory=scalar_row)
             .execute("select * from audit.list_settings()")
             .fetchall(),

@@ -7,7 +7,7 @@ works, no token has to outlive its minute, and an admin who is demoted reads no 
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from typing import Any, BinaryIO, Literal, TextIO, TypeAlias
 
 import psycopg
@@ -18,7 +18,7 @@ from auditdb.connection.begin import Statement, begin_with, begin_with_async
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.state import in_pipeline
 from auditdb.errors import InvalidInput
-from auditdb.read.filters import Filters, filter_conditions, refuse_unknown
+from auditdb.read.filters import Filters, filter_conditions, refuse_unknown, shown_filters
 from auditdb.read.lines import COPY, JSON_COLUMNS, NAMES, SELECT
 from auditdb.read.viewer import Auditor, Viewer
 from auditdb.values.blocks import PART, csv_lines, json_lines
@@ -55,6 +55,9 @@ class Export:
         if organization_id is not None:
             self._conditions.append(SQL("organization_id = %(organization_id)s"))
             self._values["organization_id"] = organization_id
+        self.details: dict[str, Any] = {"format": format, "filter": shown_filters(filters)}
+        if limit is not None:
+            self.details["limit"] = limit
         self._form: str = "jsonl" if format == "jsonl" else csv_formulas
         self._limit = limit
         self._size = _FIRST
@@ -63,6 +66,17 @@ class Export:
         self._held = self._in_chunk = self._expected = 0
         self.count = 0
         self.is_over = False
+
+    def leave_out(self, event_id: int | None) -> None:
+        """Leave out the event that says that this is read."""
+        if event_id is not None:
+            self._conditions.append(SQL("id <> %(own_id)s"))
+            self._values["own_id"] = event_id
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """How many events were read, and whether they are all that was asked for."""
+        return {"events": self.count, "is_complete": self.is_over}
 
     def _heading(self) -> bytes:
         around = '"' if self._form == "escape" else ""
@@ -126,10 +140,10 @@ class Export:
 
 def read_blocks(
     conn: Connection[Any], principal: Viewer | Auditor, export: Export
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """Read what an export asks for, and return its lines in blocks."""
     while not export.is_over:
-        _refuse_pipeline(conn)
+        refuse_pipeline(conn)
         query, values = export.next_chunk()
         become: Statement = principal.become()
         with (
@@ -155,7 +169,7 @@ async def read_blocks_async(
 ) -> AsyncGenerator[bytes, None]:
     """Read as `read_blocks` does."""
     while not export.is_over:
-        _refuse_pipeline(conn)
+        refuse_pipeline(conn)
         query, values = export.next_chunk()
         become: Statement = principal.become()
         async with begin_with_async(conn, principal.role, become, undo=True):
@@ -176,7 +190,12 @@ async def read_blocks_async(
             yield block
 
 
-def _refuse_pipeline(conn: Connection[Any] | AsyncConnection[Any]) -> None:
+def refuse_pipeline(conn: Connection[Any] | AsyncConnection[Any]) -> None:
+    """Refuse a connection in a pipeline, in which no COPY can run.
+
+    Raises:
+        InvalidInput: it is in one.
+    """
     if in_pipeline(conn):
         raise InvalidInput("an export cannot run in a pipeline; end the pipeline before it")
 

@@ -77,6 +77,8 @@ OF_TIME = (_CONDITIONS["since"], _CONDITIONS["until"])
 _APART = SQL("(captured_from is null or action not like '%%.baseline')")
 # The filter of the actor finds what was done by an impersonator as well.
 _ALIASES = {**ALIASES, "impersonator_id": "actor_id"}
+# What is kept of a text and of a list in an event that says by which filters somebody read.
+_LONGEST, _MOST = 200, 20
 
 
 def refuse_unknown(filters: Filters) -> None:
@@ -193,3 +195,18 @@ def as_moment(name: str, value: Moment | None) -> datetime | None:
         return value.astimezone(UTC)
     except OverflowError:
         raise InvalidInput(f"{name} is {value.isoformat()}, which is no time of UTC") from None
+
+
+def shown_filters(filters: Filters) -> dict[str, Any]:
+    """Return the filters that are given as an event shows them.
+
+    >>> shown_filters({"action": "auth.login", "actor_id": None, "baseline": False})
+    {'action': 'auth.login'}
+    """
+    return {name: _shown(value) for name, value in filters.items() if value}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_shown(part) for part in list(value)[:_MOST]]
+    return value if isinstance(value, bool | int) else str(value)[:_LONGEST]

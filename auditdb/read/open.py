@@ -28,7 +28,7 @@ def reader(
     Whether the viewer may read is decided by the database, live, at each read. One who may not sees
     an empty log: no error tells why. Each read is a transaction of its own (inside of another, a
     savepoint), read-only and as `audit_reader`, with a token of its own; it leaves no trace on the
-    connection.
+    connection. What is exported is an event, as of `auditor`; what is looked at is not.
 
     Args:
         conn: a connection of psycopg whose login is a member of `audit_reader`; on an asynchronous
@@ -59,6 +59,12 @@ def auditor(conn: Any, *, organization_id: Id | None = None) -> Reader | AsyncRe
 
     It reads also what nobody else can: the log of an organisation that was deleted, with its
     memberships, and events that belong to none. Otherwise it reads as `reader` does.
+
+    That it reads is an event, with the filters: `audit.viewed`, of which one in 15 minutes is kept
+    for each actor and organisation; of an export `audit.export_started` and `audit.exported`. Who
+    reads is the actor of the context, else the login. It is committed before the first event is
+    handed out. Inside of a transaction of the caller it is part of that: who rolls it back has
+    read, and nothing says so. On a standby, or in a read-only transaction, nothing is read.
 
     Args:
         conn: a connection of psycopg whose login is a member of `audit_auditor`, as in `reader`.

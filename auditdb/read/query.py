@@ -96,6 +96,12 @@ class PageQuery:
                 SQL("occurred_at >= %(at)s and (occurred_at, id) > (%(at)s, %(id)s)")
             )
 
+    def leave_out(self, event_id: int | None) -> None:
+        """Leave out the event that says that this is read."""
+        if event_id is not None:
+            self._range.append(SQL("id <> %(own_id)s"))
+            self._values["own_id"] = event_id
+
     def _at(self, cursor: str) -> tuple[datetime, int]:
         at, number = read_cursor(cursor)
         self._values |= {"at": at, "id": number}

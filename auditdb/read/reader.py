@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from typing import Any, Unpack
 
 from psycopg import AsyncConnection, Connection
@@ -14,12 +15,16 @@ from auditdb.read.export import (
     Format,
     Formulas,
     Output,
-    read_blocks,
-    read_blocks_async,
     write_block,
 )
-from auditdb.read.filters import Filters
+from auditdb.read.filters import Filters, shown_filters
 from auditdb.read.query import PageQuery
+from auditdb.read.recorded import (
+    record_reading,
+    record_reading_async,
+    recorded_blocks,
+    recorded_blocks_async,
+)
 from auditdb.read.viewer import Auditor, Viewer
 
 
@@ -73,13 +78,8 @@ class Reader:
             >>> page = log.page(category="membership")  # doctest: +SKIP
             >>> log.page(category="membership", after=page.next)  # doctest: +SKIP
         """
-        principal = self._principal
-        query = PageQuery(limit, filters, organization_id=principal.organization_id, after=after,
-                          before=before, within=within)  # fmt: skip
-        with begin_with(
-            self._conn, principal.role, principal.become(), query.statement, undo=True
-        ) as (_, rows):
-            return query.page_of(rows)
+        query = self._query(limit, filters, after=after, before=before, within=within)
+        return self._page(query, self._record(filters))
 
     def events(self, *, batch: int = 500, **filters: Unpack[Filters]) -> Iterator[Event]:
         """Return an iterator over all events, newest first, that holds a batch or two in memory.
@@ -132,7 +132,7 @@ class Reader:
             >>> response = Stream(log.blocks(format="csv", since="2026-01-01"))  # doctest: +SKIP
         """
         export = Export(self._principal.organization_id, format, csv_formulas, limit, filters)
-        return read_blocks(self._conn, self._principal, export)
+        return recorded_blocks(self._conn, self._principal, export)
 
     def export(
         self,
@@ -163,18 +163,38 @@ class Reader:
             48213
         """
         export = Export(self._principal.organization_id, format, csv_formulas, limit, filters)
-        for block in read_blocks(self._conn, self._principal, export):
-            write_block(out, block)
-            if progress is not None:
-                progress(export.count)
+        with closing(recorded_blocks(self._conn, self._principal, export)) as blocks:
+            for block in blocks:
+                write_block(out, block)
+                if progress is not None:
+                    progress(export.count)
         return export.count
 
     def _events(self, batch: int, filters: Filters) -> Iterator[Event]:
-        page = self.page(limit=batch, **filters)
+        own = self._record(filters)
+        page = self._page(self._query(batch, filters), own)
         yield from page.events
         while page.next:
-            page = self.page(limit=batch, after=page.next, **filters)
+            page = self._page(self._query(batch, filters, after=page.next), own)
             yield from page.events
+
+    def _query(self, limit: int, filters: Filters, **place: Any) -> PageQuery:
+        return PageQuery(limit, filters, organization_id=self._principal.organization_id, **place)
+
+    def _record(self, filters: Filters) -> int | None:
+        """Record that an auditor reads; of admins, who read what is theirs, nothing."""
+        if isinstance(self._principal, Viewer):
+            return None
+        details = {"filter": shown_filters(filters)}
+        return record_reading(self._conn, self._principal, "viewed", details)
+
+    def _page(self, query: PageQuery, own: int | None) -> Page:
+        principal = self._principal
+        query.leave_out(own)
+        with begin_with(
+            self._conn, principal.role, principal.become(), query.statement, undo=True
+        ) as (_, rows):
+            return query.page_of(rows)
 
 
 class AsyncReader:
@@ -194,13 +214,8 @@ class AsyncReader:
         **filters: Unpack[Filters],
     ) -> Page:
         """Return a page as `Reader.page` does."""
-        principal = self._principal
-        query = PageQuery(limit, filters, organization_id=principal.organization_id, after=after,
-                          before=before, within=within)  # fmt: skip
-        async with begin_with_async(
-            self._conn, principal.role, principal.become(), query.statement, undo=True
-        ) as (_, rows):
-            return query.page_of(rows)
+        query = self._query(limit, filters, after=after, before=before, within=within)
+        return await self._page(query, await self._record(filters))
 
     def events(self, *, batch: int = 500, **filters: Unpack[Filters]) -> AsyncIterator[Event]:
         """Return an iterator as `Reader.events` does."""
@@ -222,14 +237,32 @@ class AsyncReader:
             ...     await response.write(block)
         """
         export = Export(self._principal.organization_id, format, csv_formulas, limit, filters)
-        return read_blocks_async(self._conn, self._principal, export)
+        return recorded_blocks_async(self._conn, self._principal, export)
 
     async def _events(self, batch: int, filters: Filters) -> AsyncIterator[Event]:
+        own = await self._record(filters)
         after: str | None = None
         while True:
-            page = await self.page(limit=batch, after=after, **filters)
+            page = await self._page(self._query(batch, filters, after=after), own)
             for event in page.events:
                 yield event
             if page.next is None:
                 return
             after = page.next
+
+    def _query(self, limit: int, filters: Filters, **place: Any) -> PageQuery:
+        return PageQuery(limit, filters, organization_id=self._principal.organization_id, **place)
+
+    async def _record(self, filters: Filters) -> int | None:
+        if isinstance(self._principal, Viewer):
+            return None
+        details = {"filter": shown_filters(filters)}
+        return await record_reading_async(self._conn, self._principal, "viewed", details)
+
+    async def _page(self, query: PageQuery, own: int | None) -> Page:
+        principal = self._principal
+        query.leave_out(own)
+        async with begin_with_async(
+            self._conn, principal.role, principal.become(), query.statement, undo=True
+        ) as (_, rows):
+            return query.page_of(rows)

@@ -77,7 +77,7 @@ async def event(visited: Visit) -> Response:
 
 async def logged(visited: Visit) -> Response:
     """Return what is logged, and since when."""
-    kinds, _ = await logged_kinds(visited)
+    kinds, *_ = await logged_kinds(visited)
     return _Json({"logged": kinds})
 
 

@@ -16,6 +16,7 @@ from auditdb.errors import AuditError
 from auditdb.web import queries
 from auditdb.web.listing import why_nothing
 from auditdb.web.problem import problem_of
+from auditdb.web.render import time_of
 from auditdb.web.site import Visit
 
 HISTOGRAM = 48
@@ -31,10 +32,14 @@ async def summary(visited: Visit, conn: AsyncConnection[Any]) -> dict[str, Any]:
     bars: dict[Any, Row] = {}
     signals: dict[str, int] = {}
     is_slow = False
+    shown_since: datetime | None = None
     for organization in visited.organizations:
         async with visited.reading(conn, organization) as read:
             actions = [row["name"] for row in await read.rows(queries.ACTIONS)]
             logged_rows += await read.rows(queries.LOGGED)
+            if len(visited.organizations) == 1:
+                [shown] = await read.rows(queries.SHOWN_SINCE)
+                shown_since = shown["since"]
             # What is kept was somebody else's to read.
             may_read = await why_nothing(read) is None
         if is_first and may_read and not visited.address.is_filtered and not is_slow:
@@ -53,6 +58,7 @@ async def summary(visited: Visit, conn: AsyncConnection[Any]) -> dict[str, Any]:
     return {
         "actions": actions,
         "is_slow": is_slow,
+        "shown_since": shown_since and time_of(shown_since, visited),
         "signals": [
             {
                 "name": visited.words.term("signal", name),

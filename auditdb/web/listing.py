@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -106,20 +107,22 @@ async def readable(visited: Visit, conn: AsyncConnection[Any]) -> list[str]:
     return found
 
 
-async def logged_kinds(visited: Visit) -> tuple[list[Row], list[str]]:
+async def logged_kinds(visited: Visit) -> tuple[list[Row], list[str], datetime | None]:
     """Return which kinds of objects are logged, from how many tables, since when; and all actions.
 
-    These are the same for all organisations.
+    These are the same for all organisations. The third is from when on events are shown, where the
+    viewer of one organisation does not see all.
 
     Raises:
         Problem: the viewer may read the log of no organisation that is asked for.
     """
     async with visited.opened() as conn:
-        first, *_ = await readable(visited, conn)
+        first, *others = await readable(visited, conn)
         async with visited.reading(conn, first) as read:
             kinds = await read.rows(queries.LOGGED)
             actions = await read.rows(queries.ACTIONS)
-    return kinds, [row["name"] for row in actions]
+            [shown] = await read.rows(queries.SHOWN_SINCE)
+    return kinds, [row["name"] for row in actions], None if others else shown["since"]
 
 
 def together(pages: list[Page], limit: int, *, place: str | None, is_before: bool) -> Page:

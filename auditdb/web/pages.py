@@ -184,7 +184,7 @@ def _event_page(
 
 async def logged(visited: Visit) -> Response:
     """Return the page that says what is logged, and since when."""
-    rows, actions = await logged_kinds(visited)
+    rows, actions, since = await logged_kinds(visited)
     own = visited.words
     kinds = [
         {
@@ -200,5 +200,6 @@ async def logged(visited: Visit) -> Response:
         for row in rows
     ]
     back = visited.address.only(visited.root + "/")
-    values = {"kinds": kinds, "back": back}
+    shown_since = time_of(since, visited) if since else None
+    values = {"kinds": kinds, "back": back, "shown_since": shown_since}
     return render(visited.site, visited.request, visited, "logged.html", values)

@@ -110,13 +110,18 @@ def signal_query(name: str, organization_id: str | None) -> Statement:
 
 
 LOGGED: Statement = ("select kind, tables, since from audit.list_logged()", [])
+# No driver has a time for what is before all times.
+SHOWN_SINCE: Statement = (
+    "select nullif((audit_private.visible_since())[1], '-infinity') as since",
+    [],
+)
 PROBLEM: Statement = ("select audit.viewer_problem() as problem", [])
 # Of the log itself, what an organisation's own log has.
 ACTIONS: Statement = (
     "select name from audit.action where category <> 'audit' "
-    "or name in ('audit.viewed', 'audit.export_started', 'audit.exported', "
-    "'audit.subscription_created', 'audit.subscription_changed', 'audit.subscription_dropped') "
-    "order by name",
+    "or name in ('audit.viewed', 'audit.export_started', 'audit.exported', 'audit.verified', "
+    "'audit.bundled', 'audit.accessed', 'audit.subscription_created', "
+    "'audit.subscription_changed', 'audit.subscription_dropped') order by name",
     [],
 )
 

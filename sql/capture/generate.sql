@@ -302,6 +302,8 @@ begin
     if 'baseline_' || generate.id = any (_names) then
         execute format('grant execute on function audit_private.baseline_%s to audit_operator',
             generate.id);
+        execute format('grant execute on function audit_private.image_%s to audit_auditor',
+            generate.id);
     end if;
     -- What the table needed before.
     perform audit_private.drop_function(f::text)

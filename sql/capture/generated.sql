@@ -10,10 +10,8 @@ language sql stable rows 6 set search_path = pg_catalog, pg_temp
 as $$
     with a as materialized (
         select t.id, t.target, t.kind, m.mapping, m.mapping -> 'raw' <> '[]' as is_raw,
-            case when (m.mapping ->> 'settings')::boolean
-                then array['TimeZone=UTC', 'DateStyle=ISO', 'IntervalStyle=postgres',
-                    'extra_float_digits=1', 'bytea_output=hex', 'lc_monetary=C']
-                else '{}' end as settings,
+            case when (m.mapping ->> 'settings')::boolean then pins else '{}' end as settings,
+            pins || '{row_security=on}'::text[] as all_settings,
             -- Without the name of the table, which may hold anything: the comment has it.
             E'\n-- Generated: audit.attach() writes it again.\n#variable_conflict use_variable'
                 as pragma
@@ -23,6 +21,8 @@ as $$
                     || jsonb_build_object('id', t.id)
                 offset 0  -- once
             ) as m (mapping)
+            cross join cast('{TimeZone=UTC,DateStyle=ISO,IntervalStyle=postgres,'
+                'extra_float_digits=1,bytea_output=hex,lc_monetary=C}' as text[]) as pins
         where t.id = generated.id
     )
     -- IMMUTABLE is not what it is: PL/pgSQL leaves the snapshot of the statement in force for it. A
@@ -56,6 +56,11 @@ as $$
         'Records a row that is there already'
     from a where kind <> 'admin'
     union all
+    select 'image_' || id, 'old anyelement, new anyelement', 'jsonb', 'stable',
+        all_settings, pragma || audit_private.row_code(id, mapping),
+        'Says what capture would of a row'
+    from a where kind <> 'admin'
+    union all
     select format('capture_%s_truncate', id), '', 'trigger', 'volatile', '{row_security=on}',
         audit_private.truncate_code(kind), 'Captures TRUNCATE'
     from a where kind <> 'admin'
@@ -81,7 +86,7 @@ comment on function audit_private.generated is
 create or replace function audit_private.generated_for(name text) returns text
 language sql immutable
 return substring(generated_for.name,
-    'audit_private[.](?:capture|baseline|fall_back|read|organization|admin)_([0-9]+)[_(]');
+    'audit_private[.](?:capture|baseline|image|fall_back|read|organization|admin)_([0-9]+)[_(]');
 comment on function audit_private.generated_for is
     'The id of the attached table for which a function was generated, or of whose function '
     'a grant is';
@@ -91,7 +96,7 @@ create or replace function audit_private.functions_of(id int) returns setof regp
 language sql stable rows 6 set search_path = pg_catalog, pg_temp
 as $$
     select p.oid
-    from unnest('{capture,baseline,fall_back,read,organization,admin}'::text[]) as what
+    from unnest('{capture,baseline,image,fall_back,read,organization,admin}'::text[]) as what
         cross join cast(format('%s_%s', what, functions_of.id) as text) as name
         join pg_proc as p on p.proname >= name::name and p.proname < (name || '{')::name
     where p.pronamespace = any ('{audit,audit_private}'::regnamespace[])

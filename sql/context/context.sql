@@ -84,7 +84,7 @@ comment on function audit.current_context is
 -- What these names say in details is the log's own to say.
 create or replace function audit_private.own_details() returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
-return '{completes,degraded,group,moved,new_role,previous_role,row_id}'::text[];
+return '{completes,degraded,erased,group,moved,new_role,previous_role,row_id}'::text[];
 comment on function audit_private.own_details is
     'Keys of details that a context cannot set: they tell what the log found';
 

@@ -164,6 +164,20 @@ $$;
 comment on function audit.pause_stream is
     'For a viewer: nothing more is sent, until it is resumed';
 
+create or replace function audit_private.skip_hidden(name text) returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+    update audit.subscription as s
+    set tick_id = t.id, part = null, pending = null, counts = null, exporter = null
+    from (
+        select max(k.id) as id from audit.tick as k
+        where k.made_at < (select (audit_private.visible_since())[1])
+    ) as t
+    where s.name = skip_hidden.name and t.id > s.tick_id;
+$$;
+comment on function audit_private.skip_hidden is
+    'Lets a stream go on behind the ticks that were made before what its viewer may see';
+
 create or replace function audit.resume_stream(name text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -172,11 +186,13 @@ declare
 begin
     perform audit_private.resume(
         audit_private.own_stream(resume_stream.name, _viewer[2]), _viewer[1]);
+    -- Or to pause it would keep what becomes too old to be seen.
+    perform audit_private.skip_hidden(resume_stream.name);
 end
 $$;
 -- Definer: readers hold no privilege on the table itself.
 comment on function audit.resume_stream is
-    'For a viewer: a stream goes on where it was, whatever stopped it';
+    'For a viewer: a stream goes on where it was, or where they may see, whatever stopped it';
 
 create or replace function audit.drop_stream(name text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp

@@ -17,6 +17,21 @@ $$;
 comment on function audit_private.untaken is
     'Why retention keeps a month: whose events of it are not taken; null where all are';
 
+-- Where somebody seals: what was dropped before is proved by nothing.
+create or replace function audit_private.unsealed(month date) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select format('keep %s: not all of its events are sealed yet: let auditdb seal run, or use '
+        'force', to_char(unsealed.month, 'YYYY-MM'))
+    from (select * from audit.seal order by id desc limit 1) as s
+    where exists (
+        select from audit.tick_month as m
+        where m.month = unsealed.month and (m.tick_id > s.tick_id
+            or m.tick_id = s.tick_id and m.month >= s.month and not s.is_last));
+$$;
+comment on function audit_private.unsealed is
+    'Why retention keeps a month: events of it are not sealed; null where all are, or nobody seals';
+
 create or replace function audit_private.note_missed(month date) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$

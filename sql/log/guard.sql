@@ -1,14 +1,19 @@
--- The guard: nothing in the log is ever changed or taken away, not even by its owner.
+-- The guard: nothing in the log is ever changed or taken away, not even by its owner. But for an
+-- erasure, which takes the personal part of an event, and of a seal the salts of such events.
 -- Row triggers on audit.event are cloned to every partition; TRUNCATE needs one on each.
 
 create or replace function audit_private.refuse_change() returns trigger
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
+    if tg_op = 'UPDATE' and audit_private.is_erasure(tg_relid, to_jsonb(old), to_jsonb(new)) then
+        return new;
+    end if;
     raise exception '% on %.% is refused: the audit log is append-only',
             tg_op, tg_table_schema, tg_table_name
         using errcode = 'insufficient_privilege',
-            hint = 'Only whole months go, by audit.maintain(keep => ...).';
+            hint = 'Only whole months go, by audit.maintain(keep => ...), and what is personal, '
+                'by audit.erase.';
 end
 $$;
 comment on function audit_private.refuse_change is
@@ -73,10 +78,24 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     -- No parsed body: a dump is restored functions first, before there are these tables.
     select '{audit_private.attestation,audit_private.organization_start,audit.series,audit.tick,'
-        'audit.tick_month}'::regclass[];
+        'audit.tick_month,audit.seal,audit.organization_seal,audit.checkpoint,'
+        'audit.key_rotation,audit.erasure}'::regclass[];
 $$;
 comment on function audit_private.append_only is
     'The tables beside the log whose rows are never changed or taken away';
+
+create or replace function audit_private.guarded_tables() returns regclass[]
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    -- No parsed body, as above.
+    select '{audit_private.signing_key,audit_private.attachment,'
+        'audit_private.release,audit_private.recording_limit,audit_private.unfiled,'
+        'audit.subscription,audit_private.set_aside,audit.tile,'
+        'audit.sealed_organization,audit.legal_hold,audit.visible_retention}'::regclass[];
+$$;
+comment on function audit_private.guarded_tables is
+    'The other tables that row-level security keeps from pg_read_all_data and pg_write_all_data: '
+    'their rows may change';
 
 create or replace function audit_private.guard_log() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -108,10 +127,7 @@ begin
     end loop;
     -- Or a member of pg_read_all_data could sign tokens, and one of pg_write_all_data map tables
     -- anew.
-    foreach _table in array '{audit_private.signing_key,audit_private.attachment,'
-        'audit_private.release,audit_private.recording_limit,audit_private.unfiled,'
-        'audit.subscription,audit_private.set_aside}'::regclass[]
-    loop
+    foreach _table in array audit_private.guarded_tables() loop
         if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = _table) then
             execute format('alter table %s enable row level security, force row level security',
                 _table);

@@ -10,11 +10,11 @@ as $$
         ('event_failure_idx',
             '(organization_id, occurred_at DESC, id DESC, action, result) '
             'WHERE (result <> ''success''::text)'),
-        -- By user, who is the target of a sign-in, and by key.
+        -- By user, who is the target of a sign-in, and by key; of readings the newest.
         ('event_sign_in_key_idx',
             '(organization_id, action, target_id, result, occurred_at, id) '
             'WHERE (action = ANY (ARRAY[''auth.login''::text, ''api_key.created''::text, '
-            '''api_key.updated''::text, ''api_key.revoked''::text]))');
+            '''api_key.updated''::text, ''api_key.revoked''::text, ''audit.viewed''::text]))');
 $$;
 comment on function audit_private.partial_indexes is
     'The indexes of the log that hold some of its events, as PostgreSQL prints their definitions';

@@ -102,7 +102,7 @@ begin
     select count(*) into _count from audit.event as e
     where e.occurred_at >= now() and e.transaction_id = pg_current_xact_id()
         and e.action = _a.kind || '.baseline'
-        and e.captured_from = audit_private.table_name(_a.target);
+        and e.captured_from = audit_private.unquoted(audit_private.table_name(_a.target));
     _a.baseline := _a.baseline - '{transaction,after}'::text[]
         || jsonb_build_object('rows', (_a.baseline ->> 'rows')::bigint + _count)
         || case when (given -> 'is_over')::boolean then jsonb_build_object('ended_at', now())
@@ -158,7 +158,9 @@ language sql stable set search_path = pg_catalog, pg_temp
 return (
     select format('select count(*) as rows, jsonb_agg(jsonb_build_array(%s)) -> -1 as after, '
             'count(audit_private.baseline_%s(null::%s, p.r)) as told '
-            'from (select r from %s as r%s order by %s limit %s for share nowait) as p',
+            -- A column may be called r, too.
+            'from (select (r.*)::%3$s as r from %s as r%s order by %s limit %s for share nowait) '
+            'as p',
         string_agg(format('(p.r).%I::text', k.name), ', ' order by k.n),
         walk_query.id, c.oid::regclass,
         case when c.relkind = 'p' then '' else 'only ' end || c.oid::regclass,
@@ -182,8 +184,9 @@ create or replace function audit_private.block_query(
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select format('select %s >= %s as is_over, count(*) as rows, %1$s as after, '
-            'count(audit_private.baseline_%3$s(null::%4$s, p.r)) as told from (select r from %5$s '
-            'as r where r.ctid >= ''(%6$s,0)''::tid and r.ctid < ''(%1$s,0)''::tid '
+            'count(audit_private.baseline_%3$s(null::%4$s, p.r)) as told '
+            'from (select (r.*)::%4$s as r from %5$s as r '
+            'where r.ctid >= ''(%6$s,0)''::tid and r.ctid < ''(%1$s,0)''::tid '
             'and age(r.xmin) not between 0 and %7$s for share nowait) as p',
         block_query.block + block_query.size,
         (

@@ -150,6 +150,10 @@ as $$
                 join pg_class as k on k.oid = audit_private.table_of(r.name) and k.oid <> c.oid),
         'columns', (
             select jsonb_object_agg(attname, format_type(atttypid, atttypmod)) from pg_attribute
+            where attrelid = c.oid and attnum > 0 and not attisdropped),
+        -- What was renamed, or made again under its name, is known by its number.
+        'numbers', (
+            select jsonb_object_agg(attname, attnum) from pg_attribute
             where attrelid = c.oid and attnum > 0 and not attisdropped))
     from audit_private.attachment as a
         join pg_class as c on c.oid = a.target and c.reltype = a.row_type
@@ -191,10 +195,18 @@ $$;
 comment on function audit_private.attested is
     'The attestation in force';
 
+-- A former release attested no numbers: that is no change.
+create or replace function audit_private.as_attested(stands jsonb, was jsonb) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+return case when was ? 'numbers' then stands else stands - 'numbers' end;
+comment on function audit_private.as_attested is
+    'A fact as it stands, without what was not attested when it was attested';
+
 create or replace function audit_private.compare_attested() returns setof audit_private.fact
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select scope, kind, relation, name, jsonb_build_object('was', w.fact, 'stands', s.fact,
+    select scope, kind, relation, name, jsonb_build_object('was', w.fact,
+        'stands', audit_private.as_attested(s.fact, w.fact),
         'is_comparable', coalesce(w.fact -> 'catalog' = s.fact -> 'catalog', false),
         'since', ', since ' || to_char(w.attested_at, 'YYYY-MM-DD HH24:MI'),
         'by', ' by ' || w.attested_by)
@@ -235,7 +247,8 @@ as $$
                 using (scope, kind, relation, name)
         where scope = coalesce(record_attestation.scope, scope)
             and kind = any (coalesce(record_attestation.kinds, array[kind]))
-            and w.fact is distinct from s.fact
+            and w.fact is distinct from case
+                when w.fact is null then s.fact else audit_private.as_attested(s.fact, w.fact) end
             and (record_attestation.renew or w.fact is null)
     ), recorded as (
         insert into audit_private.attestation (occasion, scope, kind, relation, name, fact)

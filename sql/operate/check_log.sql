@@ -10,10 +10,7 @@ as $$
         'Whoever is granted SELECT, or pg_read_all_data, reads all of it.',
         'select audit.mend_guards()', true
     from pg_class as c
-    where (c.oid = any (audit_private.append_only()
-                || '{audit_private.signing_key,audit_private.release,'
-                'audit_private.recording_limit,audit_private.unfiled,audit.subscription,'
-                'audit_private.set_aside}'::regclass[])
+    where (c.oid = any (audit_private.append_only() || audit_private.guarded_tables())
             or c.oid in (select relid from pg_partition_tree('audit.event')))
         and not (c.relrowsecurity and c.relforcerowsecurity)
     union all

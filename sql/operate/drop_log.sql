@@ -31,6 +31,7 @@ $$;
 do $$
 declare
     _me name := current_user;
+    _held text;
     _with text := case when current_setting('server_version_num')::int >= 160000
         then ' with set true, inherit true' else '' end;
 begin
@@ -38,6 +39,14 @@ begin
         execute format('grant audit_owner to %I%s', _me, _with);
     end if;
     set local role audit_owner;
+    if to_regclass('audit.legal_hold') is not null then
+        execute 'select min(organization_id) from audit.legal_hold' into _held;
+    end if;
+    if _held is not null then
+        raise exception 'organisation % is under legal hold: the log is not dropped', _held
+            using errcode = 'object_not_in_prerequisite_state', hint = 'An auditor may end it: '
+                'select audit.release_organization(...). Nothing was removed.';
+    end if;
     drop schema if exists audit, audit_private cascade;
     perform set_config('role', current_setting('auditdb.before')::jsonb ->> 'role', true);
 end

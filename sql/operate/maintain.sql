@@ -177,12 +177,10 @@ begin
                 return next concat_ws('. ', 'would drop nothing: ' || _clock.problem, _clock.hint);
                 return;
             end if;
-            return next 'would ' || case when _month.late > 0 and not plan_maintenance.force
-                then audit_private.kept_line(_month.month, _month.events, _month.late)
-                when audit_private.untaken(_month.month) is not null and not plan_maintenance.force
-                then audit_private.untaken(_month.month)
-                else format('drop %s: %s events', to_char(_month.month, 'YYYY-MM'), _month.events)
-                end;
+            return next 'would ' || coalesce(
+                audit_private.reason_to_keep(
+                    _month.month, _month.events, _month.late, plan_maintenance.force, true),
+                format('drop %s: %s events', to_char(_month.month, 'YYYY-MM'), _month.events));
         end loop;
     end if;
 end

@@ -96,28 +96,33 @@ return format('keep %s: %s of its %s events were written later than they say, as
 comment on function audit_private.kept_line is
     'What maintenance says of a month that retention does not drop yet';
 
-create or replace function audit_private.month_ticks(month date) returns bigint
-language sql stable set search_path = pg_catalog, pg_temp
-return (
-    select coalesce(sum(m.events), 0)::bigint from audit.tick_month as m
-    where m.month = month_ticks.month);
-comment on function audit_private.month_ticks is
-    'How many events of a month the ticks hold';
-
 -- Exports read by ticks: what is in none was told to nobody.
-create or replace function audit_private.reason_to_keep(month date, events bigint, late bigint)
-returns text
+create or replace function audit_private.unticked(month date, events bigint) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select case
-        when n <> reason_to_keep.events then format('keep %s: it holds %s events, and the ticks '
-            'hold %s of it; they must agree before it goes, unless forced: auditdb doctor',
-            to_char(reason_to_keep.month, 'YYYY-MM'), reason_to_keep.events, n)
-        when late > 0 then audit_private.kept_line(month, reason_to_keep.events, late)
-        else audit_private.untaken(month) end
-    from audit_private.month_ticks(month) as n);
+    select format('keep %s: it holds %s events, and the ticks hold %s of it; they must agree '
+        'before it goes, unless forced: auditdb doctor',
+        to_char(unticked.month, 'YYYY-MM'), unticked.events, t.events)
+    from (
+        select coalesce(sum(m.events), 0)::bigint as events from audit.tick_month as m
+        where m.month = unticked.month
+    ) as t
+    where t.events <> unticked.events);
+comment on function audit_private.unticked is
+    'Why retention keeps a month: the ticks hold more or fewer events of it; null where they agree';
+
+create or replace function audit_private.reason_to_keep(
+    month date, events bigint, late bigint, force boolean, plan boolean default false
+) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return coalesce(audit_private.held_line(month), case when not force then coalesce(
+    -- Before it drops, maintenance makes a tick.
+    case when not plan then audit_private.unticked(month, reason_to_keep.events) end,
+    case when late > 0 then audit_private.kept_line(month, reason_to_keep.events, late) end,
+    audit_private.untaken(month), audit_private.unsealed(month)) end);
 comment on function audit_private.reason_to_keep is
-    'What maintenance says of a month that retention does not drop; null where it may';
+    'What maintenance says of a month that retention does not drop, or would not; null where it '
+    'may';
 
 create or replace function audit_private.tick_before_drop(keep interval) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -153,17 +158,18 @@ begin
         select * from audit_private.expired_months(
             drop_months.keep, audit_private.months_attached())
     loop
-        _kept := audit_private.reason_to_keep(_month.month, _month.events, _month.late);
+        _kept := audit_private.reason_to_keep(_month.month, _month.events, _month.late, force);
         if _clock.problem is not null and not drop_months.force then
             raise exception '%: no month is dropped', _clock.problem
                 using errcode = 'object_not_in_prerequisite_state', hint = _clock.hint;
-        elsif _kept is not null and not drop_months.force then
+        elsif _kept is not null then
             return next _kept;
         else
             _months := _months || _month.month;
             _events := _events || _month.events;
         end if;
     end loop;
+    perform audit_private.refuse_snapshot() where _months <> '{}';
     perform audit_private.lock_briefly('audit.event', 'access exclusive') where _months <> '{}';
     for _i in 1 .. cardinality(_months) loop
         _bounds := audit_private.month_bounds(_months[_i]);

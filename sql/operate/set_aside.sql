@@ -23,7 +23,8 @@ begin
                     from pg_catalog.pg_trigger as t
                 ) as a (id)
                 where p.proname ~ format(
-                    '^(capture|baseline|fall_back|read|organization|admin)_%s(_[a-z]+)?$', a.id)
+                    '^(capture|baseline|image|fall_back|read|organization|admin)_%s'
+                        '(_[a-z]+)?$', a.id)
             )
             -- As audit_private.standing_functions() names them.
             and not exists (

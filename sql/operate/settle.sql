@@ -87,7 +87,7 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
     _old audit_private.attestation[] := array(select t from audit_private.attested() as t);
-    _marks text[] := '{catalog,oid,xmin}';
+    _marks text[] := '{catalog,numbers,oid,xmin}';
 begin
     -- How a view prints may differ from version to version.
     if server is distinct from current_setting('server_version_num')::int / 10000 then

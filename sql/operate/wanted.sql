@@ -58,6 +58,11 @@ as $$
     from audit_private.attachment as a
     where a.kind <> 'admin' and audit_private.is_there(a.target, a.row_type)
     union all
+    select 'grant', format('EXECUTE on function audit_private.image_%s(anyelement,anyelement) '
+        'to audit_auditor', a.id), '-', null
+    from audit_private.attachment as a
+    where a.kind <> 'admin' and audit_private.is_there(a.target, a.row_type)
+    union all
     -- Who owns a partitioned table makes partitions that call them.
     select 'grant', format('EXECUTE on function audit_private.capture_%s_%s() to %s', a.id, op,
         c.relowner::regrole), '-', null

@@ -328,31 +328,15 @@ as $$
         ('audit.event'::regclass, 'viewers_read_their_organization', 'select', 'audit_reader',
             'using ((organization_id, true) = (select v, v is not null '
             'from audit.viewer_organization() as v) '
-            'and id >= any ((select audit_private.viewer_start())::bigint[]))'),
+            'and id >= any ((select audit_private.viewer_start())::bigint[]) '
+            'and occurred_at >= any ((select audit_private.visible_since())::timestamptz[]))'),
         ('audit.event', 'auditors_read_everything', 'select', 'audit_auditor', 'using (true)'),
-        ('audit.event', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
         ('audit.event', 'the_owner_counts', 'select', 'audit_owner', 'using (true)'),
-        ('audit_private.organization_start', 'the_owner_writes', 'insert', 'audit_owner',
-            'with check (true)'),
         ('audit_private.organization_start', 'the_owner_looks_up', 'select', 'audit_owner',
             'using (true)'),
         ('audit_private.organization_start', 'auditors_read_everything', 'select',
             'audit_auditor', 'using (true)'),
-        ('audit.series', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
-        ('audit.series', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
-        ('audit.tick', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
-        ('audit.tick', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
-        ('audit.tick_month', 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'),
-        ('audit.tick_month', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
-        ('audit.subscription', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
-        ('audit.subscription', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
-        ('audit_private.set_aside', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
-        ('audit_private.signing_key', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
         ('audit_private.attachment', 'the_owner_maps', 'all', 'audit_owner', 'using (true)'),
-        ('audit_private.release', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
-        ('audit_private.recording_limit', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
-        ('audit_private.unfiled', 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'),
-        ('audit_private.attachment', 'anyone_granted_reads', 'select', 'public', 'using (true)'),
         -- For audit_owner itself the planner drops these: true or ... is true.
         ('audit.event', 'whoever_owns_the_log_writes', 'insert', 'public',
             'with check (audit_private.owns_log())'),
@@ -361,7 +345,25 @@ as $$
         ('audit_private.unfiled', 'whoever_owns_the_log_puts_aside', 'all', 'public',
             'using (audit_private.owns_log())'),
         ('audit_private.installation', 'whoever_owns_the_log_reads', 'select', 'public',
-            'using (audit_private.owns_log())');
+            'using (audit_private.owns_log())')
+    union all
+    select t, 'the_owner_keeps', 'all', 'audit_owner', 'using (true)'
+    from unnest(audit_private.guarded_tables()) as t
+    where t <> 'audit_private.attachment'::regclass  -- the_owner_maps
+    union all
+    select t, 'the_owner_erases', 'update', 'audit_owner', 'using (true)'
+    from unnest('{audit.event,audit.seal}'::regclass[]) as t
+    union all
+    select t, 'the_owner_writes', 'insert', 'audit_owner', 'with check (true)'
+    from unnest('{audit.event,audit_private.organization_start,audit.series,audit.tick,'
+        'audit.tick_month,audit.seal,audit.organization_seal,audit.checkpoint,audit.key_rotation,'
+        'audit.erasure}'::regclass[]) as t
+    union all
+    select t, 'anyone_granted_reads', 'select', 'public', 'using (true)'
+    from unnest('{audit.subscription,audit.tile,audit.sealed_organization,audit.legal_hold,'
+        'audit.visible_retention,audit.series,audit.tick,audit.tick_month,audit.seal,'
+        'audit.organization_seal,audit.checkpoint,audit.key_rotation,audit.erasure,'
+        'audit_private.attachment}'::regclass[]) as t;
 $$;
 comment on function audit_private.wanted_policies is
     'The policies that audit_private.furnish_policies() makes';
@@ -377,10 +379,11 @@ begin
         where not exists (
             select from pg_policy as o
             where o.polrelid = p.relation and o.polname = p.name
-                -- Those of former releases knew nothing of former organisations, or asked who reads
-                -- only where a row was found.
+                -- Those of former releases knew nothing of former organisations or of what is
+                -- visible, or asked who reads only where a row was found.
                 and (p.name <> 'viewers_read_their_organization'
-                    or pg_get_expr(o.polqual, o.polrelid) like '%IS NOT NULL%viewer_start%')
+                    or pg_get_expr(o.polqual, o.polrelid)
+                        like '%IS NOT NULL%viewer_start%visible_since%')
         )
     loop
         if _policy.relation = 'audit.event'::regclass then

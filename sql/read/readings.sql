@@ -1,16 +1,25 @@
 -- What a page says beside the events: who took the log along, why nothing is shown, what is logged.
 
-create or replace function audit_private.who_reads(organization_id text, actor_id text)
-returns text[]
+create or replace function audit_private.who_reads(
+    organization_id text, actor_id text,
+    out reader text, out reader_type text, out impersonator text, out source text,
+    out log_of text, out details jsonb
+)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
     _viewer text[] := audit_private.read_token();
+    _context jsonb := audit_private.context_in_force();
+    _acting record := audit_private.acting(_context);
 begin
+    reader_type := 'user';
+    source := case when _context is null then 'web' else _acting.source end;
     -- Who sets a token is judged by it, and be it void: no auditor's word stands in for it.
     if coalesce(current_setting('auditdb.viewer', true), '') <> '' then
         if audit.viewer_organization() = _viewer[2] then
-            return _viewer;
+            reader := _viewer[1];
+            log_of := _viewer[2];
+            return;
         end if;
         raise exception 'the viewer may not read this log'
             using errcode = 'insufficient_privilege';
@@ -18,57 +27,119 @@ begin
         raise exception 'who reads is not known'
             using errcode = 'insufficient_privilege',
                 hint = 'Set auditdb.viewer to a token, or be a member of audit_auditor.';
-    elsif coalesce(who_reads.actor_id, '') = '' then
-        raise exception 'actor_id is missing'
-            using errcode = 'invalid_parameter_value', hint = 'Say who reads the log.';
+    elsif who_reads.actor_id = '' then
+        raise exception 'actor_id is empty'
+            using errcode = 'invalid_parameter_value',
+                hint = 'Say who reads the log, or leave it out: then it is the context, or you.';
     end if;
-    return array[who_reads.actor_id, who_reads.organization_id];
+    reader := who_reads.actor_id;
+    log_of := who_reads.organization_id;
+    if reader is null then
+        reader := coalesce(_acting.actor_id, session_user);
+        reader_type := case when _acting.actor_id is null then 'database'
+            else _acting.actor_type end;
+        impersonator := _acting.impersonator_id;
+        source := _acting.source;
+        details := _acting.details;
+    end if;
 end
 $$;
 comment on function audit_private.who_reads is
-    'Who reads which organisation''s log: as the token says, or for an auditor the arguments';
+    'Who reads which organisation''s log: as the token says; for an auditor the arguments, or the '
+    'context in force, else the login';
+
+-- By conditions that event_sign_in_key_idx answers: what others write is not looked at.
+create or replace function audit_private.has_viewed(
+    organization_id text, actor_id text, impersonator_id text
+) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- Of this moment: a transaction may stay open for hours.
+    _since timestamptz := clock_timestamp() - interval '15 minutes';
+begin
+    return case when has_viewed.organization_id is null then exists (
+        select from audit.event as e
+        where e.organization_id is null and e.action = 'audit.viewed' and e.target_id is null
+            and e.result = 'success' and e.occurred_at > _since
+            and e.actor_id = has_viewed.actor_id and e.db_user = session_user
+            and e.impersonator_id is not distinct from has_viewed.impersonator_id)
+    else exists (
+        select from audit.event as e
+        where e.organization_id = has_viewed.organization_id
+            and e.action = 'audit.viewed' and e.target_id is null
+            and e.result = 'success' and e.occurred_at > _since
+            and e.actor_id = has_viewed.actor_id and e.db_user = session_user
+            and e.impersonator_id is not distinct from has_viewed.impersonator_id)
+    end;
+end
+$$;
+comment on function audit_private.has_viewed is
+    'Whether it is recorded that somebody, through this login, viewed a log in the last 15 minutes';
 
 create or replace function audit.record_reading(
     verb text, details jsonb default null, organization_id text default null,
-    actor_id text default null
+    actor_id text default null, subject_id text default null
 ) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set row_security = on
 as $$
 declare
-    _who text[] := audit_private.who_reads(record_reading.organization_id, record_reading.actor_id);
+    _who record := audit_private.who_reads(
+        record_reading.organization_id, record_reading.actor_id);
     _id bigint;
 begin
-    if record_reading.verb not in ('viewed', 'export_started', 'exported') then
-        raise exception 'a reading is "%"', record_reading.verb
-            using errcode = 'invalid_parameter_value',
-                hint = 'It is viewed, export_started or exported.';
-    end if;
+    perform audit_private.check_reading(record_reading.verb);
     -- A page that is looked at again and again is one reading.
-    if record_reading.verb = 'viewed' and exists (
-        select from audit.event as e
-        where e.organization_id = _who[2] and e.occurred_at > now() - interval '15 minutes'
-            and e.action = 'audit.viewed' and e.actor_id = _who[1])
+    if record_reading.verb = 'viewed'
+        and audit_private.has_viewed(_who.log_of, _who.reader, _who.impersonator)
     then
         return null;
     end if;
     perform audit_private.count_recording();
-    perform audit_private.check_claim('user', record_reading.details,
-        _who[1], null, _who[2], 'web', 'audit', null, null);
+    perform audit_private.check_claim('user', record_reading.details, _who.reader,
+        record_reading.subject_id, _who.log_of);
     perform audit_private.take_transaction_id();
     insert into audit.event (
-        action, result, actor_id, actor_type, source, organization_id, target_type, details
+        action, result, actor_id, actor_type, impersonator_id, source, organization_id,
+        target_type, subject_id, details
     ) values (
-        'audit.' || record_reading.verb, 'success', _who[1], 'user', 'web', _who[2], 'audit',
-        audit_private.redact_details(record_reading.details)
+        'audit.' || record_reading.verb, 'success', _who.reader, _who.reader_type,
+        _who.impersonator, _who.source, _who.log_of, 'audit', record_reading.subject_id,
+        nullif(audit_private.redact_details(
+            coalesce(_who.details, '{}') || coalesce(record_reading.details, '{}')), '{}')
     ) returning id into _id;
     return _id;
 end
 $$;
 -- Definer: readers hold no privilege to write. What is written of a viewer is their token's word.
 comment on function audit.record_reading is
-    'Records that the log of an organisation was viewed or exported, by the viewer of the token '
-    'or, for an auditor, by whom the arguments name; viewed once in 15 minutes. Returns its id';
+    'Records that the log of an organisation, or of all, was viewed, exported, verified, bundled, '
+    'or searched for a person: by the viewer of the token or, for an auditor, by whom the '
+    'arguments name, else the context, else the login. Viewed once in 15 minutes. Returns its id';
+
+create or replace function audit_private.check_reading(verb text) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _verbs text[] := '{viewed,export_started,exported}';
+begin
+    if coalesce(current_setting('auditdb.viewer', true), '') = '' then
+        _verbs := _verbs || '{verified,bundled,accessed}'::text[];
+    end if;
+    if check_reading.verb is null or check_reading.verb <> all (_verbs) then
+        raise exception 'a reading is "%"', check_reading.verb
+            using errcode = 'invalid_parameter_value',
+                hint = 'It is one of ' || array_to_string(_verbs, ', ') || '.';
+    elsif current_setting('transaction_read_only')::boolean then
+        raise exception 'no reading can be recorded here, so nothing is read: read on the '
+                'primary, in a transaction that may write'
+            using errcode = 'read_only_sql_transaction';
+    end if;
+end
+$$;
+comment on function audit_private.check_reading is
+    'Raises if a verb is none of a reading, or nothing can be recorded here';
 
 create or replace function audit.viewer_problem() returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp

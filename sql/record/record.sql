@@ -256,16 +256,24 @@ from (values
     ('audit.remapped', 'The mapping of a captured table changed'),
     ('audit.detached', 'The capture of a table ended'),
     ('audit.baselined', 'What the rows of a table were is recorded'),
-    ('audit.viewed', 'Somebody of the vendor read the log of an organisation'),
-    ('audit.export_started', 'Somebody began to take the log of an organisation along'),
-    ('audit.exported', 'The log of an organisation was taken along'),
+    ('audit.viewed', 'Somebody of the vendor read the log, of an organisation or of all'),
+    ('audit.export_started', 'Somebody began to take the log along, of an organisation or of all'),
+    ('audit.exported', 'The log was taken along, of an organisation or of all'),
+    ('audit.verified', 'The log was compared with what was sealed of it'),
+    ('audit.bundled', 'Events were put into a bundle that proves them'),
+    ('audit.accessed', 'All that the log says of a person was put together'),
     ('audit.key_created', 'A signing key was created'),
     ('audit.key_retired', 'A signing key was given an end'),
     ('audit.month_dropped', 'A month of events was dropped by retention'),
+    ('audit.erased', 'The personal parts of events were erased'),
     ('audit.recording_limited', 'How many events a login may record was limited, or is no more'),
     ('audit.subscription_created', 'Somebody began to have events of the log sent to a sink'),
     ('audit.subscription_changed', 'A subscription was paused, resumed, reset, or lapsed'),
     ('audit.subscription_dropped', 'A subscription was ended'),
+    ('audit.organization_held', 'An organisation was put under legal hold'),
+    ('audit.organization_released', 'A legal hold of an organisation was ended'),
+    ('audit.visibility_limited', 'How far back viewers of an organisation see was limited, or '
+        'is no more'),
     ('audit.action_defined', 'An action of the application was defined, or described anew')
 ) as own (name, description)
 on conflict (name) do update set description = excluded.description, is_built_in = true;

@@ -14,6 +14,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from tests.conftest import Database
+from tests.reconciled import differences
 
 SEQUENCES = int(os.environ.get("AUDITDB_FUZZ_CHURN", "25"))
 SEED = int(os.environ.get("AUDITDB_FUZZ_SEED", "1"))
@@ -281,6 +282,7 @@ def test_no_change_of_a_schema_stops_an_action_or_loses_an_event(
                 if w.rng.random() < 0.1:
                     session = dict.fromkeys(w.sides, w.db.connect("app"))
                 act(w, w.rng.choice(ACTIONS)(w), session)
+        assert differences(empty_db, w.table(w.sides[0])) == [], (SEED, number, w.log)
         # Attached again, it is as good as new, to sessions old and new alike.
         attach_again(w)
         for session in [*w.sessions, dict.fromkeys(w.sides, w.db.connect("app"))]:

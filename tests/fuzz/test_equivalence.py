@@ -14,6 +14,7 @@ from tests.conftest import Database
 from tests.fuzz import generator
 from tests.fuzz.generator import SCHEMA, SHARED_TYPES, Statement, Table, identifier
 from tests.fuzz.replay import Replay, contents, events, frozen
+from tests.reconciled import differences
 
 STATEMENTS = int(os.environ.get("AUDITDB_FUZZ_STATEMENTS", "400"))
 SEED = int(os.environ.get("AUDITDB_FUZZ_SEED", "1"))
@@ -47,9 +48,10 @@ def create(db: Database, tables: list[Table]) -> None:
             conn.execute(f"grant all on all sequences in schema {schema} to app")
         for number, table in enumerate(tables):
             conn.execute(
-                # What is computed of other columns would be ignored.
+                # Search vectors and what is computed of other columns would be ignored.
                 "select audit.attach(%s::regclass, %s, ignore => (select array_agg('-' || attname)"
-                " from pg_attribute where attrelid = %s::regclass and attgenerated = 's'))",
+                " from pg_attribute where attrelid = %s::regclass"
+                " and (attgenerated = 's' or atttypid = 'tsvector'::regtype)))",
                 [name := table.sql.replace(SCHEMA, "watched"), f"thing{number}", name],
             )
 
@@ -105,4 +107,5 @@ def test_events_replayed_from_nothing_give_the_tables(empty_db: Database, shape:
         "select count(*) from audit.event where details ? 'degraded'"
     ).fetchone()
     assert degraded == (0,), (SEED, shape)
+    assert differences(empty_db) == [], (SEED, shape)
     assert len(outcomes) > 5

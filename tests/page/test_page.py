@@ -18,6 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 import auditdb
 from auditdb import auth, context, record
+from auditdb.operator import limit_visibility
 from auditdb.web import Access, app, beside, listing, pages, queries
 from auditdb.web.address import Address, event_path, read_event_path
 from auditdb.web.site import Site
@@ -404,6 +405,16 @@ def test_what_is_logged_is_told_to_admins_also_of_one_of_several(site: Make) -> 
     assert "No table is attached" not in several[0].text and "Members" in several[0].text
 
 
+def test_where_the_list_ends_it_says_that_older_events_are_hidden(site: Make, db: Database) -> None:
+    (page,) = fetch(site(), "/")
+    assert "Older ones are kept" not in page.text
+    limit_visibility(db.connect(), 1, keep="30 days")
+    (page,) = fetch(site(), "/")
+    assert re.search(r"Events from <time[^>]+>[0-9: -]+</time> on are shown. Older ones", page.text)
+    several, other = fetch(site(OWNER, [1, 2]), "/")[0], fetch(site(OTHER, [2]), "/")[0]
+    assert "Older ones are kept" not in several.text + other.text
+
+
 @pytest.mark.parametrize("code", languages())
 def test_each_action_that_there_is_has_words_in_each_language(shop: Database, code: str) -> None:
     own = tomllib.loads(Path(LANGUAGES, f"{code}.toml").read_text("utf-8"))
@@ -416,7 +427,8 @@ def test_each_action_that_there_is_has_words_in_each_language(shop: Database, co
 def test_the_form_offers_no_action_of_operators(site: Make) -> None:
     (page,) = fetch(site(), "/")
     assert set(re.findall(r'<option value="(audit[^"]*)"', page.text)) == {
-        "audit", "audit.viewed", "audit.export_started", "audit.exported",
+        "audit", "audit.viewed", "audit.export_started", "audit.exported", "audit.verified",
+        "audit.bundled", "audit.accessed",
         "audit.subscription_created", "audit.subscription_changed", "audit.subscription_dropped",
     }  # fmt: skip
 

@@ -1,0 +1,309 @@
+"""The Merkle tree of RFC 9162, by tiles of 256 hashes: root, appending, proofs.
+
+It is kept as C2SP tlog-tiles says: a tile of level L holds roots of perfect trees of 256**L leaves.
+Only the tiles at the right edge ever grow, so appending takes these alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from hashlib import sha256
+from typing import Protocol
+
+from auditdb.errors import InvalidInput
+
+HASH = 32
+WIDTH = 256
+EMPTY = sha256(b"").digest()
+
+
+class Problem(InvalidInput):
+    """What does not prove what it is said to prove."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Tile:
+    """The place of a tile: its level, its number there, and how many hashes it holds.
+
+    >>> Tile(1, 1234067, 3).path
+    'tile/1/x001/x234/067.p/3'
+    """
+
+    level: int
+    number: int
+    width: int = WIDTH
+
+    @property
+    def path(self) -> str:
+        """Where C2SP tlog-tiles has it, below the prefix of the log."""
+        parts = [f"{self.number % 1000:03}"]
+        rest = self.number // 1000
+        while rest:
+            parts.insert(0, f"x{rest % 1000:03}")
+            rest //= 1000
+        partial = "" if self.width == WIDTH else f".p/{self.width}"
+        return f"tile/{self.level}/{'/'.join(parts)}{partial}"
+
+
+class Tiles(Protocol):
+    """Whoever has the tiles of a tree."""
+
+    def read(self, tile: Tile) -> bytes:
+        """Return the hashes of a tile, or the first of them where it has become wider since."""
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    """Return the hash of an entry of the log."""
+    return sha256(b"\0" + entry).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """Return the hash of two trees."""
+    return sha256(b"\1" + left + right).digest()
+
+
+def cut(hashes: bytes) -> list[bytes]:
+    """Return hashes that follow upon each other, one by one."""
+    return [hashes[at : at + HASH] for at in range(0, len(hashes), HASH)]
+
+
+def parents(hashes: bytes) -> bytes:
+    """Return the hashes of each two of an even number."""
+    step = 2 * HASH
+    return b"".join(
+        [sha256(b"\1" + hashes[at : at + step]).digest() for at in range(0, len(hashes), step)]
+    )
+
+
+def peaks(hashes: bytes) -> list[bytes]:
+    """Return the roots of the perfect trees that some hashes make, the largest first."""
+    found: list[bytes] = []
+    while hashes:
+        if len(hashes) // HASH % 2:
+            found.append(hashes[-HASH:])
+            hashes = hashes[:-HASH]
+        hashes = parents(hashes)
+    return found[::-1]
+
+
+def fold(roots: Iterable[bytes]) -> bytes:
+    """Return the root of perfect trees that stand side by side, the largest first."""
+    found = list(roots)
+    return reduce(lambda right, left: node_hash(left, right), reversed(found)) if found else EMPTY
+
+
+class Edge:
+    """The right edge of a tree: takes leaves, gives the tiles that are full, knows the root.
+
+    >>> edge = Edge()
+    >>> list(edge.append(leaf_hash(b"")))
+    []
+    >>> edge.root().hex()
+    '6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d'
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._levels: list[bytes] = []
+
+    @classmethod
+    def read(cls, tiles: Tiles, size: int) -> Edge:
+        """Take up a tree of a size again, by one tile of each of its levels."""
+        edge = cls()
+        edge.size = size
+        edge._levels = [
+            tiles.read(Tile(level, number, width)) if width else b""
+            for level, number, width in _edge(size)
+        ]
+        return edge
+
+    def dump(self) -> list[str]:
+        """Return its levels, for `load`."""
+        return [level.hex() for level in self._levels]
+
+    @classmethod
+    def load(cls, size: int, levels: list[str]) -> Edge:
+        """Take up a tree of a size again, by what `dump` returned."""
+        edge = cls()
+        edge.size, edge._levels = size, [bytes.fromhex(level) for level in levels]
+        return edge
+
+    def append(self, hashes: bytes) -> Iterator[tuple[Tile, bytes]]:
+        """Add the hashes of leaves; give each tile that is full with them."""
+        full = WIDTH * HASH
+        level = 0
+        number = self.size // WIDTH
+        self.size += len(hashes) // HASH
+        while hashes:
+            if level == len(self._levels):
+                self._levels.append(b"")
+            hashes = self._levels[level] + hashes
+            end = len(hashes) // full * full
+            self._levels[level] = hashes[end:]
+            above = []
+            for at in range(0, end, full):
+                data = hashes[at : at + full]
+                yield Tile(level, number + at // full), data
+                above.append(peaks(data)[0])
+            hashes = b"".join(above)
+            number, level = number // WIDTH, level + 1
+
+    def partial(self) -> list[tuple[Tile, bytes]]:
+        """Return the tiles that are not full."""
+        return [
+            (Tile(level, number, width), self._levels[level])
+            for level, number, width in _edge(self.size)
+            if width
+        ]
+
+    def root(self) -> bytes:
+        """Return the root of the tree."""
+        return fold(peak for hashes in reversed(self._levels) for peak in peaks(hashes))
+
+
+def _edge(size: int) -> Iterator[tuple[int, int, int]]:
+    """Yield level, number and width of the tiles at the right edge; width is 0 where none is."""
+    level = 0
+    while size:
+        yield level, size // WIDTH, size % WIDTH
+        size, level = size // WIDTH, level + 1
+
+
+class Tree:
+    """A tree of a size that never changes, which proves what it holds."""
+
+    def __init__(self, tiles: Tiles, size: int, *, cached: int = 64) -> None:
+        self.size = size
+        self._read = lru_cache(cached)(tiles.read)
+
+    def root(self) -> bytes:
+        """Return its root."""
+        return self._hash(0, self.size)
+
+    def leaf(self, index: int) -> bytes:
+        """Return the hash of a leaf."""
+        if not 0 <= index < self.size:
+            raise Problem(f"leaf {index} is none of a tree of {self.size}")
+        return self._hash(index, index + 1)
+
+    def include(self, index: int) -> list[bytes]:
+        """Return the proof that a leaf is part of it (RFC 9162, 2.1.3.1), the sibling first."""
+        if not 0 <= index < self.size:
+            raise Problem(f"leaf {index} is none of a tree of {self.size}")
+        proof = []
+        start, end = 0, self.size
+        while end - start > 1:
+            middle = start + _split(end - start)
+            if index < middle:
+                proof.append(self._hash(middle, end))
+                end = middle
+            else:
+                proof.append(self._hash(start, middle))
+                start = middle
+        return proof[::-1]
+
+    def consist(self, older: int) -> list[bytes]:
+        """Return the proof that it holds the tree that it was (RFC 9162, 2.1.4.1)."""
+        if not 0 <= older <= self.size:
+            raise Problem(f"a tree of {self.size} never had {older} leaves after that")
+        if older in (0, self.size):
+            return []
+        proof = []
+        start, end = 0, self.size
+        while older != end:
+            middle = start + _split(end - start)
+            if older <= middle:
+                proof.append(self._hash(middle, end))
+                end = middle
+            else:
+                proof.append(self._hash(start, middle))
+                start = middle
+        if start:
+            proof.append(self._hash(start, end))
+        return proof[::-1]
+
+    def _hash(self, start: int, end: int) -> bytes:
+        """Return the root of the leaves from start up to end, as RFC 9162 divides the tree."""
+        found = []
+        while start < end:
+            # The largest perfect tree that begins here: a proof asks for whole branches alone.
+            height = (end - start).bit_length() - 1
+            found.append(self._perfect(height, start >> height))
+            start += 1 << height
+        return fold(found)
+
+    def _perfect(self, height: int, number: int) -> bytes:
+        level, within = divmod(height, 8)
+        first = number << within
+        tile, at = divmod(first, WIDTH)
+        have = min(WIDTH, (self.size >> (8 * level)) - tile * WIDTH)
+        data = self._read(Tile(level, tile, have))
+        hashes = data[at * HASH : (at + (1 << within)) * HASH]
+        if len(hashes) != HASH << within:
+            raise Problem(f"tile {level}/{tile} holds {len(data) // HASH} hashes, not {have}")
+        return peaks(hashes)[0]
+
+
+def _split(size: int) -> int:
+    """Return the largest power of two below a size."""
+    return 1 << ((size - 1).bit_length() - 1)
+
+
+def check_inclusion(leaf: bytes, index: int, size: int, proof: list[bytes], root: bytes) -> None:
+    """Check that a leaf is part of a tree (RFC 9162, 2.1.3.2).
+
+    Raises:
+        Problem: the proof does not show it.
+    """
+    if not 0 <= index < size:
+        raise Problem(f"leaf {index} is none of a tree of {size}")
+    found, at, last = leaf, index, size - 1
+    for other in proof:
+        if last == 0:
+            raise Problem("the proof of inclusion is too long")
+        if at & 1 or at == last:
+            found = node_hash(other, found)
+            while at and not at & 1:
+                at, last = at >> 1, last >> 1
+        else:
+            found = node_hash(found, other)
+        at, last = at >> 1, last >> 1
+    if last or found != root:
+        raise Problem(f"the proof of inclusion does not lead from leaf {index} to the root")
+
+
+def check_consistency(
+    older: int, older_root: bytes, newer: int, newer_root: bytes, proof: list[bytes]
+) -> None:
+    """Check that a tree grew out of another (RFC 9162, 2.1.4.2).
+
+    Raises:
+        Problem: the proof does not show it.
+    """
+    if older > newer:
+        raise Problem(f"a tree of {newer} did not grow out of one of {older}")
+    if older in (0, newer):
+        if proof or older_root != (newer_root if older == newer else EMPTY):
+            raise Problem(f"the trees of {older} and {newer} leaves are none that grew")
+        return
+    path = proof if older & (older - 1) else [older_root, *proof]
+    if not path:
+        raise Problem("the proof of consistency is empty")
+    at, last = older - 1, newer - 1
+    while at & 1:
+        at, last = at >> 1, last >> 1
+    first = second = path[0]
+    for other in path[1:]:
+        if last == 0:
+            raise Problem("the proof of consistency is too long")
+        if at & 1 or at == last:
+            first, second = node_hash(other, first), node_hash(other, second)
+            while at and not at & 1:
+                at, last = at >> 1, last >> 1
+        else:
+            second = node_hash(second, other)
+        at, last = at >> 1, last >> 1
+    if last or first != older_root or second != newer_root:
+        raise Problem(f"the tree of {newer} leaves did not grow out of that of {older}")
