@@ -50,8 +50,9 @@ LEAF = """id::varchar, strftime(make_timestamp(epoch_us(occurred_at)), '%Y-%m-%d
 ERASURE = r"""regexp_extract(details,
     '^\{"erased": \{"erasure": ([0-9]{1,19})(, "commitment": "[0-9a-f]{64}")?\}\}$', 1)"""
 ORDER = "organization_id nulls last, occurred_at, id"
-# A page of an organisation is in one group or two; each costs the end of the file two kilobytes.
-GROUP = 61_440
+# A page of an organisation is in one group or two, which are read whole; each costs the end of the
+# file two kilobytes.
+GROUP = 20_480
 MEMORY = "512MB"
 _PART = 64 * 1024 * 1024
 _HOUR = 3_600_000_000
