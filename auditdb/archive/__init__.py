@@ -13,7 +13,7 @@ from auditdb.values.door import door
 if TYPE_CHECKING:
     from auditdb.archive.months import Month, list_months
     from auditdb.archive.place import Place
-    from auditdb.archive.restore import restore
+    from auditdb.archive.restoring import restore
     from auditdb.archive.run import Archiver
 
 __all__ = ["Archiver", "Month", "Place", "list_months", "restore"]
@@ -23,7 +23,7 @@ __getattr__ = door(
     {
         "auditdb.archive.months": ["Month", "list_months"],
         "auditdb.archive.place": ["Place"],
-        "auditdb.archive.restore": ["restore"],
+        "auditdb.archive.restoring": ["restore"],
         "auditdb.archive.run": ["Archiver"],
     },
 )
