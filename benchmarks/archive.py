@@ -85,9 +85,6 @@ def run(dsn: str, events: int, organizations: int, folder: Path) -> None:
         before = clocks()
         print(*Archiver(conn, Place(str(folder)), "bench").run(), sep="\n")
         tell("auditdb archive: written, read back, compared", before)
-        before = clocks()
-        print(*Archiver(conn, Place(str(folder)), "bench").run("2 months"), sep="\n")
-        tell("auditdb archive --keep", before)
         print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most")
 
 

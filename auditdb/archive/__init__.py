@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from auditdb.archive.open import opened
     from auditdb.archive.place import Place
     from auditdb.archive.read import Archive
-    from auditdb.archive.restore import restore
+    from auditdb.archive.restoring import restore
     from auditdb.archive.run import Archiver
 
 __all__ = ["Archive", "Archiver", "Month", "Place", "list_months", "opened", "restore"]
@@ -27,7 +27,7 @@ __getattr__ = door(
         "auditdb.archive.open": ["opened"],
         "auditdb.archive.place": ["Place"],
         "auditdb.archive.read": ["Archive"],
-        "auditdb.archive.restore": ["restore"],
+        "auditdb.archive.restoring": ["restore"],
         "auditdb.archive.run": ["Archiver"],
     },
 )

@@ -187,9 +187,9 @@ class Archiver:
     def _drop(self, month: str, keep: str | None, restored: bool) -> Iterator[str]:
         row = self._conn.execute(
             """select a.month from audit.archive as a
-            where a.month = %s::date and a.state = 'verified' and (a.restored_at is null or %s)
+            where a.month = %s::date and a.state = 'verified'
                 and a.month < date_trunc('month', (now() - %s::interval) at time zone 'UTC')""",
-            [month, restored, keep],
+            [month, keep],
         ).fetchone()
         if row is None:
             return

@@ -75,7 +75,7 @@ def restore(ctx: click.Context, month: str, url: str) -> None:
     --restored lets it go. Needs a login that holds audit_auditor and audit_operator.
     """
     from auditdb.archive.place import Place
-    from auditdb.archive.restore import restore as bring_back
+    from auditdb.archive.restoring import restore as bring_back
 
     with connection(ctx) as conn:
         conn.autocommit = True

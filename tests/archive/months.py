@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from auditdb.archive.place import Place
-from auditdb.archive.restore import restore
+from auditdb.archive.restoring import restore
 from auditdb.archive.run import Archiver
 from auditdb.operate.maintain import maintain
 from tests.conftest import Database

@@ -10,7 +10,7 @@ import s3fs
 from moto.server import ThreadedMotoServer
 
 from auditdb.archive.place import Place
-from auditdb.archive.restore import restore
+from auditdb.archive.restoring import restore
 from auditdb.archive.run import Archiver
 from auditdb.archive.source import Archive
 from auditdb.errors import AuditError
