@@ -239,7 +239,12 @@ def test_nobody_reads_more_in_the_archive_than_in_the_database(log: Read) -> Non
     limit_visibility(superuser, 1, keep="100 days")
     assert list(reader.events(**old)) == []
     assert list(reader.events())
+    whole = datetime.now(UTC) - datetime(2020, 4, 5, tzinfo=UTC)
+    limit_visibility(superuser, 1, keep=f"{whole.days} days")
+    assert {event.occurred_at.month for event in reader.events(**old)} == {4}
+    assert min(event.occurred_at.day for event in reader.events(**old)) >= 5
     limit_visibility(superuser, 1, keep=None)
+    assert min(event.occurred_at.day for event in reader.events(**old)) < 5
     superuser.execute("insert into audit_private.organization_start (organization_id, first_id) "
                       "values ('1', 2000)")  # fmt: skip
     assert {event.occurred_at.month for event in reader.events(**old)} == {4}
