@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
+from auditdb.connection.pin import pinned
 from auditdb.errors import AuditError, InvalidInput
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ ORDER = "organization_id nulls last, occurred_at, id"
 GROUP = 20_480
 MEMORY = "512MB"
 _PART = 64 * 1024 * 1024
+# Years before Christ are spelt in two ways.
+_TIME = """case when e.occurred_at < '0001-01-01 00:00+00' and isfinite(e.occurred_at)
+    then to_char(e.occurred_at at time zone 'UTC', 'YYYY-MM-DD "(BC)" HH24:MI:SS.US"+00"')
+    else e.occurred_at::text end"""
 _HOUR = 3_600_000_000
 
 
@@ -119,12 +124,12 @@ def load(
     """
     columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
     duck.execute(f"create table event ({columns})")
-    names = ", ".join(f"e.{name}" for name in COLUMNS)
+    names = ", ".join(_TIME if name == "occurred_at" else f"e.{name}" for name in COLUMNS)
     query = (f"copy (select {names} from audit.event as e where {condition}) to stdout "
              r"(format csv, null '\N')")  # fmt: skip
     part = folder / "part.csv"
     events = 0
-    with source.cursor() as cursor, cursor.copy(query.encode()) as copy:
+    with pinned(source), source.cursor() as cursor, cursor.copy(query.encode()) as copy:
         rows = iter(copy)
         while True:
             size = longest = count = 0

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from auditdb.connection.checks import raises_audit_errors
+from auditdb.connection.pin import pinned
 from auditdb.errors import Refused
 
 
@@ -65,7 +66,7 @@ class Month:
 
 
 _QUERY = """
-select to_json(a.month) #>> '{}' as month, a.state, a.place, a.database, a.events, a.bytes,
+select a.month::text as month, a.state, a.place, a.database, a.events, a.bytes,
     a.digest, a.sha256, a.former_sha256, a.is_sealed, a.verified_at, a.dropped_at, a.restored_at,
     (select count(*) from audit.archive_erasure as r where r.month = a.month) as erasures
 from audit.archive as a
@@ -83,7 +84,7 @@ def list_months(conn: psycopg.Connection[Any], month: str | None = None) -> list
     Raises:
         Refused: no privilege.
     """
-    with raises_audit_errors(conn, "audit_auditor"):
+    with raises_audit_errors(conn, "audit_auditor"), pinned(conn):
         cursor = psycopg.Cursor(conn, row_factory=class_row(Month))
         return cursor.execute(_QUERY, {"month": month}).fetchall()
 

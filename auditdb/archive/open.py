@@ -11,6 +11,7 @@ from psycopg import Connection
 
 from auditdb.archive.format import COLUMNS, engine, literal, load
 from auditdb.archive.place import EVENTS, Place, folder
+from auditdb.connection.pin import pinned
 from auditdb.errors import InvalidInput
 from auditdb.mapping.vocabulary import VOCABULARY
 
@@ -73,7 +74,7 @@ def opened(
         place.register(duck)
         parts = []
         if conn is not None:
-            with conn.transaction():
+            with pinned(conn):
                 # No month leaves the database between the list and the copy.
                 conn.execute("lock table audit.event in access share mode")
                 own, away = _live(conn)

@@ -12,6 +12,7 @@ from auditdb.archive import format
 from auditdb.archive.months import list_months
 from auditdb.archive.place import EVENTS, Place, folder
 from auditdb.connection.checks import raises_audit_errors
+from auditdb.connection.pin import pinned
 from auditdb.errors import AuditError, InvalidInput
 
 _BATCH = 1000
@@ -53,7 +54,7 @@ def restore(
             raise AuditError(f"the file of {month} is not at {place.url}")
         if sha256 not in (known.sha256, known.former_sha256):
             raise AuditError(f"the file of {month} was changed: nothing was restored")
-        with raises_audit_errors(conn, "audit_operator"), conn.transaction():
+        with raises_audit_errors(conn, "audit_operator"), pinned(conn, writes=True):
             conn.execute("select audit_private.begin_restore(%s)", [known.month])
             rows = duck.execute(f"select {names} from {format.file(path)}")
             columns = [column[0] for column in rows.description or []]

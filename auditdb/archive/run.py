@@ -19,6 +19,7 @@ from auditdb.archive.manifest import manifest_of, read_manifest, root_of, write_
 from auditdb.archive.months import Month, check_roles, list_months
 from auditdb.archive.place import EVENTS, MANIFEST, Place, folder, hash_of
 from auditdb.connection.checks import raises_audit_errors
+from auditdb.connection.pin import pinned_session
 from auditdb.errors import AuditError, InvalidInput, Refused, from_psycopg
 
 _ATTEMPTS = 3
@@ -56,6 +57,10 @@ class Archiver:
             Refused: a role is missing, or the log is archived elsewhere.
             InvalidInput: keep is no interval, or less than two months.
         """
+        with pinned_session(self._conn):
+            yield from self._alone(keep, restored)
+
+    def _alone(self, keep: str | None, restored: bool) -> Iterator[str]:
         with raises_audit_errors(self._conn, "audit_operator"):
             check_roles(self._conn)
             self._check_keep(keep)

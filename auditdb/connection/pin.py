@@ -54,6 +54,22 @@ def pinned(conn: Connection[Any], *, writes: bool = False) -> Iterator[None]:
             cursor.execute(_SET, before)
 
 
+@contextmanager
+def pinned_session(conn: Connection[Any]) -> Iterator[None]:
+    """Pin a whole session for work of many transactions, and leave its settings as they were.
+
+    Args:
+        conn: a connection to the server itself, in autocommit mode.
+    """
+    before = psycopg.Cursor(conn, row_factory=tuple_row).execute(_READ).fetchone()
+    psycopg.Cursor(conn).execute(_SET.replace("true", "false"), _PINNED)
+    try:
+        yield
+    finally:
+        if not conn.closed:
+            psycopg.Cursor(conn).execute(_SET.replace("true", "false"), before)
+
+
 @asynccontextmanager
 async def pinned_async(conn: AsyncConnection[Any]) -> AsyncIterator[None]:
     """Open a transaction with the pin on a connection of auditdb's own, and commit it."""

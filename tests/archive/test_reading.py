@@ -37,6 +37,10 @@ insert into audit.event (id, occurred_at, action, result, actor_id, actor_type, 
     new_values, details)
 values (%s, %s, %s, %s, %s, 'user', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
+MICROSECONDS = """
+select id, case when isfinite(occurred_at) then extract(epoch from occurred_at) * 1000000 end
+from audit.event where id < 20000 order by id
+"""
 ROLES = ("OWNER", "MEMBER", "org:owner", "admin", "Account Owner")
 
 
@@ -261,6 +265,33 @@ def test_a_month_that_was_restored_is_read_once(log: Read) -> None:
     with opened(log.url, conn=log.db.connect("app_auditor")) as duck:
         (count,) = duck.execute("select count(*) from event where id < 9000").fetchone() or (0,)
     assert count == 612
+
+
+def test_odd_times_and_settings_of_the_session_change_nothing(log: Read) -> None:
+    odd = ("infinity", "-infinity", "0044-03-15 12:00:00.5+00 BC", "12000-01-01 00:00+00",
+           "1850-01-01 00:00+00")  # fmt: skip
+    for number, at in enumerate(odd, 15_000):
+        log.db.connect().execute(INSERT.encode(), (
+            number, at, "test.odd", "success", "u1", None, "web", "1", None, None, None, None, None,
+            None, None))  # fmt: skip
+    superuser = log.db.connect()
+    for setting in ("datestyle = 'German'", "timezone = 'Africa/Monrovia'",
+                    "search_path = 'public'"):  # fmt: skip
+        superuser.execute(f"alter role app_archiver set {setting}".encode())
+        superuser.execute(f"alter role app_auditor set {setting}".encode())
+    try:
+        before = superuser.execute(MICROSECONDS.encode()).fetchall()
+        log.conn = log.db.connect("app_archiver")
+        said = log.archive("24 months")
+        assert sum(line.startswith("dropped") for line in said) == 2, said
+        with opened(log.url, conn=log.db.connect("app_auditor")) as duck:
+            found = duck.execute(
+                "select id, epoch_us(occurred_at) from event where id < 20000 order by id"
+            ).fetchall()
+        assert found == [(n, None if us is None else int(us)) for n, us in before]
+    finally:
+        for role in ("app_archiver", "app_auditor"):
+            superuser.execute(f"alter role {role} reset all".encode())
 
 
 def test_an_asynchronous_reader_reads_it_too(log: Read) -> None:
