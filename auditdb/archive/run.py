@@ -6,6 +6,7 @@ done: the former file is written anew, the new one is compared and noted.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,13 +65,20 @@ class Archiver:
         with raises_audit_errors(self._conn, "audit_operator"):
             check_roles(self._conn)
             self._check_keep(keep)
-            if self._conn.execute(f"select pg_try_advisory_lock({_LOCK})").fetchone() != (True,):
-                raise Refused("another auditdb archive is at work")
+            self._lock()
         try:
             yield from self._run(keep, restored)
         finally:
             if not self._conn.closed and not self._conn.broken:
                 self._conn.execute(f"select pg_advisory_unlock({_LOCK})")
+
+    def _lock(self) -> None:
+        # The server takes a moment to see that one was killed.
+        for _ in range(100):
+            if self._conn.execute(f"select pg_try_advisory_lock({_LOCK})").fetchone() == (True,):
+                return
+            time.sleep(0.05)
+        raise Refused("another auditdb archive is at work")
 
     def _run(self, keep: str | None, restored: bool) -> Iterator[str]:
         with raises_audit_errors(self._conn, "audit_operator"):

@@ -62,9 +62,11 @@ $$;
 comment on function audit_private.attach_month is
     'Makes the partition of a month, where there is none';
 
+-- Not SQL: install makes it before an older log has db_role.
 create or replace function audit_private.put_back() returns void
-language sql volatile set search_path = pg_catalog, pg_temp set row_security = on
+language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
+begin
     insert into audit.event (
         id, occurred_at, transaction_id, action, result, actor_id, actor_type, impersonator_id,
         db_user, organization_id, target_type, target_id, subject_id, source, captured_from,
@@ -77,6 +79,7 @@ as $$
     order by occurred_at, id
     on conflict (occurred_at, id) do nothing;
     delete from audit_private.restored_event;
+end
 $$;
 comment on function audit_private.put_back is
     'Has the events that were laid apart join the log; what it has already stays';
