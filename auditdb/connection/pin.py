@@ -66,7 +66,7 @@ def pinned_session(conn: Connection[Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        if not conn.closed:
+        if not conn.closed and not conn.broken:
             psycopg.Cursor(conn).execute(_SET.replace("true", "false"), before)
 
 
