@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ class Archive:
         self._months = {month.month: month for month in list_months(conn)}
         self._open: dict[str, str | None] = {}
         self._stack = ExitStack()
+        # Whoever does not close it: at the end of the process.
+        weakref.finalize(self, self._stack.close)
         self._duck: duckdb.DuckDBPyConnection | None = None
         self._work: Path | None = None
         self.problems: list[str] = []

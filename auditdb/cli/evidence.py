@@ -238,7 +238,7 @@ def verify(
             given.append((published, note.decode(errors="replace")))
             head = open_checkpoint(given[-1][1], believed)
             tiles = (Published(place), head.size)
-        archive = _archive(conn, archived)
+        archive = archive_of(conn, archived)
         with progress("leaves") as advance:
             report = Verifier(conn, believed, given, tiles, archive).run(since, advance, resume)
         if archive is not None:
@@ -274,7 +274,8 @@ def _signer(key_file: Path | None, command: str | None, key: str | None) -> Priv
     return Command(command, _key(key))
 
 
-def _archive(conn: psycopg.Connection[Any], url: str | None) -> Archive | None:
+def archive_of(conn: psycopg.Connection[Any], url: str | None) -> Archive | None:
+    """Return the archived months of a log, where it was said where they are."""
     from auditdb.archive.place import Place
     from auditdb.archive.source import Archive
 

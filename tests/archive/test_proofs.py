@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import duckdb
 import psycopg
@@ -14,9 +15,11 @@ from auditdb.archive import format
 from auditdb.archive.place import Place
 from auditdb.archive.source import Archive
 from auditdb.errors import AuditError
+from auditdb.evidence.bundle import Bundler
 from auditdb.evidence.check import Verifier
 from auditdb.evidence.erasure import count_archive_erasures, erase
 from auditdb.evidence.report import Report
+from auditdb.evidence.verify import verify as verify_bundle
 from auditdb.operate.doctor import diagnose
 from auditdb.operate.maintain import maintain
 from auditdb.operator import hold_organization, release_organization
@@ -236,3 +239,28 @@ def test_the_doctor_names_what_is_stuck(archived: Archived) -> None:
     found = {(f.object, f.problem.split(" ")[0]) for f in diagnose(archived.conn)
              if f.check_name == "archive"}  # fmt: skip
     assert found == {("2020-04", "is"), ("2020-03", "1"), ("2020-04", "1")}
+
+
+def test_bundles_and_proofs_are_made_of_archived_months(archived: Archived, tmp_path: Path) -> None:
+    archive = Archive(archived.auditor, Place(str(archived.root)))
+    with pytest.raises(AuditError, match="are gone"):
+        Bundler(archived.auditor).bundle("o1", tmp_path / "no.zip")
+    count = Bundler(archived.auditor, archive).bundle("o1", tmp_path / "o1.zip")
+    old = {
+        row["id"] for month in MONTHS for row in stored(archived, month).values()
+        if row["organization_id"] == "o1"
+    }  # fmt: skip
+    ZipFile(tmp_path / "o1.zip").extractall(tmp_path / "o1")
+    assert f"{count} events" in verify_bundle(str(archived.key.key), tmp_path / "o1")
+    lines = (tmp_path / "o1" / "events.jsonl").read_text("utf-8").splitlines()
+    ids = {int(json.loads(json.loads(line)["skeleton"])["id"]) for line in lines}
+    assert len(old) == 40 and old < ids and len(ids) == count
+    assert Bundler(archived.auditor, archive).prove([min(old)], tmp_path / "one.zip") == 1
+    ZipFile(tmp_path / "one.zip").extractall(tmp_path / "one")
+    assert "1 event" in verify_bundle(str(archived.key.key), tmp_path / "one")
+    rewrite(archived, "update event set details = '{}'", noted=False)
+    other = Archive(archived.auditor, Place(str(archived.root)))
+    with pytest.raises(AuditError, match="SHA-256 is another"):
+        Bundler(archived.auditor, other).bundle("o1", tmp_path / "bad.zip")
+    args = ("bundle", "--organization-id", "o2", "--archive", str(archived.root), "--output")
+    assert "SHA-256 is another" in run(archived.db, *args, str(tmp_path / "o2.zip")).output
