@@ -19,6 +19,7 @@ except ImportError as error:
 import auditdb
 from auditdb.cli import (
     bundle,
+    collect,
     erase,
     evidence,
     export,
@@ -80,5 +81,7 @@ for command in (
     erase.access,
     bundle.prove,
     bundle.bundle,
+    collect.publish,
+    collect.collect,
 ):
     main.add_command(command)
