@@ -239,7 +239,10 @@ def _has_slot(there: psycopg.Connection[Any], database: str) -> bool:
     """Return whether the database keeps what a centre has not read yet; drop one that lost it."""
     name = f"auditdb_{database}"
     status = _one(
-        there, "select wal_status from pg_replication_slots where slot_name = %s", name
+        there,
+        "select wal_status from pg_replication_slots"
+        " where database = current_database() and slot_name = %s",
+        name,
     )
     if status == "lost":
         there.execute("select pg_drop_replication_slot(%s)", [name])

@@ -10,7 +10,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row, tuple_row
 
 import auditdb
 from auditdb.collect import collect as work
@@ -32,13 +33,17 @@ def address(server: Server, dbname: str = "postgres", **more: str) -> str:
     )  # fmt: skip
 
 
-def query(dsn: str, sql: str, *values: object) -> list[Any]:
-    with psycopg.connect(dsn, autocommit=True) as conn:
+def dbname(dsn: str) -> str:
+    return str(conninfo_to_dict(dsn)["dbname"])
+
+
+def query(dsn: str, sql: str, *values: object, row_factory: Any = tuple_row) -> list[Any]:
+    with psycopg.connect(dsn, autocommit=True, row_factory=row_factory) as conn:
         cursor = conn.execute(sql.encode(), values or None)
         return cursor.fetchall() if cursor.description else []
 
 
-def patiently(fulfilled: Callable[[], bool], what: str, seconds: float = 60) -> None:
+def patiently(fulfilled: Callable[[], bool], what: str, seconds: float = 20) -> None:
     until = time.monotonic() + seconds
     while not fulfilled():
         assert time.monotonic() < until, what
@@ -83,12 +88,17 @@ class Collection:
             )
 
     def events(self, name: str) -> list[Any]:
-        return query(self.sources[name], f"select {COLUMNS} from audit.event order by id")
+        return query(self.sources[name], f"select {COLUMNS} from audit.event order by id",
+                     row_factory=dict_row)  # fmt: skip
 
     def collected(self, name: str) -> list[Any]:
         return query(
             self.centre, f"select {COLUMNS} from audit_collected.event where database = %s"
-            " order by id, occurred_at", name)  # fmt: skip
+            " order by id, occurred_at", name, row_factory=dict_row)  # fmt: skip
+
+    def targets(self, name: str) -> list[str]:
+        """Return the targets of the events that were recorded, as the centre has them."""
+        return [e["target_id"] for e in self.collected(name) if e["action"] == "auth.login"]
 
     def settle(self, *names: str) -> None:
         """Wait until what the sources hold is at the centre."""
