@@ -17,9 +17,8 @@ from auditdb.connection.address import connect
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
 from auditdb.errors import InvalidInput, Refused
-from auditdb.operate.source import read
+from auditdb.operate.source import centre
 
-FILES = ("tables", "land", "read", "check")
 _OWNER = SQL("set local role audit_owner")
 
 
@@ -47,8 +46,7 @@ def furnish(conn: psycopg.Connection[Any]) -> None:
         conn.execute("select pg_advisory_xact_lock(hashtextextended('auditdb', 0))")
         conn.execute("create schema if not exists audit_collected authorization audit_owner")
         conn.execute(_OWNER)
-        for name in FILES:
-            conn.execute(read(f"collect/{name}.sql").encode())
+        conn.execute(centre().encode())
         conn.execute("reset role")
 
 

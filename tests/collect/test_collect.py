@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import psycopg
 import pytest
+from click.testing import CliRunner
+from psycopg.conninfo import make_conninfo
 
 import auditdb
+from auditdb.cli import main
 from auditdb.collect import collect as work
 from auditdb.collect.publish import publish, unpublish
-from auditdb.operator import diagnose, maintain
+from auditdb.operator import diagnose, maintain, uninstall
+from auditdb.read.token import mint
 from tests.collect.conftest import Collection, dbname, patiently, query
 
 RECORD = "select audit.record_event('auth.login', '7', target_id => %s)"
@@ -160,7 +166,7 @@ def test_an_admin_reads_one_organisation_of_one_database_and_an_auditor_all(
     query(collection.centre, "insert into audit_collected.admin values ('shop', '7', 'ann')")
 
     def seen(user: str, organization: str, role: str = "audit_reader") -> list[str]:
-        token = auditdb.viewer_token(key, user, organization)
+        token = mint(key, user, organization)
         with psycopg.connect(collection.centre) as conn:
             conn.execute(f"set local role {role}".encode())
             conn.execute("select set_config('auditdb.viewer', %s, true)", [token])
@@ -172,7 +178,7 @@ def test_an_admin_reads_one_organisation_of_one_database_and_an_auditor_all(
                                ("ann", "7"), ("ann", "/7"), ("ann", "shop/"), ("ann", "shop")):  # fmt: skip
         assert seen(user, organization) == []
     assert seen("ann", "x", "audit_auditor") == ["desk 7", "desk 8", "shop 7", "shop 8"]
-    for role in ("audit_writer", "audit_operator", "pg_read_all_data"):
+    for role in ("audit_writer", "audit_operator"):
         with psycopg.connect(collection.centre) as conn:
             conn.execute(f"set local role {role}".encode())
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -208,7 +214,7 @@ def test_pg_read_all_data_reads_no_partition(collection: Collection) -> None:
     collection.settle()
     with psycopg.connect(collection.centre) as conn:
         conn.execute("set local role pg_read_all_data")
-        for table in ("event_shop", "tick", "series", "admin"):
+        for table in ("log", "event", "event_shop", "tick", "series", "admin"):
             rows = conn.execute(f"select 1 from audit_collected.{table}".encode()).fetchall()
             assert rows == []
 
@@ -314,3 +320,44 @@ def test_what_is_wrong_is_said_in_a_line(collection: Collection) -> None:
     with psycopg.connect(plain) as conn:
         assert unpublish(conn) == []
     assert query(plain, "select 1 from pg_publication") == []
+
+
+def test_the_command_line_publishes_collects_lists_and_ends(collection: Collection) -> None:
+    shop = collection.database()
+    auditdb.install(shop)
+    query(shop, "do $$ begin if to_regrole('collector') is null then"
+          " create role collector login replication; end if; end $$")  # fmt: skip
+
+    def run(dsn: str, *args: str) -> str:
+        done = CliRunner().invoke(main, ["--dsn", dsn, *args])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "published to collector" in run(shop, "publish", "collector")
+    assert "nothing is collected here" in run(collection.centre, "collect")
+    source = make_conninfo(shop, user="collector")
+    assert run(collection.centre, "collect", "shop", "--from", source).startswith("shop: collecting")
+    patiently(lambda: "shop: working" in run(collection.centre, "collect"), "it does not work")
+    assert json.loads(run(collection.centre, "collect", "--json"))[0]["database"] == "shop"
+    # An upgrade of the centre brings what is collected along.
+    query(collection.centre, "set role audit_owner; drop view audit_collected.log")
+    run(collection.centre, "install")
+    query(shop, RECORD, "after")
+    patiently(lambda: bool(query(collection.centre, "select 1 from audit_collected.log"
+                                 " where target_id = 'after'")), "it stopped")  # fmt: skip
+    assert "is not collected any more" in run(collection.centre, "collect", "shop", "--drop")
+    assert "not published any more" in run(shop, "publish", "--drop")
+    for args in (["publish"], ["publish", "x", "--drop"], ["collect", "x"], ["collect", "--drop"],
+                 ["collect", "x", "--from", "y", "--drop"]):  # fmt: skip
+        assert CliRunner().invoke(main, ["--dsn", shop, *args]).exit_code == 2
+
+
+def test_an_uninstall_of_the_centre_says_what_is_in_its_way_or_takes_it_along(
+    collection: Collection,
+) -> None:
+    shop = collection.source("shop")
+    query(shop, RECORD, "1")
+    collection.collect("shop")
+    collection.settle()
+    uninstall(collection.centre, log="keep")
+    assert collection.targets("shop") == ["1"]
