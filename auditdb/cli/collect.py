@@ -25,10 +25,10 @@ def publish(ctx: click.Context, role: str | None, drop: bool) -> None:
         raise click.UsageError("give a ROLE, or --drop")
     with connection(ctx) as conn:
         if role is None:
-            slots = work.unpublish(conn)
+            slots = work.unpublish_log(conn)
             print_lines("the log is not published any more", *(f"dropped slot {s}" for s in slots))
             return
-        work.publish(conn, role)
+        work.publish_log(conn, role)
     print_lines(
         f"the log is published to {role}; at the centre: auditdb collect NAME --from "
         f"'host=... dbname=... user={role}'"
@@ -65,9 +65,9 @@ def collect(
         return
     with connect(ctx.obj, autocommit=True, application_name="auditdb collect") as conn:
         if from_ is not None:
-            what = work.collect(conn, source, from_)
+            what = work.collect_source(conn, source, from_)
             print_lines(f"{source}: {what}; auditdb collect lists how far it is")
-        elif work.drop(conn, source):
+        elif work.drop_source(conn, source):
             print_lines(f"{source} is not collected any more; what was collected stays")
         else:
             print_lines(f"{source} is not collected any more; what was collected stays",

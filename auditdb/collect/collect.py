@@ -30,7 +30,7 @@ class Source:
     events: int
     """As PostgreSQL estimates it."""
     state: str
-    """`ended`, `disabled`, `failing`, `copying` or `working`."""
+    """`gone`, `disabled`, `failing`, `copying` or `working`."""
     lag: timedelta | None
     """Since when the last word of it came."""
 
@@ -50,7 +50,7 @@ def furnish(conn: psycopg.Connection[Any]) -> None:
         conn.execute("reset role")
 
 
-def collect(conn: psycopg.Connection[Any], database: str, source: str) -> str:
+def collect_source(conn: psycopg.Connection[Any], database: str, source: str) -> str:
     """Collect the events of a database from now on, those that there are first.
 
     Said again, it takes another address, or, where the slot is gone (a restore, a failover, a limit
@@ -123,9 +123,11 @@ def _refuse(conn: psycopg.Connection[Any], there: psycopg.Connection[Any]) -> No
 
 
 def _identity(conn: psycopg.Connection[Any]) -> str:
-    return str(_one(conn, """
-        select concat(pg_postmaster_start_time(), ' ', oid) from pg_database
-        where datname = current_database()"""))
+    query = (
+        "select concat(pg_postmaster_start_time(), ' ', oid) from pg_database"
+        " where datname = current_database()"
+    )
+    return str(_one(conn, query))
 
 
 def _refuse_another(
@@ -171,7 +173,7 @@ def _again(conn: psycopg.Connection[Any], database: str, source: str) -> None:
     conn.execute(SQL("alter subscription {} refresh publication").format(name))
 
 
-def drop(conn: psycopg.Connection[Any], database: str) -> bool:
+def drop_source(conn: psycopg.Connection[Any], database: str) -> bool:
     """End the collection of a database, and keep what was collected.
 
     Args:
@@ -188,14 +190,22 @@ def drop(conn: psycopg.Connection[Any], database: str) -> bool:
         if not _is_subscribed(conn, database):
             raise Refused(f"nothing is collected as {database}; auditdb collect lists what is")
         try:
-            conn.execute(
-                SQL("drop subscription {}").format(Identifier(f"auditdb_{database}"))
-            )
+            conn.execute(SQL("drop subscription {}").format(Identifier(f"auditdb_{database}")))
         except (psycopg.errors.ConnectionException, psycopg.errors.ConnectionFailure,
                 psycopg.errors.UndefinedObject):  # fmt: skip
             _forget(conn, database)
-            return False
-        return True
+            is_there = False
+        else:
+            is_there = True
+        with pinned(conn, writes=True):
+            conn.execute(_OWNER)
+            conn.execute(
+                "update audit_collected.source set ended_at = clock_timestamp()"
+                " where database = %s",
+                [database],
+            )
+            conn.execute("reset role")
+        return is_there
 
 
 def _forget(conn: psycopg.Connection[Any], database: str) -> None:
@@ -218,7 +228,7 @@ def list_sources(conn: psycopg.Connection[Any]) -> list[Source]:
         cursor = psycopg.Cursor(conn, row_factory=class_row(Source))
         return cursor.execute("""
             select s.database, greatest(c.reltuples, 0)::bigint as events, case
-                    when not s.is_there then 'ended' when not s.is_enabled then 'disabled'
+                    when not s.is_there then 'gone' when not s.is_enabled then 'disabled'
                     when not s.is_working then 'failing' when s.copying > 0 then 'copying'
                     else 'working' end as state, s.lag
             from audit_collected.subscriptions() as s

@@ -22,7 +22,7 @@ _PUBLISH = SQL(
 ).format(Identifier(PUBLICATION))
 
 
-def publish(conn: psycopg.Connection[Any], role: str) -> None:
+def publish_log(conn: psycopg.Connection[Any], role: str) -> None:
     """Publish the log to a role, by which a centre may read it; to say it again changes nothing.
 
     Args:
@@ -64,7 +64,7 @@ def _refuse(cursor: psycopg.Cursor[Any], role: str) -> None:
         )
 
 
-def unpublish(conn: psycopg.Connection[Any]) -> list[str]:
+def unpublish_log(conn: psycopg.Connection[Any]) -> list[str]:
     """Drop the publication, and the slots that nobody reads, and return the names of these.
 
     Args:
@@ -93,8 +93,6 @@ def unpublish(conn: psycopg.Connection[Any]) -> list[str]:
 
 def _is_published(cursor: psycopg.Cursor[Any]) -> bool:
     return (
-        cursor.execute(
-            "select 1 from pg_publication where pubname = %s", [PUBLICATION]
-        ).fetchone()
+        cursor.execute("select 1 from pg_publication where pubname = %s", [PUBLICATION]).fetchone()
         is not None
     )

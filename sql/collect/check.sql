@@ -63,12 +63,13 @@ as $$
         left join lateral (
             select g.pid, g.last_msg_receipt_time from pg_stat_get_subscription(s.oid) as g
             where g.relid is null and g.pid is not null
-            order by g.last_msg_receipt_time desc nulls last limit 1) as w on true;
+            order by g.last_msg_receipt_time desc nulls last limit 1) as w on true
+    where c.ended_at is null;
 $$;
 comment on function audit_collected.subscriptions is
-    'Each database that is collected, and how its subscription does';
+    'Each database that is collected now, and how its subscription does';
 
-create or replace function audit_collected.doctor() returns setof audit.finding
+create or replace function audit_collected.check_subscriptions() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'collect', p.severity, s.subscription, p.problem, p.why, p.mend, false
@@ -105,7 +106,15 @@ as $$
             select 'notice', format('copies %s tables still', s.copying),
                 'Until then the newest events of it are not here.', '-- wait'
             where s.is_working and s.copying > 0
-        ) as p (severity, problem, why, mend)
+        ) as p (severity, problem, why, mend);
+$$;
+comment on function audit_collected.check_subscriptions is
+    'Databases of which nothing arrives any more, or late';
+
+create or replace function audit_collected.doctor() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select * from audit_collected.check_subscriptions()
     union all
     select 'collect', 'critical', 'audit_collected.event', format('of %s has %s events, and its '
             'ticks up to %s hold %s', c.database, b.arrived, b.tick_id, b.events),

@@ -7,15 +7,16 @@ as $$
     select 'collect', p.severity, 'slot ' || quote_ident(s.slot_name), p.problem, p.why, p.mend,
         false
     from pg_replication_slots as s
-        cross join lateral (select case when not pg_is_in_recovery()
-            then pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)) end) as k (kept)
+        cross join lateral (select case when not pg_is_in_recovery() then
+            pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)) end) as k (kept)
         cross join lateral (
             select 'critical', 'lost what it kept: it held more than max_slot_wal_keep_size',
                 'The centre goes on only after a new copy; it keeps what it has.',
                 'auditdb collect ' || substr(s.slot_name, 9) || ' --from DSN  # at the centre'
             where s.wal_status = 'lost'
             union all
-            select 'warning', format('is read by nobody, and keeps %s of the write-ahead log', k.kept),
+            select 'warning',
+                format('is read by nobody, and keeps %s of the write-ahead log', k.kept),
                 'It keeps ever more, until the disk is full or max_slot_wal_keep_size (now '
                 || current_setting('max_slot_wal_keep_size') || ') is reached.',
                 'auditdb doctor  # at the centre; to end it, here: auditdb publish --drop'

@@ -5,7 +5,8 @@ create table if not exists audit_collected.source (
     database text primary key
         constraint database_is_a_plain_name check (database ~ '^[a-z][a-z0-9_]{0,39}$'),
     added_at timestamptz not null default clock_timestamp(),
-    added_by text not null default session_user
+    added_by text not null default session_user,
+    ended_at timestamptz
 );
 comment on table audit_collected.source is
     'The databases whose events are collected here, each under a name';
@@ -13,6 +14,8 @@ comment on column audit_collected.source.database is
     'Its name here; its subscription and its slot are auditdb_ and this';
 comment on column audit_collected.source.added_at is 'When it was named first';
 comment on column audit_collected.source.added_by is 'session_user of that moment';
+comment on column audit_collected.source.ended_at is
+    'Since when nothing of it is to come any more; null while it is collected';
 
 create table if not exists audit_collected.series (
     number bigint generated always as identity,
@@ -59,6 +62,25 @@ begin
         create index event_told_idx on audit_collected.event (database, action, target_id)
             where action in ('audit.erased', 'audit.visibility_limited');
     end if;
+end
+$$;
+-- What a later release brings.
+do $$
+declare
+    _column record;
+begin
+    for _column in
+        select a.attname as name, format_type(a.atttypid, a.atttypmod) as type
+        from pg_attribute as a
+        where a.attrelid = 'audit.event'::regclass and a.attnum > 0 and not a.attisdropped
+            and not exists (
+                select from pg_attribute as c
+                where c.attrelid = 'audit_collected.event'::regclass and c.attname = a.attname)
+        order by a.attnum
+    loop
+        execute format('alter table audit_collected.event add column %I %s %s', _column.name,
+            _column.type, case _column.type when 'text' then 'collate "C"' end);
+    end loop;
 end
 $$;
 comment on table audit_collected.event is
@@ -205,13 +227,15 @@ as $$
 declare
     _partition regclass;
 begin
-    insert into audit_collected.source (database) values (add_source.database)
-    on conflict do nothing;
+    insert into audit_collected.source as s (database) values (add_source.database)
+    on conflict on constraint source_pkey do update set ended_at = null
+    where s.ended_at is not null;
     execute format('create table if not exists audit_collected.%I partition of '
         'audit_collected.event for values in (%L)', 'event_' || database, database);
     _partition := format('audit_collected.%I', 'event_' || database)::regclass;
     perform audit_collected.guard(_partition);
     perform audit_private.open_to_backups(_partition);
+    execute format('grant select on %s to audit_backup', _partition);
 end
 $$;
 comment on function audit_collected.add_source is

