@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from psycopg.conninfo import make_conninfo
+from psycopg.types.json import Jsonb
 
 import auditdb
 from auditdb.cli import main
@@ -69,6 +70,10 @@ def test_an_erasure_reaches_the_centre_and_nothing_else_changes_there(
     assert erased == ({"erased": {"erasure": 1}},)
     assert [e for e in collection.collected("shop") if e["target_id"] == "kept"] == kept
     for change in ("update audit_collected.event set actor_id = null, details = null",
+        # As an erasure would, had it named this event.
+        "update audit_collected.event set actor_id = null, impersonator_id = null,"
+        " subject_id = null, old_values = null, new_values = null,"
+        " details = '{\"erased\": {\"erasure\": 1}}' where target_id = 'kept'",
                    "update audit_collected.event set details = '{\"erased\": {\"erasure\": 1}}'"
                    " where target_id = 'kept'",
                    "delete from audit_collected.event", "delete from audit_collected.event_shop",
@@ -313,6 +318,26 @@ def test_large_transactions_arrive_whole_and_in_their_order(collection: Collecti
         conn.execute("rollback to s")
     query(shop, "select audit.make_tick()")
     collection.settle()
+    assert collection.collected("shop") == collection.events("shop")
+
+
+def test_lines_of_the_export_can_be_put_where_there_is_no_replication(
+    collection: Collection,
+) -> None:
+    shop = collection.source("shop")
+    for n in range(3):
+        query(shop, RECORD, f'"{n}"\n\\')
+    lines = query(shop, "select audit.canonical(e, audit_private.series_of(e.id))"
+                  " from audit.event as e")  # fmt: skip
+    (series,) = query(shop, "select jsonb_agg(to_jsonb(s)) from audit.series as s")[0]
+    with psycopg.connect(collection.centre, autocommit=True) as conn:
+        work.furnish(conn)
+        conn.execute("set role audit_owner")
+        conn.execute("select audit_collected.add_source('shop')")
+        conn.execute("select audit_collected.note_series('shop', %s)", [Jsonb(series)])
+        put = "select audit_collected.put('shop', jsonb_populate_record(null::audit.event, %s))"
+        for is_new in (True, False):
+            assert [conn.execute(put, line).fetchone() for line in lines] == [(is_new,)] * 4
     assert collection.collected("shop") == collection.events("shop")
 
 
