@@ -84,7 +84,7 @@ grant execute on function
     audit_private.advance_subscriptions, audit_private.set_event_aside,
     audit_private.place_cursor, audit_private.parts_between, audit_private.part_query,
     audit_private.line_of,
-    audit_private.read_batch, audit_private.last_tick
+    audit_private.read_batch, audit_private.last_tick, audit_private.skip_hidden_everywhere
     to audit_auditor;
 grant execute on function
     audit.pause_subscription, audit.resume_subscription, audit.drop_subscription,

@@ -97,6 +97,23 @@ def test_a_log_that_is_looked_at_again_is_one_reading(db: Database) -> None:
     assert len(readings(db)) == 5
 
 
+def test_the_minutes_go_on_in_a_transaction_that_stays_open(db: Database) -> None:
+    with psycopg.connect(db.conninfo("app_auditor")) as conn:
+        db.connect().execute(
+            "insert into audit.event (occurred_at, action, result, actor_id, actor_type, source,"
+            " db_user, organization_id, target_type) values (clock_timestamp() - interval"
+            " '14 min 58 s', 'audit.viewed', 'success', 'sam', 'user', 'sql', 'app_auditor', '1',"
+            " 'audit')"
+        )
+        for wait, count in ((0, 1), (3, 2)):
+            conn.execute("select pg_sleep(%s)", [wait])
+            conn.execute("select audit.record_reading('viewed', null, '1', 'sam')")
+            (found,) = conn.execute(
+                "select count(*) from audit.event where action = 'audit.viewed'"
+            ).fetchone() or (0,)
+            assert found == count
+
+
 @pytest.mark.parametrize("verb", ["key_created", "month_dropped", "", None, "viewed; x"])
 def test_nothing_else_of_the_log_itself_can_be_claimed(db: Database, verb: str) -> None:
     with pytest.raises(psycopg.Error):

@@ -199,6 +199,34 @@ def test_values_that_a_session_spells_otherwise_are_no_difference(
     assert sorted(line.split(":")[1].split()[0] for line in told(empty_db)) == ["i", "t"]
 
 
+@pytest.mark.parametrize(("was", "now"), [
+    ("1 mon", "30 days"), ("1 day", "24:00"), ("1 year", "360 days"),
+    ("1 mon -30 days", "0"),
+])  # fmt: skip
+def test_an_interval_is_no_other_of_the_same_length(empty_db: Database, was: str, now: str) -> None:
+    conn = build(empty_db, "create table thing (id int primary key, i interval);"
+                 "grant select on thing to app_auditor")  # fmt: skip
+    conn.execute("set intervalstyle = sql_standard")
+    conn.execute("insert into thing values (1, %s), (2, '5 mons 3 days 01:00')", [was])
+    assert told(empty_db) == []
+    unseen(conn, f"update thing set i = '{now}' where id = 1")
+    (line,) = told(empty_db)
+    assert line.startswith("row 1: i is ")
+
+
+@pytest.mark.parametrize("type_", ["json", "jsonb", "jsonb[]"])
+def test_json_that_is_a_text_is_no_number_and_no_boolean(empty_db: Database, type_: str) -> None:
+    form = "array[{}::jsonb]" if type_.endswith("]") else "{}"
+    conn = build(empty_db, f"create table thing (id int primary key, j {type_});"
+                 "grant select on thing to app_auditor")  # fmt: skip
+    for id_, was in enumerate(("true", "5", "[1]")):
+        conn.execute(f"insert into thing values ({id_}, {form.format(repr(was))})".encode())
+    assert told(empty_db) == []
+    for id_, now in enumerate(('"true"', '"5"', '"[1]"')):
+        unseen(conn, f"update thing set j = {form.format(repr(now))} where id = {id_}")
+    assert [line.split(":")[0] for line in told(empty_db)] == ["row 0", "row 1", "row 2"]
+
+
 def test_a_float_is_compared_as_far_as_a_session_shows_it(empty_db: Database) -> None:
     conn = build(empty_db, "create table thing (id int primary key, f float8);"
                  "grant select on thing to app_auditor")  # fmt: skip

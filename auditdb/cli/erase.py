@@ -28,6 +28,7 @@ def erase(
     login that holds audit_auditor.
     """
     from auditdb.evidence import erasure as erasing
+    from auditdb.operate.hold import list_holds
 
     if yes and not reason:
         raise click.UsageError("an erasure says why: --reason")
@@ -35,6 +36,7 @@ def erase(
     with connection(ctx) as conn:
         found = erasing.list_personal(conn, **given)
         mentions = erasing.list_mentions(conn, names, **given) if names else []
+        held = {hold.organization_id for hold in list_holds(conn)} & {r.organization for r in found}
         done = erasing.erase(conn, reason=reason or "", **given) if yes else 0
     print_lines(*(
         f"organisation {row.organization or '-'}: {row.events} events, {row.first_at:%Y-%m-%d} to "
@@ -43,6 +45,9 @@ def erase(
     for row in mentions:
         print_note(f"event {row.event_id} ({row.action}, {row.occurred_at:%Y-%m-%d}, organisation "
                    f"{row.organization or '-'}) holds {row.name!r}, and stays")  # fmt: skip
+    for organization in sorted(filter(None, held)):
+        print_note(f"{organization} is under legal hold: nothing is erased before it is released, "
+                   "or another organisation is named")  # fmt: skip
     if yes:
         print_lines(f"erased {done} events")
     else:

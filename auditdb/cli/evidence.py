@@ -14,6 +14,7 @@ import click
 
 from auditdb.cli.common import connection, print_json, print_lines, print_note
 from auditdb.cli.progress import progress
+from auditdb.connection.checks import raises_audit_errors
 from auditdb.errors import ConnectionFailed, InvalidInput, Refused
 
 if TYPE_CHECKING:
@@ -171,7 +172,12 @@ def rotate(ctx: click.Context, key_file: Path, new_key_file: Path, state: Path |
         conn.autocommit = True
         made = write_key(new_key_file, old.key.name)
         new = read_private(new_key_file)
-        conn.execute("select audit_private.keep_rotation(%s)", [hand_over(old, made)])
+        try:
+            with raises_audit_errors(conn, "audit_auditor"):
+                conn.execute("select audit_private.keep_rotation(%s)", [hand_over(old, made)])
+        except Refused:
+            new_key_file.unlink()  # Nothing handed over to it.
+            raise
     if found is not None:
         # Both sign what was signed last: whoever has one of the keys goes on from there.
         both = State(new_key_file.with_name(f"{new_key_file.name}.state"))
@@ -215,7 +221,8 @@ def verify(
     given = [(str(path), _read(path)) for path in checkpoints]
     with connection(ctx) as conn:
         conn.autocommit = True
-        rotations = Stored(conn).rotations()
+        with raises_audit_errors(conn, "audit_auditor"):
+            rotations = Stored(conn).rotations()
         believed = [k for text in keys for k in follow(_key(text), rotations)]
         tiles = None
         if published is not None:
@@ -232,7 +239,7 @@ def verify(
         try:
             record_reading(conn, Auditor(None), "verified", said)
         except Refused as error:  # A copy that was restored to be verified may be read only.
-            print_note(f"not recorded: {error}")
+            print_note(f"that it was verified is not recorded: {error}")
     if json_:
         print_json(asdict(report))
     else:

@@ -213,8 +213,7 @@ class Bundler:
         """Yield the lines of some events of rows of audit.seal, in the order of their leaves."""
         for number in seals:
             row = self._conn.execute(
-                """select s.first_leaf, to_json(s.first_at) #>> '{}', to_json(s.last_at) #>> '{}',
-                    s.ids, s.salts,
+                """select s.first_leaf, s.first_at::text, s.last_at::text, s.ids, s.salts,
                     r.key::text
                 from audit.seal as s join audit.tick as t on t.id = s.tick_id
                     join audit.series as r on r.id = t.series_id

@@ -124,7 +124,7 @@ class Verifier:
                 marks.append((name, open_checkpoint(note, self._keys)))
             except Problem as error:
                 raise Problem(f"{name}: {error}") from error
-        names = {key.name for key in self._keys}
+        names, others = {key.name for key in self._keys}, set()
         for number, note in self._stored.checkpoints():
             try:
                 marks.append((f"checkpoint {number}", open_checkpoint(note, self._keys)))
@@ -132,11 +132,16 @@ class Verifier:
                 if (other := origin_of(note)) in names:
                     self._find("checkpoint", f"{number} of the database is not believed: {error}")
                 else:
+                    others.add(other)
                     self.report.notices.append(
                         f"checkpoint {number} of the database is of another log, {other}"
                     )
             except Problem as error:
                 self._find("checkpoint", f"{number} of the database is not believed: {error}")
+        if others and not marks and not self.report.findings:
+            logs = ", ".join(sorted(others))
+            self._find("checkpoint", "the keys that were given signed none, and so nothing is "
+                       f"proved: give the verification key of {logs}")  # fmt: skip
         marks.sort(key=lambda mark: mark[1].size)
         for (one, first), (other_, second) in pairwise(marks):
             if first.size == second.size and first.root != second.root:
@@ -232,10 +237,8 @@ class Verifier:
             self._find("tree", f"{tile.path} of the database is not that of its leaves")
 
     def _seals(self, last: int) -> Iterator[_Seal]:
-        # As JSON, days and times are written in one way, whatever the session says.
-        query = """select s.id, s.tick_id, to_json(s.month) #>> '{}', s.first_leaf,
-                to_json(s.first_at) #>> '{}', to_json(s.last_at) #>> '{}', s.ids, s.salts,
-                s.leaves, s.is_last, r.key::text
+        query = """select s.id, s.tick_id, s.month::text, s.first_leaf, s.first_at::text,
+                s.last_at::text, s.ids, s.salts, s.leaves, s.is_last, r.key::text
             from audit.seal as s left join audit.tick as t on t.id = s.tick_id
                 left join audit.series as r on r.id = t.series_id
             where s.id > %s order by s.id limit 1"""
@@ -339,9 +342,9 @@ class Verifier:
                     'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), t.transaction_id, t.snapshot,
                 coalesce(to_char(t.since at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                     t.since::text), t.whole_id, t.lower_id, t.upper_id, t.events,
-                (select string_agg(format('%%s:"%%s"', to_json(m.month), m.events), ','
+                (select string_agg(format('"%%s":"%%s"', m.month, m.events), ','
                     order by m.month) from audit.tick_month as m where m.tick_id = t.id)),
-                array(select to_json(m.month) #>> '{}' from audit.tick_month as m
+                array(select m.month::text from audit.tick_month as m
                     where m.tick_id = t.id and m.events <> (select coalesce(sum(cardinality(
                         p.ids)), 0) from audit.seal as p where p.tick_id = t.id
                         and p.month = m.month))

@@ -53,11 +53,11 @@ class Counts:
         if pending is None:
             return
         stored = dict(self._conn.execute(
-            f"""select to_json(audit_private.month_of(e.occurred_at)) #>> '{{}}', count(*)
+            f"""select audit_private.month_of(e.occurred_at)::text, count(*)
             from audit.event as e where not ({pending}) group by 1""".encode()
         ).fetchall())  # fmt: skip
         sealed = dict(self._conn.execute(
-            """select to_json(coalesce(a.month, b.month)) #>> '{}',
+            """select coalesce(a.month, b.month)::text,
                 (coalesce(a.events, 0) + coalesce(b.events, 0))::bigint
             from (select month, sum(cardinality(ids)) as events from audit.seal group by month) as a
                 full join (
@@ -91,7 +91,7 @@ class Counts:
 
     def _name_added(self, month: str, pending: str, more: int) -> None:
         rows = self._conn.execute(
-            f"""select e.id, to_json(e.occurred_at) #>> '{{}}' from audit.event as e
+            f"""select e.id, e.occurred_at::text from audit.event as e
                 left join (select unnest(ids) as id from audit.seal where month = %(month)s) as s
                     on s.id = e.id
             where audit_private.month_of(e.occurred_at) = %(month)s and not ({pending})
@@ -111,7 +111,7 @@ class Counts:
     def _pending(self) -> str | None:
         """Return what an event fulfils that no sealed tick holds yet; nothing before the first."""
         row = self._conn.execute(
-            """select s.after_id, t.snapshot::text, t.upper_id, to_json(t.since) #>> '{}',
+            """select s.after_id, t.snapshot::text, t.upper_id, t.since::text,
                 w.snapshot::text, (
                     select n.after_id from audit.series as n
                     where n.id > s.id and n.began <> 'continued' order by n.id desc limit 1)

@@ -97,6 +97,9 @@ def read_key(text: str) -> VerificationKey:
     Raises:
         Problem: it is none, of another kind, or was typed wrongly.
     """
+    if text.strip().startswith("PRIVATE+KEY+"):
+        raise Problem("this is the sealing key: give the verification key, which auditdb seal init "
+                      "printed, and let nobody who verifies read this one")  # fmt: skip
     parts = text.strip().split("+", 2)
     if len(parts) != 3:
         raise Problem(f"{text[:80]!r} is no verification key (name+id+key)")

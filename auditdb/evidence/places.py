@@ -43,7 +43,7 @@ class Directory:
     def __init__(self, path: Path) -> None:
         self._path = path
         if not path.is_dir():
-            raise InvalidInput(f"there is no directory {path}; make it first")
+            raise InvalidInput(f"there is no directory {path}: make it first, or mend its name")
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file apart, and rename it."""

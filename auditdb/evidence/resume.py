@@ -60,13 +60,16 @@ class Resume:
         """Return how far it came; nothing where it begins.
 
         Raises:
-            InvalidInput: the file cannot be read, or is none of a verification.
+            InvalidInput: the file cannot be read or written, or is none of a verification.
         """
         if self._path is None:
             return None
         try:
             known = Known(**json.loads(self._path.read_text("utf-8")))
         except FileNotFoundError:
+            # Whether it can be written is seen before the hours of work that it is to keep.
+            write_durably(self._path, b"")
+            self._path.unlink()
             return None
         except (OSError, ValueError, TypeError) as error:
             raise InvalidInput(f"{self._path} is none of an interrupted verification") from error

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import psycopg
 
+from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import Pinned
 from auditdb.errors import Refused, from_psycopg
 from auditdb.evidence.note import (
@@ -75,6 +76,7 @@ class Sealer:
         self, conn: psycopg.Connection[Any], signer: Signer, state: State,
         places: Sequence[tuple[str, Place]] = (), *, new_log: bool = False,
     ) -> None:  # fmt: skip
+        self._plain = conn
         conn = cast("psycopg.Connection[Any]", Pinned(conn))
         self._conn, self._signer, self._state, self._places = conn, signer, state, places
         self._new_log = new_log
@@ -91,12 +93,11 @@ class Sealer:
         with self._state.lock() as held:
             if not held:
                 raise Busy(BUSY)
-            try:
-                return self._run(progress)
-            except psycopg.errors.LockNotAvailable as error:
-                raise Busy(str(from_psycopg(error))) from error
-            except psycopg.Error as error:
-                raise from_psycopg(error) from error
+            with raises_audit_errors(self._plain, "audit_auditor"):
+                try:
+                    return self._run(progress)
+                except psycopg.errors.LockNotAvailable as error:
+                    raise Busy(str(from_psycopg(error))) from error
 
     def _run(self, progress: Callable[[int], None]) -> Sealed:
         last = self._take_up()

@@ -34,6 +34,8 @@ def check(holds: bool, problem: str) -> None:
 
 def key_of(text: str) -> tuple[str, bytes]:
     """Name and public key of a verification key: name+id+base64(1 || key)."""
+    right = text.count("+") > 1 and not text.startswith("PRIVATE+")
+    check(right, "give the verification key itself, name+id+key")
     name, number, data = text.split("+", 2)
     raw = b64decode(data, validate=True)
     right = raw[:1] == b"\1" and hash_of(name.encode(), b"\n", raw)[:4].hex() == number
@@ -168,6 +170,7 @@ def check_complete(
 def verify(key: str, place: Path) -> str:
     """Check a bundle; say what it shows."""
     keys = [key_of(key)]
+    check((place / "manifest.json").is_file(), f"{place.absolute()} is no unpacked bundle")
     follow(keys, [note.read_text("utf-8") for note in sorted(place.glob("keys/*"))])
     origin, number, text = lines_of((place / "checkpoint").read_text("utf-8"), keys)[:3]
     size, root, events = int(number), b64decode(text, validate=True), {}

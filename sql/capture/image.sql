@@ -35,9 +35,7 @@ declare
     _new jsonb;
     _said jsonb;
     _locks text[];
-    _before text[];
-    _after text[];
-    _is_read boolean;
+    _is_read boolean;%s
 begin
     begin%s%s%s
         _new := %s;
@@ -57,14 +55,17 @@ begin
     end;
     return jsonb_build_object('id', _id, 'row', _new);
 end$sql$,
+        case when is_raw then E'\n    _after text[];' end,
         audit_private.shape_code(mapping, 'new'),
         E'\n        _locks := case when ' || audit_private.foreign_code(mapping)
             || ' then audit_private.held_locks() end;',
-        case when mapping -> 'raw' ? part or mapping -> 'raw' @? '$[*] ? (@ starts with "column ")'
-            then audit_private.read_call_code(id, mapping, 'INSERT') end,
+        case when is_raw then audit_private.read_call_code(id, mapping, 'INSERT') end,
         audit_private.image_code(mapping, 'new'), audit_private.open_name_code(mapping, part),
         id, part)
     from audit_private.row_part(mapping) as part
+        cross join lateral (
+            select mapping -> 'raw' ? part
+                or mapping -> 'raw' @? '$[*] ? (@ starts with "column ")') as r (is_raw)
 );
 comment on function audit_private.row_code is
     'Body of audit_private.image_<id>: what the event of a row''s INSERT would show of it';

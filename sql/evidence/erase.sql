@@ -264,6 +264,19 @@ $$;
 comment on function audit_private.refuse_held is
     'Raises where events are of an organisation under legal hold';
 
+-- A stream goes on: it is its organisation's.
+create or replace function audit_private.erase_makers(subject_id text, organization_id text)
+returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+    update audit.subscription as s
+    set made_by = ''
+    where s.made_by = coalesce(nullif(erase_makers.subject_id, ''), s.made_by) and s.made_by <> ''
+        and s.organization_id = coalesce(erase_makers.organization_id, s.organization_id);
+$$;
+comment on function audit_private.erase_makers is
+    'Takes away who made the streams of a person, of an organisation or of both';
+
 create or replace function audit.erase(
     reason text, subject_id text default null, organization_id text default null
 ) returns bigint
@@ -280,6 +293,7 @@ begin
     -- meanwhile.
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
     perform audit_private.lock_briefly('audit.key_rotation', 'share row exclusive');
+    perform audit_private.erase_makers(subject_id, organization_id);
     _found := audit_private.events_to_erase(subject_id, organization_id);
     if _found.ids is null then
         return 0;

@@ -178,6 +178,33 @@ $$;
 comment on function audit_private.set_event_aside is
     'Notes an event that a sink refuses, so that the others go on';
 
+-- Streams that are behind, because their sink failed or nobody served them. Most are not: the tick
+-- that each takes next says so, and no other is looked at.
+create or replace function audit_private.skip_hidden_everywhere() returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC'
+as $$
+    with behind as materialized (
+        select s.name, clock_timestamp() - v.keep as since
+        from audit.visible_retention as v
+            join audit.subscription as s on s.organization_id = v.organization_id
+            join audit.tick as k on k.id = s.tick_id + 1
+        where s.made_by is not null and s.state = 'active'
+            and k.made_at < clock_timestamp() - v.keep
+            and (s.exporter is null or not audit_private.is_exporting(s.exporter))
+        order by s.name
+        for update of s skip locked
+    )
+    update audit.subscription as s
+    set tick_id = t.id, part = null, pending = null, counts = null, exporter = null
+    from behind as b
+        cross join lateral (
+            select max(k.id) as id from audit.tick as k where k.made_at < b.since) as t
+    where s.name = b.name and t.id > s.tick_id;
+$$;
+-- Definer: nobody holds a privilege to write on the table itself.
+comment on function audit_private.skip_hidden_everywhere is
+    'For an exporter: lets streams that are behind go on with what their viewers may see';
+
 -- A subscription whose clock is believed as little as that of retention.
 create or replace function audit_private.lapse_subscriptions() returns setof text
 language sql volatile set search_path = pg_catalog, pg_temp

@@ -15,8 +15,6 @@ create table if not exists audit.seal (
     is_last boolean not null
 );
 create index if not exists seal_tick_id_idx on audit.seal (tick_id);
-alter table audit.seal alter column salts set storage external;
-alter table audit.seal alter column leaves set storage external;
 comment on table audit.seal is
     'Leaves of the Merkle tree, those of some events of a tick and a month a row. Append-only';
 comment on column audit.seal.id is 'Ascending without gaps';
@@ -66,7 +64,6 @@ create table if not exists audit.organization_seal (
     entries bytea not null,
     root bytea not null
 );
-alter table audit.organization_seal alter column entries set storage external;
 comment on table audit.organization_seal is
     'What of a tick is of which organisation: an entry of the chain of each. Append-only';
 comment on column audit.organization_seal.tick_id is 'The tick';
@@ -85,7 +82,6 @@ create table if not exists audit.tile (
     nodes bytea not null,
     primary key (level, number)
 );
-alter table audit.tile alter column nodes set storage external;
 comment on table audit.tile is
     'The Merkle tree above its leaves, as C2SP tlog-tiles: made of audit.seal, and so not believed';
 comment on column audit.tile.level is 'From 1; the leaves are in audit.seal';
@@ -116,3 +112,13 @@ comment on table audit.key_rotation is
 comment on column audit.key_rotation.id is 'Ascending';
 comment on column audit.key_rotation.made_at is 'Clock of the server when it was kept';
 comment on column audit.key_rotation.note is 'The name of the log and the new key, signed';
+
+-- Hashes and salts do not compress.
+do $$
+begin
+    alter table audit.seal alter column salts set storage external;
+    alter table audit.seal alter column leaves set storage external;
+    alter table audit.organization_seal alter column entries set storage external;
+    alter table audit.tile alter column nodes set storage external;
+end
+$$;

@@ -54,18 +54,21 @@ create or replace function audit_private.has_viewed(
 ) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
+declare
+    -- Of this moment: a transaction may stay open for hours.
+    _since timestamptz := clock_timestamp() - interval '15 minutes';
 begin
     return case when has_viewed.organization_id is null then exists (
         select from audit.event as e
         where e.organization_id is null and e.action = 'audit.viewed' and e.target_id is null
-            and e.result = 'success' and e.occurred_at > now() - interval '15 minutes'
+            and e.result = 'success' and e.occurred_at > _since
             and e.actor_id = has_viewed.actor_id and e.db_user = session_user
             and e.impersonator_id is not distinct from has_viewed.impersonator_id)
     else exists (
         select from audit.event as e
         where e.organization_id = has_viewed.organization_id
             and e.action = 'audit.viewed' and e.target_id is null
-            and e.result = 'success' and e.occurred_at > now() - interval '15 minutes'
+            and e.result = 'success' and e.occurred_at > _since
             and e.actor_id = has_viewed.actor_id and e.db_user = session_user
             and e.impersonator_id is not distinct from has_viewed.impersonator_id)
     end;

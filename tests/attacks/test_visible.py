@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import auditdb
 from auditdb import export
 from auditdb.cli import main
 from auditdb.errors import AuditError, Refused
+from auditdb.export.state import State
 from auditdb.operate.maintain import maintain
 from auditdb.operator import limit_visibility, list_visibility
 from auditdb.web import Access, app
@@ -23,7 +25,7 @@ from auditdb.web.address import event_path
 from tests.attacks.conftest import scratch
 from tests.attacks.report import attack
 from tests.conftest import Database
-from tests.export import test_streams
+from tests.export import test_streams, test_subscriptions
 from tests.page.conftest import fetch
 from tests.test_rls_matrix import RECORDED, SETUP, SHAPES
 from tests.viewer import read, sign
@@ -166,6 +168,16 @@ def test_a_viewer_gets_no_old_event_by_reader_page_or_ticks(aged: Database, tmp_
     assert seen() == [False] * 5
 
 
+def make_older(admin: psycopg.Connection[Any], tick: int) -> None:
+    """Let the ticks up to one have been made a hundred days ago."""
+    with admin.transaction():
+        admin.execute("alter table audit.tick disable trigger user")
+        admin.execute("update audit.tick set made_at = made_at - interval '100 days'"
+                      " where id <= %s", [tick])  # fmt: skip
+        admin.execute("alter table audit.tick enable always trigger refuse_change,"
+                      " enable always trigger refuse_truncate")  # fmt: skip
+
+
 @attack(GROUP, OLDER, outcome="B")
 @pytest.mark.parametrize("keep", [None, DAY])
 def test_a_stream_that_was_paused_keeps_nothing_that_became_too_old(
@@ -180,17 +192,43 @@ def test_a_stream_that_was_paused_keeps_nothing_that_became_too_old(
         db.connect("app").execute("select audit.record_event('auth.login', '1')")
         ticks += auditor.execute("select audit.make_tick()").fetchall()
     ((old,), (new,)) = ticks
-    with admin.transaction():
-        admin.execute("alter table audit.tick disable trigger user")
-        admin.execute("update audit.tick set made_at = made_at - interval '100 days'"
-                      " where id <= %s", [old])  # fmt: skip
-        admin.execute("alter table audit.tick enable always trigger refuse_change,"
-                      " enable always trigger refuse_truncate")  # fmt: skip
+    make_older(admin, old)
     where = "select tick_id from audit.subscription"
     ((before,),) = admin.execute(where).fetchall()
     assert before < old < new
     test_streams.run(db, "select audit.resume_stream(%s)", name)
     assert admin.execute(where).fetchall() == [(old if keep else before,)]
+
+
+@attack(GROUP, OLDER, outcome="B")
+@pytest.mark.parametrize("is_on_its_way", [False, True])
+@pytest.mark.parametrize("keep", [None, DAY])
+def test_a_stream_whose_sink_failed_keeps_nothing_that_became_too_old(
+    db: Database, keep: str | None, is_on_its_way: bool
+) -> None:
+    admin, auditor = db.connect(), db.connect("app_auditor")
+    ticks = []
+    name = test_streams.create(db)
+    for _ in range(2):
+        db.connect("app").execute("select audit.record_event('auth.login', '1')")
+        ticks += auditor.execute("select audit.make_tick()").fetchall()
+    ((old,), (new,)) = ticks
+    make_older(admin, old)
+    where = "select tick_id, pending is not null from audit.subscription"
+    ((before, _),) = admin.execute(where).fetchall()
+    if is_on_its_way:
+        pending = json.dumps(test_subscriptions.batch(before, old))
+        admin.execute("update audit.subscription set pending = %s, exporter = 1", [pending])
+    limit_visibility(db.connect("app_owner"), 1, keep=keep)
+
+    async def read() -> list[tuple[str, int]]:
+        async with await psycopg.AsyncConnection.connect(db.conninfo("app_auditor")) as conn:
+            return [(s.name, s.place.tick_id) for s in await State(conn, 1).read(None)]
+
+    assert before < old < new
+    assert asyncio.run(read()) == [(name, old if keep else before)]
+    assert admin.execute(where).fetchall() == [
+        (old, False) if keep else (before, is_on_its_way)]  # fmt: skip
 
 
 @attack(GROUP, OLDER, outcome="B")

@@ -265,6 +265,22 @@ def test_an_event_of_the_organization_in_place_of_another_is_found(sealed: Seale
     assert bundle.problem() == f"leaf {whole[-1]['index']} is not of it"
 
 
+def test_a_key_or_a_directory_that_is_none_is_named(sealed: Sealed, tmp_path: Path) -> None:
+    place, key = sealed.bundle().place, str(sealed.key.key)
+
+    def said(key: str, *more: str) -> str:
+        ran = subprocess.run(
+            [sys.executable, "-I", str(place / "verify.py"), key, *more],
+            capture_output=True, text=True, cwd=tmp_path, check=False,
+        )  # fmt: skip
+        assert (ran.returncode, ran.stderr) == (1, "")
+        return ran.stdout
+
+    itself = "NOT PROVED: give the verification key itself, name+id+key\n"
+    assert said("vkey.txt", str(place)) == said(sealed.key.text(), str(place)) == itself
+    assert said(key) == f"NOT PROVED: {tmp_path} is no unpacked bundle\n"
+
+
 def test_the_leaf_of_a_map_is_no_event(sealed: Sealed) -> None:
     """It is in the log: who could pass it off as an event could leave one out."""
     bundle = sealed.bundle()

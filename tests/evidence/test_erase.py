@@ -14,6 +14,7 @@ from auditdb.evidence.erasure import erase, list_mentions, list_personal, person
 from auditdb.operator import hold_organization
 from tests.conftest import Database
 from tests.evidence.test_seal import Setting
+from tests.export.test_streams import OTHER, OWNER, create, streams
 from tests.test_cli import error_of, good, run
 
 SECRET = "ann@example.com"
@@ -110,6 +111,26 @@ def test_an_organization_and_a_person_within_one(setting: Setting) -> None:
     assert setting.findings() == []
 
 
+@pytest.mark.parametrize("given", [
+    {"subject_id": OWNER}, {"organization_id": "1"}, {"subject_id": OWNER, "organization_id": "1"},
+])  # fmt: skip
+def test_who_made_a_stream_goes_and_the_stream_goes_on(db: Database, given: dict[str, str]) -> None:
+    name, other = create(db), create(db, OTHER, "2")
+    db.connect("app_auditor").execute("select audit.subscribe('siem', 'https://h/')")
+    erase(db.connect("app_auditor"), reason="request 1", **given)
+    rows = db.connect().execute("select name, made_by, state from audit.subscription").fetchall()
+    assert set(rows) == {
+        (name, "", "active"), (other, OTHER, "active"), ("siem", None, "active")}  # fmt: skip
+    db.connect("app").execute("delete from membership where user_id = 4")
+    assert [s["made_by"] for s in streams(db)] == [""]
+    assert OWNER not in [v for e in db.events("action ~ 'subscription'") for v in e.values()]
+    # What is of nobody now is not somebody's, nor the vendor's.
+    erase(db.connect("app_auditor"), reason="request 2", subject_id=OTHER, organization_id="1")
+    assert set(rows) == set(
+        db.connect().execute("select name, made_by, state from audit.subscription").fetchall()
+    )
+
+
 @pytest.mark.parametrize("role", ["app_owner", "app", "app_reader", "stranger"])
 def test_only_an_auditor_erases(setting: Setting, role: str) -> None:
     with pytest.raises(Refused):
@@ -181,6 +202,10 @@ def test_what_is_under_legal_hold_is_not_erased(setting: Setting) -> None:
         with pytest.raises(Refused, match="organisation o2 is under legal hold"):
             erase(setting.auditor, reason="request 1", **whom)
     assert events(setting) == before
+    dry = run(setting.db, "erase", "--subject-id", "ann", role="app_auditor")
+    assert (dry.exit_code, dry.stderr.count("o2 is under legal hold: nothing is erased")) == (0, 1)
+    other = ("erase", "--subject-id", "ann", "--organization-id", "o1")
+    assert run(setting.db, *other, role="app_auditor").stderr == ""
     assert erase(setting.auditor, subject_id="ann", organization_id="o1", reason="request 1") == 2
 
 

@@ -248,6 +248,12 @@ def test_a_key_that_is_not_given_is_no_finding_if_its_log_is_another(
     report = verified(sealer)
     assert report.findings == []
     assert report.notices == ["checkpoint 1 of the database is of another log, example.com/audit"]
+    stranger = PrivateKey.make("example.com/other")
+    (finding,) = Verifier(setting.auditor, [stranger.key]).run().findings
+    assert finding == (
+        "checkpoint: the keys that were given signed none, and so nothing is proved: give the "
+        "verification key of example.com/audit, example.com/audit-2"
+    )
     thief = PrivateKey.make("example.com/audit")
     (finding,) = Verifier(setting.auditor, [thief.key]).run().findings
     assert "is not believed" in finding
@@ -418,7 +424,11 @@ def test_what_is_given_wrongly_is_said_in_a_line(setting: Setting) -> None:
     )
     for key in ("a+b", "a+b+c", vkey[:-2], str(path / "nowhere"), f"x{vkey}", ""):
         assert "Error: " in said("--key", key)
+    (path / "sealing").write_text(setting.key.text())
+    assert "this is the sealing key" in said("--key", str(path / "sealing"))
     assert "is no time such as" in said("--key", vkey, "--since", "yesteryear")
+    nowhere = path / "none" / "resume"
+    assert f"cannot write {nowhere}" in said("--key", vkey, "--resume", str(nowhere))
     assert "none of an interrupted" in said("--key", vkey, "--resume", str(path / "other"))
     assert "no directory" in said("--key", vkey, "--published", (path / "none").as_uri())
     assert "has no checkpoint" in said("--key", vkey, "--published", path.as_uri())

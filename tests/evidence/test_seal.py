@@ -358,6 +358,19 @@ def test_proofs_of_stored_events_are_made_of_what_is_stored(setting: Setting) ->
         assert tree.include(index) == published.get_inclusion_proof(index, head.size).node_hashes
 
 
+@pytest.mark.parametrize("role", ["app_reader", "stranger"])
+def test_who_is_no_auditor_learns_which_role_it_takes(
+    db: Database, tmp_path: Path, role: str
+) -> None:
+    key, new = str(tmp_path / "key"), tmp_path / "new"
+    vkey = good(db, "seal", "init", "--key-file", key).strip()
+    rotate = ["seal", "rotate", "--key-file", key, "--new-key-file", str(new)]
+    for command in (["seal", "--key-file", key], ["verify", "--key", vkey], rotate):
+        said = error_of(run(db, *command, role=role))
+        assert said.endswith(f'; run: grant audit_auditor to "{role}"'), said
+    assert not new.exists(), "nothing handed over to it"
+
+
 def test_the_commands_seal_verify_rotate_and_find(db: Database, tmp_path: Path) -> None:
     key, public = tmp_path / "key", tmp_path / "public"
     public.mkdir()
@@ -466,6 +479,9 @@ def test_however_the_session_writes_times_the_bytes_are_the_same(
     setting.auditor.execute("select set_config('timezone', %s, false)", [zone])
     assert setting.findings() == []
     setting.record(3)
+    # As pg_cron calls it: nothing but the functions themselves pins how times are written.
+    setting.auditor.execute("select audit.make_tick()")
+    setting.auditor.execute("select audit.seal_next()")
     setting.again().run()
     assert setting.findings() == []
     superuser.execute("alter table audit.event disable trigger user")
