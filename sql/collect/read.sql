@@ -71,7 +71,13 @@ declare
     _collected text := regexp_replace(replace(_log, 'audit.event e', 'audit_collected.event e'),
         '^\s*SELECT', 'select e.database, e.series,');
 begin
-    if position('audit_collected.event e' in _collected) = 0 then
+    -- The series of an event is the one that it came with.
+    _collected := replace(_collected, 'audit.series s', '(select c.id, ''installed'' as began, '
+        '-1 as after_id from audit_collected.series as c '
+        'where c.database = e.database and c.key = e.series) as s');
+    if position('audit_collected.event e' in _collected) = 0
+        or position(' audit.' in _collected) > 0
+    then
         raise exception 'the view audit.log is not as it was made'
             using errcode = 'object_not_in_prerequisite_state', hint = 'Run: auditdb install';
     end if;
@@ -101,6 +107,9 @@ begin
         'v.database is not null from audit_collected.viewer() as v) '
         'and id >= any ((select audit_collected.viewer_start())::bigint[]) '
         'and occurred_at >= any ((select audit_collected.visible_since())::timestamptz[]))');
+    perform audit_private.set_policy('audit_collected.series', 'viewers_read_their_database',
+        'select', 'audit_reader',
+        'using (database = (select v.database from audit_collected.viewer() as v))');
     foreach _table in array '{event,tick,organization_start}'::text[] loop
         perform audit_collected.guard(('audit_collected.' || _table)::regclass);
     end loop;
@@ -116,11 +125,12 @@ revoke all on all tables in schema audit_collected from public;
 revoke all on all functions in schema audit_collected from public;
 grant usage on schema audit_collected
     to audit_operator, audit_reader, audit_auditor, audit_backup;
-grant select on audit_collected.event, audit_collected.log to audit_reader, audit_auditor;
+grant select on audit_collected.event, audit_collected.log, audit_collected.series
+    to audit_reader, audit_auditor;
 grant execute on function audit_collected.viewer, audit_collected.viewer_start,
     audit_collected.visible_since to audit_reader;
-grant select on audit_collected.source, audit_collected.series, audit_collected.tick,
-    audit_collected.organization_start to audit_auditor;
+grant select on audit_collected.source, audit_collected.tick, audit_collected.organization_start
+    to audit_auditor;
 grant select, insert, delete on audit_collected.admin to audit_operator;
 grant select on audit_collected.admin to audit_auditor;
 grant select on all tables in schema audit_collected to audit_backup;

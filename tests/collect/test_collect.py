@@ -34,6 +34,11 @@ def test_three_sources_arrive_each_under_its_name_and_every_event_once(
     for name in collection.sources:
         assert collection.collected(name) == collection.events(name)
         assert collection.targets(name) == [f"before {name}", f"after {name}"]
+        told = "action, actor, target_id, transaction_id, series_id from {} order by occurred_at"
+        assert query(
+            collection.centre,
+            f"select {told.format('audit_collected.log where database = %s')}", name,
+        ) == query(collection.sources[name], f"select {told.format('audit.log')}")  # fmt: skip
     assert query(collection.centre, "select count(*) from audit.event where action !~ '^audit'") \
         == [(0,)]  # fmt: skip
     assert collection.findings() == []
@@ -135,6 +140,12 @@ def test_a_source_restored_from_backup_brings_ids_again_and_nothing_is_lost_or_d
     assert sorted(collection.targets("shop")) == sorted(
         ["in the backup", "also", *(f"lost {n}" for n in range(3)), *(f"new {n}" for n in range(5))]
     )
+    ids = "select target_id, series_id from audit_collected.log where action = 'auth.login'"
+    old = ["in the backup", "also", "lost 0", "lost 1", "lost 2"]
+    assert dict(query(collection.centre, ids)) == {
+        **dict.fromkeys(old, 1),
+        **{f"new {n}": 2 for n in range(5)},
+    }
     twice = "group by id having count(distinct series) = 2"
     assert query(collection.centre, f"select 1 from audit_collected.event {twice}")
     # It goes on, and what is erased there is erased here, in its series alone.
