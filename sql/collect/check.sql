@@ -21,7 +21,7 @@ begin
         select t.* from audit_collected.tick as t
         where t.database = _last.database and t.series = _last.series and t.id < _last.id
             and t.since = '-infinity'
-        order by t.id desc limit 20) as f
+        order by t.id desc limit 6) as f
     order by f.id limit 1;
     select coalesce(max(t.lower_id), 0) into _floor from audit_collected.tick as t
     where t.database = _former.database and t.series = _former.series
@@ -42,7 +42,7 @@ begin
 end
 $$;
 comment on function audit_collected.between_ticks is
-    'How many events the last twenty whole ticks of a database hold, and how many of them are here';
+    'How many events the last six whole ticks of a database hold, and how many of them are here';
 
 create or replace function audit_collected.subscriptions()
 returns table (

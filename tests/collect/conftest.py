@@ -121,6 +121,8 @@ def collecting_server() -> Iterator[Server]:
     with running() as server:
         query(address(server), "alter system set max_logical_replication_workers = 12")
         query(address(server), "alter system set max_worker_processes = 20")
+        # Large transactions come before they end, by workers beside the one that applies.
+        query(address(server), "alter system set logical_decoding_work_mem = '64kB'")
         query(address(server), "alter system set max_replication_slots = 40")
         query(address(server), "alter system set max_wal_senders = 40")
         query(address(server), "alter system set wal_retrieve_retry_interval = '200ms'")

@@ -320,7 +320,6 @@ def test_large_transactions_arrive_whole_and_in_their_order(collection: Collecti
     shop = collection.source("shop")
     collection.collect("shop")
     with psycopg.connect(shop) as conn:
-        conn.execute("set local logical_decoding_work_mem = '64kB'")
         conn.execute("select audit.record_event('auth.login', '7', target_id => n::text)"
                      " from generate_series(1, 5000) as n")  # fmt: skip
         query(shop, RECORD, "meanwhile")
@@ -330,6 +329,8 @@ def test_large_transactions_arrive_whole_and_in_their_order(collection: Collecti
     query(shop, "select audit.make_tick()")
     collection.settle()
     assert collection.collected("shop") == collection.events("shop")
+    streamed = "select stream_txns > 0 from pg_stat_replication_slots where slot_name ~ '^auditdb_'"
+    patiently(lambda: (True,) in query(shop, streamed), "nothing was streamed")
 
 
 def test_lines_of_the_export_can_be_put_where_there_is_no_replication(
