@@ -45,7 +45,8 @@ def test_what_the_command_line_can_do_python_can() -> None:
         "hold": "hold_organization", "visible": "limit_visibility",
         "demo": None, "serve": None,  # auditdb.web.app, for a process of one's own
         "seal": "Sealer", "verify": "Verifier", "prove": "Bundler", "bundle": "Bundler",
-        "publish": "publish_log", "collect": "collect_source", "erase": "erase", "access": "personal_lines",
+        "publish": "publish_log", "collect": "collect_source",
+        "erase": "erase", "access": "personal_lines",
     }  # fmt: skip
     assert set(done_by) == set(main.commands)
     for name in filter(None, done_by.values()):
