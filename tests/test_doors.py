@@ -46,6 +46,8 @@ def test_what_the_command_line_can_do_python_can() -> None:
         "demo": None, "serve": None,  # auditdb.web.app, for a process of one's own
         "seal": "Sealer", "verify": "Verifier", "prove": "Bundler", "bundle": "Bundler",
         "erase": "erase", "access": "personal_lines", "archive": "Archiver", "restore": "restore",
+        "query": "opened",
+        "publish": "publish_log", "collect": "collect_source",
     }  # fmt: skip
     assert set(done_by) == set(main.commands)
     for name in filter(None, done_by.values()):

@@ -20,6 +20,7 @@ import auditdb
 from auditdb.cli import (
     archive,
     bundle,
+    collect,
     erase,
     evidence,
     export,
@@ -85,5 +86,7 @@ for command in (
     bundle.bundle,
     archive.archive,
     archive.restore,
+    collect.publish,
+    collect.collect,
 ):
     main.add_command(command)

@@ -49,6 +49,11 @@ def build() -> str:
     return hashlib.sha256(read("RELEASE").encode()).hexdigest()[:12]
 
 
+def centre() -> str:
+    """Return what makes a database the centre that collects others, as audit_owner."""
+    return "\n".join(read(f"collect/{name}.sql") for name in ("tables", "land", "read", "check"))
+
+
 def routines() -> str:
     """Return what fills audit_private.release, and the files of the manifest in its order."""
     rows = ",\n".join(
