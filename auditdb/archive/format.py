@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
-from auditdb.connection.pin import pinned
 from auditdb.errors import AuditError, InvalidInput
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def load(
     No more than a part of them is ever in memory.
 
     Args:
-        source: a connection of an auditor.
+        source: a connection of an auditor, under the pin.
         condition: of events e, as SQL.
         duck: where the table is made.
         folder: where parts are written on the way.
@@ -129,7 +128,7 @@ def load(
              r"(format csv, null '\N')")  # fmt: skip
     part = folder / "part.csv"
     events = 0
-    with pinned(source), source.cursor() as cursor, cursor.copy(query.encode()) as copy:
+    with source.cursor() as cursor, cursor.copy(query.encode()) as copy:
         rows = iter(copy)
         while True:
             size = longest = count = 0
