@@ -67,10 +67,9 @@ def test_a_link_that_leads_nowhere_fails(tmp_path: Path, link: str) -> None:
 
 
 def test_links_lead_to_pages_of_the_site_and_what_it_has_not_is_named() -> None:
-    text = "[a](docs/page.md#mount-it) [b](SECURITY.md) [c](tests/server.py) [d](https://x.test) [e](#e)"
-    assert relinked(text, ROOT) == (
-        "[a](page.md#mount-it) [b](security.md) c [d](https://x.test) [e](#e)"
-    )
+    text = "[a](docs/page.md#mount-it) [b](SECURITY.md) [c](tests/server.py) [d](https://x.test)"
+    assert relinked(text, ROOT) == "[a](page.md#mount-it) [b](security.md) c [d](https://x.test)"
+    assert relinked("[docs/sql.md](docs/sql.md)", ROOT) == "[SQL reference](sql.md)"
     assert relinked("[a](../README.md) [b](pictures/x.png)", ROOT / "docs") == (
         "[a](index.md) [b](pictures/x.png)"
     )

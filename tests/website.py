@@ -42,7 +42,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def relinked(text: str, folder: Path) -> str:
     """Return a document whose links lead where the site has what they name.
 
-    What the site has not, such as a test, is named and no link any more, if it is there.
+    A link that shows a file's name shows the title of its page. What the site has not, such as a
+    test, is named and no link any more, if it is there.
     """
 
     def relink(found: re.Match[str]) -> str:
@@ -54,6 +55,8 @@ def relinked(text: str, folder: Path) -> str:
         name = file.relative_to(ROOT).as_posix()
         if name not in PAGES and not name.startswith("docs/"):
             return label
+        if label.endswith(".md"):
+            label = file.read_text("utf-8").split("\n", 1)[0].removeprefix("# ")
         page = PAGES.get(name, name.removeprefix("docs/"))
         return f"[{label}]({page}{'#' if anchor else ''}{anchor})"
 
