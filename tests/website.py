@@ -18,6 +18,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "tests/attacks/THREATS.md": "threats.md",
+    "LICENSE": "licence.md",
 }
 LINK = re.compile(r"\[([^\[\]]*)\]\(((?!https?:|#)[^()\s]+)\)")
 
@@ -25,10 +26,11 @@ LINK = re.compile(r"\[([^\[\]]*)\]\(((?!https?:|#)[^()\s]+)\)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made of documents elsewhere."""
     for name, page in PAGES.items():
-        text = relinked((ROOT / name).read_text("utf-8"), (ROOT / name).parent)
+        text = (ROOT / name).read_text("utf-8")
+        if name == "LICENSE":
+            text = f"# Licence\n\n```text\n{text}```\n"
+        text = relinked(text, (ROOT / name).parent)
         files.append(File.generated(config, page, content=text))
-    licence = f"# Licence\n\n```text\n{(ROOT / 'LICENSE').read_text('utf-8')}```\n"
-    files.append(File.generated(config, "licence.md", content=licence))
     return files
 
 
