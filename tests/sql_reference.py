@@ -37,6 +37,9 @@ from pg_class as c
 where c.relnamespace = 'audit'::regnamespace and not c.relispartition and c.relkind = any (%s)
 order by c.relname <> 'event', c.relname
 """
+ACTIONS = """
+select name, description from audit.action where is_built_in order by name collate "C"
+"""
 ROLES = """
 select rolname, shobj_description(oid, 'pg_authid') from pg_roles
 where rolname ~ '^audit_' order by rolname
@@ -55,7 +58,12 @@ def markdown(dsn: str) -> str:
             parts.append(f"## {title}")
             for row in conn.execute(RELATIONS, [kinds]):
                 parts += _relation(*row)
-        parts.append("## Functions")
+        parts += [
+            "## Actions",
+            "What `audit.event.action` may say; `audit.define_action` adds yours.",
+            "\n".join(f"- `{name}` {_text(said)}" for name, said in conn.execute(ACTIONS)),
+            "## Functions",
+        ]
         for row in conn.execute(FUNCTIONS.encode()):
             parts += _function(*row)
     return "\n\n".join(map(_wrapped, parts)) + "\n"
