@@ -22,6 +22,7 @@ def publish_account(collection: Collection, shop: str) -> None:
     for dsn in (shop, collection.centre):
         query(dsn, "create table public.account (id int)")
     query(shop, "insert into public.account values (1)")
+    query(shop, "grant select on public.account to collector")
     query(shop, "alter publication auditdb add table public.account")
 
 
