@@ -95,7 +95,8 @@ class Archive:
         self._duck: duckdb.DuckDBPyConnection = duckdb.connect(
             config={
                 "memory_limit": "512MB", "threads": 2, "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
+                # Or events of organisations would be written to where the process was started.
+                "autoload_known_extensions": "false", "temp_directory": "",
             }
         )  # fmt: skip
         self._duck.execute("set timezone = 'UTC'")

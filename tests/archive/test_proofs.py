@@ -112,8 +112,9 @@ def test_a_month_that_was_made_up_is_named(archived: Archived) -> None:
                      f"{format.file(archived.file('2020-03'))}")  # fmt: skip
         format.write(duck, made)
     with psycopg.connect(archived.db.dsn) as conn:
-        conn.execute("""insert into audit.archive select (jsonb_populate_record(a, jsonb_build_object(
-            'month', '2019-01-01', 'is_sealed', false, 'sha256', %s::text))).*
+        conn.execute("""insert into audit.archive
+            select (jsonb_populate_record(a, jsonb_build_object(
+                'month', '2019-01-01', 'is_sealed', false, 'sha256', %s::text))).*
             from audit.archive as a where month = '2020-03-01'""", [hash_of(made)])  # fmt: skip
     assert any("2019-01" in finding and "never sealed" in finding
                for finding in verify(archived).findings)  # fmt: skip
