@@ -158,6 +158,7 @@ grant execute on function audit_collected.viewer, audit_collected.viewer_start,
     audit_collected.viewer_series, audit_collected.visible_since to audit_reader;
 grant select on audit_collected.source, audit_collected.tick, audit_collected.organization_start
     to audit_auditor;
-grant select, insert, delete on audit_collected.admin to audit_operator;
+grant select, insert (database, organization_id, user_id), delete
+    on audit_collected.admin to audit_operator;
 grant select on audit_collected.admin to audit_auditor;
 grant select on all tables in schema audit_collected to audit_backup;

@@ -213,6 +213,28 @@ def test_an_admin_reads_one_organisation_of_one_database_and_an_auditor_all(
     query(collection.centre, "delete from audit_collected.admin")
 
 
+def test_the_log_tells_who_may_read_at_the_centre(collection: Collection) -> None:
+    with psycopg.connect(collection.centre, autocommit=True) as conn:
+        work.furnish(conn)
+        conn.execute("select audit_collected.add_source('shop')")
+        conn.execute("set role audit_operator")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("insert into audit_collected.admin values"
+                         " ('shop', '7', 'ann', now(), 'somebody else')")  # fmt: skip
+        conn.execute("insert into audit_collected.admin (database, organization_id, user_id)"
+                     " values ('shop', '7', 'ann')")  # fmt: skip
+        conn.execute("delete from audit_collected.admin")
+        conn.execute("reset role")
+        said = {"database": "shop", "organization_id": "7", "user_id": "ann"}
+        assert conn.execute(
+            "select action, target_id, old_values, new_values from audit.event"
+            " where action ~ 'central_admin' order by id"
+        ).fetchall() == [
+            ("audit.central_admin_added", "shop/7", None, said),
+            ("audit.central_admin_removed", "shop/7", said, None),
+        ]
+
+
 def test_a_former_organisation_of_before_a_restore_is_not_shown(collection: Collection) -> None:
     key = query(collection.centre, "select audit.create_key()")[0][0]
     with psycopg.connect(collection.centre, autocommit=True) as conn:
