@@ -209,6 +209,16 @@ def test_no_salt_of_what_was_erased_there_is_left(archived: Archived) -> None:
     assert {n for n, salt in found.items() if not any(salt)} == erased
 
 
+def test_autovacuum_takes_what_an_erasure_there_left(archived: Archived) -> None:
+    erase(archived.auditor, subject_id="ann", reason="request 1")
+    archived.db.connect().execute("alter table audit.seal reset (autovacuum_vacuum_threshold)")
+    archived.archive()
+    assert archived.db.connect().execute(
+        "select relname from pg_class where relname in ('seal', 'archive_erasure')"
+        " and reloptions @> '{autovacuum_vacuum_threshold=0}' order by 1"
+    ).fetchall() == [("archive_erasure",), ("seal",)]  # fmt: skip
+
+
 def test_what_is_held_stays_until_it_is_released(archived: Archived) -> None:
     hold_organization(archived.auditor, "o1", reason="case 1")
     erase(archived.auditor, subject_id="ann", reason="request 1")

@@ -70,6 +70,8 @@ def test_an_erasure_reaches_the_centre_and_nothing_else_changes_there(
     collection.settle()
     assert not query(collection.centre, "select 1 from audit_collected.event as e"
                      " where concat(e) ~ '10.0.0.1|ann'")  # fmt: skip
+    assert query(collection.centre, "select 1 from pg_class where relname = 'event_shop'"
+                 " and reloptions @> '{autovacuum_vacuum_threshold=0}'")  # fmt: skip
     (erased,) = query(collection.centre, "select details from audit_collected.event"
                       " where details ? 'erased'")  # fmt: skip
     assert erased == ({"erased": {"erasure": 1}},)
