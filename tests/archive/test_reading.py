@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import auditdb
 from auditdb.archive import Archive, opened
 from auditdb.cli import main
-from auditdb.errors import InvalidInput
+from auditdb.errors import AuditError, InvalidInput
 from auditdb.operator import limit_visibility
 from auditdb.read.event import Event
 from auditdb.web import Access, app
@@ -347,6 +347,28 @@ def test_the_page_shows_archived_months_and_their_events(log: Read) -> None:
     nobody = app(**{**given, "viewer": lambda r: Access(viewer_id="2", organizations=[1])},
                  archive=Archive(log.url))  # fmt: skip
     assert [answer.status_code for answer in fetch(nobody, *paths)] == [403, 404, 404]
+
+
+def test_a_store_that_fails_or_hangs_is_a_problem_of_the_page(
+    log: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.archive("24 months")
+    access = Access(viewer_id="1", organizations=[1])
+    archive = Archive(log.url)
+    site = app(connect=log.db.conninfo("app_reader"), key=log.db.key, seconds=0.5,
+               viewer=lambda r: access, archive=archive)  # fmt: skip
+    log.file("2020-04").write_bytes(b"nothing")
+    (page,) = fetch(site, "/?to=2020-05-01")
+    assert page.status_code == 503 and "The database refused" in page.text
+    assert str(log.root) not in page.text
+    with pytest.raises(AuditError, match="cannot read the archive"):
+        list(log.reader(archive=archive).events())
+    slow = "select count(*) from range(100000000000) as a (n) where n % 7 = 3"
+    ask = Archive._ask
+    monkeypatch.setattr(Archive, "_ask", lambda self, query, *given: ask(self, slow, *given))
+    (page,) = fetch(site, "/?to=2020-05-01")
+    assert page.status_code == 503 and "This took too long" in page.text
+    archive.threads.submit(int).result(30)
 
 
 def test_exports_say_that_they_do_not_read_the_archive(log: Read) -> None:
