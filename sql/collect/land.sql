@@ -117,47 +117,19 @@ $$;
 comment on function audit_collected.land is
     'Trigger function: takes a row that arrives, and puts it where its database has its own';
 
--- What a source publishes, it says itself: a change of rows here would be one of the centre's own.
-create or replace function audit_collected.refuse_arriving() returns trigger
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if audit_collected.arriving() is null then
-        return coalesce(new, old);
-    end if;
-    raise exception '% of % on %.% is refused: a source sends new rows alone', tg_op,
-            audit_collected.arriving(), tg_table_schema, tg_table_name
-        using errcode = 'insufficient_privilege',
-            hint = 'There run: alter publication auditdb set (publish = ''insert'')';
-end
-$$;
--- Definer: nobody else calls functions of the centre.
-comment on function audit_collected.refuse_arriving is
-    'Trigger function: refuses what a source sends and is not a new row';
-
 do $$
 declare
     _table regclass;
-    _trigger text;
-    _events text;
 begin
     foreach _table in array '{audit.event,audit.series,audit.tick,'
         'audit_private.organization_start}'::regclass[]
     loop
-        for _trigger, _events in values
-            ('land', 'insert on %s for each row execute function audit_collected.land()'),
-            ('land_no_change', 'update or delete on %s for each row '
-                'execute function audit_collected.refuse_arriving()'),
-            ('land_no_truncate', 'truncate on %s for each statement '
-                'execute function audit_collected.refuse_arriving()')
-        loop
-            if not exists (
-                select from pg_trigger where tgrelid = _table and tgname = _trigger) then
-                execute format('create trigger %I before ' || _events, _trigger, _table);
-            end if;
-            -- What this database writes itself stays here.
-            execute format('alter table %s enable replica trigger %I', _table, _trigger);
-        end loop;
+        if not exists (select from pg_trigger where tgrelid = _table and tgname = 'land') then
+            execute format('create trigger land before insert on %s for each row '
+                'execute function audit_collected.land()', _table);
+        end if;
+        -- What this database writes itself stays here.
+        execute format('alter table %s enable replica trigger land', _table);
     end loop;
 end
 $$;

@@ -63,26 +63,32 @@ def test_a_source_that_adds_a_table_later_writes_nothing_to_it(collection: Colle
 
 @pytest.mark.parametrize("change", [
     "delete from audit.series", "update audit.series set after_id = 9", "delete from audit.tick",
-    "truncate audit.tick cascade",
+    "truncate audit.tick cascade", "delete from audit_private.organization_start",
+    "update audit_private.organization_start set first_id = 0",
+    "truncate audit_private.organization_start",
 ])  # fmt: skip
 def test_a_source_that_publishes_changes_changes_nothing_of_the_centre(
     collection: Collection, change: str
 ) -> None:
     # Rows that are the same on both sides, as whoever owns a source can make them.
     made = "select audit.make_tick()"
+    start = "insert into audit_private.organization_start values ('7', 1, '2026-01-01')"
     query(collection.centre, made)
-    rows = """select (select array_agg(e::text) from audit.event as e),
+    query(collection.centre, start)
+    rows = """select (select array_agg(o::text) from audit_private.organization_start as o),
+        (select array_agg(e::text) from audit.event as e),
         (select array_agg(t::text) from audit.tick as t),
         (select array_agg(s::text) from audit.series as s)"""
     shop = collection.source("shop")
     query(shop, made)
+    query(shop, start)
     collection.collect("shop")
     collection.settle()
     copied(collection)
     before = query(collection.centre, rows)
     assert all(before[0])
     query(shop, EVERYTHING)
-    for table in ("audit.tick", "audit.series"):
+    for table in ("audit.tick", "audit.series", "audit_private.organization_start"):
         query(shop, f"alter table {table} disable trigger all")
     query(shop, change)
     patiently(lambda: query(collection.centre, FAILED) != [], "it is taken")
