@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
+from auditdb.archive.scratch import scratch
 from auditdb.errors import AuditError, InvalidInput
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ def engine(memory: str = MEMORY) -> Iterator[tuple[duckdb.DuckDBPyConnection, Pa
         import duckdb
     except ImportError as error:
         raise InvalidInput("archives need a package: pip install 'auditdb[archive]'") from error
-    with TemporaryDirectory(prefix="auditdb-archive-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         conn = duckdb.connect(str(folder / "month.duckdb"))
         try:
             conn.execute(f"set memory_limit = '{memory}'")

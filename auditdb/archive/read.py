@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 # In the transaction of a viewer or an auditor: which events they may read, and which months are in
 # the archive alone. A token that is no longer good reads nothing.
 _SCOPE: LiteralString = """
-select a.database, a.months, {},
+select a.database, a.months, v.organization_id, v.first_id, nullif(v.since, '-infinity') as since,
     array(select s.id from audit.series as s where s.began <> 'continued' order by s.id) as series,
     array(select s.after_id from audit.series as s where s.began <> 'continued' order by s.id)
         as after_ids
-from audit_private.archived_months() as a
+from audit_private.archived_months() as a cross join (select {} offset 0) as v
 """
+# Each is asked once, and null where it cannot be said: then nothing is read.
 _VIEWER = _SCOPE.replace("{}", """audit.viewer_organization() as organization_id,
     (audit_private.viewer_start())[1] as first_id,
-    nullif((audit_private.visible_since())[1], '-infinity') as since""") + (
-    "where audit.viewer_organization() is not null"
+    (audit_private.visible_since())[1] as since""") + (
+    "where v.organization_id is not null and v.first_id is not null and v.since is not null"
 )  # fmt: skip
-_AUDITOR = _SCOPE.replace(
-    "{}", "%(organization_id)s::text as organization_id, null as first_id, null as since"
-)
+_AUDITOR = _SCOPE.replace("{}", """%(organization_id)s::text as organization_id,
+    null::bigint as first_id, null::timestamptz as since""")  # fmt: skip
 # Of filters.py, in the words of DuckDB.
 _CONDITIONS = {
     "action": "action = $action",
@@ -99,7 +99,8 @@ class Archive:
         self._duck: duckdb.DuckDBPyConnection = duckdb.connect(
             config={
                 "memory_limit": "512MB", "threads": 2, "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
+                # Or events of organisations would be written to where the process was started.
+                "autoload_known_extensions": "false", "temp_directory": "",
             }
         )  # fmt: skip
         self._duck.execute("set timezone = 'UTC'")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -19,6 +18,7 @@ from auditdb.archive.erase import erase_month, finish_erasures
 from auditdb.archive.manifest import manifest_of, read_manifest, root_of, write_manifest
 from auditdb.archive.months import Month, check_roles, list_months
 from auditdb.archive.place import EVENTS, MANIFEST, Place, folder, hash_of
+from auditdb.archive.scratch import scratch
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned_session
 from auditdb.errors import AuditError, InvalidInput, Refused, from_psycopg
@@ -107,8 +107,8 @@ class Archiver:
     def _archive(self, month: Month) -> Iterator[str]:
         for _ in range(_ATTEMPTS):
             if month.state in ("pending", "written"):
-                with TemporaryDirectory(prefix="auditdb-archive-") as name:
-                    yield from self._bring(month, Path(name))
+                with scratch() as work:
+                    yield from self._bring(month, work)
             elif month.state == "dropped" and month.erasures:
                 yield from self._erase(month)
             else:

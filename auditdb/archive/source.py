@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 # Seals come in the order of time, and some hold events of the month before.
 _OPEN = 3
+_ARCHIVED = "action = 'audit.month_archived' and details is not null"
+# How many events of a month are named.
+_NAMED = 20
 
 
 class Archive:
@@ -31,7 +35,7 @@ class Archive:
     """
 
     def __init__(self, conn: psycopg.Connection[Any], place: Place) -> None:
-        self._place = place
+        self._conn, self._place = conn, place
         self._months = {month.month: month for month in list_months(conn)}
         self._open: dict[str, str | None] = {}
         self._stack = ExitStack()
@@ -39,11 +43,60 @@ class Archive:
         weakref.finalize(self, self._stack.close)
         self._duck: duckdb.DuckDBPyConnection | None = None
         self._work: Path | None = None
+        # Of each month that was looked at: events that no seal has.
+        self._more: dict[str, list[str]] = {}
+        # What audit.month_archived said last of a month, by its id.
+        self._told: dict[str, tuple[int, dict[str, Any]]] = {}
         self.problems: list[str] = []
 
     def close(self) -> None:
         """Remove what was copied here."""
         self._stack.close()
+
+    def settle(self) -> None:
+        """Look at every month of which nothing is in the database, and for what was added to it."""
+        for number, name, details in self._conn.execute(
+            f"select id, target_id, details::text from audit.event where {_ARCHIVED}"
+        ):
+            self._tell(number, name, details)
+        away = [month for month in self._months.values() if not month.is_here]
+        for month in away:
+            if month.month not in self._more:
+                self._table(month.month)
+        for month in away:
+            _, told = self._told.get(month.name, (0, {}))
+            if month.state == "dropped" and told.get("sha256", month.sha256) != month.sha256:
+                self.problems.append(f"{month.name} is said to be in another file than the one "
+                                     "that the last audit.month_archived of it names")  # fmt: skip
+            more = self._more.get(month.month, [])
+            if more and told.get("sealed") is not False:
+                self.problems += more[:_NAMED]
+                if len(more) > _NAMED:
+                    self.problems.append(f"{len(more) - _NAMED} events more of {month.name} are "
+                                         "the same")  # fmt: skip
+
+    def _tell(self, number: int, name: str, details: str) -> None:
+        if number > self._told.get(name, (-(2**63), {}))[0]:
+            self._told[name] = number, json.loads(details)
+
+    def _added(self, month: Month, table: str) -> list[str]:
+        """Return what of a month is in its file and not in the seals, or twice."""
+        duck = self._duck
+        assert duck is not None
+        duck.execute("create or replace table sealed (id bigint)")
+        for (ids,) in self._conn.execute(
+            "select ids from audit.seal where month = %s order by id", [month.month]
+        ):
+            duck.execute("insert into sealed select unnest($1)", [ids])
+        return [
+            f"{month.name} has event {number} "
+            + ("twice" if is_sealed else "in its file, which was never sealed")
+            for number, is_sealed in duck.execute(
+                f"""select e.id, s.id is not null from {table} as e
+                    left join (select distinct id from sealed) as s on s.id = e.id
+                group by all having count(*) > 1 or s.id is null order by e.id"""
+            ).fetchall()
+        ]
 
     def rows(self, month: str, ids: list[int]) -> Iterator[tuple[Any, ...]]:
         """Yield some events of a month as auditdb.evidence.lines reads them.
@@ -88,4 +141,10 @@ class Archive:
         table = f"month_{month.name.replace('-', '_')}"
         self._duck.execute(f"create table {table} as select * from {format.file(path)} order by id")
         path.unlink()
+        if month.month not in self._more and not month.is_here:
+            self._more[month.month] = self._added(month, table)
+            for told in self._duck.execute(
+                f"select id, target_id, details from {table} where {_ARCHIVED}"
+            ).fetchall():
+                self._tell(*told)
         return table

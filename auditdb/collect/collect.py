@@ -20,6 +20,8 @@ from auditdb.errors import InvalidInput, Refused
 from auditdb.operate.source import centre
 
 _OWNER = SQL("set local role audit_owner")
+# What a subscription may write to: the source says what it publishes, and a superuser applies it.
+_TABLES = "audit.event", "audit.series", "audit.tick", "audit_private.organization_start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,22 +157,46 @@ def _note(conn: psycopg.Connection[Any], there: psycopg.Connection[Any], databas
 
 
 def _subscribe(conn: psycopg.Connection[Any], database: str, source: str) -> None:
-    options = SQL("create_slot = false, slot_name = {}").format(Literal(f"auditdb_{database}"))
+    name = Identifier(f"auditdb_{database}")
+    # Enabled only when it is seen what would be written.
+    options = SQL("create_slot = false, enabled = false, slot_name = {}").format(
+        Literal(f"auditdb_{database}")
+    )
     if conn.info.server_version >= 160000:
         # As the superuser: the tables' owner is kept out by forced row-level security.
         options += SQL(", run_as_owner = true")
     conn.execute(
         SQL("create subscription {} connection {} publication {} with ({})").format(
-            Identifier(f"auditdb_{database}"), Literal(source), Identifier(PUBLICATION), options
+            name, Literal(source), Identifier(PUBLICATION), options
         )
     )
+    more = _more(conn, database)
+    if more:
+        _forget(conn, database)
+        raise Refused(
+            f"that database publishes {more} as well, and would write to it here; there run: "
+            "auditdb publish --drop, and publish again"
+        )
+    conn.execute(SQL("alter subscription {} enable").format(name))
+
+
+def _more(conn: psycopg.Connection[Any], database: str) -> str | None:
+    """Return the tables to which a subscription writes and that are not of the log."""
+    found: str | None = _one(
+        conn,
+        "select string_agg(r.srrelid::regclass::text, ', ' order by 1)"
+        " from pg_subscription_rel as r join pg_subscription as s on s.oid = r.srsubid"
+        " where s.subname = %s and r.srrelid <> all (%s::regclass[])",
+        f"auditdb_{database}", f"{{{','.join(_TABLES)}}}",
+    )  # fmt: skip
+    return found
 
 
 def _again(conn: psycopg.Connection[Any], database: str, source: str) -> None:
     name = Identifier(f"auditdb_{database}")
     conn.execute(SQL("alter subscription {} connection {}").format(name, Literal(source)))
+    # Never refreshed: a table that a source adds meanwhile would be written to here.
     conn.execute(SQL("alter subscription {} enable").format(name))
-    conn.execute(SQL("alter subscription {} refresh publication").format(name))
 
 
 def drop_source(conn: psycopg.Connection[Any], database: str) -> bool:

@@ -58,6 +58,9 @@ class Archive(Protocol):
     problems: list[str]
     """What is wrong with its files, a line each."""
 
+    def settle(self) -> None:
+        """Look for what was added to its files."""
+
     def rows(self, month: str, ids: list[int]) -> Iterator[tuple[Any, ...]]:
         """Yield some events of a month as COLUMNS reads them."""
 
@@ -116,6 +119,8 @@ class Verifier:
             self._walk(self._time(since), progress, kept)
             self._counts.compare()
             self._organizations.compare()
+            if self._archive is not None:
+                self._archive.settle()
         except psycopg.Error as error:
             raise from_psycopg(error) from error
         for problem in self._archive.problems if self._archive else ():

@@ -114,6 +114,7 @@ begin
     where r.id = finish_archive_erasure.id and exists (
         select from audit.archive as a where a.month = r.month and a.state = 'dropped')
     returning * into strict _row;
+    perform audit_private.vacuum_soon('audit.archive_erasure');
     if ids = '{}' then
         return;
     end if;
@@ -122,6 +123,7 @@ begin
     overriding system value
     values (_row.erasure_id, _row.asked_by, _row.organization_id, _row.reason, cardinality(ids));
     perform audit_private.forget_salts(_row.month, finish_archive_erasure.ids);
+    perform audit_private.vacuum_soon('audit.seal');
     insert into audit.event (
         action, result, actor_id, actor_type, source, organization_id, target_type, target_id,
         details

@@ -69,6 +69,25 @@ $$;
 comment on function audit_collected.subscriptions is
     'Each database that is collected now, and how its subscription does';
 
+create or replace function audit_collected.check_tables() returns setof audit.finding
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+    select 'collect', 'critical', s.subname::text,
+        'writes to ' || string_agg(r.srrelid::regclass::text, ', ' order by r.srrelid)
+            || ' as well',
+        'The source says what it publishes, and it is written with the rights of a superuser.',
+        format('alter subscription %I disable  -- then, there: auditdb publish --drop, and '
+            'publish again; here: auditdb collect %s --from DSN', s.subname,
+            substr(s.subname, 9)), false
+    from pg_subscription as s join pg_subscription_rel as r on r.srsubid = s.oid
+    where s.subname ~ '^auditdb_' and r.srrelid <> all ('{audit.event,audit.series,audit.tick,'
+        'audit_private.organization_start}'::regclass[])
+        and s.subdbid = (select oid from pg_database where datname = current_database())
+    group by s.subname;
+$$;
+comment on function audit_collected.check_tables is
+    'Subscriptions that write to other tables than those of the log';
+
 create or replace function audit_collected.check_subscriptions() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -115,6 +134,8 @@ create or replace function audit_collected.doctor() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select * from audit_collected.check_subscriptions()
+    union all
+    select * from audit_collected.check_tables()
     union all
     select 'collect', 'critical', 'audit_collected.event', format('of %s has %s events, and its '
             'ticks up to %s hold %s', c.database, b.arrived, b.tick_id, b.events),

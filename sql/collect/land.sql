@@ -52,6 +52,8 @@ begin
     returning * into _put;
     if _put.action = 'audit.erased' then
         perform audit_collected.erase(_put);
+        perform audit_private.vacuum_soon(
+            format('audit_collected.%I', 'event_' || put.database)::regclass);
     end if;
     return _put.id is not null;
 end

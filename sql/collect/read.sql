@@ -43,6 +43,32 @@ $$;
 comment on function audit_collected.viewer_start is
     'Id of the first event of the organisation that is viewed, as it is now in its database';
 
+-- After a restore ids are used again: what an earlier series holds is older, whatever its id.
+create or replace function audit_collected.viewer_series() returns uuid[]
+language plpgsql stable parallel unsafe security definer
+set search_path = pg_catalog, pg_temp set row_security = on
+as $$
+declare
+    _viewer record := audit_collected.viewer();
+    _started_at timestamptz;
+begin
+    select max(s.started_at) into _started_at from audit_collected.organization_start as s
+    where s.database = _viewer.database and s.organization_id = _viewer.organization_id;
+    return array(
+        select s.key from audit_collected.series as s
+        where s.database = _viewer.database and s.number >= coalesce((
+            select max(f.number) from audit_collected.series as f
+            where f.database = s.database and f.began <> 'continued'
+                and f.started_at <= _started_at), 0));
+exception when assert_failure or others then
+    return null;
+end
+$$;
+-- Definer: reads the series and the starts of organisations of all databases.
+comment on function audit_collected.viewer_series is
+    'Keys of the series in which there are events of the organisation that is viewed, as it is now '
+    'in its database';
+
 create or replace function audit_collected.visible_since() returns timestamptz[]
 language plpgsql stable parallel unsafe security definer
 set search_path = pg_catalog, pg_temp set row_security = on set timezone = 'UTC'
@@ -106,6 +132,7 @@ begin
         'using ((database, organization_id, true) = (select v.database, v.organization_id, '
         'v.database is not null from audit_collected.viewer() as v) '
         'and id >= any ((select audit_collected.viewer_start())::bigint[]) '
+        'and series = any ((select audit_collected.viewer_series())::uuid[]) '
         'and occurred_at >= any ((select audit_collected.visible_since())::timestamptz[]))');
     perform audit_private.set_policy('audit_collected.series', 'viewers_read_their_database',
         'select', 'audit_reader',
@@ -128,9 +155,10 @@ grant usage on schema audit_collected
 grant select on audit_collected.event, audit_collected.log, audit_collected.series
     to audit_reader, audit_auditor;
 grant execute on function audit_collected.viewer, audit_collected.viewer_start,
-    audit_collected.visible_since to audit_reader;
+    audit_collected.viewer_series, audit_collected.visible_since to audit_reader;
 grant select on audit_collected.source, audit_collected.tick, audit_collected.organization_start
     to audit_auditor;
-grant select, insert, delete on audit_collected.admin to audit_operator;
+grant select, insert (database, organization_id, user_id), delete
+    on audit_collected.admin to audit_operator;
 grant select on audit_collected.admin to audit_auditor;
 grant select on all tables in schema audit_collected to audit_backup;

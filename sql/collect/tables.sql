@@ -149,6 +149,37 @@ comment on column audit_collected.admin.user_id is 'The user';
 comment on column audit_collected.admin.added_at is 'When it was said';
 comment on column audit_collected.admin.added_by is 'session_user of that moment';
 
+create or replace function audit_collected.tell_admin() returns trigger
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _old jsonb := to_jsonb(old) - '{added_at,added_by}'::text[];
+    _new jsonb := to_jsonb(new) - '{added_at,added_by}'::text[];
+    _now jsonb := coalesce(_new, _old);
+begin
+    perform audit_private.record_own(
+        case when _new is null then 'central_admin_removed' else 'central_admin_added' end,
+        (_now ->> 'database') || '/' || (_now ->> 'organization_id'), _old, _new);
+    return null;
+end
+$$;
+-- Definer: nobody else writes to the log.
+comment on function audit_collected.tell_admin is
+    'Trigger function: records who may read an organisation at the centre, and who no longer may';
+
+do $$
+begin
+    if not exists (
+        select from pg_trigger
+        where tgrelid = 'audit_collected.admin'::regclass and tgname = 'tell_admin')
+    then
+        create trigger tell_admin after insert or update or delete on audit_collected.admin
+            for each row execute function audit_collected.tell_admin();
+        alter table audit_collected.admin enable always trigger tell_admin;
+    end if;
+end
+$$;
+
 create or replace function audit_collected.series_of(database text, event_id bigint) returns uuid
 language sql stable set search_path = pg_catalog, pg_temp
 as $$

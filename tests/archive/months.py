@@ -36,15 +36,17 @@ class Archived(Setting):
     """A sealed log and the directory of its archive."""
 
     def __init__(
-        self, db: Database, path: Path, play: Callable[[Database], None] | None = None
-    ) -> None:
+        self, db: Database, path: Path, play: Callable[[Database], None] | None = None,
+        seal: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__(db, path)
         self.root = path / "archive"
         self.root.mkdir()
         with psycopg.connect(db.dsn) as conn:
             conn.execute(ROLE.encode())
         (play or fill)(db)
-        self.sealer.run()
+        if seal:
+            self.sealer.run()
         self.conn = db.connect("app_archiver")
 
     def archive(self, keep: str | None = None, **options: Any) -> list[str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from auditdb.archive.scratch import scratch
 from auditdb.evidence.erasure import erase
 from tests.archive.months import Archived
 from tests.archive.test_archive import lines_of, live
@@ -119,3 +122,21 @@ def test_an_erasure_that_was_killed_goes_on(archived: Archived) -> None:
     assert [f for f in report.findings if "2020-04" not in f] == []
     counted = archived.conn.execute("select sum(events) from audit.erasure").fetchone()
     assert counted == (report.erased,)
+
+
+def test_nothing_stays_of_the_copies_of_one_that_was_killed(
+    archived: Archived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    assert killed(archived, 5)
+    left = list(place.iterdir())
+    assert any(b"ann" in path.read_bytes() for folder in left for path in folder.rglob("*.parquet"))
+    with scratch() as working:
+        for folder in (working, *left):
+            os.utime(folder, (0, 0))
+        archived.archive()
+        assert list(place.iterdir()) == [working]
+    assert list(place.iterdir()) == []

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from auditdb.archive import format
-from auditdb.archive.place import Place
+from auditdb.archive.place import Place, hash_of
 from auditdb.archive.source import Archive
 from auditdb.errors import AuditError
 from auditdb.evidence.bundle import Bundler
@@ -67,8 +67,6 @@ def rewrite(archived: Archived, change: str, *, noted: bool) -> None:
         format.write(duck, path)
     if noted:
         with psycopg.connect(archived.db.dsn) as conn:
-            from auditdb.archive.place import hash_of
-
             conn.execute("update audit.archive set sha256 = %s where month = '2020-03-01'",
                          [hash_of(path)])  # fmt: skip
 
@@ -83,13 +81,56 @@ def test_archived_months_are_verified_and_not_counted_as_gone(archived: Archived
 
 def test_what_was_changed_in_the_archive_is_named(archived: Archived) -> None:
     rewrite(archived, "update event set result = 'failure' where id = -990", noted=True)
-    (finding,) = verify(archived).findings
-    assert finding.startswith("changed: event -990 is not as it was sealed")
+    first, second = sorted(verify(archived).findings)
+    assert first.startswith("archive: 2020-03 is said to be in another file")
+    assert second.startswith("changed: event -990 is not as it was sealed")
 
 
 def test_what_was_removed_from_the_archive_is_named(archived: Archived) -> None:
     rewrite(archived, "delete from event where id = -990", noted=True)
     assert any("event -990 is gone" in finding for finding in verify(archived).findings)
+
+
+ADDED = """insert into event by name select * replace ({id} as id, 'auth.login' as action,
+    'somebody else' as target_id, null as details) from event where id = -990"""
+
+
+def test_what_was_added_to_the_archive_is_named(archived: Archived) -> None:
+    # Another event, and one that says that it is one that there is.
+    rewrite(archived, ADDED.format(id=-5), noted=True)
+    assert any("event -5 " in finding and "never sealed" in finding
+               for finding in verify(archived).findings)  # fmt: skip
+    rewrite(archived, ADDED.format(id=-990) + "; delete from event where id = -5", noted=True)
+    assert any("event -990 twice" in finding for finding in verify(archived).findings)
+
+
+def test_a_month_that_was_made_up_is_named(archived: Archived) -> None:
+    made = archived.file("2019-01")
+    made.parent.mkdir()
+    with duckdb.connect() as duck:
+        duck.execute(f"create table event as select * replace (-id as id) from "
+                     f"{format.file(archived.file('2020-03'))}")  # fmt: skip
+        format.write(duck, made)
+    with psycopg.connect(archived.db.dsn) as conn:
+        conn.execute("""insert into audit.archive
+            select (jsonb_populate_record(a, jsonb_build_object(
+                'month', '2019-01-01', 'is_sealed', false, 'sha256', %s::text))).*
+            from audit.archive as a where month = '2020-03-01'""", [hash_of(made)])  # fmt: skip
+    assert any("2019-01" in finding and "never sealed" in finding
+               for finding in verify(archived).findings)  # fmt: skip
+
+
+def test_a_month_that_was_never_sealed_is_the_file_that_the_log_names(
+    db: Database, tmp_path: Path
+) -> None:
+    made = Archived(db, tmp_path, seal=False)
+    made.archive(KEEP)
+    assert set(made.states().values()) == {"dropped"}
+    made.sealer.run()
+    assert verify(made).findings == []
+    rewrite(made, "update event set result = 'failure' where id = -990", noted=True)
+    (finding,) = verify(made).findings
+    assert "another file" in finding
 
 
 def test_another_file_is_named(archived: Archived) -> None:
@@ -166,6 +207,16 @@ def test_no_salt_of_what_was_erased_there_is_left(archived: Archived) -> None:
             found[number] = salts[at * 16 : at * 16 + 16]
     assert len(erased) == 38
     assert {n for n, salt in found.items() if not any(salt)} == erased
+
+
+def test_autovacuum_takes_what_an_erasure_there_left(archived: Archived) -> None:
+    erase(archived.auditor, subject_id="ann", reason="request 1")
+    archived.db.connect().execute("alter table audit.seal reset (autovacuum_vacuum_threshold)")
+    archived.archive()
+    assert archived.db.connect().execute(
+        "select relname from pg_class where relname in ('seal', 'archive_erasure')"
+        " and reloptions @> '{autovacuum_vacuum_threshold=0}' order by 1"
+    ).fetchall() == [("archive_erasure",), ("seal",)]  # fmt: skip
 
 
 def test_what_is_held_stays_until_it_is_released(archived: Archived) -> None:

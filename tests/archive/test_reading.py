@@ -256,6 +256,21 @@ def test_nobody_reads_more_in_the_archive_than_in_the_database(log: Read) -> Non
     assert list(reader.events()) == []
 
 
+@pytest.mark.parametrize("function", [
+    "viewer_start() returns bigint[]", "visible_since() returns timestamptz[]",
+])  # fmt: skip
+def test_what_cannot_be_looked_up_is_not_shown(log: Read, function: str) -> None:
+    log.archive("24 months")
+    reader = log.reader(archive=Archive(log.url))
+    assert list(reader.events(until="2020-05-01"))
+    # As where a lock is waited for too long, or a token is over a moment later.
+    log.db.connect().execute(
+        f"create or replace function audit_private.{function} language plpgsql stable as "
+        "'begin return null; end'".encode()
+    )
+    assert list(reader.events(until="2020-05-01")) == []
+
+
 def test_a_month_that_was_restored_is_read_once(log: Read) -> None:
     before = list(log.reader().events())
     log.archive("24 months")

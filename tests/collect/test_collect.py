@@ -70,6 +70,8 @@ def test_an_erasure_reaches_the_centre_and_nothing_else_changes_there(
     collection.settle()
     assert not query(collection.centre, "select 1 from audit_collected.event as e"
                      " where concat(e) ~ '10.0.0.1|ann'")  # fmt: skip
+    assert query(collection.centre, "select 1 from pg_class where relname = 'event_shop'"
+                 " and reloptions @> '{autovacuum_vacuum_threshold=0}'")  # fmt: skip
     (erased,) = query(collection.centre, "select details from audit_collected.event"
                       " where details ? 'erased'")  # fmt: skip
     assert erased == ({"erased": {"erasure": 1}},)
@@ -211,6 +213,65 @@ def test_an_admin_reads_one_organisation_of_one_database_and_an_auditor_all(
     query(collection.sources["shop"], start)
     patiently(lambda: seen("ann", "shop/7") == [], "a former organisation is shown")
     query(collection.centre, "delete from audit_collected.admin")
+
+
+def test_the_log_tells_who_may_read_at_the_centre(collection: Collection) -> None:
+    with psycopg.connect(collection.centre, autocommit=True) as conn:
+        work.furnish(conn)
+        conn.execute("select audit_collected.add_source('shop')")
+        conn.execute("set role audit_operator")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("insert into audit_collected.admin values"
+                         " ('shop', '7', 'ann', now(), 'somebody else')")  # fmt: skip
+        conn.execute("insert into audit_collected.admin (database, organization_id, user_id)"
+                     " values ('shop', '7', 'ann')")  # fmt: skip
+        conn.execute("delete from audit_collected.admin")
+        conn.execute("reset role")
+        said = {"database": "shop", "organization_id": "7", "user_id": "ann"}
+        assert conn.execute(
+            "select action, target_id, old_values, new_values from audit.event"
+            " where action ~ 'central_admin' order by id"
+        ).fetchall() == [
+            ("audit.central_admin_added", "shop/7", None, said),
+            ("audit.central_admin_removed", "shop/7", said, None),
+        ]
+
+
+def test_a_former_organisation_of_before_a_restore_is_not_shown(collection: Collection) -> None:
+    key = query(collection.centre, "select audit.create_key()")[0][0]
+    with psycopg.connect(collection.centre, autocommit=True) as conn:
+        work.furnish(conn)
+        conn.execute("select audit_collected.add_source('shop')")
+        series = [
+            {"key": f"0000000{n}-0000-0000-0000-000000000000", "id": n, "began": began,
+             "started_at": f"2026-01-0{n}T00:00:00Z", "timeline": 1, "database": 1,
+             "after_id": after}
+            for n, began, after in ((1, "installed", 0), (2, "restored", 40))
+        ]  # fmt: skip
+        put = """select audit_collected.put('shop', jsonb_populate_record(null::audit.event, %s))"""
+        # Of series 1 until the restore, which goes back to 40.
+        for known, ids in ((series[:1], (30, 80)), (series, (41, 60))):
+            conn.execute("select audit_collected.note_series('shop', %s)", [Jsonb(known)])
+            for number in ids:
+                conn.execute(put, [Jsonb({
+                    "id": number, "occurred_at": f"2026-01-0{len(known)}T01:00:00Z",
+                    "transaction_id": "9", "action": "auth.login", "result": "success",
+                    "actor_type": "system", "source": "test", "organization_id": "7",
+                    "target_id": f"{len(known)} {number}", "db_user": "x"})])  # fmt: skip
+        conn.execute("insert into audit_collected.admin values ('shop', '7', 'ann')")
+
+        def seen() -> list[str]:
+            with conn.transaction():
+                conn.execute("set local role audit_reader")
+                conn.execute("select set_config('auditdb.viewer', %s, true)",
+                             [mint(key, "ann", "shop/7")])  # fmt: skip
+                told = "select target_id from audit_collected.log order by 1"
+                return [str(row[0]) for row in conn.execute(told.encode())]
+
+        assert seen() == ["1 30", "1 80", "2 41", "2 60"]
+        conn.execute("insert into audit_collected.organization_start"
+                     " values ('shop', '7', 50, '2026-01-02 00:30Z')")  # fmt: skip
+        assert seen() == ["2 60"]
 
 
 def test_the_log_of_the_centre_has_the_columns_of_the_log(collection: Collection) -> None:
