@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.rows import dict_row
 
 from auditdb.archive.format import COLUMNS, literal
-from auditdb.archive.open import refused
+from auditdb.archive.open import unreadable
 from auditdb.archive.place import EVENTS, Place, folder
 from auditdb.connection.begin import Row
 from auditdb.errors import InvalidInput
@@ -221,7 +221,7 @@ class Archive:
             cursor.execute(query, given)
             rows = cursor.fetchall()
         except duckdb.Error as error:
-            raise refused(error) from error
+            raise unreadable(error) from error
         finally:
             cursor.close()
         return [dict(zip(COLUMNS, row, strict=True)) for row in rows]

@@ -265,6 +265,9 @@ def test_a_log_has_one_archive(archived: Archived, tmp_path: Path) -> None:
         Place(str(tmp_path / "none"))
     with pytest.raises(InvalidInput, match="leave out user"):
         Place("s3://key:secret@bucket/x")
+    for url in ("s3://", "gs:///prefix"):
+        with pytest.raises(InvalidInput, match="names no bucket"):
+            Place(url)
 
 
 def test_one_archives_at_a_time(archived: Archived) -> None:

@@ -363,3 +363,32 @@ def test_the_command_asks_the_archive_and_the_live_log(log: Read) -> None:
         assert done.exit_code == 2 and said in done.output and done.output.count("\n") == 1
     missing = CliRunner().invoke(main, ["query", "select 1", "--archive", str(log.path / "no")])
     assert missing.exit_code == 2 and "there is no directory" in missing.output
+
+
+def test_what_the_archive_lacks_is_named_and_not_passed_over(log: Read) -> None:
+    log.archive("24 months")
+    dsn = log.db.conninfo("app_auditor")
+
+    def said(*args: str, query: str = "select count(*) from event") -> str:
+        done = CliRunner().invoke(main, ["--dsn", dsn, "query", query, *args])
+        assert done.exit_code == 2 and done.output.count("\n") == 1, done.output
+        return done.output
+
+    here = ("--archive", log.url)
+    misspelt = (*here, "--database", "shopp")
+    assert "the live log is that of app, not of shopp" in said(*misspelt, "--live")
+    assert "holds no archived month of a database shopp" in said(*misspelt)
+    assert "give the root of an archive" in said("--archive", f"{log.url}/database=app")
+    elsewhere = log.path / "elsewhere"
+    elsewhere.mkdir()
+    told = said("--archive", str(elsewhere), "--live")
+    assert f"2020-03 and 2020-04 of app are not at {elsewhere.as_uri()}" in told
+    assert f"auditdb archive put them at {log.root.as_uri()}" in told
+    log.file("2020-03").unlink()
+    for more in ((), ("--live",)):
+        told = said(*here, *more)
+        assert "the archive cannot be read: " in told and "month=2020-03" in told
+    auditor = auditdb.auditor(log.db.connect("app_auditor"), archive=Archive(log.url))
+    with pytest.raises(InvalidInput, match=r"the archive cannot be read: .*month=2020-03"):
+        auditor.page(limit=10, until=datetime(2020, 4, 1, tzinfo=UTC))
+    assert "give a query" in said(*here, query=" ")
