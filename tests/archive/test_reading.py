@@ -392,3 +392,17 @@ def test_what_the_archive_lacks_is_named_and_not_passed_over(log: Read) -> None:
     with pytest.raises(InvalidInput, match=r"the archive cannot be read: .*month=2020-03"):
         auditor.page(limit=10, until=datetime(2020, 4, 1, tzinfo=UTC))
     assert "give a query" in said(*here, query=" ")
+
+
+def test_a_log_without_its_archive_says_what_it_did_not_read(log: Read) -> None:
+    log.archive("24 months")
+
+    def noted(*args: str) -> str:
+        dsn = log.db.conninfo("app_auditor")
+        return CliRunner().invoke(main, ["--dsn", dsn, "log", "--auditor", *args]).stderr
+
+    note = "not read: 2020-03, 2020-04"
+    assert note in noted("--all", "--format", "csv") and note in noted("--until", "2021-01-01")
+    assert "not read: 2020-04 " in noted("--all", "--since", "2020-04-02")
+    for args in (("--limit", "1"), ("--all", "--since", "2020-05-01"), ("--archive", log.url)):
+        assert "not read" not in noted(*args), args
