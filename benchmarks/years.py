@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -121,18 +120,18 @@ def _asked(root: str, sql: str) -> Any:
 
 def ask(name: str, root: str) -> None:
     """Ask one question in this process, and print what it took."""
-    before, began = read_bytes(), time.perf_counter()
+    before, began = of_process("io", "rchar:"), time.perf_counter()
     found = QUESTIONS[name](root)
     took = time.perf_counter() - began
     print(json.dumps({
-        "found": found, "seconds": took, "bytes": read_bytes() - before,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "found": found, "seconds": took, "bytes": of_process("io", "rchar:") - before,
+        "memory": of_process("status", "VmHWM:") * 1024,
     }))  # fmt: skip
 
 
-def read_bytes() -> int:
-    """Return how many bytes this process has read."""
-    return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])
+def of_process(file: str, name: str) -> int:
+    """Return a number that the system has of this process: bytes read, most memory in kB."""
+    return int(Path("/proc/self", file).read_text().split(name)[1].split()[0])
 
 
 def measure(root: Path, millions: int, organizations: int) -> None:

@@ -12,7 +12,7 @@ from psycopg import Connection
 from auditdb.archive.format import COLUMNS, engine, literal, load
 from auditdb.archive.place import EVENTS, Place, folder
 from auditdb.connection.pin import pinned
-from auditdb.errors import InvalidInput
+from auditdb.errors import AuditError, InvalidInput
 from auditdb.mapping.vocabulary import VOCABULARY
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def opened(
         progress: is told how many events more were copied.
 
     Raises:
-        InvalidInput: it is no archive, or DuckDB is not installed.
+        InvalidInput: it is no archive, or lacks months, or DuckDB is not installed.
+        AuditError: it cannot be read.
     """
     place = Place(url)
     months = months_of(place, database)
@@ -177,6 +178,6 @@ def refused(error: Exception) -> InvalidInput:
     return InvalidInput(" ".join(str(error).split())[:500])
 
 
-def unreadable(error: Exception) -> InvalidInput:
+def unreadable(error: Exception) -> AuditError:
     """Return what DuckDB says of files that are gone or are none of Parquet, in a line."""
-    return InvalidInput(f"the archive cannot be read: {str(error).partition(chr(10))[0][:500]}")
+    return AuditError(f"cannot read the archive: {str(error).partition(chr(10))[0][:500]}")

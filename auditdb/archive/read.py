@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -11,10 +12,9 @@ from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.rows import dict_row
 
 from auditdb.archive.format import COLUMNS, literal
-from auditdb.archive.open import unreadable
 from auditdb.archive.place import EVENTS, Place, folder
 from auditdb.connection.begin import Row
-from auditdb.errors import InvalidInput
+from auditdb.errors import AuditError, InvalidInput
 from auditdb.read.event import Event, Page, cursor_of, read_cursor
 from auditdb.read.filters import Filters, filter_conditions
 from auditdb.read.viewer import Auditor, Viewer
@@ -69,6 +69,10 @@ _STEPS = (1, 2, 9, 36)
 _JSON = ("old_values", "new_values", "details")
 
 
+class TooSlow(AuditError, TimeoutError):
+    """The archive did not answer in time."""
+
+
 class Archive:
     """The archived months of a log, which readers read with those of the database.
 
@@ -101,6 +105,8 @@ class Archive:
         self._duck.execute("set timezone = 'UTC'")
         self._place.register(self._duck)
         self._lock = threading.Lock()
+        # Not the host's: a store that hangs holds these alone.
+        self.threads = ThreadPoolExecutor(4, "auditdb-archive")
 
     def scope(self, conn: Connection[Any], principal: Viewer | Auditor) -> Row | None:
         """Return what a reader may read of it, asked in the transaction of the reader."""
@@ -115,7 +121,7 @@ class Archive:
 
     def fill(
         self, live: Page, scope: Row | None, filters: Filters, limit: int, *,
-        after: str | None = None, before: str | None = None,
+        after: str | None = None, before: str | None = None, seconds: float | None = None,
     ) -> Page:  # fmt: skip
         """Return a page of the database together with what the archive has of its range.
 
@@ -126,9 +132,10 @@ class Archive:
             limit: the most events that it may hold.
             after: its cursor, if it is after one.
             before: its cursor, if it is before one.
+            seconds: how long a query of the archive may take. Default: as long as it takes.
 
         Raises:
-            InvalidInput: the archive cannot be read.
+            AuditError: the archive cannot be read.
         """
         if scope is None:
             return live
@@ -140,7 +147,7 @@ class Archive:
         elif not before and live.next:
             newer = read_cursor(live.next)
         found = self.rows(scope, filters, limit + 1, older_than=older, newer_than=newer,
-                          oldest_first=bool(before))  # fmt: skip
+                          oldest_first=bool(before), seconds=seconds)  # fmt: skip
         if not found:
             return live
         events = sorted(
@@ -159,18 +166,20 @@ class Archive:
                     previous=newest if after else None,
                     looked_back_to=None if is_over else live.looked_back_to)  # fmt: skip
 
-    def one(self, scope: Row, at: datetime, event_id: int) -> list[Row]:
+    def one(
+        self, scope: Row, at: datetime, event_id: int, *, seconds: float | None = None
+    ) -> list[Row]:
         """Return the event of a time and an id, if it is there."""
         moment = timedelta(microseconds=1)
         return self.rows(
             scope, {"baseline": True, "since": at, "until": at + moment}, 1, older_than=None,
-            newer_than=None, event_id=event_id,
+            newer_than=None, event_id=event_id, seconds=seconds,
         )  # fmt: skip
 
     def rows(
         self, scope: Row, filters: Filters, limit: int, *, older_than: tuple[datetime, int] | None,
         newer_than: tuple[datetime, int] | None, oldest_first: bool = False,
-        event_id: int | None = None,
+        event_id: int | None = None, seconds: float | None = None,
     ) -> list[Row]:  # fmt: skip
         """Return events, newest first unless said otherwise, as rows of `Event`.
 
@@ -182,9 +191,10 @@ class Archive:
             newer_than: time and id of an event after which they are.
             oldest_first: the oldest ones, in that order.
             event_id: only this one.
+            seconds: as of `fill`.
 
         Raises:
-            InvalidInput: the archive cannot be read.
+            AuditError: the archive cannot be read, or not in time.
         """
         conditions, values = _conditions(filters)
         bounds = _bounds(scope, values, older_than, newer_than, conditions)
@@ -206,23 +216,29 @@ class Archive:
                 f"false) where {' and '.join(conditions)} order by {order} "
                 f"limit {limit - len(found)}",
                 values,
+                seconds,
             )
             if len(found) >= limit:
                 break
         return [_event(row, scope) for row in found]
 
-    def _ask(self, query: str, values: dict[str, Any]) -> list[Row]:
-        import duckdb
-
+    def _ask(self, query: str, values: dict[str, Any], seconds: float | None) -> list[Row]:
         given = {name: value for name, value in values.items() if f"${name}" in query}
         with self._lock:
             cursor = self._duck.cursor()
+        timer = threading.Timer(seconds or 0, cursor.interrupt)
+        if seconds is not None:
+            timer.start()
         try:
             cursor.execute(query, given)
             rows = cursor.fetchall()
-        except duckdb.Error as error:
-            raise unreadable(error) from error
+        except Exception as error:  # Each store has errors of its own.
+            if timer.is_alive() or seconds is None:
+                reason = " ".join(str(error).split())[:300] or type(error).__name__
+                raise AuditError(f"cannot read the archive: {reason}") from error
+            raise TooSlow(f"the archive took longer than {seconds:.1f} s") from error
         finally:
+            timer.cancel()
             cursor.close()
         return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 

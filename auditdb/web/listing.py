@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from psycopg import AsyncConnection
 
@@ -23,6 +24,9 @@ from auditdb.web.problem import Problem
 from auditdb.web.reading import Reading, record_reading
 from auditdb.web.site import Visit
 from auditdb.web.told import names_of
+
+if TYPE_CHECKING:
+    from auditdb.archive.read import Archive
 
 T = TypeVar("T")
 LISTED = 50
@@ -195,18 +199,21 @@ async def _page(read: Reading, visited: Visit, filters: Filters) -> Page:
     if (archive := visited.site.archive) is None:
         return page
     scope = await archive.scope_async(read.conn, read.principal)
-    return await _in_time(visited, archive.fill, page, scope, filters, LISTED,
-                          after=after, before=before)  # fmt: skip
+    return await _in_time(visited, archive, partial(
+        archive.fill, page, scope, filters, LISTED, after=after, before=before))  # fmt: skip
 
 
-async def _in_time(visited: Visit, ask: Callable[..., T], *args: Any, **named: Any) -> T:
+async def _in_time(visited: Visit, archive: Archive, ask: Callable[..., T]) -> T:
     """Ask the archive, no longer than a query may take.
 
     Raises:
         Problem: it takes longer.
     """
+    left = visited.seconds_left
+    loop = asyncio.get_running_loop()
+    asked = loop.run_in_executor(archive.threads, partial(ask, seconds=left))
     try:
-        return await asyncio.wait_for(asyncio.to_thread(ask, *args, **named), visited.seconds_left)
+        return await asyncio.wait_for(asked, left + 1)
     except TimeoutError:
         raise Problem("slow") from None
 
@@ -228,7 +235,8 @@ async def event_of(visited: Visit) -> AsyncIterator[tuple[Event, str, Reading]]:
                 if not rows and (archive := visited.site.archive) is not None:
                     scope = await archive.scope_async(read.conn, read.principal)
                     if scope is not None:
-                        rows = await _in_time(visited, archive.one, scope, at, event_id)
+                        ask = partial(archive.one, scope, at, event_id)
+                        rows = await _in_time(visited, archive, ask)
                 if rows:
                     yield Event(**rows[0]), organization, read
                     return

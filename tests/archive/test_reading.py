@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import auditdb
 from auditdb.archive import Archive, opened
 from auditdb.cli import main
-from auditdb.errors import InvalidInput
+from auditdb.errors import AuditError, InvalidInput
 from auditdb.operator import limit_visibility
 from auditdb.read.event import Event
 from auditdb.web import Access, app
@@ -334,6 +334,28 @@ def test_the_page_shows_archived_months_and_their_events(log: Read) -> None:
     assert [answer.status_code for answer in fetch(nobody, *paths)] == [403, 404, 404]
 
 
+def test_a_store_that_fails_or_hangs_is_a_problem_of_the_page(
+    log: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.archive("24 months")
+    access = Access(viewer_id="1", organizations=[1])
+    archive = Archive(log.url)
+    site = app(connect=log.db.conninfo("app_reader"), key=log.db.key, seconds=0.5,
+               viewer=lambda r: access, archive=archive)  # fmt: skip
+    log.file("2020-04").write_bytes(b"nothing")
+    (page,) = fetch(site, "/?to=2020-05-01")
+    assert page.status_code == 503 and "The database refused" in page.text
+    assert str(log.root) not in page.text
+    with pytest.raises(AuditError, match="cannot read the archive"):
+        list(log.reader(archive=archive).events())
+    slow = "select count(*) from range(100000000000) as a (n) where n % 7 = 3"
+    ask = Archive._ask
+    monkeypatch.setattr(Archive, "_ask", lambda self, query, *given: ask(self, slow, *given))
+    (page,) = fetch(site, "/?to=2020-05-01")
+    assert page.status_code == 503 and "This took too long" in page.text
+    archive.threads.submit(int).result(30)
+
+
 def test_exports_say_that_they_do_not_read_the_archive(log: Read) -> None:
     reader = log.reader(archive=Archive(log.url))
     with pytest.raises(InvalidInput, match=r"events\(\) reads the archive, too"):
@@ -369,9 +391,9 @@ def test_what_the_archive_lacks_is_named_and_not_passed_over(log: Read) -> None:
     log.archive("24 months")
     dsn = log.db.conninfo("app_auditor")
 
-    def said(*args: str, query: str = "select count(*) from event") -> str:
+    def said(*args: str, query: str = "select count(*) from event", code: int = 2) -> str:
         done = CliRunner().invoke(main, ["--dsn", dsn, "query", query, *args])
-        assert done.exit_code == 2 and done.output.count("\n") == 1, done.output
+        assert done.exit_code == code and done.output.count("\n") == 1, done.output
         return done.output
 
     here = ("--archive", log.url)
@@ -386,10 +408,10 @@ def test_what_the_archive_lacks_is_named_and_not_passed_over(log: Read) -> None:
     assert f"auditdb archive put them at {log.root.as_uri()}" in told
     log.file("2020-03").unlink()
     for more in ((), ("--live",)):
-        told = said(*here, *more)
-        assert "the archive cannot be read: " in told and "month=2020-03" in told
+        told = said(*here, *more, code=1)
+        assert "cannot read the archive: " in told and "month=2020-03" in told
     auditor = auditdb.auditor(log.db.connect("app_auditor"), archive=Archive(log.url))
-    with pytest.raises(InvalidInput, match=r"the archive cannot be read: .*month=2020-03"):
+    with pytest.raises(AuditError, match=r"cannot read the archive: .*month=2020-03"):
         auditor.page(limit=10, until=datetime(2020, 4, 1, tzinfo=UTC))
     assert "give a query" in said(*here, query=" ")
 
