@@ -12,7 +12,7 @@ from psycopg import Connection
 from auditdb.archive.format import COLUMNS, engine, literal, load
 from auditdb.archive.place import EVENTS, Place, folder
 from auditdb.connection.pin import pinned
-from auditdb.errors import InvalidInput
+from auditdb.errors import AuditError, InvalidInput
 from auditdb.mapping.vocabulary import VOCABULARY
 
 if TYPE_CHECKING:
@@ -63,13 +63,15 @@ def opened(
         progress: is told how many events more were copied.
 
     Raises:
-        InvalidInput: it is no archive, or DuckDB is not installed.
+        InvalidInput: it is no archive, or lacks months, or DuckDB is not installed.
+        AuditError: it cannot be read.
     """
     place = Place(url)
     months = months_of(place, database)
     if not months and conn is None:
         whose = f" of a database {database}" if database else ""
-        raise InvalidInput(f"{url} holds no archived month{whose}")
+        raise InvalidInput(f"{url} holds no archived month{whose}: give the root of an archive, "
+                           "in which there are directories such as database=shop")  # fmt: skip
     with engine() as (duck, directory):
         place.register(duck)
         parts = []
@@ -77,7 +79,10 @@ def opened(
             with pinned(conn):
                 # No month leaves the database between the list and the copy.
                 conn.execute("lock table audit.event in access share mode")
-                own, away = _live(conn)
+                own, away, put = _live(conn)
+                if database not in (None, own):
+                    raise InvalidInput(f"the live log is that of {own}, not of {database}")
+                _refuse_gaps(place, months, own, away, put)
                 # A month that is in both places is read from the database.
                 months = [m for m in months if m.database != own or m.month in away]
                 load(conn, "true", duck, directory, progress)
@@ -102,20 +107,38 @@ def scan(place: Place, months: Sequence[Stored]) -> str:
     )
 
 
-def _live(conn: Connection[Any]) -> tuple[str, set[str]]:
-    """Return what the archive calls a database, and the months that are there alone."""
+def _live(conn: Connection[Any]) -> tuple[str, set[str], str]:
+    """Return what the archive calls a database, the months that are there alone, and where."""
     rows = conn.execute(
-        "select database, to_char(month, 'YYYY-MM') from audit.list_archive() "
-        "where dropped_at is not null and restored_at is null"
+        "select database, to_char(month, 'YYYY-MM'), dropped_at is not null and "
+        "restored_at is null, place from audit.list_archive()"
     ).fetchall()
     (name,) = conn.execute("select current_database()").fetchone() or ("",)
-    return str(rows[0][0] if rows else name), {month for _, month in rows}
+    own, *_, put = rows[0] if rows else (name, "")
+    return str(own), {month for _, month, is_away, _ in rows if is_away}, str(put)
+
+
+def _refuse_gaps(
+    place: Place, months: Sequence[Stored], own: str, away: set[str], put: str
+) -> None:
+    """Refuse an archive that lacks months which left the database."""
+    gaps = sorted(away - {stored.month for stored in months if stored.database == own})
+    if gaps:
+        named = " and ".join([", ".join(gaps[:-1]), gaps[-1]] if gaps[1:] else gaps)
+        raise InvalidInput(
+            f"{named} of {own} are not at {place.url}: auditdb archive put them at {put}"
+        )
 
 
 def _define(duck: duckdb.DuckDBPyConnection, parts: Sequence[str]) -> None:
+    import duckdb
+
     names = ", ".join((*COLUMNS, "database"))
     duck.execute("create schema audit")
-    duck.execute(f"create view audit.event ({names}) as {' union all '.join(parts)}")
+    try:
+        duck.execute(f"create view audit.event ({names}) as {' union all '.join(parts)}")
+    except duckdb.Error as error:
+        raise unreadable(error) from error
     duck.execute("create view event as select * from audit.event")
     duck.execute("create table audit.called_rank (name varchar, part int, rank int)")
     for part, words in enumerate(VOCABULARY["called"].values()):
@@ -153,3 +176,8 @@ def rows_of(
 def refused(error: Exception) -> InvalidInput:
     """Return what DuckDB refuses, in a line."""
     return InvalidInput(" ".join(str(error).split())[:500])
+
+
+def unreadable(error: Exception) -> AuditError:
+    """Return what DuckDB says of files that are gone or are none of Parquet, in a line."""
+    return AuditError(f"cannot read the archive: {str(error).partition(chr(10))[0][:500]}")

@@ -37,10 +37,12 @@ class Place:
         if "://" not in url or (parts.scheme == "file" and not parts.netloc):
             path = Path(unquote(parts.path) if parts.scheme == "file" else url).absolute()
             if not path.is_dir():
-                raise InvalidInput(f"there is no directory {path}; make it first")
+                raise InvalidInput(f"there is no directory {path}: make it first, or mend its name")
             self._root, self.url = str(path), path.as_uri()
         elif parts.scheme in ("http", "https", "file"):
             raise InvalidInput(f"{url!r} is no place: give a directory, or s3://bucket/prefix")
+        elif not parts.netloc and parts.scheme in WHOLE - {"memory"}:
+            raise InvalidInput(f"{url!r} names no bucket: give s3://bucket/prefix")
         else:
             self.url = url.rstrip("/")
             self._fs, self._root = open_objects(self.url, parts.scheme)

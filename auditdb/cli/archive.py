@@ -36,6 +36,10 @@ def archive(
     from auditdb.archive.place import Place
     from auditdb.archive.run import Archiver
 
+    if json_ and not status:
+        raise click.UsageError("--json goes with --status")
+    if restored and keep is None:
+        raise click.UsageError("--restored goes with --keep")
     if status:
         with connection(ctx) as conn:
             months = list_months(conn)
@@ -47,10 +51,10 @@ def archive(
                 month.name, f"{month.state:8}", f"{month.events or 0:>10} events",
                 f"{month.bytes or 0:>12} bytes", "sealed" if month.is_sealed else "not sealed",
                 *([f"restored {month.restored_at:%Y-%m-%d}"] if month.restored_at else []),
-                *([f"{month.erasures} erasures wait"] if month.erasures else []),
+                *([f"erasures that wait: {month.erasures}"] if month.erasures else []),
             )))  # fmt: skip
-        if months:
-            print_lines(f"at {months[0].place}, as database={months[0].database}")
+        print_lines(f"at {months[0].place}, as database={months[0].database}" if months
+                    else "nothing is archived yet")  # fmt: skip
         return
     if url is None:
         raise click.UsageError("say where: --to")

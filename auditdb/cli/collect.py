@@ -60,7 +60,7 @@ def collect(
         if json_:
             print_json([asdict(s) | {"lag": s.lag and s.lag.total_seconds()} for s in sources])
         else:
-            print_lines(*([f"{s.database}: {s.state}, about {s.events:,} events" for s in sources]
+            print_lines(*([f"{s.database}: {s.state}, {_events(s.events)}" for s in sources]
                           or ["nothing is collected here"]))  # fmt: skip
         return
     with connect(ctx.obj, autocommit=True, application_name="auditdb collect") as conn:
@@ -73,3 +73,7 @@ def collect(
             print_lines(f"{source} is not collected any more; what was collected stays",
                         f"its database is out of reach, and keeps slot auditdb_{source}: there "
                         "run auditdb publish --drop")  # fmt: skip
+
+
+def _events(estimate: int | None) -> str:
+    return "events not counted yet" if estimate is None else f"about {estimate:,} events"

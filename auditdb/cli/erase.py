@@ -28,6 +28,7 @@ def erase(
     and what was exported hold it still: the events audit.erased say which events they are. Needs a
     login that holds audit_auditor.
     """
+    from auditdb.archive.months import list_months
     from auditdb.evidence import erasure as erasing
     from auditdb.operate.hold import list_holds
 
@@ -40,6 +41,7 @@ def erase(
         held = {hold.organization_id for hold in list_holds(conn)} & {r.organization for r in found}
         done = erasing.erase(conn, reason=reason or "", **given) if yes else 0
         waiting = erasing.count_archive_erasures(conn) if yes else 0
+        away = [] if yes else [month.name for month in list_months(conn) if not month.is_here]
     print_lines(*(
         f"organisation {row.organization or '-'}: {row.events} events, {row.first_at:%Y-%m-%d} to "
         f"{row.last_at:%Y-%m-%d}" for row in found
@@ -57,6 +59,9 @@ def erase(
                         "run auditdb archive, which rewrites them")  # fmt: skip
     else:
         many = sum(row.events for row in found)
+        if away:
+            print_note(f"{', '.join(away)} are in the archive alone: what they hold of it is not "
+                       "counted here, and goes when auditdb archive runs next")  # fmt: skip
         print_lines(f"would erase {many} events, for ever; with --yes and --reason it does")
 
 

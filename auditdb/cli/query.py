@@ -43,6 +43,8 @@ def query(
     from auditdb.read.recorded import record_reading
     from auditdb.read.viewer import Auditor
 
+    if not sql.strip():
+        raise click.UsageError("give a query, such as 'select count(*) from event'")
     with ExitStack() as stack:
         conn = stack.enter_context(connection(ctx)) if live else None
         if conn is not None:

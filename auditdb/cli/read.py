@@ -97,7 +97,15 @@ def log(
     read = _reading(viewer_id, auditor, organization_id, key_file, archive_url)
     with connection(ctx) as conn, auditdb.context(source="cli"):
         log = read(conn)
-        if not _print(log, format_, csv_formulas, None if all_ else limit, filters):
+        printed = _print(log, format_, csv_formulas, None if all_ else limit, filters)
+        if (
+            archive_url is None
+            and (all_ or printed < limit)
+            and (months := _unread_months(conn, **filters))
+        ):
+            print_note(f"not read: {', '.join(months)} of the archive; --archive URL reads them, "
+                       "and auditdb query --live writes files")  # fmt: skip
+        if not printed:
             if format_ == "table":
                 click.echo("no events" if auditor else NO_EVENTS, err=True)
             for note in _near_filters(conn, **filters):
@@ -108,6 +116,24 @@ def _check_times(since: str | None, until: str | None, **_: Any) -> None:
     start, end = as_moment("since", since), as_moment("until", until)
     if start is not None and end is not None and start >= end:
         raise click.UsageError(f"--since {since} is not before --until {until}")
+
+
+def _unread_months(
+    conn: Connection[Any], since: str | None, until: str | None, **_: Any
+) -> list[str]:
+    """Return the months of a time that left the database."""
+    if conn.execute("select to_regprocedure('audit_private.archived_months()')").fetchone() == (
+        None,
+    ):
+        return []
+    row = conn.execute(
+        "select array(select m from audit_private.archived_months(), unnest(months) as m"
+        " where (%(until)s::timestamptz is null or (m || '-01 00:00Z')::timestamptz < %(until)s)"
+        " and (%(since)s::timestamptz is null"
+        " or (m || '-01 00:00Z')::timestamptz + interval '1 month' > %(since)s))",
+        {"since": as_moment("since", since), "until": as_moment("until", until)},
+    ).fetchone()
+    return [] if row is None else list(row[0])
 
 
 def _near_filters(

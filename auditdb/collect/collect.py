@@ -29,8 +29,8 @@ class Source:
     """A database whose events are collected here, and how its subscription does."""
 
     database: str
-    events: int
-    """As PostgreSQL estimates it."""
+    events: int | None
+    """As PostgreSQL estimates it; nothing before it has looked at them."""
     state: str
     """`gone`, `disabled`, `failing`, `copying` or `working`."""
     lag: timedelta | None
@@ -135,7 +135,7 @@ def _identity(conn: psycopg.Connection[Any]) -> str:
 def _refuse_another(
     conn: psycopg.Connection[Any], there: psycopg.Connection[Any], database: str
 ) -> None:
-    """Refuse a database that shares no series with the one that was collected under its name."""
+    """Refuse a database that shares no series with the one of its name, or is one of another."""
     keys = {row[0] for row in there.execute("select key from audit.series").fetchall()}
     known = conn.execute(
         "select key from audit_collected.series where database = %s", [database]
@@ -144,6 +144,16 @@ def _refuse_another(
         raise Refused(
             f"that database is another than the one collected as {database}: it knows none of its "
             "series; give it a name of its own"
+        )
+    (last,) = there.execute("select key from audit.series order by id desc limit 1").fetchone() or (
+        None,
+    )
+    as_ = _one(conn, "select min(database) from audit_collected.series where key = %s"
+               " and database <> %s", str(last), database)  # fmt: skip
+    if as_:
+        raise Refused(
+            f"that database is collected as {as_} already: its events would be there twice. If it "
+            f"is a copy of {as_}, run there: select audit.make_tick(), which begins its own series"
         )
 
 
@@ -253,7 +263,7 @@ def list_sources(conn: psycopg.Connection[Any]) -> list[Source]:
             return []
         cursor = psycopg.Cursor(conn, row_factory=class_row(Source))
         return cursor.execute("""
-            select s.database, greatest(c.reltuples, 0)::bigint as events, case
+            select s.database, nullif(c.reltuples, -1)::bigint as events, case
                     when not s.is_there then 'gone' when not s.is_enabled then 'disabled'
                     when not s.is_working then 'failing' when s.copying > 0 then 'copying'
                     else 'working' end as state, s.lag

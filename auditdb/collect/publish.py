@@ -31,14 +31,27 @@ def publish_log(conn: psycopg.Connection[Any], role: str) -> None:
             whom it copies the events that there are.
 
     Raises:
-        Refused: wal_level is not logical, or the role is none, or may not replicate.
+        Refused: it is no superuser, auditdb is not installed, wal_level is not logical, or the role
+            is none, or may not replicate.
     """
     with raises_audit_errors(conn, "audit_owner"), pinned(conn, writes=True):
         cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+        _refuse_login(cursor)
         _refuse(cursor, role)
         if not _is_published(cursor):
             cursor.execute(_PUBLISH)
         cursor.execute(SQL("grant audit_auditor to {}").format(Identifier(role)))
+
+
+def _refuse_login(cursor: psycopg.Cursor[Any]) -> None:
+    (is_super, is_installed) = cursor.execute(
+        "select rolsuper, case when rolsuper then to_regclass('audit.series') is not null end"
+        " from pg_roles where rolname = current_user"
+    ).fetchone() or (False, False)
+    if not is_super:
+        raise Refused("publishing takes a superuser, since the tables belong to audit_owner")
+    if not is_installed:
+        raise Refused("auditdb is not installed in this database; run: auditdb install")
 
 
 def _refuse(cursor: psycopg.Cursor[Any], role: str) -> None:
@@ -71,10 +84,11 @@ def unpublish_log(conn: psycopg.Connection[Any]) -> list[str]:
         conn: a connection of a superuser.
 
     Raises:
-        Refused: a centre reads by one of the slots.
+        Refused: it is no superuser, auditdb is not installed, or a centre reads by a slot.
     """
     with raises_audit_errors(conn, "audit_owner"), pinned(conn, writes=True):
         cursor = psycopg.Cursor(conn, row_factory=tuple_row)
+        _refuse_login(cursor)
         slots = cursor.execute(
             "select slot_name::text, active from pg_replication_slots where slot_type = 'logical'"
             " and database = current_database() and slot_name ~ '^auditdb_' order by 1"

@@ -87,7 +87,8 @@ begin
         raise exception 'the months of this log are archived at %, as database=%', _other.place,
                 _other.database
             using errcode = 'object_not_in_prerequisite_state',
-                hint = 'Name that place. One that was moved: select audit.move_archive(...)';
+                hint = format('Name that place. If its files were moved: select '
+                    'audit.move_archive(%L, %L)', begin_archive.place, begin_archive.database);
     end if;
     insert into audit.archive (month, place, database)
     select m, begin_archive.place, begin_archive.database
@@ -117,6 +118,11 @@ declare
     _old audit.archive;
     _months bigint;
 begin
+    if move_archive.place not like '%_://_%' or move_archive.database = '' then
+        raise exception 'an archive is at an address, under a name of this database'
+            using errcode = 'invalid_parameter_value',
+                hint = 'Such as s3://bucket/prefix or file:///directory, and shop.';
+    end if;
     select * into _old from audit.archive limit 1;
     update audit.archive as a
     set place = rtrim(move_archive.place, '/'), database = move_archive.database;

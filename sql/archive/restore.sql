@@ -11,9 +11,10 @@ begin
         select from audit.archive as a
         where a.month = begin_restore.month and a.state = 'dropped')
     then
-        raise exception '% is not a month that was archived and dropped',
+        raise exception '% is no month that was archived and then dropped',
                 to_char(begin_restore.month, 'YYYY-MM')
-            using errcode = 'object_not_in_prerequisite_state', hint = 'See: auditdb archive';
+            using errcode = 'object_not_in_prerequisite_state',
+                hint = 'These are said by: auditdb archive --status';
     end if;
     delete from audit_private.restored_event;
 end

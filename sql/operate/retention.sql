@@ -116,7 +116,9 @@ create or replace function audit_private.reason_to_keep(
 ) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return coalesce(audit_private.held_line(month), audit_private.outdated(month),
-    case when not force then coalesce(
+    case when not force then coalesce((
+        select audit_private.unarchived(month, reason_to_keep.events) from audit.archive as a
+        where a.month = reason_to_keep.month and a.state = 'dropped'),
     -- Before it drops, maintenance makes a tick.
     case when not plan then audit_private.unticked(month, reason_to_keep.events) end,
     case when late > 0 then audit_private.kept_line(month, reason_to_keep.events, late) end,

@@ -265,6 +265,9 @@ def test_a_log_has_one_archive(archived: Archived, tmp_path: Path) -> None:
         Place(str(tmp_path / "none"))
     with pytest.raises(InvalidInput, match="leave out user"):
         Place("s3://key:secret@bucket/x")
+    for url in ("s3://", "gs:///prefix"):
+        with pytest.raises(InvalidInput, match="names no bucket"):
+            Place(url)
 
 
 def test_one_archives_at_a_time(archived: Archived) -> None:
@@ -299,11 +302,61 @@ def test_commands(archived: Archived) -> None:
     assert '"month": "2020-03"' in run_("archive", "--status", "--json")
     assert run_("restore", "2020-03", "--archive", root) == "restored 2020-03: 60 events\n"
     result = run(archived.db, "restore", "2020-03", "--archive", root, role="app_archiver")
-    assert "is not a month that was archived and dropped" in error_of(result)
+    assert "is no month that was archived and then dropped" in error_of(result)
+    assert "auditdb archive --status" in error_of(result)
     result = run(archived.db, "restore", "x", "--archive", root, role="app_archiver")
     assert "no month of the archive" in error_of(result, 2)
     result = run(archived.db, "archive", "--to", root, "--keep", "1 day", role="app_archiver")
     assert "at least 2 months" in error_of(result, 2)
+    for args in (("--json",), ("--restored",)):
+        result = run(archived.db, "archive", "--to", root, *args, role="app_archiver")
+        assert f"{args[0]} goes with" in error_of(result, 2)
+
+
+def test_the_status_of_a_log_without_an_archive_is_said(archived: Archived) -> None:
+    assert good(archived.db, "archive", "--status", role="app_archiver") == (
+        "nothing is archived yet\n"
+    )
+
+
+def test_an_archive_moves_to_an_address_alone(archived: Archived, tmp_path: Path) -> None:
+    archived.archive()
+    for place, database in (
+        (str(archived.root), "app"),
+        (archived.root.as_uri(), ""),
+        ("s3:", "x"),
+    ):
+        with pytest.raises(
+            psycopg.errors.InvalidParameterValue, match="an archive is at an address"
+        ):
+            archived.conn.execute("select audit.move_archive(%s, %s)", [place, database])
+    moved = tmp_path / "moved"
+    archived.root.rename(moved)
+    with pytest.raises(Refused) as refused:
+        list(Archiver(archived.conn, Place(str(moved)), "app").run())
+    # What the message says works as it stands.
+    statement = str(refused.value).partition("moved: ")[2]
+    archived.conn.execute(statement.encode())
+    archiver = Archiver(archived.conn, Place(str(moved)), "app")
+    assert f"dropped {MONTHS[0]}: 60 events" in list(archiver.run(KEEP))
+
+
+def test_what_comes_late_for_a_month_that_is_gone_is_said_to_be_that(archived: Archived) -> None:
+    archived.archive(KEEP)
+    with psycopg.connect(archived.db.dsn) as conn:
+        conn.execute("set role audit_owner")
+        conn.execute(
+            "insert into audit.event (occurred_at, action, result, actor_type, source) values"
+            " ('2020-03-31 23:59Z', 'test.late', 'success', 'user', 'test')"
+        )
+    owner = archived.db.connect("app_owner")
+    while maintain(owner):
+        pass
+    for dry_run in (True, False):
+        told = maintain(owner, keep=KEEP, dry_run=dry_run)
+        assert any("2020-03: these events came after it was archived" in line for line in told), (
+            told
+        )
 
 
 def test_a_large_value_goes_through(archived: Archived) -> None:

@@ -274,6 +274,11 @@ def test_what_is_archived_and_still_here_is_written_again(db: Database, tmp_path
 
 
 def test_the_command_says_what_waits(archived: Archived) -> None:
+    would = run(archived.db, "erase", "--subject-id", "ann", role="app_auditor")
+    assert would.exit_code == 0 and (
+        "2020-03, 2020-04 are in the archive alone: what they hold of it is not counted"
+        in would.stderr
+    )
     said = good(archived.db, "erase", "--subject-id", "ann", "--reason", "request 1", "--yes",
                 role="app_auditor")  # fmt: skip
     assert "2 archived months still hold, or may hold, what is to be erased" in said

@@ -400,3 +400,46 @@ def test_the_command_asks_the_archive_and_the_live_log(log: Read) -> None:
         assert done.exit_code == 2 and said in done.output and done.output.count("\n") == 1
     missing = CliRunner().invoke(main, ["query", "select 1", "--archive", str(log.path / "no")])
     assert missing.exit_code == 2 and "there is no directory" in missing.output
+
+
+def test_what_the_archive_lacks_is_named_and_not_passed_over(log: Read) -> None:
+    log.archive("24 months")
+    dsn = log.db.conninfo("app_auditor")
+
+    def said(*args: str, query: str = "select count(*) from event", code: int = 2) -> str:
+        done = CliRunner().invoke(main, ["--dsn", dsn, "query", query, *args])
+        assert done.exit_code == code and done.output.count("\n") == 1, done.output
+        return done.output
+
+    here = ("--archive", log.url)
+    misspelt = (*here, "--database", "shopp")
+    assert "the live log is that of app, not of shopp" in said(*misspelt, "--live")
+    assert "holds no archived month of a database shopp" in said(*misspelt)
+    assert "give the root of an archive" in said("--archive", f"{log.url}/database=app")
+    elsewhere = log.path / "elsewhere"
+    elsewhere.mkdir()
+    told = said("--archive", str(elsewhere), "--live")
+    assert f"2020-03 and 2020-04 of app are not at {elsewhere.as_uri()}" in told
+    assert f"auditdb archive put them at {log.root.as_uri()}" in told
+    log.file("2020-03").unlink()
+    for more in ((), ("--live",)):
+        told = said(*here, *more, code=1)
+        assert "cannot read the archive: " in told and "month=2020-03" in told
+    auditor = auditdb.auditor(log.db.connect("app_auditor"), archive=Archive(log.url))
+    with pytest.raises(AuditError, match=r"cannot read the archive: .*month=2020-03"):
+        auditor.page(limit=10, until=datetime(2020, 4, 1, tzinfo=UTC))
+    assert "give a query" in said(*here, query=" ")
+
+
+def test_a_log_without_its_archive_says_what_it_did_not_read(log: Read) -> None:
+    log.archive("24 months")
+
+    def noted(*args: str) -> str:
+        dsn = log.db.conninfo("app_auditor")
+        return CliRunner().invoke(main, ["--dsn", dsn, "log", "--auditor", *args]).stderr
+
+    note = "not read: 2020-03, 2020-04"
+    assert note in noted("--all", "--format", "csv") and note in noted("--until", "2021-01-01")
+    assert "not read: 2020-04 " in noted("--all", "--since", "2020-04-02")
+    for args in (("--limit", "1"), ("--all", "--since", "2020-05-01"), ("--archive", log.url)):
+        assert "not read" not in noted(*args), args

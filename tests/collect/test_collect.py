@@ -489,3 +489,62 @@ def test_an_uninstall_of_the_centre_says_what_is_in_its_way_or_takes_it_along(
     collection.settle()
     uninstall(collection.centre, log="keep")
     assert collection.targets("shop") == ["1"]
+
+
+def test_a_database_is_collected_under_one_name(collection: Collection) -> None:
+    collection.source("shop")
+    collection.collect("shop")
+    collection.settle()
+    collection.sources["desk"] = collection.sources["shop"]
+    with pytest.raises(auditdb.errors.Refused, match="is collected as shop already"):
+        collection.collect("desk")
+    assert query(collection.centre, "select distinct database from audit_collected.event") == [
+        ("shop",)
+    ]
+    # What is ended is counted twice as well.
+    with psycopg.connect(collection.centre, autocommit=True) as conn:
+        work.drop_source(conn, "shop")
+    with pytest.raises(auditdb.errors.Refused, match="is collected as shop already"):
+        collection.collect("desk")
+    # A copy is another database, once it has a series of its own.
+    copy = collection.database(template=dbname(collection.sources["shop"]))
+    query(copy, "drop publication if exists auditdb")
+    collection.publish(copy)
+    collection.sources["desk"] = copy
+    with pytest.raises(
+        auditdb.errors.Refused, match=r"copy of shop, run there: select audit.make_tick\(\)"
+    ):
+        collection.collect("desk")
+    query(copy, "select audit.make_tick()")
+    assert collection.collect("desk") == "collecting"
+
+
+def test_what_stands_in_the_way_of_publishing_is_said(collection: Collection) -> None:
+    empty = collection.database()
+    with (
+        psycopg.connect(empty) as conn,
+        pytest.raises(auditdb.errors.Refused, match="auditdb is not installed in this database"),
+    ):
+        publish_log(conn, "postgres")
+    plain = collection.source("shop")
+    query(plain, "do $$ begin if to_regrole('nobody_special') is null then"
+          " create role nobody_special login; end if; end $$")  # fmt: skip
+    for act in (lambda conn: publish_log(conn, "collector"), unpublish_log):
+        with (
+            psycopg.connect(make_conninfo(plain, user="nobody_special")) as conn,
+            pytest.raises(auditdb.errors.Refused, match="takes a superuser"),
+        ):
+            act(conn)
+
+
+def test_a_list_does_not_say_0_of_what_was_not_counted_yet(collection: Collection) -> None:
+    collection.source("shop")
+    collection.collect("shop")
+    collection.settle()
+
+    def listed() -> str:
+        return CliRunner().invoke(main, ["--dsn", collection.centre, "collect"]).output
+
+    assert "events not counted yet" in listed()
+    query(collection.centre, "analyze audit_collected.event_shop")
+    assert f"about {len(collection.events('shop'))} events" in listed()
