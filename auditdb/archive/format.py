@@ -96,6 +96,10 @@ def engine(memory: str = MEMORY) -> Iterator[tuple[duckdb.DuckDBPyConnection, Pa
             conn.execute("set autoload_known_extensions = false")
             conn.execute("set preserve_insertion_order = false")
             yield conn, folder
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # What DuckDB makes of Ctrl+C.
+                raise KeyboardInterrupt from error
+            raise
         finally:
             conn.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,6 +21,18 @@ from tests.archive.months import MONTHS, Archived
 from tests.conftest import Database
 from tests.test_cli import error_of, good, run
 
+INTERRUPTED = """
+import os, signal, threading
+from auditdb.archive.format import engine
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    with engine() as (duck, _):
+        duck.execute("select count(*) from range(1000000) as a, range(1000000) as b "
+                     "where (a.range * b.range) % 7 = 3")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
 KEEP = "24 months"
 
 
@@ -378,3 +392,10 @@ def test_a_file_that_is_gone_is_named(archived: Archived) -> None:
     archived.file("2020-03").unlink()
     with pytest.raises(AuditError, match="is not at"):
         archived.restore("2020-03")
+
+
+def test_an_interrupt_within_duckdb_is_one() -> None:
+    # DuckDB makes another error of it, which would be a traceback.
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True,
+                          timeout=60, check=False)  # fmt: skip
+    assert done.stdout == "interrupted\n", done.stderr
