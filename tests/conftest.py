@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 from pytest_postgresql import factories
 
 import auditdb
-from tests.server import Server, own_port, running
+from tests.server import Server, own_port, running, system_user
 
 # The roles of an application: its migrations' owner, its server, and its log readers.
 ROLES = """
@@ -180,8 +180,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start a server where tests run: not in the process that only hands them out."""
+    """Start a server where tests run: not in the process that only hands them out.
+
+    That one, which is first, makes the system's user: two processes at once would be in each
+    other's way.
+    """
     global _server
+    system_user()
     if not _given and not getattr(session.config.option, "numprocesses", None):
         _server = _running.enter_context(running(port=address["port"]))
 
