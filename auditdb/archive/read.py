@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from auditdb.archive.place import EVENTS, Place, folder
 from auditdb.connection.begin import Row
 from auditdb.errors import AuditError, InvalidInput
 from auditdb.read.event import Event, Page, cursor_of, read_cursor
+from auditdb.read.export import FIRST_ID
 from auditdb.read.filters import Filters, filter_conditions
 from auditdb.read.viewer import Auditor, Viewer
 from auditdb.values.convert import from_json
@@ -73,6 +75,10 @@ class TooSlow(AuditError, TimeoutError):
     """The archive did not answer in time."""
 
 
+class TooLarge(AuditError, MemoryError):
+    """The events that were asked for do not fit into the memory that the archive takes."""
+
+
 class Archive:
     """The archived months of a log, which readers read with those of the database.
 
@@ -109,16 +115,45 @@ class Archive:
         # Not the host's: a store that hangs holds these alone.
         self.threads = ThreadPoolExecutor(4, "auditdb-archive")
 
+    @staticmethod
+    def scope_query(principal: Viewer | Auditor) -> tuple[LiteralString, dict[str, Any]]:
+        """Return the query of `scope`, which returns one row, or none."""
+        if isinstance(principal, Auditor):
+            return _AUDITOR, {"organization_id": principal.organization_id}
+        return _VIEWER, {}
+
     def scope(self, conn: Connection[Any], principal: Viewer | Auditor) -> Row | None:
         """Return what a reader may read of it, asked in the transaction of the reader."""
-        return Cursor(conn, row_factory=dict_row).execute(*_scope(principal)).fetchone()
+        return Cursor(conn, row_factory=dict_row).execute(*self.scope_query(principal)).fetchone()
 
     async def scope_async(
         self, conn: AsyncConnection[Any], principal: Viewer | Auditor
     ) -> Row | None:
         """Return what `scope` does."""
         cursor = AsyncCursor(conn, row_factory=dict_row)
-        return await (await cursor.execute(*_scope(principal))).fetchone()
+        return await (await cursor.execute(*self.scope_query(principal))).fetchone()
+
+    @staticmethod
+    def since(scope: Row, older_than: tuple[datetime, int] | None) -> tuple[bool, datetime | None]:
+        """Return whether the events before a place are in archived months, and since when.
+
+        Args:
+            scope: what `scope` returned.
+            older_than: time and id of an event; none: all events are before it.
+
+        Returns:
+            Whether they are, and where that ends, going back; none: nowhere.
+        """
+        is_archived, since = False, None
+        for start in map(_start, reversed(scope["months"])):
+            end = (start + timedelta(days=32)).replace(day=1)
+            if is_archived and end != since:
+                break
+            if not is_archived and (older_than is None or (end, FIRST_ID) < older_than):
+                return False, end
+            if older_than is not None and (start, FIRST_ID) < older_than:
+                is_archived, since = True, start
+        return is_archived, since
 
     def fill(
         self, live: Page, scope: Row | None, filters: Filters, limit: int, *,
@@ -197,6 +232,44 @@ class Archive:
         Raises:
             AuditError: the archive cannot be read, or not in time.
         """
+        found = self._rows(scope, filters, limit, older_than, newer_than, oldest_first=oldest_first,
+                           event_id=event_id, seconds=seconds)  # fmt: skip
+        return [_event(row, scope) for row in found]
+
+    def json(
+        self, scope: Row, filters: Filters, limit: int, *, older_than: tuple[datetime, int],
+        since: datetime, seconds: float | None = None,
+    ) -> tuple[str, int]:  # fmt: skip
+        """Return events, newest first, as a JSON array of rows of audit.event, and the limit.
+
+        Args:
+            scope: what `scope` returned: what the reader may read.
+            filters: see `Reader`.
+            limit: the most; a lower one is returned if these do not fit into memory.
+            older_than: time and id of an event before which they are.
+            since: the time from which they are.
+            seconds: as of `fill`.
+
+        Raises:
+            AuditError: the archive cannot be read, or not in time.
+        """
+        while True:
+            try:
+                rows = self._rows(
+                    scope, filters, limit, older_than, (since, FIRST_ID), seconds=seconds
+                )
+            except TooLarge:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 8)
+                continue
+            return f"[{','.join(map(_json, rows))}]", limit
+
+    def _rows(
+        self, scope: Row, filters: Filters, limit: int, older_than: tuple[datetime, int] | None,
+        newer_than: tuple[datetime, int] | None, *, oldest_first: bool = False,
+        event_id: int | None = None, seconds: float | None = None,
+    ) -> list[Row]:  # fmt: skip
         conditions, values = _conditions(filters)
         bounds = _bounds(scope, values, older_than, newer_than, conditions)
         if event_id is not None:
@@ -221,7 +294,7 @@ class Archive:
             )
             if len(found) >= limit:
                 break
-        return [_event(row, scope) for row in found]
+        return found
 
     def _ask(self, query: str, values: dict[str, Any], seconds: float | None) -> list[Row]:
         given = {name: value for name, value in values.items() if f"${name}" in query}
@@ -234,6 +307,8 @@ class Archive:
             cursor.execute(query, given)
             rows = cursor.fetchall()
         except Exception as error:  # Each store has errors of its own.
+            if type(error).__name__ == "OutOfMemoryException":
+                raise TooLarge("the archive's events do not fit into its memory") from error
             if timer.is_alive() or seconds is None:
                 reason = " ".join(str(error).split())[:300] or type(error).__name__
                 raise AuditError(f"cannot read the archive: {reason}") from error
@@ -242,12 +317,6 @@ class Archive:
             timer.cancel()
             cursor.close()
         return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-
-
-def _scope(principal: Viewer | Auditor) -> tuple[LiteralString, dict[str, Any]]:
-    if isinstance(principal, Auditor):
-        return _AUDITOR, {"organization_id": principal.organization_id}
-    return _VIEWER, {}
 
 
 def _conditions(filters: Filters) -> tuple[list[str], dict[str, Any]]:
@@ -292,8 +361,12 @@ def _bounds(
     return max(first, values["since"] or first), min(last, values["until"] or last)
 
 
+def _start(month: str) -> datetime:
+    return datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+
+
 def _touches(month: str, first: datetime, last: datetime) -> bool:
-    starts = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+    starts = _start(month)
     ends = (starts + timedelta(days=32)).replace(day=1)
     return starts <= last and ends > first
 
@@ -304,6 +377,15 @@ def _parts(months: list[str]) -> Iterator[list[str]]:
         step = next(steps, _STEPS[-1])
         yield months[:step]
         months = months[step:]
+
+
+def _json(row: Row) -> str:
+    parts = (
+        f"{json.dumps(name)}:{value if name in _JSON else json.dumps(value, default=str)}"
+        for name, value in row.items()
+        if value is not None
+    )
+    return "{" + ",".join(parts) + "}"
 
 
 def _event(row: Row, scope: Row) -> Row:

@@ -91,8 +91,6 @@ def log(
     """
     if all_ and ctx.get_parameter_source("limit") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--all and --limit exclude each other")
-    if archive_url is not None and format_ != "table":
-        raise click.UsageError("--archive is for tables; for files: auditdb query --live")
     _check_times(**filters)
     read = _reading(viewer_id, auditor, organization_id, key_file, archive_url)
     with connection(ctx) as conn, auditdb.context(source="cli"):
@@ -103,8 +101,8 @@ def log(
             and (all_ or printed < limit)
             and (months := _unread_months(conn, **filters))
         ):
-            print_note(f"not read: {', '.join(months)} of the archive; --archive URL reads them, "
-                       "and auditdb query --live writes files")  # fmt: skip
+            left = ", ".join(months)
+            print_note(f"not read: {left} of the archive; --archive URL reads them")
         if not printed:
             if format_ == "table":
                 click.echo("no events" if auditor else NO_EVENTS, err=True)

@@ -44,8 +44,8 @@ def reader(
         organization_id: the organisation whose events are read.
         lifetime: seconds for which a token is good, more than the clocks of the application and of
             the database may differ.
-        archive: where months are that were dropped: pages and `events` go on there, with the same
-            right. An export is of the database alone, and refused.
+        archive: where months are that were dropped: all that reads goes on there, with the same
+            right.
 
     Raises:
         InvalidInput: the key is malformed, or an id is empty.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 from psycopg import AsyncConnection, Connection
 
 from auditdb.connection.begin import Statement, begin_with, begin_with_async
-from auditdb.errors import InvalidInput
 from auditdb.read.event import Event, Page
 from auditdb.read.export import (
     Export,
@@ -139,9 +138,8 @@ class Reader:
         Example:
             >>> response = Stream(log.blocks(format="csv", since="2026-01-01"))  # doctest: +SKIP
         """
-        _refuse_archive(self._archive)
         export = Export(self._principal.organization_id, format, csv_formulas, limit, filters)
-        return recorded_blocks(self._conn, self._principal, export)
+        return recorded_blocks(self._conn, self._principal, export, self._archive)
 
     def export(
         self,
@@ -171,9 +169,8 @@ class Reader:
             ...     log.export(out, since="2026-01-01")
             48213
         """
-        _refuse_archive(self._archive)
         export = Export(self._principal.organization_id, format, csv_formulas, limit, filters)
-        with closing(recorded_blocks(self._conn, self._principal, export)) as blocks:
+        with closing(recorded_blocks(self._conn, self._principal, export, self._archive)) as blocks:
             for block in blocks:
                 write_block(out, block)
                 if progress is not None:
@@ -260,9 +257,8 @@ class AsyncReader:
             >>> async for block in log.blocks(format="csv"):  # doctest: +SKIP
             ...     await response.write(block)
         """
-        _refuse_archive(self._archive)
         export = Export(self._principal.organization_id, format, csv_formulas, limit, filters)
-        return recorded_blocks_async(self._conn, self._principal, export)
+        return recorded_blocks_async(self._conn, self._principal, export, self._archive)
 
     async def _events(self, batch: int, filters: Filters) -> AsyncIterator[Event]:
         own = await self._record(filters)
@@ -301,8 +297,3 @@ class AsyncReader:
         return await asyncio.to_thread(
             self._archive.fill, page, scope, filters, limit, after=after, before=before
         )
-
-
-def _refuse_archive(archive: Archive | None) -> None:
-    if archive is not None:
-        raise InvalidInput("an export is of the database alone; events() reads the archive, too")

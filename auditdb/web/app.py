@@ -70,7 +70,7 @@ def app(
             sent, and is that of `auditdb export --all`. A list while one takes the place of the
             other, the new one first. Default: there are no streams.
         archive: where months are that were dropped from the database, `auditdb.archive.Archive`:
-            lists and events go on there, with the same right; exports and signals do not.
+            lists, events and exports go on there, with the same right; signals do not.
 
     Raises:
         InvalidInput: the key or the address is malformed, there is no such language, or another

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
 from datetime import UTC, datetime, timedelta
@@ -16,8 +17,9 @@ from click.testing import CliRunner
 
 import auditdb
 from auditdb.archive import Archive, opened
+from auditdb.archive.read import TooLarge
 from auditdb.cli import main
-from auditdb.errors import AuditError, InvalidInput
+from auditdb.errors import AuditError
 from auditdb.operator import limit_visibility
 from auditdb.read.event import Event
 from auditdb.web import Access, app
@@ -104,6 +106,12 @@ def play_all(db: Database) -> None:
         conn.execute("select setval('audit.event_id_seq', 20000)")
     play(db, datetime(2020, 3, 2, tzinfo=UTC), 1_000, 300, 1)
     play(db, datetime(2020, 4, 2, tzinfo=UTC), 2_000, 300, 2)
+    with psycopg.connect(db.dsn) as conn:
+        # Where a month begins, and twice: a page or a chunk may end between them.
+        for id_ in (2_700, 2_701):
+            conn.execute(INSERT.encode(), (
+                id_, datetime(2020, 4, 1, tzinfo=UTC), "test.edge", "success", "u1", None, "web",
+                "1", None, None, None, None, None, None, None))  # fmt: skip
     play(db, datetime.now(UTC) - timedelta(days=6), 10_000, 400, 3)
     with psycopg.connect(db.dsn) as conn:
         conn.execute("select audit_private.begin_series('restored', 20000)")
@@ -174,7 +182,7 @@ def test_each_view_says_the_same_of_the_archive_and_of_the_database(log: Read) -
         ((events, first, last),) = duck.execute(
             "select count(*), min(month(occurred_at)), max(month(occurred_at)) from event"
         ).fetchall()
-        assert (events, first, last) == (612, 3, 4)
+        assert (events, first, last) == (614, 3, 4)
 
 
 def pages(reader: auditdb.Reader, **filters: Any) -> list[Event]:
@@ -279,7 +287,7 @@ def test_a_month_that_was_restored_is_read_once(log: Read) -> None:
     assert list(reader.events()) == before
     with opened(log.url, conn=log.db.connect("app_auditor")) as duck:
         (count,) = duck.execute("select count(*) from event where id < 9000").fetchone() or (0,)
-    assert count == 612
+    assert count == 614
 
 
 def test_odd_times_and_settings_of_the_session_change_nothing(log: Read) -> None:
@@ -371,10 +379,123 @@ def test_a_store_that_fails_or_hangs_is_a_problem_of_the_page(
     archive.threads.submit(int).result(30)
 
 
-def test_exports_say_that_they_do_not_read_the_archive(log: Read) -> None:
+TODAY = f"{datetime.now(UTC):%Y-%m-%d}"
+FORMS: list[Any] = [("jsonl", "escape"), ("csv", "escape"), ("csv", "keep")]
+
+
+def exports(
+    log: Read, archive: Archive | None = None, forms: Any = FORMS, **filters: Any
+) -> list[bytes]:
+    """Return what was written until this morning, in every form, by both kinds of reader."""
+    filters = {"until": TODAY, **filters}
+
+    async def ask() -> list[bytes]:
+        conninfo = log.db.conninfo("app_auditor")
+        async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as conn:
+            reader = auditdb.auditor(conn, archive=archive)
+            return [
+                b"".join([block async for block in reader.blocks(
+                    format=form, csv_formulas=formulas, **filters)])
+                for form, formulas in forms
+            ]  # fmt: skip
+
+    made = []
+    for form, formulas in forms:
+        out = io.BytesIO()
+        count = log.reader(archive=archive).export(out, format=form, csv_formulas=formulas,
+                                                   **filters)  # fmt: skip
+        made += [out.getvalue(), str(count).encode()]
+    return [*made, *asyncio.run(ask())]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an export take many chunks, which end at every kind of place."""
+    for name, size in (("_FIRST", 20), ("_MOST", 250), ("_ARCHIVED", 110)):
+        monkeypatch.setattr(f"auditdb.read.export.{name}", size)
+
+
+@pytest.mark.usefixtures("small")
+def test_an_export_is_the_same_to_the_byte_after_its_months_left(log: Read) -> None:
+    wanted: list[dict[str, Any]] = [
+        {"forms": FORMS}, {"limit": 450}, {"action": "auth.login", "result": "failure"},
+        {"baseline": True},
+        {"since": "2020-03-20", "until": "2020-04-05"}, {"until": "2020-03-10"}, {"text": "name 7"},
+    ]  # fmt: skip
+    wanted = [{"forms": FORMS[:1], **filters} for filters in wanted]
+    before = [exports(log, **filters) for filters in wanted]
+    log.archive("24 months")
+    assert log.states() == {"2020-03": "dropped", "2020-04": "dropped"}
+    archive = Archive(log.url)
+    assert [exports(log, archive, **filters) for filters in wanted] == before
+    assert exports(log) != before[0]
+    log.restore("2020-04")
+    assert [exports(log, archive, **filters) for filters in wanted] == before
+    exported = log.actions("audit.exported")[-1]["details"]
+    assert exported["is_complete"] and exported["events"] == before[-1][-1].count(b"\n") > 0
+
+
+@pytest.mark.usefixtures("small")
+def test_what_came_late_for_an_archived_month_is_in_its_place(log: Read) -> None:
+    late = (43, datetime(2020, 3, 15, tzinfo=UTC), "test.late", "success", "u1", None, "web", "1",
+            None, None, None, None, None, None, None)  # fmt: skip
+    log.archive("24 months")
+    log.db.connect().execute(INSERT.encode(), late)
+    lines = exports(log, Archive(log.url))[0].splitlines()
+    times = [json.loads(line)["occurred_at"] for line in lines]
+    assert times == sorted(times, reverse=True)
+    assert sum(b"test.late" in line for line in lines) == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_events_that_do_not_fit_into_memory_are_taken_fewer_at_a_time(
+    log: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = exports(log)
+    log.archive("24 months")
+    ask, asked = Archive._ask, []
+
+    def small_memory(self: Archive, query: str, *given: Any) -> Any:
+        asked.append(limit := int(query.rpartition(" ")[2]))
+        if limit > 20:
+            raise TooLarge("they do not fit")
+        return ask(self, query, *given)
+
+    monkeypatch.setattr(Archive, "_ask", small_memory)
+    assert exports(log, Archive(log.url)) == before
+    assert max(asked) == 110
+
+
+@pytest.mark.usefixtures("small")
+def test_an_export_reads_no_more_than_its_reader_may(log: Read) -> None:
+    log.archive("24 months")
     reader = log.reader(archive=Archive(log.url))
-    with pytest.raises(InvalidInput, match=r"events\(\) reads the archive, too"):
-        reader.blocks()
+    blocks = reader.blocks(until="2020-05-01")
+    read = next(blocks)
+    log.db.connect().execute("delete from membership where user_id = 1")
+    assert b"".join(blocks).count(b"\n") <= 110 and read
+
+
+def test_the_page_and_the_command_export_archived_months(log: Read) -> None:
+    access = Access(viewer_id="1", organizations=[1])
+    given: dict[str, Any] = {
+        "connect": log.db.conninfo("app_reader"), "key": log.db.key, "viewer": lambda r: access,
+    }  # fmt: skip
+    paths = ("/events.csv?to=2020-04-30", "/events.jsonl?to=2020-04-30")
+
+    def command(*more: str) -> str:
+        args = ("--all", "--auditor", "--until", TODAY, "--format", "csv", *more)
+        done = CliRunner().invoke(main, ["--dsn", log.db.conninfo("app_auditor"), "log", *args])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    before = [answer.content for answer in fetch(app(**given), *paths)]
+    printed = command()
+    log.archive("24 months")
+    site = app(**given, archive=Archive(log.url))
+    assert [answer.content for answer in fetch(site, *paths)] == before
+    assert before[1].count(b"\n") > 100 > command().count("2020-03-")
+    assert command("--archive", log.url) == printed
 
 
 def test_the_command_asks_the_archive_and_the_live_log(log: Read) -> None:
