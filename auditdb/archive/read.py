@@ -16,8 +16,7 @@ from auditdb.archive.format import COLUMNS, literal
 from auditdb.archive.place import EVENTS, Place, folder
 from auditdb.connection.begin import Row
 from auditdb.errors import AuditError, InvalidInput
-from auditdb.read.event import Event, Page, cursor_of, read_cursor
-from auditdb.read.export import FIRST_ID
+from auditdb.read.event import FIRST_ID, Event, Page, cursor_of, read_cursor
 from auditdb.read.filters import Filters, filter_conditions
 from auditdb.read.viewer import Auditor, Viewer
 from auditdb.values.convert import from_json

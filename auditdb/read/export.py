@@ -21,6 +21,7 @@ from auditdb.connection.begin import Row, Statement, begin_with, begin_with_asyn
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.state import in_pipeline
 from auditdb.errors import InvalidInput
+from auditdb.read.event import FIRST_ID
 from auditdb.read.filters import Filters, filter_conditions, refuse_unknown, shown_filters
 from auditdb.read.lines import COPY, JSON_COLUMNS, NAMES, SELECT
 from auditdb.read.viewer import Auditor, Viewer
@@ -33,8 +34,6 @@ Format: TypeAlias = Literal["jsonl", "csv"]
 Formulas: TypeAlias = Literal["escape", "keep"]
 Output: TypeAlias = BinaryIO | TextIO
 
-# Before every id.
-FIRST_ID = -(2**63)
 # Events of the first chunk, so that output begins at once, and of those that follow.
 _FIRST, _MOST = 500, 20_000
 # Events of a chunk that come of the archive, and seconds that it may take.
