@@ -104,6 +104,17 @@ def engine(memory: str = MEMORY) -> Iterator[tuple[duckdb.DuckDBPyConnection, Pa
             conn.close()
 
 
+@contextmanager
+def raises_audit_errors() -> Iterator[None]:
+    """Turn what DuckDB refuses, such as a file that is none or a full disk, into an AuditError."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise AuditError(f"DuckDB: {str(error).partition(chr(10))[0][:500]}") from error
+
+
 def literal(value: object) -> str:
     """Return a text of SQL."""
     return "'" + str(value).replace("'", "''") + "'"
@@ -170,7 +181,7 @@ def write(duck: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Write the table `event` of DuckDB to a Parquet file, sorted.
 
     Raises:
-        AuditError: it could not, as where the disk is full.
+        duckdb.Error: it could not, as where the disk is full.
     """
     names = ", ".join(COLUMNS)
     duck.execute(

@@ -86,9 +86,10 @@ class Archiver:
             self._call("begin_archive", self._place.url, self._database)
         for month in list_months(self._conn):
             try:
-                yield from self._archive(month)
-                yield from self._drop(month.month, keep, restored)
-            except (AuditError, psycopg.Error) as error:
+                with format.raises_audit_errors():
+                    yield from self._archive(month)
+                    yield from self._drop(month.month, keep, restored)
+            except (AuditError, OSError, psycopg.Error) as error:
                 said = from_psycopg(error) if isinstance(error, psycopg.Error) else error
                 if self._conn.closed:
                     raise said from error

@@ -387,6 +387,42 @@ def test_a_large_value_goes_through(archived: Archived) -> None:
     assert lines_of(archived.file("2020-03")) == live(archived, "2020-03")
 
 
+def test_what_duckdb_refuses_is_a_problem_of_a_month(
+    archived: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = format.write
+
+    def refuse(duck: duckdb.DuckDBPyConnection, path: Path) -> None:
+        monkeypatch.setattr(format, "write", write)
+        duck.execute("copy event to '/nowhere/events.parquet'")
+
+    monkeypatch.setattr(format, "write", refuse)
+    told = archived.archive()
+    assert told[0].startswith("2020-03: ") and "/nowhere" in told[0]
+    assert told[1].startswith("archived 2020-04")
+
+
+def test_a_disk_that_is_full_is_a_problem_of_a_month(
+    archived: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = format.load
+
+    def refuse(*_: object) -> int:
+        monkeypatch.setattr(format, "load", load)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(format, "load", refuse)
+    told = archived.archive()
+    assert told[0] == "2020-03: [Errno 28] No space left on device"
+    assert told[1].startswith("archived 2020-04")
+
+
+@pytest.mark.parametrize("url", ["", "s3://[x", "file:///tmp#b"])
+def test_what_is_no_address_is_said(url: str) -> None:
+    with pytest.raises(InvalidInput):
+        Place(url)
+
+
 def test_a_file_that_is_gone_is_named(archived: Archived) -> None:
     archived.archive(KEEP)
     archived.file("2020-03").unlink()
