@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -54,6 +55,8 @@ ORDER = "organization_id nulls last, occurred_at, id"
 # file two kilobytes.
 GROUP = 20_480
 MEMORY = "512MB"
+# Where that is too little: the values of 2,048 events are in memory at once, whatever they take.
+ROOMY = "80%"
 _PART = 64 * 1024 * 1024
 # Years before Christ are spelt in two ways.
 _TIME = """case when e.occurred_at < '0001-01-01 00:00+00' and isfinite(e.occurred_at)
@@ -72,6 +75,19 @@ class Digest(NamedTuple):
     hash: str
 
 
+def need_duckdb() -> ModuleType:
+    """Return the module duckdb.
+
+    Raises:
+        InvalidInput: it is not installed.
+    """
+    try:
+        import duckdb
+    except ImportError as error:
+        raise InvalidInput("archives need a package: pip install 'auditdb[archive]'") from error
+    return duckdb
+
+
 @contextmanager
 def engine(memory: str = MEMORY) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
     """Open DuckDB on a temporary directory, which is gone afterwards; gives both.
@@ -82,10 +98,7 @@ def engine(memory: str = MEMORY) -> Iterator[tuple[duckdb.DuckDBPyConnection, Pa
     Raises:
         InvalidInput: DuckDB is not installed.
     """
-    try:
-        import duckdb
-    except ImportError as error:
-        raise InvalidInput("archives need a package: pip install 'auditdb[archive]'") from error
+    duckdb = need_duckdb()
     with scratch() as folder:
         conn = duckdb.connect(str(folder / "month.duckdb"))
         try:
@@ -102,6 +115,16 @@ def engine(memory: str = MEMORY) -> Iterator[tuple[duckdb.DuckDBPyConnection, Pa
             raise
         finally:
             conn.close()
+
+
+@contextmanager
+def raises_audit_errors() -> Iterator[None]:
+    """Turn what DuckDB refuses, such as a file that is none or a full disk, into an AuditError."""
+    duckdb = need_duckdb()
+    try:
+        yield
+    except duckdb.Error as error:
+        raise AuditError(f"DuckDB: {str(error).partition(chr(10))[0][:500]}") from error
 
 
 def literal(value: object) -> str:
@@ -170,7 +193,7 @@ def write(duck: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Write the table `event` of DuckDB to a Parquet file, sorted.
 
     Raises:
-        AuditError: it could not, as where the disk is full.
+        duckdb.Error: it could not, as where the disk is full.
     """
     names = ", ".join(COLUMNS)
     duck.execute(

@@ -27,7 +27,12 @@ class Place:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise InvalidInput(f"{url!r} is no address: {error}") from error
+        if not url or ("://" in url and parts.fragment):
+            raise InvalidInput(f"{url!r} is no place: give a directory, or s3://bucket/prefix")
         if parts.username is not None or parts.password is not None or parts.query:
             raise InvalidInput(
                 "the address of an archive is kept in the database: leave out user, password and "

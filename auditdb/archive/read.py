@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.rows import dict_row
 
-from auditdb.archive.format import COLUMNS, literal
+from auditdb.archive.format import COLUMNS, literal, need_duckdb
 from auditdb.archive.place import EVENTS, Place, folder
 from auditdb.connection.begin import Row
-from auditdb.errors import AuditError, InvalidInput
+from auditdb.errors import AuditError
 from auditdb.read.event import FIRST_ID, Event, Page, cursor_of, read_cursor
 from auditdb.read.filters import Filters, filter_conditions
 from auditdb.read.viewer import Auditor, Viewer
@@ -96,12 +96,8 @@ class Archive:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            import duckdb
-        except ImportError as error:
-            raise InvalidInput("archives need a package: pip install 'auditdb[archive]'") from error
         self._place = Place(url)
-        self._duck: duckdb.DuckDBPyConnection = duckdb.connect(
+        self._duck: duckdb.DuckDBPyConnection = need_duckdb().connect(
             config={
                 "memory_limit": "512MB", "threads": 2, "autoinstall_known_extensions": "false",
                 # Or events of organisations would be written to where the process was started.

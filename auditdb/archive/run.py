@@ -45,6 +45,7 @@ class Archiver:
     ) -> None:  # fmt: skip
         self._conn, self._place, self._progress = conn, place, progress
         self._database = database or conn.info.dbname
+        self._memory = format.MEMORY
         self.problems = 0
 
     def run(self, keep: str | None = None, restored: bool = False) -> Iterator[str]:
@@ -86,14 +87,28 @@ class Archiver:
             self._call("begin_archive", self._place.url, self._database)
         for month in list_months(self._conn):
             try:
-                yield from self._archive(month)
-                yield from self._drop(month.month, keep, restored)
-            except (AuditError, psycopg.Error) as error:
+                with format.raises_audit_errors():
+                    yield from self._do(month.month, keep, restored)
+            except (AuditError, OSError, psycopg.Error) as error:
                 said = from_psycopg(error) if isinstance(error, psycopg.Error) else error
                 if self._conn.closed:
                     raise said from error
                 self.problems += 1
                 yield f"{month.name}: {' '.join(str(said).split())}"
+
+    def _do(self, month: str, keep: str | None, restored: bool) -> Iterator[str]:
+        """Archive a month, and drop it where it may go."""
+        duckdb = format.need_duckdb()
+        for self._memory in (format.MEMORY, format.ROOMY):
+            try:
+                (known,) = list_months(self._conn, month)
+                yield from self._archive(known)
+                yield from self._drop(month, keep, restored)
+            except duckdb.OutOfMemoryException:
+                if self._memory == format.ROOMY:
+                    raise
+            else:
+                return
 
     def _check_keep(self, keep: str | None) -> None:
         try:
@@ -138,7 +153,7 @@ class Archiver:
                              "database")  # fmt: skip
 
     def _write(self, month: Month, found: str | None) -> Iterator[str]:
-        with format.engine() as (duck, work):
+        with format.engine(self._memory) as (duck, work):
             condition = (
                 f"e.occurred_at >= '{month.month} 00:00+00' and e.occurred_at < "
                 f"(date '{month.month}' + interval '1 month') at time zone 'UTC'"
@@ -156,7 +171,7 @@ class Archiver:
 
     def _erase(self, month: Month) -> Iterator[str]:
         """Rewrite a month that is in the archive alone."""
-        with format.engine() as (duck, work):
+        with format.engine(self._memory) as (duck, work):
             old = work / "former.parquet"
             found = self._read(month, old, {month.sha256, month.former_sha256})
             if month.state == "dropped":  # What was rewritten, and not noted before it was killed.
@@ -176,7 +191,7 @@ class Archiver:
 
     def _finish(self, month: Month) -> Iterator[str]:
         """Put the manifest beside the file, read both back, and note that they are right."""
-        with format.engine() as (duck, work):
+        with format.engine(self._memory) as (duck, work):
             path = work / EVENTS
             self._read(month, path, {month.sha256})
             manifest = manifest_of(
@@ -207,7 +222,7 @@ class Archiver:
         if row is None:
             return
         (known,) = list_months(self._conn, month)
-        with format.engine() as (duck, work):
+        with format.engine(self._memory) as (duck, work):
             self._read(known, work / EVENTS, {known.sha256})
             digest = format.digest(duck, work / EVENTS)
         with raises_audit_errors(self._conn, "audit_operator"):

@@ -13,6 +13,7 @@ import psycopg
 from auditdb.archive import format
 from auditdb.archive.months import Month, list_months
 from auditdb.archive.place import EVENTS, Place, folder
+from auditdb.errors import AuditError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,7 +140,16 @@ class Archive:
             self.problems.append(f"the file of {month.name} at {self._place.url} is not the one "
                                  "that was written: its SHA-256 is another")  # fmt: skip
         table = f"month_{month.name.replace('-', '_')}"
-        self._duck.execute(f"create table {table} as select * from {format.file(path)} order by id")
+        columns = ", ".join(f"{name}::{kind} as {name}" for name, kind in format.COLUMNS.items())
+        try:
+            with format.raises_audit_errors():
+                self._duck.execute(
+                    f"create table {table} as select {columns} from {format.file(path)} order by id"
+                )
+        except AuditError as error:
+            self.problems.append(f"the file of {month.name} at {self._place.url} cannot be read: "
+                                 f"{error}")  # fmt: skip
+            return None
         path.unlink()
         if month.month not in self._more and not month.is_here:
             self._more[month.month] = self._added(month, table)

@@ -54,6 +54,8 @@ def collect(
 
     if (source is None) != (from_ is None and not drop) or (from_ is not None and drop):
         raise click.UsageError("give a SOURCE with --from or --drop, or none of them")
+    if json_ and source is not None:
+        raise click.UsageError("--json is for the list")
     if source is None:
         with connection(ctx) as conn:
             sources = work.list_sources(conn)
@@ -71,8 +73,8 @@ def collect(
             print_lines(f"{source} is not collected any more; what was collected stays")
         else:
             print_lines(f"{source} is not collected any more; what was collected stays",
-                        f"its database is out of reach, and keeps slot auditdb_{source}: there "
-                        "run auditdb publish --drop")  # fmt: skip
+                        f"slot auditdb_{source} was not dropped: if its database has it, run "
+                        "auditdb publish --drop there")  # fmt: skip
 
 
 def _events(estimate: int | None) -> str:

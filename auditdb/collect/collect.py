@@ -126,7 +126,7 @@ def _refuse(conn: psycopg.Connection[Any], there: psycopg.Connection[Any]) -> No
 
 def _identity(conn: psycopg.Connection[Any]) -> str:
     query = (
-        "select concat(pg_postmaster_start_time(), ' ', oid) from pg_database"
+        "select concat(extract(epoch from pg_postmaster_start_time()), ' ', oid) from pg_database"
         " where datname = current_database()"
     )
     return str(_one(conn, query))
@@ -137,10 +137,10 @@ def _refuse_another(
 ) -> None:
     """Refuse a database that shares no series with the one of its name, or is one of another."""
     keys = {row[0] for row in there.execute("select key from audit.series").fetchall()}
-    known = conn.execute(
-        "select key from audit_collected.series where database = %s", [database]
-    ).fetchall()
-    if known and not keys & {row[0] for row in known}:
+    known = set(_one(
+        conn, "select array_agg(key) from audit_collected.series where database = %s", database
+    ) or ())  # fmt: skip
+    if known and not keys & known:
         raise Refused(
             f"that database is another than the one collected as {database}: it knows none of its "
             "series; give it a name of its own"
@@ -180,6 +180,10 @@ def _subscribe(conn: psycopg.Connection[Any], database: str, source: str) -> Non
             name, Literal(source), Identifier(PUBLICATION), options
         )
     )
+    _enable(conn, database)
+
+
+def _enable(conn: psycopg.Connection[Any], database: str) -> None:
     more = _more(conn, database)
     if more:
         _forget(conn, database)
@@ -187,6 +191,8 @@ def _subscribe(conn: psycopg.Connection[Any], database: str, source: str) -> Non
             f"that database publishes {more} as well, and would write to it here; there run: "
             "auditdb publish --drop, and publish again"
         )
+    name = Identifier(f"auditdb_{database}")
+    # Never refreshed: a table that a source adds meanwhile would be written to here.
     conn.execute(SQL("alter subscription {} enable").format(name))
 
 
@@ -205,8 +211,7 @@ def _more(conn: psycopg.Connection[Any], database: str) -> str | None:
 def _again(conn: psycopg.Connection[Any], database: str, source: str) -> None:
     name = Identifier(f"auditdb_{database}")
     conn.execute(SQL("alter subscription {} connection {}").format(name, Literal(source)))
-    # Never refreshed: a table that a source adds meanwhile would be written to here.
-    conn.execute(SQL("alter subscription {} enable").format(name))
+    _enable(conn, database)
 
 
 def drop_source(conn: psycopg.Connection[Any], database: str) -> bool:
@@ -223,16 +228,9 @@ def drop_source(conn: psycopg.Connection[Any], database: str) -> bool:
         Refused: nothing of that name is collected.
     """
     with raises_audit_errors(conn, "audit_owner"):
-        if not _is_subscribed(conn, database):
+        if database not in {source.database for source in list_sources(conn)}:
             raise Refused(f"nothing is collected as {database}; auditdb collect lists what is")
-        try:
-            conn.execute(SQL("drop subscription {}").format(Identifier(f"auditdb_{database}")))
-        except (psycopg.errors.ConnectionException, psycopg.errors.ConnectionFailure,
-                psycopg.errors.UndefinedObject):  # fmt: skip
-            _forget(conn, database)
-            is_there = False
-        else:
-            is_there = True
+        is_dropped = _is_subscribed(conn, database) and _unsubscribe(conn, database)
         with pinned(conn, writes=True):
             conn.execute(_OWNER)
             conn.execute(
@@ -241,7 +239,18 @@ def drop_source(conn: psycopg.Connection[Any], database: str) -> bool:
                 [database],
             )
             conn.execute("reset role")
-        return is_there
+        return is_dropped
+
+
+def _unsubscribe(conn: psycopg.Connection[Any], database: str) -> bool:
+    """Drop a subscription, and return whether its slot was dropped as well."""
+    try:
+        conn.execute(SQL("drop subscription {}").format(Identifier(f"auditdb_{database}")))
+    except (psycopg.errors.ConnectionException, psycopg.errors.ConnectionFailure,
+            psycopg.errors.UndefinedObject):  # fmt: skip
+        _forget(conn, database)
+        return False
+    return True
 
 
 def _forget(conn: psycopg.Connection[Any], database: str) -> None:

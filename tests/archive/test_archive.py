@@ -13,6 +13,7 @@ import pytest
 
 from auditdb.archive import format
 from auditdb.archive.place import Place
+from auditdb.archive.restoring import _batches
 from auditdb.archive.run import Archiver
 from auditdb.errors import AuditError, InvalidInput, Refused
 from auditdb.operate.maintain import maintain
@@ -390,6 +391,65 @@ def test_a_large_value_goes_through(archived: Archived) -> None:
         )
     assert archived.archive()[0].startswith("archived 2020-03: 61 events")
     assert lines_of(archived.file("2020-03")) == live(archived, "2020-03")
+
+
+def test_large_values_get_the_memory_that_they_take(
+    archived: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = format.digest
+
+    def refuse(duck: duckdb.DuckDBPyConnection, path: Path) -> format.Digest:
+        (limit,) = duck.execute("select current_setting('memory_limit')").fetchone() or ("",)
+        if limit == "488.2 MiB":
+            raise duckdb.OutOfMemoryException("Out of Memory Error: too little")
+        return real(duck, path)
+
+    monkeypatch.setattr(format, "digest", refuse)
+    assert sum(line.startswith("dropped") for line in archived.archive(KEEP)) == 2
+
+
+def test_large_values_come_back_few_at_once() -> None:
+    with duckdb.connect() as duck:
+        rows = duck.execute("select range as id, repeat('x', 9000000) as x from range(5)")
+        assert [len(events) for events in _batches(rows)] == [2, 2, 1]
+        rows = duck.execute("select range as id from range(2500)")
+        assert [len(events) for events in _batches(rows)] == [1000, 1000, 500]
+
+
+def test_what_duckdb_refuses_is_a_problem_of_a_month(
+    archived: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = format.write
+
+    def refuse(duck: duckdb.DuckDBPyConnection, path: Path) -> None:
+        monkeypatch.setattr(format, "write", write)
+        duck.execute("copy event to '/nowhere/events.parquet'")
+
+    monkeypatch.setattr(format, "write", refuse)
+    told = archived.archive()
+    assert told[0].startswith("2020-03: ") and "/nowhere" in told[0]
+    assert told[1].startswith("archived 2020-04")
+
+
+def test_a_disk_that_is_full_is_a_problem_of_a_month(
+    archived: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = format.load
+
+    def refuse(*_: object) -> int:
+        monkeypatch.setattr(format, "load", load)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(format, "load", refuse)
+    told = archived.archive()
+    assert told[0] == "2020-03: [Errno 28] No space left on device"
+    assert told[1].startswith("archived 2020-04")
+
+
+@pytest.mark.parametrize("url", ["", "s3://[x", "file:///tmp#b"])
+def test_what_is_no_address_is_said(url: str) -> None:
+    with pytest.raises(InvalidInput):
+        Place(url)
 
 
 def test_a_file_that_is_gone_is_named(archived: Archived) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from auditdb.archive.place import Place
 from auditdb.archive.scratch import scratch
+from auditdb.errors import AuditError
 from auditdb.evidence.erasure import erase
 from tests.archive.months import Archived
 from tests.archive.test_archive import lines_of, live
@@ -122,6 +124,26 @@ def test_an_erasure_that_was_killed_goes_on(archived: Archived) -> None:
     assert [f for f in report.findings if "2020-04" not in f] == []
     counted = archived.conn.execute("select sum(events) from audit.erasure").fetchone()
     assert counted == (report.erased,)
+
+
+def test_an_erasure_of_nobody_there_does_not_hold_up_one_that_was_killed(
+    archived: Archived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archived.archive(KEEP)
+    erase(archived.auditor, subject_id="user-1", reason="request 1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "write", full)
+        assert all("is full" in line for line in archived.archive())
+    assert set(archived.states().values()) == {"written"}
+    erase(archived.auditor, subject_id="nobody", reason="request 2")
+    told = archived.archive()
+    assert sum(line.startswith("erased 1 events") for line in told) == 2, told
+    assert set(archived.states().values()) == {"dropped"}
+    assert archived.db.connect().execute("select 1 from audit.archive_erasure").fetchall() == []
+
+
+def full(*_: object) -> None:
+    raise AuditError("the disk is full")
 
 
 def test_nothing_stays_of_the_copies_of_one_that_was_killed(

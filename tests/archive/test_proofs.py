@@ -320,3 +320,23 @@ def test_bundles_and_proofs_are_made_of_archived_months(archived: Archived, tmp_
         Bundler(archived.auditor, other).bundle("o1", tmp_path / "bad.zip")
     args = ("bundle", "--organization-id", "o2", "--archive", str(archived.root), "--output")
     assert "SHA-256 is another" in run(archived.db, *args, str(tmp_path / "o2.zip")).output
+
+
+@pytest.mark.parametrize("content", [b"no Parquet", b""])
+def test_a_file_that_is_none_of_parquet_is_named(archived: Archived, content: bytes) -> None:
+    archived.file("2020-03").write_bytes(content)
+    assert any("2020-03" in f and "cannot be read" in f for f in verify(archived).findings)
+
+
+@pytest.mark.parametrize("change", [
+    "alter table event drop details", "alter table event alter details type int using 1",
+    "alter table event alter occurred_at type varchar using 'long ago'",
+])  # fmt: skip
+def test_a_file_of_other_columns_is_named(archived: Archived, change: str) -> None:
+    path = archived.file("2020-03")
+    with duckdb.connect() as duck:
+        duck.execute(f"create table event as select * from {format.file(path)}")
+        duck.execute(change)
+        duck.execute(f"copy event to {format.literal(path)} (format parquet)")
+    findings = verify(archived).findings
+    assert any("2020-03" in f for f in findings), findings

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 import auditdb
@@ -311,6 +312,37 @@ def test_what_is_ended_is_nobodys_worry(collection: Collection) -> None:
     with psycopg.connect(collection.centre, autocommit=True) as conn:
         work.drop_source(conn, "shop")
     assert collection.findings() == []
+
+
+def test_what_lost_its_subscription_is_ended(collection: Collection) -> None:
+    collection.source("shop")
+    collection.collect("shop")
+    query(collection.centre, "alter subscription auditdb_shop disable")
+    query(collection.centre, "alter subscription auditdb_shop set (slot_name = none)")
+    query(collection.centre, "drop subscription auditdb_shop")
+    with psycopg.connect(collection.centre, autocommit=True) as conn:
+        assert not work.drop_source(conn, "shop")
+        assert collection.findings() == []
+        assert work.list_sources(conn) == []
+        with pytest.raises(auditdb.errors.Refused, match="nothing is collected as shop"):
+            work.drop_source(conn, "shop")
+    with psycopg.connect(collection.sources["shop"]) as conn:
+        assert unpublish_log(conn) == ["auditdb_shop"]
+
+
+def test_rows_of_the_callers_connection_may_be_of_any_kind(collection: Collection) -> None:
+    source = make_conninfo(collection.source("shop"), user="collector")
+    with psycopg.connect(collection.centre, autocommit=True, row_factory=dict_row) as conn:
+        assert work.collect_source(conn, "shop", source) == "collecting"
+        assert work.collect_source(conn, "shop", source) == "going on"
+
+
+def test_a_centre_does_not_collect_itself_by_another_time_zone(collection: Collection) -> None:
+    collection.publish(collection.centre)
+    source = make_conninfo(collection.centre, user="collector", options="-c timezone=Asia/Tokyo")
+    with psycopg.connect(collection.centre, autocommit=True) as conn:
+        with pytest.raises(auditdb.errors.Refused, match="is the centre itself"):
+            work.collect_source(conn, "shop", source)
 
 
 def test_pg_read_all_data_reads_no_partition(collection: Collection) -> None:

@@ -61,6 +61,22 @@ def test_a_source_that_adds_a_table_later_writes_nothing_to_it(collection: Colle
     copied(collection)
 
 
+def test_what_was_interrupted_is_looked_at_before_it_goes_on(collection: Collection) -> None:
+    shop = collection.source("shop")
+    publish_account(collection, shop)
+    query(shop, "select pg_create_logical_replication_slot('auditdb_shop', 'pgoutput')")
+    query(collection.centre, f"create subscription auditdb_shop connection '{shop} user=collector'"
+          " publication auditdb with (create_slot = false, enabled = false,"
+          " slot_name = 'auditdb_shop')")  # fmt: skip
+    with pytest.raises(Refused, match=r"account .*publish --drop"):
+        collection.collect("shop")
+    assert query(collection.centre, "select 1 from pg_subscription as s join pg_database as d"
+                 " on d.oid = s.subdbid where d.datname = current_database()"
+                 " and subenabled") == []  # fmt: skip
+    assert query(collection.centre, "select * from public.account") == []
+    query(shop, "select pg_drop_replication_slot('auditdb_shop')")
+
+
 @pytest.mark.parametrize("change", [
     "delete from audit.series", "update audit.series set after_id = 9", "delete from audit.tick",
     "truncate audit.tick cascade", "delete from audit_private.organization_start",
