@@ -284,6 +284,29 @@ def test_a_log_has_one_archive(archived: Archived, tmp_path: Path) -> None:
             Place(url)
 
 
+def test_what_is_no_address_of_an_archive_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    # An empty variable of a script is not the directory that it runs in.
+    for url in ("", " "):
+        with pytest.raises(InvalidInput, match="give a directory, or s3://bucket/prefix"):
+            Place(url)
+    for url in ("http://[x", "://x", "[://x", "local:///tmp/x", "memory://x", "data://x", "s4://x",
+                "s3:/bucket/x", "s3:bucket"):  # fmt: skip
+        with pytest.raises(InvalidInput, match="is no place: give a directory, or s3://bucket"):
+            Place(url)
+    with pytest.raises(InvalidInput, match=r"file is no directory$"):
+        Place("file")
+    with pytest.raises(AuditError, match="cannot read .*: File name too long"):
+        Place("x" * 5000)
+    with pytest.raises(InvalidInput, match=r"writes to sftp://: .*paramiko"):
+        Place("sftp://host/x")
+    assert Place("S3://bucket/x").url == "s3://bucket/x"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_one_archives_at_a_time(archived: Archived) -> None:
     first = Archiver(archived.conn, Place(str(archived.root)), "app").run()
     next(first)
