@@ -12,7 +12,9 @@ import psycopg
 import pytest
 
 from auditdb.archive import format
+from auditdb.archive.months import list_months
 from auditdb.archive.place import Place
+from auditdb.archive.restoring import restore
 from auditdb.archive.run import Archiver
 from auditdb.errors import AuditError, InvalidInput, Refused
 from auditdb.operate.maintain import maintain
@@ -422,6 +424,32 @@ def test_a_large_value_goes_through(archived: Archived) -> None:
         )
     assert archived.archive()[0].startswith("archived 2020-03: 61 events")
     assert lines_of(archived.file("2020-03")) == live(archived, "2020-03")
+
+
+def test_an_interval_beyond_time_is_refused_once(archived: Archived) -> None:
+    with pytest.raises(InvalidInput, match="'200000years' is no interval such as 6months"):
+        archived.archive("200000years")
+    assert archived.states() == {}
+
+
+def test_a_database_without_auditdb_is_said_to_be_that(archived: Archived) -> None:
+    with psycopg.connect(archived.db.conninfo("postgres"), dbname="postgres", autocommit=True) as c:
+        for work in (
+            lambda: list_months(c),
+            lambda: restore(c, "2020-03", Place(str(archived.root))),
+            lambda: list(Archiver(c, Place(str(archived.root))).run()),
+        ):
+            with pytest.raises(Refused, match="Run: auditdb install"):
+                work()
+
+
+def test_a_restore_from_elsewhere_says_where_the_file_was_put(
+    archived: Archived, tmp_path: Path
+) -> None:
+    archived.archive(KEEP)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(AuditError, match=f"auditdb archive put it at {archived.root.as_uri()}"):
+        restore(archived.conn, MONTHS[0], Place(str(tmp_path / "other")))
 
 
 def test_a_file_that_is_gone_is_named(archived: Archived) -> None:
