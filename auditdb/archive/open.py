@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from psycopg import Connection
 
@@ -17,6 +19,8 @@ from auditdb.mapping.vocabulary import VOCABULARY
 
 if TYPE_CHECKING:
     import duckdb
+
+T = TypeVar("T")
 
 
 class Stored(NamedTuple):
@@ -161,16 +165,31 @@ def rows_of(
 
     def rows() -> Iterator[tuple[Any, ...]]:
         try:
-            while part := duck.fetchmany(1_000):
+            while part := _interruptible(duck, lambda: duck.fetchmany(1_000)):
                 yield from part
         except duckdb.Error as error:
             raise refused(error) from error
 
     try:
-        duck.execute(sql)
+        statements = duck.extract_statements(sql)
+        if not statements:
+            raise InvalidInput("give a query, such as 'select count(*) from event'")
+        for statement in statements:
+            _interruptible(duck, partial(duck.execute, statement))
     except duckdb.Error as error:
         raise refused(error) from error
     return [name for name, *_ in duck.description or ()], rows()
+
+
+def _interruptible(duck: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+    """Have a thread do it: DuckDB looks for Ctrl+C itself only between large parts of its work."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work)
+        try:
+            return done.result()
+        except KeyboardInterrupt:
+            duck.interrupt()
+            raise
 
 
 def refused(error: Exception) -> InvalidInput:

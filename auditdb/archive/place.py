@@ -14,6 +14,9 @@ from auditdb.errors import AuditError, InvalidInput
 from auditdb.export.sinks.objects import WHOLE, open_objects
 
 EVENTS, MANIFEST = "events.parquet", "manifest.json"
+_GIVE = "give a directory, or s3://bucket/prefix"
+# Of fsspec: what nobody can write to, what is gone with the process, and what a directory is for.
+_NONE = {"", "http", "https", "file", "local", "memory", "data"}
 
 
 class Place:
@@ -27,29 +30,36 @@ class Place:
     """
 
     def __init__(self, url: str) -> None:
+        if not url.strip():
+            raise InvalidInput(f"the address of an archive is empty: {_GIVE}")
         try:
             parts = urlsplit(url)
         except ValueError as error:
-            raise InvalidInput(f"{url!r} is no address: {error}") from error
-        if not url or ("://" in url and parts.fragment):
-            raise InvalidInput(f"{url!r} is no place: give a directory, or s3://bucket/prefix")
+            raise InvalidInput(f"{url!r} is no place: {_GIVE}") from error
+        if "://" in url and parts.fragment:
+            raise InvalidInput(f"{url!r} is no place: {_GIVE}")
+        is_path = "://" not in url and parts.scheme not in WHOLE
         if parts.username is not None or parts.password is not None or parts.query:
             raise InvalidInput(
                 "the address of an archive is kept in the database: leave out user, password and "
                 "what follows ?; the store's own variables and files hold credentials"
             )
         self._fs: Any = None
-        if "://" not in url or (parts.scheme == "file" and not parts.netloc):
+        if is_path or (parts.scheme == "file" and not parts.netloc):
             path = Path(unquote(parts.path) if parts.scheme == "file" else url).absolute()
-            if not path.is_dir():
+            with _telling("read", str(path)):
+                is_there, is_directory = path.exists(), path.is_dir()
+            if is_there and not is_directory:
+                raise InvalidInput(f"{path} is no directory")
+            if not is_there:
                 raise InvalidInput(f"there is no directory {path}: make it first, or mend its name")
             self._root, self.url = str(path), path.as_uri()
-        elif parts.scheme in ("http", "https", "file"):
-            raise InvalidInput(f"{url!r} is no place: give a directory, or s3://bucket/prefix")
-        elif not parts.netloc and parts.scheme in WHOLE - {"memory"}:
+        elif "://" not in url or not _may_be_store(parts.scheme):
+            raise InvalidInput(f"{url!r} is no place: {_GIVE}")
+        elif not parts.netloc and parts.scheme in WHOLE:
             raise InvalidInput(f"{url!r} names no bucket: give s3://bucket/prefix")
         else:
-            self.url = url.rstrip("/")
+            self.url = (parts.scheme + url[len(parts.scheme) :]).rstrip("/")
             self._fs, self._root = open_objects(self.url, parts.scheme)
             self._is_store = parts.scheme in WHOLE
 
@@ -129,6 +139,14 @@ class Place:
         if self._fs is not None:
             self._fs.invalidate_cache()
             duck.register_filesystem(self._fs)
+
+
+def _may_be_store(scheme: str) -> bool:
+    try:
+        from fsspec import available_protocols
+    except ImportError:
+        return scheme not in _NONE
+    return scheme not in _NONE and scheme in available_protocols()
 
 
 def folder(database: str, month: str) -> str:

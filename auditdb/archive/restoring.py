@@ -67,7 +67,8 @@ def _restore(
         path = work / EVENTS
         sha256 = place.read(f"{folder(known.database, known.name)}/{EVENTS}", path)
         if sha256 is None:
-            raise AuditError(f"the file of {known.name} is not at {place.url}")
+            raise AuditError(f"the file of {known.name} is not at {place.url}: auditdb archive put "
+                             f"it at {known.place}")  # fmt: skip
         if sha256 not in (known.sha256, known.former_sha256):
             raise AuditError(f"the file of {known.name} was changed: nothing was restored")
         with raises_audit_errors(conn, "audit_operator"), pinned(conn, writes=True):

@@ -65,6 +65,7 @@ class Archiver:
     def _alone(self, keep: str | None, restored: bool) -> Iterator[str]:
         with raises_audit_errors(self._conn, "audit_operator"):
             check_roles(self._conn)
+            list_months(self._conn, "2000-01-01")  # Or auditdb is not installed.
             self._check_keep(keep)
             self._lock()
         try:
@@ -113,7 +114,8 @@ class Archiver:
     def _check_keep(self, keep: str | None) -> None:
         try:
             row = self._conn.execute(
-                "select %s::interval < interval '2 months'", [keep]).fetchone()  # fmt: skip
+                "select %s::interval < interval '2 months', now() - %s::interval", [keep, keep]
+            ).fetchone()
         except psycopg.DataError as error:
             raise InvalidInput(f"{keep!r} is no interval such as 6months") from error
         if row and row[0]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import click
@@ -51,6 +52,8 @@ __all__ = ["main"]
 def main(ctx: click.Context, dsn: str) -> None:
     """Keep an audit log of who did what in a multi-tenant product on PostgreSQL."""
     ctx.obj = dsn
+    if sys.stdout is None:  # Closed: no file or socket may get its number.
+        sys.stdout = open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal of another encoding shows codes of what it lacks.

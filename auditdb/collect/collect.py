@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -20,6 +22,8 @@ from auditdb.errors import InvalidInput, Refused
 from auditdb.operate.source import centre
 
 _OWNER = SQL("set local role audit_owner")
+# A first copy holds the tables until its end; who waits for them keeps other writers waiting.
+_WAIT = SQL("set local lock_timeout = '5s'")
 # What a subscription may write to: the source says what it publishes, and a superuser applies it.
 _TABLES = "audit.event", "audit.series", "audit.tick", "audit_private.organization_start"
 
@@ -45,6 +49,7 @@ def furnish(conn: psycopg.Connection[Any]) -> None:
             to be attached there.
     """
     with pinned(conn, writes=True):
+        conn.execute(_WAIT)
         conn.execute("select pg_advisory_xact_lock(hashtextextended('auditdb', 0))")
         conn.execute("create schema if not exists audit_collected authorization audit_owner")
         conn.execute(_OWNER)
@@ -77,7 +82,8 @@ def collect_source(conn: psycopg.Connection[Any], database: str, source: str) ->
             f'"{database}" is no name of a source: give a lower-case letter, then at most 39 '
             "letters, digits and underscores"
         )
-    with raises_audit_errors(conn, "audit_owner"), connect(source, autocommit=True) as there:
+    with (raises_audit_errors(conn, "audit_owner"), connect(source, autocommit=True) as there,
+          _says_busy()):  # fmt: skip
         _refuse(conn, there)
         furnish(conn)
         is_known = _is_subscribed(conn, database)
@@ -105,6 +111,17 @@ def collect_source(conn: psycopg.Connection[Any], database: str, source: str) ->
             there.execute("select pg_drop_replication_slot(%s)", [f"auditdb_{database}"])
             raise
         return "copying anew" if is_known else "collecting"
+
+
+@contextmanager
+def _says_busy() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as error:
+        raise Refused(
+            "the centre is busy: a first copy or another command holds its tables; run it again "
+            "when auditdb collect lists no database as copying"
+        ) from error
 
 
 def _refuse(conn: psycopg.Connection[Any], there: psycopg.Connection[Any]) -> None:
@@ -160,6 +177,7 @@ def _refuse_another(
 def _note(conn: psycopg.Connection[Any], there: psycopg.Connection[Any], database: str) -> None:
     series = _one(there, "select jsonb_agg(to_jsonb(s) order by s.id) from audit.series as s")
     with pinned(conn, writes=True):
+        conn.execute(_WAIT)
         conn.execute(_OWNER)
         conn.execute("select audit_collected.add_source(%s)", [database])
         conn.execute("select audit_collected.note_series(%s, %s)", [database, Jsonb(series)])
@@ -268,6 +286,10 @@ def list_sources(conn: psycopg.Connection[Any]) -> list[Source]:
         conn: a connection of a superuser to the centre.
     """
     with raises_audit_errors(conn, "audit_owner"), pinned(conn):
+        if not _one(conn, "select rolsuper from pg_roles where rolname = current_user"):
+            raise Refused("listing what is collected takes a superuser")
+        if _one(conn, "select to_regclass('audit.event')") is None:
+            raise Refused("auditdb is not installed in this database; run: auditdb install")
         if _one(conn, "select to_regclass('audit_collected.source')") is None:
             return []
         cursor = psycopg.Cursor(conn, row_factory=class_row(Source))

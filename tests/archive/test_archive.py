@@ -12,8 +12,9 @@ import psycopg
 import pytest
 
 from auditdb.archive import format
+from auditdb.archive.months import list_months
 from auditdb.archive.place import Place
-from auditdb.archive.restoring import _batches
+from auditdb.archive.restoring import _batches, restore
 from auditdb.archive.run import Archiver
 from auditdb.errors import AuditError, InvalidInput, Refused
 from auditdb.operate.maintain import maintain
@@ -37,6 +38,20 @@ try:
                      "where (a.range * b.range) % 7 = 3")
 except KeyboardInterrupt:
     over.set()
+    print("interrupted")
+"""
+# DuckDB itself looks for Ctrl+C only between parts of its work, of which this has few.
+INTERRUPTED_QUERY = """
+import os, signal, threading
+from auditdb.archive.format import engine
+from auditdb.archive.open import rows_of
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    with engine() as (duck, _):
+        duck.execute("create table e as select repeat(range::varchar, 9) as x from range(12000)")
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        rows_of(duck, "select count(*) from e, e as f, e as g where e.x || f.x || g.x = '1'")
+except KeyboardInterrupt:
     print("interrupted")
 """
 KEEP = "24 months"
@@ -290,6 +305,29 @@ def test_a_log_has_one_archive(archived: Archived, tmp_path: Path) -> None:
             Place(url)
 
 
+def test_what_is_no_address_of_an_archive_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    # An empty variable of a script is not the directory that it runs in.
+    for url in ("", " "):
+        with pytest.raises(InvalidInput, match="give a directory, or s3://bucket/prefix"):
+            Place(url)
+    for url in ("http://[x", "://x", "[://x", "local:///tmp/x", "memory://x", "data://x", "s4://x",
+                "s3:/bucket/x", "s3:bucket"):  # fmt: skip
+        with pytest.raises(InvalidInput, match="is no place: give a directory, or s3://bucket"):
+            Place(url)
+    with pytest.raises(InvalidInput, match=r"file is no directory$"):
+        Place("file")
+    with pytest.raises(AuditError, match=r"cannot read .*: File name too long"):
+        Place("x" * 5000)
+    with pytest.raises(InvalidInput, match=r"writes to sftp://: .*paramiko"):
+        Place("sftp://host/x")
+    assert Place("S3://bucket/x").url == "s3://bucket/x"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_one_archives_at_a_time(archived: Archived) -> None:
     first = Archiver(archived.conn, Place(str(archived.root)), "app").run()
     next(first)
@@ -452,6 +490,32 @@ def test_what_is_no_address_is_said(url: str) -> None:
         Place(url)
 
 
+def test_an_interval_beyond_time_is_refused_once(archived: Archived) -> None:
+    with pytest.raises(InvalidInput, match="'200000years' is no interval such as 6months"):
+        archived.archive("200000years")
+    assert archived.states() == {}
+
+
+def test_a_database_without_auditdb_is_said_to_be_that(archived: Archived) -> None:
+    with psycopg.connect(archived.db.conninfo("postgres"), dbname="postgres", autocommit=True) as c:
+        for work in (
+            lambda: list_months(c),
+            lambda: restore(c, "2020-03", Place(str(archived.root))),
+            lambda: list(Archiver(c, Place(str(archived.root))).run()),
+        ):
+            with pytest.raises(Refused, match="Run: auditdb install"):
+                work()
+
+
+def test_a_restore_from_elsewhere_says_where_the_file_was_put(
+    archived: Archived, tmp_path: Path
+) -> None:
+    archived.archive(KEEP)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(AuditError, match=f"auditdb archive put it at {archived.root.as_uri()}"):
+        restore(archived.conn, MONTHS[0], Place(str(tmp_path / "other")))
+
+
 def test_a_file_that_is_gone_is_named(archived: Archived) -> None:
     archived.archive(KEEP)
     archived.file("2020-03").unlink()
@@ -459,8 +523,9 @@ def test_a_file_that_is_gone_is_named(archived: Archived) -> None:
         archived.restore("2020-03")
 
 
-def test_an_interrupt_within_duckdb_is_one() -> None:
+@pytest.mark.parametrize("script", [INTERRUPTED, INTERRUPTED_QUERY])
+def test_an_interrupt_within_duckdb_is_one(script: str) -> None:
     # DuckDB makes another error of it, which would be a traceback.
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
                           timeout=60, check=False)  # fmt: skip
     assert done.stdout == "interrupted\n", done.stderr

@@ -6,6 +6,8 @@ import asyncio
 import io
 import json
 import random
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -519,6 +521,15 @@ def test_the_command_asks_the_archive_and_the_live_log(log: Read) -> None:
     for sql, said in (("select nothing from event", "nothing"), ("selct 1", "selct")):
         done = run(sql)
         assert done.exit_code == 2 and said in done.output and done.output.count("\n") == 1
+    for sql in (";", "/* nothing */"):
+        assert "give a query, such as" in run(sql).output
+    for format_ in ("table", "csv", "jsonl"):
+        closed = subprocess.run(
+            ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "auditdb", "query",
+             "select 1", "--archive", log.url, "--format", format_],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (closed.returncode, closed.stderr) == (0, ""), format_
     missing = CliRunner().invoke(main, ["query", "select 1", "--archive", str(log.path / "no")])
     assert missing.exit_code == 2 and "there is no directory" in missing.output
 

@@ -127,6 +127,7 @@ def collecting_server() -> Iterator[Server]:
         query(address(server), "alter system set max_wal_senders = 40")
         query(address(server), "alter system set wal_retrieve_retry_interval = '200ms'")
         server.run("pg_ctl", "-w", "-l", f"{server.data}/log", "restart")
+        query(address(server), "create role collector login replication")
         yield server
 
 

@@ -17,7 +17,7 @@ from auditdb.collect import collect as work
 from auditdb.collect.publish import publish_log, unpublish_log
 from auditdb.operator import diagnose, maintain, uninstall
 from auditdb.read.token import mint
-from tests.collect.conftest import Collection, dbname, patiently, query
+from tests.collect.conftest import Collection, address, dbname, patiently, query
 
 RECORD = "select audit.record_event('auth.login', '7', target_id => %s)"
 
@@ -581,3 +581,35 @@ def test_a_list_does_not_say_0_of_what_was_not_counted_yet(collection: Collectio
     assert "events not counted yet" in listed()
     query(collection.centre, "analyze audit_collected.event_shop")
     assert f"about {len(collection.events('shop'))} events" in listed()
+
+
+def test_a_list_is_for_a_superuser_of_a_database_with_auditdb(collection: Collection) -> None:
+    dsn = collection.centre
+    query(dsn, "drop role if exists passer_by")
+    query(dsn, "create role passer_by login")
+    collection.source("shop")
+    collection.collect("shop")
+    # It never advises to hold audit_owner, which could rewrite the log.
+    with (
+        psycopg.connect(dsn, user="passer_by") as conn,
+        pytest.raises(auditdb.errors.Refused, match=r"takes a superuser$"),
+    ):
+        work.list_sources(conn)
+    with (
+        psycopg.connect(address(collection.server), autocommit=True) as conn,
+        pytest.raises(auditdb.errors.Refused, match="is not installed in this database"),
+    ):
+        work.list_sources(conn)
+
+
+def test_a_centre_that_copies_is_said_to_be_busy_and_nothing_is_left(
+    collection: Collection,
+) -> None:
+    desk = collection.source("desk")
+    with psycopg.connect(collection.centre) as copy:
+        copy.execute("lock table audit.event in row exclusive mode")
+        copy.execute("set local statement_timeout = '60s'")
+        with pytest.raises(auditdb.errors.Refused, match="the centre is busy: a first copy"):
+            collection.collect("desk")
+    assert query(desk, "select count(*) from pg_replication_slots where database = "
+                 "current_database()") == [(0,)]  # fmt: skip

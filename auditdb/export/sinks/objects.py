@@ -75,7 +75,8 @@ def open_objects(url: str, scheme: str) -> tuple[Any, str]:
         fs, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         package = _PACKAGES.get(scheme)
-        advice = f"pip install {package}" if package else "see docs/export.md for the sinks"
+        reason = " ".join(str(error).split()) if isinstance(error, ImportError) else ""
+        advice = f"pip install {package}" if package else reason or "see docs/export.md"
         raise InvalidInput(f"there is nothing that writes to {scheme}://: {advice}") from error
     except Exception as error:  # Some stores are connected to here.
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:300]
