@@ -14,6 +14,8 @@ import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
 
+from auditdb.errors import InvalidInput
+
 # Every name here says its schema: these run before the pin.
 _READ: LiteralString = """
 select pg_catalog.current_setting('search_path'), pg_catalog.current_setting('DateStyle'),
@@ -37,35 +39,48 @@ def pinned(conn: Connection[Any], *, writes: bool = False) -> Iterator[None]:
     """Open a transaction block with the pin, which leaves the session's settings as they were.
 
     Nothing is set for the session, only for the block: a pooler that hands the server connection
-    to another client after the block hands on nothing of it.
+    to another client after the block hands on nothing of it. Rows are tuples in it, whatever the
+    caller's row factory is.
 
     Args:
         conn: the caller's connection; inside of a transaction the block is a savepoint.
         writes: keep what the block wrote. By default it is rolled back, and with it every setting
             that code of the application may have changed in it.
     """
-    with conn.transaction(force_rollback=not writes):
-        cursor = psycopg.Cursor(conn, row_factory=tuple_row)
-        before = cursor.execute(_READ).fetchone()
-        cursor.execute(_SET, _PINNED)
-        yield
-        if writes:
-            # A savepoint that is kept would keep them until the caller's transaction ends.
-            cursor.execute(_SET, before)
+    factory, conn.row_factory = conn.row_factory, tuple_row
+    try:
+        with conn.transaction(force_rollback=not writes):
+            before = conn.execute(_READ).fetchone()
+            conn.execute(_SET, _PINNED)
+            yield
+            if writes:
+                # A savepoint that is kept would keep them until the caller's transaction ends.
+                conn.execute(_SET, before)
+    finally:
+        conn.row_factory = factory
 
 
 @contextmanager
 def pinned_session(conn: Connection[Any]) -> Iterator[None]:
     """Pin a whole session for work of many transactions, and leave its settings as they were.
 
+    Rows are tuples meanwhile, whatever the caller's row factory is.
+
     Args:
         conn: a connection to the server itself, in autocommit mode.
+
+    Raises:
+        InvalidInput: it is not in autocommit mode: then nothing would be committed on the way.
     """
+    if not conn.autocommit:
+        raise InvalidInput("this takes many transactions: give a connection in autocommit mode")
     before = psycopg.Cursor(conn, row_factory=tuple_row).execute(_READ).fetchone()
-    psycopg.Cursor(conn).execute(_SET.replace("true", "false"), _PINNED)
+    conn.execute(_SET.replace("true", "false"), _PINNED)
+    factory, conn.row_factory = conn.row_factory, tuple_row
     try:
         yield
     finally:
+        conn.row_factory = factory
         if not conn.closed and not conn.broken:
             psycopg.Cursor(conn).execute(_SET.replace("true", "false"), before)
 
