@@ -5,10 +5,12 @@ docs/archive.md says what a stranger reads of it.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -60,6 +62,7 @@ _TIME = """case when e.occurred_at < '0001-01-01 00:00+00' and isfinite(e.occurr
     then to_char(e.occurred_at at time zone 'UTC', 'YYYY-MM-DD "(BC)" HH24:MI:SS.US"+00"')
     else e.occurred_at::text end"""
 _HOUR = 3_600_000_000
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class Digest(NamedTuple):
@@ -81,12 +84,13 @@ def engine(memory: str = MEMORY) -> Iterator[tuple[duckdb.DuckDBPyConnection, Pa
 
     Raises:
         InvalidInput: DuckDB is not installed.
+        AuditError: it refuses something, as where the disk of that directory is full.
     """
     try:
         import duckdb
     except ImportError as error:
         raise InvalidInput("archives need a package: pip install 'auditdb[archive]'") from error
-    with scratch() as folder:
+    with telling(), scratch() as folder:
         conn = duckdb.connect(str(folder / "month.duckdb"))
         try:
             conn.execute(f"set memory_limit = '{memory}'")
@@ -208,8 +212,25 @@ def file(path: Path) -> str:
 
 def erasures(duck: duckdb.DuckDBPyConnection, path: Path) -> list[int]:
     """Return the ids of the erasures that took something of events in a Parquet file."""
-    rows = duck.execute(
-        f"select distinct {ERASURE}::bigint as erasure from {file(path)} where {ERASURE} <> '' "
-        "order by erasure"
-    )
-    return [row[0] for row in rows.fetchall()]
+    with telling():
+        rows = duck.execute(
+            f"select distinct {ERASURE}::bigint as erasure from {file(path)} where {ERASURE} <> '' "
+            "order by erasure"
+        )
+        return [row[0] for row in rows.fetchall()]
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Say in a line what DuckDB refuses, and that a disk is full."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise AuditError(" ".join(str(error).partition("\n\n")[0].split())[:300]) from error
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = error.filename or gettempdir()
+        raise AuditError(f"cannot write to {where}: {error.strerror}") from error

@@ -111,6 +111,8 @@ class Archiver:
                     yield from self._bring(month, work)
             elif month.state == "dropped" and month.erasures:
                 yield from self._erase(month)
+            elif month.state == "verified" and not self._place.has(self._path(month, EVENTS)):
+                self._call("note_lost", month.month)
             else:
                 return
             (now,) = list_months(self._conn, month.month)
@@ -221,8 +223,9 @@ class Archiver:
         if found is None:
             raise AuditError(f"{self._path(month, EVENTS)} is not at {self._place.url}")
         if found not in known:
+            mend = "; move it away, and the next run writes it again" if month.is_here else ""
             raise AuditError(f"{self._path(month, EVENTS)} at {self._place.url} was changed: its "
-                             "SHA-256 is not that which was written")  # fmt: skip
+                             f"SHA-256 is not that which was written{mend}")  # fmt: skip
         return found
 
     def _path(self, month: Month, name: str) -> str:
