@@ -101,11 +101,12 @@ as $$
             union all
             select 'critical', 'is disabled',
                 'Its slot keeps the write-ahead log of ' || s.database || ', until its disk is '
-                'full.', format('alter subscription %I enable', s.subscription)
+                'full, or more than max_slot_wal_keep_size: then it is lost.', format('alter subscription %I enable', s.subscription)
             where s.is_there and not s.is_enabled
             union all
             select 'critical', format('does not work; it failed %s times', s.errors),
-                'Nothing is lost: its slot keeps what is to come, until that disk is full.',
+                'Its slot keeps what is to come, until that disk is full, or more than '
+                'max_slot_wal_keep_size: then it is lost, as auditdb doctor says there.',
                 '-- see the log of this server for the reason: an address, a password, a column '
                 'that an older release here lacks (auditdb install), or what was restored there '
                 '(auditdb collect ' || s.database || ' --from DSN)'

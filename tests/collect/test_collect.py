@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import psycopg
 import pytest
@@ -14,6 +15,7 @@ import auditdb
 from auditdb.cli import main
 from auditdb.collect import collect as work
 from auditdb.collect.publish import publish_log, unpublish_log
+from auditdb.errors import Refused
 from auditdb.operator import diagnose, maintain, uninstall
 from auditdb.read.token import mint
 from tests.collect.conftest import Collection, dbname, patiently, query
@@ -489,6 +491,38 @@ def test_an_uninstall_of_the_centre_says_what_is_in_its_way_or_takes_it_along(
     collection.settle()
     uninstall(collection.centre, log="keep")
     assert collection.targets("shop") == ["1"]
+    for _ in range(2):
+        with pytest.raises(Refused, match=r"collects the logs of others.*drop schema"):
+            uninstall(collection.centre, log="drop")
+        assert collection.targets("shop") == ["1"]
+        collection.end()
+    query(collection.centre, "drop schema audit_collected cascade")
+    uninstall(collection.centre, log="drop")
+
+
+def test_an_uninstall_of_a_source_leaves_no_slot_that_fills_its_disk(
+    collection: Collection,
+) -> None:
+    shop = collection.source("shop")
+    collection.collect("shop")
+    with pytest.raises(Refused, match=r"slot auditdb_shop .*collect shop --drop.*publish --drop"):
+        uninstall(shop, log="drop")
+    collection.end()
+    with psycopg.connect(shop, autocommit=True) as conn:
+        assert unpublish_log(conn) == []
+    uninstall(shop, log="drop")
+
+
+def test_a_collection_is_ended_while_it_copies_from_the_same_server(
+    collection: Collection,
+) -> None:
+    collection.source("shop")
+    for wait in (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6) * 2:
+        collection.collect("shop")
+        time.sleep(wait)
+        with psycopg.connect(collection.centre, autocommit=True) as conn:
+            conn.execute("set statement_timeout = '20s'")
+            assert work.drop_source(conn, "shop")
 
 
 def test_a_database_is_collected_under_one_name(collection: Collection) -> None:
