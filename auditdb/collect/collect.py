@@ -54,7 +54,19 @@ def furnish(conn: psycopg.Connection[Any]) -> None:
         conn: a connection of a superuser to a database in which auditdb is installed. Nothing needs
             to be attached there.
     """
+    for _ in range(5):
+        try:
+            _furnish(conn)
+            return
+        except psycopg.errors.LockNotAvailable:
+            time.sleep(1)
+    raise Refused("a copy that is under way at the centre is in the way; run it again in a moment")
+
+
+def _furnish(conn: psycopg.Connection[Any]) -> None:
     with pinned(conn, writes=True):
+        # A copy from the same server may wait for this transaction, and this for its locks.
+        conn.execute("set local lock_timeout = '2s'")
         conn.execute("select pg_advisory_xact_lock(hashtextextended('auditdb', 0))")
         conn.execute("create schema if not exists audit_collected authorization audit_owner")
         conn.execute(_OWNER)
