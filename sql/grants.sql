@@ -112,8 +112,8 @@ grant select on audit.archive_erasure to audit_auditor;
 grant execute on function audit.list_archive, audit.count_archive_erasures to audit_auditor;
 grant execute on function
     audit.move_archive, audit_private.begin_archive, audit_private.note_written,
-    audit_private.note_verified, audit_private.drop_archived, audit_private.begin_restore,
-    audit_private.take_back, audit_private.finish_restore
+    audit_private.note_verified, audit_private.note_lost, audit_private.drop_archived,
+    audit_private.begin_restore, audit_private.take_back, audit_private.finish_restore
     to audit_operator;
 grant execute on function
     audit_private.begin_archive_erasure, audit_private.note_rewritten,

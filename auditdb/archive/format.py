@@ -5,10 +5,12 @@ docs/archive.md says what a stranger reads of it.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from tempfile import gettempdir
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -63,6 +65,11 @@ _TIME = """case when e.occurred_at < '0001-01-01 00:00+00' and isfinite(e.occurr
     then to_char(e.occurred_at at time zone 'UTC', 'YYYY-MM-DD "(BC)" HH24:MI:SS.US"+00"')
     else e.occurred_at::text end"""
 _HOUR = 3_600_000_000
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+class TooLarge(AuditError, MemoryError):
+    """Events do not fit into the memory that DuckDB may take."""
 
 
 class Digest(NamedTuple):
@@ -97,9 +104,10 @@ def engine(memory: str = MEMORY) -> Iterator[tuple[duckdb.DuckDBPyConnection, Pa
 
     Raises:
         InvalidInput: DuckDB is not installed.
+        AuditError: it refuses something, as where the disk of that directory is full.
     """
     duckdb = need_duckdb()
-    with scratch() as folder:
+    with raises_audit_errors(), scratch() as folder:
         conn = duckdb.connect(str(folder / "month.duckdb"))
         try:
             conn.execute(f"set memory_limit = '{memory}'")
@@ -119,12 +127,19 @@ def engine(memory: str = MEMORY) -> Iterator[tuple[duckdb.DuckDBPyConnection, Pa
 
 @contextmanager
 def raises_audit_errors() -> Iterator[None]:
-    """Turn what DuckDB refuses, such as a file that is none or a full disk, into an AuditError."""
+    """Say in a line what DuckDB refuses, such as a file that is none, and that a disk is full."""
     duckdb = need_duckdb()
     try:
         yield
+    except duckdb.OutOfMemoryException as error:
+        raise TooLarge("the events do not fit into the memory that DuckDB may take") from error
     except duckdb.Error as error:
-        raise AuditError(f"DuckDB: {str(error).partition(chr(10))[0][:500]}") from error
+        raise AuditError(" ".join(str(error).partition("\n\n")[0].split())[:300]) from error
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = error.filename or gettempdir()
+        raise AuditError(f"cannot write to {where}: {error.strerror}") from error
 
 
 def literal(value: object) -> str:
@@ -231,8 +246,9 @@ def file(path: Path) -> str:
 
 def erasures(duck: duckdb.DuckDBPyConnection, path: Path) -> list[int]:
     """Return the ids of the erasures that took something of events in a Parquet file."""
-    rows = duck.execute(
-        f"select distinct {ERASURE}::bigint as erasure from {file(path)} where {ERASURE} <> '' "
-        "order by erasure"
-    )
-    return [row[0] for row in rows.fetchall()]
+    with raises_audit_errors():
+        rows = duck.execute(
+            f"select distinct {ERASURE}::bigint as erasure from {file(path)} where {ERASURE} <> '' "
+            "order by erasure"
+        )
+        return [row[0] for row in rows.fetchall()]

@@ -23,18 +23,24 @@ _HEAD = """
 select audit.version(), to_char(now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')"""
 
 
-def root_of(conn: psycopg.Connection[Any], month: str) -> tuple[str, int, int]:
+def root_of(
+    conn: psycopg.Connection[Any], month: str, most: int | None = None
+) -> tuple[str, int, int]:
     """Return the root of the sealed leaves of a month, how many, and the place behind the last.
 
     Args:
         conn: a connection of an auditor.
         month: its first day.
+        most: only so many, the first.
     """
     edge, end, last = Edge(), 0, 0
     query = """select s.id, s.first_leaf, cardinality(s.ids), s.leaves from audit.seal as s
         where s.month = %s and s.id > %s order by s.id limit 1"""
     while row := conn.execute(query, [month, last]).fetchone():
         last, first, events, leaves = row
+        events = events if most is None else min(events, most - edge.size)
+        if not events:
+            break
         end = max(end, first + len(leaves) // HASH)
         for _ in edge.append(bytes(leaves)[: events * HASH]):
             pass
@@ -97,8 +103,51 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         version = found["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise AuditError(f"{path} is no manifest of an archived month") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise AuditError("the manifest is none of an archived month") from error
     if version != VERSION:
         raise AuditError(f"the manifest is of version {version}, and this release reads {VERSION}")
     return dict(found)
+
+
+def differences(
+    conn: psycopg.Connection[Any], found: dict[str, Any], row: dict[str, Any], erasures: list[int]
+) -> list[str]:
+    """Return the words of a manifest that say something else than the database and its file.
+
+    Args:
+        conn: a connection of an auditor.
+        found: the manifest.
+        row: of audit.archive.
+        erasures: ids of those that took something of events in the file.
+    """
+    made = manifest_of(conn, row["month"], row, erasures)
+    made["sealed"] = bool(row["is_sealed"])
+    # What came late was sealed, and signed, after it.
+    made["root"] = root_of(conn, row["month"], row["events"])[0] if made["sealed"] else None
+    notes = conn.execute("select note from audit.checkpoint").fetchall() if made["sealed"] else []
+    made["checkpoint"] = next((note for (note,) in notes if note == found.get("checkpoint")), None)
+    if made["sealed"] and made["checkpoint"] is None:
+        made["checkpoint"] = "one of audit.checkpoint"
+    if _is_part(found.get("series"), made["series"], row["events"] if made["sealed"] else None):
+        made["series"] = found["series"]
+    for name in ("schema_version", "written_at"):
+        del made[name]
+    nothing = object()
+    return [name for name, value in made.items() if found.get(name, nothing) != value]
+
+
+def _is_part(found: Any, series: list[dict[str, Any]], events: int | None) -> bool:
+    """Return whether the database knows series and ticks, of so many events; more came later."""
+    try:
+        known = {one["key"]: (one["began"], one["after_id"]) for one in series}
+        ticks = {(one["key"], *tick) for one in series for tick in one["ticks"]}
+        told = [(one["key"], *tick) for one in found for tick in one["ticks"]]
+        return (
+            all(known.get(one["key"]) == (one["began"], one["after_id"]) for one in found)
+            and ticks.issuperset(told)
+            and len(set(told)) == len(told)
+            and (events is None or sum(tick[2] for tick in told) == events)
+        )
+    except (TypeError, KeyError, IndexError):
+        return False

@@ -52,7 +52,7 @@ def months_of(place: Place, database: str | None = None) -> list[Stored]:
 @contextmanager
 def opened(
     url: str, *, database: str | None = None, conn: Connection[Any] | None = None,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Callable[[int], object] = lambda n: None, locked: bool = False,
 ) -> Iterator[duckdb.DuckDBPyConnection]:  # fmt: skip
     """Open an archive with DuckDB, as tables and views of a schema `audit`.
 
@@ -65,6 +65,8 @@ def opened(
         conn: a connection of an auditor, in autocommit mode: the live log of that database is part
             of the relation, too. It is copied to this machine first.
         progress: is told how many events more were copied.
+        locked: what is asked reaches no other files, databases, extensions or settings; for SQL
+            that somebody else wrote. `rows_of` then sees that it only reads.
 
     Raises:
         InvalidInput: it is no archive, or lacks months, or DuckDB is not installed.
@@ -95,7 +97,19 @@ def opened(
         if months:
             parts.append(scan(place, months))
         _define(duck, parts)
+        if locked:
+            _lock(duck, place, months)
         yield duck
+
+
+def _lock(duck: duckdb.DuckDBPyConnection, place: Place, months: Sequence[Stored]) -> None:
+    paths = ", ".join(
+        literal(place.address(f"{folder(month.database, month.month)}/{EVENTS}"))
+        for month in months
+    )
+    duck.execute(f"set allowed_paths = [{paths}]")
+    duck.execute("set enable_external_access = false")
+    duck.execute("set lock_configuration = true")
 
 
 def scan(place: Place, months: Sequence[Stored]) -> str:
@@ -159,7 +173,7 @@ def rows_of(
     """Run a query; return the names of its columns, and its rows, of which some are in memory.
 
     Raises:
-        InvalidInput: DuckDB refuses it.
+        InvalidInput: DuckDB refuses it, or it is no query: it would write, or set something.
     """
     import duckdb
 
@@ -171,9 +185,11 @@ def rows_of(
             raise refused(error) from error
 
     try:
+        # An allowed path may be written, too.
         statements = duck.extract_statements(sql)
-        if not statements:
-            raise InvalidInput("give a query, such as 'select count(*) from event'")
+        if not statements or any(s.type != duckdb.StatementType.SELECT for s in statements):
+            raise InvalidInput("give a query, such as 'select count(*) from event'; nothing else "
+                               "is run here")  # fmt: skip
         for statement in statements:
             _interruptible(duck, partial(duck.execute, statement))
     except duckdb.Error as error:

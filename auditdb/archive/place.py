@@ -100,6 +100,23 @@ class Place:
                 return None
         return hash_of(target)
 
+    def has(self, path: str) -> bool:
+        """Return whether a file is there.
+
+        Raises:
+            AuditError: it cannot be said.
+        """
+        source = f"{self._root}/{path}"
+        with _telling("find", source):
+            if self._fs is None:
+                return Path(source).exists()
+            self._fs.invalidate_cache()
+            try:
+                self._fs.info(source)
+            except FileNotFoundError:
+                return False
+            return True
+
     def databases(self) -> list[str]:
         """Return the names of the databases whose months are there."""
         with _telling("list", self._root):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.rows import dict_row
 
-from auditdb.archive.format import COLUMNS, literal, need_duckdb
+from auditdb.archive.format import COLUMNS, TooLarge, literal, need_duckdb
 from auditdb.archive.place import EVENTS, Place, folder
 from auditdb.connection.begin import Row
 from auditdb.errors import AuditError
@@ -72,10 +72,6 @@ _JSON = ("old_values", "new_values", "details")
 
 class TooSlow(AuditError, TimeoutError):
     """The archive did not answer in time."""
-
-
-class TooLarge(AuditError, MemoryError):
-    """The events that were asked for do not fit into the memory that the archive takes."""
 
 
 class Archive:

@@ -49,12 +49,10 @@ def restore(
     if not found:
         raise InvalidInput(f"{month!r} is no month of the archive; give one such as 2026-01")
     (known,) = found
-    memory_error = format.need_duckdb().OutOfMemoryException
-    with format.raises_audit_errors():
-        try:
-            return _restore(conn, known, place, progress, format.MEMORY)
-        except memory_error:
-            return _restore(conn, known, place, progress, format.ROOMY)
+    try:
+        return _restore(conn, known, place, progress, format.MEMORY)
+    except format.TooLarge:
+        return _restore(conn, known, place, progress, format.ROOMY)
 
 
 def _restore(

@@ -88,8 +88,7 @@ class Archiver:
             self._call("begin_archive", self._place.url, self._database)
         for month in list_months(self._conn):
             try:
-                with format.raises_audit_errors():
-                    yield from self._do(month.month, keep, restored)
+                yield from self._do(month.month, keep, restored)
             except (AuditError, OSError, psycopg.Error) as error:
                 said = from_psycopg(error) if isinstance(error, psycopg.Error) else error
                 if self._conn.closed:
@@ -99,13 +98,12 @@ class Archiver:
 
     def _do(self, month: str, keep: str | None, restored: bool) -> Iterator[str]:
         """Archive a month, and drop it where it may go."""
-        duckdb = format.need_duckdb()
         for self._memory in (format.MEMORY, format.ROOMY):
             try:
                 (known,) = list_months(self._conn, month)
                 yield from self._archive(known)
                 yield from self._drop(month, keep, restored)
-            except duckdb.OutOfMemoryException:
+            except format.TooLarge:
                 if self._memory == format.ROOMY:
                     raise
             else:
@@ -128,6 +126,8 @@ class Archiver:
                     yield from self._bring(month, work)
             elif month.state == "dropped" and month.erasures:
                 yield from self._erase(month)
+            elif month.state == "verified" and not self._place.has(self._path(month, EVENTS)):
+                self._call("note_lost", month.month)
             else:
                 return
             (now,) = list_months(self._conn, month.month)
@@ -238,8 +238,9 @@ class Archiver:
         if found is None:
             raise AuditError(f"{self._path(month, EVENTS)} is not at {self._place.url}")
         if found not in known:
+            mend = "; move it away, and the next run writes it again" if month.is_here else ""
             raise AuditError(f"{self._path(month, EVENTS)} at {self._place.url} was changed: its "
-                             "SHA-256 is not that which was written")  # fmt: skip
+                             f"SHA-256 is not that which was written{mend}")  # fmt: skip
         return found
 
     def _path(self, month: Month, name: str) -> str:

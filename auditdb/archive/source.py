@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from auditdb.archive import format
+from auditdb.archive.manifest import differences, read_manifest
 from auditdb.archive.months import Month, list_months
-from auditdb.archive.place import EVENTS, Place, folder
+from auditdb.archive.place import EVENTS, MANIFEST, Place, folder
 from auditdb.errors import AuditError
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Archive:
         self._more: dict[str, list[str]] = {}
         # What audit.month_archived said last of a month, by its id.
         self._told: dict[str, tuple[int, dict[str, Any]]] = {}
+        # Months whose file and manifest were looked at.
+        self._checked: set[str] = set()
         self.problems: list[str] = []
 
     def close(self) -> None:
@@ -55,7 +58,7 @@ class Archive:
         self._stack.close()
 
     def settle(self) -> None:
-        """Look at every month of which nothing is in the database, and for what was added to it."""
+        """Look at the files of all months, and for what was added to those that left."""
         for number, name, details in self._conn.execute(
             f"select id, target_id, details::text from audit.event where {_ARCHIVED}"
         ):
@@ -64,6 +67,9 @@ class Archive:
         for month in away:
             if month.month not in self._more:
                 self._table(month.month)
+        for month in self._months.values():
+            if month.is_here and month.state == "verified":
+                self._copy(month)
         for month in away:
             _, told = self._told.get(month.name, (0, {}))
             if month.state == "dropped" and told.get("sha256", month.sha256) != month.sha256:
@@ -128,33 +134,71 @@ class Archive:
         return self._open[name]
 
     def _load(self, month: Month) -> str | None:
-        if self._duck is None:
-            self._duck, self._work = self._stack.enter_context(format.engine())
-        assert self._work is not None
-        path = self._work / EVENTS
-        found = self._place.read(f"{folder(month.database, month.name)}/{EVENTS}", path)
-        if found is None:
-            self.problems.append(f"the file of {month.name} is not at {self._place.url}")
+        path = self._copy(month)
+        if path is None:
             return None
-        if found not in (month.sha256, month.former_sha256):
-            self.problems.append(f"the file of {month.name} at {self._place.url} is not the one "
-                                 "that was written: its SHA-256 is another")  # fmt: skip
-        table = f"month_{month.name.replace('-', '_')}"
+        duck, table = self._engine(), f"month_{month.name.replace('-', '_')}"
         columns = ", ".join(f"{name}::{kind} as {name}" for name, kind in format.COLUMNS.items())
         try:
             with format.raises_audit_errors():
-                self._duck.execute(
+                duck.execute(
                     f"create table {table} as select {columns} from {format.file(path)} order by id"
                 )
         except AuditError as error:
             self.problems.append(f"the file of {month.name} at {self._place.url} cannot be read: "
                                  f"{error}")  # fmt: skip
             return None
-        path.unlink()
+        finally:
+            path.unlink()
         if month.month not in self._more and not month.is_here:
             self._more[month.month] = self._added(month, table)
-            for told in self._duck.execute(
+            for told in duck.execute(
                 f"select id, target_id, details from {table} where {_ARCHIVED}"
             ).fetchall():
                 self._tell(*told)
         return table
+
+    def _engine(self) -> duckdb.DuckDBPyConnection:
+        if self._duck is None:
+            self._duck, self._work = self._stack.enter_context(format.engine())
+        return self._duck
+
+    def _copy(self, month: Month) -> Path | None:
+        """Copy the file of a month here, and say what is wrong with it and with its manifest."""
+        duck = self._engine()
+        assert self._work is not None
+        path, problem = self._work / EVENTS, None
+        found = self._place.read(f"{folder(month.database, month.name)}/{EVENTS}", path)
+        if found is None:
+            problem = f"the file of {month.name} is not at {self._place.url}"
+        elif found not in (month.sha256, month.former_sha256):
+            problem = (f"the file of {month.name} at {self._place.url} is not the one that was "
+                       "written: its SHA-256 is another")  # fmt: skip
+        try:
+            erasures = [] if found is None else format.erasures(duck, path)
+        except AuditError as error:
+            found, problem = None, f"{problem or f'the file of {month.name}'}; {error}"
+        if month.month not in self._checked:
+            self._checked.add(month.month)
+            if problem is not None:
+                self.problems.append(problem)
+            elif month.state in ("verified", "dropped"):
+                self._compare(month, erasures)
+        return None if found is None else path
+
+    def _compare(self, month: Month, erasures: list[int]) -> None:
+        """Say what the manifest of a month says otherwise than the database."""
+        assert self._work is not None
+        path, its = self._work / MANIFEST, f"the manifest of {month.name}"
+        if self._place.read(f"{folder(month.database, month.name)}/{MANIFEST}", path) is None:
+            self.problems.append(f"{its} is not at {self._place.url}")
+            return
+        try:
+            found = read_manifest(path)
+        except AuditError as error:
+            self.problems.append(f"{its} at {self._place.url} is of no use: {error}")
+            return
+        wrong = differences(self._conn, found, month.as_row(), erasures)
+        if wrong:
+            self.problems.append(f"{its} at {self._place.url} is not the one that was written: "
+                                 f"{', '.join(wrong)}")  # fmt: skip

@@ -37,7 +37,8 @@ def query(
 
     `event` has the columns of audit.event, JSON as text, and `database`; the views of docs/views.md
     are there by their names, such as audit.role_change. With --live the log that is still in the
-    database is part of them: it is copied to this machine first, and that is an event.
+    database is part of them: it is copied to this machine first, and that is an event. SQL reads
+    these alone: no other files, and it writes none.
     """
     from auditdb.archive.open import opened, rows_of
     from auditdb.read.recorded import record_reading
@@ -50,7 +51,9 @@ def query(
         if conn is not None:
             record_reading(conn, Auditor(None), "viewed", {"filter": {"query": sql[:200]}})
         show = stack.enter_context(progress("events"))
-        duck = stack.enter_context(opened(url, database=database, conn=conn, progress=show))
+        duck = stack.enter_context(
+            opened(url, database=database, conn=conn, progress=show, locked=True)
+        )
         names, rows = rows_of(duck, sql)
         if format_ == "csv":
             out = csv.writer(sys.stdout, lineterminator="\n")

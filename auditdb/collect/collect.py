@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,15 @@ _OWNER = SQL("set local role audit_owner")
 # A first copy holds the tables until its end; who waits for them keeps other writers waiting.
 _WAIT = SQL("set local lock_timeout = '5s'")
 # What a subscription may write to: the source says what it publishes, and a superuser applies it.
+# Slots of another server are not seen here, and nothing there waits for this one.
+_WORKING = """
+select 1 from pg_subscription as s join pg_database as d on d.oid = s.subdbid
+where d.datname = current_database() and s.subname = %s and (
+    exists (select from pg_stat_get_subscription(s.oid) as w where w.pid is not null)
+    or exists (
+        select from pg_replication_slots as r
+        where r.active and starts_with(r.slot_name, format('pg_%%s_sync_', s.oid))))"""
+_PATIENCE = 300
 _TABLES = "audit.event", "audit.series", "audit.tick", "audit_private.organization_start"
 
 
@@ -262,6 +272,7 @@ def drop_source(conn: psycopg.Connection[Any], database: str) -> bool:
 
 def _unsubscribe(conn: psycopg.Connection[Any], database: str) -> bool:
     """Drop a subscription, and return whether its slot was dropped as well."""
+    _stop(conn, database)
     try:
         conn.execute(SQL("drop subscription {}").format(Identifier(f"auditdb_{database}")))
     except (psycopg.errors.ConnectionException, psycopg.errors.ConnectionFailure,
@@ -274,9 +285,24 @@ def _unsubscribe(conn: psycopg.Connection[Any], database: str) -> bool:
 def _forget(conn: psycopg.Connection[Any], database: str) -> None:
     """Drop a subscription whose slot is gone, or out of reach."""
     name = Identifier(f"auditdb_{database}")
-    conn.execute(SQL("alter subscription {} disable").format(name))
+    _stop(conn, database)
     conn.execute(SQL("alter subscription {} set (slot_name = none)").format(name))
     conn.execute(SQL("drop subscription {}").format(name))
+
+
+def _stop(conn: psycopg.Connection[Any], database: str) -> None:
+    """Disable a subscription, and wait until nothing works for it.
+
+    Where source and centre share a server, a slot that is being made for a copy waits for the
+    transaction that drops the subscription, and this for the slot.
+    """
+    name = f"auditdb_{database}"
+    conn.execute(SQL("alter subscription {} disable").format(Identifier(name)))
+    for _ in range(_PATIENCE):
+        if not _one(conn, _WORKING, name):
+            return
+        time.sleep(0.1)
+    raise Refused(f"the copy of {database} is not stopped yet, but is about to; run it again")
 
 
 def list_sources(conn: psycopg.Connection[Any]) -> list[Source]:

@@ -51,7 +51,8 @@ def build() -> str:
 
 def centre() -> str:
     """Return what makes a database the centre that collects others, as audit_owner."""
-    return "\n".join(read(f"collect/{name}.sql") for name in ("tables", "land", "read", "check"))
+    names = "tables", "land", "read", "check", "drop"
+    return "\n".join(read(f"collect/{name}.sql") for name in names)
 
 
 def routines() -> str:

@@ -200,6 +200,17 @@ comment on function audit_private.note_verified is
     'Notes that the file of a month was read back and holds what it must, and returns whether it '
     'does; it is an event; part of auditdb archive';
 
+create or replace function audit_private.note_lost(month date) returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+    update audit.archive as a set state = 'pending'
+    where a.month = note_lost.month and a.state = 'verified';
+$$;
+-- Definer: nobody else writes to the table.
+comment on function audit_private.note_lost is
+    'Notes that the file of a month which is in the database is gone, so that it is written again; '
+    'part of auditdb archive';
+
 -- The digest is of the file as it was read back a moment ago.
 create or replace function audit_private.drop_archived(
     month date, keep interval, digest text, even_restored boolean

@@ -1,6 +1,31 @@
 -- What the doctor of the centre looks at: whether each database still arrives, and all of it.
 
 -- Of the two last ticks that hold whatever there was: what came between them has to be here.
+create or replace function audit_collected.former_tick(database text)
+returns audit_collected.tick
+language plpgsql stable set search_path = pg_catalog, pg_temp set row_security = on
+as $$
+declare
+    _tick audit_collected.tick;
+begin
+    select t.* into _tick
+    from audit_collected.tick as t
+        join audit_collected.series as s on (s.database, s.key) = (t.database, t.series)
+    where t.database = former_tick.database and s.is_present and t.since = '-infinity'
+    order by s.id desc, t.id desc limit 1;
+    select f.* into _tick
+    from (
+        select t.* from audit_collected.tick as t
+        where t.database = _tick.database and t.series = _tick.series and t.id < _tick.id
+            and t.since = '-infinity'
+        order by t.id desc limit 6) as f
+    order by f.id limit 1;
+    return _tick;
+end
+$$;
+comment on function audit_collected.former_tick is
+    'The tick of a database after which all that its later ticks hold is compared';
+
 create or replace function audit_collected.between_ticks(
     database text, out series uuid, out tick_id bigint, out events bigint, out arrived bigint
 )
@@ -101,11 +126,13 @@ as $$
             union all
             select 'critical', 'is disabled',
                 'Its slot keeps the write-ahead log of ' || s.database || ', until its disk is '
-                'full.', format('alter subscription %I enable', s.subscription)
+                'full, or more than max_slot_wal_keep_size: then it is lost.',
+                format('alter subscription %I enable', s.subscription)
             where s.is_there and not s.is_enabled
             union all
             select 'critical', format('does not work; it failed %s times', s.errors),
-                'Nothing is lost: its slot keeps what is to come, until that disk is full.',
+                'Its slot keeps what is to come, until that disk is full, or more than '
+                'max_slot_wal_keep_size: then it is lost, as auditdb doctor says there.',
                 '-- see the log of this server for the reason: an address, a password, a column '
                 'that an older release here lacks (auditdb install), or what was restored there '
                 '(auditdb collect ' || s.database || ' --from DSN)'

@@ -270,6 +270,7 @@ from (values
     ('audit.archive_moved', 'It was said that the archive is elsewhere now'),
     ('audit.central_admin_added', 'A user may read an organisation of a collected database'),
     ('audit.central_admin_removed', 'A user may not read an organisation of a collected database'),
+    ('audit.collected_dropped', 'Old events of a collected database were dropped here'),
     ('audit.erased', 'The personal parts of events were erased'),
     ('audit.recording_limited', 'How many events a login may record was limited, or is no more'),
     ('audit.subscription_created', 'Somebody began to have events of the log sent to a sink'),

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 import auditdb
 from auditdb.archive import Archive, opened
-from auditdb.archive.read import TooLarge
+from auditdb.archive.format import TooLarge
 from auditdb.cli import main
 from auditdb.errors import AuditError
 from auditdb.operator import limit_visibility
@@ -532,6 +532,45 @@ def test_the_command_asks_the_archive_and_the_live_log(log: Read) -> None:
         assert (closed.returncode, closed.stderr) == (0, ""), format_
     missing = CliRunner().invoke(main, ["query", "select 1", "--archive", str(log.path / "no")])
     assert missing.exit_code == 2 and "there is no directory" in missing.output
+
+
+REACHES = [
+    "select * from read_csv('/etc/passwd')", "select * from read_text('/etc/passwd')",
+    "select * from read_blob('/proc/self/environ')", "from '/etc/passwd.csv'",
+    "select * from glob('/etc/*')", "copy event to '{folder}/x.csv'",
+    "copy event to '{file}' (format parquet, use_tmp_file false)",
+    "explain analyze copy event to '{file}' (format parquet, use_tmp_file false)",
+    "attach '{folder}/x.db'", "attach 'dbname=x' (type postgres)", "install httpfs", "load httpfs",
+    "set enable_external_access = true", "set allowed_paths = ['/etc/passwd']",
+    "select 1; copy event to '{folder}/x.csv'", "export database '{folder}/x'",
+    "create table x as select 1", "create secret (type s3)", "pragma enable_profiling",
+    "select * from read_parquet('{folder}/other.parquet')",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_query_reaches_the_archive_alone(log: Read, live: bool, tmp_path: Path) -> None:
+    log.archive("24 months")
+    more = ["--live"] if live else []
+    path = log.path / "archive" / "database=app"
+    files = {each: each.read_bytes() for each in path.rglob("*.parquet")}
+    assert files
+    other = tmp_path / "other.parquet"
+    other.write_bytes(next(iter(files.values())))
+    there = sorted(tmp_path.rglob("*"))
+
+    def run(sql: str) -> Any:
+        return CliRunner().invoke(main, ["--dsn", log.db.conninfo("app_auditor"), "query", sql,
+                                         "--archive", log.url, *more])  # fmt: skip
+
+    for sql in REACHES:
+        done = run(sql.format(folder=tmp_path, file=next(iter(files))))
+        assert done.exit_code == 2 and done.output.startswith("Error: "), (sql, done.output)
+    assert {each: each.read_bytes() for each in path.rglob("*.parquet")} == files
+    assert sorted(tmp_path.rglob("*")) == there
+    # What is large goes to a file of its own nevertheless.
+    assert "3000000" in run("select count(*) from (select distinct md5(range::varchar) from "
+                            "range(3000000))").output  # fmt: skip
 
 
 def test_what_the_archive_lacks_is_named_and_not_passed_over(log: Read) -> None:

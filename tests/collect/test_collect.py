@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import psycopg
 import pytest
@@ -15,6 +16,7 @@ import auditdb
 from auditdb.cli import main
 from auditdb.collect import collect as work
 from auditdb.collect.publish import publish_log, unpublish_log
+from auditdb.errors import Refused
 from auditdb.operator import diagnose, maintain, uninstall
 from auditdb.read.token import mint
 from tests.collect.conftest import Collection, address, dbname, patiently, query
@@ -109,6 +111,64 @@ def test_a_month_that_the_source_drops_stays_at_the_centre(collection: Collectio
     now = collection.collected("shop")
     assert [e for e in now if e in all_of_it] == all_of_it
     assert len({(e["id"], e["occurred_at"]) for e in now}) == len(now)
+
+
+def test_the_centre_drops_old_events_and_still_hides_what_is_hidden(
+    collection: Collection,
+) -> None:
+    shop, desk = collection.source("shop"), collection.source("desk")
+    old = ("insert into audit.event (occurred_at, action, result, actor_type, source, target_id)"
+           " select now() - n * interval '1 month', {action}, 'success', 'system', 'test', n::text"
+           " from generate_series(0, 9) as n")  # fmt: skip
+    for dsn in (shop, desk):
+        query(dsn, old.format(action="'auth.login'"))
+    for action in ("audit.erased", "audit.visibility_limited"):
+        query(shop, "insert into audit.event (occurred_at, action, result, actor_type, source,"
+              " target_id, new_values, details) values (now() - interval '5 years', %s, 'success',"
+              " 'system', 'test', '8', '{\"keep\": \"1 mon\"}', '{\"event_ids\": []}')",
+              action)  # fmt: skip
+    query(shop, "insert into audit_private.organization_start values ('7', 1, '2026-01-01')")
+    for name in ("shop", "desk"):
+        collection.collect(name)
+        collection.settle(name)
+    drop = "select audit_collected.drop_events(%s, %s)"
+    for values in (("shop", "1 month"), ("shop", None), ("none", "1 year"), (None, "1 year")):
+        with pytest.raises(psycopg.Error, match=r"drop the present|nothing is collected"):
+            query(collection.centre, drop, *values)
+    assert query(collection.centre, drop, "shop", "6 months") == [(3,)]
+    left = collection.collected("shop")
+    assert [e["action"] for e in left].count("auth.login") == 7
+    assert {"audit.erased", "audit.visibility_limited"} <= {e["action"] for e in left}
+    assert len(collection.collected("desk")) == len(collection.events("desk"))
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
+        query(collection.centre, "delete from audit_collected.event")
+    (told,) = query(collection.centre, "select target_id, details ->> 'events' from audit.event"
+                    " where action = 'audit.collected_dropped'")  # fmt: skip
+    assert told == ("shop", "3")
+    assert query(collection.centre, drop, "shop", "6 months") == [(0,)]
+    query(shop, RECORD, "after")
+    patiently(lambda: "after" in collection.targets("shop"), "it stopped")
+
+
+def test_what_the_doctor_of_the_centre_compares_is_not_dropped(collection: Collection) -> None:
+    shop = collection.source("shop")
+    query(shop, "select audit.make_tick()")
+    late = (
+        "insert into audit.event (occurred_at, action, result, actor_type, source)"
+        " values (now() - interval '1 year', 'auth.login', 'success', 'system', 'test')"
+    )
+    for _ in range(10):
+        query(shop, late)
+        query(shop, "select audit_private.add_tick(is_whole => true)")
+    collection.collect("shop")
+    collection.settle()
+    (before,) = query(collection.centre, "select events, arrived from"
+                      " audit_collected.between_ticks('shop')")  # fmt: skip
+    assert before[0] == before[1] > 0
+    (dropped,) = query(collection.centre, "select audit_collected.drop_events('shop', '2 months')")
+    assert 0 < dropped[0] < 10
+    assert query(collection.centre, "select events, arrived from"
+                 " audit_collected.between_ticks('shop')") == [before]  # fmt: skip
 
 
 def test_a_source_restored_from_backup_brings_ids_again_and_nothing_is_lost_or_double(
@@ -522,6 +582,38 @@ def test_an_uninstall_of_the_centre_says_what_is_in_its_way_or_takes_it_along(
     collection.settle()
     uninstall(collection.centre, log="keep")
     assert collection.targets("shop") == ["1"]
+    for _ in range(2):
+        with pytest.raises(Refused, match=r"collects the logs of others.*drop schema"):
+            uninstall(collection.centre, log="drop")
+        assert collection.targets("shop") == ["1"]
+        collection.end()
+    query(collection.centre, "drop schema audit_collected cascade")
+    uninstall(collection.centre, log="drop")
+
+
+def test_an_uninstall_of_a_source_leaves_no_slot_that_fills_its_disk(
+    collection: Collection,
+) -> None:
+    shop = collection.source("shop")
+    collection.collect("shop")
+    with pytest.raises(Refused, match=r"slot auditdb_shop .*collect shop --drop.*publish --drop"):
+        uninstall(shop, log="drop")
+    collection.end()
+    with psycopg.connect(shop, autocommit=True) as conn:
+        assert unpublish_log(conn) == []
+    uninstall(shop, log="drop")
+
+
+def test_a_collection_is_ended_while_it_copies_from_the_same_server(
+    collection: Collection,
+) -> None:
+    collection.source("shop")
+    for wait in (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6) * 2:
+        collection.collect("shop")
+        time.sleep(wait)
+        with psycopg.connect(collection.centre, autocommit=True) as conn:
+            conn.execute("set statement_timeout = '20s'")
+            assert work.drop_source(conn, "shop")
 
 
 def test_a_database_is_collected_under_one_name(collection: Collection) -> None:
