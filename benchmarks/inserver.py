@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.contenders import IN_SERVER, Contender
+from benchmarks.contenders import Contender
 from benchmarks.workloads import Workload
 
 TABLES = "member, wide, seat, account, task, ticket"
@@ -37,9 +37,18 @@ select coalesce(sum(pg_total_relation_size(t)), 0)
 from unnest(%s::regclass[]) as t join pg_class as c on c.oid = t where c.relkind = 'r'
     and not c.relispartition
 """
+_LOG_SIZE_OUTSIDE = """
+select coalesce(sum(pg_total_relation_size(c.oid)), 0)
+from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+where c.relkind = 'r' and n.nspname !~ '^(public$|information_schema$|pg_)'
+"""
 
 
 def _log_size(conn: psycopg.Connection[Any], contender: Contender) -> float:
+    if not contender.log:
+        row = conn.execute(_LOG_SIZE_OUTSIDE).fetchone()
+        assert row is not None
+        return float(row[0])
     total = 0.0
     for query in (_LOG_SIZE, _LOG_SIZE_PLAIN):
         row = conn.execute(query, [list(contender.log)]).fetchone()
@@ -78,17 +87,17 @@ def _measure(
 
 
 def run(
-    dsns: dict[str, str], work: list[Workload], *, rounds: int
+    contenders: list[Contender], dsns: dict[str, str], work: list[Workload], *, rounds: int
 ) -> dict[str, dict[str, Samples]]:
     """Return the samples by workload and contender; the first round warms up and does not count.
 
     Args:
+        contenders: who is measured.
         dsns: address of each contender's database, by its name.
         work: what is measured, in this order.
         rounds: how often everything is measured.
     """
     results: dict[str, dict[str, Samples]] = defaultdict(lambda: defaultdict(Samples))
-    contenders = [c for c in IN_SERVER if c.name in dsns]
     conns = {c.name: psycopg.connect(dsns[c.name], autocommit=True) for c in contenders}
     try:
         for round_number in range(rounds + 1):
@@ -122,6 +131,8 @@ def summarise(samples: dict[str, Samples]) -> list[dict[str, Any]]:
             "added_us_min": round(added(name, "min"), 2),
             "times_floor_median": _ratio(added(name, "median"), added("floor", "median")),
             "times_floor_min": _ratio(added(name, "min"), added("floor", "min")),
+            "times_auditdb_median": _ratio(added(name, "median"), added("auditdb", "median")),
+            "times_auditdb_min": _ratio(added(name, "min"), added("auditdb", "min")),
             "wal_bytes": round(min(s.wal_bytes) - base_wal),
             "wal_bytes_with_change": round(min(s.wal_bytes)),
             "log_bytes": round(s.log_bytes),

@@ -9,8 +9,9 @@ from typing import Any
 from benchmarks import chart
 
 LEVELS = ("shapes", "session", "in_server", "as_application")
-_SERVER = ("contender", "added_us_median", "added_us_min", "times_floor_median", "wal_bytes",
-           "wal_bytes_with_change", "log_bytes")  # fmt: skip
+_SERVER = ("contender", "added_us_median", "added_us_min", "times_floor_median",
+           "times_auditdb_median", "times_auditdb_min", "wal_bytes", "wal_bytes_with_change",
+           "log_bytes")  # fmt: skip
 _APPLICATION = ("contender", "p50_us", "p95_us", "p99_us", "per_second", "added_us",
                 "times_by_hand")  # fmt: skip
 # What the plot shows of each level: in the server by minimum, which a busy machine moves least.
@@ -61,15 +62,17 @@ def text(result: dict[str, Any], *, brief: bool = False) -> str:
     return "\n\n".join(parts)
 
 
-def write(result: dict[str, Any], folder: Path) -> None:
-    """Write capture.json and capture.svg; a level that was not measured keeps its old numbers."""
+def write(result: dict[str, Any], folder: Path, name: str) -> None:
+    """Write the JSON, and of the capture a plot; what was not measured keeps its old numbers."""
     folder.mkdir(exist_ok=True)
-    path = folder / "capture.json"
+    path = folder / f"{name}.json"
     if path.exists():
         before = json.loads(path.read_text("utf-8"))
         for level in LEVELS:
             result[level] = result[level] or before.get(level, {})
     path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    if name != "capture":
+        return
     panels = []
     for key, title in _PLOTTED:
         workload = result["in_server"].get(key, {})
