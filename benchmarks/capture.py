@@ -162,7 +162,7 @@ def main() -> None:
             result["as_application"] = clients.run(
                 dsns, rounds=options.rounds, transactions=options.transactions
             )
-    print(report.text(result, brief=quick))
+    print(report.comparison(result) if only == "compare" else report.text(result, brief=quick))
     if quick:
         result["in_server"] = {}
     report.write(

@@ -260,25 +260,34 @@ FRAMEWORKS: dict[str, Callable[[Server], dict[str, Work]]] = {
 
 
 def measure(contenders: dict[str, Work], *, rounds: int, runs: int) -> None:
-    """Print the median and the least microseconds of each, and what they are above the first."""
+    """Print the median and the least microseconds of each, and what they are above the first.
+
+    Also the processor time of this process, which a busy machine moves little.
+    """
     names = list(contenders)
     for kind in contenders[names[0]]:
         times: dict[str, list[float]] = {name: [] for name in names}
+        cpu: dict[str, list[float]] = {name: [] for name in names}
         for turn in range(rounds + 1):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 run = contenders[name][kind]
+                used = time.process_time()
                 for number in range(runs):
                     started = time.perf_counter()
                     run(number)
                     if turn:  # The first warms up.
                         times[name].append(1e6 * (time.perf_counter() - started))
+                if turn:
+                    cpu[name].append(1e6 * (time.process_time() - used) / runs)
         base = times[names[0]]
         for name in names:
             median, least = statistics.median(times[name]), min(times[name])
             more, at_least = median - statistics.median(base), least - min(base)
+            client = statistics.median(cpu[name])
             print(
                 f"  {kind:16} {name:18} median {median:6.0f} us {more:+5.0f}"
                 f"   least {least:6.0f} us {at_least:+5.0f}"
+                f"   cpu {client:6.0f} us {client - statistics.median(cpu[names[0]]):+5.0f}"
             )
 
 
