@@ -59,6 +59,7 @@ bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other p
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.former
 	$(BIN)/python -m benchmarks.capture
+	$(BIN)/python -m benchmarks.capture --only compare
 	$(BIN)/python -m benchmarks.operate
 	$(BIN)/python -m benchmarks.cpu
 	$(BIN)/python -m benchmarks.integrations
