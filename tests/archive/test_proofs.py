@@ -323,12 +323,6 @@ def test_bundles_and_proofs_are_made_of_archived_months(archived: Archived, tmp_
     assert "SHA-256 is another" in run(archived.db, *args, str(tmp_path / "o2.zip")).output
 
 
-@pytest.mark.parametrize("content", [b"no Parquet", b""])
-def test_a_file_that_is_none_of_parquet_is_named(archived: Archived, content: bytes) -> None:
-    archived.file("2020-03").write_bytes(content)
-    assert any("2020-03" in f and "cannot be read" in f for f in verify(archived).findings)
-
-
 @pytest.mark.parametrize("change", [
     "alter table event drop details", "alter table event alter details type int using 1",
     "alter table event alter occurred_at type varchar using 'long ago'",

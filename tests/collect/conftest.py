@@ -110,6 +110,8 @@ class Collection:
         return query(self.centre, "select severity, object, problem from audit_collected.doctor()")
 
     def end(self) -> None:
+        if query(self.centre, "select to_regclass('audit.event')") == [(None,)]:
+            return  # It was uninstalled, which takes that nothing is collected any more.
         with psycopg.connect(self.centre, autocommit=True) as conn:
             for source in work.list_sources(conn):
                 if source.state != "gone":

@@ -426,7 +426,7 @@ def test_the_doctor_of_the_centre_says_what_does_not_arrive(collection: Collecti
     collection.settle()
     count = "select count(*) from audit_collected.tick"
     patiently(lambda: query(collection.centre, count) == [(4,)], "no ticks")
-    assert collection.findings() == []
+    patiently(lambda: collection.findings() == [], "something is said of what is well")
     # Somebody takes an event away that has arrived.
     query(collection.centre, "set session_replication_role = replica;"
           "alter table audit_collected.event_shop disable trigger all;"
@@ -484,7 +484,9 @@ def test_large_transactions_arrive_whole_and_in_their_order(collection: Collecti
     collection.settle()
     assert collection.collected("shop") == collection.events("shop")
     streamed = "select stream_txns > 0 from pg_stat_replication_slots where slot_name ~ '^auditdb_'"
-    patiently(lambda: (True,) in query(shop, streamed), "nothing was streamed")
+    if query(shop, "select current_setting('server_version_num')::int >= 180000") == [(True,)]:
+        # Where subscriptions stream unless they are told not to.
+        patiently(lambda: (True,) in query(shop, streamed), "nothing was streamed")
 
 
 def test_lines_of_the_export_can_be_put_where_there_is_no_replication(
