@@ -394,6 +394,7 @@ def test_rows_of_the_callers_connection_may_be_of_any_kind(collection: Collectio
     source = make_conninfo(collection.source("shop"), user="collector")
     with psycopg.connect(collection.centre, autocommit=True, row_factory=dict_row) as conn:
         assert work.collect_source(conn, "shop", source) == "collecting"
+        patiently(lambda: [s.state for s in sources(collection)] == ["working"], "it copies")
         assert work.collect_source(conn, "shop", source) == "going on"
 
 
