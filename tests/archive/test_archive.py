@@ -507,7 +507,7 @@ def test_rows_of_the_caller_s_connection_may_be_anything(archived: Archived) -> 
     with pytest.raises(InvalidInput, match="autocommit"):
         archived.archive(KEEP)
     archived.conn.autocommit = True
-    archived.conn.row_factory = dict_row
+    archived.conn.row_factory, archived.conn.cursor_factory = dict_row, psycopg.RawCursor
     said = archived.archive(KEEP)
     assert sum(line.startswith("dropped") for line in said) == 2, said
     assert [month.name for month in list_months(archived.conn)] == list(MONTHS)
