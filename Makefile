@@ -59,22 +59,27 @@ bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other p
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.former
 	$(BIN)/python -m benchmarks.capture
+	$(BIN)/python -m benchmarks.capture --only compare
 	$(BIN)/python -m benchmarks.operate
 	$(BIN)/python -m benchmarks.cpu
 	$(BIN)/python -m benchmarks.integrations
 	$(BIN)/python -m benchmarks.frameworks
 
-reference: $(BIN)/auditdb ## Write what is made: docs/cli.md, kinds.md, generated.md, ocsf.md, SQL of kinds and names, RELEASE
+reference: $(BIN)/auditdb ## Write what is made: docs/cli.md, kinds.md, generated.md, ocsf.md, sql.md, SQL of kinds and names, RELEASE
 	$(BIN)/python -m tests.reference > docs/cli.md
 	$(BIN)/python -m tests.vocabulary > sql/secrets/names.sql
 	$(BIN)/python -m tests.kinds markdown > docs/kinds.md
 	$(BIN)/python -m tests.kinds sql > sql/mapping/kind_rows.sql
 	$(BIN)/python -m tests.generated > docs/generated.md
 	$(BIN)/python -m tests.ocsf > docs/ocsf.md
+	$(BIN)/python -m tests.sql_reference > docs/sql.md
 	$(BIN)/python -m tests.release
+
+docs: $(BIN)/auditdb ## Build the documentation as a site, in dist/site; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo page test check format attacks fuzz mutants crash tamper bench reference clean
+.PHONY: help demo page test check format attacks fuzz mutants crash tamper bench reference docs clean

@@ -110,5 +110,7 @@ def _is_missing(sqlstate: str | None, message: str) -> bool:
         (sqlstate == "3F000" and 'schema "audit' in message)
         or (sqlstate == "42883" and message.startswith("function audit.version()"))
         or (sqlstate == "42P01" and 'relation "audit.event"' in message)
+        or (sqlstate == "42P01" and 'relation "audit.archive"' in message)
+        or (sqlstate == "42704" and 'role "audit_auditor"' in message)
         or (sqlstate == "22023" and 'role "audit_' in message)
     )

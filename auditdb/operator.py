@@ -12,6 +12,8 @@ example.
 - `status`, `read_metrics`, `diagnose` and `fix` (doctor), `maintain`, `create_key`, `list_keys`
 - `hold_organization`, `release_organization`, `list_holds` (hold), `limit_visibility`,
   `list_visibility` (visible)
+- `publish_log`, `unpublish_log` (publish), `collect_source`, `drop_source`, `list_sources`
+  (collect)
 """
 
 from typing import TYPE_CHECKING
@@ -19,6 +21,8 @@ from typing import TYPE_CHECKING
 from auditdb.values.door import door
 
 if TYPE_CHECKING:
+    from auditdb.collect.collect import Source, collect_source, drop_source, list_sources
+    from auditdb.collect.publish import publish_log, unpublish_log
     from auditdb.detect.document import Proposal
     from auditdb.detect.propose import detect
     from auditdb.mapping.apply import apply
@@ -51,39 +55,47 @@ __all__ = [
     "LegalHold",
     "Proposal",
     "Sample",
+    "Source",
     "Status",
     "TableMapping",
     "VisibleRetention",
     "apply",
     "attach",
     "baseline",
+    "collect_source",
     "create_key",
     "define_kind",
     "describe",
     "detach",
     "detect",
     "diagnose",
+    "drop_source",
     "fix",
     "hold_organization",
     "install",
     "limit_visibility",
     "list_holds",
     "list_keys",
+    "list_sources",
     "list_visibility",
     "load",
     "maintain",
     "plan",
     "preview",
+    "publish_log",
     "read_metrics",
     "release_organization",
     "script",
     "status",
     "uninstall",
+    "unpublish_log",
 ]
 
 __getattr__ = door(
     __name__,
     {
+        "auditdb.collect.collect": ["Source", "collect_source", "drop_source", "list_sources"],
+        "auditdb.collect.publish": ["publish_log", "unpublish_log"],
         "auditdb.detect.document": ["Proposal"],
         "auditdb.detect.propose": ["detect"],
         "auditdb.mapping.apply": ["apply"],

@@ -3,6 +3,8 @@
 python -m benchmarks.capture            # an embedded server, everything, docs/capture.*
 python -m benchmarks.capture --dsn ...  # any server; databases bench_* are made and dropped
 python -m benchmarks.capture --only shapes --rounds 3   # every shape, without the packages
+python -m benchmarks.capture --only compare   # docs/compare.json: each package, two tables
+python -m benchmarks.capture --only compare --script other=other.sql   # beside a log of yours
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from psycopg.conninfo import make_conninfo
 
 import auditdb.embedded
 from benchmarks import clients, inserver, packages, report, session
-from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.contenders import CONTENDERS, Contender, of_script
 from benchmarks.workloads import workloads
 
 # The same for every contender, and only on a server that the benchmark started itself. Without
@@ -119,19 +121,31 @@ def main() -> None:
     parser.add_argument("--transactions", type=int, default=400, help="of a client (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for JSON and SVG")
     parser.add_argument(
-        "--only", choices=["server", "shapes", "application", "session"],
-        help="one level alone; shapes: of the server, without the packages",
+        "--only", choices=["server", "shapes", "compare", "application", "session"],
+        help="one level alone; shapes: of the server, without the packages; "
+        "compare: of the server, what every package can do",
     )  # fmt: skip
+    parser.add_argument(
+        "--script", action="append", default=[], metavar="NAME=FILE",
+        help="with compare: another log, installed on member and wide by a file of SQL",
+    )  # fmt: skip
+    parser.add_argument("--name", help="of the JSON (by default capture, or compare)")
     options = parser.parse_args()
     only, quick = options.only, options.only == "shapes"
 
     contenders = [c for c in CONTENDERS if c.shapes] if quick else CONTENDERS
     work = [w for w in workloads(options.rows) if w.shape or not quick]
+    if only == "compare":
+        scripts = (given.partition("=") for given in options.script)
+        contenders = [c for c in CONTENDERS if c.name not in ("by hand", "auditdb without context")]
+        contenders = contenders + [of_script(name, Path(file)) for name, _, file in scripts]
+        work = [w for w in work if w.table in ("member", "wide")]
     with address(options.dsn) as dsn, databases(dsn, contenders) as dsns:
         result: dict[str, Any] = {"environment": environment(dsn), "rounds": options.rounds}
         result |= {level: {} for level in report.LEVELS}
-        if only in (None, "server", "shapes"):
-            samples = inserver.run(dsns, work, rounds=options.rounds)
+        if only in (None, "server", "shapes", "compare"):
+            in_server = [c for c in contenders if c.name != "by hand"]
+            samples = inserver.run(in_server, dsns, work, rounds=options.rounds)
             result["in_server"] = {
                 w.name: {
                     "title": w.title,
@@ -140,17 +154,20 @@ def main() -> None:
                 }
                 for w in work
             }
-            result["shapes"] = inserver.by_shape(work, result["in_server"])
+            if only != "compare":
+                result["shapes"] = inserver.by_shape(work, result["in_server"])
         if only in (None, "session"):
             result["session"] = session.run(dsns, rounds=20 * options.rounds)
         if only in (None, "application"):
             result["as_application"] = clients.run(
                 dsns, rounds=options.rounds, transactions=options.transactions
             )
-    print(report.text(result, brief=quick))
+    print(report.comparison(result) if only == "compare" else report.text(result, brief=quick))
     if quick:
         result["in_server"] = {}
-    report.write(result, options.out)
+    report.write(
+        result, options.out, options.name or ("compare" if only == "compare" else "capture")
+    )
 
 
 if __name__ == "__main__":

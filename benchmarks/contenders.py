@@ -50,7 +50,7 @@ class Contender:
     Attributes:
         name: as the report prints it, and the key in the JSON.
         install: prepares its database, whose tables exist already.
-        log: the tables that its events go to.
+        log: the tables that its events go to; by default, all outside of public.
         context: PL/pgSQL that says who acts, run once at the start of a transaction.
         floor: whether the workloads insert the event by hand.
         shapes: whether it keeps a log of the tables of every shape, or of `member` and `wide`.
@@ -105,6 +105,16 @@ def _settings(prefix: str) -> str:
     )
 
 
+def of_script(name: str, script: Path) -> Contender:
+    """Return the contender that a script of SQL installs and puts on `member` and `wide`."""
+
+    def install(dsn: str) -> None:
+        with psycopg.connect(dsn) as conn:
+            conn.execute(script.read_bytes())
+
+    return Contender(name=name, install=install)
+
+
 EVENT = ("audit.event",)
 CONTENDERS = [
     Contender(name="no audit", install=_nothing, shapes=True, client="plain"),
@@ -138,5 +148,4 @@ CONTENDERS = [
         context=_settings("pghistory"), client="pghistory",
     ),
 ]  # fmt: skip
-IN_SERVER = [c for c in CONTENDERS if c.name != "by hand"]
 AS_APPLICATION = [c for c in CONTENDERS if c.client is not None]

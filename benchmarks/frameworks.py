@@ -1,14 +1,16 @@
 """What an integration adds on the client: a statement in autocommit, and a transaction.
 
-The tables have no triggers, so that nothing but saying who acts is measured. The contenders of a
-framework take turns, each with a connection of its own, in one process.
+The tables have no triggers, so that nothing but saying who acts is measured. `saved` is the whole:
+what Django takes to save an object whose change is logged. The contenders of a framework take
+turns, each with a connection of its own, in one process.
 
-    python -m benchmarks.frameworks [--rounds 30] [--runs 200]
+    python -m benchmarks.frameworks [--rounds 30] [--runs 200] [django] [sqlalchemy] [saved]
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +21,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 import auditdb
-from benchmarks.contenders import METADATA
+from benchmarks import packages
+from benchmarks.contenders import CONTENDERS, METADATA, Contender
 from tests.server import Server, running
 
 # What is run, by its name: each takes the number of the run.
@@ -85,6 +88,126 @@ def django(server: Server) -> dict[str, Work]:
     return {name: work(alias) for name, alias in aliases.items()}
 
 
+class LogOfSignals:
+    """Django's router: django-auditlog's own models live where its log is."""
+
+    def db_for_read(self, model: Any, **_: Any) -> str | None:
+        """Return the alias of a model's database, or none."""
+        return "django-auditlog" if model._meta.app_label in packages.AUDITLOG_APPS else None
+
+    db_for_write = db_for_read
+
+
+def saved(server: Server) -> dict[str, Work]:
+    """Return how Django changes an object, whose table has the triggers of each, or its signals."""
+    logs = ("no audit", "auditdb", "django-pghistory")
+    contenders = [c for c in CONTENDERS if c.name in logs]
+    contenders.append(
+        Contender(name="django-auditlog", install=packages.auditlog, log=("auditlog_logentry",))
+    )
+    databases = {}
+    dsn = make_conninfo("", host=server.host, port=server.port, user=server.user)
+    with psycopg.connect(dsn, dbname="postgres", autocommit=True) as conn:
+        for contender in contenders:
+            conn.execute(f"create database {contender.database}".encode())
+            contender.prepare(make_conninfo(dsn, dbname=contender.database))
+            # pghistory knows the default database alone.
+            alias = "default" if contender.name == "django-pghistory" else contender.name
+            databases[alias] = {
+                "ENGINE": "django.db.backends.postgresql", "NAME": contender.database,
+                "HOST": server.host, "PORT": str(server.port), "USER": server.user,
+            }  # fmt: skip
+    from django.conf import settings
+
+    settings.configure(
+        DATABASES=databases,
+        DATABASE_ROUTERS=[LogOfSignals()],
+        INSTALLED_APPS=[
+            "django.contrib.contenttypes",
+            "django.contrib.auth",
+            "auditlog",
+            "auditdb.integrations.django",
+        ],
+        AUDITDB={"DATABASES": ["auditdb"]},
+        USE_TZ=True,
+    )
+    from django import setup
+
+    setup()
+    import json
+
+    import pghistory
+    from auditlog.context import set_actor
+    from auditlog.registry import auditlog
+    from django.contrib.auth import get_user_model
+    from django.db import models, transaction
+
+    class Row(models.Model):  # type: ignore[misc]
+        id = models.IntegerField(primary_key=True)
+        organization_id = models.IntegerField()
+        user_id = models.IntegerField()
+        role = models.TextField()
+        name = models.TextField()
+        email = models.TextField()
+        quota = models.IntegerField()
+        active = models.BooleanField()
+        updated_at = models.DateTimeField(auto_now=True)
+
+        class Meta:
+            abstract = True
+
+    class Member(Row):
+        class Meta:
+            app_label = "bench"
+            db_table = "member"
+
+    class Registered(Row):
+        class Meta:
+            app_label = "bench"
+            db_table = "member"
+
+    auditlog.register(Registered)
+
+    def work(alias: str) -> Work:
+        model = Registered if alias == "django-auditlog" else Member
+
+        def saves(number: int, objects: int) -> None:
+            with transaction.atomic(using=alias):
+                for other in range(objects):
+                    member = model.objects.using(alias).get(pk=1 + (number + other) % 1000)
+                    member.name, member.quota = f"name {time.perf_counter()}", member.quota + 1
+                    member.save(using=alias)
+
+        def created(number: int) -> None:
+            with transaction.atomic(using=alias):
+                member = model(
+                    id=100_000 + number, organization_id=1, user_id=number, role="MEMBER",
+                    name="name", email="mail@example.com", quota=1, active=True,
+                )  # fmt: skip
+                member.save(using=alias, force_insert=True)
+                member.delete(using=alias)
+
+        return {
+            "one saved": lambda number: saves(number, 1),
+            "ten saved": lambda number: saves(number, 10),
+            "created, deleted": created,
+        }
+
+    _entered.enter_context(auditdb.context(**ACTOR))
+    _entered.enter_context(pghistory.context(**json.loads(METADATA)))
+    user = get_user_model().objects.create(username="u_4711")
+    _entered.enter_context(set_actor(user, remote_addr="203.0.113.9"))
+    works = {
+        c.name: work("default" if c.name == "django-pghistory" else c.name) for c in contenders
+    }
+    for contender in contenders:
+        works[contender.name]["created, deleted"](0)
+        for log in contender.log[:1]:
+            with psycopg.connect(make_conninfo(dsn, dbname=contender.database)) as conn:
+                assert len(conn.execute(f"select from {log}".encode()).fetchall()) >= 2
+    return works
+
+
 def sqlalchemy(server: Server) -> dict[str, Work]:
     """Return what SQLAlchemy does: plain, instrumented, and with set_config by hand."""
     from sqlalchemy import URL, Column, Engine, Integer, MetaData, Table, Text, create_engine
@@ -132,30 +255,45 @@ def sqlalchemy(server: Server) -> dict[str, Work]:
 FRAMEWORKS: dict[str, Callable[[Server], dict[str, Work]]] = {
     "django": django,
     "sqlalchemy": sqlalchemy,
+    "saved": saved,
 }
 
 
 def measure(contenders: dict[str, Work], *, rounds: int, runs: int) -> None:
-    """Print the median and the least microseconds of each, and what they are above the first."""
+    """Print the median and the least microseconds of each, and what they are above the first.
+
+    Also the processor time of this process, which a busy machine moves little.
+    """
     names = list(contenders)
     for kind in contenders[names[0]]:
         times: dict[str, list[float]] = {name: [] for name in names}
+        cpu: dict[str, list[float]] = {name: [] for name in names}
         for turn in range(rounds + 1):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 run = contenders[name][kind]
+                used = time.process_time()
                 for number in range(runs):
                     started = time.perf_counter()
                     run(number)
                     if turn:  # The first warms up.
                         times[name].append(1e6 * (time.perf_counter() - started))
+                if turn:
+                    cpu[name].append(1e6 * (time.process_time() - used) / runs)
         base = times[names[0]]
         for name in names:
             median, least = statistics.median(times[name]), min(times[name])
             more, at_least = median - statistics.median(base), least - min(base)
+            client = statistics.median(cpu[name])
             print(
-                f"  {kind:12} {name:18} median {median:6.0f} us {more:+5.0f}"
+                f"  {kind:16} {name:18} median {median:6.0f} us {more:+5.0f}"
                 f"   least {least:6.0f} us {at_least:+5.0f}"
+                f"   cpu {client:6.0f} us {client - statistics.median(cpu[names[0]]):+5.0f}"
             )
+
+
+def _measured(name: str, server: Server, rounds: int, runs: int) -> None:
+    print(name)
+    measure(FRAMEWORKS[name](server), rounds=rounds, runs=runs)
 
 
 def main() -> None:
@@ -172,9 +310,14 @@ def main() -> None:
         with psycopg.connect(dsn, dbname="bench", autocommit=True) as conn:
             for statement in TABLE.strip().split("\n"):
                 conn.execute(statement.encode())
+        # Each in a process of its own: Django is set up once.
+        spawn = multiprocessing.get_context("spawn")
         for name in given.frameworks:
-            print(name)
-            measure(FRAMEWORKS[name](server), rounds=given.rounds, runs=given.runs)
+            process = spawn.Process(target=_measured, args=(name, server, given.rounds, given.runs))
+            process.start()
+            process.join()
+            if process.exitcode:
+                raise SystemExit(process.exitcode)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from typing import Any
 from benchmarks import chart
 
 LEVELS = ("shapes", "session", "in_server", "as_application")
-_SERVER = ("contender", "added_us_median", "added_us_min", "times_floor_median", "wal_bytes",
-           "wal_bytes_with_change", "log_bytes")  # fmt: skip
+_SERVER = ("contender", "added_us_median", "added_us_min", "times_floor_median",
+           "wal_bytes", "wal_bytes_with_change", "log_bytes")  # fmt: skip
 _APPLICATION = ("contender", "p50_us", "p95_us", "p99_us", "per_second", "added_us",
                 "times_by_hand")  # fmt: skip
 # What the plot shows of each level: in the server by minimum, which a busy machine moves least.
@@ -61,15 +61,40 @@ def text(result: dict[str, Any], *, brief: bool = False) -> str:
     return "\n\n".join(parts)
 
 
-def write(result: dict[str, Any], folder: Path) -> None:
-    """Write capture.json and capture.svg; a level that was not measured keeps its old numbers."""
+def comparison(result: dict[str, Any], shown: tuple[str, ...] = ()) -> str:
+    """Return the tables of docs/compare.md: times auditdb, and bytes, of some contenders or all."""
+    work = result["in_server"]
+    rows = {name: {row["contender"]: row for row in w["contenders"]} for name, w in work.items()}
+    names = [name for name in next(iter(rows.values())) if name not in ("no audit", "floor")]
+    ratios = [["times auditdb", *(w["title"].removesuffix(", plain key") for w in work.values())]]
+    single = [name for name in work if name in ("update", "insert", "delete")]
+    sizes = [["bytes a row", *(name.upper() for name in single)]]
+    for name in shown or names:
+        of = [rows[w][name] for w in work]
+        ratios.append(
+            [name, *(f"{r['times_auditdb_median']} ({r['times_auditdb_min']})" for r in of)]
+        )
+        of = [rows[w][name] for w in single]
+        sizes.append([name, *(f"{r['wal_bytes']}, {r['log_bytes']}" for r in of)])
+    return "\n\n".join(map(_markdown, (ratios, sizes)))
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    rule = ["---", *("---:" for _ in lines[0][1:])]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
+
+
+def write(result: dict[str, Any], folder: Path, name: str) -> None:
+    """Write the JSON, and of the capture a plot; what was not measured keeps its old numbers."""
     folder.mkdir(exist_ok=True)
-    path = folder / "capture.json"
+    path = folder / f"{name}.json"
     if path.exists():
         before = json.loads(path.read_text("utf-8"))
         for level in LEVELS:
             result[level] = result[level] or before.get(level, {})
     path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    if name != "capture":
+        return
     panels = []
     for key, title in _PLOTTED:
         workload = result["in_server"].get(key, {})

@@ -63,7 +63,8 @@ grant execute on function audit.canonical, audit_private.canonical_time
     to audit_reader, audit_auditor;
 grant execute on function
     audit.record_reading, audit.viewer_problem, audit.list_logged, audit_private.visible_since,
-    audit_private.called, audit_private.names_owner, audit_private.gives_owner
+    audit_private.called, audit_private.names_owner, audit_private.gives_owner,
+    audit_private.archived_months
     to audit_reader, audit_auditor;
 -- Ticks tell how much is written, of every organisation.
 grant select on audit.series, audit.tick, audit.tick_month to audit_auditor;
@@ -104,6 +105,19 @@ grant select on audit.erasure to audit_auditor;
 grant execute on function
     audit.erase, audit.list_personal, audit.personal_events, audit.list_mentions,
     audit_private.is_of_person, audit_private.is_erased, audit_private.series_of
+    to audit_auditor;
+-- Who archives reads all, and drops months: with both roles.
+grant select on audit.archive to audit_operator, audit_auditor;
+grant select on audit.archive_erasure to audit_auditor;
+grant execute on function audit.list_archive, audit.count_archive_erasures to audit_auditor;
+grant execute on function
+    audit.move_archive, audit_private.begin_archive, audit_private.note_written,
+    audit_private.note_verified, audit_private.note_lost, audit_private.drop_archived,
+    audit_private.begin_restore, audit_private.take_back, audit_private.finish_restore
+    to audit_operator;
+grant execute on function
+    audit_private.begin_archive_erasure, audit_private.note_rewritten,
+    audit_private.finish_archive_erasure
     to audit_auditor;
 -- Who maintains the log releases nobody.
 grant select on audit.legal_hold, audit.visible_retention to audit_operator, audit_auditor;

@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 from pytest_postgresql import factories
 
 import auditdb
-from tests.server import Server, own_port, running
+from tests.server import Server, own_port, running, system_user
 
 # The roles of an application: its migrations' owner, its server, and its log readers.
 ROLES = """
@@ -157,31 +157,57 @@ _server = Server(**address)
 
 # Of a test with more cases than this, a share of the suite runs some.
 _CASES = 6
+# Tests of what is the same on any server, such as a page, a driver, a sink, a document.
+ANY_SERVER = tuple(
+    f"tests/{name}" for name in """
+    archive/test_killed archive/test_reading archive/test_stores attacks/test_sinks
+    evidence/test_bundle evidence/test_note evidence/test_pinned evidence/test_places
+    evidence/test_strangers evidence/test_tree export/test_alerts export/test_export_command
+    export/test_formats export/test_public export/test_sinks integrations/ page/ test_access
+    test_arguments test_async test_audited test_auth test_awkward test_cli test_companion
+    test_conforming test_demo test_detect test_document test_drivers test_howto test_ids
+    test_kinds test_languages test_linear test_mapping test_mutants test_password test_plain
+    test_progress test_reader test_render test_sample test_scope test_secrets test_signals
+    test_testing test_token test_truth test_tutorial test_types test_views test_web test_wheel
+    """.split()
+)  # fmt: skip
+
+
+def left_out(tests: list[str], share: str) -> set[str]:
+    """Return the tests that a share such as 1/3 does not run.
+
+    All shares together run every case; each runs every test of what servers may do differently.
+    """
+    own, shares = map(int, share.split("/"))
+    matrices: dict[str, list[str]] = {}
+    for test in tests:
+        name = "" if test.startswith(ANY_SERVER) else test.partition("[")[0]
+        matrices.setdefault(name, []).append(test)
+    return {
+        test
+        for name, matrix in matrices.items()
+        if len(matrix) > _CASES or not name
+        for number, test in enumerate(matrix)
+        if number % shares != own - 1
+    }
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out cases of large matrices where AUDITDB_TEST_SHARE asks for a share, such as 1/3."""
-    share = os.environ.get("AUDITDB_TEST_SHARE")
-    if not share:
-        return
-    own, shares = map(int, share.split("/"))
-    cases: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    left = {
-        item
-        for matrix in cases.values()
-        if len(matrix) > _CASES
-        for number, item in enumerate(matrix)
-        if number % shares != own - 1
-    }
-    config.hook.pytest_deselected(items=sorted(left, key=lambda item: item.nodeid))
-    items[:] = [item for item in items if item not in left]
+    """Leave out a part where AUDITDB_TEST_SHARE asks for a share."""
+    if share := os.environ.get("AUDITDB_TEST_SHARE"):
+        left = left_out([item.nodeid for item in items], share)
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left])
+        items[:] = [item for item in items if item.nodeid not in left]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start a server where tests run: not in the process that only hands them out."""
+    """Start a server where tests run: not in the process that only hands them out.
+
+    That one, which is first, makes the system's user: two processes at once would be in each
+    other's way.
+    """
     global _server
+    system_user()
     if not _given and not getattr(session.config.option, "numprocesses", None):
         _server = _running.enter_context(running(port=address["port"]))
 

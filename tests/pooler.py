@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.server import Server, _user, own_port
+from tests.server import Server, own_port, system_user
 
 CONFIGURATION = """
 [databases]
@@ -44,7 +44,7 @@ def pooler(server: Server, *, size: int = 1) -> Iterator[int]:
         CONFIGURATION.format(host=server.host, port=server.port, own=port, folder=folder, size=size)
     )
     (folder / "users").write_text("".join(f'"{name}" "secret"\n' for name in USERS))
-    user = _user()
+    user = system_user()
     if user is not None:
         for path in (folder, *folder.iterdir()):
             shutil.chown(path, user)

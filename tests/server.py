@@ -62,7 +62,7 @@ class Server:
         _run(self.bin / tool, "-D", str(self.data), *args, env=env)
 
 
-def _user() -> str | None:
+def system_user() -> str | None:
     """Return the user to run the server as: PostgreSQL refuses root."""
     if os.geteuid() != 0:
         return None
@@ -76,7 +76,7 @@ def _run(
     # Output goes to a file: a server started by pg_ctl keeps a pipe open and blocks its reader.
     with tempfile.TemporaryFile("w+") as output:
         done = subprocess.run(
-            [str(tool), *args], user=_user(), cwd=cwd, stdin=subprocess.DEVNULL,
+            [str(tool), *args], user=system_user(), cwd=cwd, stdin=subprocess.DEVNULL,
             stdout=output, stderr=output, check=False, env={**os.environ, **(env or {})},
         )  # fmt: skip
         if done.returncode:
@@ -125,7 +125,7 @@ def running(
         env: variables that its processes get beside those of this one.
     """
     bin_dir = bin_dir or default_bin()
-    user = _user()
+    user = system_user()
     data = Path(tempfile.mkdtemp(prefix="auditdb-", dir=_folder()))
     if user is not None:
         shutil.chown(data, user)

@@ -66,13 +66,15 @@ def test_every_object_has_a_comment(db: Database, uncommented: str) -> None:
 
 # What people call: the reference manual that \df audit.* prints.
 PUBLIC = {
-    "attach", "attest", "baseline", "canonical", "clear_context", "create_key", "create_stream",
-    "current_context",
+    "attach", "attest", "baseline", "canonical", "clear_context",
+    "count_archive_erasures", "create_key", "create_stream", "current_context",
     "define_action", "define_kind", "detach", "doctor", "drop_stream", "drop_subscription",
     "erase", "events_since", "hold_organization", "limit_recording", "limit_visibility",
-    "list_keys", "list_limits", "list_logged", "list_members", "list_mentions", "list_partitions",
+    "list_archive", "list_keys", "list_limits", "list_logged", "list_members", "list_mentions",
+    "list_partitions",
     "list_personal", "list_set_aside", "list_settings", "list_streams", "list_subscriptions",
     "list_tables", "maintain", "make_tick", "mend_columns", "mend_guards", "metrics",
+    "move_archive",
     "pause_stream", "pause_subscription", "personal_events", "read_context_from", "reattach",
     "record_event", "record_reading", "release_organization", "reset_subscription",
     "resume_stream", "resume_subscription", "seal_next", "set_context", "subscribe", "version",
@@ -118,9 +120,10 @@ def test_the_manifest_names_each_file_once() -> None:
         line for line in (SQL / "manifest").read_text().splitlines() if not line.startswith("#")
     ]
     files = {path.relative_to(SQL).as_posix() for path in SQL.rglob("*.sql")}
-    apart = {"bootstrap.sql", "finish.sql", "operate/uninstall.sql", "operate/drop_log.sql"} | {
-        f"migrations/{path.name}" for path in MIGRATIONS.glob("*.sql")
-    }
+    apart = {"bootstrap.sql", "finish.sql", "operate/uninstall.sql", "operate/drop_log.sql"}
+    # Of the centre that collects other databases alone.
+    apart |= {f"collect/{name}.sql" for name in ("tables", "land", "read", "check", "drop")}
+    apart |= {f"migrations/{path.name}" for path in MIGRATIONS.glob("*.sql")}
     assert sorted(named) == sorted(files - apart)
 
 

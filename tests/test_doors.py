@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import auditdb
-from auditdb import evidence, export, operator
+from auditdb import archive, evidence, export, operator
 from auditdb.cli import main
 
 WITHOUT_PSYCOPG = """
@@ -28,7 +28,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("module", [auditdb, operator, export, evidence])
+@pytest.mark.parametrize("module", [auditdb, operator, export, evidence, archive])
 def test_each_public_name_is_there_and_documented(module: object) -> None:
     for name in module.__all__:  # type: ignore[attr-defined]
         assert inspect.getdoc(getattr(module, name)), name
@@ -45,12 +45,14 @@ def test_what_the_command_line_can_do_python_can() -> None:
         "hold": "hold_organization", "visible": "limit_visibility",
         "demo": None, "serve": None,  # auditdb.web.app, for a process of one's own
         "seal": "Sealer", "verify": "Verifier", "prove": "Bundler", "bundle": "Bundler",
-        "erase": "erase", "access": "personal_lines",
+        "erase": "erase", "access": "personal_lines", "archive": "Archiver", "restore": "restore",
+        "query": "opened",
+        "publish": "publish_log", "collect": "collect_source",
     }  # fmt: skip
     assert set(done_by) == set(main.commands)
     for name in filter(None, done_by.values()):
         assert any(
-            callable(getattr(m, name, None)) for m in (operator, auditdb, export, evidence)
+            callable(getattr(m, name, None)) for m in (operator, auditdb, export, evidence, archive)
         ), name
 
 

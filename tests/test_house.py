@@ -8,6 +8,8 @@ from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
 
+from tests.conftest import ANY_SERVER, left_out
+
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -99,3 +101,16 @@ def test_no_function_is_over_forty_lines_but_those_that_the_architecture_names()
     named = re.findall(r"^- `(\w+\.\w+)`", section[1], re.M)
     long = {name for name, body in functions() if body.count("\n") + 1 > 40}
     assert long == set(named)
+
+
+def test_the_shares_of_the_suite_leave_nothing_out() -> None:
+    names = [
+        f"tests/{name}" for name in ("test_capture.py::a", "test_dml.py::b", "page/test_a.py::c")
+    ]
+    tests = [f"{name}[{n}]" for name in names for n in range(7)] + ["tests/test_dml.py::few"]
+    left = [left_out(tests, f"{own}/3") for own in (1, 2, 3)]
+    assert not set.intersection(*left)
+    for out in left:
+        assert "tests/test_dml.py::few" not in out and len(out) < len(tests) * 0.7
+    every = [str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")]
+    assert all(any(file.startswith(start) for file in every) for start in ANY_SERVER)

@@ -43,6 +43,7 @@ ALIASES = {
     ("events_since", "cannot determinate a result of dynamic SQL"): "it is a row of the log",
     ("events_since", 'composite OUT variable "event" is not single argument'): "so it is read",
     ("read_batch", UNSANITIZED): "numbers, times and snapshots of ticks; what is asked is quoted",
+    ("check_collected", 'schema "audit_collected" does not exist'): "it looks for it before",
     ("arrived_in", 'unused parameter "id"'): "an index needs a column",
     ("replace_default", 'relation "audit.event_next" does not exist'): "it makes it before",
     **{

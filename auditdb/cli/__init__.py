@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import click
@@ -18,13 +19,16 @@ except ImportError as error:
 
 import auditdb
 from auditdb.cli import (
+    archive,
     bundle,
+    collect,
     erase,
     evidence,
     export,
     hold,
     mapping,
     operate,
+    query,
     read,
     reconcile,
     record,
@@ -48,6 +52,8 @@ __all__ = ["main"]
 def main(ctx: click.Context, dsn: str) -> None:
     """Keep an audit log of who did what in a multi-tenant product on PostgreSQL."""
     ctx.obj = dsn
+    if sys.stdout is None:  # Closed: no file or socket may get its number.
+        sys.stdout = open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal of another encoding shows codes of what it lacks.
@@ -71,6 +77,7 @@ for command in (
     mapping.detach,
     record.record,
     read.log,
+    query.query,
     export.export,
     export.subscription,
     web.serve,
@@ -80,5 +87,9 @@ for command in (
     erase.access,
     bundle.prove,
     bundle.bundle,
+    archive.archive,
+    archive.restore,
+    collect.publish,
+    collect.collect,
 ):
     main.add_command(command)

@@ -7,20 +7,23 @@ from pathlib import Path
 import click
 
 from auditdb.cli.common import connection, print_lines
-from auditdb.cli.evidence import needs_seal
+from auditdb.cli.evidence import archive_of, needs_seal
 from auditdb.cli.progress import progress
 
 _OUTPUT = click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE.zip",
     help="The zip to write: python verify.py VKEY inside of it checks it.",
 )  # fmt: skip
+_ARCHIVE = click.option("--archive", "archived", metavar="URL",
+                        help="Of archived months, too: where they are.")  # fmt: skip
 
 
 @click.command()
 @click.argument("events", nargs=-1, required=True, type=click.IntRange(), metavar="EVENT...")
+@_ARCHIVE
 @_OUTPUT
 @click.pass_context
-def prove(ctx: click.Context, events: tuple[int, ...], output: Path) -> None:
+def prove(ctx: click.Context, events: tuple[int, ...], archived: str | None, output: Path) -> None:
     """Write what proves that events are in the log as they were sealed.
 
     EVENT is the id of an event. Needs a login that holds audit_auditor, and nobody needs anything
@@ -31,7 +34,7 @@ def prove(ctx: click.Context, events: tuple[int, ...], output: Path) -> None:
 
     with connection(ctx) as conn:
         conn.autocommit = True
-        count = Bundler(conn).prove(list(events), output)
+        count = Bundler(conn, archive_of(conn, archived)).prove(list(events), output)
     print_lines(f"{count} events, with proofs, in {output}")
 
 
@@ -39,11 +42,13 @@ def prove(ctx: click.Context, events: tuple[int, ...], output: Path) -> None:
 @click.option("--organization-id", required=True, metavar="ID", help="Whose events.")
 @click.option("--since", metavar="TIME", help="Only what the log took in then or later.")
 @click.option("--until", metavar="TIME", help="Only what the log took in before then.")
+@_ARCHIVE
 @_OUTPUT
 @click.pass_context
 def bundle(
-    ctx: click.Context, organization_id: str, since: str | None, until: str | None, output: Path
-) -> None:
+    ctx: click.Context, organization_id: str, since: str | None, until: str | None,
+    archived: str | None, output: Path,
+) -> None:  # fmt: skip
     """Write all events of an organisation for an auditor, and what proves that they are all.
 
     Nothing of another organisation is in it. Needs a login that holds audit_auditor, and nobody
@@ -54,7 +59,7 @@ def bundle(
 
     with connection(ctx) as conn, progress("events") as advance:
         conn.autocommit = True
-        count = Bundler(conn).bundle(
+        count = Bundler(conn, archive_of(conn, archived)).bundle(
             organization_id, output, since=since, until=until, progress=advance
         )
     print_lines(f"{count} events of {organization_id}, with proofs, in {output}")

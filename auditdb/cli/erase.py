@@ -23,10 +23,12 @@ def erase(
     """Take what is personal out of the events of a user or of an organisation, for ever.
 
     Who acted, whom it is about, values and details go; what was done, when and in which
-    organisation stays, and so does every proof. It cannot be undone. Backups, replicas that lag
+    organisation stays, and so does every proof. It cannot be undone. Archived months are rewritten
+    when auditdb archive runs next, which this says. Backups, replicas that lag
     and what was exported hold it still: the events audit.erased say which events they are. Needs a
     login that holds audit_auditor.
     """
+    from auditdb.archive.months import list_months
     from auditdb.evidence import erasure as erasing
     from auditdb.operate.hold import list_holds
 
@@ -38,6 +40,8 @@ def erase(
         mentions = erasing.list_mentions(conn, names, **given) if names else []
         held = {hold.organization_id for hold in list_holds(conn)} & {r.organization for r in found}
         done = erasing.erase(conn, reason=reason or "", **given) if yes else 0
+        waiting = erasing.count_archive_erasures(conn) if yes else 0
+        away = [] if yes else [month.name for month in list_months(conn) if not month.is_here]
     print_lines(*(
         f"organisation {row.organization or '-'}: {row.events} events, {row.first_at:%Y-%m-%d} to "
         f"{row.last_at:%Y-%m-%d}" for row in found
@@ -50,8 +54,14 @@ def erase(
                    "or another organisation is named")  # fmt: skip
     if yes:
         print_lines(f"erased {done} events")
+        if waiting:
+            print_lines(f"{waiting} archived months still hold, or may hold, what is to be erased: "
+                        "run auditdb archive, which rewrites them")  # fmt: skip
     else:
         many = sum(row.events for row in found)
+        if away:
+            print_note(f"{', '.join(away)} are in the archive alone: what they hold of it is not "
+                       "counted here, and goes when auditdb archive runs next")  # fmt: skip
         print_lines(f"would erase {many} events, for ever; with --yes and --reason it does")
 
 

@@ -8,7 +8,7 @@ import secrets
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from auditdb.connection.checks import raises_audit_errors
 from auditdb.errors import ConnectionFailed, InvalidInput, Refused
 
 if TYPE_CHECKING:
+    import psycopg
+
+    from auditdb.archive.source import Archive
     from auditdb.evidence.keys import Command, PrivateKey
     from auditdb.evidence.note import VerificationKey
 
@@ -196,11 +199,13 @@ def rotate(ctx: click.Context, key_file: Path, new_key_file: Path, state: Path |
               help="Hash again only events of ticks since then.")  # fmt: skip
 @click.option("--resume", type=_FILE, metavar="FILE",
               help="Remembers there how far it came, and goes on from there.")  # fmt: skip
+@click.option("--archive", "archived", metavar="URL",
+              help="Verify archived months, too: where auditdb archive put them.")  # fmt: skip
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @click.pass_context
 def verify(
     ctx: click.Context, keys: tuple[str, ...], checkpoints: tuple[Path, ...], published: str | None,
-    since: str | None, resume: Path | None, json_: bool,
+    since: str | None, resume: Path | None, archived: str | None, json_: bool,
 ) -> None:  # fmt: skip
     """Compare the log with what was signed; exit 1 if an event was changed, removed or added.
 
@@ -233,8 +238,11 @@ def verify(
             given.append((published, note.decode(errors="replace")))
             head = open_checkpoint(given[-1][1], believed)
             tiles = (Published(place), head.size)
+        archive = archive_of(conn, archived)
         with progress("leaves") as advance:
-            report = Verifier(conn, believed, given, tiles).run(since, advance, resume)
+            report = Verifier(conn, believed, given, tiles, archive).run(since, advance, resume)
+        if archive is not None:
+            archive.close()
         said = {"events": report.events, "findings": len(report.findings)}
         try:
             record_reading(conn, Auditor(None), "verified", said)
@@ -249,6 +257,7 @@ def verify(
         print_lines(
             f"{report.events} events hashed again, {report.signed} of {report.size} leaves signed, "
             f"{report.dropped} events dropped by retention, {report.erased} erased, "
+            f"{f'{report.archived} read from the archive, ' if archived else ''}"
             f"{len(report.findings)} findings"
         )
     if report.findings:
@@ -263,6 +272,14 @@ def _signer(key_file: Path | None, command: str | None, key: str | None) -> Priv
     if key is None:
         raise click.UsageError("--sign-command needs --key")
     return Command(command, _key(key))
+
+
+def archive_of(conn: psycopg.Connection[Any], url: str | None) -> Archive | None:
+    """Return the archived months of a log, where it was said where they are."""
+    from auditdb.archive.place import Place
+    from auditdb.archive.source import Archive
+
+    return None if url is None else Archive(conn, Place(url))
 
 
 def _key(text: str) -> VerificationKey:

@@ -59,6 +59,7 @@ def read_key(file: str | None) -> str:
 @click.option("--since", metavar="TIME", help="From then on: 2026-01-31 or 2026-01-31T12:00Z.")
 @click.option("--until", metavar="TIME", help="Before then.")
 @click.option("--baseline", is_flag=True, help="Also what the tables held already.")
+@click.option("--archive", "archive_url", metavar="URL", help="Go on in the archive there.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--all", "all_", is_flag=True, help="Every event, however many; no limit.")
 @click.option("--format", "format_", type=click.Choice(["table", "jsonl", "csv"]), default="table")
@@ -77,6 +78,7 @@ def log(
     all_: bool,
     format_: str,
     csv_formulas: str,
+    archive_url: str | None,
     **filters: Any,
 ) -> None:
     """Read an organisation's log as one of its admins or owners, newest first.
@@ -90,10 +92,18 @@ def log(
     if all_ and ctx.get_parameter_source("limit") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--all and --limit exclude each other")
     _check_times(**filters)
-    read = _reading(viewer_id, auditor, organization_id, key_file)
+    read = _reading(viewer_id, auditor, organization_id, key_file, archive_url)
     with connection(ctx) as conn, auditdb.context(source="cli"):
         log = read(conn)
-        if not _print(log, format_, csv_formulas, None if all_ else limit, filters):
+        printed = _print(log, format_, csv_formulas, None if all_ else limit, filters)
+        if (
+            archive_url is None
+            and (all_ or printed < limit)
+            and (months := _unread_months(conn, **filters))
+        ):
+            left = ", ".join(months)
+            print_note(f"not read: {left} of the archive; --archive URL reads them")
+        if not printed:
             if format_ == "table":
                 click.echo("no events" if auditor else NO_EVENTS, err=True)
             for note in _near_filters(conn, **filters):
@@ -104,6 +114,24 @@ def _check_times(since: str | None, until: str | None, **_: Any) -> None:
     start, end = as_moment("since", since), as_moment("until", until)
     if start is not None and end is not None and start >= end:
         raise click.UsageError(f"--since {since} is not before --until {until}")
+
+
+def _unread_months(
+    conn: Connection[Any], since: str | None, until: str | None, **_: Any
+) -> list[str]:
+    """Return the months of a time that left the database."""
+    if conn.execute("select to_regprocedure('audit_private.archived_months()')").fetchone() == (
+        None,
+    ):
+        return []
+    row = conn.execute(
+        "select array(select m from audit_private.archived_months(), unnest(months) as m"
+        " where (%(until)s::timestamptz is null or (m || '-01 00:00Z')::timestamptz < %(until)s)"
+        " and (%(since)s::timestamptz is null"
+        " or (m || '-01 00:00Z')::timestamptz + interval '1 month' > %(since)s))",
+        {"since": as_moment("since", since), "until": as_moment("until", until)},
+    ).fetchone()
+    return [] if row is None else list(row[0])
 
 
 def _near_filters(
@@ -123,13 +151,22 @@ def _near_filters(
 
 
 def _reading(
-    viewer_id: str | None, auditor: bool, organization_id: str | None, key_file: str | None
+    viewer_id: str | None,
+    auditor: bool,
+    organization_id: str | None,
+    key_file: str | None,
+    archive_url: str | None,
 ) -> Callable[[Connection[Any]], auditdb.Reader]:
     """Return what makes the reader, or say which option is missing or one too many."""
     if auditor and (viewer_id is not None or key_file is not None):
         raise click.UsageError("--auditor reads without --viewer-id and --key-file")
+    archive = None
+    if archive_url is not None:
+        from auditdb.archive import Archive
+
+        archive = Archive(archive_url)
     if auditor:
-        return lambda conn: auditdb.auditor(conn, organization_id=organization_id)
+        return lambda conn: auditdb.auditor(conn, organization_id=organization_id, archive=archive)
     if viewer_id is None or organization_id is None:
         missing = "--viewer-id" if viewer_id is None else "--organization-id"
         raise click.UsageError(
@@ -137,7 +174,7 @@ def _reading(
         )
     key = read_key(key_file)
     return lambda conn: auditdb.reader(
-        conn, key=key, viewer_id=viewer_id, organization_id=organization_id
+        conn, key=key, viewer_id=viewer_id, organization_id=organization_id, archive=archive
     )
 
 

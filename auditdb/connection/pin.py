@@ -14,6 +14,8 @@ import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import tuple_row
 
+from auditdb.errors import InvalidInput
+
 # Every name here says its schema: these run before the pin.
 _READ: LiteralString = """
 select pg_catalog.current_setting('search_path'), pg_catalog.current_setting('DateStyle'),
@@ -37,21 +39,56 @@ def pinned(conn: Connection[Any], *, writes: bool = False) -> Iterator[None]:
     """Open a transaction block with the pin, which leaves the session's settings as they were.
 
     Nothing is set for the session, only for the block: a pooler that hands the server connection
-    to another client after the block hands on nothing of it.
+    to another client after the block hands on nothing of it. Cursors and rows are plain in it,
+    whatever the caller's factories make.
 
     Args:
         conn: the caller's connection; inside of a transaction the block is a savepoint.
         writes: keep what the block wrote. By default it is rolled back, and with it every setting
             that code of the application may have changed in it.
     """
-    with conn.transaction(force_rollback=not writes):
-        cursor = psycopg.Cursor(conn, row_factory=tuple_row)
-        before = cursor.execute(_READ).fetchone()
-        cursor.execute(_SET, _PINNED)
+    with _plain(conn), conn.transaction(force_rollback=not writes):
+        before = conn.execute(_READ).fetchone()
+        conn.execute(_SET, _PINNED)
         yield
         if writes:
             # A savepoint that is kept would keep them until the caller's transaction ends.
-            cursor.execute(_SET, before)
+            conn.execute(_SET, before)
+
+
+@contextmanager
+def pinned_session(conn: Connection[Any]) -> Iterator[None]:
+    """Pin a whole session for work of many transactions, and leave its settings as they were.
+
+    Cursors and rows are plain meanwhile, whatever the caller's factories make.
+
+    Args:
+        conn: a connection to the server itself, in autocommit mode.
+
+    Raises:
+        InvalidInput: it is not in autocommit mode: then nothing would be committed on the way.
+    """
+    if not conn.autocommit:
+        raise InvalidInput("this takes many transactions: give a connection in autocommit mode")
+    with _plain(conn):
+        before = conn.execute(_READ).fetchone()
+        conn.execute(_SET.replace("true", "false"), _PINNED)
+        try:
+            yield
+        finally:
+            if not conn.closed and not conn.broken:
+                conn.execute(_SET.replace("true", "false"), before)
+
+
+@contextmanager
+def _plain(conn: Connection[Any]) -> Iterator[None]:
+    """Let a connection make psycopg's own cursors and tuples, whatever its caller chose."""
+    cursors, rows = conn.cursor_factory, conn.row_factory
+    conn.cursor_factory, conn.row_factory = psycopg.Cursor, tuple_row
+    try:
+        yield
+    finally:
+        conn.cursor_factory, conn.row_factory = cursors, rows
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from auditdb.evidence.erasure import (
         Mention,
         Personal,
+        count_archive_erasures,
         erase,
         list_mentions,
         list_personal,
@@ -29,6 +30,7 @@ __all__ = [
     "Personal",
     "Sealer",
     "Verifier",
+    "count_archive_erasures",
     "erase",
     "list_mentions",
     "list_personal",
@@ -41,7 +43,8 @@ __getattr__ = door(
         "auditdb.evidence.bundle": ["Bundler"],
         "auditdb.evidence.check": ["Verifier"],
         "auditdb.evidence.erasure": [
-            "Mention", "Personal", "erase", "list_mentions", "list_personal", "personal_lines",
+            "Mention", "Personal", "count_archive_erasures", "erase", "list_mentions",
+            "list_personal", "personal_lines",
         ],
         "auditdb.evidence.seal": ["Sealer"],
     },

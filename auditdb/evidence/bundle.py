@@ -18,8 +18,9 @@ import psycopg
 from auditdb.connection.pin import pinned
 from auditdb.errors import InvalidInput, Refused, from_psycopg
 from auditdb.evidence.chains import Chains
+from auditdb.evidence.check import Archive
 from auditdb.evidence.leaf import SALT, commit, event_entry
-from auditdb.evidence.lines import COLUMNS, erased_of, groups_of
+from auditdb.evidence.lines import COLUMNS, ORGANIZATION, erased_of, groups_of
 from auditdb.evidence.note import encode, origin_of
 from auditdb.evidence.organizations import map_entry, map_text
 from auditdb.evidence.proof import Proof
@@ -54,10 +55,11 @@ class Bundler:
 
     Args:
         conn: a connection of an auditor, in autocommit mode.
+        archive: has the events of months that were dropped; by default they are gone.
     """
 
-    def __init__(self, conn: psycopg.Connection[Any]) -> None:
-        self._conn, self._stored = conn, Stored(conn)
+    def __init__(self, conn: psycopg.Connection[Any], archive: Archive | None = None) -> None:
+        self._conn, self._stored, self._archive = conn, Stored(conn), archive
 
     def prove(self, events: list[int], output: Path) -> int:
         """Write a bundle of some events; each has a proof in a file of its own, too.
@@ -71,7 +73,7 @@ class Bundler:
             tree = Tree(self._stored, head.size)
             lines = []
             for number in events:
-                lines += list(self._lines(tree, [self._seal_of(number, head)], "e.id = %s", number))
+                lines += list(self._lines(tree, [self._seal_of(number, head)], "id", number))
                 if not lines or json.loads(lines[-1]["skeleton"])["id"] != str(number):
                     raise Refused(f"event {number} is not in the log any more")
             lines = sorted({line["index"]: line for line in lines}.values(), key=_index)
@@ -118,7 +120,7 @@ class Bundler:
                 "maps": {name: self._map(tree, tick) for name, tick in named.items() if tick},
             }
             ticks = [t for t, _ in chain.entries if window.before < t <= window.last]
-            lines = self._lines(tree, self._seals(ticks), "e.organization_id = %s", organization)
+            lines = self._lines(tree, self._seals(ticks), "organization_id", organization)
             count = self._write(out, head, organization, since, until, shown, lines, progress)
             expected = chain.total(window.last) - chain.total(window.before)
             if count != expected:
@@ -208,27 +210,30 @@ class Bundler:
             ).fetchall())  # fmt: skip
 
     def _lines(
-        self, tree: Tree, seals: Iterator[int] | list[int], which: str, value: object
+        self, tree: Tree, seals: Iterator[int] | list[int], name: str, value: object
     ) -> Iterator[dict[str, Any]]:
         """Yield the lines of some events of rows of audit.seal, in the order of their leaves."""
         for number in seals:
             row = self._conn.execute(
                 """select s.first_leaf, s.first_at::text, s.last_at::text, s.ids, s.salts,
-                    r.key::text
+                    r.key::text, s.month::text
                 from audit.seal as s join audit.tick as t on t.id = s.tick_id
                     join audit.series as r on r.id = t.series_id
                 where s.id = %s""",
                 [number],
             ).fetchone()
             assert row is not None
-            first, since, until, ids, salts, series = row
+            first, since, until, ids, salts, series, month = row
             place = {event: at for at, event in enumerate(ids)}
-            for event in self._conn.execute(
+            found = self._conn.execute(
                 f"""select {COLUMNS} from audit.event as e
-                where e.occurred_at >= %s and e.occurred_at <= %s and e.id = any (%s) and {which}
-                order by e.occurred_at, e.id""".encode(),
+                where e.occurred_at >= %s and e.occurred_at <= %s and e.id = any (%s)
+                    and e.{name} = %s""".encode(),
                 [since, until, ids, value],
-            ).fetchall():
+            ).fetchall()
+            if self._archive is not None:
+                found += self._archived(month, ids, name, value)
+            for event in sorted(found, key=lambda event: place[int(event[0])]):
                 at = place[int(event[0])]
                 salt = bytes(salts[at * SALT : (at + 1) * SALT])
                 skeleton, personal = groups_of(event, series)
@@ -246,6 +251,21 @@ class Bundler:
                     **shown,
                     "proof": [encode(part) for part in tree.include(first + at)],
                 }
+
+    def _archived(
+        self, month: str, ids: list[int], name: str, value: object
+    ) -> list[tuple[Any, ...]]:
+        """Return those events of a row of audit.seal that are in the archive alone."""
+        assert self._archive is not None
+        there = self._conn.execute(
+            "select e.id from audit.event as e where e.id = any (%s)", [ids]
+        ).fetchall()
+        absent = sorted({*ids} - {number for (number,) in there})
+        rows = list(self._archive.rows(month, absent)) if absent else []
+        if self._archive.problems:
+            raise Refused(self._archive.problems[0])
+        column, wanted = {"id": 0, "organization_id": ORGANIZATION}[name], str(value)
+        return [row for row in rows if row[column] == wanted]
 
     def _write(
         self, out: _Zip, head: Head, organization: str | None, since: str | None,

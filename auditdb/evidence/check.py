@@ -12,7 +12,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import psycopg
 
@@ -52,6 +52,19 @@ class _Seal:
     series: str
 
 
+class Archive(Protocol):
+    """Has events that left the database; `auditdb.archive.source` is one."""
+
+    problems: list[str]
+    """What is wrong with its files, a line each."""
+
+    def settle(self) -> None:
+        """Look for what was added to its files."""
+
+    def rows(self, month: str, ids: list[int]) -> Iterator[tuple[Any, ...]]:
+        """Yield some events of a month as COLUMNS reads them."""
+
+
 class Verifier:
     """Compares a log with checkpoints.
 
@@ -61,15 +74,17 @@ class Verifier:
         checkpoints: signed checkpoints that were kept elsewhere, and where each is from.
         published: the leaves as they were published, with how many there are; by default those
             of the database name what was changed.
+        archive: has the events of months that were dropped; by default they are counted as gone.
     """
 
     def __init__(
         self, conn: psycopg.Connection[Any], keys: Sequence[VerificationKey],
         checkpoints: Sequence[tuple[str, str]] = (), published: tuple[Tiles, int] | None = None,
+        archive: Archive | None = None,
     ) -> None:  # fmt: skip
         conn = cast("psycopg.Connection[Any]", Pinned(conn))
         self._conn, self._keys, self._published = conn, keys, published
-        self._stored = Stored(conn)
+        self._stored, self._archive = Stored(conn), archive
         self.report = Report()
         self._findings = Findings(self.report)
         self._find = self._findings.add
@@ -97,14 +112,19 @@ class Verifier:
         """
         info = self._conn.info
         about = [info.host, str(info.port), info.dbname, str(since),
-                 str(self._published and self._published[1]), *map(str, self._keys)]  # fmt: skip
+                 str(self._published and self._published[1]), str(self._archive is None),
+                 *map(str, self._keys)]  # fmt: skip
         kept = Resume(resume, [*about, *self._given])
         try:
             self._walk(self._time(since), progress, kept)
             self._counts.compare()
             self._organizations.compare()
+            if self._archive is not None:
+                self._archive.settle()
         except psycopg.Error as error:
             raise from_psycopg(error) from error
+        for problem in self._archive.problems if self._archive else ():
+            self._find("archive", problem)
         self._findings.end()
         kept.end()
         return self.report
@@ -283,6 +303,13 @@ class Verifier:
                 [seal.since, seal.until, seal.ids],
             ):
                 rows.setdefault(int(row[0]), []).append(row)
+        absent = [number for number in seal.ids if number not in rows]
+        if self._archive is not None and absent:
+            for row in self._archive.rows(seal.month, absent):
+                rows.setdefault(int(row[0]), []).append(row)
+            back = sum(number in rows for number in absent)
+            self._counts.archived(seal.month, back)
+            self.report.archived += back
         found = []
         gone: list[int] = []
         for at, number in enumerate(seal.ids):

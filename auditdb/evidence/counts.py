@@ -33,6 +33,10 @@ class Counts:
         if events and whole:
             self._lost.setdefault(month, Counter())[tick] += events
 
+    def archived(self, month: str, events: int) -> None:
+        """Note how many of the events of a seal are in the archive alone."""
+        self._gone[month] += events
+
     def unsealed(self, month: str, tick: int) -> None:
         """Note a tick of which events of a month were gone before it was sealed."""
         self._unsealed.setdefault(month, []).append(tick)

@@ -90,6 +90,21 @@ def erase(
         return int(cursor.execute(query, [reason, subject_id, organization_id]).fetchone() or 0)
 
 
+def count_archive_erasures(conn: psycopg.Connection[Any]) -> int:
+    """Return how many archived months are to be rewritten, since events in them are to be erased.
+
+    Args:
+        conn: a connection of a member of `audit_auditor`.
+
+    Raises:
+        Refused: no privilege.
+    """
+    query: LiteralString = "select audit.count_archive_erasures()"
+    with raises_audit_errors(conn, "audit_auditor"), pinned(conn):
+        cursor = psycopg.Cursor(conn, row_factory=scalar_row)
+        return int(cursor.execute(query).fetchone() or 0)
+
+
 def list_mentions(
     conn: psycopg.Connection[Any], names: Sequence[str], *, subject_id: str | None = None,
     organization_id: str | None = None,

@@ -41,10 +41,7 @@ def groups_of(row: tuple[Any, ...], series: str) -> tuple[bytes, bytes]:
         row: what COLUMNS read.
         series: the key of the series of its tick.
     """
-    target, subject = row[_TARGET], row[_SUBJECT]
-    is_person = row[_TARGET_TYPE] == "user" or (
-        None not in (target, subject) and f"/{subject}/" in f"/{target}/"
-    )
+    target, is_person = row[_TARGET], names_person(row)
     parts = [f'"{name}":{_text(value)}' for name, value in zip(_NAMES, row[:13], strict=True)]
     if is_person:
         parts[_TARGET] = '"target_id":null'
@@ -56,6 +53,14 @@ def groups_of(row: tuple[Any, ...], series: str) -> tuple[bytes, bytes]:
         f'"old_values":{old},"new_values":{new},"details":{details}}}'
     )
     return skeleton.encode(), personal.encode()
+
+
+def names_person(row: tuple[Any, ...]) -> bool:
+    """Return whether the target of an event is a person, or a part of its key is one."""
+    target, subject = row[_TARGET], row[_SUBJECT]
+    return row[_TARGET_TYPE] == "user" or (
+        None not in (target, subject) and f"/{subject}/" in f"/{target}/"
+    )
 
 
 def erased_of(row: tuple[Any, ...], salt: bytes) -> Erased | None:

@@ -19,6 +19,7 @@ class Report:
         size: leaves of the tree.
         signed: leaves that a checkpoint covers.
         dropped: events of months that retention dropped, as an event says.
+        archived: events that were read from the archive.
         erased: events whose personal part was erased, as an event says.
         findings: what does not hold, a line each.
         notices: what is as it may be, and worth knowing.
@@ -28,6 +29,7 @@ class Report:
     size: int = 0
     signed: int = 0
     dropped: int = 0
+    archived: int = 0
     erased: int = 0
     findings: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)

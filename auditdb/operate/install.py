@@ -14,7 +14,7 @@ from auditdb.connection.address import connect
 from auditdb.connection.progress import Progress, reports_progress
 from auditdb.errors import from_psycopg
 from auditdb.operate.migrate import migrate
-from auditdb.operate.source import migrations, read, routines
+from auditdb.operate.source import centre, migrations, read, routines
 
 # Held by install, attach and maintenance alike, so that none sees the others' work half done.
 LOCK = "hashtextextended('auditdb', 0)"
@@ -135,10 +135,18 @@ def _install(conn: psycopg.Connection[Any], progress: Progress | None) -> str:
         conn.execute(PIN.encode())  # yoyo needs another search_path
         conn.execute(routines().encode())
         conn.execute(_FINISH)
+        if is_centre(conn):
+            conn.execute(centre().encode())
         row = conn.execute("select audit.version()").fetchone()
         conn.execute(read("finish.sql").encode())
     assert row is not None
     return str(row[0])
+
+
+def is_centre(conn: psycopg.Connection[Any]) -> bool:
+    """Return whether events of other databases are collected here."""
+    row = conn.execute("select pg_catalog.to_regclass('audit_collected.source')").fetchone()
+    return row is not None and row[0] is not None
 
 
 def _is_of_the_cluster(error: psycopg.Error) -> bool:

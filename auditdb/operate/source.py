@@ -49,6 +49,12 @@ def build() -> str:
     return hashlib.sha256(read("RELEASE").encode()).hexdigest()[:12]
 
 
+def centre() -> str:
+    """Return what makes a database the centre that collects others, as audit_owner."""
+    names = "tables", "land", "read", "check", "drop"
+    return "\n".join(read(f"collect/{name}.sql") for name in names)
+
+
 def routines() -> str:
     """Return what fills audit_private.release, and the files of the manifest in its order."""
     rows = ",\n".join(

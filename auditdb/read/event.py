@@ -10,6 +10,9 @@ from typing import Any
 
 from auditdb.errors import InvalidInput
 
+# No event has a lower id.
+FIRST_ID = -(2**63)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:

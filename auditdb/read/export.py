@@ -1,27 +1,34 @@
 """Export: many events at once, as lines that the server makes and that are passed on.
 
 Each chunk is a read of its own, one COPY, as each page is: no snapshot is held while the caller
-works, no token has to outlive its minute, and an admin who is demoted reads no further.
+works, no token has to outlive its minute, and an admin who is demoted reads no further. Events of
+archived months go to the server, which makes the lines of them as of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncGenerator, Generator
-from typing import Any, BinaryIO, Literal, TextIO, TypeAlias
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, LiteralString, TextIO, TypeAlias
 
 import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.sql import SQL, Composable, Composed
 
-from auditdb.connection.begin import Statement, begin_with, begin_with_async
+from auditdb.connection.begin import Row, Statement, begin_with, begin_with_async
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.state import in_pipeline
 from auditdb.errors import InvalidInput
+from auditdb.read.event import FIRST_ID
 from auditdb.read.filters import Filters, filter_conditions, refuse_unknown, shown_filters
 from auditdb.read.lines import COPY, JSON_COLUMNS, NAMES, SELECT
 from auditdb.read.viewer import Auditor, Viewer
 from auditdb.values.blocks import PART, csv_lines, json_lines
+
+if TYPE_CHECKING:
+    from auditdb.archive.read import Archive
 
 Format: TypeAlias = Literal["jsonl", "csv"]
 Formulas: TypeAlias = Literal["escape", "keep"]
@@ -29,6 +36,22 @@ Output: TypeAlias = BinaryIO | TextIO
 
 # Events of the first chunk, so that output begins at once, and of those that follow.
 _FIRST, _MOST = 500, 20_000
+# Events of a chunk that come of the archive, and seconds that it may take.
+_ARCHIVED, _WAITED = 2_000, 60.0
+# No month leaves the database until the chunk is read.
+_STAY: LiteralString = "select 1 from audit.event where false"
+_LIVE: LiteralString = """copy (
+    select {select} from audit.event {where} order by occurred_at desc, id desc limit %(limit)s
+) to stdout with ({copy})"""
+# What came late for an archived month is in the database.
+_WITH_ARCHIVED: LiteralString = """copy (
+    select {select} from (
+        select * from json_populate_recordset(null::audit.event, %(archived)s)
+        union all (
+            select * from audit.event {where} order by occurred_at desc, id desc limit %(limit)s
+        )
+    ) as event order by occurred_at desc, id desc limit %(limit)s
+) to stdout with ({copy})"""
 # Bytes that are made safe together, and that a chunk may hold back until it is read.
 _BLOCK, _HELD = 2**19, 2**25
 
@@ -51,6 +74,7 @@ class Export:
         if limit is not None and (isinstance(limit, bool) or limit < 1):
             raise InvalidInput(f"an export cannot hold {limit} events; give 1 or more")
         refuse_unknown(filters)
+        self._filters = filters
         self._conditions, self._values = filter_conditions(**filters)
         if organization_id is not None:
             self._conditions.append(SQL("organization_id = %(organization_id)s"))
@@ -62,6 +86,10 @@ class Export:
         self._limit = limit
         self._size = _FIRST
         self._blocks: list[bytes] = [] if format == "jsonl" else [self._heading()]
+        # Time and id of the event before which the next chunk begins, and where the months end that
+        # are read as this one is: of the database, or of database and archive.
+        self._place: tuple[str, int] | None = None
+        self._floor: datetime | None = None
         self._last: bytes | None = None
         self._held = self._in_chunk = self._expected = 0
         self.count = 0
@@ -82,35 +110,55 @@ class Export:
         around = '"' if self._form == "escape" else ""
         return (",".join(f"{around}{name}{around}" for name in NAMES) + "\r\n").encode()
 
-    def next_chunk(self) -> tuple[Composed, dict[str, Any]]:
-        """Return the COPY of the next chunk, and its values."""
+    def next_chunk(
+        self, archive: Archive | None = None, scope: Row | None = None
+    ) -> tuple[Composed, dict[str, Any]]:
+        """Return the COPY of the next chunk, and its values.
+
+        Args:
+            archive: where months are that left the database.
+            scope: what the reader may read there, asked in the transaction of the chunk.
+        """
         conditions: list[Composable] = [*self._conditions]
         values = dict(self._values)
         if self._last is not None:
+            self._place, self._last = self._place_of(self._last), None
+        if self._place is not None:
             # The first comparison is implied by the second, and prunes partitions, as it cannot.
             conditions.append(SQL("occurred_at <= %(at)s and (occurred_at, id) < (%(at)s, %(id)s)"))
-            values["at"], values["id"] = self._place()
-        left = self._size if self._limit is None else min(self._size, self._limit - self.count)
-        values["limit"] = left
-        self._size, self._in_chunk, self._expected = min(self._size * 4, _MOST), 0, left
-        query = SQL(
-            "copy (select {} from audit.event {}{} order by occurred_at desc, id desc "
-            "limit %(limit)s) to stdout with ({})"
-        ).format(
-            SQL(SELECT[self._form]),
-            SQL("where " if conditions else ""),
-            SQL(" and ").join(conditions),
-            SQL(COPY[self._form]),
+            values["at"], values["id"] = self._place
+        form, limit, self._floor = _LIVE, self._size, None
+        self._size = min(self._size * 4, _MOST)
+        if self._limit is not None:
+            limit = min(limit, self._limit - self.count)
+        if archive is not None and scope is not None:
+            place = None if self._place is None else (_moment(self._place[0]), self._place[1])
+            is_archived, self._floor = archive.since(scope, place)
+            if self._floor is not None:
+                conditions.append(SQL("occurred_at >= %(floor)s"))
+                values["floor"] = self._floor
+            if is_archived:
+                assert place is not None and self._floor is not None
+                form = _WITH_ARCHIVED
+                values["archived"], limit = archive.json(
+                    scope, self._filters, min(limit, _ARCHIVED),
+                    older_than=place, since=self._floor, seconds=_WAITED,
+                )  # fmt: skip
+        values["limit"] = self._expected = limit
+        self._in_chunk = 0
+        query = SQL(form).format(
+            select=SQL(SELECT[self._form]),
+            where=SQL("where " if conditions else "") + SQL(" and ").join(conditions),
+            copy=SQL(COPY[self._form]),
         )
         return query, values
 
-    def _place(self) -> tuple[str, int]:
-        """Return time and id of the last event, as its row begins with them."""
-        assert self._last is not None
+    def _place_of(self, row: bytes) -> tuple[str, int]:
+        """Return time and id of an event, as its row begins with them."""
         if self._form == "jsonl":
-            _, number, _, _, time, *_ = self._last.split(PART, 5)
+            _, number, _, _, time, *_ = row.split(PART, 5)
         else:
-            number, time, _ = self._last.replace(b'"', b"").split(b",", 2)
+            number, time, _ = row.replace(b'"', b"").split(b",", 2)
         return time.decode(), int(number)
 
     def add(self, rows: list[bytes]) -> bool:
@@ -130,7 +178,10 @@ class Export:
 
     def end_chunk(self) -> None:
         """Note that the chunk is read; the last holds fewer than it was asked for."""
-        self.is_over = self._in_chunk < self._expected or self.count == self._limit
+        is_read = self._in_chunk < self._expected
+        self.is_over = (is_read and self._floor is None) or self.count == self._limit
+        if is_read and self._floor is not None:
+            self._place, self._last = (self._floor.isoformat(), FIRST_ID), None
 
     def take(self) -> list[bytes]:
         """Return the lines that can be passed on, and forget them."""
@@ -139,40 +190,52 @@ class Export:
 
 
 def read_blocks(
-    conn: Connection[Any], principal: Viewer | Auditor, export: Export
+    conn: Connection[Any],
+    principal: Viewer | Auditor,
+    export: Export,
+    archive: Archive | None = None,
 ) -> Generator[bytes, None, None]:
     """Read what an export asks for, and return its lines in blocks."""
     while not export.is_over:
         refuse_pipeline(conn)
-        query, values = export.next_chunk()
-        become: Statement = principal.become()
-        with (
-            begin_with(conn, principal.role, become, undo=True),
-            raises_audit_errors(conn, principal.role),
-            psycopg.ClientCursor(conn).copy(query, values) as rows,
-        ):
-            held, size = [], 0
-            for row in rows:
-                held.append(bytes(row))
-                size += len(row)
-                if size >= _BLOCK:
-                    if export.add(held):
-                        yield from export.take()
-                    held, size = [], 0
-            export.add(held)
+        statements = _statements(principal, archive)
+        with begin_with(conn, principal.role, *statements, undo=True) as (_, scopes):
+            query, values = export.next_chunk(archive, scopes[0] if scopes else None)
+            with (
+                raises_audit_errors(conn, principal.role),
+                psycopg.ClientCursor(conn).copy(query, values) as rows,
+            ):
+                held, size = [], 0
+                for row in rows:
+                    held.append(bytes(row))
+                    size += len(row)
+                    if size >= _BLOCK:
+                        if export.add(held):
+                            yield from export.take()
+                        held, size = [], 0
+                export.add(held)
         export.end_chunk()
         yield from export.take()
 
 
 async def read_blocks_async(
-    conn: AsyncConnection[Any], principal: Viewer | Auditor, export: Export
+    conn: AsyncConnection[Any],
+    principal: Viewer | Auditor,
+    export: Export,
+    archive: Archive | None = None,
 ) -> AsyncGenerator[bytes, None]:
     """Read as `read_blocks` does."""
     while not export.is_over:
         refuse_pipeline(conn)
-        query, values = export.next_chunk()
-        become: Statement = principal.become()
-        async with begin_with_async(conn, principal.role, become, undo=True):
+        statements = _statements(principal, archive)
+        async with begin_with_async(conn, principal.role, *statements, undo=True) as (_, scopes):
+            scope = scopes[0] if scopes else None
+            if archive is None:
+                query, values = export.next_chunk()
+            else:
+                query, values = await asyncio.get_running_loop().run_in_executor(
+                    archive.threads, export.next_chunk, archive, scope
+                )
             with raises_audit_errors(conn, principal.role):
                 async with psycopg.AsyncClientCursor(conn).copy(query, values) as rows:
                     held, size = [], 0
@@ -188,6 +251,22 @@ async def read_blocks_async(
         export.end_chunk()
         for block in export.take():
             yield block
+
+
+def _statements(principal: Viewer | Auditor, archive: Archive | None) -> list[Statement]:
+    """Return what a chunk begins with; what it may read of the archive is asked last."""
+    statements = [principal.become()]
+    if archive is not None:
+        statements += [(_STAY, ()), archive.scope_query(principal)]
+    return statements
+
+
+def _moment(text: str) -> datetime:
+    """Return a time of an event; one beyond datetime's is its end."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return (datetime.min if text.startswith("-") else datetime.max).replace(tzinfo=UTC)
 
 
 def refuse_pipeline(conn: Connection[Any] | AsyncConnection[Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from psycopg import AsyncConnection, Connection
 
@@ -11,18 +11,24 @@ from auditdb.read.reader import AsyncReader, Reader
 from auditdb.read.viewer import Auditor, Viewer
 from auditdb.values.convert import Id
 
+if TYPE_CHECKING:
+    from auditdb.archive.read import Archive
+
 
 @overload
 def reader(
-    conn: Connection[Any], *, key: str, viewer_id: Id, organization_id: Id, lifetime: int = 60
-) -> Reader: ...
+    conn: Connection[Any], *, key: str, viewer_id: Id, organization_id: Id, lifetime: int = 60,
+    archive: Archive | None = None,
+) -> Reader: ...  # fmt: skip
 @overload
 def reader(
-    conn: AsyncConnection[Any], *, key: str, viewer_id: Id, organization_id: Id, lifetime: int = 60
-) -> AsyncReader: ...
+    conn: AsyncConnection[Any], *, key: str, viewer_id: Id, organization_id: Id, lifetime: int = 60,
+    archive: Archive | None = None,
+) -> AsyncReader: ...  # fmt: skip
 def reader(
-    conn: Any, *, key: str, viewer_id: Id, organization_id: Id, lifetime: int = 60
-) -> Reader | AsyncReader:
+    conn: Any, *, key: str, viewer_id: Id, organization_id: Id, lifetime: int = 60,
+    archive: Archive | None = None,
+) -> Reader | AsyncReader:  # fmt: skip
     """Return a reader of an organisation's events on behalf of one of its admins or owners.
 
     Whether the viewer may read is decided by the database, live, at each read. One who may not sees
@@ -38,6 +44,8 @@ def reader(
         organization_id: the organisation whose events are read.
         lifetime: seconds for which a token is good, more than the clocks of the application and of
             the database may differ.
+        archive: where months are that were dropped: all that reads goes on there, with the same
+            right.
 
     Raises:
         InvalidInput: the key is malformed, or an id is empty.
@@ -47,14 +55,20 @@ def reader(
         >>> log.page().events[0].action  # doctest: +SKIP
         'membership.role_changed'
     """
-    return _reader(conn, Viewer(key, viewer_id, organization_id, lifetime))
+    return _reader(conn, Viewer(key, viewer_id, organization_id, lifetime), archive)
 
 
 @overload
-def auditor(conn: Connection[Any], *, organization_id: Id | None = None) -> Reader: ...
+def auditor(
+    conn: Connection[Any], *, organization_id: Id | None = None, archive: Archive | None = None
+) -> Reader: ...
 @overload
-def auditor(conn: AsyncConnection[Any], *, organization_id: Id | None = None) -> AsyncReader: ...
-def auditor(conn: Any, *, organization_id: Id | None = None) -> Reader | AsyncReader:
+def auditor(
+    conn: AsyncConnection[Any], *, organization_id: Id | None = None, archive: Archive | None = None
+) -> AsyncReader: ...
+def auditor(
+    conn: Any, *, organization_id: Id | None = None, archive: Archive | None = None
+) -> Reader | AsyncReader:
     """Return a reader of all events for an auditor: no key, no viewer.
 
     It reads also what nobody else can: the log of an organisation that was deleted, with its
@@ -69,6 +83,7 @@ def auditor(conn: Any, *, organization_id: Id | None = None) -> Reader | AsyncRe
     Args:
         conn: a connection of psycopg whose login is a member of `audit_auditor`, as in `reader`.
         organization_id: the organisation whose events are read. Default: every event.
+        archive: as of `reader`.
 
     Raises:
         InvalidInput: the id is no string, integer or UUID.
@@ -77,10 +92,12 @@ def auditor(conn: Any, *, organization_id: Id | None = None) -> Reader | AsyncRe
         >>> for event in auditor(conn, organization_id=7).events():  # doctest: +SKIP
         ...     archive.write(event)
     """
-    return _reader(conn, Auditor(organization_id))
+    return _reader(conn, Auditor(organization_id), archive)
 
 
-def _reader(conn: Any, principal: Viewer | Auditor) -> Reader | AsyncReader:
+def _reader(
+    conn: Any, principal: Viewer | Auditor, archive: Archive | None
+) -> Reader | AsyncReader:
     check_connection(conn)
     is_async = isinstance(conn, AsyncConnection)
-    return AsyncReader(conn, principal) if is_async else Reader(conn, principal)
+    return (AsyncReader if is_async else Reader)(conn, principal, archive)

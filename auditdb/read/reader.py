@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from psycopg import AsyncConnection, Connection
 
@@ -27,6 +28,9 @@ from auditdb.read.recorded import (
 )
 from auditdb.read.viewer import Auditor, Viewer
 
+if TYPE_CHECKING:
+    from auditdb.archive.read import Archive
+
 
 class Reader:
     """Reads the events of an organisation, or of all; made by `reader` or `auditor`.
@@ -42,9 +46,12 @@ class Reader:
     `baseline=True`.
     """
 
-    def __init__(self, conn: Connection[Any], principal: Viewer | Auditor) -> None:
+    def __init__(
+        self, conn: Connection[Any], principal: Viewer | Auditor, archive: Archive | None = None
+    ) -> None:
         self._conn = conn
         self._principal = principal
+        self._archive = archive
 
     def become(self) -> Statement:
         """Return the statement that makes the rest of a transaction the reader's."""
@@ -79,7 +86,7 @@ class Reader:
             >>> log.page(category="membership", after=page.next)  # doctest: +SKIP
         """
         query = self._query(limit, filters, after=after, before=before, within=within)
-        return self._page(query, self._record(filters))
+        return self._page(query, self._record(filters), limit, filters, after, before)
 
     def events(self, *, batch: int = 500, **filters: Unpack[Filters]) -> Iterator[Event]:
         """Return an iterator over all events, newest first, that holds a batch or two in memory.
@@ -132,7 +139,7 @@ class Reader:
             >>> response = Stream(log.blocks(format="csv", since="2026-01-01"))  # doctest: +SKIP
         """
         export = Export(self._principal.organization_id, format, csv_formulas, limit, filters)
-        return recorded_blocks(self._conn, self._principal, export)
+        return recorded_blocks(self._conn, self._principal, export, self._archive)
 
     def export(
         self,
@@ -163,7 +170,7 @@ class Reader:
             48213
         """
         export = Export(self._principal.organization_id, format, csv_formulas, limit, filters)
-        with closing(recorded_blocks(self._conn, self._principal, export)) as blocks:
+        with closing(recorded_blocks(self._conn, self._principal, export, self._archive)) as blocks:
             for block in blocks:
                 write_block(out, block)
                 if progress is not None:
@@ -172,11 +179,14 @@ class Reader:
 
     def _events(self, batch: int, filters: Filters) -> Iterator[Event]:
         own = self._record(filters)
-        page = self._page(self._query(batch, filters), own)
-        yield from page.events
-        while page.next:
-            page = self._page(self._query(batch, filters, after=page.next), own)
+        after: str | None = None
+        while True:
+            query = self._query(batch, filters, after=after)
+            page = self._page(query, own, batch, filters, after)
             yield from page.events
+            if page.next is None:
+                return
+            after = page.next
 
     def _query(self, limit: int, filters: Filters, **place: Any) -> PageQuery:
         return PageQuery(limit, filters, organization_id=self._principal.organization_id, **place)
@@ -188,21 +198,32 @@ class Reader:
         details = {"filter": shown_filters(filters)}
         return record_reading(self._conn, self._principal, "viewed", details)
 
-    def _page(self, query: PageQuery, own: int | None) -> Page:
+    def _page(
+        self, query: PageQuery, own: int | None, limit: int, filters: Filters,
+        after: str | None, before: str | None = None,
+    ) -> Page:  # fmt: skip
         principal = self._principal
         query.leave_out(own)
         with begin_with(
             self._conn, principal.role, principal.become(), query.statement, undo=True
         ) as (_, rows):
-            return query.page_of(rows)
+            page = query.page_of(rows)
+            if self._archive is None:
+                return page
+            scope = self._archive.scope(self._conn, principal)
+        return self._archive.fill(page, scope, filters, limit, after=after, before=before)
 
 
 class AsyncReader:
     """Reads events as `Reader` does; made by `reader` or `auditor`."""
 
-    def __init__(self, conn: AsyncConnection[Any], principal: Viewer | Auditor) -> None:
+    def __init__(
+        self, conn: AsyncConnection[Any], principal: Viewer | Auditor,
+        archive: Archive | None = None,
+    ) -> None:  # fmt: skip
         self._conn = conn
         self._principal = principal
+        self._archive = archive
 
     async def page(
         self,
@@ -215,7 +236,7 @@ class AsyncReader:
     ) -> Page:
         """Return a page as `Reader.page` does."""
         query = self._query(limit, filters, after=after, before=before, within=within)
-        return await self._page(query, await self._record(filters))
+        return await self._page(query, await self._record(filters), limit, filters, after, before)
 
     def events(self, *, batch: int = 500, **filters: Unpack[Filters]) -> AsyncIterator[Event]:
         """Return an iterator as `Reader.events` does."""
@@ -237,13 +258,14 @@ class AsyncReader:
             ...     await response.write(block)
         """
         export = Export(self._principal.organization_id, format, csv_formulas, limit, filters)
-        return recorded_blocks_async(self._conn, self._principal, export)
+        return recorded_blocks_async(self._conn, self._principal, export, self._archive)
 
     async def _events(self, batch: int, filters: Filters) -> AsyncIterator[Event]:
         own = await self._record(filters)
         after: str | None = None
         while True:
-            page = await self._page(self._query(batch, filters, after=after), own)
+            query = self._query(batch, filters, after=after)
+            page = await self._page(query, own, batch, filters, after)
             for event in page.events:
                 yield event
             if page.next is None:
@@ -259,10 +281,19 @@ class AsyncReader:
         details = {"filter": shown_filters(filters)}
         return await record_reading_async(self._conn, self._principal, "viewed", details)
 
-    async def _page(self, query: PageQuery, own: int | None) -> Page:
+    async def _page(
+        self, query: PageQuery, own: int | None, limit: int, filters: Filters,
+        after: str | None, before: str | None = None,
+    ) -> Page:  # fmt: skip
         principal = self._principal
         query.leave_out(own)
         async with begin_with_async(
             self._conn, principal.role, principal.become(), query.statement, undo=True
         ) as (_, rows):
-            return query.page_of(rows)
+            page = query.page_of(rows)
+            if self._archive is None:
+                return page
+            scope = await self._archive.scope_async(self._conn, principal)
+        return await asyncio.to_thread(
+            self._archive.fill, page, scope, filters, limit, after=after, before=before
+        )

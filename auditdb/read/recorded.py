@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing, closing, suppress
-from typing import Any, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg import AsyncConnection, Connection
 from psycopg.pq import TransactionStatus
@@ -17,6 +17,9 @@ from auditdb.read.export import Export, read_blocks, read_blocks_async, refuse_p
 from auditdb.read.viewer import Auditor, Viewer
 from auditdb.values.convert import Id, as_text, json_value
 from auditdb.write.scope import current_claim
+
+if TYPE_CHECKING:
+    from auditdb.archive.read import Archive
 
 _BEFORE: LiteralString = """
 select pg_catalog.current_setting('role') as role,
@@ -121,13 +124,16 @@ def _statements(
 
 
 def recorded_blocks(
-    conn: Connection[Any], principal: Viewer | Auditor, export: Export
+    conn: Connection[Any],
+    principal: Viewer | Auditor,
+    export: Export,
+    archive: Archive | None = None,
 ) -> Generator[bytes, None, None]:
     """Read the blocks of an export: that it begins is recorded before the first, then its end."""
     refuse_pipeline(conn)
     export.leave_out(record_reading(conn, principal, "export_started", export.details))
     try:
-        with closing(read_blocks(conn, principal, export)) as blocks:
+        with closing(read_blocks(conn, principal, export, archive)) as blocks:
             yield from blocks
     except BaseException:
         if _can_record(conn):
@@ -138,13 +144,16 @@ def recorded_blocks(
 
 
 async def recorded_blocks_async(
-    conn: AsyncConnection[Any], principal: Viewer | Auditor, export: Export
+    conn: AsyncConnection[Any],
+    principal: Viewer | Auditor,
+    export: Export,
+    archive: Archive | None = None,
 ) -> AsyncGenerator[bytes, None]:
     """Read as `recorded_blocks` does."""
     refuse_pipeline(conn)
     export.leave_out(await record_reading_async(conn, principal, "export_started", export.details))
     try:
-        async with aclosing(read_blocks_async(conn, principal, export)) as blocks:
+        async with aclosing(read_blocks_async(conn, principal, export, archive)) as blocks:
             async for block in blocks:
                 yield block
     except BaseException:

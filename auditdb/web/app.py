@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -22,6 +23,9 @@ from auditdb.web.render import style
 from auditdb.web.site import Answer, Piece, Site
 from auditdb.web.words import words
 
+if TYPE_CHECKING:
+    from auditdb.archive.read import Archive
+
 
 def app(
     *,
@@ -38,6 +42,7 @@ def app(
     language: str = "en",
     seconds: float = 5.0,
     stream_secret: str | Sequence[str] = (),
+    archive: Archive | None = None,
 ) -> Starlette:
     """Return the page on which an organisation's admin reads the log: an ASGI application.
 
@@ -64,6 +69,8 @@ def app(
         stream_secret: lets admins have their events sent to an address of theirs; it signs what is
             sent, and is that of `auditdb export --all`. A list while one takes the place of the
             other, the new one first. Default: there are no streams.
+        archive: where months are that were dropped from the database, `auditdb.archive.Archive`:
+            lists, events and exports go on there, with the same right; signals do not.
 
     Raises:
         InvalidInput: the key or the address is malformed, there is no such language, or another
@@ -91,7 +98,7 @@ def app(
         raise InvalidInput(f"seconds is {seconds!r}; give how long a query may take, such as 5")
     site = Site(
         connect, key, viewer, names, search, title, header, footer, tuple(stylesheets),
-        frame_ancestors, language, seconds, check_masters(stream_secret),
+        frame_ancestors, language, seconds, check_masters(stream_secret), archive,
     )  # fmt: skip
     routes = [
         Route(path, guarded(site, endpoint, kind), methods=[method])

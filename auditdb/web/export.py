@@ -121,7 +121,9 @@ async def _one(
         async with visited.opened() as conn:
             await _record(visited, conn, organization, "export_started", export, format)
             has_begun = True
-            blocks = read_blocks_async(conn, visited.principal(organization), export)
+            blocks = read_blocks_async(
+                conn, visited.principal(organization), export, visited.site.archive
+            )
             async with aclosing(blocks):
                 async for block in blocks:
                     yield block

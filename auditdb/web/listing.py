@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from psycopg import AsyncConnection
 
@@ -23,6 +25,10 @@ from auditdb.web.reading import Reading, record_reading
 from auditdb.web.site import Visit
 from auditdb.web.told import names_of
 
+if TYPE_CHECKING:
+    from auditdb.archive.read import Archive
+
+T = TypeVar("T")
 LISTED = 50
 # Events that a page looks at, and one that looks further back.
 LOOKED_AT, FURTHER = 20_000, 500_000
@@ -179,16 +185,37 @@ async def _page(read: Reading, visited: Visit, filters: Filters) -> Page:
             )
         rows = await read.rows(queries.signal_query(signal, read.organization_id))
         return Page(events=[Event(**row) for row in rows], next=None)
+    after, before = visited.address["after"] or None, visited.address["before"] or None
     query = PageQuery(
         LISTED,
         filters,
         organization_id=read.organization_id,
-        after=visited.address["after"] or None,
-        before=visited.address["before"] or None,
+        after=after,
+        before=before,
         within=min(as_number("within", visited.address["within"] or LOOKED_AT) or 1, FURTHER),
         columns=queries.columns(queries.LISTED),
     )
-    return query.page_of(await read.rows(query.statement))
+    page = query.page_of(await read.rows(query.statement))
+    if (archive := visited.site.archive) is None:
+        return page
+    scope = await archive.scope_async(read.conn, read.principal)
+    return await _in_time(visited, archive, partial(
+        archive.fill, page, scope, filters, LISTED, after=after, before=before))  # fmt: skip
+
+
+async def _in_time(visited: Visit, archive: Archive, ask: Callable[..., T]) -> T:
+    """Ask the archive, no longer than a query may take.
+
+    Raises:
+        Problem: it takes longer.
+    """
+    left = visited.seconds_left
+    loop = asyncio.get_running_loop()
+    asked = loop.run_in_executor(archive.threads, partial(ask, seconds=left))
+    try:
+        return await asyncio.wait_for(asked, left + 1)
+    except TimeoutError:
+        raise Problem("slow") from None
 
 
 @asynccontextmanager
@@ -205,6 +232,11 @@ async def event_of(visited: Visit) -> AsyncIterator[tuple[Event, str, Reading]]:
         for organization in visited.organizations:
             async with visited.reading(conn, organization) as read:
                 rows = await read.rows(queries.one_event(at, event_id, read.organization_id))
+                if not rows and (archive := visited.site.archive) is not None:
+                    scope = await archive.scope_async(read.conn, read.principal)
+                    if scope is not None:
+                        ask = partial(archive.one, scope, at, event_id)
+                        rows = await _in_time(visited, archive, ask)
                 if rows:
                     yield Event(**rows[0]), organization, read
                     return

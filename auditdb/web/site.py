@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
@@ -24,6 +24,9 @@ from auditdb.web.address import Address
 from auditdb.web.names import Names, Search
 from auditdb.web.reading import Connect, Reading, opened, reading
 from auditdb.web.words import Words, nearest, words
+
+if TYPE_CHECKING:
+    from auditdb.archive.read import Archive
 
 # Organisations that are shown together; of more, one is chosen.
 TOGETHER = 20
@@ -52,6 +55,7 @@ class Site:
     language: str
     seconds: float
     stream_secrets: tuple[str, ...] = ()
+    archive: Archive | None = None
     exporting: Counter[str] = field(default_factory=Counter)
     # By question: until when it is kept, and the answer; see `beside.py`.
     kept: dict[tuple[str, str], tuple[float, list[Row]]] = field(default_factory=dict)

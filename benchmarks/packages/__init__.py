@@ -10,7 +10,9 @@ import subprocess
 import sys
 from importlib.metadata import version
 
-NAMES = ("postgresql-audit", "auditrum", "django-pghistory")
+NAMES = ("postgresql-audit", "auditrum", "django-pghistory", "django-auditlog")
+# What django-auditlog's log is made of.
+AUDITLOG_APPS = ("contenttypes", "auth", "auditlog")
 
 
 def versions() -> dict[str, str]:
@@ -45,3 +47,8 @@ def auditrum(dsn: str) -> None:
 def pghistory(dsn: str) -> None:
     """Install django-pghistory's tables and its row-level triggers for every operation."""
     _run("install_pghistory", dsn)
+
+
+def auditlog(dsn: str) -> None:
+    """Install django-auditlog's table, and those that it refers to."""
+    _run("install_auditlog", dsn)

@@ -295,6 +295,7 @@ begin
     perform audit_private.lock_briefly('audit.key_rotation', 'share row exclusive');
     perform audit_private.erase_makers(subject_id, organization_id);
     _found := audit_private.events_to_erase(subject_id, organization_id);
+    perform audit_private.ask_archive(reason, subject_id, organization_id, _found.times);
     if _found.ids is null then
         return 0;
     end if;

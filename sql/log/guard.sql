@@ -91,7 +91,8 @@ as $$
     select '{audit_private.signing_key,audit_private.attachment,'
         'audit_private.release,audit_private.recording_limit,audit_private.unfiled,'
         'audit.subscription,audit_private.set_aside,audit.tile,'
-        'audit.sealed_organization,audit.legal_hold,audit.visible_retention}'::regclass[];
+        'audit.sealed_organization,audit.legal_hold,audit.visible_retention,'
+        'audit.archive,audit.archive_erasure,audit_private.restored_event}'::regclass[];
 $$;
 comment on function audit_private.guarded_tables is
     'The other tables that row-level security keeps from pg_read_all_data and pg_write_all_data: '

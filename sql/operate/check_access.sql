@@ -151,7 +151,12 @@ as $$
         format('drop routine %s', p.oid::regprocedure), false
     from pg_proc as p
     where p.prosecdef and p.proowner in ('audit_owner'::regrole, 'audit_mapper'::regrole)
-        and p.pronamespace <> all ('{audit,audit_private}'::regnamespace[]);
+        and p.pronamespace <> all ('{audit,audit_private}'::regnamespace[])
+        -- Where many databases are collected.
+        and not exists (
+            select from pg_namespace as n
+            where n.oid = p.pronamespace and n.nspname = 'audit_collected'
+                and n.nspowner = 'audit_owner'::regrole);
 $$;
 comment on function audit_private.check_ownership is
     'Objects of the log that are not audit_owner''s';

@@ -360,7 +360,8 @@ as $$
         c.oid::regclass::text, format('its mapping is not what its options mean: %s',
             string_agg(d.name, ', ' order by d.name)),
         case when bool_or(d.says_less) then 'Less is recorded than was asked for.'
-            else 'A former release made it: secrets may have been recorded, or names differ.' end,
+            else 'A former release made it, or another table was attached since: secrets may have '
+                'been recorded, or names and organisations differ.' end,
         format('select audit.reattach(%L)', c.oid::regclass), true
     from audit_private.attachment as a
         join pg_class as c on c.oid = a.target and c.reltype = a.row_type

@@ -123,6 +123,9 @@ language sql stable set search_path = pg_catalog, pg_temp
 return exists (
     select from pg_partition_tree('audit.event')
     where relid = any (audit_private.replicated())
+        -- Where many databases are collected, what arrives is put elsewhere.
+        and not exists (
+            select from pg_trigger where tgrelid = 'audit.event'::regclass and tgname = 'land')
 );
 comment on function audit_private.receives_events is
     'Whether logical replication writes the log';

@@ -54,8 +54,11 @@ as $$
         union all select * from audit_private.check_ids()
         union all select * from audit_private.check_ticks()
         union all select * from audit_private.check_erasures()
+        union all select * from audit_private.check_archive()
         union all select * from audit_private.check_months()
         union all select * from audit_private.check_replication()
+        union all select * from audit_private.check_slots()
+        union all select * from audit_private.check_collected()
         union all select * from audit_private.check_casts()
         union all select * from audit_private.check_server()
     ) as f

@@ -3,6 +3,27 @@
 
 do $$
 declare
+    _slot text := (
+        select min(slot_name) from pg_replication_slots
+        where slot_type = 'logical' and database = current_database()
+            and slot_name ~ '^auditdb_');
+begin
+    if to_regnamespace('audit_collected') is not null then
+        raise exception 'this database collects the logs of others, in schema audit_collected'
+            using errcode = 'dependent_objects_still_exist', hint = 'If that is to go, too: '
+                'auditdb collect SOURCE --drop for each of them, then, as a superuser: drop '
+                'schema audit_collected cascade. Nothing was removed.';
+    elsif _slot is not null then
+        raise exception 'slot % keeps this log for a centre', _slot
+            using errcode = 'object_in_use', hint = format('It would keep the write-ahead log '
+                'until the disk is full. At the centre: auditdb collect %s --drop; then here: '
+                'auditdb publish --drop. Nothing was removed.', substr(_slot, 9));
+    end if;
+end
+$$;
+
+do $$
+declare
     _others text := (
         select string_agg(distinct format('%s %s', i.type, i.identity), ', ')
         from pg_depend as d

@@ -115,11 +115,15 @@ create or replace function audit_private.reason_to_keep(
     month date, events bigint, late bigint, force boolean, plan boolean default false
 ) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return coalesce(audit_private.held_line(month), case when not force then coalesce(
+return coalesce(audit_private.held_line(month), audit_private.outdated(month),
+    case when not force then coalesce((
+        select audit_private.unarchived(month, reason_to_keep.events) from audit.archive as a
+        where a.month = reason_to_keep.month and a.state = 'dropped'),
     -- Before it drops, maintenance makes a tick.
     case when not plan then audit_private.unticked(month, reason_to_keep.events) end,
     case when late > 0 then audit_private.kept_line(month, reason_to_keep.events, late) end,
-    audit_private.untaken(month), audit_private.unsealed(month)) end);
+    audit_private.untaken(month), audit_private.unsealed(month),
+    audit_private.unarchived(month, reason_to_keep.events)) end);
 comment on function audit_private.reason_to_keep is
     'What maintenance says of a month that retention does not drop, or would not; null where it '
     'may';
@@ -139,8 +143,30 @@ $$;
 comment on function audit_private.tick_before_drop is
     'Makes a tick of all that has none, if one can be made, before retention counts';
 
-create or replace function audit_private.drop_months(keep interval, force boolean)
-returns setof text
+create or replace function audit_private.drop_month(month date, events bigint, keep interval)
+returns text
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+    _bounds record := audit_private.month_bounds(drop_month.month);
+    _name text := 'event_' || to_char(drop_month.month, 'YYYY_MM');
+begin
+    perform audit_private.close_attestation(format('audit.%I', _name)::regclass, 'retention');
+    execute format('drop table audit.%I', _name);
+    perform audit_private.note_missed(drop_month.month);
+    perform audit_private.note_gone(drop_month.month);
+    perform audit_private.record_own('month_dropped', to_char(drop_month.month, 'YYYY-MM'),
+        null, null, jsonb_build_object('from', _bounds.starts, 'to', _bounds.ends,
+            'events', drop_month.events, 'keep', drop_month.keep));
+    return format('dropped %s: %s events', to_char(drop_month.month, 'YYYY-MM'), drop_month.events);
+end
+$$;
+comment on function audit_private.drop_month is
+    'Drops a month; it is an event. The caller has counted it, and holds the lock';
+
+create or replace function audit_private.drop_months(
+    keep interval, force boolean, only_month date default null
+) returns setof text
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -149,14 +175,13 @@ declare
     _events bigint[] := '{}';
     _month record;
     _kept text;
-    _bounds record;
-    _name text;
 begin
     perform audit_private.tick_before_drop(drop_months.keep);
     -- Counted before the lock, which writers wait for.
     for _month in
         select * from audit_private.expired_months(
             drop_months.keep, audit_private.months_attached())
+        where only_month is null or month = only_month
     loop
         _kept := audit_private.reason_to_keep(_month.month, _month.events, _month.late, force);
         if _clock.problem is not null and not drop_months.force then
@@ -171,21 +196,14 @@ begin
     end loop;
     perform audit_private.refuse_snapshot() where _months <> '{}';
     perform audit_private.lock_briefly('audit.event', 'access exclusive') where _months <> '{}';
-    for _i in 1 .. cardinality(_months) loop
-        _bounds := audit_private.month_bounds(_months[_i]);
-        _name := 'event_' || to_char(_months[_i], 'YYYY_MM');
-        perform audit_private.close_attestation(format('audit.%I', _name)::regclass, 'retention');
-        execute format('drop table audit.%I', _name);
-        perform audit_private.note_missed(_months[_i]);
-        perform audit_private.record_own('month_dropped', to_char(_months[_i], 'YYYY-MM'),
-            null, null, jsonb_build_object('from', _bounds.starts, 'to', _bounds.ends,
-                'events', _events[_i], 'keep', drop_months.keep));
-        return next format('dropped %s: %s events', to_char(_months[_i], 'YYYY-MM'), _events[_i]);
-    end loop;
+    return query
+    select audit_private.drop_month(d.month, d.events, drop_months.keep)
+    from unnest(_months, _events) as d (month, events);
 end
 $$;
 comment on function audit_private.drop_months is
-    'Drops the months that lie wholly before the retention, each as an event of its own';
+    'Drops the months that lie wholly before the retention, or of these one alone, each as an '
+    'event of its own';
 
 create or replace function audit_private.is_closed(month date) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp

@@ -363,7 +363,7 @@ as $$
     from unnest('{audit.subscription,audit.tile,audit.sealed_organization,audit.legal_hold,'
         'audit.visible_retention,audit.series,audit.tick,audit.tick_month,audit.seal,'
         'audit.organization_seal,audit.checkpoint,audit.key_rotation,audit.erasure,'
-        'audit_private.attachment}'::regclass[]) as t;
+        'audit.archive,audit.archive_erasure,audit_private.attachment}'::regclass[]) as t;
 $$;
 comment on function audit_private.wanted_policies is
     'The policies that audit_private.furnish_policies() makes';

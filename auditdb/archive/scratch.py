@@ -1,0 +1,49 @@
+"""A directory for copies of events, of which nothing stays, even of one that was killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+
+_PREFIX = "auditdb-archive-"
+# Younger ones may be of somebody who has not locked it yet.
+_SECONDS = 3600
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Make a directory that is gone afterwards, and remove those that killed ones left."""
+    with suppress(OSError):
+        for path in Path(gettempdir()).glob(f"{_PREFIX}*"):
+            with suppress(OSError):
+                _remove(path)
+    with TemporaryDirectory(prefix=_PREFIX) as name:
+        handle = os.open(name, os.O_RDONLY)
+        try:
+            _lock(handle)
+            yield Path(name)
+        finally:
+            os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    found = path.lstat()
+    if found.st_uid != os.getuid() or time.time() - found.st_mtime < _SECONDS:
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _lock(handle)  # Whoever works in it holds it.
+        shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    import fcntl
+
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,1 @@
+"""Many databases into one: what each publishes, and the centre that collects it."""
