@@ -289,3 +289,31 @@ def empty_db(installed: psycopg.Connection[Any]) -> Iterator[Database]:
 def db(attached: psycopg.Connection[Any]) -> Iterator[Database]:
     """A database with auditdb attached to a small application's tables."""
     yield from _database(attached)
+
+
+@pytest.fixture(scope="session")
+def _store() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(_store: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the file system of an object store with an empty bucket of this name."""
+    import s3fs
+
+    for name, value in {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
+                        "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": _store,
+                        "AWS_EC2_METADATA_DISABLED": "true"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    fs = s3fs.S3FileSystem()
+    if fs.exists("bucket"):
+        fs.rm("bucket", recursive=True)
+    fs.mkdir("bucket")
+    return fs

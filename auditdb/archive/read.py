@@ -298,7 +298,7 @@ class Archive:
             cursor.execute(query, given)
             rows = cursor.fetchall()
         except Exception as error:  # Each store has errors of its own.
-            if type(error).__name__ == "OutOfMemoryException":
+            if isinstance(error, need_duckdb().OutOfMemoryException):
                 raise TooLarge("the archive's events do not fit into its memory") from error
             if timer.is_alive() or seconds is None:
                 reason = " ".join(str(error).split())[:300] or type(error).__name__

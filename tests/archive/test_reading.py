@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 import auditdb
 from auditdb.archive import Archive, opened
-from auditdb.archive.format import TooLarge
+from auditdb.archive.format import COLUMNS, TooLarge
 from auditdb.cli import main
 from auditdb.errors import AuditError
 from auditdb.operator import limit_visibility
@@ -466,6 +466,28 @@ def test_events_that_do_not_fit_into_memory_are_taken_fewer_at_a_time(
     monkeypatch.setattr(Archive, "_ask", small_memory)
     assert exports(log, Archive(log.url)) == before
     assert max(asked) == 110
+
+
+def test_large_events_that_duckdb_has_no_room_for_are_given_fewer_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "database=app" / "month=2020-03"
+    folder.mkdir(parents=True)
+    text = "'{\"v\": \"' || repeat(md5(range::varchar), 640) || '\"}'"
+    given = {"id": "range", "organization_id": "'1'", "new_values": text,
+             "occurred_at": "(timestamptz '2020-03-02 00:00Z' + to_seconds(range))"}  # fmt: skip
+    columns = ", ".join(f"{given.get(name, 'null')}::{kind} as {name}"
+                        for name, kind in COLUMNS.items())  # fmt: skip
+    with duckdb.connect() as duck:
+        duck.execute("set timezone = 'UTC'")
+        duck.execute(f"copy (select {columns} from range(3000)) to '{folder / 'events.parquet'}' "
+                     "(format parquet, row_group_size 2048)")  # fmt: skip
+    archive = Archive(str(tmp_path))
+    archive._duck.execute("set memory_limit = '100MB'")
+    scope = {"database": "app", "months": ["2020-03"], "organization_id": "1", "first_id": None,
+             "since": None, "series": [], "after_ids": []}  # fmt: skip
+    rows, limit = archive.json(scope, {}, 2_000, older_than=(datetime(2020, 4, 1, tzinfo=UTC), 0),
+                               since=datetime(2020, 3, 1, tzinfo=UTC))  # fmt: skip
+    assert 1 <= limit < 2_000
+    assert [row["id"] for row in json.loads(rows)] == [*range(2_999, 2_999 - limit, -1)]
 
 
 @pytest.mark.usefixtures("small")

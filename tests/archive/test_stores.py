@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
 
 from auditdb.archive.place import Place
 from auditdb.archive.restoring import restore
@@ -20,29 +18,6 @@ from tests.archive.months import MONTHS, Archived
 from tests.conftest import Database
 
 URL = "s3://bucket/audit"
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(store: str, monkeypatch: pytest.MonkeyPatch) -> s3fs.S3FileSystem:
-    for name, value in {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
-                        "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": store,
-                        "AWS_EC2_METADATA_DISABLED": "true"}.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    fs = s3fs.S3FileSystem()
-    if fs.exists("bucket"):
-        fs.rm("bucket", recursive=True)
-    fs.mkdir("bucket")
-    return fs
 
 
 def test_an_object_store_has_an_archive(

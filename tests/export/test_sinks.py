@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 import s3fs
 import zstandard
-from moto.server import ThreadedMotoServer
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from auditdb.errors import InvalidInput
@@ -193,38 +192,16 @@ def _full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.fixture(scope="module")
-def store() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(store: str, monkeypatch: pytest.MonkeyPatch) -> s3fs.S3FileSystem:
-    for name, value in {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
-                        "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": store,
-                        "AWS_EC2_METADATA_DISABLED": "true"}.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    fs = s3fs.S3FileSystem()
-    with pytest.MonkeyPatch.context():
-        fs.mkdir("logs") if not fs.exists("logs") else None
-    return fs
-
-
 def test_an_object_is_named_by_its_ticks_and_the_same_when_written_again(
     bucket: s3fs.S3FileSystem,
 ) -> None:
-    place = f"logs/audit/siem/{NAME}.jsonl.gz"
-    put(opened("s3://logs/audit/"))
+    place = f"bucket/audit/siem/{NAME}.jsonl.gz"
+    put(opened("s3://bucket/audit/"))
     first = bucket.cat(place)
-    put(opened("s3://logs/audit"))
+    put(opened("s3://bucket/audit"))
     bucket.invalidate_cache()
     assert gzip.decompress(first) == BODY and bucket.cat(place) == first
-    assert bucket.find("logs/audit") == [place]
+    assert bucket.find("bucket/audit") == [place]
 
 
 def test_a_store_elsewhere_gets_it_apart_and_renamed(tmp_path: Path) -> None:
@@ -247,7 +224,7 @@ def test_credentials_that_are_missing_are_said(
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     s3fs.S3FileSystem.clear_instance_cache()
-    said = str(problem(opened("s3://logs/audit"), Rejected))
+    said = str(problem(opened("s3://bucket/audit"), Rejected))
     assert "credentials" in said
 
 
@@ -257,7 +234,7 @@ def test_credentials_that_a_store_refuses_are_said(
 ) -> None:
     body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
     refusing(web, Answer(403, (("content-type", "application/xml"),), body), monkeypatch)
-    assert "refuses the credentials" in str(problem(opened("s3://logs/audit"), Rejected))
+    assert "refuses the credentials" in str(problem(opened("s3://bucket/audit"), Rejected))
 
 
 def refusing(web: Receiver, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +252,7 @@ def test_a_store_that_is_down_passes(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     s3fs.S3FileSystem.clear_instance_cache()
-    assert "cannot write to s3://logs/audit" in str(problem(opened("s3://logs/audit"), Retry))
+    assert "cannot write to s3://bucket/audit" in str(problem(opened("s3://bucket/audit"), Retry))
 
 
 def url(web: Receiver, scheme: str = "http", path: str = "/events") -> str:
