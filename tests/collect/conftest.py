@@ -104,7 +104,10 @@ class Collection:
             patiently(partial(self.is_settled, name), f"{name} does not arrive: {self.findings()}")
 
     def is_settled(self, name: str) -> bool:
-        return len(self.collected(name)) >= len(self.events(name))
+        ticks = "select coalesce(max(id), 0) from {} where "
+        there = query(self.sources[name], ticks.format("audit.tick") + "true")
+        here = query(self.centre, ticks.format("audit_collected.tick") + "database = %s", name)
+        return len(self.collected(name)) >= len(self.events(name)) and here >= there
 
     def findings(self) -> list[tuple[str, str, str]]:
         return query(self.centre, "select severity, object, problem from audit_collected.doctor()")
