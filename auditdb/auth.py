@@ -39,7 +39,8 @@ _NAMES = AuthFields.__annotations__.keys()
 VERBS = (
     "login", "logout", "session_revoked", "password_changed", "password_reset_requested",
     "account_locked", "account_unlocked", "two_factor_enabled", "two_factor_disabled",
-    "recovery_code_used", "email_changed", "impersonation_started", "impersonation_stopped",
+    "recovery_code_used", "email_changed", "email_verified", "impersonation_started",
+    "impersonation_stopped",
 )  # fmt: skip
 
 
@@ -198,6 +199,24 @@ def email_changed(
         old_values=None if old_email is None else {"email": old_email},
         new_values=None if new_email is None else {"email": new_email},
     )
+
+
+def email_verified(
+    user_id: Id, *, email: str | None = None, **fields: Unpack[AuthFields]
+) -> NewEvent:
+    """Return the event that a user showed that an e-mail address is theirs, or tried to.
+
+    Args:
+        user_id: the user.
+        email: which address; kept as `details.email`.
+        fields: see `auditdb.auth`. A link that is expired or used is a `result` of `failure`.
+
+    Example:
+        >>> email_verified(7, email="b@acme.test").details
+        {'email': 'b@acme.test'}
+    """
+    event = _about("email_verified", user_id, fields)
+    return event if email is None else event.with_details({"email": email})
 
 
 def impersonation_started(

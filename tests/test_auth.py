@@ -15,7 +15,7 @@ from tests.conftest import Database
 
 SIMPLE = [
     "login", "logout", "session_revoked", "password_changed", "two_factor_enabled",
-    "two_factor_disabled", "recovery_code_used", "email_changed",
+    "two_factor_disabled", "recovery_code_used", "email_changed", "email_verified",
 ]  # fmt: skip
 IMPERSONATION = ["impersonation_started", "impersonation_stopped"]
 SHOWN = "action target_type target_id subject_id actor_id actor_type impersonator_id".split()
@@ -97,6 +97,11 @@ def test_a_changed_address_is_shown_before_and_after(
         ({"email": "a@acme.test"}, {"email": "b@acme.test"}),
         (None, {"email": "c@acme.test"}),
     ]
+
+
+def test_which_address_was_verified_is_a_detail(db: Database) -> None:
+    record(db.connect("app"), auth.email_verified(7, email="a@acme.test", details={"left": 1}))
+    assert db.events()[0]["details"] == {"left": 1, "email": "a@acme.test"}
 
 
 @pytest.mark.parametrize("name", SIMPLE)

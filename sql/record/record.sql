@@ -225,6 +225,7 @@ from (values
     ('auth.impersonation_started', 'An administrator began to act as a user'),
     ('auth.impersonation_stopped', 'An administrator ceased to act as a user'),
     ('auth.email_changed', 'The e-mail address of a user changed'),
+    ('auth.email_verified', 'A user showed that an e-mail address is theirs, or tried to'),
     ('membership.added', 'A user was added to an organisation or team'),
     ('membership.invited', 'A user was invited into an organisation or team, without effect yet'),
     ('membership.removed', 'A user was removed from an organisation or team'),
