@@ -134,6 +134,28 @@ def test_a_session_is_its_user_s_and_shows_no_token(db: Database) -> None:
     assert started["subject_id"] == "7" and "canary" not in repr((started, ended))
 
 
+def test_an_sso_connection_shows_whose_sign_ins_it_takes_and_no_secret(db: Database) -> None:
+    owner = db.connect("app_owner")
+    owner.execute(
+        "create table login_method (id int primary key, organization_id int, domain text,"
+        " enabled bool, configuration jsonb, certificate text)"
+    )
+    owner.execute("select audit.attach('login_method', 'sso_connection')")
+    owner.execute(
+        "insert into login_method values (1, 2, 'acme.test', true, '\"canary\"', 'canary')"
+    )
+    owner.execute("update login_method set certificate = 'canary-2', domain = 'evil.test'")
+    owner.execute("delete from login_method")
+    created, updated, deleted = db.events("target_type = 'sso_connection'")
+    assert [event["action"] for event in (created, updated, deleted)] == [
+        "sso_connection.created", "sso_connection.updated", "sso_connection.deleted",
+    ]  # fmt: skip
+    assert (created["organization_id"], created["target_id"]) == ("2", "1")
+    assert updated["old_values"]["domain"] == "acme.test"
+    assert updated["new_values"]["domain"] == "evil.test"
+    assert "canary" not in repr((created, updated, deleted))
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
