@@ -14,12 +14,13 @@ import click
 
 from auditdb.cli.common import connection, print_json, print_lines
 from auditdb.cli.errors import Failure
+from auditdb.export.sinks.frames import PRESETS
 from auditdb.values.arguments import RESULTS
 from auditdb.values.plain import plain
 
 FORMATS = ["jsonl", "ocsf", "cloudevents", "csv"]
 SINK_HELP = ("Where: - (standard output), file:///directory, s3://bucket/prefix, gs://, az://, "
-             "https://host/path, splunk+https://, elastic+https://, datadog+https://, "
+             f"https://host/path, {', '.join(f'{name}+https://' for name in PRESETS)}, "
              "syslog+tls://.")  # fmt: skip
 
 

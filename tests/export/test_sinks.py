@@ -486,6 +486,7 @@ def test_a_collector_that_breaks_off_has_not_taken_it(
         ("splunk+http://siem.example/", "splunk+https:// is"),
         ("syslog+tcp://siem.example/", "syslog+tls:// is"),
         ("sumo+https://host/", "is no sink"),
+        ("sumo+http://localhost/", "is no sink"),
     ],
 )
 def test_an_address_that_is_no_sink_is_refused_in_a_line(given: str, said: str) -> None:

@@ -20,6 +20,7 @@ class Frame:
         media_type: of the body; by default that of a line.
         body: makes it.
         token_header: what says who sends, with %s for the token.
+        needs_token: whether it takes nothing without one.
         most: the most events and bytes of a request that the receiver takes.
         check: looks at an answer of 2xx to so many lines; returns what it says went wrong.
         is_signed: whether requests are signed as Standard Webhooks are.
@@ -29,6 +30,7 @@ class Frame:
     media_type: str | None = None
     body: Callable[[Delivery], bytes] = field(default=lambda delivery: delivery.body)
     token_header: tuple[str, str] = ("Authorization", "Bearer %s")
+    needs_token: bool = True
     most: tuple[int, int] = (10_000, 4_000_000)
     check: Callable[[bytes, int], SinkError | None] = field(default=lambda answer, lines: None)
     is_signed: bool = False
@@ -123,7 +125,7 @@ def _object(answer: bytes) -> dict[str, Any]:
 
 
 FRAMES: dict[str, Frame] = {
-    "https": Frame(is_signed=True),
+    "https": Frame(is_signed=True, needs_token=False),
     "splunk": Frame(
         path="/services/collector/event", media_type="application/json", body=_splunk_body,
         token_header=("Authorization", "Splunk %s"), most=(1000, 800_000), check=_splunk_answer),
@@ -134,6 +136,8 @@ FRAMES: dict[str, Frame] = {
         path="/api/v2/logs", media_type="application/json", body=_datadog_body,
         token_header=("DD-API-KEY", "%s"), most=(1000, 4_000_000)),
 }  # fmt: skip
+# What stands before +https:// in the address of a sink.
+PRESETS = [name for name in FRAMES if name != "https"]
 
 
 def pieces(delivery: Delivery, most: tuple[int, int]) -> Sequence[Delivery]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -11,13 +11,13 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from auditdb.errors import InvalidInput
 from auditdb.export.sinks.base import Sink
 from auditdb.export.sinks.compress import SUFFIXES
+from auditdb.export.sinks.frames import FRAMES, PRESETS, array
 from auditdb.export.sinks.secrets import Secrets
 from auditdb.export.sinks.webhook import stream_secret
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-_PRESETS = {"splunk+https", "elastic+https", "datadog+https", "splunk+http", "elastic+http",
-            "datadog+http"}  # fmt: skip
 _REMOTE = {"http", "https", "tls", "s3", "gs", "az"}
+_OTHERS = {"syslog+tcp", "syslog+tls"}
 _ENCRYPTED = {"http": "https", "ftp": "sftp", "syslog": "syslog+tls", "syslog+tcp": "syslog+tls"}
 STDOUT = "-"
 
@@ -109,7 +109,9 @@ def _check_parts(parts: SplitResult, host: str | None, port: int | None) -> None
                 f"{scheme}:// to another machine is not encrypted: "
                 f"{_ENCRYPTED.get(scheme, scheme + 's')}:// is"
             )
-    elif "+" in scheme and scheme not in _PRESETS | {"syslog+tls"}:
+    preset, _, transport = scheme.rpartition("+")
+    is_known = preset in PRESETS if transport in {"http", "https"} else scheme in _OTHERS
+    if preset and not is_known:
         raise InvalidInput(f"{scheme}:// is no sink; see docs/export.md")
 
 
@@ -181,16 +183,12 @@ def _open_https(
         from auditdb.export.sinks.https import Https
     except ImportError as error:
         raise InvalidInput("https:// needs a package: pip install 'auditdb[export]'") from error
-    from dataclasses import replace
-
-    from auditdb.export.sinks.frames import FRAMES, array
-
     frame = FRAMES[preset or "https"]
     if options.array:
         if preset:
             raise InvalidInput(f"{preset} has a form of its own, and takes no array")
         frame = replace(frame, body=array, media_type=array_media_type or "application/json")
-    if preset and not secrets.token:
+    if frame.needs_token and not secrets.token:
         raise InvalidInput(
             f"{preset} wants a token: set AUDITDB_SINK_TOKEN, or name a file of secrets"
         )
