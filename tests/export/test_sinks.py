@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from auditdb.export.sinks.files import Directory
 from auditdb.export.sinks.open import Options, check_sink, open_sink
 from auditdb.export.sinks.secrets import Secrets, read_secrets, secrets_of_variables
 from auditdb.export.sinks.stdout import StandardOutput
-from tests.export.receivers import Answer, Receiver, authority, collector, receiver
+from tests.export.receivers import Answer, Receiver, Request, authority, collector, receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 LINES = [
@@ -438,6 +439,94 @@ def test_datadog_gets_an_array(web: Receiver) -> None:
     assert json.loads(first.pop("message")) == {"id": 0}
     assert first == {"ddsource": "auditdb", "service": "auditdb", "ddtags": "subscription:siem",
                      "timestamp": "2026-11-28T12:00:00.000001Z"}  # fmt: skip
+
+
+def otlp(request: Request) -> Answer:
+    """Answer as the OTLP receiver of the OpenTelemetry Collector does."""
+    if request.path != "/v1/logs":
+        return Answer(404)
+    if request.headers["content-type"] != "application/json":
+        return Answer(415)
+    try:
+        (resource,) = json.loads(request.body)["resourceLogs"]
+        (scope,) = resource["scopeLogs"]
+        taken = all(
+            record.keys() <= {"timeUnixNano", "severityNumber", "body", "attributes"}
+            and int(record.get("timeUnixNano", "0")) < 2**64
+            and type(record["severityNumber"]) is int and type(record["body"]["stringValue"]) is str
+            and all(type(a["key"]) is str and a["value"].keys() == {"stringValue"}
+                    for a in record["attributes"] + resource["resource"]["attributes"])
+            for record in scope["logRecords"]
+        )  # fmt: skip
+    except (KeyError, ValueError, TypeError):
+        taken = False
+    if not taken:
+        return Answer(400, body=b'{"code":3,"message":"readObjectStart: expect { or n"}')
+    return Answer(headers=(("content-type", "application/json"),), body=b'{"partialSuccess":{}}')
+
+
+def test_opentelemetry_gets_a_record_for_each_event(web: Receiver) -> None:
+    web.decide = otlp
+    put(opened(url(web, "otlp+http", ""), token="t-1"))
+    (request,) = web.requests
+    assert request.headers["authorization"] == "Bearer t-1"
+    (resource,) = json.loads(request.body)["resourceLogs"]
+    assert resource["resource"] == {"attributes": [
+        {"key": "service.name", "value": {"stringValue": "auditdb"}},
+        {"key": "auditdb.subscription", "value": {"stringValue": "siem"}},
+    ]}  # fmt: skip
+    records = resource["scopeLogs"][0]["logRecords"]
+    assert [json.loads(record["body"]["stringValue"])["id"] for record in records] == [*range(5)]
+    assert records[0]["timeUnixNano"] == "1795867200000001000"
+    assert records[0]["attributes"] == [
+        {"key": "log.record.uid", "value": {"stringValue": "1f2e3d4c-0"}}
+    ]
+
+
+def test_a_collector_of_opentelemetry_may_want_no_token(web: Receiver) -> None:
+    web.decide = otlp
+    put(opened(url(web, "otlp+http", "")))
+    assert "authorization" not in web.requests[0].headers
+
+
+@pytest.mark.parametrize("moment", ["infinity", "1969-12-31 23:59:59+00", "2600-01-01 00:00:00+00"])
+def test_a_time_that_opentelemetry_has_no_number_for_is_left_out(
+    web: Receiver, moment: str
+) -> None:
+    web.decide = otlp
+    put(opened(url(web, "otlp+http", "")), replace(DELIVERY, lines=[Line("k", moment, b"{}")]))
+    assert b"timeUnixNano" not in web.requests[0].body
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "said"),
+    [
+        (Answer(body=b'{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"too old"}}'),
+         Poison, "does not take 2 events: too old"),
+        (Answer(body=b'{"partialSuccess":{"rejectedLogRecords":2}}'), Poison, "2 events"),
+        (Answer(400, body=b'{"code":3,"message":"no"}'), Poison, "no"),
+        (Answer(401), Rejected, "token"),
+        (Answer(404), Rejected, "404"),
+        (Answer(429, (("retry-after", "7"),)), Retry, "429"),
+        (Answer(503), Retry, "503"),
+    ],
+)  # fmt: skip
+def test_what_opentelemetry_refuses_is_said(
+    web: Receiver, answer: Answer, kind: type[SinkError], said: str
+) -> None:
+    web.script(answer)
+    assert said in str(problem(opened(url(web, "otlp+http", "")), kind))
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"partialSuccess":{"errorMessage":"slow down","rejectedLogRecords":0}}']
+)
+def test_a_collector_of_opentelemetry_that_took_all_may_say_little(
+    web: Receiver, body: bytes
+) -> None:
+    web.script(Answer(body=body))
+    put(opened(url(web, "otlp+http", "")))
+    assert len(web.requests) == 1
 
 
 def test_syslog_gets_a_frame_for_each_event(

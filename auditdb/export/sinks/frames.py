@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from auditdb.export.sinks.base import Delivery, Line, Poison, Rejected, Retry, SinkError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +119,63 @@ def _datadog_body(delivery: Delivery) -> bytes:
     return b"[" + b",".join(entries) + b"]"
 
 
-def _object(answer: bytes) -> dict[str, Any]:
+def _nanoseconds(at: str | None) -> int | None:
+    """Return a time as OpenTelemetry counts it, if its 64 bits without a sign can hold it."""
     try:
-        said = json.loads(answer)
+        since = datetime.fromisoformat(at) - _EPOCH if at else None
     except ValueError:
-        return {}
+        return None
+    count = since // timedelta(microseconds=1) * 1000 if since is not None else 0
+    return count if 0 < count < 2**64 else None
+
+
+def _attributes(texts: dict[str, str]) -> list[dict[str, Any]]:
+    return [{"key": name, "value": {"stringValue": text}} for name, text in texts.items()]
+
+
+def _otlp_record(line: Line) -> dict[str, Any]:
+    nanoseconds = _nanoseconds(line.at)
+    return {
+        # Numbers of 64 bits are texts in JSON of protobuf. 9 is INFO.
+        **({"timeUnixNano": str(nanoseconds)} if nanoseconds else {}),
+        "severityNumber": 9,
+        "body": {"stringValue": line.data.decode()},
+        "attributes": _attributes({"log.record.uid": line.key}),
+    }
+
+
+def _otlp_body(delivery: Delivery) -> bytes:
+    named = {"service.name": "auditdb", "auditdb.subscription": delivery.subscription}
+    records = [_otlp_record(line) for line in delivery.lines]
+    logs = {
+        "resource": {"attributes": _attributes(named)},
+        "scopeLogs": [{"scope": {"name": "auditdb"}, "logRecords": records}],
+    }
+    return json.dumps({"resourceLogs": [logs]}, separators=(",", ":")).encode()
+
+
+def _otlp_answer(answer: bytes, lines: int) -> SinkError | None:
+    """Return what was refused; who took all may say nothing, as Loki does."""
+    said = _json(answer or b"{}")
+    partial: Any = said.get("partialSuccess", {}) if isinstance(said, dict) else None
+    rejected: Any = partial.get("rejectedLogRecords", 0) if isinstance(partial, dict) else None
+    if type(rejected) not in (int, str) or not re.fullmatch("[0-9]{1,19}", str(rejected)):
+        return Retry("the answer is none of an OTLP receiver")
+    if not int(rejected):
+        return None
+    reason = str(partial.get("errorMessage", ""))[:300]
+    return Poison(f"the OTLP receiver does not take {rejected} events: {reason}".rstrip(": "))
+
+
+def _json(answer: bytes) -> Any:
+    try:
+        return json.loads(answer)
+    except ValueError:
+        return None
+
+
+def _object(answer: bytes) -> dict[str, Any]:
+    said = _json(answer)
     return said if isinstance(said, dict) else {}
 
 
@@ -135,6 +190,9 @@ FRAMES: dict[str, Frame] = {
     "datadog": Frame(
         path="/api/v2/logs", media_type="application/json", body=_datadog_body,
         token_header=("DD-API-KEY", "%s"), most=(1000, 4_000_000)),
+    "otlp": Frame(
+        path="/v1/logs", media_type="application/json", body=_otlp_body, needs_token=False,
+        most=(1000, 2_000_000), check=_otlp_answer),
 }  # fmt: skip
 # What stands before +https:// in the address of a sink.
 PRESETS = [name for name in FRAMES if name != "https"]
