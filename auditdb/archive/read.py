@@ -17,7 +17,7 @@ from auditdb.archive.place import EVENTS, Place, folder
 from auditdb.connection.begin import Row
 from auditdb.errors import AuditError
 from auditdb.read.event import FIRST_ID, Event, Page, cursor_of, read_cursor
-from auditdb.read.filters import Filters, filter_conditions
+from auditdb.read.filters import EQUAL, Filters, filter_conditions
 from auditdb.read.viewer import Auditor, Viewer
 from auditdb.values.convert import from_json
 
@@ -43,16 +43,11 @@ _AUDITOR = _SCOPE.replace("{}", """%(organization_id)s::text as organization_id,
     null::bigint as first_id, null::timestamptz as since""")  # fmt: skip
 # Of filters.py, in the words of DuckDB.
 _CONDITIONS = {
-    "action": "action = $action",
+    **{name: f"{name} = ${name}" for name in EQUAL},
     "category": "action > $category and action < $category_end",
     "person_id": "(actor_id = $person_id or impersonator_id = $person_id"
     " or subject_id = $person_id)",
     "actor_id": "(actor_id = $actor_id or impersonator_id = $actor_id)",
-    "target_type": "target_type = $target_type",
-    "target_id": "target_id = $target_id",
-    "subject_id": "subject_id = $subject_id",
-    "result": "result = $result",
-    "source": "source = $source",
     "ip": "json_extract_string(details, '$.ip') = $ip",
     "transaction_id": "transaction_id = $transaction_id",
     "text": "(list_contains($text_ids, actor_id) or list_contains($text_ids, impersonator_id)"

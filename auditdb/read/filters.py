@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict, Unpack, cast
 
-from psycopg.sql import SQL, Composable
+from psycopg.sql import SQL, Composable, Identifier, Placeholder
 
 from auditdb.errors import InvalidInput
 from auditdb.values.arguments import ALIASES, RESULTS, unknown_argument
@@ -38,8 +38,10 @@ class Filters(TypedDict, total=False):
     baseline: bool
 
 
-_CONDITIONS = {
-    "action": SQL("action = %(action)s"),
+# Filters that a column of the same name equals, here and in the archive.
+EQUAL = ("action", "target_type", "target_id", "subject_id", "result", "source")
+_CONDITIONS: dict[str, Composable] = {
+    **{name: SQL("{} = {}").format(Identifier(name), Placeholder(name)) for name in EQUAL},
     # A prefix as a range, as LIKE is not leakproof: by bytes, "/" follows upon ".".
     "category": SQL("action > %(category)s and action < %(category_end)s"),
     "person_id": SQL(
@@ -47,11 +49,6 @@ _CONDITIONS = {
         " or subject_id = %(person_id)s)"
     ),
     "actor_id": SQL("(actor_id = %(actor_id)s or impersonator_id = %(actor_id)s)"),
-    "target_type": SQL("target_type = %(target_type)s"),
-    "target_id": SQL("target_id = %(target_id)s"),
-    "subject_id": SQL("subject_id = %(subject_id)s"),
-    "result": SQL("result = %(result)s"),
-    "source": SQL("source = %(source)s"),
     "ip": SQL("details ->> 'ip' = %(ip)s"),
     "transaction_id": SQL("transaction_id = %(transaction_id)s::text::xid8"),
     # A series ends where the next begins that has other transactions.
@@ -96,59 +93,29 @@ def refuse_unknown(filters: Filters) -> None:
         )
 
 
-def filter_conditions(
-    action: str | None = None,
-    category: str | None = None,
-    person_id: Id | None = None,
-    actor_id: Id | None = None,
-    target_type: str | None = None,
-    target_id: Id | None = None,
-    subject_id: Id | None = None,
-    result: str | None = None,
-    source: str | None = None,
-    ip: str | None = None,
-    transaction_id: int | None = None,
-    series_id: int | None = None,
-    text: str | None = None,
-    text_ids: Sequence[Id] | None = None,
-    since: Moment | None = None,
-    until: Moment | None = None,
-    baseline: bool = False,
-) -> tuple[list[Composable], dict[str, Any]]:
+def filter_conditions(**filters: Unpack[Filters]) -> tuple[list[Composable], dict[str, Any]]:
     """Return the conditions of the filters that are given, and their values.
 
     Raises:
         InvalidInput: an invalid filter.
     """
+    action, category = filters.get("action"), filters.get("category")
+    result = filters.get("result")
     if action is not None and not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", action):
         raise InvalidInput(f"action is {action!r}; give category.verb, such as auth.login")
     if category is not None and not re.fullmatch(r"[a-z][a-z0-9_]*", category):
         raise InvalidInput(f"category is {category!r}; give what precedes the dot, such as auth")
     if result is not None and result not in RESULTS:
         raise InvalidInput(f"result is {result!r}; it is one of {', '.join(RESULTS)}")
-    values = {
-        "action": action,
-        "category": category and f"{category}.",
-        "category_end": category and f"{category}/",
-        "person_id": as_text("person_id", person_id),
-        "actor_id": as_text("actor_id", actor_id),
-        "target_type": as_text("target_type", target_type),
-        "target_id": as_text("target_id", target_id),
-        "subject_id": as_text("subject_id", subject_id),
-        "result": result,
-        "source": as_text("source", source),
-        "ip": as_text("ip", ip),
-        "transaction_id": as_number("transaction_id", transaction_id),
-        "series_id": as_number("series_id", series_id),
-        "text": as_text("text", text) or None,
-        "text_ids": [as_text("text_ids", found) for found in text_ids or ()],
-        "since": as_moment("since", since),
-        "until": as_moment("until", until),
+    values: dict[str, Any] = {
+        name: _VALUES.get(name, as_text)(name, cast(Any, filters.get(name))) for name in _CONDITIONS
     }
-    conditions: list[Composable] = [
-        _CONDITIONS[name] for name in _CONDITIONS if values[name] is not None
-    ]
-    if not baseline and action is None:
+    values["category"] = category and f"{category}."
+    values["category_end"] = category and f"{category}/"
+    values["text"] = values["text"] or None
+    values["text_ids"] = [as_text("text_ids", found) for found in filters.get("text_ids") or ()]
+    conditions = [_CONDITIONS[name] for name in _CONDITIONS if values[name] is not None]
+    if not filters.get("baseline") and action is None:
         conditions.append(_APART)
     return conditions, values
 
@@ -195,6 +162,12 @@ def as_moment(name: str, value: Moment | None) -> datetime | None:
         return value.astimezone(UTC)
     except OverflowError:
         raise InvalidInput(f"{name} is {value.isoformat()}, which is no time of UTC") from None
+
+
+# How each is read that is no text.
+_VALUES: dict[str, Callable[[str, Any], Any]] = {
+    "transaction_id": as_number, "series_id": as_number, "since": as_moment, "until": as_moment,
+}  # fmt: skip
 
 
 def shown_filters(filters: Filters) -> dict[str, Any]:
