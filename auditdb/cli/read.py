@@ -16,7 +16,7 @@ import auditdb
 from auditdb.cli.common import connection, print_note
 from auditdb.cli.progress import progress
 from auditdb.read.filters import as_moment
-from auditdb.values.arguments import RESULTS
+from auditdb.values.arguments import ACTOR_TYPES, RESULTS
 
 NO_EVENTS = (
     "no events that this viewer may read; or the key, the viewer or the organisation is not valid"
@@ -51,6 +51,7 @@ def read_key(file: str | None) -> str:
 @click.option("--action", help="Only this action, such as membership.role_changed.")
 @click.option("--category", help="Only this category, such as auth.")
 @click.option("--actor-id", help="Only what this actor, or impersonator, did.")
+@click.option("--actor-type", type=click.Choice(ACTOR_TYPES))
 @click.option("--target-type", help="Only what was done to this kind of object.")
 @click.option("--target-id", help="Only what was done to this object.")
 @click.option("--subject-id", help="Only what is about this user.")

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypedDict, Unpack, cast
 from psycopg.sql import SQL, Composable, Identifier, Placeholder
 
 from auditdb.errors import InvalidInput
-from auditdb.values.arguments import ALIASES, RESULTS, unknown_argument
+from auditdb.values.arguments import ACTOR_TYPES, ALIASES, RESULTS, unknown_argument
 from auditdb.values.convert import Id, as_text
 
 Moment: TypeAlias = datetime | date | str
@@ -23,6 +23,7 @@ class Filters(TypedDict, total=False):
     category: str | None
     person_id: Id | None
     actor_id: Id | None
+    actor_type: str | None
     target_type: str | None
     target_id: Id | None
     subject_id: Id | None
@@ -39,7 +40,7 @@ class Filters(TypedDict, total=False):
 
 
 # Filters that a column of the same name equals, here and in the archive.
-EQUAL = ("action", "target_type", "target_id", "subject_id", "result", "source")
+EQUAL = ("action", "actor_type", "target_type", "target_id", "subject_id", "result", "source")
 _CONDITIONS: dict[str, Composable] = {
     **{name: SQL("{} = {}").format(Identifier(name), Placeholder(name)) for name in EQUAL},
     # A prefix as a range, as LIKE is not leakproof: by bytes, "/" follows upon ".".
@@ -100,13 +101,13 @@ def filter_conditions(**filters: Unpack[Filters]) -> tuple[list[Composable], dic
         InvalidInput: an invalid filter.
     """
     action, category = filters.get("action"), filters.get("category")
-    result = filters.get("result")
     if action is not None and not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", action):
         raise InvalidInput(f"action is {action!r}; give category.verb, such as auth.login")
     if category is not None and not re.fullmatch(r"[a-z][a-z0-9_]*", category):
         raise InvalidInput(f"category is {category!r}; give what precedes the dot, such as auth")
-    if result is not None and result not in RESULTS:
-        raise InvalidInput(f"result is {result!r}; it is one of {', '.join(RESULTS)}")
+    for name, known in (("result", RESULTS), ("actor_type", ACTOR_TYPES)):
+        if (given := filters.get(name)) is not None and given not in known:
+            raise InvalidInput(f"{name} is {given!r}; it is one of {', '.join(known)}")
     values: dict[str, Any] = {
         name: _VALUES.get(name, as_text)(name, cast(Any, filters.get(name))) for name in _CONDITIONS
     }

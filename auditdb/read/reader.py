@@ -37,13 +37,13 @@ class Reader:
 
     Filters, all of which an event must pass: `action`; `category`, the part of an action before the
     dot; `person_id`, who acted, impersonated or is the subject; `actor_id`, who acted or
-    impersonated; `target_type`, `target_id`; `subject_id`, the user it is about; `result`;
-    `source`; `ip`; `transaction_id`; `series_id`, within which that is unique; `text`, which is in
-    an id, a value or a detail, upper and lower case alike, or else an id is one of `text_ids`,
-    which the application knows by that text; `since` and `until`, from the one to just before the
-    other, as datetimes with a zone, dates (midnight UTC), or either in ISO 8601. What tables held
-    already when they were attached (`<kind>.baseline`) is left out, unless `action` asks for it, or
-    `baseline=True`.
+    impersonated; `actor_type`, such as `api_key`; `target_type`, `target_id`; `subject_id`, the
+    user it is about; `result`; `source`; `ip`; `transaction_id`; `series_id`, within which that is
+    unique; `text`, which is in an id, a value or a detail, upper and lower case alike, or else an
+    id is one of `text_ids`, which the application knows by that text; `since` and `until`, from the
+    one to just before the other, as datetimes with a zone, dates (midnight UTC), or either in
+    ISO 8601. What tables held already when they were attached (`<kind>.baseline`) is left out,
+    unless `action` asks for it, or `baseline=True`.
     """
 
     def __init__(

@@ -16,8 +16,8 @@ from auditdb.web.access import Access, read_zone
 
 # Filters whose name and value stand in the address as they are.
 PLAIN = (
-    "action", "result", "person_id", "actor_id", "subject_id", "target_type", "target_id",
-    "source", "ip", "transaction_id", "series_id",
+    "action", "result", "person_id", "actor_id", "actor_type", "subject_id", "target_type",
+    "target_id", "source", "ip", "transaction_id", "series_id",
 )  # fmt: skip
 PRESETS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30),
            "90d": timedelta(days=90)}  # fmt: skip

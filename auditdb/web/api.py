@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from auditdb._version import __version__
 from auditdb.export.canonical import COLUMNS, VALUES
 from auditdb.read.event import Event
-from auditdb.values.arguments import RESULTS
+from auditdb.values.arguments import ACTOR_TYPES, RESULTS
 from auditdb.values.plain import plain_json
 from auditdb.web import queries
 from auditdb.web.address import PLAIN, PRESETS, event_path
@@ -94,6 +94,7 @@ _ABOUT = {
     "result": "success, failure or denied.",
     "person_id": "Who acted, impersonated, or is the person concerned.",
     "actor_id": "Who acted or impersonated.",
+    "actor_type": "user, api_key, system or database.",
     "subject_id": "The person concerned.",
     "target_type": "Kind of the object.",
     "target_id": "Id of the object.",
@@ -119,7 +120,12 @@ _POLLED = {
     "cursor": "That of the answer before, or now: the end of the log. Default: its beginning.",
     "limit": "Events of an answer, at most. Default: 100; at most 1000.",
 }
-_ENUMS = {"result": list(RESULTS), "last": list(PRESETS), "signal": list(queries.SIGNALS)}
+_ENUMS = {
+    "result": list(RESULTS),
+    "actor_type": list(ACTOR_TYPES),
+    "last": list(PRESETS),
+    "signal": list(queries.SIGNALS),
+}
 _TYPES: dict[str, Any] = {
     "id": "integer", "transaction_id": "integer", "series_id": "integer", "old_values": "object",
     "new_values": "object", "details": "object", "names": "object",

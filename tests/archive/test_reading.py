@@ -207,7 +207,8 @@ def pages(reader: auditdb.Reader, **filters: Any) -> list[Event]:
 FILTERS: list[dict[str, Any]] = [
     {}, {"action": "auth.login"}, {"category": "api_key"}, {"actor_id": "u1"},
     {"person_id": "u2"}, {"target_id": "k1", "target_type": "thing"}, {"subject_id": "u3"},
-    {"result": "denied"}, {"source": "api"}, {"ip": "10.0.0.1"}, {"text": "NAME 17"},
+    {"actor_type": "system"}, {"result": "denied"}, {"source": "api"}, {"ip": "10.0.0.1"},
+    {"text": "NAME 17"},
     {"text": "nobody", "text_ids": ["k2"]}, {"since": "2020-03-05", "until": "2020-04-04"},
     {"baseline": True}, {"transaction_id": 0}, {"series_id": 1}, {"series_id": 99},
 ]  # fmt: skip

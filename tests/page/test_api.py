@@ -41,7 +41,8 @@ def test_its_description_is_what_it_answers(site: Make) -> None:
             assert kind == kinds or kind in kinds, (name, value)
     # Each parameter is taken, and none is missing.
     get = document["paths"]["/events"]["get"]
-    examples = {"result": "denied", "last": "7d", "from": "2026-01-01", "to": "2036-01-01",
+    examples = {"result": "denied", "actor_type": "user", "last": "7d",
+                "from": "2026-01-01", "to": "2036-01-01",
                 "zone": "UTC", "language": "de", "within": "5", "organization": "1",
                 "transaction_id": "1", "series_id": "1", "action": "auth",
                 "signal": "new_owner"}  # fmt: skip

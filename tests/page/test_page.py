@@ -89,6 +89,8 @@ def test_names_of_the_host_stand_in_the_place_of_ids(site: Make) -> None:
         ("action=auth.login&result=failure", 1),
         ("result=denied", 1),
         ("actor_id=support-7", 1),
+        ("actor_type=user", 8),
+        ("actor_type=system", 0),
         ("person_id=2", 5),
         ("subject_id=2", 5),
         ("source=api", 1),
