@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from django.apps import AppConfig, apps
@@ -27,7 +28,6 @@ class AuditConfig(AppConfig):
         """Connect everything; again does no harm."""
         from auditdb.integrations.django.commands import claim_commands
         from auditdb.integrations.django.mapping import attach_after_migrate
-        from auditdb.integrations.django.tasks import claim_tasks
 
         checks.register(_check)
         connection_created.connect(_created, dispatch_uid="auditdb")
@@ -35,12 +35,21 @@ class AuditConfig(AppConfig):
             if connection.connection is not None:
                 _created(connection=connection)
         claim_commands()
-        claim_tasks()
+        _claim_tasks()
         if apps.is_installed("django.contrib.auth"):
             from auditdb.integrations.django.events import listen
 
             listen()
         post_migrate.connect(attach_after_migrate, sender=self, dispatch_uid="auditdb")
+
+
+def _claim_tasks() -> None:
+    """Let each task run under a claim, where Celery is installed."""
+    if find_spec("celery") is None:
+        return
+    from auditdb.integrations.celery import instrument
+
+    instrument()
 
 
 def _created(*, connection: Any, **_: Any) -> None:

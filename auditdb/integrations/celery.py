@@ -1,8 +1,14 @@
-"""Celery: a task acts as whoever published it, from the system; else as the system."""
+"""Celery: a task acts as whoever published it, from the system; else as the system.
+
+What a task writes is under its context: `auditdb.context(conn)`, `auditdb.record`, an instrumented
+engine. Who acts travels in the message, as its header `auditdb`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
+
+from celery import signals
 
 from auditdb.write.claim import Claim
 from auditdb.write.scope import current_claim, in_scope
@@ -12,12 +18,17 @@ _FIELDS = ("actor_id", "actor_type", "impersonator_id", "organization_id", "deta
 _BLOCK = "auditdb_block"
 
 
-def claim_tasks() -> None:
-    """Let each task run under a claim, where Celery is installed."""
-    try:
-        from celery import signals
-    except ImportError:
-        return
+def instrument() -> None:
+    """Let each task run under a context, in every Celery app of this process.
+
+    Call it where the app is made, so that both who publishes and the worker do. Again does no harm.
+    `source` is `system`, and `details.task` the name of the task. Under Django the app
+    `auditdb.integrations.django` calls it.
+
+    Example:
+        >>> app = Celery("shop", broker="redis://")  # doctest: +SKIP
+        >>> instrument()
+    """
     for signal, receiver in (
         (signals.before_task_publish, _publish),
         (signals.task_prerun, _begin),
