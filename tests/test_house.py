@@ -103,6 +103,17 @@ def test_no_function_is_over_forty_lines_but_those_that_the_architecture_names()
     assert long == set(named)
 
 
+def test_every_file_and_test_that_the_guide_to_contributing_names_is_there() -> None:
+    text = (ROOT / "docs" / "contributing.md").read_text("utf-8")
+    named = re.findall(r"`((?:[a-zA-Z_]+/)*[a-zA-Z_]+[.](?:py|sql|toml|md))(?:::(\w+))?`", text)
+    assert len(named) > 40
+    for name, test in named:
+        assert (ROOT / name).is_file(), name
+        assert f"def {test}" in (ROOT / name).read_text("utf-8") or not test, test
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert any(f"def {name}(" in p.read_text("utf-8") for p in ROOT.glob("tests/**/test_*.py"))
+
+
 def test_the_shares_of_the_suite_leave_nothing_out() -> None:
     names = [
         f"tests/{name}" for name in ("test_capture.py::a", "test_dml.py::b", "page/test_a.py::c")

@@ -15,7 +15,7 @@ PAGES = {
     "README.md": "index.md",
     "ARCHITECTURE.md": "architecture.md",
     "SECURITY.md": "security.md",
-    "CONTRIBUTING.md": "contributing.md",
+    "CONTRIBUTING.md": "house-rules.md",
     "CHANGELOG.md": "changelog.md",
     "tests/attacks/THREATS.md": "threats.md",
     "LICENSE": "licence.md",
