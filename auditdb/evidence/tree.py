@@ -204,26 +204,6 @@ class Tree:
                 start = middle
         return proof[::-1]
 
-    def consist(self, older: int) -> list[bytes]:
-        """Return the proof that it holds the tree that it was (RFC 9162, 2.1.4.1)."""
-        if not 0 <= older <= self.size:
-            raise Problem(f"a tree of {self.size} never had {older} leaves after that")
-        if older in (0, self.size):
-            return []
-        proof = []
-        start, end = 0, self.size
-        while older != end:
-            middle = start + _split(end - start)
-            if older <= middle:
-                proof.append(self._hash(middle, end))
-                end = middle
-            else:
-                proof.append(self._hash(start, middle))
-                start = middle
-        if start:
-            proof.append(self._hash(start, end))
-        return proof[::-1]
-
     def _hash(self, start: int, end: int) -> bytes:
         """Return the root of the leaves from start up to end, as RFC 9162 divides the tree."""
         found = []
@@ -272,38 +252,3 @@ def check_inclusion(leaf: bytes, index: int, size: int, proof: list[bytes], root
         at, last = at >> 1, last >> 1
     if last or found != root:
         raise Problem(f"the proof of inclusion does not lead from leaf {index} to the root")
-
-
-def check_consistency(
-    older: int, older_root: bytes, newer: int, newer_root: bytes, proof: list[bytes]
-) -> None:
-    """Check that a tree grew out of another (RFC 9162, 2.1.4.2).
-
-    Raises:
-        Problem: the proof does not show it.
-    """
-    if older > newer:
-        raise Problem(f"a tree of {newer} did not grow out of one of {older}")
-    if older in (0, newer):
-        if proof or older_root != (newer_root if older == newer else EMPTY):
-            raise Problem(f"the trees of {older} and {newer} leaves are none that grew")
-        return
-    path = proof if older & (older - 1) else [older_root, *proof]
-    if not path:
-        raise Problem("the proof of consistency is empty")
-    at, last = older - 1, newer - 1
-    while at & 1:
-        at, last = at >> 1, last >> 1
-    first = second = path[0]
-    for other in path[1:]:
-        if last == 0:
-            raise Problem("the proof of consistency is too long")
-        if at & 1 or at == last:
-            first, second = node_hash(other, first), node_hash(other, second)
-            while at and not at & 1:
-                at, last = at >> 1, last >> 1
-        else:
-            second = node_hash(second, other)
-        at, last = at >> 1, last >> 1
-    if last or first != older_root or second != newer_root:
-        raise Problem(f"the tree of {newer} leaves did not grow out of that of {older}")

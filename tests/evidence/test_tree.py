@@ -15,7 +15,6 @@ from auditdb.evidence.tree import (
     Problem,
     Tile,
     Tree,
-    check_consistency,
     check_inclusion,
     leaf_hash,
 )
@@ -95,37 +94,6 @@ def test_every_leaf_has_a_proof_and_no_other_leaf_passes_with_it(
     ]:
         with pytest.raises(Problem):
             check_inclusion(leaf, at, of, path, top)
-
-
-@settings(deadline=None, max_examples=200)
-@given(st.data())
-def test_a_tree_is_proved_to_have_grown_and_no_other_passes(
-    tiles: Memory, data: st.DataObject
-) -> None:
-    newer = data.draw(st.integers(0, 70_000))
-    older = data.draw(st.integers(0, newer))
-    proof = Tree(tiles, newer).consist(older)
-    was, now = Tree(tiles, older).root(), Tree(tiles, newer).root()
-    check_consistency(older, was, newer, now, proof)
-    wrong = [(older, LEAVES[5], now, proof), (older, was, now, [*proof, LEAVES[5]])]
-    if older:
-        wrong.append((older, was, LEAVES[5], proof))
-    if proof:
-        wrong += [
-            (older, was, now, proof[:-1]),
-            (older - 1, was, now, proof),
-            (older, was, now, [LEAVES[7], *proof[1:]]),
-        ]
-    for size, first, second, path in wrong:
-        with pytest.raises(Problem):
-            check_consistency(size, first, newer, second, path)
-
-
-def test_a_smaller_tree_did_not_grow_out_of_a_larger_one(tiles: Memory) -> None:
-    with pytest.raises(Problem):
-        check_consistency(257, ROOTS[257], 256, ROOTS[256], [])
-    with pytest.raises(Problem):
-        Tree(tiles, 256).consist(257)
 
 
 @pytest.mark.parametrize("place", [(0, 0), (0, 100), (1, 0), (0, 70_000 // 256)])
