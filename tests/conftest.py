@@ -217,6 +217,12 @@ def pytest_unconfigure() -> None:
     _running.close()
 
 
+def run(conn: psycopg.Connection[Any], sql: str) -> None:
+    """Run statements in a transaction."""
+    with conn.transaction():
+        conn.execute(sql.encode())
+
+
 def load_auditdb(
     host: str, port: int, user: str, dbname: str, password: str | None, **_: object
 ) -> None:

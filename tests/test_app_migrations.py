@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import psycopg
 import pytest
 
 from auditdb.mapping.apply import apply
 from auditdb.mapping.file import TableMapping
 from auditdb.operate import doctor
-from tests.conftest import APPLICATION, Database
+from tests.conftest import APPLICATION, Database, run
 
 PLAIN = """
 create table plain (id int primary key, organization_id int, name text, note text);
@@ -120,11 +118,6 @@ MIGRATIONS = {
         "parted", "values (1, 2, 1)", PARTED,
     ),
 }  # fmt: skip
-
-
-def run(conn: psycopg.Connection[Any], sql: str) -> None:
-    with conn.transaction():
-        conn.execute(sql.encode())
 
 
 def found(db: Database) -> list[tuple[str, str, str]]:

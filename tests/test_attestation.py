@@ -9,12 +9,7 @@ import pytest
 
 import auditdb
 from auditdb.operate import doctor
-from tests.conftest import Database
-
-
-def run(conn: psycopg.Connection[Any], sql: str) -> None:
-    with conn.transaction():
-        conn.execute(sql.encode())
+from tests.conftest import Database, run
 
 
 def own_events(db: Database, verb: str) -> list[tuple[Any, ...]]:

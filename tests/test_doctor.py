@@ -14,7 +14,7 @@ from psycopg.sql import SQL, Identifier
 import auditdb
 from auditdb.operate import doctor
 from auditdb.operate.doctor import Finding
-from tests.conftest import Database
+from tests.conftest import Database, run
 
 SUPERUSER = None
 OWNER = "app_owner"
@@ -372,11 +372,6 @@ ROLES = {
 
 def diagnose(db: Database, role: str | None = SUPERUSER) -> list[Finding]:
     return doctor.diagnose(db.connect(role))
-
-
-def run(conn: psycopg.Connection[Any], sql: str) -> None:
-    with conn.transaction():
-        conn.execute(sql.encode())
 
 
 def assert_found(findings: list[Finding], damage: Damage) -> Finding:

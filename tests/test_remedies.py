@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import psycopg
 import pytest
 
 from auditdb.operate import doctor
 from auditdb.operate.doctor import Finding
-from tests.conftest import Database
+from tests.conftest import Database, run
 
 ATTACH = "select audit.attach('{0}', '{1}', {2})".format
 
@@ -130,11 +129,6 @@ CASES = {
         "alter table boss rename person to human", asked="subject", answer="human",
     ),
 }  # fmt: skip
-
-
-def run(conn: psycopg.Connection[Any], sql: str) -> None:
-    with conn.transaction():
-        conn.execute(sql.encode())
 
 
 @pytest.mark.parametrize("name", CASES)

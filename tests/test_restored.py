@@ -13,13 +13,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import auditdb
 from auditdb.operate import doctor
-from tests.conftest import Database
+from tests.conftest import Database, run
 from tests.server import Server
-
-
-def run(conn: psycopg.Connection[Any], sql: str) -> None:
-    with conn.transaction():
-        conn.execute(sql.encode())
 
 
 def value(db: Database, sql: str) -> Any:
