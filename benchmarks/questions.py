@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 from psycopg import sql
 
+from auditdb.read.event import cursor_of
 from auditdb.read.filters import Filters
 from auditdb.read.query import PageQuery
 from auditdb.web import queries
@@ -58,12 +58,6 @@ def _page_1000(conn: psycopg.Connection[Any], organization: int) -> Query:
     query, values = PageQuery(50, {}, after=cursor).statement
     assert isinstance(query, sql.Composable) and isinstance(values, dict)
     return query, values
-
-
-def cursor_of(at: datetime, event_id: int) -> str:
-    """Return a cursor as `auditdb.Page.next` holds it."""
-    place = f"{at.astimezone(UTC).isoformat()} {event_id}"
-    return urlsafe_b64encode(place.encode()).rstrip(b"=").decode()
 
 
 def _sql(query: LiteralString, view: str = "") -> Callable[[psycopg.Connection[Any], int], Query]:
