@@ -63,6 +63,11 @@ grant usage on schema svc to public;
 """
 
 
+def lost(event: dict[str, Any]) -> list[str]:
+    """Return what an event says that it lost."""
+    return list(((event["details"] or {}).get("degraded") or {}).get("lost") or [])
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "attack(group, name, outcome, twin): a row of the threat model"

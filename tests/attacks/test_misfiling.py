@@ -13,7 +13,7 @@ import pytest
 from psycopg import errors as pg
 from psycopg.rows import dict_row
 
-from tests.attacks.conftest import Arena, act, count, look, newest, unnoticed
+from tests.attacks.conftest import Arena, act, count, look, lost, newest, unnoticed
 from tests.attacks.report import attack
 from tests.conftest import Database
 from tests.viewer import sign
@@ -25,11 +25,6 @@ FAILS = (
 STACK = "Stack depth on demand, so that only the last rung is left"
 MOVES = "A row moves to another organisation and back"
 OTHER = '{"actor_id": "2", "organization_id": "2"}'
-
-
-def lost(event: dict[str, Any]) -> list[str]:
-    """Return what an event says that it lost."""
-    return list(((event["details"] or {}).get("degraded") or {}).get("lost") or [])
 
 
 @pytest.fixture

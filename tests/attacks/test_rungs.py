@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 
 from auditdb.operate import doctor
 from tests.attacks import naive
+from tests.attacks.conftest import lost
 from tests.attacks.report import attack
 from tests.conftest import Database
 
@@ -71,10 +72,6 @@ def descend(db: Database, rung: str) -> psycopg.Connection[Any]:
     if rung != FAST:
         conn.execute("set row_security = off")
     return conn
-
-
-def lost(event: dict[str, Any]) -> list[str]:
-    return list(((event["details"] or {}).get("degraded") or {}).get("lost") or [])
 
 
 @attack(GROUP, RUNGS, outcome="S")

@@ -19,17 +19,13 @@ from auditdb.export.sinks.threads import MOST, in_thread
 from tests.export.fakes import FakeSink, Kept, Log
 from tests.export.receivers import Answer, Receiver, Request, receiver
 from tests.export.test_engine import engine
-from tests.export.test_sinks import DELIVERY, NAME, opened, problem, put
+from tests.export.test_sinks import DELIVERY, NAME, opened, problem, put, url
 
 
 @pytest.fixture
 def web() -> Iterator[Receiver]:
     with receiver() as server:
         yield server
-
-
-def url(web: Receiver, scheme: str = "http", path: str = "/x") -> str:
-    return f"{scheme}://127.0.0.1:{web.port}{path}"
 
 
 @pytest.mark.parametrize(
