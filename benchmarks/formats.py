@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ import psycopg
 import auditdb
 from auditdb.export.formats import FORMATS
 from auditdb.export.formats.base import Format
-from tests.server import running
+from benchmarks.capture import address, database
 
 EVENTS = """
 insert into audit.event (
@@ -67,10 +67,9 @@ def _convert(form: Format, lines: list[bytes]) -> None:
         form.convert(line)
 
 
-def measure(events: int, repeats: int) -> dict[str, float]:
+def measure(server: str, events: int, rounds: Iterable[int]) -> dict[str, float]:
     """Return microseconds an event of each way."""
-    with running() as server:
-        dsn = f"host={server.host} port={server.port} user={server.user} dbname=postgres"
+    with database(server, "bench_formats") as dsn:
         auditdb.install(dsn)
         with psycopg.connect(dsn, autocommit=True) as conn:
             conn.execute(EVENTS.encode(), (events,))
@@ -91,11 +90,11 @@ def measure(events: int, repeats: int) -> dict[str, float]:
                 },
             }  # fmt: skip
             best: dict[str, float] = {}
-            for name in [*ways] * repeats:
-                clock, work = ways[name]
-                before = clock()
-                work()
-                best[name] = min(best.get(name, 1e9), clock() - before)
+            for _ in rounds:
+                for name, (clock, work) in ways.items():
+                    before = clock()
+                    work()
+                    best[name] = min(best.get(name, 1e9), clock() - before)
     return {name: seconds / len(lines) * 1e6 for name, seconds in best.items()}
 
 
@@ -105,7 +104,9 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    for name, cost in measure(given.events, given.repeats).items():
+    with address(None) as server:
+        found = measure(server, given.events, range(given.repeats))
+    for name, cost in found.items():
         print(f"{name:32} {cost:7.2f} us an event, {1e6 / cost:9,.0f} events a second")
 
 
