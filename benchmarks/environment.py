@@ -26,7 +26,7 @@ def environment(dsn: str) -> dict[str, Any]:
         ).fetchall()
         settings = conn.execute(
             "select name, setting from pg_settings where source not in ('default', 'override') and "
-            "name !~ '(directory|file|host|lc_|log|timezone|TimeZone|DateStyle|path)' order by name"
+            "name !~ '(director|file|host|lc_|log|timezone|TimeZone|DateStyle|path)' order by name"
         ).fetchall()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -22,6 +22,11 @@ TEMPLATE = Path(__file__).with_name("report.html")
 SHARE = 0.92
 
 
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
 class LeftOut(Exception):
     """A chapter that cannot run here, for a reason that is no fault."""
 
@@ -36,6 +41,7 @@ class Rounds:
     at_most: int
     deadline: float
     clock: Clock = time.monotonic
+    done: int = 0
 
     def __iter__(self) -> Iterator[int]:
         """Give the numbers."""
@@ -46,6 +52,7 @@ class Rounds:
                 return
             yield number
             longest = max(longest, self.clock() - began)
+            self.done = number + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +63,21 @@ class Run:
         dsn: address of the server, as its superuser.
         deadline: when it should be done, by the clock.
         scale: how large it should be, 1 being the size that its share of 20 minutes allows.
+        clock: what time is measured with.
+        given: the rounds that it asked for.
     """
 
     dsn: str
     deadline: float
     scale: float = 1.0
     clock: Clock = time.monotonic
+    given: list[Rounds] = field(default_factory=list)
 
     def rounds(self, at_most: int, share: float = 1.0) -> Rounds:
         """Return the rounds that fit into a share of what remains of the time."""
         now = self.clock()
-        return Rounds(at_most, now + share * (self.deadline - now), self.clock)
+        self.given.append(Rounds(at_most, now + share * (self.deadline - now), self.clock))
+        return self.given[-1]
 
     def size(self, whole: int, least: int = 1) -> int:
         """Return a number of rows or events that is in proportion to the time, at most `whole`."""
@@ -103,6 +114,7 @@ class Outcome:
     took_s: float = 0.0
     state: str = "done"
     reason: str = ""
+    rounds: list[int] = field(default_factory=list)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     plot: str = ""
 
@@ -115,7 +127,7 @@ def run(
     *,
     minutes: float,
     clock: Clock = time.monotonic,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = say,
 ) -> int:
     """Run chapters, write the report after each, and return the exit code.
 
@@ -163,6 +175,8 @@ def _measured(chapter: Chapter, dsn: str, allowed: float, clock: Clock) -> Outco
         if outcome.state == "failed":
             traceback.print_exception(error)
             outcome.reason = " ".join(f"{type(error).__name__}: {error}".split())
+    # Those of a process of its own are not known.
+    outcome.rounds = [rounds.done for rounds in given.given if rounds.done]
     outcome.took_s = round(clock() - began, 1)
     return outcome
 
