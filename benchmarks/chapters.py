@@ -19,6 +19,7 @@ from benchmarks import (
     capture,
     claims,
     clients,
+    collect,
     cpu,
     evidence,
     export,
@@ -32,6 +33,7 @@ from benchmarks import (
     packages,
     page,
     read,
+    reconcile,
     report,
     session,
     whole,
@@ -392,6 +394,28 @@ def five_years(given: Run) -> Found:
     )
 
 
+def centre(given: Run) -> Found:
+    """Collecting another database's log."""
+    found = collect.measure(given.size(50_000, 1000), given.rounds(20))
+    return Found(
+        {"Source and centre on one server": report.numbers(found)},
+        [
+            ("Events a second", [(k.partition(",")[0], v) for k, v in found.items()
+             if k.endswith("a second")]),
+            ("MB", [(k.partition(",")[0], v) for k, v in found.items() if "MB" in k]),
+        ],
+    )  # fmt: skip
+
+
+def reconciled(given: Run) -> Found:
+    """Comparing a table with its log."""
+    found = reconcile.measure(given.dsn, given.size(50_000, 1000))
+    return Found(
+        {"auditdb reconcile": report.numbers(found)},
+        [("Seconds", [("by the clock", found["seconds"]), ("CPU", found["client, s of CPU"])])],
+    )
+
+
 # What integrations cost.
 
 
@@ -438,18 +462,18 @@ def _chapter(name: str, title: str, seconds: float, command: str, measure: Any) 
 
 # In seconds, of 20 minutes in all.
 CHAPTERS = [
-    _chapter("shapes", "A captured row, by the shape of its table", 90,
+    _chapter("shapes", "A captured row, by the shape of its table", 85,
              "capture --only shapes", shapes),
     _chapter("change", "What a change costs", 75, "capture --only server", change),
     _chapter("disk", "Disk and write-ahead log", 15, "capture --only server", disk),
-    _chapter("compare", "Beside other packages", 100, "capture --only compare", compare),
-    _chapter("application", "As an application sees it", 80,
+    _chapter("compare", "Beside other packages", 95, "capture --only compare", compare),
+    _chapter("application", "As an application sees it", 75,
              "capture --only application", application),
     _chapter("connection", "A new connection", 30, "capture --only session", connection),
     _chapter("cpu", "Client CPU of a context", 25, "cpu", client_cpu),
     _chapter("claims", "Settings of other tools", 25, "claims", settings),
-    _chapter("former", "What safety costs: beside former releases", 65, "former", safety),
-    _chapter("writers", "One writer and eight", 50, "operate --only writers", writers),
+    _chapter("former", "What safety costs: beside former releases", 60, "former", safety),
+    _chapter("writers", "One writer and eight", 45, "operate --only writers", writers),
     _chapter("maintenance", "Maintenance beside writers", 40,
              "operate --only maintenance", maintenance),
     _chapter("bulk", "Many rows in one statement", 30, "operate --only bulk", bulk),
@@ -457,12 +481,14 @@ CHAPTERS = [
     _chapter("tables", "Many tables", 45, "operate --only attach (and commands, memory)", tables),
     _chapter("read", "What reading costs", 55, "read", reading),
     _chapter("log", "Exports by the command line", 40, "read --only export", log_exports),
-    _chapter("page", "The page of admins", 40, "page", admin_page),
-    _chapter("ticks", "Ticks and the export", 75, "export", ticks),
-    _chapter("formats", "Formats of exports", 20, "formats", export_formats),
+    _chapter("page", "The page of admins", 35, "page", admin_page),
+    _chapter("ticks", "Ticks and the export", 70, "export", ticks),
+    _chapter("formats", "Formats of exports", 15, "formats", export_formats),
     _chapter("evidence", "Evidence", 40, "evidence", seals),
     _chapter("archive", "Writing the archive", 25, "archive", archived),
     _chapter("years", "Reading an archive of five years", 35, "years", five_years),
+    _chapter("collect", "A centre of many databases", 25, "collect", centre),
+    _chapter("reconcile", "Comparing tables with the log", 20, "reconcile", reconciled),
     _chapter("integrations", "Drivers under a context", 30, "integrations", drivers),
-    _chapter("frameworks", "Django and SQLAlchemy", 40, "frameworks", orms),
+    _chapter("frameworks", "Django and SQLAlchemy", 35, "frameworks", orms),
 ]  # fmt: skip

@@ -114,7 +114,7 @@ def attach(
             for run in ("quiet", "again", "writers"):
                 if run == "writers":
                     detach_all(dsns["auditdb"])
-                places = [(0,), (count // 2,), (count - 1,), (5 * count // 6, 5)]
+                places = [(0,), (count // 2,), (count - 1,), (5 * count // 6, min(5, count - 1))]
                 busy = run == "writers"
                 writers = [Writer(dsns["auditdb"], *p) for p in places] if busy else []
                 with psycopg.connect(dsns["auditdb"], autocommit=True) as conn:
@@ -175,7 +175,7 @@ def detach_all(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as conn:
         query = "select target from audit_private.attachment where kind = 'thing'"
         for (target,) in conn.execute(query).fetchall():
-            conn.execute("select audit.detach(%s::text::regclass)", [target])
+            conn.execute("select audit.detach(%s::oid::regclass)", [target])
 
 
 STATEMENTS = {

@@ -59,7 +59,7 @@ def exports(target: str, key: str, rounds: Iterable[int]) -> dict[str, dict[str,
     costs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
     for _ in rounds:
         for name, (command, _) in commands.items():
-            costs[name].append(_cost(command, key))
+            costs[name].append(cost_of(command, key))
     return {
         name: {
             "events": events,
@@ -72,7 +72,7 @@ def exports(target: str, key: str, rounds: Iterable[int]) -> dict[str, dict[str,
     }
 
 
-def _cost(command: list[str], key: str) -> tuple[float, float, float]:
+def cost_of(command: list[str], key: str = "") -> tuple[float, float, float]:
     """Return seconds, seconds of processor time of the client, and its megabytes."""
     environment = {**os.environ, "AUDITDB_KEY": key, "PYTHONPATH": str(Path.cwd())}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
