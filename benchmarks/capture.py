@@ -141,6 +141,8 @@ def main() -> None:
 
     contenders = [c for c in CONTENDERS if c.shapes] if quick else CONTENDERS
     work = [w for w in workloads(options.rows) if w.shape or not quick]
+    if only == "session":
+        contenders = [c for c in CONTENDERS if c.name in session.MEASURED]
     if only == "compare":
         scripts = (given.partition("=") for given in options.script)
         contenders = [c for c in CONTENDERS if c.name not in ("by hand", "auditdb without context")]
