@@ -91,8 +91,8 @@ def run(dsn: str, events: int, organizations: int, folder: Path) -> Measured:
             tell("digest of the file", before)
             path.unlink()
         before = clocks()
-        Archiver(conn, Place(str(folder)), "bench").run()
-        tell("auditdb archive: written, read back, compared", before)
+        assert list(Archiver(conn, Place(str(folder)), "bench").run())
+        tell("auditdb archive, read back and compared", before)
         sizes["MB of memory at most"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return rows, sizes
 

@@ -17,7 +17,7 @@ text { font: 13px system-ui, sans-serif; fill: #24292f; }
 text { fill: #e6edf3; } .bar { fill: #484f58; } .ours { fill: #2f81f7; }
 }
 </style>"""
-_WIDTH, _LABEL, _ROW, _VALUE = 760, 210, 24, 70
+_WIDTH, _LABEL, _ROW, _VALUE = 820, 300, 24, 70
 
 
 def bars(panels: list[Panel]) -> str:

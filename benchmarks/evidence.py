@@ -73,7 +73,7 @@ def measured(
     yield
     wall, client, at_server = (b - a for a, b in zip(before, clocks(), strict=True))
     rows.append({
-        "": what, "s": round(wall, 2),
+        "": what, "events": events, "s": round(wall, 2),
         "client, s of CPU a million": round(client / events * 1e6, 1),
         "server, s of CPU a million": round(at_server / events * 1e6, 1),
     })  # fmt: skip
@@ -93,7 +93,7 @@ def run(dsn: str, events: int, organizations: int, ticks: int, path: Path) -> Me
             )
             conn.execute("select audit.make_tick()")
         conn.execute("vacuum analyze audit.event")
-        with measured(rows, f"seal {events} events in {ticks} ticks", events, conn):
+        with measured(rows, f"seal {ticks} ticks", events, conn):
             Sealer(conn, key, state).run()
         for table in TABLES:
             (size,) = conn.execute(  # type: ignore[misc]
@@ -114,7 +114,7 @@ def run(dsn: str, events: int, organizations: int, ticks: int, path: Path) -> Me
         (organization, total) = conn.execute(  # type: ignore[misc]
             "select organization_id, total from audit.sealed_organization order by id limit 1"
         ).fetchone()
-        with measured(rows, f"bundle of {total} events", total, conn):
+        with measured(rows, "bundle", total, conn):
             Bundler(conn).bundle(organization, output)
         sizes["bundle, bytes an event"] = output.stat().st_size / total
         ZipFile(output).extractall(path / "out")
