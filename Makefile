@@ -55,15 +55,9 @@ crash: $(BIN)/auditdb ## Kill server and exporter 100 times under a million tran
 tamper: $(BIN)/auditdb ## Change a sealed log 10,000 times as a superuser: each time it must be found
 	AUDITDB_TAMPER=10000 $(BIN)/python -m pytest -q -s tests/evidence/test_tampering.py
 
-bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other packages, and operation
+bench: $(BIN)/auditdb ## Measure every chapter shortly, within 20 minutes: a report in dist/bench
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python -m benchmarks.former
-	$(BIN)/python -m benchmarks.capture
-	$(BIN)/python -m benchmarks.capture --only compare
-	$(BIN)/python -m benchmarks.operate
-	$(BIN)/python -m benchmarks.cpu
-	$(BIN)/python -m benchmarks.integrations
-	$(BIN)/python -m benchmarks.frameworks
+	$(BIN)/python -m benchmarks
 
 reference: $(BIN)/auditdb ## Write what is made: docs/cli.md, kinds.md, generated.md, ocsf.md, sql.md, SQL of kinds and names, RELEASE
 	$(BIN)/python -m tests.reference > docs/cli.md

@@ -10,6 +10,7 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import psutil
 import psycopg
@@ -18,8 +19,11 @@ import auditdb
 from auditdb.archive import format
 from auditdb.archive.place import Place
 from auditdb.archive.run import Archiver
+from benchmarks import report
 from tests.server import running
 
+# A row for each step, and numbers by what they are.
+Measured: TypeAlias = tuple[list[dict[str, Any]], dict[str, float]]
 # Of the month before last, in the order of time.
 MONTH = "(date_trunc('month', now() at time zone 'UTC') - interval '2 months')::date"
 FILL = """
@@ -47,8 +51,9 @@ order by n
 """
 
 
-def run(dsn: str, events: int, organizations: int, folder: Path) -> None:
-    """Fill a month, and archive it."""
+def run(dsn: str, events: int, organizations: int, folder: Path) -> Measured:
+    """Fill a month, archive it, and return what each step took, and the sizes."""
+    rows, sizes = [], {}
     auditdb.install(dsn)
     with psycopg.connect(dsn, autocommit=True) as conn:
         ((month,),) = conn.execute(f"select {MONTH}".encode()).fetchall()
@@ -68,8 +73,11 @@ def run(dsn: str, events: int, organizations: int, folder: Path) -> None:
         def tell(what: str, before: tuple[float, float, float]) -> None:
             wall, client, at_server = (b - a for a, b in zip(before, clocks(), strict=True))
             busy = max(client, at_server, 0.001)
-            print(f"{what}: {events / wall:,.0f} events a second; CPU: client {client:.1f} s, "
-                  f"server {at_server:.1f} s, {events / busy:,.0f} a second")  # fmt: skip
+            rows.append({
+                "": what, "events a second": round(events / wall),
+                "client, s of CPU": round(client, 1), "server, s of CPU": round(at_server, 1),
+                "events a second of CPU": round(events / busy),
+            })  # fmt: skip
 
         with format.engine() as (duck, work):
             path = folder / "events.parquet"
@@ -77,15 +85,16 @@ def run(dsn: str, events: int, organizations: int, folder: Path) -> None:
             format.load(conn, "e.occurred_at < now() - interval '1 month'", duck, work)
             format.write(duck, path)
             tell("PostgreSQL to Parquet", before)
-            print(f"{path.stat().st_size / events:.1f} bytes an event")
+            sizes["bytes an event"] = path.stat().st_size / events
             before = clocks()
             format.digest(duck, path)
             tell("digest of the file", before)
             path.unlink()
         before = clocks()
-        print(*Archiver(conn, Place(str(folder)), "bench").run(), sep="\n")
-        tell("auditdb archive: written, read back, compared", before)
-        print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most")
+        assert list(Archiver(conn, Place(str(folder)), "bench").run())
+        tell("auditdb archive, read back and compared", before)
+        sizes["MB of memory at most"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return rows, sizes
 
 
 def main() -> None:
@@ -96,7 +105,7 @@ def main() -> None:
     given = parser.parse_args()
     with running() as server, tempfile.TemporaryDirectory() as path:
         dsn = f"host=127.0.0.1 port={server.port} user=postgres dbname=postgres"
-        run(dsn, given.events, given.organizations, Path(path))
+        report.show(*run(dsn, given.events, given.organizations, Path(path)))
 
 
 if __name__ == "__main__":

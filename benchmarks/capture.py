@@ -12,8 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 import auditdb.embedded
-from benchmarks import clients, inserver, packages, report, session
+from benchmarks import clients, inserver, report, session
 from benchmarks.contenders import CONTENDERS, Contender, of_script
-from benchmarks.workloads import workloads
+from benchmarks.environment import environment
+from benchmarks.workloads import Workload, workloads
 
 # The same for every contender, and only on a server that the benchmark started itself. Without
 # fsync the log's own cost is not hidden behind the disk's.
@@ -77,39 +77,45 @@ def apart(dsn: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def database(dsn: str, name: str) -> Iterator[str]:
+    """Yield the address of a new database, and drop it at the end."""
+    drop = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(drop)
+        conn.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+        try:
+            yield make_conninfo(dsn, dbname=name)
+        finally:
+            conn.execute(drop)
+
+
+@contextlib.contextmanager
 def databases(dsn: str, contenders: list[Contender]) -> Iterator[dict[str, str]]:
     """Yield the address of each contender's database, prepared; drop them all at the end."""
-    drop = sql.SQL("drop database if exists {} with (force)")
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        addresses = {}
-        try:
-            for contender in contenders:
-                name = sql.Identifier(contender.database)
-                conn.execute(drop.format(name))
-                conn.execute(sql.SQL("create database {} template template0").format(name))
-                addresses[contender.name] = make_conninfo(dsn, dbname=contender.database)
-                contender.prepare(addresses[contender.name])
-            yield addresses
-        finally:
-            for contender in contenders:
-                conn.execute(drop.format(sql.Identifier(contender.database)))
+    addresses = {}
+    with contextlib.ExitStack() as stack:
+        for contender in contenders:
+            own = stack.enter_context(database(dsn, contender.database))
+            contender.prepare(own)
+            addresses[contender.name] = own
+        yield addresses
 
 
-def environment(dsn: str) -> dict[str, Any]:
-    """Return what the numbers depend on."""
-    with psycopg.connect(dsn) as conn:
-        version = conn.execute("select version()").fetchone()
-        settings = conn.execute(
-            "select name, setting from pg_settings where source not in ('default', 'override') and "
-            "name !~ '(directory|file|host|lc_|log|timezone|TimeZone|DateStyle|path)' order by name"
-        ).fetchall()
-    assert version is not None
+def in_server(
+    contenders: list[Contender],
+    dsns: dict[str, str],
+    work: Sequence[Workload],
+    rounds: Iterable[int],
+) -> dict[str, Any]:
+    """Return what each workload costs with each contender, by the workload's name."""
+    samples = inserver.run(contenders, dsns, work, rounds=rounds)
     return {
-        "server": version[0],
-        "settings": dict(settings),
-        "packages": {"auditdb": auditdb.__version__, **packages.versions()},
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
+        w.name: {
+            "title": w.title,
+            "rows": w.rows,
+            "contenders": inserver.summarise(samples[w.name]),
+        }
+        for w in work
     }
 
 
@@ -135,6 +141,8 @@ def main() -> None:
 
     contenders = [c for c in CONTENDERS if c.shapes] if quick else CONTENDERS
     work = [w for w in workloads(options.rows) if w.shape or not quick]
+    if only == "session":
+        contenders = [c for c in CONTENDERS if c.name in session.MEASURED]
     if only == "compare":
         scripts = (given.partition("=") for given in options.script)
         contenders = [c for c in CONTENDERS if c.name not in ("by hand", "auditdb without context")]
@@ -144,23 +152,15 @@ def main() -> None:
         result: dict[str, Any] = {"environment": environment(dsn), "rounds": options.rounds}
         result |= {level: {} for level in report.LEVELS}
         if only in (None, "server", "shapes", "compare"):
-            in_server = [c for c in contenders if c.name != "by hand"]
-            samples = inserver.run(in_server, dsns, work, rounds=options.rounds)
-            result["in_server"] = {
-                w.name: {
-                    "title": w.title,
-                    "rows": w.rows,
-                    "contenders": inserver.summarise(samples[w.name]),
-                }
-                for w in work
-            }
+            measured = [c for c in contenders if c.name != "by hand"]
+            result["in_server"] = in_server(measured, dsns, work, range(options.rounds + 1))
             if only != "compare":
                 result["shapes"] = inserver.by_shape(work, result["in_server"])
         if only in (None, "session"):
-            result["session"] = session.run(dsns, rounds=20 * options.rounds)
+            result["session"] = session.run(dsns, rounds=range(20 * options.rounds))
         if only in (None, "application"):
             result["as_application"] = clients.run(
-                dsns, rounds=options.rounds, transactions=options.transactions
+                dsns, rounds=range(options.rounds + 1), transactions=options.transactions
             )
     print(report.comparison(result) if only == "compare" else report.text(result, brief=quick))
     if quick:

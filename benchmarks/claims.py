@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
+from collections.abc import Iterable
 
 import psycopg
 
+from benchmarks import report
 from benchmarks.capture import address, databases
 from benchmarks.contenders import CONTENDERS
 from benchmarks.cpu import CONTEXT
@@ -54,7 +55,7 @@ begin
 end $bench$"""
 
 
-def measure(dsn: str, rounds: int, rows: int) -> dict[str, list[float]]:
+def measure(dsn: str, rounds: Iterable[int], rows: int) -> dict[str, list[float]]:
     """Return the microseconds a row of each way, a number for each round after the first."""
     samples: dict[str, list[float]] = {name: [] for name in WAYS}
     names = list(WAYS)
@@ -62,7 +63,7 @@ def measure(dsn: str, rounds: int, rows: int) -> dict[str, list[float]]:
         query = "select pg_get_functiondef('audit_private.append'::regproc)"
         (asking,) = conn.execute(query).fetchone() or ("",)
         assert ASKED in asking
-        for number in range(rounds + 1):
+        for number in rounds:
             for name in names[number % len(names) :] + names[: number % len(names)]:
                 asks, settings, said = WAYS[name]
                 conn.execute((asking if asks else asking.replace(ASKED, "false")).encode())
@@ -87,10 +88,8 @@ def main() -> None:
     contender = next(c for c in CONTENDERS if c.name == "auditdb")
     with address(options.dsn) as dsn, databases(dsn, [contender]) as addresses:
         rows = min(options.rows, ROWS)
-        samples = measure(addresses["auditdb"], options.rounds, rows)
-    print(f"{'microseconds a row':<28} median  minimum")
-    for name, taken in samples.items():
-        print(f"{name:<28} {statistics.median(taken):6.1f}  {min(taken):7.1f}")
+        samples = measure(addresses["auditdb"], range(options.rounds + 1), rows)
+    print(f"Microseconds a row\n{report.table(report.summary(samples))}")
 
 
 if __name__ == "__main__":

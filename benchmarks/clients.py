@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import signal
 import statistics
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
@@ -116,8 +117,10 @@ TRANSACTIONS: dict[str, Callable[[Conn, int, str, bool], None]] = {
 
 def _client(pipe: Pipe, dsns: dict[str, str], number: int) -> None:
     """Serve one client's process: receive what to run, return the seconds of each transaction."""
+    # Ctrl+C is for the parent, which ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     share = ROWS // max(CLIENTS)
-    conns = {c.name: psycopg.connect(dsns[c.name], autocommit=True) for c in AS_APPLICATION}
+    conns = {name: psycopg.connect(dsn, autocommit=True) for name, dsn in dsns.items()}
     kinds = {c.name: TRANSACTIONS[c.client] for c in AS_APPLICATION if c.client}
     for job in iter(pipe.recv, None):
         name, kind, count = job
@@ -152,19 +155,20 @@ def _processes(dsns: dict[str, str]) -> Iterator[list[Pipe]]:
             process.join(timeout=10)
 
 
-def run(dsns: dict[str, str], *, rounds: int, transactions: int) -> dict[str, Any]:
+def run(dsns: dict[str, str], *, rounds: Iterable[int], transactions: int) -> dict[str, Any]:
     """Return latencies and throughput by kind, number of clients and contender.
 
     Args:
         dsns: address of each contender's database, by its name.
-        rounds: how often everything is measured; one more warms up.
+        rounds: their numbers, from 0, which warms up.
         transactions: of each client in each round.
     """
     seconds: dict[tuple[str, int, str], list[list[float]]] = defaultdict(list)
-    with _processes(dsns) as pipes:
-        for round_number in range(rounds + 1):
-            first = round_number % len(AS_APPLICATION)
-            for contender in AS_APPLICATION[first:] + AS_APPLICATION[:first]:
+    contenders = [c for c in AS_APPLICATION if c.name in dsns]
+    with _processes({c.name: dsns[c.name] for c in contenders}) as pipes:
+        for round_number in rounds:
+            first = round_number % len(contenders)
+            for contender in contenders[first:] + contenders[:first]:
                 for kind in KINDS:
                     for clients in CLIENTS:
                         for pipe in pipes[:clients]:
@@ -174,7 +178,7 @@ def run(dsns: dict[str, str], *, rounds: int, transactions: int) -> dict[str, An
                             seconds[kind, clients, contender.name].append(measured)
     return {
         f"{kind}, {clients} client{'s' if clients > 1 else ''}": _summarise(
-            {c.name: seconds[kind, clients, c.name] for c in AS_APPLICATION}, clients
+            {c.name: seconds[kind, clients, c.name] for c in contenders}, clients
         )
         for kind in KINDS
         for clients in CLIENTS

@@ -13,18 +13,16 @@ import argparse
 import contextlib
 import gc
 import os
-import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
-from benchmarks.capture import address
+from benchmarks import report
+from benchmarks.capture import address, databases
 from benchmarks.clients import TRANSACTIONS, UPDATE, Conn
-from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.contenders import CONTENDERS
 from benchmarks.workloads import ROWS
 
 SET_CONFIG = "select set_config('auditdb.context', %s, true)"
@@ -49,30 +47,15 @@ WAYS: dict[str, Callable[[Conn, int, str, bool], None]] = {
 }
 
 
-@contextlib.contextmanager
-def _database(dsn: str, contender: Contender) -> Iterator[str]:
-    name = sql.Identifier(contender.database)
-    drop = sql.SQL("drop database if exists {} with (force)").format(name)
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute(drop)
-        conn.execute(sql.SQL("create database {} template template0").format(name))
-        try:
-            own = make_conninfo(dsn, dbname=contender.database)
-            contender.prepare(own)
-            yield own
-        finally:
-            conn.execute(drop)
-
-
 def measure(
-    dsn: str, *, rounds: int, transactions: int, autocommit: bool
+    dsn: str, *, rounds: Iterable[int], transactions: int, autocommit: bool = True
 ) -> dict[str, list[float]]:
     """Return the processor seconds of one transaction, for each round of each way."""
     by_name = {contender.name: contender for contender in CONTENDERS}
     samples: dict[str, list[float]] = {name: [] for name in WAYS}
     with contextlib.ExitStack() as stack:
-        attached = stack.enter_context(_database(dsn, by_name["auditdb"]))
-        by_hand = stack.enter_context(_database(dsn, by_name["by hand"]))
+        own = [by_name["auditdb"], by_name["by hand"]]
+        attached, by_hand = stack.enter_context(databases(dsn, own)).values()
         conns: dict[str, psycopg.Connection[Any]] = {
             name: stack.enter_context(
                 psycopg.connect(
@@ -82,7 +65,7 @@ def measure(
             for name in WAYS
         }
         names = list(WAYS)
-        for round_number in range(rounds + 1):
+        for round_number in rounds:
             for name in names[round_number % len(names) :] + names[: round_number % len(names)]:
                 transaction, conn = WAYS[name], conns[name]
                 gc.collect()
@@ -104,19 +87,12 @@ def main() -> None:
     with address(options.dsn) as dsn:
         samples = measure(
             dsn,
-            rounds=options.rounds,
+            rounds=range(options.rounds + 1),
             transactions=options.transactions,
             autocommit=not options.no_autocommit,
         )
     print(f"psycopg {psycopg.__version__} ({psycopg.pq.__impl__}), {os.cpu_count()} processors")
-    print(f"{'us of client CPU':<24} median  minimum  added: median  minimum")
-    bare = samples["bare"]
-    for name, seconds in samples.items():
-        median, least = statistics.median(seconds) * 1e6, min(seconds) * 1e6
-        added = median - statistics.median(bare) * 1e6
-        print(
-            f"{name:<24} {median:6.1f}  {least:7.1f}  {added:13.1f}  {least - min(bare) * 1e6:7.1f}"
-        )
+    print(report.table(report.summary(samples, 1e6, added_to="bare")))
 
 
 if __name__ == "__main__":

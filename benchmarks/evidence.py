@@ -29,7 +29,9 @@ from auditdb.evidence.check import Verifier
 from auditdb.evidence.keys import PrivateKey
 from auditdb.evidence.seal import Sealer
 from auditdb.evidence.state import State
+from benchmarks.archive import Measured
 from benchmarks.export import beside, command, report, write_fast
+from benchmarks.report import show
 from tests.server import running
 
 EVENTS = """
@@ -57,8 +59,10 @@ TABLES = ("seal", "tile", "checkpoint", "sealed_organization", "organization_sea
 
 
 @contextmanager
-def measured(what: str, events: int, conn: psycopg.Connection[Any]) -> Iterator[None]:
-    """Print what a block took, by a million events."""
+def measured(
+    rows: list[dict[str, Any]], what: str, events: int, conn: psycopg.Connection[Any]
+) -> Iterator[None]:
+    """Add to rows what a block took, by a million events."""
     server = psutil.Process(conn.info.backend_pid)
 
     def clocks() -> tuple[float, float, float]:
@@ -68,12 +72,17 @@ def measured(what: str, events: int, conn: psycopg.Connection[Any]) -> Iterator[
     before = clocks()
     yield
     wall, client, at_server = (b - a for a, b in zip(before, clocks(), strict=True))
-    print(f"{what}: {wall:.2f} s; a million events: client {client / events * 1e6:.1f} s, "
-          f"server {at_server / events * 1e6:.1f} s of CPU")  # fmt: skip
+    rows.append({
+        "": what, "events": events, "s": round(wall, 2),
+        "client, s of CPU a million": round(client / events * 1e6, 1),
+        "server, s of CPU a million": round(at_server / events * 1e6, 1),
+    })  # fmt: skip
 
 
-def run(dsn: str, events: int, organizations: int, ticks: int, path: Path) -> None:
-    """Measure each of them once."""
+def run(dsn: str, events: int, organizations: int, ticks: int, path: Path) -> Measured:
+    """Measure each of them once: what it took, and the sizes."""
+    rows: list[dict[str, Any]] = []
+    sizes: dict[str, float] = {}
     auditdb.install(dsn)
     key, state = PrivateKey.make("example.com/audit"), State(path / "state")
     with psycopg.connect(dsn, autocommit=True) as conn:
@@ -84,33 +93,34 @@ def run(dsn: str, events: int, organizations: int, ticks: int, path: Path) -> No
             )
             conn.execute("select audit.make_tick()")
         conn.execute("vacuum analyze audit.event")
-        with measured(f"seal {events} events in {ticks} ticks", events, conn):
+        with measured(rows, f"seal {ticks} ticks", events, conn):
             Sealer(conn, key, state).run()
         for table in TABLES:
             (size,) = conn.execute(  # type: ignore[misc]
                 f"select pg_total_relation_size('audit.{table}')".encode()
             ).fetchone()
-            print(f"audit.{table}: {size / events:.1f} bytes an event")
+            sizes[f"audit.{table}, bytes an event"] = size / events
         for many in (1, 100):
             conn.execute(EVENTS.encode(),
                          [organizations - 1, many])  # fmt: skip
             conn.execute("select audit.make_tick()")
-            with measured(f"seal a tick of {many}", many, conn):
+            with measured(rows, f"seal a tick of {many}", many, conn):
                 conn.execute("select audit.seal_next()")
         Sealer(conn, key, state).run()
-        with measured("verify", events, conn):
-            report = Verifier(conn, [key.key]).run()
-        assert report.findings == [], report.findings
+        with measured(rows, "verify", events, conn):
+            findings = Verifier(conn, [key.key]).run().findings
+        assert findings == [], findings
         output = path / "bundle.zip"
         (organization, total) = conn.execute(  # type: ignore[misc]
             "select organization_id, total from audit.sealed_organization order by id limit 1"
         ).fetchone()
-        with measured(f"bundle of {total} events", total, conn):
+        with measured(rows, "bundle", total, conn):
             Bundler(conn).bundle(organization, output)
-        print(f"bundle: {output.stat().st_size} bytes")
+        sizes["bundle, bytes an event"] = output.stat().st_size / total
         ZipFile(output).extractall(path / "out")
-        with measured("verify.py", total, conn):
-            print(verify.verify(str(key.key), path / "out"))
+        with measured(rows, "verify.py", total, conn):
+            verify.verify(str(key.key), path / "out")
+    return rows, sizes
 
 
 @contextmanager
@@ -140,7 +150,7 @@ def beside_writers(dsn: str, seconds: int, path: Path) -> None:
         ages = conn.execute(AGES).fetchone()
         report("lag", {"written a second": rate, **dict(zip(
             ("sealed", "p50, s", "p99, s", "most, s"), ages or (), strict=True))})  # fmt: skip
-        report("writers", beside(dsn, process, 20))
+        report("writers", beside(dsn, process, range(21)))
 
 
 def main() -> None:
@@ -156,7 +166,7 @@ def main() -> None:
         if given.beside:
             beside_writers(dsn, given.beside, Path(path))
         else:
-            run(dsn, given.events, given.organizations, given.ticks, Path(path))
+            show(*run(dsn, given.events, given.organizations, given.ticks, Path(path)))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ from auditdb.export.serve import Exporter
 from auditdb.export.sinks.base import Delivery, Sink
 from benchmarks import read
 from benchmarks.capture import address
+from benchmarks.report import numbers, table
 from tests.server import default_bin
 
 PARTS = ("ticks", "throughput", "writers", "lag", "subscriptions")
@@ -59,7 +60,9 @@ def write(dsn: str, events: int) -> None:
 
 def write_together(dsn: str) -> None:
     """Write the events of a tick, from several connections at once."""
-    threads = [threading.Thread(target=write, args=(dsn, EACH)) for _ in range(WRITERS)]
+    threads = [
+        threading.Thread(target=write, args=(dsn, EACH), daemon=True) for _ in range(WRITERS)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -78,14 +81,14 @@ def buffers(plan: dict[str, Any]) -> int:
     return int(plan.get("Shared Hit Blocks", 0) + plan.get("Shared Read Blocks", 0))
 
 
-def ticks(target: str, rounds: int) -> dict[str, float]:
+def ticks(target: str, rounds: Iterable[int]) -> dict[str, float]:
     """Return what the first tick of a log takes, what others take, and to read one."""
     took: list[float] = []
     plans: list[dict[str, Any]] = []
     with psycopg.connect(target, autocommit=True) as conn:
         conn.execute("set jit = off")
         _, first = make_tick(conn)
-        for _ in range(rounds):
+        for _ in rounds:
             write_together(target)
             number, seconds = make_tick(conn)
             took.append(seconds)
@@ -148,7 +151,7 @@ def throughput(target: str) -> dict[str, float]:
     """
     server: dict[int, int] = {}
     ended = threading.Event()
-    watcher = threading.Thread(target=watch, args=(target, ended, server))
+    watcher = threading.Thread(target=watch, args=(target, ended, server), daemon=True)
     with tempfile.TemporaryDirectory() as folder, psycopg.connect(target, autocommit=True) as conn:
         make_tick(conn)
         ((events,),) = conn.execute("select count(*) from audit.event").fetchall()
@@ -190,17 +193,17 @@ def exporting(target: str, sink: str, **given: Any) -> Iterator[subprocess.Popen
             conn.execute("select audit.drop_subscription('bench')")
 
 
-def writers(target: str, rounds: int) -> dict[str, float]:
+def writers(target: str, rounds: Iterable[int], events: int = 4000) -> dict[str, float]:
     """Return what a writer's connection pays while an exporter follows and makes ticks."""
     with (
         tempfile.TemporaryDirectory() as folder,
         exporting(target, Path(folder).as_uri(), every=0) as process,
     ):
-        return beside(target, process, rounds)
+        return beside(target, process, rounds, events)
 
 
 def beside(
-    target: str, process: subprocess.Popen[bytes], rounds: int, events: int = 4000
+    target: str, process: subprocess.Popen[bytes], rounds: Iterable[int], events: int = 4000
 ) -> dict[str, float]:
     """Return what a writer's connection pays while a process is at work.
 
@@ -210,15 +213,15 @@ def beside(
     cost: dict[bool, list[float]] = {True: [], False: []}
     with psycopg.connect(target, autocommit=True) as conn:
         time.sleep(3)
-        for turn in range(2 * rounds + 2):
-            is_on = turn % 4 in (0, 3)
-            process.send_signal(signal.SIGCONT if is_on else signal.SIGSTOP)
-            before = on_cpu(conn.info.backend_pid)
-            for _ in range(events):
-                conn.execute(RECORD.encode())
-            if turn > 1:
-                took = on_cpu(conn.info.backend_pid) - before
-                cost[is_on].append(took / events / 1000)
+        for number in rounds:
+            for is_on in (True, False) if number % 2 == 0 else (False, True):
+                process.send_signal(signal.SIGCONT if is_on else signal.SIGSTOP)
+                before = on_cpu(conn.info.backend_pid)
+                for _ in range(events):
+                    conn.execute(RECORD.encode())
+                if number > 0:
+                    took = on_cpu(conn.info.backend_pid) - before
+                    cost[is_on].append(took / events / 1000)
         ((made,),) = conn.execute("select count(*) from audit.tick").fetchall()
     process.send_signal(signal.SIGCONT)
     pairs = [on / off for on, off in zip(cost[True], cost[False], strict=True)]
@@ -327,9 +330,7 @@ def subscriptions(target: str, events: int = 20_000) -> dict[str, float]:
 
 def report(name: str, found: dict[str, float]) -> None:
     """Print what was found."""
-    print(f"\n{name}")
-    for what, value in found.items():
-        print(f"  {what:44} {value:14,.2f}", flush=True)
+    print(f"\n{name}\n{table(numbers(found))}", flush=True)
 
 
 def main() -> None:
@@ -349,11 +350,11 @@ def main() -> None:
             filled = read.filled(make_conninfo(dsn), int(given.millions * 1e6))
             target, _ = stack.enter_context(filled)
         if "ticks" in given.only:
-            report("ticks", ticks(target, given.rounds))
+            report("ticks", ticks(target, range(given.rounds)))
         if "throughput" in given.only:
             report("to files", throughput(target))
         if "writers" in given.only:
-            report("writers", writers(target, given.rounds))
+            report("writers", writers(target, range(given.rounds + 1)))
         if "lag" in given.only:
             report("lag", lag(target, given.seconds))
         if "subscriptions" in given.only:

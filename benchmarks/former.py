@@ -9,17 +9,19 @@ import argparse
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psycopg
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 import auditdb
 from benchmarks import contenders, inserver
-from benchmarks.capture import address, environment
+from benchmarks.capture import address, database
 from benchmarks.contenders import CONTEXT
-from benchmarks.operate import table
+from benchmarks.environment import environment
+from benchmarks.report import markdown
 from benchmarks.workloads import TABLES, Workload, workloads
 from tests.conftest import ROLES
 
@@ -101,25 +103,17 @@ def _prepare(dsn: str, release: Path | None, name: str) -> None:
         conn.execute("vacuum analyze")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks.former", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="how often (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for the JSON")
-    options = parser.parse_args()
-
+def measure(dsn: str, work: list[Workload], rounds: Iterable[int]) -> list[dict[str, Any]]:
+    """Return the microseconds that each side adds to a row, for each workload."""
     sides: dict[str, Path | None] = {"no audit": None, **{p.stem: p for p in RELEASES}, NOW: None}
     micros: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    work = [*workloads(1000), *shapes()]
-    with address(None) as dsn:
+    with ExitStack() as stack:
         conns = {}
         for name, release in sides.items():
-            database = sql.Identifier(f"bench_{name.replace(' ', '_')}")
-            with psycopg.connect(dsn, autocommit=True) as admin:
-                admin.execute(sql.SQL("create database {} template template0").format(database))
-            conninfo = make_conninfo(dsn, dbname=f"bench_{name.replace(' ', '_')}")
-            _prepare(conninfo, release, name)
-            conns[name] = psycopg.connect(conninfo, autocommit=True)
-        for number in range(options.rounds + 1):
+            own = stack.enter_context(database(dsn, f"bench_{name.replace(' ', '_')}"))
+            _prepare(own, release, name)
+            conns[name] = stack.enter_context(psycopg.connect(own, autocommit=True))
+        for number in rounds:
             first = number % len(sides)
             order = [*sides][first:] + [*sides][:first]
             for workload in work:
@@ -133,19 +127,25 @@ def main() -> None:
                     assert row is not None
                     if number > 0:
                         micros[workload.name][name].append(row[0] * 1e6 / workload.rows)
-        for conn in conns.values():
-            conn.close()
-        result = {"environment": environment(dsn), "rounds": options.rounds, "added": {}}
-    rows = []
-    for workload in work:
-        of = micros[workload.name]
-        rows.append({"workload": workload.title} | {
+    return [
+        {"workload": workload.title} | {
             f"{name}, {what}": round(summary(of[name]) - summary(of["no audit"]), 1)
             for name in sides if name != "no audit"
             for what, summary in (("median", statistics.median), ("min", min))
-        })  # fmt: skip
-    result["added"] = rows
-    print(table(rows))
+        }
+        for workload in work for of in [micros[workload.name]]
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.former", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9, help="how often (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for the JSON")
+    options = parser.parse_args()
+    with address(None) as dsn:
+        rows = measure(dsn, [*workloads(1000), *shapes()], range(options.rounds + 1))
+        result = {"environment": environment(dsn), "rounds": options.rounds, "added": rows}
+    print(markdown(rows))
     (options.out / "former.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import statistics
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from typing import Any, TypeAlias
 
@@ -21,7 +22,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 import auditdb
-from benchmarks import packages
+from benchmarks import packages, report
+from benchmarks.capture import database
 from benchmarks.contenders import CONTENDERS, METADATA, Contender
 from tests.server import Server, running
 
@@ -38,8 +40,11 @@ vacuum analyze member;
 
 def django(server: Server) -> dict[str, Work]:
     """Return what Django does: plain, with auditdb's app, and with django-pghistory's context."""
-    # pghistory knows the default database alone.
-    aliases = {"none": "none", "auditdb": "auditdb", "django-pghistory": "default"}
+    # pghistory knows the default database alone, which without it is nobody's.
+    aliases = {"none": "none", "auditdb": "auditdb"}
+    with_pghistory = "django-pghistory" in packages.versions()
+    if with_pghistory:
+        aliases["django-pghistory"] = "default"
     entry = {
         "ENGINE": "django.db.backends.postgresql", "NAME": "bench", "HOST": server.host,
         "PORT": str(server.port), "USER": server.user,
@@ -47,16 +52,13 @@ def django(server: Server) -> dict[str, Work]:
     from django.conf import settings
 
     settings.configure(
-        DATABASES={alias: dict(entry) for alias in aliases.values()},
+        DATABASES={alias: dict(entry) for alias in ("default", *aliases.values())},
         INSTALLED_APPS=["auditdb.integrations.django"],
         AUDITDB={"DATABASES": ["auditdb"]},
     )
     from django import setup
 
     setup()
-    import json
-
-    import pghistory
     from django.db import models, transaction
 
     class Member(models.Model):  # type: ignore[misc]
@@ -84,7 +86,12 @@ def django(server: Server) -> dict[str, Work]:
 
     # Entered once: a request enters it once, and runs many statements.
     _entered.enter_context(auditdb.context(**ACTOR))
-    _entered.enter_context(pghistory.context(**json.loads(METADATA)))
+    if with_pghistory:
+        import json
+
+        import pghistory
+
+        _entered.enter_context(pghistory.context(**json.loads(METADATA)))
     return {name: work(alias) for name, alias in aliases.items()}
 
 
@@ -259,16 +266,17 @@ FRAMEWORKS: dict[str, Callable[[Server], dict[str, Work]]] = {
 }
 
 
-def measure(contenders: dict[str, Work], *, rounds: int, runs: int) -> None:
-    """Print the median and the least microseconds of each, and what they are above the first.
+def measure(contenders: dict[str, Work], rounds: Iterable[int], runs: int) -> list[dict[str, Any]]:
+    """Return median and least microseconds of each, and what they are above the first.
 
     Also the processor time of this process, which a busy machine moves little.
     """
     names = list(contenders)
-    for kind in contenders[names[0]]:
-        times: dict[str, list[float]] = {name: [] for name in names}
-        cpu: dict[str, list[float]] = {name: [] for name in names}
-        for turn in range(rounds + 1):
+    kinds = list(contenders[names[0]])
+    times: dict[tuple[str, str], list[float]] = defaultdict(list)
+    cpu: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for turn in rounds:
+        for kind in kinds:
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 run = contenders[name][kind]
                 used = time.process_time()
@@ -276,24 +284,39 @@ def measure(contenders: dict[str, Work], *, rounds: int, runs: int) -> None:
                     started = time.perf_counter()
                     run(number)
                     if turn:  # The first warms up.
-                        times[name].append(1e6 * (time.perf_counter() - started))
+                        times[kind, name].append(1e6 * (time.perf_counter() - started))
                 if turn:
-                    cpu[name].append(1e6 * (time.process_time() - used) / runs)
-        base = times[names[0]]
-        for name in names:
-            median, least = statistics.median(times[name]), min(times[name])
-            more, at_least = median - statistics.median(base), least - min(base)
-            client = statistics.median(cpu[name])
-            print(
-                f"  {kind:16} {name:18} median {median:6.0f} us {more:+5.0f}"
-                f"   least {least:6.0f} us {at_least:+5.0f}"
-                f"   cpu {client:6.0f} us {client - statistics.median(cpu[names[0]]):+5.0f}"
-            )
+                    cpu[kind, name].append(1e6 * (time.process_time() - used) / runs)
+    rows = []
+    for kind in kinds:
+        clock = report.summary({n: times[kind, n] for n in names}, added_to=names[0])
+        of_cpu = report.summary({n: cpu[kind, n] for n in names}, added_to=names[0])
+        rows += [
+            {"us": kind, "by": row.pop(""), **row, "CPU": ran["median"], "CPU, added":
+             ran["median, added"]}
+            for row, ran in zip(clock, of_cpu, strict=True)
+        ]  # fmt: skip
+    return rows
 
 
-def _measured(name: str, server: Server, rounds: int, runs: int) -> None:
-    print(name)
-    measure(FRAMEWORKS[name](server), rounds=rounds, runs=runs)
+def _measured(name: str, server: Server, rounds: Iterable[int], runs: int) -> list[dict[str, Any]]:
+    return measure(FRAMEWORKS[name](server), rounds, runs)
+
+
+def measure_apart(
+    name: str, server: Server, rounds: Iterable[int], runs: int
+) -> list[dict[str, Any]]:
+    """Measure a framework in a process of its own: Django is set up once."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(_measured, name, server, rounds, runs).result()
+
+
+def prepare(dsn: str) -> None:
+    """Make the table."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for statement in TABLE.strip().split("\n"):
+            conn.execute(statement.encode())
 
 
 def main() -> None:
@@ -305,19 +328,11 @@ def main() -> None:
     given = parser.parse_args()
     with running() as server:
         dsn = make_conninfo("", host=server.host, port=server.port, user=server.user)
-        with psycopg.connect(dsn, dbname="postgres", autocommit=True) as conn:
-            conn.execute("create database bench")
-        with psycopg.connect(dsn, dbname="bench", autocommit=True) as conn:
-            for statement in TABLE.strip().split("\n"):
-                conn.execute(statement.encode())
-        # Each in a process of its own: Django is set up once.
-        spawn = multiprocessing.get_context("spawn")
-        for name in given.frameworks:
-            process = spawn.Process(target=_measured, args=(name, server, given.rounds, given.runs))
-            process.start()
-            process.join()
-            if process.exitcode:
-                raise SystemExit(process.exitcode)
+        with database(make_conninfo(dsn, dbname="postgres"), "bench") as own:
+            prepare(own)
+            for name in given.frameworks:
+                found = measure_apart(name, server, range(given.rounds + 1), given.runs)
+                print(f"{name}\n{report.table(found)}\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,11 @@ def _measure(
 
 
 def run(
-    contenders: list[Contender], dsns: dict[str, str], work: list[Workload], *, rounds: int
+    contenders: list[Contender],
+    dsns: dict[str, str],
+    work: Sequence[Workload],
+    *,
+    rounds: Iterable[int],
 ) -> dict[str, dict[str, Samples]]:
     """Return the samples by workload and contender; the first round warms up and does not count.
 
@@ -114,12 +119,12 @@ def run(
         contenders: who is measured.
         dsns: address of each contender's database, by its name.
         work: what is measured, in this order.
-        rounds: how often everything is measured.
+        rounds: their numbers, from 0.
     """
     results: dict[str, dict[str, Samples]] = defaultdict(lambda: defaultdict(Samples))
     conns = {c.name: psycopg.connect(dsns[c.name], autocommit=True) for c in contenders}
     try:
-        for round_number in range(rounds + 1):
+        for round_number in rounds:
             # Each round starts with another contender, so that none always follows the same one.
             first = round_number % len(contenders)
             order = contenders[first:] + contenders[:first]
@@ -165,7 +170,7 @@ def summarise(samples: dict[str, Samples]) -> list[dict[str, Any]]:
     ]
 
 
-def by_shape(work: list[Workload], results: dict[str, Any]) -> list[dict[str, Any]]:
+def by_shape(work: Sequence[Workload], results: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a row for each operation and shape: times the floor, auditdb and the plain trigger."""
     rows = []
     for workload in work:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -58,7 +58,7 @@ class Writer:
     def __init__(self, dsn: str, *tables: int) -> None:
         self.longest, self.deadlocks, self.done = 0.0, 0, 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._write, args=(dsn, tables))
+        self._thread = threading.Thread(target=self._write, args=(dsn, tables), daemon=True)
         self._thread.start()
 
     def _write(self, dsn: str, tables: tuple[int, ...]) -> None:
@@ -95,12 +95,14 @@ def plain_triggers(conn: Conn, count: int) -> None:
             conn.execute(PLAIN.format(n=n).encode())
 
 
-def attach(dsns: dict[str, str]) -> list[dict[str, Any]]:
+def attach(
+    dsns: dict[str, str], tables: Sequence[int] = TABLES, rounds: Iterable[int] = range(ROUNDS)
+) -> list[dict[str, Any]]:
     """Return what attaching many tables takes, and how long writers waited meanwhile."""
     samples: dict[tuple[int, str], list[dict[str, float]]] = {}
     # A connection for each, as the command has: the second knows nothing of the first.
-    for _ in range(ROUNDS):
-        for count in TABLES:
+    for _ in rounds:
+        for count in tables:
             mappings = [TableMapping(f"public.many_{n}", "thing") for n in range(count)]
             with psycopg.connect(dsns["no audit"], autocommit=True) as conn:
                 create(conn, count)
@@ -112,7 +114,7 @@ def attach(dsns: dict[str, str]) -> list[dict[str, Any]]:
             for run in ("quiet", "again", "writers"):
                 if run == "writers":
                     detach_all(dsns["auditdb"])
-                places = [(0,), (count // 2,), (count - 1,), (5 * count // 6, 5)]
+                places = [(0,), (count // 2,), (count - 1,), (5 * count // 6, min(5, count - 1))]
                 busy = run == "writers"
                 writers = [Writer(dsns["auditdb"], *p) for p in places] if busy else []
                 with psycopg.connect(dsns["auditdb"], autocommit=True) as conn:
@@ -139,11 +141,13 @@ def attach(dsns: dict[str, str]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def commands(dsns: dict[str, str]) -> list[dict[str, Any]]:
+def commands(
+    dsns: dict[str, str], tables: Sequence[int] = TABLES, rounds: Iterable[int] = range(ROUNDS)
+) -> list[dict[str, Any]]:
     """Return what other commands take where many tables are attached."""
     dsn = dsns["auditdb"]
     rows = []
-    for count in TABLES:
+    for count in tables:
         with psycopg.connect(dsn, autocommit=True) as conn:
             create(conn, count)
             apply(conn, [TableMapping(f"public.many_{n}", "thing") for n in range(count)])
@@ -154,7 +158,7 @@ def commands(dsns: dict[str, str]) -> list[dict[str, Any]]:
                 "install --dry-run": partial(preview, dsn),
             }
             samples: dict[str, list[float]] = {name: [] for name in works}
-            for _ in range(ROUNDS):
+            for _ in rounds:
                 for name, work in works.items():
                     samples[name].append(timed(work))
         rows += [
@@ -171,7 +175,7 @@ def detach_all(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as conn:
         query = "select target from audit_private.attachment where kind = 'thing'"
         for (target,) in conn.execute(query).fetchall():
-            conn.execute("select audit.detach(%s::text::regclass)", [target])
+            conn.execute("select audit.detach(%s::oid::regclass)", [target])
 
 
 STATEMENTS = {
@@ -184,16 +188,16 @@ STATEMENTS = {
 }
 
 
-def memory(dsns: dict[str, str]) -> list[dict[str, Any]]:
+def memory(dsns: dict[str, str], counts: Sequence[int] = (1, 10, 100)) -> list[dict[str, Any]]:
     """Return the private MB of a connection that wrote to so many tables."""
     for name, dsn in dsns.items():
         with psycopg.connect(dsn, autocommit=True) as conn:
-            create(conn, 100)
+            create(conn, max(counts))
             if name == "auditdb":
-                apply(conn, [TableMapping(f"public.many_{n}", "thing") for n in range(100)])
+                apply(conn, [TableMapping(f"public.many_{n}", "thing") for n in range(max(counts))])
     rows = []
     for what, statements in STATEMENTS.items():
-        for count in (1, 10, 100):
+        for count in counts:
             row: dict[str, Any] = {"statements": what, "tables": count}
             for name, dsn in dsns.items():
                 with psycopg.connect(dsn) as conn:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import signal
 import statistics
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count, product
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
@@ -25,10 +28,11 @@ from psycopg.conninfo import make_conninfo
 import auditdb
 from auditdb.operate import doctor
 from auditdb.operate.maintain import maintain
-from benchmarks import inserver, many
-from benchmarks.capture import address, environment
+from benchmarks import inserver, many, report
+from benchmarks.capture import address
 from benchmarks.clients import UPDATE
 from benchmarks.contenders import ATTACH, CONTEXT
+from benchmarks.environment import environment
 from benchmarks.workloads import ROWS, TABLES, workloads
 
 Conn = psycopg.Connection[Any]
@@ -64,8 +68,9 @@ def drop(dsn: str) -> None:
             conn.execute(sql.SQL("drop database if exists {} with (force)").format(ident))
 
 
-def prepare(dsn: str) -> dict[str, str]:
-    """Make a database without and one with audit, and return their addresses."""
+@contextmanager
+def prepared(dsn: str) -> Iterator[dict[str, str]]:
+    """Make a database without and one with audit, yield their addresses, and drop them."""
     drop(dsn)
     found = {}
     with psycopg.connect(dsn, autocommit=True) as conn:
@@ -78,7 +83,10 @@ def prepare(dsn: str) -> dict[str, str]:
                 if name == "auditdb":
                     auditdb.install(found[name])
                     inside.execute(ATTACH.encode())
-    return found
+    try:
+        yield found
+    finally:
+        drop(dsn)
 
 
 def anonymous_kb(pid: int) -> int | None:
@@ -118,33 +126,37 @@ def timed(dsn: str, text: str, size: int) -> tuple[float, int | None]:
     return seconds, max((p for p in peak if p is not None), default=None)
 
 
-def bulk(dsns: dict[str, str]) -> list[dict[str, Any]]:
+def bulk(
+    dsns: dict[str, str], sizes: Sequence[int] = SIZES, rounds: Iterable[int] = range(ROUNDS)
+) -> list[dict[str, Any]]:
     """Return what one statement of many rows costs, by number of rows."""
     for dsn in dsns.values():
         with psycopg.connect(dsn, autocommit=True) as conn:
             conn.execute(
                 "insert into member select g, g % 50, g, 'MEMBER', 'name', 'mail@example.com', 1, "
-                f"true, now() from generate_series({ROWS + 1}, {max(SIZES)}) as g".encode()
+                f"true, now() from generate_series({ROWS + 1}, {max(sizes)}) as g".encode()
             )
             conn.execute("vacuum analyze member")
+    samples: dict[tuple[str, int, str], list[tuple[float, int | None]]] = defaultdict(list)
+    for number in rounds:
+        for kind, size, name in product(BULK, sizes, NAMES):
+            if number == 0 or size < 100_000:
+                samples[kind, size, name].append(timed(dsns[name], BULK[kind], size))
     rows = []
-    for kind, text in BULK.items():
-        for size in SIZES:
-            samples: dict[str, list[tuple[float, int | None]]] = {name: [] for name in NAMES}
-            for _ in range(1 if size >= 100_000 else ROUNDS):
-                for name in NAMES:
-                    samples[name].append(timed(dsns[name], text, size))
-            seconds = {n: statistics.median(s for s, _ in samples[n]) for n in NAMES}
-            row: dict[str, Any] = {"statement": kind, "rows": size}
-            row["added_us"] = round((seconds["auditdb"] - seconds["no audit"]) * 1e6 / size, 1)
-            for n in NAMES:
-                memory = [kb for _, kb in samples[n] if kb is not None]
-                row[f"{n}_mb"] = round(max(memory) / 1024, 1) if memory else None
-            rows.append(row)
+    for kind, size in product(BULK, sizes):
+        seconds = {n: statistics.median(s for s, _ in samples[kind, size, n]) for n in NAMES}
+        row: dict[str, Any] = {"statement": kind, "rows": size}
+        row["added_us"] = round((seconds["auditdb"] - seconds["no audit"]) * 1e6 / size, 1)
+        for n in NAMES:
+            memory = [kb for _, kb in samples[kind, size, n] if kb is not None]
+            row[f"{n}_mb"] = round(max(memory) / 1024, 1) if memory else None
+        rows.append(row)
     return rows
 
 
 def _client(pipe: Pipe, dsns: dict[str, str], number: int) -> None:
+    # Ctrl+C is for the parent, whose end is the end of this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     conns = {n: psycopg.connect(d, autocommit=True) for n, d in dsns.items()}
     share = ROWS // CLIENTS
     for name, seconds, one in iter(pipe.recv, None):
@@ -206,7 +218,7 @@ class Monitor:
         self.events: Counter[str] = Counter()
         self.longest = 0.0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, args=(dsn,))
+        self._thread = threading.Thread(target=self._watch, args=(dsn,), daemon=True)
         self._thread.start()
 
     def _watch(self, dsn: str) -> None:
@@ -230,37 +242,43 @@ class Monitor:
         self._thread.join()
 
 
-def writers(dsns: dict[str, str], seconds: float) -> list[dict[str, Any]]:
+def writers(
+    dsns: dict[str, str], seconds: float = 1.0, rounds: Iterable[int] = range(ROUNDS)
+) -> list[dict[str, Any]]:
     """Return throughput, its ratio to no audit, and what writers wait for."""
     clients = Clients(dsns)
+    done: dict[tuple[bool, str, int], list[float]] = defaultdict(list)
+    waits: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
+    for _ in rounds:
+        for one in (False, True):
+            monitor = Monitor(dsns["auditdb"])
+            for name, at_once in product(NAMES, (1, CLIENTS)):
+                per_second = clients.run(name, seconds, at_once, one) / seconds
+                done[one, name, at_once].append(per_second)
+            monitor.stop()
+            waits[one] += monitor.events
+    clients.close()
     rows = []
     for one in (False, True):
-        done: dict[tuple[str, int], list[float]] = {(n, c): [] for n in NAMES for c in (1, CLIENTS)}
-        monitor = Monitor(dsns["auditdb"])
-        for _ in range(ROUNDS):
-            for (name, count), per_second in done.items():
-                per_second.append(clients.run(name, seconds, count, one) / seconds)
-        monitor.stop()
+        pairs = {c: zip(*(done[one, n, c] for n in NAMES), strict=True) for c in (1, CLIENTS)}
         ratio = {
-            c: statistics.median(
-                a / b for a, b in zip(done["auditdb", c], done["no audit", c], strict=True)
-            )
-            for c in (1, CLIENTS)
-        }  # fmt: skip
-        for count in (1, CLIENTS):
+            c: statistics.median(with_ / none for none, with_ in of) for c, of in pairs.items()
+        }
+        for at_once in (1, CLIENTS):
             rows.append({
-                "organisations": "one" if one else "many", "clients": count,
-                **{n: round(statistics.median(done[n, count])) for n in NAMES},
-                "ratio": round(ratio[count], 3),
-                "ratio_to_1_client": round(ratio[count] / ratio[1], 3),
-                "lock_waits": sum(v for k, v in monitor.events.items() if k.startswith("Lock:")),
-                "waits": dict(monitor.events.most_common()),
+                "organisations": "one" if one else "many", "clients": at_once,
+                **{n: round(statistics.median(done[one, n, at_once])) for n in NAMES},
+                "ratio": round(ratio[at_once], 3),
+                "ratio_to_1_client": round(ratio[at_once] / ratio[1], 3),
+                "lock_waits": sum(v for k, v in waits[one].items() if k.startswith("Lock:")),
+                "waits": dict(waits[one].most_common()),
             })  # fmt: skip
-    clients.close()
     return rows
 
 
-def indexes(dsns: dict[str, str]) -> list[dict[str, Any]]:
+def indexes(
+    dsns: dict[str, str], rounds: Iterable[int] = range(ROUNDS + 1), loop: int = 2000
+) -> list[dict[str, Any]]:
     """Return what a captured row costs with each set of indexes, beyond that of no other."""
     conns = []
     for number, ddl in enumerate(INDEXES.values()):
@@ -271,10 +289,10 @@ def indexes(dsns: dict[str, str]) -> list[dict[str, Any]]:
             conn.execute(create.format(sql.Identifier(name), template))
         conns.append(psycopg.connect(make_conninfo(dsns["auditdb"], dbname=name), autocommit=True))
         conns[-1].execute(ddl.encode())
-    singles = [w for w in workloads(2000) if w.name in ("update", "insert", "delete")]
+    singles = [w for w in workloads(loop) if w.name in ("update", "insert", "delete")]
     micros: dict[tuple[int, str], list[float]] = defaultdict(list)
     wal: dict[tuple[int, str], list[float]] = defaultdict(list)
-    for round_number in range(ROUNDS + 1):
+    for round_number in rounds:
         for work in singles:
             for number, conn in enumerate(conns):
                 conn.execute("vacuum member")
@@ -347,13 +365,15 @@ def works(dsn: str) -> list[tuple[str, Callable[[], object], Callable[[Conn], ob
     ]  # fmt: skip
 
 
-def maintenance(dsns: dict[str, str]) -> list[dict[str, Any]]:
+def maintenance(
+    dsns: dict[str, str], seconds: float = 4.0, rounds: Iterable[int] | None = None
+) -> list[dict[str, Any]]:
     """Return how long a writer waited at most, in all and for a lock, while each work was done."""
     clients, dsn, rows = Clients(dsns), dsns["auditdb"], []
-    for title, before, work in works(dsn):
+    for (title, before, work), _ in zip(works(dsn), rounds or count(), strict=False):
         before()
         monitor = Monitor(dsn)
-        clients.start("auditdb", 4)
+        clients.start("auditdb", seconds)
         with psycopg.connect(dsn, autocommit=True) as conn:
             time.sleep(0.5)
             started = time.perf_counter()
@@ -370,45 +390,32 @@ def maintenance(dsns: dict[str, str]) -> list[dict[str, Any]]:
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return rows as a Markdown table."""
-    columns = [c for c in rows[0] if c != "waits"]
-    lines = [columns, [":--" if isinstance(rows[0][c], str) else "--:" for c in columns]]
-    lines += [[f"{r[c]:,}" if isinstance(r[c], int) else str(r[c]) for c in columns] for r in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+PARTS: dict[str, Callable[[dict[str, str]], list[dict[str, Any]]]] = {
+    "writers": writers,
+    "maintenance": maintenance,
+    "bulk": bulk,
+    "indexes": indexes,
+    "attach": many.attach,
+    "commands": many.commands,
+    "memory": many.memory,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.operate", description=__doc__)
     parser.add_argument("--dsn", help="a superuser's address; an embedded server by default")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of writers (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for operate.json")
-    parser.add_argument(
-        "--only",
-        choices=["bulk", "writers", "maintenance", "indexes", "attach", "memory"],
-        help="one part alone",
-    )
+    parser.add_argument("--only", choices=PARTS, help="one part alone")
     options = parser.parse_args()
     path = options.out / "operate.json"
     result = json.loads(path.read_text("utf-8")) if path.exists() else {}
     with address(options.dsn) as dsn:
-        parts: dict[str, Callable[[dict[str, str]], list[dict[str, Any]]]] = {
-            "writers": lambda dsns: writers(dsns, options.seconds),
-            "maintenance": maintenance,
-            "bulk": bulk,
-            "indexes": indexes,
-            "attach": many.attach,
-            "commands": many.commands,
-            "memory": many.memory,
-        }
         result["environment"] = environment(dsn)
-        for name, measure in parts.items():
+        for name, measure in PARTS.items():
             if options.only in (None, name):
-                try:
-                    result[name] = measure(prepare(dsn))
-                finally:
-                    drop(dsn)
-                print(f"{name}\n\n{table(result[name])}\n")
+                with prepared(dsn) as dsns:
+                    result[name] = measure(dsns)
+                print(f"{name}\n\n{report.markdown(result[name])}\n")
     options.out.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 

@@ -10,21 +10,21 @@ import argparse
 import asyncio
 import contextlib
 import os
-import statistics
 import subprocess
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import psycopg_pool
 from psycopg.conninfo import make_conninfo
 
 from auditdb.web import Access, app
 from benchmarks import read
 from benchmarks.capture import address
+from benchmarks.report import markdown, summary
 
 # What an admin asks, by the address. The last finds nothing in all the months that there are.
 ADDRESSES = {
@@ -42,7 +42,7 @@ ADDRESSES = {
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
-async def measure(target: str, key: str, rounds: int) -> dict[str, list[float]]:
+async def measure(target: str, key: str, rounds: Iterable[int]) -> dict[str, list[float]]:
     """Return the milliseconds of each address, of requests that take turns."""
     access = Access(viewer_id=1, organizations=[1])
     found: dict[str, list[float]] = {}
@@ -57,7 +57,7 @@ async def measure(target: str, key: str, rounds: int) -> dict[str, list[float]]:
             first = await same.get("/")
             link = first.text.split('href="/event/')[1].split('"')[0].replace("&amp;", "&")
             paths = {"first page, nothing kept": "/", **ADDRESSES, "an event": f"/event/{link}"}
-            for turn in range(rounds + 1):
+            for turn in rounds:
                 for name, path in paths.items():
                     async with contextlib.AsyncExitStack() as stack:
                         own = same
@@ -106,12 +106,6 @@ async def load(target: str, key: str, at_once: int) -> tuple[float, int]:
     return took, sum(answer.status_code != 200 for answer in answers)
 
 
-def report(found: dict[str, list[float]]) -> None:
-    """Print a line for each address."""
-    for name, times in found.items():
-        print(f"| {name:24} | {statistics.median(times):7.1f} | {min(times):7.1f} |")
-
-
 def main() -> None:
     """Fill a log and ask for its pages."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -123,15 +117,14 @@ def main() -> None:
         dsn = stack.enter_context(address(given.dsn))
         for millions in given.millions:
             with read.filled(make_conninfo(dsn), int(millions * 1e6)) as (target, _):
-                with psycopg.connect(target, autocommit=True) as conn:
-                    row = conn.execute("select audit.create_key()").fetchone()
-                assert row is not None
+                key = read.create_key(target)
                 print(f"\n{millions:g} million events; milliseconds, median and minimum")
-                report(asyncio.run(measure(target, row[0], given.rounds)))
+                times = asyncio.run(measure(target, key, range(given.rounds + 1)))
+                print(markdown(summary(times)))
                 if os.access(DROP_CACHES, os.W_OK):
                     print("\non a new connection, with a cold cache")
-                    report(asyncio.run(cold(target, row[0], 3)))
-                took, failed = asyncio.run(load(target, row[0], 50))
+                    print(markdown(summary(asyncio.run(cold(target, key, 3)))))
+                took, failed = asyncio.run(load(target, key, 50))
                 print(f"50 requests at once: {took:.2f} s, {failed} failed")
 
 

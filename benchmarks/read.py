@@ -17,7 +17,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice, product
 from pathlib import Path
@@ -25,11 +26,10 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 import auditdb
 from auditdb.read.token import mint
-from benchmarks.capture import address
+from benchmarks.capture import address, database
 from benchmarks.questions import Question, questions
 from benchmarks.whole import exports, report_exports
 
@@ -114,23 +114,16 @@ def filled(dsn: str, total: int, release: Path | None = None) -> Iterator[tuple[
     The log is that of a release, given as the script that `auditdb sql` printed then, or of now.
     """
     name = f"{DATABASE}_{release.stem}" if release else DATABASE
-    drop = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
-    target = make_conninfo(dsn, dbname=name)
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute(drop)
-        conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-        try:
-            if release is None:
-                auditdb.install(target)
-            else:
-                with psycopg.connect(target) as inside:
-                    inside.execute(release.read_text("utf-8").encode())
-            with psycopg.connect(target, autocommit=True) as inside:
-                prepare(inside)
-                rate = fill(inside, total)
-            yield target, rate
-        finally:
-            conn.execute(drop)
+    with database(dsn, name) as target:
+        if release is None:
+            auditdb.install(target)
+        else:
+            with psycopg.connect(target) as conn:
+                conn.execute(release.read_text("utf-8").encode())
+        with psycopg.connect(target, autocommit=True) as conn:
+            prepare(conn)
+            rate = fill(conn, total)
+        yield target, rate
 
 
 def become(conn: psycopg.Connection[Any], key: str, organization: int, *, is_sql: bool) -> None:
@@ -252,7 +245,7 @@ def create_key(target: str) -> str:
     return str(row[0])
 
 
-def answers_of(targets: dict[str, str], repeats: int) -> dict[str, dict[str, Any]]:
+def answers_of(targets: dict[str, str], rounds: Iterable[int]) -> dict[str, dict[str, Any]]:
     """Ask every question of every database, in turn, for organisations of three sizes."""
     found: dict[str, dict[str, Any]] = {name: {} for name in targets}
     keys = {name: create_key(target) for name, target in targets.items()}
@@ -260,12 +253,15 @@ def answers_of(targets: dict[str, str], repeats: int) -> dict[str, dict[str, Any
         conns = {
             name: stack.enter_context(psycopg.connect(target)) for name, target in targets.items()
         }
-        for (size, organization), question in product(SIZES.items(), questions()):
-            plans: dict[str, list[dict[str, Any]]] = {name: [] for name in targets}
-            for name in [*targets] * repeats:
-                plans[name].append(explain(conns[name], keys[name], organization, question))
-            for name in targets:
-                found[name].setdefault(size, []).append(summary(question, plans[name]))
+        plans: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+        asked = list(product(SIZES.items(), questions(), targets))
+        for _ in rounds:
+            for (size, organization), question, name in asked:
+                plan = explain(conns[name], keys[name], organization, question)
+                plans[size, question.name, name].append(plan)
+        for (size, _), question, name in asked:
+            answer = summary(question, plans[size, question.name, name])
+            found[name].setdefault(size, []).append(answer)
     return found
 
 
@@ -300,7 +296,7 @@ def main() -> None:
             with ExitStack() as stack:
                 total = millions * 1_000_000
                 target, rate = stack.enter_context(filled(dsn, total))
-                exported = exports(target, create_key(target), options.repeats)
+                exported = exports(target, create_key(target), range(options.repeats))
                 print(f"{millions} million events")
                 report_exports(exported)
                 if options.only:
@@ -309,7 +305,7 @@ def main() -> None:
                 if options.against:
                     before, _ = stack.enter_context(filled(dsn, total, options.against))
                     targets["before"] = before
-                answers = answers_of(targets, options.repeats)
+                answers = answers_of(targets, range(options.repeats))
                 python = python_layer(target, create_key(target))
             result["sizes"][millions] = {
                 "rows_per_second": round(rate), **python, "exports": exported,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,32 @@ _APPLICATION = ("contender", "p50_us", "p95_us", "p99_us", "per_second", "added_
                 "times_by_hand")  # fmt: skip
 # What the plot shows of each level: in the server by minimum, which a busy machine moves least.
 _PLOTTED = (
-    ("update", "In the server: UPDATE of one row"),
-    ("insert_many", "In the server: INSERT of 5,000 rows at once"),
-    ("typical, 1 client", "As an application sees it: three SELECTs, UPDATE"),
+    ("update", "In the server: UPDATE of one row, µs added"),
+    ("insert_many", "In the server: INSERT of 5,000 rows at once, µs added"),
+    ("typical, 1 client", "As an application sees it: three SELECTs, UPDATE, µs added"),
 )
 
 
-def _table(rows: list[dict[str, Any]], columns: tuple[str, ...] = ()) -> str:
+def summary(
+    samples: dict[str, list[float]], factor: float = 1.0, *, added_to: str | None = None
+) -> list[dict[str, Any]]:
+    """Return a row for each way: median and least of its samples, times a factor.
+
+    With `added_to`, also what they are beyond those of that way.
+    """
+    rows = []
+    for name, of in samples.items():
+        row: dict[str, Any] = {"": name}
+        for what, statistic in (("median", statistics.median), ("least", min)):
+            row[what] = round(statistic(of) * factor, 1)
+            if added_to is not None:
+                more = statistic(of) - statistic(samples[added_to])
+                row[f"{what}, added"] = round(more * factor, 1)
+        rows.append(row)
+    return rows
+
+
+def table(rows: list[dict[str, Any]], columns: tuple[str, ...] = ()) -> str:
     columns = columns or tuple(rows[0])
     cells = [list(columns)] + [[_cell(row[column]) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -38,24 +58,42 @@ def _cell(value: object) -> str:
     return "-" if value is None else str(value)
 
 
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Return rows as a Markdown table."""
+    columns = [c for c in rows[0] if c != "waits"]
+    lines = [columns, [":--" if isinstance(rows[0][c], str) else "--:" for c in columns]]
+    lines += [[f"{r[c]:,}" if isinstance(r[c], int) else str(r[c]) for c in columns] for r in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def numbers(found: dict[str, float]) -> list[dict[str, Any]]:
+    """Return numbers by what they are as rows."""
+    return [{"": what, "measured": round(value, 2)} for what, value in found.items()]
+
+
+def show(rows: list[dict[str, Any]], found: dict[str, float]) -> None:
+    """Print rows, and numbers by what they are."""
+    print(f"{table(rows)}\n\n{table(numbers(found))}")
+
+
 def text(result: dict[str, Any], *, brief: bool = False) -> str:
     """Return every table of a result; brief, that of all shapes alone."""
     parts = []
     if result["shapes"]:
-        parts.append(f"Times the floor, by shape\n{_table(result['shapes'])}")
+        parts.append(f"Times the floor, by shape\n{table(result['shapes'])}")
     if brief:
         return parts[0]
     parts += [
         f"{workload['title']} (microseconds and bytes for each row, beyond the change itself)\n"
-        + _table(workload["contenders"], _SERVER)
+        + table(workload["contenders"], _SERVER)
         for workload in result["in_server"].values()
     ]
     parts += [
-        f"Of a new connection: {name.replace('_', ' ')}\n{_table(rows)}"
+        f"Of a new connection: {name.replace('_', ' ')}\n{table(rows)}"
         for name, rows in result["session"].items()
     ]
     parts += [
-        f"{title} (microseconds for each transaction)\n{_table(rows, _APPLICATION)}"
+        f"{title} (microseconds for each transaction)\n{table(rows, _APPLICATION)}"
         for title, rows in result["as_application"].items()
     ]
     return "\n\n".join(parts)
@@ -106,4 +144,4 @@ def write(result: dict[str, Any], folder: Path, name: str) -> None:
         ]
         if bars:
             panels.append((title, bars))
-    (folder / "capture.svg").write_text(chart.bars(panels, unit="µs"), "utf-8")
+    (folder / "capture.svg").write_text(chart.bars(panels), "utf-8")

@@ -10,6 +10,7 @@ import re
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,10 @@ def prepare(dsn: str, name: str) -> None:
         )
 
 
-def first_statements(dsns: dict[str, str], rounds: int) -> list[dict[str, Any]]:
+def first_statements(dsns: dict[str, str], rounds: Iterable[int]) -> list[dict[str, Any]]:
     """Return how long the first statement of a new connection takes, and times no audit."""
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for number in range(rounds):
+    for number in rounds:
         for op, statement in STATEMENTS.items():
             for name in MEASURED:
                 with psycopg.connect(dsns[name], autocommit=True) as conn:
@@ -109,6 +110,6 @@ def memory(dsns: dict[str, str]) -> list[dict[str, Any]]:
     return rows
 
 
-def run(dsns: dict[str, str], *, rounds: int) -> dict[str, Any]:
+def run(dsns: dict[str, str], *, rounds: Iterable[int]) -> dict[str, Any]:
     """Return what the first statement takes, and what many tables do to memory."""
     return {"first_statement": first_statements(dsns, rounds), "memory": memory(dsns)}

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ with psycopg.connect(sys.argv[1]) as conn:
 """
 
 
-def exports(target: str, key: str, repeats: int) -> dict[str, dict[str, Any]]:
+def exports(target: str, key: str, rounds: Iterable[int]) -> dict[str, dict[str, Any]]:
     """Return what exports cost, in turn, of the whole log and of the largest organisation."""
     with psycopg.connect(target) as conn:
         counted = conn.execute(
@@ -56,9 +57,9 @@ def exports(target: str, key: str, repeats: int) -> dict[str, dict[str, Any]]:
         [*log, "--auditor", "--limit", str(limit)], limit
     )  # fmt: skip
     costs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in commands}
-    for name in [*commands] * repeats:
-        command, _ = commands[name]
-        costs[name].append(_cost(command, key))
+    for _ in rounds:
+        for name, (command, _) in commands.items():
+            costs[name].append(cost_of(command, key))
     return {
         name: {
             "events": events,
@@ -71,7 +72,7 @@ def exports(target: str, key: str, repeats: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def _cost(command: list[str], key: str) -> tuple[float, float, float]:
+def cost_of(command: list[str], key: str = "") -> tuple[float, float, float]:
     """Return seconds, seconds of processor time of the client, and its megabytes."""
     environment = {**os.environ, "AUDITDB_KEY": key, "PYTHONPATH": str(Path.cwd())}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from auditdb.archive import format
 from auditdb.archive.open import opened
 from auditdb.archive.place import EVENTS, folder
 from auditdb.archive.read import Archive
+from benchmarks import report
 
 MONTHS = [f"{2021 + n // 12}-{n % 12 + 1:02}" for n in range(60)]
 # Few organisations have most of the events.
@@ -134,19 +136,28 @@ def of_process(file: str, name: str) -> int:
     return int(Path("/proc/self", file).read_text().split(name)[1].split()[0])
 
 
-def measure(root: Path, millions: int, organizations: int) -> None:
-    """Write an archive, and ask it."""
+def measure(
+    root: Path, events: int, organizations: int, rounds: Iterable[int]
+) -> list[dict[str, Any]]:
+    """Write an archive, ask it, and return what each question took."""
     began = time.perf_counter()
-    size = fill(root, millions * 1_000_000, organizations)
-    print(f"{millions} million events: {size / 1e9:.2f} GB, {size / millions / 1e6:.1f} bytes an "
-          f"event; written in {time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
-    for name in QUESTIONS:
-        command = [sys.executable, "-m", "benchmarks.years", "--ask", name, "--folder", str(root)]
-        runs = [json.loads(subprocess.check_output(command)) for _ in range(3)]
-        best = min(runs, key=lambda run: run["seconds"])
-        print(f"  {name:20} found {best['found']:>9,}  first {runs[0]['seconds']:6.2f} s, least "
-              f"{best['seconds']:6.2f} s, {best['bytes'] / 1e6:8.1f} MB read, "
-              f"{best['memory'] / 1e6:6.0f} MB of memory", flush=True)  # fmt: skip
+    size = fill(root, events, organizations)
+    print(f"{events:,} events: {size / 1e9:.2f} GB, {size / events:.1f} bytes an event; "
+          f"written in {time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in QUESTIONS}
+    for _ in rounds:
+        for name, of in runs.items():
+            command = [sys.executable, "-m", "benchmarks.years", "--ask", name, "--folder"]
+            of.append(json.loads(subprocess.check_output([*command, root])))
+    rows = []
+    for name, of in runs.items():
+        best = min(of, key=lambda run: float(run["seconds"]))
+        rows.append({
+            "question": name.replace("_", " "), "found": best["found"],
+            "first, s": round(of[0]["seconds"], 2), "least, s": round(best["seconds"], 2),
+            "MB read": round(best["bytes"] / 1e6, 1), "MB of memory": round(best["memory"] / 1e6),
+        })  # fmt: skip
+    return rows
 
 
 def main() -> None:
@@ -162,7 +173,8 @@ def main() -> None:
         return
     for millions in given.millions:
         with tempfile.TemporaryDirectory(dir=given.folder) as path:
-            measure(Path(path), millions, given.organizations)
+            found = measure(Path(path), millions * 1_000_000, given.organizations, range(3))
+            print(report.table(found), flush=True)
 
 
 if __name__ == "__main__":

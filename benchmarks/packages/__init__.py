@@ -6,9 +6,10 @@ registries.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 NAMES = ("postgresql-audit", "auditrum", "django-pghistory", "django-auditlog")
 # What django-auditlog's log is made of.
@@ -16,8 +17,17 @@ AUDITLOG_APPS = ("contenttypes", "auth", "auditlog")
 
 
 def versions() -> dict[str, str]:
-    """Return the installed version of each package."""
-    return {name: version(name) for name in NAMES}
+    """Return the version of each package that is installed."""
+    found = {}
+    for name in NAMES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def installed() -> bool:
+    """Whether all of them are."""
+    return len(versions()) == len(NAMES)
 
 
 def _run(module: str, dsn: str, *options: str) -> None:
