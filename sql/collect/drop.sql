@@ -39,7 +39,7 @@ begin
     return _dropped;
 end
 $$;
--- Definer: nobody else removes what was collected.
+-- Definer: only audit_owner removes what was collected.
 comment on function audit_collected.drop_events is
     'Drops what was collected of a database and is of a month before what is to be kept; it is an '
     'event. Returns how many';

@@ -113,7 +113,7 @@ begin
     return null;
 end
 $$;
--- Definer: nobody else writes what was collected.
+-- Definer: only audit_owner writes what was collected.
 comment on function audit_collected.land is
     'Trigger function: takes a row that arrives, and puts it where its database has its own';
 

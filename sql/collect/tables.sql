@@ -163,7 +163,7 @@ begin
     return null;
 end
 $$;
--- Definer: nobody else writes to the log.
+-- Definer: only audit_owner writes to the log.
 comment on function audit_collected.tell_admin is
     'Trigger function: records who may read an organisation at the centre, and who no longer may';
 

@@ -316,7 +316,7 @@ begin
     return cardinality(_found.ids);
 end
 $$;
--- Definer: nobody else changes events, and only so.
+-- Definer: only audit_owner may change events.
 comment on function audit.erase is
     'Takes the personal part of events away for ever: of those that a user did or is concerned by, '
     'of an organisation, or of a user within one. Their skeletons stay, and every proof of them. '

@@ -83,7 +83,7 @@ begin
     return cardinality(audit_private.held_months(hold_organization.organization_id));
 end
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.hold_organization is
     'Puts an organisation under legal hold, for a reason; it is an event. From then on retention '
     'drops no month that holds its events. Returns how many months do now';
@@ -110,7 +110,7 @@ begin
         jsonb_build_object('reason', release_organization.reason), null);
 end
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.release_organization is
     'Ends the legal hold of an organisation that was placed for a reason; it is an event';
 

@@ -139,7 +139,7 @@ begin
     return null;
 end
 $$;
--- Definer: nobody else writes seals.
+-- Definer: only audit_owner writes seals.
 comment on function audit.seal_next is
     'Hashes the next events of ticks to leaves, and returns how many leaves there are then; null '
     'where every tick is sealed. auditdb seal builds the tree of them and signs it';
@@ -173,7 +173,7 @@ begin
     end loop;
 end
 $$;
--- Definer: nobody else writes tiles.
+-- Definer: only audit_owner writes tiles.
 comment on function audit_private.keep_tiles is
     'Keeps tiles of the tree above its leaves; part of auditdb seal';
 
@@ -187,7 +187,7 @@ as $$
         select from audit.checkpoint as c
         where c.size = keep_checkpoint.size and c.note = keep_checkpoint.note);
 $$;
--- Definer: nobody else writes checkpoints.
+-- Definer: only audit_owner writes checkpoints.
 comment on function audit_private.keep_checkpoint is
     'Keeps a signed checkpoint, once; part of auditdb seal';
 
@@ -200,6 +200,6 @@ as $$
     where not exists (
         select from audit.key_rotation as r where r.note = keep_rotation.note);
 $$;
--- Definer: nobody else writes them.
+-- Definer: only audit_owner writes them.
 comment on function audit_private.keep_rotation is
     'Keeps the note in which a sealing key hands over to another; part of auditdb seal rotate';

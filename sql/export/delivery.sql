@@ -87,7 +87,7 @@ as $$
     where s.name = claim.name
     returning s.name;
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit_private.claim_batches is
     'Notes batches before they go out, and returns whose: not of one that is not where it was, or '
     'that a living exporter serves';
@@ -110,7 +110,7 @@ begin
     return found;
 end
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit_private.finish_batch is
     'Notes that the sink took a batch; false where it is nobody''s any more, or another''s';
 
@@ -129,7 +129,7 @@ begin
     return found;
 end
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit_private.leave_batch is
     'Notes what came in the way of a batch, which stays pending; it failed where a person has to '
     'mend something';
@@ -158,7 +158,7 @@ as $$
     where s.name = idle.name
     returning s.name;
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit_private.advance_subscriptions is
     'Notes that ticks held nothing for some subscriptions, and returns for which';
 
@@ -174,7 +174,7 @@ as $$
     where s.name = set_event_aside.name and s.exporter = set_event_aside.exporter
     on conflict do nothing;
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit_private.set_event_aside is
     'Notes an event that a sink refuses, so that the others go on';
 
@@ -201,7 +201,7 @@ as $$
             select max(k.id) as id from audit.tick as k where k.made_at < b.since) as t
     where s.name = b.name and t.id > s.tick_id;
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit_private.skip_hidden_everywhere is
     'For an exporter: lets streams that are behind go on with what their viewers may see';
 

@@ -53,7 +53,7 @@ return (
     order by t.id desc, m.month desc
     limit 1
 );
--- Definer: nobody but an auditor reads ticks.
+-- Definer: only auditors may read ticks.
 comment on function audit_private.last_cursor is
     'The cursor of the end of the last tick; null where there is none';
 

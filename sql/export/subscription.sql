@@ -77,7 +77,7 @@ exception when unique_violation then
         using errcode = 'duplicate_object', hint = 'auditdb subscription list shows it.';
 end
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.subscribe is
     'Makes a subscription: from the first event that there is, or from now on';
 
@@ -179,7 +179,7 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     select audit_private.pause(audit_private.find_subscription(pause_subscription.name), null);
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.pause_subscription is
     'Nothing more is sent, until it is resumed; retention still waits for it';
 
@@ -209,7 +209,7 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     select audit_private.resume(audit_private.find_subscription(resume_subscription.name), null);
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.resume_subscription is
     'Goes on where it was: after a pause, once what it failed of is mended, or after it lapsed; '
     'and says that what it missed is known';
@@ -232,7 +232,7 @@ begin
         jsonb_build_object('tick_id', _was.tick_id), jsonb_build_object('tick_id', _tick));
 end
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.reset_subscription is
     'Begins anew: from the first event that there is, which sends all again, or from now on';
 
@@ -255,7 +255,7 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     select audit_private.drop(audit_private.find_subscription(drop_subscription.name), null);
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.drop_subscription is
     'Ends a subscription; what it had to take keeps retention from nothing';
 

@@ -354,7 +354,7 @@ begin
     return audit_private.add_tick();
 end
 $$;
--- Definer: nobody else writes ticks.
+-- Definer: only audit_owner writes ticks.
 comment on function audit.make_tick is
     'Closes the set of the events that were committed since the last tick, and returns its id; '
     'null where there are none. Commit before you read it';
@@ -376,7 +376,7 @@ begin
     end if;
 end
 $$;
--- Definer: nobody else writes ticks.
+-- Definer: only audit_owner writes ticks.
 comment on function audit_private.try_tick is
     'Makes a tick if the last is a second old and nobody else is at it; part of audit.events_since';
 

@@ -120,7 +120,7 @@ begin
     end;
 end
 $$;
--- Definer: whatever evaluates text of the application runs as audit_mapper.
+-- Definer: expressions of a mapping are evaluated as audit_mapper.
 comment on function audit_private.examine is
     'Parses a mapping expression without executing it: what it is made of, or why it is none';
 

@@ -226,7 +226,7 @@ begin
             and f.scope <> 'audit.event'::regclass;
 end
 $$;
--- Definer: says which tables, to operators, who may read all of it.
+-- Definer: operators may read all of it.
 comment on function audit_private.stale_tables is
     'Attached tables that are not as they were attested: renamed, altered, of another owner, '
     'or with other triggers or functions';

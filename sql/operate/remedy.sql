@@ -32,7 +32,7 @@ begin
     end;
 end
 $$;
--- Definer: whatever evaluates text of the application runs as audit_mapper.
+-- Definer: expressions of a mapping are evaluated as audit_mapper.
 comment on function audit_private.try_expression is
     'Why a mapping expression does not work, or null';
 

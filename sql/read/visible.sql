@@ -65,7 +65,7 @@ begin
         jsonb_build_object('keep', _before), jsonb_build_object('keep', limit_visibility.keep));
 end
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.limit_visibility is
     'Hides events older than an interval from the viewers of an organisation, or, with null, none; '
     'it is an event. Nothing is dropped, and auditors see all';

@@ -346,7 +346,7 @@ def test_commands(archived: Archived) -> None:
     assert '"month": "2020-03"' in run_("archive", "--status", "--json")
     assert run_("restore", "2020-03", "--archive", root) == "restored 2020-03: 60 events\n"
     result = run(archived.db, "restore", "2020-03", "--archive", root, role="app_archiver")
-    assert "is no month that was archived and then dropped" in error_of(result)
+    assert "was not archived and then dropped" in error_of(result)
     assert "auditdb archive --status" in error_of(result)
     result = run(archived.db, "restore", "x", "--archive", root, role="app_archiver")
     assert "no month of the archive" in error_of(result, 2)
