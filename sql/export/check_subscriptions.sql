@@ -1,4 +1,4 @@
--- Check of subscriptions: what failed, fell behind, lapsed, missed events or had some set aside.
+-- Check of subscriptions: which failed, are late, lapsed, missed events or had some set aside.
 
 create or replace function audit_private.check_streams() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -13,13 +13,13 @@ as $$
     having count(*) > 0;
 $$;
 comment on function audit_private.check_streams is
-    'Streams of organisations that nobody serves';
+    'Streams of organisations that no exporter serves';
 
 create or replace function audit_private.check_subscriptions() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'subscriptions', f.severity, s.name, f.problem, f.why, f.mend, false
-    -- What is wrong with the sink of a customer, the customer sees.
+    -- Only customers see what is wrong with their own sinks.
     from (select * from audit.list_subscriptions() where made_by is null) as s
         cross join lateral (
             select 'warning' as severity, concat_ws(': ', 'failed', s.problem) as problem,
@@ -57,4 +57,4 @@ as $$
     union all select * from audit_private.check_streams();
 $$;
 comment on function audit_private.check_subscriptions is
-    'Subscriptions that failed, lapsed, are an hour behind, missed events or had some set aside';
+    'Subscriptions that failed, lapsed, are an hour late, missed events or had some set aside';
