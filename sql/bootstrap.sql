@@ -139,7 +139,7 @@ begin
         and pg_catalog.to_regclass('audit.event') is null
     then
         raise exception 'schema audit_private exists, but the log, audit.event, does not: only a '
-        'part was restored'
+                'part was restored'
             using errcode = 'object_not_in_prerequisite_state',
                 hint = 'Restore schema audit too. If there is no log to restore, drop what is left '
                     'with its triggers (drop schema audit_private cascade), and install again.';

@@ -13,7 +13,7 @@ begin
             tg_op, tg_table_schema, tg_table_name
         using errcode = 'insufficient_privilege',
             hint = 'Drop whole months by audit.maintain(keep => ...), and erase personal data '
-            'by audit.erase.';
+                'by audit.erase.';
 end
 $$;
 comment on function audit_private.refuse_change is

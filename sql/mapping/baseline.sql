@@ -76,7 +76,7 @@ begin
     then
         raise exception '% is not attached', open_baseline.target
             using errcode = 'undefined_object', hint = 'Attach it first, so that no later '
-            'change is missed.';
+                'change is missed.';
     end if;
     insert into audit.action (name, description)
     select _kind || '.baseline', format('A row of kind %s was there already', _kind)
