@@ -263,7 +263,7 @@ begin
                 hint = format('It reads: %s. It is SQL over the row r, with every table and '
                     'function named with its schema.%s',
                     regexp_replace(expression, '\s+', ' ', 'g'), case when _found.problem is null
-                        then ' It may only read, and returns one value; the owner may read it.' end);
+                        then ' It only reads what the owner may, and returns one value.' end);
     end if;
     return jsonb_build_object(
         'reads', _found.reads, 'functions', to_jsonb(_found.functions),

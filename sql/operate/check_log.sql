@@ -1,5 +1,5 @@
 -- Checks of the log: guards, partitions, definitions, attestation, the server.
--- Each is silent when all is well; audit.doctor asks them all.
+-- Each returns no row if all is well; audit.doctor runs them all.
 
 create or replace function audit_private.check_guards(facts audit_private.fact[])
 returns setof audit.finding
@@ -29,7 +29,8 @@ as $$
     group by t.relation, t.state, m.is_fixable;
 $$;
 comment on function audit_private.check_guards is
-    'Row-level security and the triggers that refuse changes, on the log and on each partition';
+    'Finds problems with row-level security and with the triggers that refuse changes, on the log '
+    'and on each partition';
 
 create or replace function audit_private.check_log() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -45,7 +46,7 @@ as $$
         and (t.tgrelid <> 'audit_private.request'::regclass
             or t.tgname not in ('authorize_request', 'carry_out_request', 'refuse_check'))
         and (t.tgrelid <> 'audit_private.unfiled'::regclass or t.tgname <> 'complete_event')
-        -- Where many databases are collected; nobody else makes a function in that schema.
+        -- Exempts the trigger of a centre: only auditdb creates functions in that schema.
         and not (t.tgname = 'land' and t.tgenabled = 'R'
             and t.tgfoid = to_regprocedure('audit_collected.land()') and exists (
                 select from pg_namespace as n
@@ -74,7 +75,7 @@ as $$
         and not exists (select from pg_constraint where conindid = i.indexrelid);
 $$;
 comment on function audit_private.check_log is
-    'Rules, triggers, constraints and unique indexes on the log that auditdb did not make';
+    'Finds rules, triggers, constraints and unique indexes on the log that auditdb did not make';
 
 create or replace function audit_private.check_tables_of_log() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -120,7 +121,8 @@ as $$
         and a.attnotnull and not p.attnotnull;
 $$;
 comment on function audit_private.check_tables_of_log is
-    'Whether the tables of the log take every event, keep it, and are asked for by owners alone';
+    'Finds tables of the log that reject events, may lose them, or run requests of others than '
+    'owners';
 
 create or replace function audit_private.check_keys_of_log() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -132,7 +134,8 @@ as $$
     from pg_sequence as s join pg_class as c on c.oid = s.seqrelid
     where c.relnamespace = any ('{audit,audit_private}'::regnamespace[])
         and (s.seqincrement <> 1 or s.seqmin <> 1 or s.seqcycle
-            -- Ids that a session keeps for later are drawn before those that a tick has seen.
+            -- With a cache, ids that a session draws later may be lower than those that a tick has
+            -- seen.
             or s.seqcache <> 1
             or s.seqmax <> case s.seqtypid when 'bigint'::regtype then 9223372036854775807
                 else 2147483647 end)
@@ -146,7 +149,7 @@ as $$
             and pg_get_constraintdef(k.oid) = 'PRIMARY KEY (occurred_at, id)');
 $$;
 comment on function audit_private.check_keys_of_log is
-    'Whether the identifiers of events are counted, and are the key, as they were made to be';
+    'Finds changes of how ids of events are generated, and of the primary key';
 
 create or replace function audit_private.check_columns() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -172,8 +175,8 @@ as $$
     where s.stxrelid in (select relid from pg_partition_tree('audit.event'));
 $$;
 comment on function audit_private.check_columns is
-    'Columns of the log that tell readers of other organisations, or compare by the '
-    'C library''s collation';
+    'Finds columns whose statistics tell readers about other organisations, or that have the '
+    'collation of the C library';
 
 create or replace function audit_private.check_indexes() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -189,10 +192,10 @@ as $$
         join pg_class as c on c.oid = i.indexrelid and not c.relispartition
     where i.indrelid in (select relid from pg_partition_tree('audit.event'))
         and not i.indisprimary
-        -- That of DEFAULT has the transactions of all events, by a function that no reader
-        -- may call.
+        -- This index of DEFAULT holds the transactions of all events; no reader may call its
+        -- function.
         and i.indexrelid is distinct from to_regclass('audit.event_default_arrived_in_idx')
-        -- A unique one is reported as such.
+        -- Unique indexes have a finding of their own.
         and not i.indisunique
         and not exists (
             select from audit_private.partial_indexes() as w
@@ -204,7 +207,7 @@ as $$
                 and a.attname = 'organization_id'));
 $$;
 comment on function audit_private.check_indexes is
-    'Indexes on the log by which a reader could count events of other organisations';
+    'Finds indexes on the log by which a reader could count events of other organisations';
 
 create or replace function audit_private.check_own_indexes(facts audit_private.fact[])
 returns setof audit.finding
@@ -227,9 +230,9 @@ as $$
         left join pg_index as i on i.indexrelid = to_regclass(v.name)
         left join audit_private.partial_indexes() as w on 'audit.' || w.name = v.name
     where f.kind = 'index'
-        -- A month that was detached is reported as such.
+        -- A detached month has a finding of its own.
         and f.fact ->> 'object' !~ '^audit[.]event_[0-9]{4,}_[0-9]{2}$'
-        -- Else it is reported with those of the partitions.
+        -- Otherwise reported with the indexes of the partitions.
         and not (v.is_foreign and i.indrelid = 'audit.event'::regclass
             and (i.indisunique or i.indpred is not null or not exists (
                 select from pg_attribute as a
@@ -251,7 +254,7 @@ as $$
         where h.inhparent = i.indexrelid and p.indrelid = t.relid and p.indisvalid);
 $$;
 comment on function audit_private.check_own_indexes is
-    'Indexes of the log that are missing, altered, foreign, or not on every partition';
+    'Finds indexes of the log that are missing, altered, foreign, or not on every partition';
 
 create or replace function audit_private.check_definitions(facts audit_private.fact[])
 returns setof audit.finding
@@ -268,7 +271,7 @@ as $$
             else concat(f.fact ->> 'undo' || '; -- then: ', 'auditdb install') end, false
     from unnest(check_definitions.facts) as f
     where f.kind in ('policy', 'relation')
-        -- A month that was detached is reported as such.
+        -- A detached month has a finding of its own.
         and not (f.fact ->> 'state' = 'is none of auditdb''s' and exists (
             select from unnest(check_definitions.facts) as w
             where w.kind = 'trigger' and w.relation::text = f.name
@@ -279,7 +282,7 @@ as $$
     where not exists (select from audit_private.release);
 $$;
 comment on function audit_private.check_definitions is
-    'Policies, tables and views of the log that are foreign, missing or altered';
+    'Finds policies, tables and views of the log that are foreign, missing or altered';
 
 create or replace function audit_private.check_partitions(facts audit_private.fact[])
 returns setof audit.finding
@@ -317,7 +320,7 @@ as $$
         and f.relation not in (select relid from pg_partition_tree('audit.event'));
 $$;
 comment on function audit_private.check_partitions is
-    'Events without a month, months that will be missing, months that were taken away';
+    'Finds events without a partition, months that will be missing, and months that were removed';
 
 create or replace function audit_private.check_attestation(facts audit_private.fact[])
 returns setof audit.finding
@@ -330,7 +333,7 @@ as $$
     where f.kind = 'table' and f.fact -> 'was' = 'null';
 $$;
 comment on function audit_private.check_attestation is
-    'Attached tables that were never attested';
+    'Finds attached tables that were never attested';
 
 create or replace function audit_private.check_server(
     version int default current_setting('server_version_num')::int
@@ -353,4 +356,4 @@ as $$
     having count(*) > 0;
 $$;
 comment on function audit_private.check_server is
-    'Minor versions with published vulnerabilities of row-level security';
+    'Finds minor versions of PostgreSQL with published vulnerabilities of row-level security';
