@@ -82,8 +82,8 @@ end
 $$;
 -- Definer: only audit_owner writes to the table.
 comment on function audit_private.note_rewritten is
-    'Notes what the rewritten file of a dropped month must hold, before the file is stored; part '
-    'of auditdb archive';
+    'Notes what the rewritten file of a dropped month must hold, before the file is stored; '
+    'part of auditdb archive';
 
 create or replace function audit_private.forget_salts(month date, ids bigint[]) returns void
 language sql volatile set search_path = pg_catalog, pg_temp

@@ -26,8 +26,8 @@ return (
     from audit.archive as a
     where a.month = outdated.month and a.state in ('pending', 'written') and a.sha256 is not null);
 comment on function audit_private.outdated is
-    'Why retention keeps a month even with force: its file holds events that were changed since; '
-    'null otherwise';
+    'Why retention keeps a month even with force: '
+    'its file holds events that were changed since; null otherwise';
 
 create or replace function audit_private.note_gone(month date) returns void
 language sql volatile set search_path = pg_catalog, pg_temp

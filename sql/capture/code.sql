@@ -641,8 +641,8 @@ return concat(
 comment on function audit_private.insert_code is
     'Generated code that writes the event';
 
--- The last resort: only PostgreSQL's own code. The same code serves all operations, so a missing
--- row is null.
+-- The last resort: only PostgreSQL's own code.
+-- The same code serves all operations, so a missing row is null.
 create or replace function audit_private.last_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return coalesce((
@@ -694,5 +694,5 @@ end$sql$, id, audit_private.said_mapping(mapping), audit_private.last_code(mappi
                 case when _said ->> ('organization.' || _side) is null then 'organization' end$sql$
     end);
 comment on function audit_private.fallback_code is
-    'Body of audit_private.fall_back_<id>, which reads a row after the generated code raised an '
-    'error';
+    'Body of audit_private.fall_back_<id>, '
+    'which reads a row after the generated code raised an error';

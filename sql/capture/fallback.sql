@@ -60,8 +60,8 @@ exception when assert_failure or others then
             execute format('select to_jsonb(($1).%I)', _column) into _value using read_row.source;
         exception when assert_failure or others then
             begin
-                -- A row as text has no column names, and only these show which of its values are
-                -- secrets.
+                -- A row as text has no column names,
+                -- and only these show which of its values are secrets.
                 if _holds_row then
                     raise exception using errcode = 'data_exception';
                 end if;
@@ -166,8 +166,8 @@ begin
 end
 $$;
 comment on function audit_private.evaluate_each is
-    'The value of each expression of a mapping for both rows, which values are secrets, and which '
-    'expressions failed';
+    'The value of each expression of a mapping for both rows, '
+    'which values are secrets, and which expressions failed';
 
 -- Compares bytes: an unreadable value looks the same before and after, and a cast may lie.
 create or replace function audit_private.changed_among(
@@ -400,8 +400,8 @@ end
 $$;
 -- IMMUTABLE for the same reason as audit_private.rescue.
 comment on function audit_private.fall_back is
-    'What audit_private.rescue() reads of a row; effects of code that it runs are rolled back; '
-    'null if it fails too';
+    'What audit_private.rescue() reads of a row; '
+    'effects of code that it runs are rolled back; null if it fails too';
 
 create or replace function audit_private.append_said(said jsonb, captured_from text) returns void
 -- A session that restores a dump sets row_security to off, which would make the INSERT an error.

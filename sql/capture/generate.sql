@@ -93,8 +93,8 @@ return (
     ) as t
 );
 comment on function audit_private.rescue_code is
-    'Generated code for a row that could not be read; it runs outside of the subtransaction that '
-    'failed';
+    'Generated code for a row that could not be read; '
+    'it runs outside of the subtransaction that failed';
 
 -- The code between begin and end is the same for all tables and operations: a guarded block makes
 -- the event and writes nothing; the fallback follows if it raised; the INSERT comes after it.
@@ -188,8 +188,8 @@ $$;
 comment on function audit_private.admin_code is
     'Body of audit_private.admin_<id>: whether a membership makes its user an admin or owner';
 
--- For the doctor: null if the table is empty. Of more than ten thousand rows, some may make an
--- admin.
+-- For the doctor: null if the table is empty.
+-- Of more than ten thousand rows, some may make an admin.
 create or replace function audit_private.admin_exists_code(target regclass, mapping jsonb)
 returns text
 language sql immutable set search_path = pg_catalog, pg_temp

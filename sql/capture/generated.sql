@@ -80,16 +80,16 @@ as $$
     from a where mapping ? 'admin';
 $$;
 comment on function audit_private.generated is
-    'The functions that an attached table must have: each with its body, its settings, and the '
-    'text of its comment';
+    'The functions that an attached table must have: '
+    'each with its body, its settings, and the text of its comment';
 
 create or replace function audit_private.generated_for(name text) returns text
 language sql immutable
 return substring(generated_for.name,
     'audit_private[.](?:capture|baseline|image|fall_back|read|organization|admin)_([0-9]+)[_(]');
 comment on function audit_private.generated_for is
-    'The id of the attached table that a generated function belongs to, or for which a function '
-    'holds a grant';
+    'The id of the attached table that a generated function belongs to, '
+    'or for which a function holds a grant';
 
 -- Finds them by ranges of names, which use the index of pg_proc.
 create or replace function audit_private.functions_of(id int) returns setof regprocedure

@@ -4,8 +4,8 @@
 -- the first one, which does not change.
 
 -- The columns that the lookup of the organisation uses, if their text means the same under all
--- settings. Secrets are never put aside. A column that is missing here cannot be used at the
--- commit.
+-- settings. Secrets are never put aside.
+-- A column that is missing here cannot be used at the commit.
 create or replace function audit_private.late_columns(mapping jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -76,8 +76,8 @@ comment on function audit_private.put_aside is
 -- triggers whenever a subtransaction is rolled back, and capture does that for each row.
 -- Serializable transactions must not search for rows, because that makes them fail: there, each row
 -- has its own trigger and is deleted at once by its ctid; the trigger still receives it. This is
--- why the row contains the event. The values are in columns of their own: all together may be too
--- long for one.
+-- why the row contains the event. The values are in columns of their own:
+-- all together may be too long for one.
 create or replace function audit_private.look_again(aside audit_private.unfiled) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -146,8 +146,8 @@ begin
             e.captured_from, aside.old_values, aside.new_values,
             coalesce(aside.details, '{}') || jsonb_build_object('completes', aside.event_id)
         from jsonb_populate_record(null::audit.event, aside.event) as e;
-    -- SET CONSTRAINTS ran this before the commit: try once more then. At the commit, once is
-    -- enough.
+    -- SET CONSTRAINTS ran this before the commit: try once more then.
+    -- At the commit, once is enough.
     elsif left(current_query(), 200) ~* 'constraints'
         and aside.late ->> 'seen' is distinct from statement_timestamp()::text
     then

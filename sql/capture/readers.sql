@@ -153,8 +153,8 @@ $$;
 comment on function audit_private.shown_secrets is
     'Columns whose values are secrets, in the table itself or in a table that it refers to';
 
--- A lookup only compares with a secret and returns something else. Any other expression that reads
--- a secret may show it.
+-- A lookup only compares with a secret and returns something else.
+-- Any other expression that reads a secret may show it.
 create or replace function audit_private.digested(target regclass, mapping jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -265,8 +265,8 @@ $$;
 comment on function audit_private.runs_code is
     'Whether reading a value of a type may run code that belongs to no superuser';
 
--- A domain of text, or the text type of an extension such as citext: its text equals its JSON
--- value.
+-- A domain of text, or the text type of an extension such as citext:
+-- its text equals its JSON value.
 create or replace function audit_private.is_plain_text(type oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -294,8 +294,8 @@ comment on function audit_private.depends_on_settings is
 -- These are kept with the mapping while code is written, because every paragraph uses them: `own`,
 -- the columns; `code`, what is read as audit_owner, for both sides of an update; `raw`, what
 -- audit_mapper reads, in the order of audit_private.read_<id>; `is_foreign`, whether reading it may
--- run code of the application; `long`, the identifiers that may be long or hold a secret; secrets
--- and keys.
+-- run code of the application; `long`, the identifiers that may be long or hold a secret;
+-- secrets and keys.
 
 -- `plain`, `form`, `typed`, `text` and `json` are formats; their argument is the side, old or new.
 create or replace function audit_private.described_columns(target regclass) returns jsonb
@@ -338,8 +338,8 @@ begin
 end
 $$;
 comment on function audit_private.own_column is
-    'The column that an expression of a completed mapping consists of; null if it is more than '
-    'that';
+    'The column that an expression of a completed mapping consists of; '
+    'null if it is more than that';
 
 create or replace function audit_private.named_columns(mapping jsonb, expression text)
 returns text[]

@@ -165,8 +165,8 @@ comment on function audit_private.fact_action is
     'The action of a changed fact; null if the column is no fact';
 
 -- A row holds several facts. Each fact that changed is an event. The first of them also shows the
--- columns that are no facts, unless the row began, ended or changed its role: that event comes
--- first.
+-- columns that are no facts, unless the row began, ended or changed its role:
+-- that event comes first.
 create or replace function audit_private.append_facts(
     facts jsonb, action text, is_change boolean, organization_id text,
     former_organization_id text, target_type text, target_id text, subject_id text,
@@ -216,8 +216,8 @@ begin
 end
 $$;
 comment on function audit_private.append_facts is
-    'Writes one event for each changed fact of an updated row, such as the e-mail and the password '
-    'of a user';
+    'Writes one event for each changed fact of an updated row, '
+    'such as the e-mail and the password of a user';
 
 -- An update that changes the member or the group of a membership ends one membership and begins
 -- another. If the row only gives a role, it takes the role from one member and gives it to the

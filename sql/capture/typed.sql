@@ -1,7 +1,7 @@
 -- Typed: how generated code reads a value as audit_owner without running code of the application.
 -- The conversions of PostgreSQL run no foreign code as long as the column has the type that the
--- code was generated for. audit_private.exactly checks the type when the code is parsed, and costs
--- nothing afterwards.
+-- code was generated for. audit_private.exactly checks the type when the code is parsed,
+-- and costs nothing afterwards.
 
 -- Polymorphic arguments are never cast: if the column has another type, no function matches, and
 -- the statement cannot be parsed. These functions pin no search_path, since that would prevent
@@ -10,8 +10,8 @@ create or replace function audit_private.exactly(value anyelement, type anyarray
 language sql immutable
 as 'select value';
 comment on function audit_private.exactly(anyelement, anyarray) is
-    'The value, which must be of exactly the element type of the array; a convertible type is an '
-    'error';
+    'The value, which must be of exactly the element type of the array; '
+    'a convertible type is an error';
 
 create or replace function audit_private.exactly(value anyarray, element anyelement)
 returns anyarray

@@ -1,7 +1,7 @@
 -- What the doctor checks at the centre: whether the events of each database still arrive, and all.
 
--- Only ticks without a time limit (since is -infinity): all events between two of them must be
--- here.
+-- Only ticks without a time limit (since is -infinity):
+-- all events between two of them must be here.
 create or replace function audit_collected.former_tick(database text)
 returns audit_collected.tick
 language plpgsql stable set search_path = pg_catalog, pg_temp set row_security = on

@@ -10,8 +10,8 @@ as $$
     where w.pid = pg_backend_pid() and s.subname ~ '^auditdb_';
 $$;
 comment on function audit_collected.arriving is
-    'The database whose changes this process of logical replication applies; null in other '
-    'processes';
+    'The database whose changes this process of logical replication applies; '
+    'null in other processes';
 
 create or replace function audit_collected.erase(erased audit_collected.event) returns void
 language sql volatile set search_path = pg_catalog, pg_temp set row_security = on

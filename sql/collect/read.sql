@@ -66,8 +66,8 @@ end
 $$;
 -- Definer: reads the series and the starts of organisations of all databases.
 comment on function audit_collected.viewer_series is
-    'Keys of the series that hold events of the organisation in view, as its database uses the '
-    'identifier now';
+    'Keys of the series that hold events of the organisation in view, '
+    'as its database uses the identifier now';
 
 create or replace function audit_collected.visible_since() returns timestamptz[]
 language plpgsql stable parallel unsafe security definer

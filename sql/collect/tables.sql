@@ -129,8 +129,8 @@ create table if not exists audit_collected.organization_start (
     primary key (database, organization_id, first_id, started_at)
 );
 comment on table audit_collected.organization_start is
-    'The first event of each organisation since its database gave the identifier to it. '
-    'Append-only';
+    'The first event of each organisation since its database gave the identifier '
+    'to it. Append-only';
 comment on column audit_collected.organization_start.database is 'Name of the database here';
 comment on column audit_collected.organization_start.organization_id is
     'Identifier of the organisation';

@@ -10,8 +10,8 @@ begin
     if exists (
             select from audit.tick as n
             where n.id >= _tick.id + _last.is_last::int and n.made_at < now() - interval '1 hour')
-        -- Only months since the last seal: earlier ones may be missing, such as those of another
-        -- server.
+        -- Only months since the last seal:
+        -- earlier ones may be missing, such as those of another server.
         or exists (
             select from audit.event as e
             where e.id > _tick.upper_id and e.occurred_at > _tick.made_at + interval '1 minute'

@@ -13,8 +13,8 @@ return coalesce(is_of_person.person_id in (is_of_person.subject_id, is_of_person
     or is_of_person.target_type = 'user' and is_of_person.target_id = is_of_person.person_id,
     false);
 comment on function audit_private.is_of_person is
-    'Whether an event concerns a user: as actor, impersonated user, impersonator, subject or '
-    'target';
+    'Whether an event concerns a user: '
+    'as actor, impersonated user, impersonator, subject or target';
 
 -- Exactly as audit.erase leaves it: an application may write similar details.
 create or replace function audit_private.is_erased(
@@ -291,8 +291,8 @@ declare
     _relation regclass;
 begin
     perform audit_private.refuse_erasing(subject_id, organization_id, reason);
-    -- Taken before the snapshot that finds events: until the end, no event is moved out of DEFAULT,
-    -- held or sealed.
+    -- Taken before the snapshot that finds events:
+    -- until the end, no event is moved out of DEFAULT, held or sealed.
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
     perform audit_private.lock_briefly('audit.key_rotation', 'share row exclusive');
     perform audit_private.erase_makers(subject_id, organization_id);
@@ -322,8 +322,8 @@ $$;
 comment on function audit.erase is
     'Erases the personal part of events for ever: of those that concern a user, of those of an '
     'organisation, or of those that concern a user within an organisation. Skeletons and proofs '
-    'stay. Records an event with the reason. Returns the number of events; audit.list_personal '
-    'counts them beforehand';
+    'stay. Records an event with the reason. Returns the number of events; '
+    'audit.list_personal counts them beforehand';
 
 create or replace function audit.list_personal(
     subject_id text default null, organization_id text default null

@@ -31,8 +31,8 @@ as $$
             || '}', 'UTF8'))$sql$;
 $$;
 comment on function audit_private.commitment_expression is
-    'SQL expression for the hash of the personal part of an event e under the salt s.salt; erasure '
-    'keeps this hash';
+    'SQL expression for the hash of the personal part of an event e under the salt s.salt; '
+    'erasure keeps this hash';
 
 create or replace function audit_private.leaf_expression() returns text
 language sql immutable set search_path = pg_catalog, pg_temp

@@ -1,6 +1,6 @@
 -- Which events belong to which organisation, so that a proof can show all of them and none of the
--- others: docs/evidence.md defines the bytes. Part of audit.seal_next, which excludes other
--- sealers.
+-- others: docs/evidence.md defines the bytes.
+-- Part of audit.seal_next, which excludes other sealers.
 
 create or replace function audit_private.count_organizations(organizations text[]) returns void
 language sql volatile set search_path = pg_catalog, pg_temp

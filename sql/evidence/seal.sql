@@ -104,8 +104,8 @@ comment on function audit_private.months_to_seal is
     'The months of the next tick to seal, and in each the last event that is sealed already, by '
     'the last seal';
 
--- Takes no lock that a writer waits for, and may be interrupted and repeated: each call is
--- complete.
+-- Takes no lock that a writer waits for, and may be interrupted and repeated:
+-- each call is complete.
 create or replace function audit.seal_next(at_most int default 10000) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set row_security = on

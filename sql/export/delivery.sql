@@ -131,8 +131,8 @@ end
 $$;
 -- Definer: no role may write to the table itself.
 comment on function audit_private.leave_batch is
-    'Notes why a batch could not be sent; it stays pending. The subscription failed if a person '
-    'must fix the cause';
+    'Notes why a batch could not be sent; it stays pending. '
+    'The subscription failed if a person must fix the cause';
 
 -- claims: name, created_at, tick_id and part say where it stood; counts only with a threshold.
 create or replace function audit_private.advance_subscriptions(claims jsonb, until bigint)

@@ -76,8 +76,8 @@ begin
                 'It knows the ticks of that series up to ' || _last || '.',
                 'It knows no tick of that series.'),
                 hint = 'It was restored to an earlier moment, or is another one. Events that were '
-                    'read before may be missing here. Read again from null on, or from the '
-                    'last known tick on.';
+                    'read before may be missing here. '
+                    'Read again from null on, or from the last known tick on.';
     end if;
 end
 $$;
@@ -219,8 +219,8 @@ begin
     perform audit_private.refuse_batch(at_most);
     perform audit_private.refuse_reading();
     perform audit_private.try_tick();
-    -- Before the snapshots that read: each then finds an event in DEFAULT or in its month, not in
-    -- both.
+    -- Before the snapshots that read:
+    -- each then finds an event in DEFAULT or in its month, not in both.
     lock table audit.event in access share mode;
     _cursor := case when after = 'now' then audit_private.last_cursor() else after end;
     for _part in select * from audit_private.tick_parts(_cursor, _most_parts) loop

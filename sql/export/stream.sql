@@ -58,8 +58,8 @@ comment on function audit_private.own_stream is
     'The stream of a name and an organisation, locked; raises if it does not exist. Streams of '
     'other organisations make no difference';
 
--- Allows a host name, but no numeric address: the exporter checks where the name leads each time it
--- connects.
+-- Allows a host name, but no numeric address:
+-- the exporter checks where the name leads each time it connects.
 create or replace function audit_private.check_stream(sink text, format text) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$

@@ -156,8 +156,8 @@ as $$
     from audit_private.acting(audit_private.context_in_force()) as a;
 $$;
 comment on function audit_private.record_subscription is
-    'Records a change of a subscription, made by the viewer of a token or by the actor of the '
-    'context';
+    'Records a change of a subscription, made by the viewer of a token '
+    'or by the actor of the context';
 
 create or replace function audit_private.pause(subscription audit.subscription, viewer text)
 returns void

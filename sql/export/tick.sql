@@ -1,6 +1,6 @@
 -- Ticks: each tick closes a set of events that never changes: those whose transactions are visible
--- in its snapshot and in no earlier one. Reading by id would miss late commits; reading by ticks
--- does not.
+-- in its snapshot and in no earlier one. Reading by id would miss late commits;
+-- reading by ticks does not.
 
 -- A tick is made under a lock on audit.series, and nobody reads it before its commit: see
 -- audit_private.tick_parts().
@@ -44,8 +44,8 @@ comment on function audit_private.begin_series is
     'Begins a series of ticks on this server and timeline, for events after an id';
 
 -- Part of install. It waits for all writers, so that every earlier event has this id or a lower
--- one, whatever its transaction id. Every later event has a transaction id of this database, and a
--- higher id.
+-- one, whatever its transaction id.
+-- Every later event has a transaction id of this database, and a higher id.
 create or replace function audit_private.renew_series(began text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -58,8 +58,8 @@ $$;
 comment on function audit_private.renew_series is
     'Begins a new series if the present transaction ids are not comparable with those of the log';
 
--- If this returns true, the log continues with the same ids: the database was promoted, recovered
--- or copied as a whole.
+-- If this returns true, the log continues with the same ids:
+-- the database was promoted, recovered or copied as a whole.
 create or replace function audit_private.present_series() returns audit.series
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -82,8 +82,8 @@ $$;
 comment on function audit_private.present_series is
     'The series of new ticks; begins one if the last tick was made on another server or timeline';
 
--- The own events of a transaction that makes a tick belong to the next tick, because it may still
--- write more.
+-- The own events of a transaction that makes a tick belong to the next tick,
+-- because it may still write more.
 create or replace function audit_private.snapshot_without(snapshot pg_snapshot, transaction_id xid8)
 returns pg_snapshot
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -380,8 +380,8 @@ end
 $$;
 -- Definer: only audit_owner writes ticks.
 comment on function audit_private.try_tick is
-    'Makes a tick if the last one is a second old and no other session makes one; part of '
-    'audit.events_since';
+    'Makes a tick if the last one is a second old and no other session makes one; '
+    'part of audit.events_since';
 
 -- Counts every month of a small log. Of a large log, counts only the newest ticks; retention counts
 -- the months that it drops.

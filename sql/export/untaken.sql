@@ -30,8 +30,8 @@ as $$
             or m.tick_id = s.tick_id and m.month >= s.month and not s.is_last));
 $$;
 comment on function audit_private.unsealed is
-    'Why retention keeps a month: it has unsealed events; null if all are sealed, or nothing ever '
-    'is';
+    'Why retention keeps a month: it has unsealed events; '
+    'null if all are sealed, or nothing ever is';
 
 create or replace function audit_private.note_missed(month date) returns void
 language sql volatile set search_path = pg_catalog, pg_temp

@@ -32,8 +32,8 @@ as $$
         and (string_to_array(i.indkey::text, ' '))[a.attnum] = '0';
 $$;
 comment on function audit_private.wrong_columns is
-    'Columns of the log, of its partitions and of indexes on expressions whose collation or '
-    'statistics are wrong';
+    'Columns of the log, of its partitions and of indexes on expressions '
+    'whose collation or statistics are wrong';
 
 create or replace function audit_private.close_statistics(relation regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -154,8 +154,8 @@ begin
 end
 $$;
 comment on function audit_private.alter_columns is
-    'Sets the collation of the columns of the log and of its partitions, and removes their '
-    'statistics';
+    'Sets the collation of the columns of the log and of its partitions, '
+    'and removes their statistics';
 
 create or replace function audit_private.is_index_right() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp

@@ -28,8 +28,8 @@ as $$
     where oid = 'audit.event'::regclass;
 $$;
 comment on function audit_private.owns_log is
-    'Whether the role in force owns the log: audit_owner, or the role that restored it without '
-    'owners';
+    'Whether the role in force owns the log: '
+    'audit_owner, or the role that restored it without owners';
 
 create or replace function audit_private.guard(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -127,8 +127,8 @@ begin
             execute format('alter table %s enable always trigger refuse_change', _table);
         end if;
     end loop;
-    -- Otherwise a member of pg_read_all_data could sign tokens, and a member of pg_write_all_data
-    -- could change mappings.
+    -- Otherwise a member of pg_read_all_data could sign tokens,
+    -- and a member of pg_write_all_data could change mappings.
     foreach _table in array audit_private.guarded_tables() loop
         if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = _table) then
             execute format('alter table %s enable row level security, force row level security',

@@ -58,8 +58,8 @@ begin
 end
 $$;
 comment on function audit_private.index_months is
-    'Builds the missing indexes of the first month that is over and lacks some; returns what it '
-    'did';
+    'Builds the missing indexes of the first month that is over and lacks some; '
+    'returns what it did';
 
 create or replace function audit_private.furnish_indexes() returns setof text
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -90,8 +90,8 @@ begin
         select name, definition from audit_private.partial_indexes()
         where not audit_private.has_index('audit.event', definition)
     loop
-        -- Takes over the indexes of the months that have them. Writers wait while this month's is
-        -- built.
+        -- Takes over the indexes of the months that have them.
+        -- Writers wait while this month's is built.
         perform audit_private.lock_briefly('audit.event', 'share');
         execute format('create index %I on audit.event %s', _name, _definition);
         return next format('made the index %s', _name);

@@ -150,8 +150,8 @@ begin
             perform audit_private.store_attachment(new.target, new.kind, new.given);
             perform audit_private.write_functions(new.target);
         when 'check' then
-            -- Deferred even if the session says otherwise: a check is refused at the commit, not
-            -- before.
+            -- Deferred even if the session says otherwise:
+            -- a check is refused at the commit, not before.
             set constraints audit_private.refuse_check deferred;
             if new.kind is null then
                 delete from audit_private.attachment as a where a.target = new.target;
@@ -215,8 +215,8 @@ begin
 end
 $$;
 comment on function audit_private.guard_checks is
-    'Puts the trigger that refuses to commit a check on the requests, and lets operators request a '
-    'check';
+    'Puts the trigger that refuses to commit a check on the requests, '
+    'and lets operators request a check';
 
 create or replace function audit_private.guard_requests() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -242,8 +242,8 @@ begin
 end
 $$;
 comment on function audit_private.guard_requests is
-    'Puts the triggers that authorize and carry out requests on their table, and row-level '
-    'security';
+    'Puts the triggers that authorize and carry out requests on their table, '
+    'and row-level security';
 
 do $$ begin perform audit_private.guard_requests(); end $$;
 
@@ -446,8 +446,8 @@ begin
 end
 $$;
 comment on function audit_private.prepare_attach is
-    'The part of attaching that locks no table: checks and stores the mapping, writes the '
-    'functions';
+    'The part of attaching that locks no table: '
+    'checks and stores the mapping, writes the functions';
 
 -- After a swap of tables, the application writes to the table that has the name now. The former one
 -- becomes outdated, and its memberships would still make admins.

@@ -37,8 +37,8 @@ begin
 end
 $$;
 comment on function audit_private.baselined_table is
-    'Schema and name of a table whose baseline its owner opened in this transaction; raises if '
-    'there is none';
+    'Schema and name of a table whose baseline its owner opened in this transaction; '
+    'raises if there is none';
 
 create or replace function audit_private.baselined_by_hand(baseline jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -234,8 +234,8 @@ as $$
     limit 1;
 $$;
 comment on function audit_private.foreign_to_plan is
-    'A table whose owner''s code would run as the caller if the given table were read; null if '
-    'none';
+    'A table whose owner''s code would run as the caller if the given table were read; '
+    'null if none';
 
 create or replace function audit_private.is_own(target regclass) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -357,5 +357,5 @@ end
 $$;
 comment on function audit.baseline is
     'Records the next rows of an attached table, as they are now, as events <kind>.baseline, and '
-    'returns how many; null once all are recorded. Call it until then, each time in a new '
-    'transaction';
+    'returns how many; null once all are recorded. '
+    'Call it until then, each time in a new transaction';

@@ -15,8 +15,8 @@ return (
     limit 1
 );
 comment on function audit_private.column_like is
-    'First column whose name, in lower case without underscores, matches a pattern; earlier '
-    'patterns win';
+    'First column whose name, in lower case without underscores, matches a pattern; '
+    'earlier patterns win';
 
 create or replace function audit_private.over_row(target regclass, expression text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -142,8 +142,8 @@ create or replace function audit_private.parent_organization(
 ) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    -- The attached table of the same kind that the column references, otherwise the first of that
-    -- kind.
+    -- The attached table of the same kind that the column references,
+    -- otherwise the first of that kind.
     select format(E'(select p.organization from (select %s as key, (%s\n) as organization '
         'from %s as r) as p where p.key = %s)', a.mapping ->> 'target_id',
         coalesce(a.mapping ->> 'organization', 'null::text'), a.target::regclass,

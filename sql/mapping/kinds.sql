@@ -1,5 +1,5 @@
--- Kinds: named types of rows. A word that nobody defined is a kind too; its actions begin with that
--- word.
+-- Kinds: named types of rows. A word that nobody defined is a kind too;
+-- its actions begin with that word.
 
 create or replace function audit_private.kind_of(name text) returns audit.kind
 language plpgsql stable set search_path = pg_catalog, pg_temp

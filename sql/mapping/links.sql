@@ -96,8 +96,8 @@ begin atomic
     where audit_private.are_alike(t.atttypid, n.atttypid);
 end;
 comment on function audit_private.undeclared_links is
-    'What a row refers to without a foreign key: table, columns on both sides, whether it is '
-    'required';
+    'What a row refers to without a foreign key: '
+    'table, columns on both sides, whether it is required';
 
 create or replace function audit_private.links_of(target regclass)
 returns table (relation regclass, here text[], there text[], is_needed boolean, is_part boolean)
@@ -120,8 +120,8 @@ begin atomic
     from audit_private.undeclared_links(links_of.target) as u;
 end;
 comment on function audit_private.links_of is
-    'What a row refers to: table, columns on both sides, whether it is required, and whether the '
-    'row is part of it';
+    'What a row refers to: table, columns on both sides, whether it is required, '
+    'and whether the row is part of it';
 
 create or replace function audit_private.lookup(
     relation regclass, here text[], there text[], wanted text
@@ -141,8 +141,8 @@ comment on function audit_private.lookup is
     'Expression that evaluates another expression for the row that a row refers to';
 
 -- Rejects columns whose foreign key leads to another table than that of users, if that is known:
--- ids of members, accounts and users look alike. A key may be shared, as that of a profile with a
--- user.
+-- ids of members, accounts and users look alike.
+-- A key may be shared, as that of a profile with a user.
 create or replace function audit_private.may_name_user(target regclass, attname text)
 returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -174,8 +174,8 @@ return coalesce((
         cross join audit_private.columns_of(user_column.target) as u
     where flat ~ ('^' || pattern || '$')
         and audit_private.may_name_user(user_column.target, attname)
-        -- If there is an owner_type beside owner_id, only the application knows what owner_id
-        -- names.
+        -- If there is an owner_type beside owner_id,
+        -- only the application knows what owner_id names.
         and not exists (
             select from audit_private.columns_of(user_column.target) as o
             where o.flat = regexp_replace(u.flat, '(id|uuid)$', 'type') and o.flat <> u.flat
@@ -187,8 +187,8 @@ return coalesce((
     order by rank, attnum
     limit 1
 ), (
-    -- Users may have another name, such as clerks: then the only foreign key, if required, tells
-    -- it.
+    -- Users may have another name, such as clerks:
+    -- then the only foreign key, if required, tells it.
     select min(h.attname::text)
     from pg_constraint as c
         join pg_attribute as h on h.attrelid = c.conrelid and array[h.attnum] = c.conkey
@@ -244,8 +244,8 @@ return audit_private.name_of(target, audit_private.column_like(
     target, '(organi[sz]ation|org)(id|uuid)', case when not is_known
         then '(tenant|workspace|company|account|customer|team)(id|uuid)' end));
 comment on function audit_private.named_organization is
-    'The column whose name is that of an organisation; if their table is known, it must refer to '
-    'it';
+    'The column whose name is that of an organisation; '
+    'if their table is known, it must refer to it';
 
 -- A group of permissions, as in Django, is a role, not a group of people.
 create or replace function audit_private.is_permission_set(relation regclass) returns boolean
@@ -355,8 +355,7 @@ begin
         join audit_private.attachment as a on a.target = l.relation
     where a.kind = 'organization' and l.relation <> own_organization.target
         and audit_private.normal_name(l.here[1]) !~ '-(parent|source|invited|partner|billing)-'
-        -- If only some rows name an organisation, as those shared with it, they do not belong to
-        -- it.
+        -- Rows that are only shared with an organisation name it, but do not belong to it.
         and (l.is_needed or format('r.%I', l.here[1]) = _name
             or audit_private.is_named_as(l.here[1]::name, l.relation)
             or audit_private.normal_name(l.here[1])

@@ -61,8 +61,8 @@ begin
         audit_private.probe(target, 'text', 'as %L', expression,
             format('select null::text where coalesce(%s, null) is null', _value));
     _probe := audit_private.probe(target, _returns, 'return %s', expression, _value);
-    -- Code that parsing ran may have set another search_path, which would change how names are
-    -- printed.
+    -- Code that parsing ran may have set another search_path,
+    -- which would change how names are printed.
     perform set_config('search_path', 'pg_catalog, pg_temp', true);
     select prosqlbody::text into tree from pg_proc where oid = _probe;
     select jsonb_object_agg(refobjid::regclass::text, columns) into reads
@@ -278,8 +278,8 @@ begin
 end
 $$;
 comment on function audit_private.check_expression is
-    'Raises if an option is not one expression that reads only what the owner of the table may '
-    'read';
+    'Raises if an option is not one expression '
+    'that reads only what the owner of the table may read';
 
 create or replace function audit_private.add_check(checked jsonb, name text, found jsonb)
 returns jsonb

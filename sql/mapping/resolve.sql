@@ -134,8 +134,8 @@ begin
             case when _way.way is null then audit_private.users_own_organization(target) end
         else coalesce(audit_private.user_organization(target), case when _way.way is null
             then audit_private.referred_part(target, 'organization') end) end]), (
-            -- Not the ids of a customer, an account or a team, which look like ids of
-            -- organisations.
+            -- Not the ids of a customer, an account or a team,
+            -- which look like ids of organisations.
             select audit_private.name_of(target, name)
             from audit_private.column_like(target, '(tenant|workspace)(id|uuid)') as name
             where not exists (
@@ -326,8 +326,8 @@ begin atomic
         cross join audit_private.default_role(target, 'user', is_global) as r;
 end;
 comment on function audit_private.is_membership is
-    'Whether the row of a user is the only one that gives the organisation and the role of the '
-    'user';
+    'Whether the row of a user is the only one that gives the organisation '
+    'and the role of the user';
 
 -- Excludes members who are only invited or suspended, and members of a part of the organisation.
 create or replace function audit_private.admin_conditions(

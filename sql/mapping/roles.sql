@@ -66,8 +66,8 @@ return (
                 and (a.kind = 'organization' or audit_private.is_permission_set(l.relation)))
 );
 comment on function audit_private.in_no_part is
-    'Condition that the role of a row is not limited to a team, project or the like; null if every '
-    'one is';
+    'Condition that the role of a row is not limited to a team, project or the like; '
+    'null if every one is';
 
 -- A role in a project is no role in the organisation.
 create or replace function audit_private.role_scope(
@@ -346,8 +346,8 @@ begin atomic
         and audit_private.normal_name(k.relname)
             !~ ('-' || audit_private.words('no_carrier') || 's?-')
         and audit_private.normal_name(k.relname) !~ '-(request|application|proposal|approval)s?-'
-        -- A role in something else that the row refers to, such as a board, is no role in the
-        -- organisation.
+        -- A role in something else that the row refers to, such as a board,
+        -- is no role in the organisation.
         and not exists (
             select from audit_private.links_of(c.relation) as l
                 left join audit_private.attachment as a on a.target = l.relation
@@ -366,8 +366,8 @@ begin atomic
     order by c.relation;
 end;
 comment on function audit_private.carriers_of is
-    'Tables whose rows give roles to a member: by which columns, which role, and whether it makes '
-    'an admin';
+    'Tables whose rows give roles to a member: '
+    'by which columns, which role, and whether it makes an admin';
 
 create or replace function audit_private.carried_role(
     target regclass,
@@ -413,8 +413,8 @@ return (
 comment on function audit_private.named_owner is
     'Condition that the row of the organisation names the member as owner';
 
--- The first words are those of audit_private.words('wide'), which readers may not call. A number
--- names no role.
+-- The first words are those of audit_private.words('wide'), which readers may not call.
+-- A number names no role.
 create or replace function audit_private.names_owner(role text) returns boolean
 language sql immutable parallel safe set search_path = pg_catalog, pg_temp
 return exists (

@@ -246,8 +246,8 @@ return (
     ) as said (attnum, condition)
 );
 comment on function audit_private.default_alive is
-    'Expression for rows that count: not ended by a soft delete or a status; null if every row '
-    'counts';
+    'Expression for rows that count: not ended by a soft delete or a status; '
+    'null if every row counts';
 
 create or replace function audit_private.fact_columns(target regclass, fact text, attname text)
 returns jsonb

@@ -21,8 +21,8 @@ exception when lock_not_available then
 end
 $$;
 comment on function audit_private.try_locks is
-    'Locks all the given tables, or none if it would take longer than writers may wait; returns '
-    'whether it did';
+    'Locks all the given tables, or none if it would take longer than writers may wait; '
+    'returns whether it did';
 
 create or replace function audit_private.lock_together(
     relations regclass[], modes text[], attempts int default 20
@@ -75,8 +75,8 @@ as $$
     order by 1, 2;
 $$;
 comment on function audit_private.trigger_faults is
-    'The capture triggers that a table and its partitions lack, and those that are disabled or '
-    'call another function';
+    'The capture triggers that a table and its partitions lack, '
+    'and those that are disabled or call another function';
 
 create or replace function audit_private.create_trigger(
     relation regclass, id int, op text, is_wrong boolean, is_constraint boolean
@@ -165,8 +165,8 @@ begin
 end
 $$;
 comment on function audit_private.create_policy is
-    'Lets audit_mapper see the rows of a table through row-level security; grants decide the '
-    'columns';
+    'Lets audit_mapper see the rows of a table through row-level security; '
+    'grants decide the columns';
 
 -- One table at a time, so that no session waits longer than necessary.
 create or replace function audit_private.open_rows(relation regclass) returns void

@@ -128,8 +128,8 @@ as $$
     where f.prokind = 'f';
 $$;
 comment on function audit_private.beneath is
-    'The views and functions beneath an attached table that decide who is an admin, with '
-    'definitions';
+    'The views and functions beneath an attached table that decide who is an admin, '
+    'with definitions';
 
 create or replace function audit_private.table_facts(scope regclass)
 returns setof audit_private.fact
@@ -138,8 +138,8 @@ as $$
     select c.oid, 'table', c.oid, '', jsonb_build_object(
         'catalog', 'audit'::regnamespace::bigint, 'oid', c.oid::bigint, 'on', c.oid::regclass::text,
         'owner', c.relowner::regrole::text,
-        -- Renaming a table, or moving it to another schema, writes a new version of its row in
-        -- pg_type.
+        -- Renaming a table, or moving it to another schema,
+        -- writes a new version of its row in pg_type.
         'xmin', (select t.xmin::text from pg_type as t where t.oid = c.reltype),
         'mapping', audit_private.fingerprint(a.kind, a.mapping::text),
         'beneath', case when a.mapping ? 'admin' then (

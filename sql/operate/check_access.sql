@@ -46,8 +46,8 @@ as $$
             or rolreplication);
 $$;
 comment on function audit_private.check_roles is
-    'Finds roles that are, or can become, the owner of the log, and roles of auditdb with wrong '
-    'attributes';
+    'Finds roles that are, or can become, the owner of the log, '
+    'and roles of auditdb with wrong attributes';
 
 create or replace function audit_private.makes_backups(login oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -121,8 +121,8 @@ as $$
             where rolcanlogin and not rolsuper and pg_has_role(oid, 'audit_writer', 'usage'));
 $$;
 comment on function audit_private.check_application is
-    'Finds logins of the application with more privileges than it needs, or without the right to '
-    'record';
+    'Finds logins of the application with more privileges than it needs, '
+    'or without the right to record';
 
 create or replace function audit_private.check_ownership() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -183,8 +183,8 @@ as $$
     where g.kind = 'grant';
 $$;
 comment on function audit_private.check_grants is
-    'Finds privileges that differ from those of the release: on objects, columns, and future '
-    'objects';
+    'Finds privileges that differ from those of the release: '
+    'on objects, columns, and future objects';
 
 -- The generated code depends on the table as it is now. An untouched function is no finding if only
 -- the table changed: its changed columns or name are findings of their own.

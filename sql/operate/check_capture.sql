@@ -59,8 +59,8 @@ as $$
             as s (oid oid, xmin text, enabled text, calls text, fires int) on true;
 $$;
 comment on function audit_private.trigger_states is
-    'What is wrong with each capture trigger and each guard of the log, or null, and when it was '
-    'last attested';
+    'What is wrong with each capture trigger and each guard of the log, '
+    'or null, and when it was last attested';
 
 create or replace function audit_private.check_triggers(facts audit_private.fact[])
 returns setof audit.finding
@@ -144,8 +144,8 @@ $$;
 comment on function audit_private.check_tables is
     'Finds attached tables that were dropped, created again, or have inheriting tables';
 
--- The log itself tells which tables were attached: a restore of only the schema audit has no
--- mapping.
+-- The log itself tells which tables were attached:
+-- a restore of only the schema audit has no mapping.
 create or replace function audit_private.check_lost() returns setof audit.finding
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -289,8 +289,8 @@ $$;
 comment on function audit_private.check_mappings is
     'Finds mappings that no longer fit their table: columns changed, or expressions fail';
 
--- Capture looks tables up by name: if a name becomes free, whoever may create a table there takes
--- it.
+-- Capture looks tables up by name:
+-- if a name becomes free, whoever may create a table there takes it.
 create or replace function audit_private.check_looked_up(facts audit_private.fact[])
 returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -340,8 +340,8 @@ begin
     from jsonb_each(mapping_difference.mapping) as m
         full join jsonb_each(_wanted) as w using (key)
     where m.value is distinct from w.value and key <> 'checked'
-        -- An organisation that came from a parent which is gone or has another owner: a finding of
-        -- its own.
+        -- An organisation that came from a parent which is gone or has another owner:
+        -- a finding of its own.
         and not (key = 'organization' and w.value is null and mapping -> 'given' ? 'parent');
 end
 $$;
@@ -393,8 +393,8 @@ as $$
         and b.changed is not null and (c.fact -> 'is_comparable')::boolean;
 $$;
 comment on function audit_private.check_stored is
-    'Finds mappings that somebody changed or a former release made, and changes of what makes '
-    'admins';
+    'Finds mappings that somebody changed or a former release made, '
+    'and changes of what makes admins';
 
 -- The owner of a view reads the tables beneath it, unless the view has security_invoker.
 create or replace function audit_private.hidden_tables()
@@ -502,8 +502,8 @@ as $$
     from audit_private.attachment
     having count(*) > 0 and count(*) filter (where mapping ? 'admin') = 0
     union all
-    -- Looks at all tables together: one whose rows make no admins may stand beside another that
-    -- does.
+    -- Looks at all tables together: one whose rows make no admins may stand beside another
+    -- that does.
     select 'readers', 'warning', string_agg(a.target::regclass::text, ', ' order by a.id),
         'no row makes anybody an admin or owner',
         'Nobody reads the log through row-level security.',

@@ -81,8 +81,8 @@ comment on function audit_private.count_events is
     'Number of events of an organisation, or of none, between two times; counts up to a limit';
 
 -- A flood is a hundred times the daily mean of four weeks. So it reads no more of the four weeks
--- than 28 hundredths of today's events. An organisation younger than that has no usual day; a
--- silent one has.
+-- than 28 hundredths of today's events. An organisation younger than that has no usual day;
+-- a silent one has.
 create or replace function audit_private.check_floods() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$

@@ -64,8 +64,8 @@ as $$
         'Or the clock of the server went back.',
         '-- find out which; after a restore without --disable-triggers, restore again', false
     from sampled
-    -- Concurrent writers may be out of order. A few events that fill gaps of the ids show by their
-    -- time.
+    -- Concurrent writers may be out of order.
+    -- A few events that fill gaps of the ids show by their time.
     where (id + 1000 < highest_before
             or id < highest_an_hour_before and is_newest and occurred_at <= now())
         and not exists (select from doubled where n > 0)

@@ -29,8 +29,8 @@ as $$
     group by t.relation, t.state, m.is_fixable;
 $$;
 comment on function audit_private.check_guards is
-    'Finds problems with row-level security and with the triggers that refuse changes, on the log '
-    'and on each partition';
+    'Finds problems with row-level security and with the triggers that refuse changes, '
+    'on the log and on each partition';
 
 create or replace function audit_private.check_log() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -121,8 +121,8 @@ as $$
         and a.attnotnull and not p.attnotnull;
 $$;
 comment on function audit_private.check_tables_of_log is
-    'Finds tables of the log that reject events, may lose them, or run requests of others than '
-    'owners';
+    'Finds tables of the log that reject events, may lose them, '
+    'or run requests of others than owners';
 
 create or replace function audit_private.check_keys_of_log() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -134,8 +134,8 @@ as $$
     from pg_sequence as s join pg_class as c on c.oid = s.seqrelid
     where c.relnamespace = any ('{audit,audit_private}'::regnamespace[])
         and (s.seqincrement <> 1 or s.seqmin <> 1 or s.seqcycle
-            -- With a cache, ids that a session draws later may be lower than those that a tick has
-            -- seen.
+            -- With a cache, ids that a session draws later may be lower than those
+            -- that a tick has seen.
             or s.seqcache <> 1
             or s.seqmax <> case s.seqtypid when 'bigint'::regtype then 9223372036854775807
                 else 2147483647 end)
@@ -192,8 +192,8 @@ as $$
         join pg_class as c on c.oid = i.indexrelid and not c.relispartition
     where i.indrelid in (select relid from pg_partition_tree('audit.event'))
         and not i.indisprimary
-        -- This index of DEFAULT holds the transactions of all events; no reader may call its
-        -- function.
+        -- This index of DEFAULT holds the transactions of all events;
+        -- no reader may call its function.
         and i.indexrelid is distinct from to_regclass('audit.event_default_arrived_in_idx')
         -- Unique indexes have a finding of their own.
         and not i.indisunique

@@ -154,8 +154,8 @@ begin
 end
 $$;
 comment on function audit_private.await_transactions is
-    'Raises if a transaction keeps the log open for 5 seconds; takes no lock, and makes nobody '
-    'wait';
+    'Raises if a transaction keeps the log open for 5 seconds; '
+    'takes no lock, and makes nobody wait';
 
 -- Copies while writers write, until few new events are left. Then locks the log, copies the rest,
 -- and replaces DEFAULT: the time that writers wait does not grow with the number of events.

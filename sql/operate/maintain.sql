@@ -16,8 +16,8 @@ comment on function audit_private.month_bounds is
     'First instant of a month (UTC), and of the next';
 
 -- Infinity has no month; years of five digits or before Christ have no name for a partition. A SET
--- clause would prevent inlining, and with it the use of an index; the parsed body is safe without
--- it.
+-- clause would prevent inlining, and with it the use of an index;
+-- the parsed body is safe without it.
 create or replace function audit_private.has_month(occurred_at timestamptz) returns boolean
 language sql immutable
 return has_month.occurred_at >= '0001-01-01 00:00:00+00'::timestamptz
@@ -281,8 +281,8 @@ create or replace function audit_private.finish_install() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- A restore into a cluster without audit_owner omits the policies: without them no row is
-    -- visible.
+    -- A restore into a cluster without audit_owner omits the policies:
+    -- without them no row is visible.
     if not exists (
         select from pg_policy
         where polrelid = 'audit_private.attachment'::regclass and polname = 'the_owner_maps'
@@ -292,8 +292,8 @@ begin
     perform audit_private.settle();
     perform audit_private.regenerate();
     perform audit_private.record_attestation('install', kinds => '{functions}');
-    -- In a log of an older release, writers may wait from here on. New months copy the columns as
-    -- they are then.
+    -- In a log of an older release, writers may wait from here on.
+    -- New months copy the columns as they are then.
     perform audit_private.furnish_columns();
     perform audit_private.furnish_policies();
     -- In an existing log, maintenance builds them.

@@ -1,6 +1,6 @@
 -- Reconcile: what an auditor must know of an attached table to compare its rows with its events.
--- auditdb reconcile reads both in one snapshot, passes each row to audit_private.image_<id>, and
--- compares the results.
+-- auditdb reconcile reads both in one snapshot,
+-- passes each row to audit_private.image_<id>, and compares the results.
 
 create or replace function audit_private.unquoted(name text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp

@@ -59,8 +59,8 @@ begin
 end
 $$;
 comment on function audit_private.try_mapper is
-    'The result of a function of audit_mapper, or why it cannot be called; its effects are rolled '
-    'back';
+    'The result of a function of audit_mapper, or why it cannot be called; '
+    'its effects are rolled back';
 
 create or replace function audit_private.attach_command(target text, kind text, given jsonb)
 returns text
@@ -102,8 +102,8 @@ return (
         end
 );
 comment on function audit_private.stale_given is
-    'The options that no longer fit a table: they name columns that are gone, or their expressions '
-    'fail';
+    'The options that no longer fit a table: '
+    'they name columns that are gone, or their expressions fail';
 
 -- Removing a name from `ignore`, or an exception "-name" from `redact`, loses nothing.
 create or replace function audit_private.without_gone(target regclass, given jsonb) returns jsonb

@@ -109,8 +109,8 @@ return (
     ) as t
     where t.events <> unticked.events);
 comment on function audit_private.unticked is
-    'Why retention keeps a month: the ticks hold more or fewer events of it; null if the counts '
-    'agree';
+    'Why retention keeps a month: the ticks hold more or fewer events of it; '
+    'null if the counts agree';
 
 create or replace function audit_private.reason_to_keep(
     month date, events bigint, late bigint, force boolean, plan boolean default false

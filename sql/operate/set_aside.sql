@@ -1,7 +1,7 @@
 -- Stale functions: those of an older release that this one lacks or defines otherwise. They could
 -- make a call ambiguous. This runs before the routines and renames them; drop_stale.sql drops them
--- in the end. They cannot be dropped at once, because functions that the routines will replace
--- depend on them.
+-- in the end. They cannot be dropped at once,
+-- because functions that the routines will replace depend on them.
 
 do $$
 declare

@@ -172,8 +172,8 @@ begin
     elsif _was.catalog is null then
         perform audit_private.note_catalogs();
     else
-        -- A restore into a cluster without the roles omits their policies; without one, UPDATE
-        -- finds no row.
+        -- A restore into a cluster without the roles omits their policies;
+        -- without one, UPDATE finds no row.
         perform audit_private.furnish_policies();
         _last := greatest((select max(id) from audit.event),
             (select max(first_id) from audit_private.organization_start));

@@ -64,8 +64,8 @@ as $$
     from pg_roles as r
         left join pg_auth_members as am on am.roleid = r.oid
         left join pg_roles as m on m.oid = am.member
-            -- PostgreSQL 16 gives the creator of a role the right to grant it, which does not
-            -- count.
+            -- PostgreSQL 16 gives the creator of a role the right to grant it,
+            -- which does not count.
             and pg_has_role(m.oid, r.oid, 'usage') and not m.rolsuper
     where r.rolname in ('audit_operator', 'audit_writer', 'audit_reader', 'audit_auditor',
         'audit_backup', 'audit_owner')

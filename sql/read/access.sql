@@ -72,8 +72,8 @@ begin
     for _id in select * from audit_private.admin_rules() loop
         _admin := false;
         -- Always rolled back, so that nothing that code of a mapping sets or does remains. A
-        -- mapping that fails does not affect the others. The token was read before, so no mapping
-        -- can change it.
+        -- mapping that fails does not affect the others.
+        -- The token was read before, so no mapping can change it.
         begin
             perform set_config('auditdb.viewer', '', true);
             execute format('select audit_private.admin_%s($1, $2)', _id)
@@ -191,8 +191,8 @@ $$;
 comment on function audit_private.viewer_start is
     'Id of the first event of the organisation in the viewer token, in its present life: events '
     'with a lower id belong to a former organisation of the same identifier. The result is an '
-    'array of one element: for "at least any of", the planner expects most events, for a plain "at '
-    'least", a third';
+    'array of one element: for "at least any of", the planner expects most events, '
+    'for a plain "at least", a third';
 
 -- Moving a row between partitions deletes and inserts it: the organisation stays the same. So it
 -- does if a transaction deletes it and uses the identifier again.
@@ -317,8 +317,8 @@ begin
 end
 $$;
 comment on function audit_private.furnish_backups is
-    'Lets backups read the tables that row-level security protects, if they cannot; part of '
-    'install';
+    'Lets backups read the tables that row-level security protects, if they cannot; '
+    'part of install';
 
 -- A comparison of a column with a parameter is evaluated when a row is found, after cheaper
 -- conditions of the reader, and EXPLAIN ANALYZE shows whether it was. "true = (parameter)" needs no

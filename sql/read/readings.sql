@@ -14,8 +14,8 @@ declare
 begin
     reader_type := 'user';
     source := case when _context is null then 'web' else _acting.source end;
-    -- If a token is set, only the token counts, even a void one: the membership of an auditor does
-    -- not.
+    -- If a token is set, only the token counts, even a void one:
+    -- the membership of an auditor does not.
     if coalesce(current_setting('auditdb.viewer', true), '') <> '' then
         if audit.viewer_organization() = _viewer[2] then
             reader := _viewer[1];

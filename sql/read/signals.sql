@@ -123,8 +123,8 @@ comment on view audit.open_impersonation is
 
 -- One pass finds the first sign-in of the week from each ip, and by each user agent. Only for these
 -- it looks for an earlier one, first within a month, where most are found. A condition on details
--- is not leakproof, so no index can answer it; the index of sign-ins finds those of the user,
--- newest first.
+-- is not leakproof, so no index can answer it;
+-- the index of sign-ins finds those of the user, newest first.
 create or replace view audit.unusual_login with (security_invoker = true) as
 with first as (
     select

@@ -24,8 +24,8 @@ select
             from jsonb_each_text(e.new_values) as n
         )
         else nullif(concat_ws(', ',
-            -- For a part, since the action is that of the whole. In the collation that change
-            -- always had.
+            -- For a part, since the action is that of the whole.
+            -- In the collation that change always had.
             case when e.details ? 'row_id' is not true then null
                 when e.new_values is not null then e.captured_from collate "default" || ' added'
                 when e.old_values is not null

@@ -176,8 +176,8 @@ as $$
     from audit_private.acting(audit_private.context_in_force()) as a;
 $$;
 comment on function audit_private.record_own is
-    'Records what happened to the log itself, such as attached, detached, key created, month '
-    'dropped';
+    'Records what happened to the log itself, such as attached, detached, '
+    'key created, month dropped';
 
 create or replace function audit.define_action(name text, description text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp

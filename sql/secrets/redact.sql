@@ -14,16 +14,16 @@ comment on function audit_private.may_hold_key is
 -- The first check of a text, short so that it is inlined: a session keeps it for each column. It
 -- looks for characters between a name and a secret: a colon, an equals sign, a tag, an option of a
 -- command, bytes in hex, a list of pairs; and, in a text that is long enough, for a key. A long
--- text may be compressed, and each condition would decompress it again: audit_private.redact_text()
--- does it once.
+-- text may be compressed, and each condition would decompress it again:
+-- audit_private.redact_text() does it once.
 create or replace function audit_private.may_hold_secret(value text) returns boolean
 language sql immutable parallel safe
 return octet_length(value) > 7 and (octet_length(value) > 2000
     or value collate "C" like any ('{%:%,%=%,%<%,%--%,"\\\\x%",[%[%}')
     or octet_length(value) > 17 and audit_private.may_hold_key(value));
 comment on function audit_private.may_hold_secret is
-    'Whether audit_private.redact_text may find a secret; false for most short texts, at hardly '
-    'any cost';
+    'Whether audit_private.redact_text may find a secret; '
+    'false for most short texts, at hardly any cost';
 
 -- The second check: every secret that is redacted comes with one of these words, in any case. Only
 -- words: the states of a larger pattern cost more than the text.
@@ -91,8 +91,8 @@ end
 $$;
 comment on function audit_private.find_names is
     'The names of secrets that a pattern finds in a text, as a pattern; they consist of letters, '
-    'digits, "_" and "-". Raises if there are more than 100, so that audit_private.redact_text '
-    'redacts the whole text';
+    'digits, "_" and "-". Raises if there are more than 100, '
+    'so that audit_private.redact_text redacts the whole text';
 
 create or replace function audit_private.percent_decode(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
@@ -148,8 +148,8 @@ begin
 end
 $$;
 comment on function audit_private.redact_parameter is
-    'A parameter of an address (the text before it, its name, its value), redacted if it is a '
-    'secret';
+    'A parameter of an address (the text before it, its name, its value), '
+    'redacted if it is a secret';
 
 -- In these two arrays, the texts between matches and the matches alternate.
 create or replace function audit_private.redact_addresses(value text) returns text
@@ -333,8 +333,8 @@ $$;
 comment on function audit_private.redact_url is
     'An address from its :// on, with the password or the token before its host redacted';
 
--- Each address is matched to its end at once: searching "@" from each "://" of a long text may take
--- hours.
+-- Each address is matched to its end at once:
+-- searching "@" from each "://" of a long text may take hours.
 create or replace function audit_private.redact_urls(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -398,8 +398,8 @@ begin
         '\1\2[redacted]', 'gi');
     _text := regexp_replace(_text, audit_private.key_shapes(), '[redacted]', 'g');
     if _text like '%eyJ%' then
-        -- Matches from the first character of the word on: otherwise each piece of a long text is
-        -- tried.
+        -- Matches from the first character of the word on:
+        -- otherwise each piece of a long text is tried.
         _text := regexp_replace(_text,
             '(^|[^A-Za-z0-9_-])(?:[A-Za-z0-9_-]*[_-])?eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+'
             '(?:\.[A-Za-z0-9_-]*)*', '\1[redacted]', 'g');
@@ -490,8 +490,8 @@ begin
 end
 $$;
 comment on function audit_private.redact_text is
-    'A text with its secrets redacted: in JSON, addresses, assignments, headers, keys, bytes in '
-    'hex';
+    'A text with its secrets redacted: '
+    'in JSON, addresses, assignments, headers, keys, bytes in hex';
 
 -- Inlined into its callers: most short texts cost only a check.
 create or replace function audit_private.safe_text(value text) returns text
@@ -501,8 +501,8 @@ return case when audit_private.may_hold_secret(value) then audit_private.redact_
 comment on function audit_private.safe_text is
     'A text with its secrets redacted; the fast path for short texts without any';
 
--- Bytes are read as UTF-8; if invalid, with all but ASCII escaped and zeros left out, which reads
--- UTF-16 as well.
+-- Bytes are read as UTF-8; if invalid, with all but ASCII escaped and zeros left out,
+-- which reads UTF-16 as well.
 create or replace function audit_private.redact_bytes(value bytea) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -634,11 +634,11 @@ begin
 end
 $$;
 comment on function audit_private.redact_object is
-    'An object within a document, with its secrets redacted; values of headers have rules of their '
-    'own';
+    'An object within a document, with its secrets redacted; '
+    'values of headers have rules of their own';
 
--- So that no document exhausts the stack: below 40 levels, everything that may hold a secret is
--- redacted.
+-- So that no document exhausts the stack:
+-- below 40 levels, everything that may hold a secret is redacted.
 create or replace function audit_private.redact_node(
     value jsonb,
     secrets text[],
