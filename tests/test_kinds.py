@@ -140,7 +140,7 @@ def test_a_session_is_its_user_s_and_shows_no_token(db: Database) -> None:
         ("'Invoice'", '"Invoice" is not a kind'),
         ("'auth'", '"auth" is not a kind'),
         ("null", "is not a kind"),
-        ("'user'", 'kind "user" is auditdb\'s own'),
+        ("'user'", 'kind "user" belongs to auditdb'),
         ("'x', verbs => '{\"made\": \"x.made\"}'", 'kind "x": it has no verb "made"'),
         ("'x', verbs => '{\"created\": \"audit.made\"}'", '"audit.made" of created is no action'),
         ("'x', verbs => '{\"created\": 5}'", '"5" of created is no action'),

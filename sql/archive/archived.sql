@@ -231,7 +231,7 @@ begin
     if _row.state is distinct from 'verified' then
         return format('keep %s: it is not archived yet', _name);
     elsif exists (select from audit.archive_erasure as r where r.month = drop_archived.month) then
-        return format('keep %s: its file is to be rewritten for an erasure', _name);
+        return format('keep %s: its file must be rewritten for an erasure', _name);
     elsif _row.restored_at is not null and not even_restored then
         return null;
     end if;
@@ -243,7 +243,7 @@ begin
         or _row.digest is distinct from drop_archived.digest
     then
         update audit.archive as a set state = 'pending' where a.month = _row.month;
-        return format('keep %s: it is not what its file holds, and is written again', _name);
+        return format('keep %s: its file holds other events, and will be written again', _name);
     end if;
     update audit.archive as a set restored_at = null where a.month = _row.month;
     return (select line from audit_private.drop_months(keep, false, _row.month) as line);

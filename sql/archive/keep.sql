@@ -21,7 +21,7 @@ comment on function audit_private.unarchived is
 create or replace function audit_private.outdated(month date) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select format('keep %s: its archived file is to be written again: let auditdb archive run',
+    select format('keep %s: its archived file must be written again: let auditdb archive run',
         to_char(outdated.month, 'YYYY-MM'))
     from audit.archive as a
     where a.month = outdated.month and a.state in ('pending', 'written') and a.sha256 is not null);

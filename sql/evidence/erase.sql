@@ -405,10 +405,10 @@ begin
                 and e.occurred_at >= _erasure.erased_at - interval '1 day'
                 and e.occurred_at <= _erasure.erased_at + interval '1 day');
         if _told <> _erasure.events then
-            return next ('erasures', 'critical', 'audit.erasure', format('erasure %s took %s '
-                    'events, and the events audit.erased tell of %s', _erasure.id,
+            return next ('erasures', 'critical', 'audit.erasure', format('erasure %s erased %s '
+                    'events, but the events audit.erased name %s', _erasure.id,
                     _erasure.events, _told),
-                'Somebody erased events by hand, or took the word of it away.',
+                'Somebody erased events by hand, or removed the record of it.',
                 '-- see: select * from audit.erasure where id = ' || _erasure.id, false
                 )::audit.finding;
         end if;

@@ -34,7 +34,7 @@ begin
     occurred_at := _parts[4];
     id := _parts[5];
 exception when data_exception then
-    raise exception '"%" is an invalid cursor', left(read_tick_cursor.cursor, 40)
+    raise exception '"%" is no cursor', left(read_tick_cursor.cursor, 40)
         using errcode = 'invalid_parameter_value',
             hint = 'Give the cursor of a former call, null for the beginning of the log, or now.';
 end

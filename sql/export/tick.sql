@@ -328,7 +328,7 @@ begin
             current_setting('transaction_isolation'));
         hint := 'Its snapshot may be older than the last tick. Use read committed.';
     elsif audit_private.is_restored() then
-        problem := 'this database was restored, and its transaction ids are others';
+        problem := 'this database was restored, and its transaction ids have changed';
         hint := 'Run: auditdb install';
     elsif audit_private.receives_events() then
         problem := 'replication writes this log, with transaction ids of another database';
@@ -414,8 +414,8 @@ create or replace function audit_private.check_ticks() returns setof audit.findi
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'ticks', 'critical', 'audit.tick', format('%s of the last 100 ticks, the first of them '
-            '%s, hold other numbers of events than the log has of them', count(*), min(t.id)),
-        'Events were taken away or put in, or the clock or the ids of the log were set back.',
+            '%s, have other counts of events than the log', count(*), min(t.id)),
+        'Events were removed or inserted, or the clock or the ids of the log were set back.',
         '-- compare: select * from audit.tick where id >= ' || min(t.id), false
     from (select * from audit.tick order by id desc limit 100) as t
     where audit_private.count_tick(t) <> t.events

@@ -29,13 +29,13 @@ as $$
     union all
     select 'roles', 'critical', m.member::regrole::text,
         format('is a member of %s', m.roleid::regrole),
-        'What runs in its name can do more than the log needs.',
+        'Code that runs as it can do more than the log needs.',
         format('revoke %s from %s', m.roleid::regrole, m.member::regrole), false
     from pg_auth_members as m
     where m.member in ('audit_owner'::regrole, 'audit_mapper'::regrole)
         and m.roleid <> 'audit_mapper'::regrole
     union all
-    select 'roles', 'critical', rolname::text, 'may log in, or do more than its part',
+    select 'roles', 'critical', rolname::text, 'may log in, or do more than it needs',
         'The roles of auditdb are held, not used to log in.',
         format('alter role %I nologin nosuperuser nobypassrls nocreaterole nocreatedb '
             'noreplication', rolname), false
@@ -75,7 +75,7 @@ as $$
         and current_setting('server_version_num')::int < 160000
     union all
     select 'logins', 'warning', r.rolname::text, format('is a member of %s', p.rolname),
-        'It reaches past privileges to tables or files, the signing keys among them.',
+        'It bypasses privileges on tables or files, also on the signing keys.',
         format('revoke %I from %I', p.rolname, m.rolname), false
     from pg_auth_members as am
         join pg_roles as p on p.oid = am.roleid
@@ -149,7 +149,7 @@ as $$
     union all
     select 'ownership', 'critical', 'function ' || p.oid::regprocedure,
         format('runs as %s, and is none of auditdb''s', p.proowner::regrole),
-        'Who may call it does what only the log itself may.',
+        'Its callers can do what only the log itself may.',
         format('drop routine %s', p.oid::regprocedure), false
     from pg_proc as p
     where p.prosecdef and p.proowner in ('audit_owner'::regrole, 'audit_mapper'::regrole)
@@ -168,10 +168,10 @@ returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'grants', case when v.is_missing then 'warning' else 'critical' end, g.name,
-        case when v.is_missing then 'was granted by install and is no more'
+        case when v.is_missing then 'was granted by install, and is missing'
             else 'was not granted by auditdb' end,
-        case when v.is_missing then 'Those who held it can no longer do their part.'
-            else 'It opens more of the log than the design does.' end,
+        case when v.is_missing then 'The roles that held it can no longer do their work.'
+            else 'It gives more access to the log than designed.' end,
         case when not v.is_missing then concat_ws('; ', g.fact ->> 'undo',
                 -- A grant changes the catalog row of its function, which is attested.
                 case when g.fact ->> 'object' like 'function %'
@@ -194,7 +194,7 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'functions', case when k.is_untouched then 'warning' else 'critical' end,
         c.fact ->> 'object',
-        case when k.is_untouched then 'is not what attaching would write now'
+        case when k.is_untouched then 'differs from what attaching would write now'
             else c.fact ->> 'state' end || coalesce(w.fact ->> 'since', ''),
         'What it wrote, refused or let pass meanwhile may be wrong.',
         case
@@ -331,7 +331,7 @@ as $$
     select distinct on (v.oid) 'views', 'critical', v.oid::regclass::text,
         case v.relkind when 'm' then 'copies the log'
             else 'reads the log with its owner''s rights' end,
-        'Who may read it, reads what row-level security keeps from them.',
+        'Its readers see what row-level security hides from them.',
         case when v.relkind = 'm' then format('drop materialized view %s', v.oid::regclass)
             else format('alter view %s set (security_invoker = true)', v.oid::regclass) end, false
     from pg_class as v

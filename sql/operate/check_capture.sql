@@ -93,9 +93,9 @@ as $$
     group by t.scope, t.relation, t.state, t.attested, m.mend
     union all
     select 'triggers', 'critical', t.tgrelid::regclass::text,
-        format('%s calls %s, which is not its to call', quote_ident(t.tgname),
+        format('%s calls %s, which belongs to another table', quote_ident(t.tgname),
             t.tgfoid::regprocedure),
-        'It makes events of what was not done there. A partition that was detached keeps one.',
+        'It records changes of the wrong table. A detached partition keeps such a trigger.',
         format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass), true
     from pg_trigger as t join pg_proc as p on p.oid = t.tgfoid
     where p.pronamespace = any ('{audit,audit_private}'::regnamespace[])
@@ -158,7 +158,7 @@ begin
         return;
     end if;
     return query select 'tables', 'critical', e.target_id,
-        'was attached, as the log says, and no mapping is left',
+        'was attached, by the log, but no mapping is left',
         'Nothing of it is captured. A restore without the schema audit_private loses mappings.',
         audit_private.attach_command(e.target_id, e.new_values ->> 'kind',
             e.new_values #> '{mapping,given}'), false
@@ -191,7 +191,7 @@ as $$
             select 'tables', 'critical', a.name,
                 format('is another table than the one that was attached (now %s): nothing of it is '
                     'captured', s."on"),
-                'Whoever swaps a table writes to the new one from then on.',
+                'After a swap of tables, the application writes to the new one.',
                 coalesce(audit_private.remedy(other.oid, a.kind, a.mapping),
                     audit_private.attach_command(a.name, a.kind, a.mapping -> 'given')), false
             where other.oid is not null
@@ -203,7 +203,7 @@ as $$
             union all
             select 'tables', 'critical', s."on",
                 'was renamed or moved, and put back' || (c.fact ->> 'since') || (c.fact ->> 'by'),
-                'What stood in its place meanwhile was not recorded. Look into it, then attest.',
+                'A table in its place was not captured meanwhile. Look into it, then attest.',
                 format('select audit.attest(%L)', c.scope), false
             where a.name = s."on" and (c.fact -> 'is_comparable')::boolean and w.owner = s.owner
                 and w.xmin <> s.xmin
@@ -278,7 +278,7 @@ as $$
             where a.kind <> 'admin'
         ) as s on true
         left join lateral (
-            select 'no event of itself is a change of ' || string_agg(i, ', ') as ignored
+            select 'a change of these alone makes no event: ' || string_agg(i, ', ') as ignored
             from jsonb_array_elements_text(audit_private.ignored_new(
                 a.target, a.mapping || jsonb_build_object('kind', a.kind))) as i
             where a.kind <> 'admin'
@@ -354,7 +354,7 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'mappings', 'critical', c.fact #>> '{stands,on}',
         'its mapping was changed, and not by audit.attach()',
-        'What is recorded is not what was asked for.',
+        'It no longer records what was asked for.',
         format('select audit.reattach(%L)', c.scope), true
     from unnest(check_stored.facts) as c
     where c.kind = 'table' and c.fact #> '{was,mapping}' <> c.fact #> '{stands,mapping}'
@@ -379,7 +379,7 @@ as $$
                 and f.fact #> '{was,columns}' <> f.fact #> '{stands,columns}')
     union all
     select 'readers', 'critical', c.fact #>> '{stands,on}',
-        format('says otherwise than attested who is an admin: %s', b.changed),
+        format('decides otherwise than attested who is an admin: %s', b.changed),
         'Whoever changed it decides who reads the log. Look into it, then attest.',
         format('select audit.attest(%L)', c.scope), false
     from unnest(check_stored.facts) as c

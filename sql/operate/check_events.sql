@@ -128,9 +128,9 @@ as $$
     where audit_private.baselined_by_hand(a.baseline) is not null
     union all
     select 'events', 'notice', audit_private.table_name(a.target),
-        format('its baseline is not over: %s rows since %s', a.baseline ->> 'rows',
+        format('its baseline has not ended: %s rows since %s', a.baseline ->> 'rows',
             to_char((a.baseline ->> 'started_at')::timestamptz, 'YYYY-MM-DD HH24:MI')),
-        'What it held is told in part; until it is over, its owner can have more rows recorded.',
+        'Its rows are recorded in part; until it ends, its owner can have more rows recorded.',
         format('select audit.baseline(%L); -- again, until it says null',
             audit_private.table_name(a.target)),
         false

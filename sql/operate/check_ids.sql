@@ -41,8 +41,8 @@ as $$
         select count(distinct id) as n, min(occurred_at) as since from sampled where times > 1
     )
     select 'ids', 'critical', 'audit.event_id_seq',
-        format('counts on from %s, and there are events up to %s', s.last_value, h.id),
-        'Ids will stand twice: a restore or replication brought events without the sequence.',
+        format('continues from %s, but there are events up to %s', s.last_value, h.id),
+        'Ids will be used twice: a restore or replication brought events without the sequence.',
         'auditdb install', false
     from audit.event_id_seq as s
         cross join lateral (
@@ -52,16 +52,16 @@ as $$
     where s.last_value < h.id
     union all
     select 'ids', 'critical', 'audit.event',
-        format('%s ids stand twice among the newest events, since %s', n,
+        format('%s ids are used twice among the newest events, since %s', n,
             to_char(since, 'YYYY-MM-DD HH24:MI')),
         'Triggers made events while the data of tables was restored: what they say did not happen.',
         '-- restore again, data with --disable-triggers, then: auditdb install', false
     from doubled where n > 0
     union all
-    select 'ids', 'warning', 'audit.event', format('ids began anew at %s: after %s came %s',
+    select 'ids', 'warning', 'audit.event', format('ids restarted at %s: after %s came %s',
             to_char(min(occurred_at), 'YYYY-MM-DD HH24:MI'), max(highest_before), min(id)),
-        'Ids stand twice: triggers made events while data was restored, or the sequence was lost. '
-        'Or the clock of the server went back.',
+        'Ids are used twice: triggers made events while data was restored, the sequence was lost, '
+        'or the clock of the server went back.',
         '-- find out which; after a restore without --disable-triggers, restore again', false
     from sampled
     -- Concurrent writers may be out of order.

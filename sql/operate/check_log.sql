@@ -82,7 +82,7 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'log', 'critical', 'audit_private.request',
         format('trigger %s is missing, or not ENABLE ALWAYS', w.name),
-        'Who does not own a table can change its mapping, or what was only checked is in force.',
+        'Another role than the owner can change a mapping, or a mere check takes effect.',
         'select audit.mend_guards()', true
     from (values ('authorize_request', 7), ('carry_out_request', 7), ('refuse_check', 5))
         as w (name, fires)
@@ -127,7 +127,7 @@ comment on function audit_private.check_tables_of_log is
 create or replace function audit_private.check_keys_of_log() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'log', 'critical', s.seqrelid::regclass::text, 'does not count as it was made to',
+    select 'log', 'critical', s.seqrelid::regclass::text, 'has other settings than auditdb gave it',
         'It refuses events, and with them the actions they record, or gives them no order.',
         format('alter sequence %s increment 1 no minvalue no maxvalue no cycle cache 1',
             s.seqrelid::regclass), false
@@ -140,7 +140,7 @@ as $$
             or s.seqmax <> case s.seqtypid when 'bigint'::regtype then 9223372036854775807
                 else 2147483647 end)
     union all
-    select 'log', 'critical', 'audit.event', 'has not the primary key of auditdb',
+    select 'log', 'critical', 'audit.event', 'lacks the primary key of auditdb',
         'Another one refuses events, and with them the actions they record.', 'auditdb install',
         false
     where not exists (
@@ -216,10 +216,10 @@ as $$
     select 'indexes', case when not v.is_foreign then 'warning'
             when i.indisunique or i.indexprs is not null then 'critical' else 'notice' end,
         f.fact ->> 'object', format('index %s %s', v.name, f.fact ->> 'state'),
-        case when not v.is_foreign then 'What it serves is slow, or no longer unique.'
+        case when not v.is_foreign then 'Queries are slow without it, or keys are no longer unique.'
             when i.indisunique or i.indexprs is not null
-            then 'It may refuse what the log writes, or run code while it does.'
-            else 'Each row that is written pays for it.' end,
+            then 'It may reject events, or run code when they are written.'
+            else 'It makes each write slower.' end,
         case when v.is_foreign then f.fact ->> 'undo'
             when v.name = 'audit.event_organization_id_idx' then 'auditdb install'
             when w.name is not null then 'auditdb maintain'
@@ -241,7 +241,7 @@ as $$
     union all
     select 'indexes', 'warning', t.relid::regclass::text,
         format('has no part of index %s', i.indexrelid::regclass),
-        'What is looked for in its months is looked for in every row.',
+        'Queries of its months read every row.',
         case when i.indisprimary then format('alter table %s add primary key (occurred_at, id)',
             t.relid::regclass)
             when c.relname = 'event_organization_id_idx' then 'auditdb install'
@@ -265,7 +265,7 @@ as $$
             then format('policy %s ', regexp_replace(f.name, ' on [^ ]+$', '')) end,
             f.fact ->> 'state'),
         case f.kind when 'policy' then 'Policies decide which organisation is read, and by whom.'
-            else 'What the log says may be wrong.' end,
+            else 'The log may show wrong events.' end,
         case when f.fact ->> 'state' = 'is none of auditdb''s' and f.kind = 'policy'
             then f.fact ->> 'undo'
             else concat(f.fact ->> 'undo' || '; -- then: ', 'auditdb install') end, false
@@ -305,9 +305,9 @@ as $$
     having count(*) > 0
     union all
     select 'partitions', 'critical', f.fact #>> '{was,on}',
-        case when c.oid is null then 'is gone' else 'is no part of the log any more' end
+        case when c.oid is null then 'is gone' else 'is no longer part of the log' end
             || ', and retention did not drop it',
-        'Its events were taken away.',
+        'Its events were removed.',
         case when c.oid is null
             then '-- restore it from a backup, then: select audit.attest(''audit.event'')'
             else '-- attach it again: alter table audit.event attach partition ' || c.oid::regclass
@@ -327,7 +327,7 @@ returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'attestation', 'warning', f.scope::text, 'was never attested',
-        'Nothing is known of what stood when it was attached.',
+        'Its state when it was attached is unknown.',
         format('select audit.attest(%L)', f.scope), false
     from unnest(check_attestation.facts) as f
     where f.kind = 'table' and f.fact -> 'was' = 'null';
@@ -342,9 +342,9 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'server', 'warning', 'PostgreSQL ' || check_server.version / 10000 || '.'
             || check_server.version % 10000,
-        format('has %s, mended in %s', string_agg(cve, ', ' order by cve),
+        format('has %s, fixed in %s', string_agg(cve, ', ' order by cve),
             check_server.version / 10000 || '.' || max(mended) % 10000),
-        'Row-level security or role changes can be got around.',
+        'Row-level security or role changes can be bypassed.',
         '-- upgrade the server to its latest minor version', false
     from (values
         ('CVE-2023-2455', 150003), ('CVE-2023-39418', 150004),

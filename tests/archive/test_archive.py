@@ -252,7 +252,7 @@ def test_what_is_not_what_its_file_holds_is_not_dropped(archived: Archived) -> N
         conn.execute("update audit.event set result = 'failure' where id = -1000")
         conn.execute("alter table audit.event_2020_03 enable always trigger refuse_change")
     told = archived.archive(KEEP)
-    assert told[0] == "keep 2020-03: it is not what its file holds, and is written again"
+    assert told[0] == "keep 2020-03: its file holds other events, and will be written again"
     assert len(archived.old()) == 60
 
 
@@ -371,7 +371,7 @@ def test_an_archive_moves_to_an_address_alone(archived: Archived, tmp_path: Path
         ("s3:", "x"),
     ):
         with pytest.raises(
-            psycopg.errors.InvalidParameterValue, match="an archive is at an address"
+            psycopg.errors.InvalidParameterValue, match="the address or the database name of the archive"
         ):
             archived.conn.execute("select audit.move_archive(%s, %s)", [place, database])
     moved = tmp_path / "moved"

@@ -183,7 +183,7 @@ def test_an_erasure_that_no_event_tells_of_is_found(setting: Setting) -> None:
         "select object, problem from audit.doctor() where check_name = 'erasures'"
     ).fetchall()
     assert found == [
-        ("audit.erasure", "erasure 1 took 1 events, and the events audit.erased tell of 0")
+        ("audit.erasure", "erasure 1 erased 1 events, but the events audit.erased name 0")
     ]  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def test_bad_input_is_said_in_a_line(setting: Setting) -> None:
     for reason in ("", " ", "x" * 1001):
         with pytest.raises((InvalidInput, Refused), match="a reason of at most 1000"):
             erase(setting.auditor, subject_id="ann", reason=reason)
-    with pytest.raises((InvalidInput, Refused), match="names whom it is to erase"):
+    with pytest.raises((InvalidInput, Refused), match="names the person who is to be erased"):
         erase(setting.auditor, subject_id="ann@example.com", reason="ann@example.com asked")
 
 
