@@ -252,4 +252,4 @@ $$;
 -- Definer: partitions belong to audit_owner.
 comment on function audit_private.drop_archived is
     'Drops a month that is older than retention keeps, if its file holds the same events; part of '
-    'auditdb archive. Returns what it did, or why it did nothing; null if the month stays';
+    'auditdb archive. Returns what it did, or why it did nothing; null if the month is not due';

@@ -74,7 +74,7 @@ return (
         $sql$
         when assert_failure or others then$sql$,
         case when is_foreign then release end,
-        -- Code of the application may raise AU001, too.
+        -- Tests a variable, not the SQLSTATE: code of the application may raise AU001, too.
         case when is_raw then E'\n            if _is_read is null then'
             || replace(rescue, E'\n', E'\n    ') || E'\n            end if;' else rescue end)
     from (

@@ -348,7 +348,7 @@ $$;
 comment on function audit_private.turn_lock is
     'Takes or releases an advisory lock once; false if it cannot';
 
--- Strict: if no locks were held before, as with null, it does nothing.
+-- Strict: null means that no list was made before, and nothing is released.
 create or replace function audit_private.release_locks(but text[]) returns void
 language plpgsql volatile strict set search_path = pg_catalog, pg_temp
 as $$

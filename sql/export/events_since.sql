@@ -219,8 +219,8 @@ begin
     perform audit_private.refuse_batch(at_most);
     perform audit_private.refuse_reading();
     perform audit_private.try_tick();
-    -- Before the snapshots that read:
-    -- each then finds an event in DEFAULT or in its month, not in both.
+    -- Before the snapshots that read: an event that is moved out of DEFAULT is then found either
+    -- there or in its month, and never missed.
     lock table audit.event in access share mode;
     _cursor := case when after = 'now' then audit_private.last_cursor() else after end;
     for _part in select * from audit_private.tick_parts(_cursor, _most_parts) loop

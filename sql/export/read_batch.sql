@@ -122,8 +122,8 @@ declare
     _left bigint := coalesce(at_most, 9223372036854775807);
     _bytes bigint := case when at_most is null then -9223372036854775807 else 0 end;
 begin
-    -- Before the snapshots that read:
-    -- each then finds an event in DEFAULT or in its month, not in both.
+    -- Before the snapshots that read: an event that is moved out of DEFAULT is then found either
+    -- there or in its month, and never missed.
     lock table audit.event in access share mode;
     is_more := false;
     for _part in

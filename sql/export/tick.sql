@@ -58,8 +58,8 @@ $$;
 comment on function audit_private.renew_series is
     'Begins a new series if the present transaction ids are not comparable with those of the log';
 
--- If this returns true, the log continues with the same ids:
--- the database was promoted, recovered or copied as a whole.
+-- After a promotion, a recovery or a copy of the whole database, transaction ids continue those of
+-- its log. The new series therefore only continues the last one.
 create or replace function audit_private.present_series() returns audit.series
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$

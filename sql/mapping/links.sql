@@ -347,7 +347,7 @@ declare
         where a.kind = 'organization'
             and audit_private.have_one_owner(a.target, own_organization.target)));
 begin
-    -- By the table of organisations, through a column that is not about another one's.
+    -- By a reference to the table of organisations, if it names the row's own one, not its parent.
     select audit_private.lookup(l.relation, l.here, l.there, a.mapping ->> 'organization'),
         l.is_needed
     into way, is_sure
@@ -367,7 +367,7 @@ begin
         select from audit_private.links_of(own_organization.target) as l
         where _name in (select format('r.%I', h) from unnest(l.here) as h)
             and (exists (
-                -- If the table of organisations is known, what such a column names is none.
+                -- If the table of organisations is known, a reference to another table names none.
                 select from audit_private.attachment as a
                 where a.kind = 'organization' and l.relation <> a.target and cardinality(l.here) = 1
                     and audit_private.have_one_owner(a.target, own_organization.target))

@@ -51,7 +51,7 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
     _probe regprocedure;
-    -- No cast to boolean: PL/pgSQL casts the result in the same way.
+    -- No cast to boolean, because PL/pgSQL would make none either.
     _is_condition boolean := parse_expression.name in ('alive', 'admin');
     _returns text := case when _is_condition then 'boolean' else 'text' end;
     _value text := case when _is_condition then E'(%s\n) is true' else E'(%s\n)::text' end;

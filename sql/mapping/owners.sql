@@ -61,7 +61,7 @@ return (
             'sharedat', 'addedat')), 'null::timestamptz'),
         coalesce(audit_private.key_of(o.relation, 'membership'), 'null::text'),
         o.relation, o.there,
-        -- The rows of a user are not shared: their events belong to the owner only.
+        -- A row of a user belongs to its owner only: others get no events of that user.
         case when audit_private.user_column(owned_organization.target) is not null
             and (role.value is not null
                 or audit_private.normal_name(o.relation::text) ~ '-(shared?|sharing|access)s?-')

@@ -306,7 +306,7 @@ begin atomic
         join pg_attribute as h on h.attrelid = c.conrelid and h.attnum = u.here
         join pg_attribute as t on t.attrelid = c.confrelid and t.attnum = u.there
     where c.contype = 'f' and c.confrelid = referring_tables.target and c.conparentid = 0
-        -- The key has one column, or the member's key is among several.
+        -- A foreign key of one column, or of several with the key of the table among them.
         and (cardinality(c.conkey) = 1 or array[t.attname::text] = audit_private.key_columns(
             referring_tables.target))
         and c.conrelid <> c.confrelid and audit_private.have_one_owner(c.conrelid, c.confrelid)

@@ -65,8 +65,8 @@ as $$
     group by s.scope;
 $$;
 comment on function audit_private.function_facts is
-    'When the functions of the log were last changed, with generated functions under their table; '
-    'for one scope, or for all';
+    'The functions of the log, each with its xmin, which every change renews; generated functions '
+    'under their table; for one scope, or for all';
 
 create or replace function audit_private.trigger_facts(scope regclass)
 returns setof audit_private.fact

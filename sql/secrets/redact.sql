@@ -151,7 +151,7 @@ comment on function audit_private.redact_parameter is
     'A parameter of an address (the text before it, its name, its value), '
     'redacted if it is a secret';
 
--- In these two arrays, the texts between matches and the matches alternate.
+-- The texts between the matches, and the matches, alternate; both are counted from 1.
 create or replace function audit_private.redact_addresses(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -206,8 +206,8 @@ declare
     _tags constant boolean := redact_assignments.value like '%<%>%';
     _pattern constant text :=
         '\m((?:' || _names || '))(?![\w-])' || audit_private.assigned_value(_tags);
-    -- The name in a closing tag has no value. Marked like this, it does not match as a word: a
-    -- look-behind at each name would take as long as reading all of the text before it.
+    -- The name in a closing tag has no value. With this mark before it, it does not match as a
+    -- word. A look-behind at each name would take as long as reading all of the text before it.
     _mark constant text := E'<\x02z';
     _text constant text := replace(redact_assignments.value, '</', _mark) collate "C";
 begin
@@ -398,8 +398,7 @@ begin
         '\1\2[redacted]', 'gi');
     _text := regexp_replace(_text, audit_private.key_shapes(), '[redacted]', 'g');
     if _text like '%eyJ%' then
-        -- Matches from the first character of the word on:
-        -- otherwise each piece of a long text is tried.
+        -- Starts where a word starts: otherwise it would try each position of a long text.
         _text := regexp_replace(_text,
             '(^|[^A-Za-z0-9_-])(?:[A-Za-z0-9_-]*[_-])?eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+'
             '(?:\.[A-Za-z0-9_-]*)*', '\1[redacted]', 'g');
