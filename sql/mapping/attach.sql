@@ -181,7 +181,7 @@ create or replace function audit_private.refuse_check() returns trigger
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
-    raise exception 'attaching % was only checked, and a check cannot be committed', new.target
+    raise exception 'a change of % was only checked, and a check cannot be committed', new.target
         using errcode = 'invalid_transaction_termination',
             hint = 'Roll back. To do it, call audit.attach() or audit.detach().';
 end
@@ -468,7 +468,7 @@ begin
 end
 $$;
 comment on function audit_private.leave_former is
-    'Detaches the former table of a name that another table, the given one, has now';
+    'Detaches the table that was attached under the present name of this one';
 
 -- The other tables of a mapping file are checked against the mapping that this one would get.
 create or replace function audit_private.check_attach(target regclass, kind text, given jsonb)

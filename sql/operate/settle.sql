@@ -128,7 +128,7 @@ begin
 end
 $$;
 comment on function audit_private.advance_ids is
-    'Moves the sequence of ids behind the highest id of an event';
+    'Moves the sequence of ids past the highest id of an event';
 
 create or replace function audit_private.advance_own_ids() returns void
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -142,7 +142,7 @@ as $$
     having max(id) > (select last_value from audit_private.attestation_id_seq);
 $$;
 comment on function audit_private.advance_own_ids is
-    'Moves the sequences of attachments and attestations behind their highest ids';
+    'Moves the sequences of attachments and attestations past their highest ids';
 
 create or replace function audit_private.note_catalogs() returns jsonb
 language sql volatile set search_path = pg_catalog, pg_temp set row_security = on

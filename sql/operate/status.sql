@@ -73,7 +73,7 @@ as $$
     order by r.rolname;
 $$;
 comment on function audit.list_members is
-    'Which login holds which role of auditdb';
+    'The roles of auditdb, with the members of each';
 
 create or replace function audit.list_limits()
 returns table (login text, per_minute int, set_at timestamptz, set_by text)
