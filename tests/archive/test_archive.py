@@ -189,7 +189,7 @@ def test_a_month_comes_back_as_it_was(archived: Archived) -> None:
 
 def test_only_what_was_archived_comes_back(archived: Archived) -> None:
     archived.archive(KEEP)
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="was archived"):
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="was not archived"):
         with archived.conn.transaction():
             archived.conn.execute("select audit_private.begin_restore('2019-01-01')")
     with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="not the events"):

@@ -591,7 +591,7 @@ def test_a_recorded_event_never_passes_for_a_captured_one(arena: Arena) -> None:
             "select from audit.role_change where user_id = '2' and new_role = 'OWNER'"
         ).fetchall()
         act(conn, "app")
-        with pytest.raises(pg.InvalidParameterValue, match="kept for the log itself"):
+        with pytest.raises(pg.InvalidParameterValue, match="reserved for the log itself"):
             conn.execute("select audit.record_event('audit.key_created')")
     with arena.login("naive_app") as conn:
         conn.execute("insert into naive.log (action, new_values) values ('updatemembership', '{}')")

@@ -399,7 +399,7 @@ def test_a_limit_that_shows_nothing_or_cannot_be_reckoned_is_refused(
 ) -> None:
     with pytest.raises(AuditError, match="visible retention cannot be"):
         limit_visibility(db.connect("app_owner"), 1, keep=keep)
-    with pytest.raises(AuditError, match="whose viewers"):
+    with pytest.raises(AuditError, match="the organisation is missing"):
         limit_visibility(db.connect("app_owner"), "", keep="1 day")
 
 

@@ -113,7 +113,7 @@ def test_only_an_admin_of_the_organisation_with_a_good_token(db: Database) -> No
         for query in asked:
             with (
                 viewing(db, viewer, organization, **given) as conn,
-                pytest.raises(psycopg.errors.InsufficientPrivilege, match="who asks is not known"),
+                pytest.raises(psycopg.errors.InsufficientPrivilege, match="the viewer is unknown"),
             ):
                 conn.execute(query.encode(), [name])
     for role in ("app_reader", "app_auditor", "app", "stranger"):
