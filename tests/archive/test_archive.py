@@ -371,7 +371,8 @@ def test_an_archive_moves_to_an_address_alone(archived: Archived, tmp_path: Path
         ("s3:", "x"),
     ):
         with pytest.raises(
-            psycopg.errors.InvalidParameterValue, match="the address or the database name of the archive"
+            psycopg.errors.InvalidParameterValue,
+            match="the address or the database name of the archive",
         ):
             archived.conn.execute("select audit.move_archive(%s, %s)", [place, database])
     moved = tmp_path / "moved"

@@ -185,7 +185,9 @@ def test_of_ten_at_once_five_are_made(db: Database) -> None:
      "https://" + "a." * 300 + "test/", "https://a.test%2f/", "https://a.teſt/"],
 )  # fmt: skip
 def test_an_address_that_is_none_of_a_stream_is_refused(db: Database, sink: str) -> None:
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="a stream needs a sink https://"):
+    with pytest.raises(
+        psycopg.errors.InvalidParameterValue, match="a stream needs a sink https://"
+    ):
         create(db, sink=sink)
     with viewing(db) as conn, pytest.raises(psycopg.errors.InvalidParameterValue):
         conn.execute("select audit.create_stream('https://a.test/', 'xml')")
