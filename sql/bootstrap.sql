@@ -1,6 +1,6 @@
 -- What must exist before the first migration: the roles, the schemas and yoyo's bookkeeping tables.
--- Safe to run any number of times, by a superuser or by a role with CREATEROLE; creates only what
--- is absent. Part of a transaction, which goes on as audit_owner.
+-- It creates only what is missing, so it is safe to run again, by a superuser or by a role with
+-- CREATEROLE. It is part of a transaction, which continues as audit_owner.
 
 do $$
 declare
@@ -15,7 +15,7 @@ begin
     end if;
 
     if current_setting('server_version_num')::int >= 160000 then
-        -- It would make whoever creates the roles a member of each: reader, auditor and backup too.
+        -- This setting would make the installing role a member of reader, auditor and backup too.
         perform pg_catalog.set_config('auditdb.before', (
             pg_catalog.current_setting('auditdb.before')::jsonb || pg_catalog.jsonb_build_object(
                 'createrole_self_grant', pg_catalog.current_setting('createrole_self_grant'))
@@ -49,7 +49,7 @@ begin
 end
 $$;
 
--- The installing role acts as audit_owner until install ends; it stays an operator.
+-- The installing role acts as audit_owner until install ends, and stays an operator.
 do $$
 declare
     _me text := current_user;
@@ -79,7 +79,7 @@ exception when insufficient_privilege then
             then pg_catalog.format('Install as a superuser, or as a role with CREATEROLE. If %I is '
                 'to install too, and may then grant itself any role, have a superuser run: '
                 'alter role %I createrole', _me, _me)
-            -- That it may grant them is enough: it is to be no member of audit_owner.
+            -- The right to grant the roles is enough: the role need not be a member of audit_owner.
             else pg_catalog.format(
                 'Install as a superuser%s. If %I is to install too, and may then come to read and '
                 'change the log of every database of this cluster, have one of them run: grant '
@@ -94,12 +94,12 @@ exception when insufficient_privilege then
 end
 $$;
 
--- A restore without owners makes all of it the property of the role that restored it. That role
--- gives it back; nobody takes it from another, whose triggers and defaults would run as them.
+-- After a restore without owners, everything belongs to the role that restored it. Only that role
+-- can give it back. Taking objects of another role would run its triggers and defaults as us.
 do $$
 declare
     _me name := current_user;
-    -- Not by to_regclass, which fails where another owns the schema.
+    -- Not by to_regclass, which fails if another role owns the schema.
     _is_auditdb boolean := exists (
             select from pg_catalog.pg_class as c
                 join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
@@ -125,7 +125,7 @@ begin
             using errcode = 'duplicate_schema', hint = pg_catalog.format(
                 'Rename it (alter schema %s rename to ...); auditdb needs this name.', _schema);
     elsif _owner <> _me then
-        raise exception 'schema "%" is auditdb''s, and was restored by "%"', _schema, _owner
+        raise exception 'schema "%" of auditdb was restored by "%"', _schema, _owner
             using errcode = 'insufficient_privilege', hint = pg_catalog.format(
                 'Install as %s, who owns it and so can give it back.', _owner);
     end if;
@@ -138,7 +138,7 @@ begin
     if pg_catalog.to_regclass('audit_private.attachment') is not null
         and pg_catalog.to_regclass('audit.event') is null
     then
-        raise exception 'schema audit_private is here, and the log, audit.event, is not: only a '
+        raise exception 'schema audit_private exists, but the log, audit.event, does not: only a '
                 'part was restored'
             using errcode = 'object_not_in_prerequisite_state',
                 hint = 'Restore schema audit too. If there is no log to restore, drop what is left '
@@ -147,7 +147,7 @@ begin
 end
 $$;
 
--- Its version is read, not asked: the function may be somebody else's.
+-- Reads the version from the source of the function: calling it might run foreign code.
 do $$
 declare
     _release text := pg_catalog.current_setting('auditdb.release');
@@ -172,7 +172,7 @@ declare
     _owner name;
     _wanted name;
 begin
-    -- In a schema that is its own, audit_owner may take what it is given.
+    -- audit_owner may take over objects only in a schema that it owns itself.
     for _kind, _object, _owner, _wanted in
         select 'schema', nspname::text, pg_catalog.pg_get_userbyid(nspowner), 'audit_owner'
         from pg_catalog.pg_namespace
@@ -184,7 +184,7 @@ begin
         from pg_catalog.pg_class as c
         where relnamespace::regnamespace::text in ('audit', 'audit_private')
             and relkind in ('r', 'p', 'v', 'm', 'f', 'S')
-            -- That of an identity goes with its table.
+            -- The sequence of an identity column goes with its table.
             and not exists (
                 select from pg_catalog.pg_depend
                 where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'i'
@@ -199,7 +199,7 @@ begin
                 select from pg_catalog.pg_class as c where c.oid = typrelid and relkind = 'c'))
         union all
         select 'routine', oid::regprocedure::text, pg_catalog.pg_get_userbyid(proowner),
-            -- As audit_private.is_of_mapper says, which may be gone.
+            -- The rule of audit_private.is_of_mapper, which may be missing here.
             case when proname ~ '^((read|organization|admin)_[0-9]+(_(exists|late))?|rescue|examine'
                 '|try_expression)$'
                 then 'audit_mapper' else 'audit_owner' end
@@ -248,9 +248,9 @@ revoke all on schema audit, audit_private from public;
 comment on schema audit is
     'auditdb: an append-only log of who did what, read through row-level security';
 comment on schema audit_private is
-    'auditdb: what the schema audit is made of; nobody calls or reads it';
+    'auditdb: the implementation of schema audit; nobody calls or reads it directly';
 
--- An older installation kept them in the schema audit.
+-- An older release kept these tables in schema audit.
 do $$
 declare
     _table text;
@@ -284,7 +284,7 @@ create table if not exists audit_private.migration_log (
     created_at_utc timestamp
 );
 comment on table audit_private.migration_log is
-    'When each migration ran, and as whom (kept by yoyo-migrations)';
+    'When each migration ran, and which role ran it (kept by yoyo-migrations)';
 
 create table if not exists audit_private.migration_version (
     version int primary key,

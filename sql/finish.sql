@@ -1,5 +1,5 @@
--- The end of an install: the installing role ceases to act as audit_owner, attaches again what a
--- restore has left without grants or triggers, and every setting is as it was before.
+-- The end of an install: the installing role stops acting as audit_owner, attaches tables again
+-- whose grants or triggers a restore lost, and gets its former settings back.
 
 do $$
 declare
@@ -16,7 +16,7 @@ begin
 end
 $$;
 
--- By who installs, as the owner of the tables: attaching lets audit_mapper at them.
+-- Runs as the installing role, which owns the tables: attaching grants audit_mapper access to them.
 do $$
 declare
     _target regclass;
@@ -27,7 +27,7 @@ begin
     for _target in
         select a.target from audit_private.attachment as a join pg_class as c on c.oid = a.target
         where pg_has_role(c.relowner, 'usage')
-            -- A trigger that is switched off is nobody's restore: audit.doctor() says so.
+            -- A disabled trigger does not come from a restore: audit.doctor() reports it.
             and not exists (
                 select from pg_trigger as t
                 where (t.tgrelid = a.target

@@ -1,8 +1,8 @@
--- Grants: the one place that opens anything. Everything is closed to PUBLIC first.
+-- Grants: the only file that gives privileges. Everything is revoked from PUBLIC first.
 
 do $$
 begin
-    -- Code of the application meets these: it may not run as audit_owner.
+    -- Functions that may run code of the application: they must not run as audit_owner.
     grant create on schema audit_private to audit_mapper;
     alter function audit_private.rescue owner to audit_mapper;
     alter function audit_private.examine owner to audit_mapper;
@@ -15,7 +15,7 @@ revoke all on all tables in schema audit, audit_private from public;
 revoke all on all sequences in schema audit, audit_private from public;
 revoke all on all functions in schema audit, audit_private from public;
 revoke usage on type audit_private.fact, audit.finding from public;
--- What somebody granted by hand does not outlive an upgrade.
+-- Grants that somebody made by hand do not survive an upgrade.
 revoke all on all tables in schema audit, audit_private
     from audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
 revoke all on all sequences in schema audit, audit_private
@@ -23,16 +23,16 @@ revoke all on all sequences in schema audit, audit_private
 revoke all on all functions in schema audit, audit_private
     from audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
 
--- The right to create that audit_mapper was given for a moment, too.
+-- Also revokes the right to create, which audit_mapper was given for a moment.
 revoke all on schema audit, audit_private
     from audit_mapper, audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
 grant usage on schema audit
     to audit_operator, audit_writer, audit_reader, audit_auditor, audit_backup;
--- A reader calls what audit.events_since is made of.
+-- Readers call the functions that audit.events_since uses.
 grant usage on schema audit_private
     to audit_mapper, audit_operator, audit_reader, audit_auditor, audit_backup;
 
--- audit_mapper: what the fallback and the check of an expression are made of.
+-- audit_mapper: the functions that the fallback and the check of an expression use.
 grant execute on function
     audit_private.rescue, audit_private.examine, audit_private.try_expression
     to audit_owner;
@@ -66,7 +66,7 @@ grant execute on function
     audit_private.called, audit_private.names_owner, audit_private.gives_owner,
     audit_private.archived_months
     to audit_reader, audit_auditor;
--- Ticks tell how much is written, of every organisation.
+-- Ticks show how much every organisation writes.
 grant select on audit.series, audit.tick, audit.tick_month to audit_auditor;
 grant select on audit.series to audit_reader;
 grant execute on function
@@ -76,7 +76,7 @@ grant execute on function
     audit_private.filter_condition, audit_private.part_events
     to audit_reader, audit_auditor;
 grant execute on function audit.make_tick to audit_operator, audit_auditor;
--- Who makes a subscription sends events away, and so must be one who may read them.
+-- A subscription sends events away, so only a role that may read them makes one.
 grant select on audit.subscription to audit_operator, audit_auditor;
 grant execute on function
     audit.subscribe, audit.reset_subscription, audit_private.begin_exporting,
@@ -91,7 +91,7 @@ grant execute on function
     audit.pause_subscription, audit.resume_subscription, audit.drop_subscription,
     audit.list_subscriptions, audit.list_set_aside
     to audit_operator, audit_auditor;
--- A sealer is an auditor, since it reads everything; what it writes, a verifier does not believe.
+-- A sealer is an auditor, because it reads everything. A verifier trusts nothing that it writes.
 grant select on audit.seal, audit.tile, audit.checkpoint, audit.key_rotation,
     audit.organization_seal, audit.sealed_organization
     to audit_auditor;
@@ -100,13 +100,13 @@ grant execute on function
     audit_private.keep_rotation,
     audit_private.month_of, audit_private.has_month, audit_private.refuse_restored
     to audit_auditor;
--- Not operators, who may be those whose acts the log holds.
+-- Not for operators, whose own acts may be in the log.
 grant select on audit.erasure to audit_auditor;
 grant execute on function
     audit.erase, audit.list_personal, audit.personal_events, audit.list_mentions,
     audit_private.is_of_person, audit_private.is_erased, audit_private.series_of
     to audit_auditor;
--- Who archives reads all, and drops months: with both roles.
+-- Archiving reads everything and drops months: it needs both roles.
 grant select on audit.archive to audit_operator, audit_auditor;
 grant select on audit.archive_erasure to audit_auditor;
 grant execute on function audit.list_archive, audit.count_archive_erasures to audit_auditor;
@@ -119,29 +119,29 @@ grant execute on function
     audit_private.begin_archive_erasure, audit_private.note_rewritten,
     audit_private.finish_archive_erasure
     to audit_auditor;
--- Who maintains the log releases nobody.
+-- Operators may not release a legal hold.
 grant select on audit.legal_hold, audit.visible_retention to audit_operator, audit_auditor;
 grant execute on function audit.hold_organization, audit.release_organization to audit_auditor;
 grant execute on function audit.limit_visibility to audit_operator;
--- Each asks for the token of an admin.
+-- Each of these requires the token of an admin.
 grant execute on function
     audit.create_stream, audit.list_streams, audit.pause_stream, audit.resume_stream,
     audit.drop_stream
     to audit_reader;
--- Which events are a former organisation's.
+-- Shows which events belong to a former organisation of the same identifier.
 grant select on audit_private.organization_start to audit_auditor;
 grant execute on function
     audit.list_tables, audit.list_partitions, audit.list_members, audit.list_limits,
     audit.list_settings, audit.metrics, audit.version
     to audit_auditor;
 grant select on audit_private.attachment, audit.kind to audit_auditor;
--- What reconciling asks.
+-- The functions that reconciling calls.
 grant execute on function
     audit_private.describe_rows, audit_private.foreign_to_plan, audit_private.table_name,
     audit_private.is_there
     to audit_auditor;
 
--- pg_dump reads each table by itself, months to come too.
+-- pg_dump reads each table by itself, also months that are created later.
 grant select on all tables in schema audit, audit_private to audit_backup;
 grant select on all sequences in schema audit, audit_private to audit_backup;
 alter default privileges for role audit_owner in schema audit
@@ -211,7 +211,7 @@ grant execute on function
     audit.limit_recording, audit.version
     to audit_operator;
 
--- Whoever takes secrets out of values; audit_private.is_secret alone is asked for more.
+-- For roles that redact secrets in values; others need only audit_private.is_secret.
 grant execute on function
     audit_private.expand, audit_private.secret_words, audit_private.secret_names,
     audit_private.open_names, audit_private.is_secret,
@@ -240,7 +240,7 @@ grant execute on function
     audit_private.says_settings, audit_private.secret_columns
     to audit_operator;
 
--- The attestation says what was set up, and no secret.
+-- The attestation shows what was set up, but no secret.
 grant select on audit_private.attestation to audit_operator, audit_auditor;
 grant usage on type audit.finding to audit_operator, audit_auditor;
 grant execute on function audit.doctor to audit_operator, audit_auditor;
@@ -249,7 +249,7 @@ grant execute on function
     audit.mend_columns
     to audit_operator;
 
--- They ask who asked.
+-- These functions check their caller themselves.
 do $$
 declare
     _function regprocedure;

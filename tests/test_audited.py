@@ -413,7 +413,7 @@ def test_verifications_bundles_and_answers_to_a_person_are_events(db: Database) 
     ]  # fmt: skip
     subjects = "select subject_id from audit.event where action = 'audit.accessed' order by id"
     assert [row[0] for row in db.connect().execute(subjects.encode())] == ["42", "43"]
-    with pytest.raises(Refused, match="a reading is"):
+    with pytest.raises(Refused, match="is an invalid reading"):
         record_reading(conn, Auditor(None), "month_dropped")
 
 
@@ -423,7 +423,7 @@ def test_an_admin_claims_no_verification(db: Database) -> None:
     conn = db.connect("app_reader", autocommit=False)
     for verb in ("verified", "bundled", "accessed"):
         conn.execute("select set_config('auditdb.viewer', %s, true)", [sign(db.key, "1", "1")])
-        with pytest.raises(psycopg.errors.InvalidParameterValue, match="a reading is"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match="is an invalid reading"):
             conn.execute("select audit.record_reading(%s)", [verb])
         conn.rollback()
     assert readings(db) == []

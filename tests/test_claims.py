@@ -213,7 +213,7 @@ def test_a_mapping_file_says_it(db: Database) -> None:
     apply(conn, load(FILE))
     assert len(configured(db)) == 1
     assert "context" not in [change.kind for change in plan(conn, load(FILE))]
-    with pytest.raises(Refused, match=r"no context is read from the setting 'x\.y'"):
+    with pytest.raises(Refused, match=r"no context can be read from the setting 'x\.y'"):
         plan(conn, load('context = ["x.y"]'))
     with pytest.raises(InvalidInput, match="must be a list"):
         load('context = "x.y"')

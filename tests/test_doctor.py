@@ -661,7 +661,7 @@ def test_a_detached_month_is_found(healthy: Database) -> None:
     conn = healthy.connect()
     join_months(healthy, "2020-01-01")
     run(conn, "alter table audit.event detach partition audit.event_2020_01")
-    assert "is no part of the log any more" in diagnose(healthy)[0].problem
+    assert "is no longer part of the log" in diagnose(healthy)[0].problem
 
 
 def test_a_policy_altered_is_found_and_install_mends_it(healthy: Database) -> None:

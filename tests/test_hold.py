@@ -118,7 +118,7 @@ def test_a_transaction_that_began_before_a_hold_drops_nothing(
     old(empty_db)
     owner = empty_db.connect("app_owner")
     drop = "select * from audit.maintain(keep => '24 months', force => true)"
-    with pytest.raises(psycopg.Error, match=f"no month is dropped under {isolation}"):
+    with pytest.raises(psycopg.Error, match=f"months cannot be dropped under {isolation}"):
         with owner.transaction():
             owner.execute(f"set transaction isolation level {isolation}".encode())
             owner.execute("select")

@@ -64,7 +64,7 @@ def test_events_that_a_restore_made_have_ids_of_others(db: Database, server: Ser
     with restored(db, server, ("-s",), ("-a",)) as there:
         auditdb.install(there.dsn)
         [finding] = found(there, "ids")
-        assert finding.severity == "critical" and "ids stand twice" in finding.problem
+        assert finding.severity == "critical" and "ids are used twice" in finding.problem
         assert "--disable-triggers" in finding.mend
 
 
@@ -82,7 +82,7 @@ def test_ids_that_began_anew_are_found_where_no_newest_event_stands_twice(db: Da
     assert found(db, "ids") == []
     add(db, 3_000, 6_000, "now()")
     [finding] = found(db, "ids")
-    assert finding.severity == "warning" and "ids began anew" in finding.problem
+    assert finding.severity == "warning" and "ids restarted" in finding.problem
 
 
 def test_a_few_events_in_gaps_of_the_ids_are_found(db: Database) -> None:
@@ -93,7 +93,7 @@ def test_a_few_events_in_gaps_of_the_ids_are_found(db: Database) -> None:
     assert found(db, "ids") == []
     add(db, 801, 804, "now()")
     [finding] = found(db, "ids")
-    assert finding.severity == "warning" and "ids began anew" in finding.problem
+    assert finding.severity == "warning" and "ids restarted" in finding.problem
 
 
 def test_writers_of_one_moment_may_be_out_of_order(db: Database) -> None:

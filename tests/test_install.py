@@ -236,7 +236,7 @@ def test_a_dry_run_says_what_an_install_does_and_does_nothing(create: Create) ->
     before = fingerprint(dsn)
     assert {line.partition(": ")[2] for line in preview(dsn)[2:]} >= {
         "policy auditors_read_everything is missing", "is missing", "is none of auditdb's",
-        "was granted by install and is no more",
+        "was granted by install, and is missing",
     }  # fmt: skip
     assert fingerprint(dsn) == before
     auditdb.install(dsn)
@@ -339,7 +339,7 @@ def test_a_restore_by_another_is_told_from_a_lack_of_rights(create: Create) -> N
 
 def test_a_part_of_the_log_is_refused_and_says_what_to_do(db: Database) -> None:
     run(db.dsn, "drop schema audit cascade")
-    says = "schema audit_private is here, and the log, audit.event, is not"
+    says = "schema audit_private exists, but the log, audit.event, does not"
     assert preview(db.dsn) == [f"would be refused: {says}"]
     with pytest.raises(auditdb.Refused, match=f"{says}.*drop schema audit_private cascade"):
         auditdb.install(db.dsn)

@@ -162,7 +162,7 @@ def test_an_sso_connection_shows_whose_sign_ins_it_takes_and_no_secret(db: Datab
         ("'Invoice'", '"Invoice" is not a kind'),
         ("'auth'", '"auth" is not a kind'),
         ("null", "is not a kind"),
-        ("'user'", 'kind "user" is auditdb\'s own'),
+        ("'user'", 'kind "user" belongs to auditdb'),
         ("'x', verbs => '{\"made\": \"x.made\"}'", 'kind "x": it has no verb "made"'),
         ("'x', verbs => '{\"created\": \"audit.made\"}'", '"audit.made" of created is no action'),
         ("'x', verbs => '{\"created\": 5}'", '"5" of created is no action'),

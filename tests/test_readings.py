@@ -43,7 +43,7 @@ def test_the_token_says_who_reads_and_which_log(db: Database) -> None:
 @pytest.mark.parametrize(
     ("token", "said"),
     [
-        ("none", "who reads is not known"),
+        ("none", "the viewer is unknown"),
         ("expired", "may not read this log"),
         ("other key", "may not read this log"),
         ("member", "may not read this log"),

@@ -91,7 +91,7 @@ def test_an_event_is_rolled_back_with_its_transaction(db: Database) -> None:
     ("action", "result", "says"),
     [
         ("Login", "success", "category.verb"),
-        ("audit.installed", "success", "kept for the log itself"),
+        ("audit.installed", "success", "reserved for the log itself"),
         ("report." + "x" * 300, "success", "category.verb"),
     ],
 )

@@ -125,7 +125,7 @@ FORGED = {
     "a grant revoked": (
         "revoke select on audit.event from audit_auditor",
         "SELECT on table audit.event to audit_auditor",
-        "was granted by install and is no more",
+        "was granted by install, and is missing",
     ),
     "a grant on objects to come": (
         "alter default privileges for role audit_owner grant select on tables to app",
@@ -272,7 +272,7 @@ def test_attesting_an_altered_capture_function_does_not_hide_it(healthy: Databas
     run(healthy, "select audit.attest('public.membership'); select audit.attest('audit.event')")
     [finding] = inside(healthy)
     assert (finding.severity, finding.object) == ("warning", "audit_private.capture_1_update()")
-    assert finding.problem.startswith("is not what attaching would write now")
+    assert finding.problem.startswith("differs from what attaching would write now")
     run(healthy, finding.mend)
     assert inside(healthy) == []
 

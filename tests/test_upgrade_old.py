@@ -200,7 +200,7 @@ def test_a_view_of_somebody_else_s_is_named_and_left(old: Database) -> None:
     conn.execute("create view public.report with (security_invoker) as select * from audit.log")
     last = last_event(old)
     before = kept(old, last)
-    with pytest.raises(auditdb.AuditError, match=r"views of yours read it: public\.report"):
+    with pytest.raises(auditdb.AuditError, match=r"your own views read it: public\.report"):
         auditdb.install(old.dsn)
     assert kept(old, last) == before
     old.connect("app").execute("update membership set role = 'X' where user_id = 2")

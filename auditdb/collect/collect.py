@@ -257,7 +257,7 @@ def drop_source(conn: psycopg.Connection[Any], database: str) -> bool:
     """
     with raises_audit_errors(conn, "audit_owner"):
         if database not in {source.database for source in list_sources(conn)}:
-            raise Refused(f"nothing is collected as {database}; auditdb collect lists what is")
+            raise Refused(f"no database is collected as {database}; auditdb collect lists them")
         is_dropped = _is_subscribed(conn, database) and _unsubscribe(conn, database)
         with pinned(conn, writes=True):
             conn.execute(_OWNER)

@@ -225,9 +225,9 @@ class Engine:
         """Stop where ticks were lost: nobody knows which of what comes was delivered already."""
         name = subscription.name
         problem = (
-            f"tick {subscription.place.tick_id} was delivered, and this database knows ticks up to "
-            f"{last} alone: it was restored to an earlier moment, or is another; compare with the "
-            f"sink, then: auditdb subscription reset {name}"
+            f"tick {subscription.place.tick_id} was delivered, but this database knows ticks only "
+            f"up to {last}: it was restored to an earlier moment, or is another one; compare with "
+            f"the sink, then: auditdb subscription reset {name}"
         )
         await self._keeper.leave(name, problem, failed=True)
         self._report(name, f"{name} failed: {problem}")

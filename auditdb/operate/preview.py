@@ -82,7 +82,7 @@ def _refusals(conn: psycopg.Connection[Any]) -> Iterator[str]:
     if others:
         return
     if _value(conn, _IS_PART):
-        yield f"{REFUSED}schema audit_private is here, and the log, audit.event, is not"
+        yield f"{REFUSED}schema audit_private exists, but the log, audit.event, does not"
     version = _installed(conn)
     if version is not None and is_newer(version):
         yield f"{REFUSED}this database has auditdb {version}, and this is {__version__}"

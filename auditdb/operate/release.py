@@ -77,7 +77,7 @@ def _said(kind: str, name: str, object_: str, problem: str) -> tuple[str, str]:
         return object_, f"{kind} {name.rsplit(' on ', 1)[0]} {problem}"
     if kind == "grant":
         is_missing = problem == "is missing"
-        return name, "was granted by install and is no more" if is_missing else (
+        return name, "was granted by install, and is missing" if is_missing else (
             "was not granted by auditdb"
         )
     return object_, problem

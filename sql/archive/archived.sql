@@ -1,8 +1,9 @@
--- The archive: whole months as Parquet files elsewhere. What of a month is there, which months may
--- go, and what is still to be rewritten. auditdb/archive/ writes and reads them; docs/archive.md.
+-- The archive: whole months, stored elsewhere as Parquet files. This file keeps the state of each
+-- month, decides which months may be dropped, and which files must be written again.
+-- auditdb/archive/ writes and reads the files; docs/archive.md describes them.
 
 
--- Of each event a text in which every column has its length, so that no two events have the same.
+-- The text of an event that is hashed. Each column has its length, so two events never collide.
 create or replace function audit_private.digest_expression() returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -15,9 +16,9 @@ as $$
         ]) with ordinality as a (name, n);
 $$;
 comment on function audit_private.digest_expression is
-    'What is hashed of an event e, whose time in microseconds is e.us';
+    'The SQL expression of what is hashed of an event e; e.us is its time in microseconds';
 
--- Hashes of the hours first: those of a whole month may be too long for one value.
+-- Hashes each hour first: the hashes of a whole month may be too long for one value.
 create or replace function audit_private.digest_of(
     relation regclass, month date, out events bigint, out digest text
 )
@@ -43,8 +44,8 @@ begin
 end
 $$;
 comment on function audit_private.digest_of is
-    'How many events of a month a table has, and a hash of them in the order of time and id: '
-    'auditdb/archive/format.py computes the same of a file';
+    'How many events of a month a table has, and their hash in the order of time and id; '
+    'auditdb/archive/format.py computes the same hash of a file';
 
 create or replace function audit_private.past_months() returns date[]
 language sql stable set search_path = pg_catalog, pg_temp
@@ -53,7 +54,7 @@ return array(
     where (audit_private.month_bounds(m)).ends < now() - interval '1 day'
     order by m);
 comment on function audit_private.past_months is
-    'The months that have a partition and are over for a day';
+    'The months that have a partition and ended more than a day ago';
 
 create or replace function audit.list_archive()
 returns table (
@@ -71,7 +72,7 @@ as $$
     order by a.month;
 $$;
 comment on function audit.list_archive is
-    'The archived months, how far each is, and how many erasures it still waits for';
+    'The archived months, the state of each, and how many erasures still wait for its file';
 
 create or replace function audit_private.begin_archive(place text, database text) returns void
 language plpgsql volatile security definer
@@ -94,7 +95,7 @@ begin
     select m, begin_archive.place, begin_archive.database
     from unnest(audit_private.past_months()) as m
     on conflict do nothing;
-    -- What came late, or was changed.
+    -- Months whose events changed since they were archived, or that got late events.
     for _month in
         select a.month from audit.archive as a
         where a.state = 'verified' and a.month = any (audit_private.past_months())
@@ -106,9 +107,9 @@ begin
     end loop;
 end
 $$;
--- Definer: nobody else writes to the table.
+-- Definer: only audit_owner writes to the table.
 comment on function audit_private.begin_archive is
-    'Notes which months are to be archived, and where; part of auditdb archive';
+    'Notes which months must be archived, and where; part of auditdb archive';
 
 create or replace function audit.move_archive(place text, database text) returns bigint
 language plpgsql volatile security definer
@@ -119,9 +120,9 @@ declare
     _months bigint;
 begin
     if move_archive.place not like '%_://_%' or move_archive.database = '' then
-        raise exception 'an archive is at an address, under a name of this database'
+        raise exception 'the address or the database name of the archive is invalid'
             using errcode = 'invalid_parameter_value',
-                hint = 'Such as s3://bucket/prefix or file:///directory, and shop.';
+                hint = 'Give an address such as s3://bucket/prefix, and a name such as shop.';
     end if;
     select * into _old from audit.archive limit 1;
     update audit.archive as a
@@ -136,12 +137,12 @@ begin
     return _months;
 end
 $$;
--- Definer: nobody else writes to the table.
+-- Definer: only audit_owner writes to the table.
 comment on function audit.move_archive is
-    'Says that the files of the archive are elsewhere now, or called otherwise there; it is an '
-    'event. Returns how many months. It moves no file';
+    'Notes a new address of the archive, or a new name of this database in it; records an '
+    'event. It moves no file. Returns the number of months';
 
--- What the file must hold is computed here: who archives cannot say it.
+-- The database computes what the file must hold, so that the archiving role cannot forge it.
 create or replace function audit_private.note_written(
     month date, sha256 text, former_sha256 text, bytes bigint, is_sealed boolean
 ) returns void
@@ -158,14 +159,14 @@ begin
     where a.month = note_written.month and a.state in ('pending', 'written')
         and (a.dropped_at is null or a.restored_at is not null);
     if not found then
-        raise exception '% is not to be written', to_char(note_written.month, 'YYYY-MM')
+        raise exception '% needs no new file in the archive', to_char(note_written.month, 'YYYY-MM')
             using errcode = 'object_not_in_prerequisite_state';
     end if;
 end
 $$;
--- Definer: nobody else writes to the table.
+-- Definer: only audit_owner writes to the table.
 comment on function audit_private.note_written is
-    'Notes what the file of a month will be, before it is put there; part of auditdb archive';
+    'Notes what the file of a month must hold, before the file is stored; part of auditdb archive';
 
 create or replace function audit_private.note_verified(month date, sha256 text, digest text)
 returns boolean
@@ -183,7 +184,7 @@ begin
         and (a.sha256, a.digest) = (note_verified.sha256, note_verified.digest)
     returning * into _row;
     if not found then
-        -- Events came or were erased while it was written.
+        -- Events came or were erased while the file was written.
         update audit.archive as a set state = 'pending'
         where a.month = note_verified.month and a.state = 'written'
             and (a.dropped_at is null or a.restored_at is not null);
@@ -195,10 +196,10 @@ begin
     return true;
 end
 $$;
--- Definer: nobody else writes to the table.
+-- Definer: only audit_owner writes to the table.
 comment on function audit_private.note_verified is
-    'Notes that the file of a month was read back and holds what it must, and returns whether it '
-    'does; it is an event; part of auditdb archive';
+    'Notes that the file of a month was read back, and whether it holds the events of the month; '
+    'returns that, and records an event; part of auditdb archive';
 
 create or replace function audit_private.note_lost(month date) returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp
@@ -206,10 +207,10 @@ as $$
     update audit.archive as a set state = 'pending'
     where a.month = note_lost.month and a.state = 'verified';
 $$;
--- Definer: nobody else writes to the table.
+-- Definer: only audit_owner writes to the table.
 comment on function audit_private.note_lost is
-    'Notes that the file of a month which is in the database is gone, so that it is written again; '
-    'part of auditdb archive';
+    'Notes that the file of a month is gone whose events are still in the database, so that it is '
+    'written again; part of auditdb archive';
 
 -- The digest is of the file as it was read back a moment ago.
 create or replace function audit_private.drop_archived(
@@ -230,11 +231,11 @@ begin
     if _row.state is distinct from 'verified' then
         return format('keep %s: it is not archived yet', _name);
     elsif exists (select from audit.archive_erasure as r where r.month = drop_archived.month) then
-        return format('keep %s: its file is to be rewritten for an erasure', _name);
+        return format('keep %s: its file must be rewritten for an erasure', _name);
     elsif _row.restored_at is not null and not even_restored then
         return null;
     end if;
-    -- Nobody writes to a month that is over, and whoever does waits now.
+    -- A month that is over has no writers; one that comes nevertheless waits for this lock.
     perform audit_private.lock_briefly(
         format('audit.event_%s', to_char(_row.month, 'YYYY_MM'))::regclass, 'share');
     _live := audit_private.digest_of('audit.event', _row.month);
@@ -242,7 +243,7 @@ begin
         or _row.digest is distinct from drop_archived.digest
     then
         update audit.archive as a set state = 'pending' where a.month = _row.month;
-        return format('keep %s: it is not what its file holds, and is written again', _name);
+        return format('keep %s: its file holds other events, and will be written again', _name);
     end if;
     update audit.archive as a set restored_at = null where a.month = _row.month;
     return (select line from audit_private.drop_months(keep, false, _row.month) as line);
@@ -250,5 +251,5 @@ end
 $$;
 -- Definer: partitions belong to audit_owner.
 comment on function audit_private.drop_archived is
-    'Drops a month that lies beyond what is to be kept, if its file holds the same events; part of '
-    'auditdb archive. Returns what it did, or why it did not; null where it need not';
+    'Drops a month that is older than retention keeps, if its file holds the same events; part of '
+    'auditdb archive. Returns what it did, or why it did nothing; null if the month is not due';

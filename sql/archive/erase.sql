@@ -1,7 +1,7 @@
--- Erasure reaches the archive: what audit.erase asks of it stays until each month was rewritten.
--- auditdb archive does that, since the server reads no files.
+-- Erasure in the archive: what audit.erase asks for stays here until each file was rewritten.
+-- auditdb archive rewrites them, because the server reads no files.
 
--- Months that are here are written again from here.
+-- A month that is still in the database is written again from the database.
 create or replace function audit_private.ask_archive(
     reason text, subject_id text, organization_id text, times timestamptz[]
 ) returns void
@@ -17,7 +17,7 @@ as $$
         and a.month in (select audit_private.month_of(t) from unnest(ask_archive.times) as t);
 $$;
 comment on function audit_private.ask_archive is
-    'Has the archive erase what audit.erase does, month by month, when auditdb archive runs next';
+    'Asks the archive to erase what audit.erase erases; auditdb archive does it month by month';
 
 create or replace function audit.count_archive_erasures() returns bigint
 language sql stable set search_path = pg_catalog, pg_temp
@@ -27,8 +27,8 @@ as $$
         or exists (select from audit.archive_erasure as r where r.month = a.month);
 $$;
 comment on function audit.count_archive_erasures is
-    'How many archived months still hold, or may hold, what was erased or came late: auditdb '
-    'archive rewrites them';
+    'How many archived months may still hold events that were erased, or lack events that came '
+    'late; auditdb archive rewrites them';
 
 create or replace function audit_private.begin_archive_erasure(id bigint, organizations text[])
 returns bigint
@@ -41,9 +41,9 @@ declare
     _erasure bigint;
 begin
     if _held is not null then
-        raise exception 'organisation % is under legal hold, and events to erase are of it', _held
+        raise exception 'events to erase belong to organisation %, which is under legal hold', _held
             using errcode = 'object_not_in_prerequisite_state',
-                hint = 'They stay in the archive until it is released.';
+                hint = 'They stay in the archive until the hold is released.';
     end if;
     update audit.archive_erasure as r
     set erasure_id = coalesce(r.erasure_id,
@@ -53,12 +53,12 @@ begin
     return _erasure;
 end
 $$;
--- Definer: nobody else writes to the table.
+-- Definer: only audit_owner writes to the table.
 comment on function audit_private.begin_archive_erasure is
-    'Gives an erasure in an archived month its id, if nobody is under legal hold whose events it '
-    'takes; part of auditdb archive';
+    'Gives an erasure in an archived month its id. Raises if an organisation of its events is '
+    'under legal hold; part of auditdb archive';
 
--- The one time that the digest is not computed here: the events are not.
+-- Here alone the caller gives the digest: the database no longer has the events.
 create or replace function audit_private.note_rewritten(
     month date, sha256 text, former_sha256 text, bytes bigint, events bigint, digest text
 ) returns void
@@ -75,15 +75,15 @@ begin
             select from audit.archive_erasure as r
             where r.month = note_rewritten.month and r.erasure_id is not null);
     if not found then
-        raise exception '% is not to be rewritten', to_char(note_rewritten.month, 'YYYY-MM')
+        raise exception '% needs no rewritten file', to_char(note_rewritten.month, 'YYYY-MM')
             using errcode = 'object_not_in_prerequisite_state';
     end if;
 end
 $$;
--- Definer: nobody else writes to the table.
+-- Definer: only audit_owner writes to the table.
 comment on function audit_private.note_rewritten is
-    'Notes what the file of a dropped month will be once events in it are erased, before it is put '
-    'there; part of auditdb archive';
+    'Notes what the rewritten file of a dropped month must hold, before the file is stored; '
+    'part of auditdb archive';
 
 create or replace function audit_private.forget_salts(month date, ids bigint[]) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -99,7 +99,7 @@ as $$
     where s.id = p.id;
 $$;
 comment on function audit_private.forget_salts is
-    'Takes the salts of events of a month out of its seals, for an erasure of this transaction';
+    'Removes the salts of events of a month from its seals, for an erasure of this transaction';
 
 create or replace function audit_private.finish_archive_erasure(
     id bigint, ids bigint[], organizations text[]
@@ -113,7 +113,7 @@ begin
     delete from audit.archive_erasure as r
     where r.id = finish_archive_erasure.id and exists (
         select from audit.archive as a
-        -- One that takes nothing waits for no file.
+        -- An erasure without events waits for no file.
         where a.month = r.month and (a.state = 'dropped' or finish_archive_erasure.ids = '{}'))
     returning * into strict _row;
     perform audit_private.vacuum_soon('audit.archive_erasure');
@@ -146,10 +146,10 @@ begin
     order by p.organization_id;
 end
 $$;
--- Definer: nobody else writes to the log.
+-- Definer: only audit_owner writes to the log.
 comment on function audit_private.finish_archive_erasure is
-    'Ends an erasure in an archived month that was rewritten: its salts go, and it is an event; '
-    'part of auditdb archive';
+    'Ends an erasure in an archived month whose file was rewritten: removes the salts, and records '
+    'an event; part of auditdb archive';
 
 create or replace function audit_private.check_archive() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -173,4 +173,4 @@ as $$
     group by r.month;
 $$;
 comment on function audit_private.check_archive is
-    'Archived months that are stuck, and erasures that the archive does not do';
+    'Archived months that are stuck, and erasures that the archive has not done yet';

@@ -1,4 +1,4 @@
--- What retention waits for where months are archived.
+-- What retention waits for when months are archived.
 
 create or replace function audit_private.unarchived(month date, events bigint) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -15,19 +15,19 @@ as $$
         or a.state is distinct from 'verified' or a.events <> unarchived.events);
 $$;
 comment on function audit_private.unarchived is
-    'Why retention keeps a month: it is not in the archive, if there is one; null where it is';
+    'Why retention keeps a month that the archive lacks; null if it is archived, or nothing is';
 
--- Or what was erased would stay in its file for ever.
+-- Without this check, the file would keep erased events for ever.
 create or replace function audit_private.outdated(month date) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    select format('keep %s: its archived file is to be written again: let auditdb archive run',
+    select format('keep %s: its archived file must be written again: let auditdb archive run',
         to_char(outdated.month, 'YYYY-MM'))
     from audit.archive as a
     where a.month = outdated.month and a.state in ('pending', 'written') and a.sha256 is not null);
 comment on function audit_private.outdated is
-    'Why retention keeps a month, be it forced: its file holds what was changed since; null where '
-    'it does not';
+    'Why retention keeps a month even with force: '
+    'its file holds events that were changed since; null otherwise';
 
 create or replace function audit_private.note_gone(month date) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -38,4 +38,4 @@ as $$
     where a.month = note_gone.month;
 $$;
 comment on function audit_private.note_gone is
-    'Notes for the archive that a month was dropped; one that is not in it is forgotten';
+    'Notes for the archive that a month was dropped; forgets the month if it was never archived';

@@ -1,5 +1,5 @@
--- Reading the archive with the rights of now: who asks is looked up here, and only then is a file
--- read. auditdb/archive/read.py does that.
+-- Reading the archive: the rights of the reader are looked up now, before any file is read.
+-- auditdb/archive/read.py reads the files.
 
 create or replace function audit_private.archived_months()
 returns table (database text, months text[])
@@ -10,6 +10,6 @@ as $$
     where a.dropped_at is not null and a.restored_at is null
     group by a.database;
 $$;
--- Definer: says nothing of where the archive is, nor how large.
+-- Definer: it shows neither the place nor the size of the archive.
 comment on function audit_private.archived_months is
-    'The months that are in the archive and no longer here, and what this database is called there';
+    'The months that only the archive still has, and the name of this database there';

@@ -1,5 +1,5 @@
--- A month that comes back from its archive: the same events, and no others. They are laid apart
--- first, and join the log if they are those that were archived.
+-- Restore of a month from its archive. Its events go into a staging table first. They join the log
+-- only if they are the events that were archived.
 
 create or replace function audit_private.begin_restore(month date) returns void
 language plpgsql volatile security definer
@@ -11,17 +11,17 @@ begin
         select from audit.archive as a
         where a.month = begin_restore.month and a.state = 'dropped')
     then
-        raise exception '% is no month that was archived and then dropped',
+        raise exception 'month % was not archived and then dropped',
                 to_char(begin_restore.month, 'YYYY-MM')
             using errcode = 'object_not_in_prerequisite_state',
-                hint = 'These are said by: auditdb archive --status';
+                hint = 'auditdb archive --status lists the months that were.';
     end if;
     delete from audit_private.restored_event;
 end
 $$;
--- Definer: nobody else writes to the log.
+-- Definer: only audit_owner writes to the log.
 comment on function audit_private.begin_restore is
-    'Makes ready to take a month back; part of auditdb restore';
+    'Prepares the restore of a month; part of auditdb restore';
 
 create or replace function audit_private.take_back(events jsonb) returns void
 language sql volatile security definer
@@ -42,9 +42,9 @@ as $$
         target_type text, target_id text, subject_id text, source text, captured_from text,
         old_values text, new_values text, details text, db_role text);
 $$;
--- Definer: nobody else writes to the log.
+-- Definer: only audit_owner writes to the log.
 comment on function audit_private.take_back is
-    'Lays events of a month that comes back apart; part of auditdb restore';
+    'Puts events of a restored month into a staging table; part of auditdb restore';
 
 create or replace function audit_private.attach_month(month date) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -61,9 +61,9 @@ begin
 end
 $$;
 comment on function audit_private.attach_month is
-    'Makes the partition of a month, where there is none';
+    'Creates the partition of a month if it is missing';
 
--- Not SQL: install makes it before an older log has db_role.
+-- PL/pgSQL, because install creates it while an older log still lacks the column db_role.
 create or replace function audit_private.put_back() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
@@ -83,7 +83,7 @@ begin
 end
 $$;
 comment on function audit_private.put_back is
-    'Has the events that were laid apart join the log; what it has already stays';
+    'Moves the events from the staging table into the log; skips those that the log has already';
 
 create or replace function audit_private.finish_restore(month date) returns bigint
 language plpgsql volatile security definer
@@ -103,7 +103,7 @@ begin
                 to_char(finish_restore.month, 'YYYY-MM')
             using errcode = 'integrity_constraint_violation', hint = 'Nothing was restored.';
     elsif exists (select from audit.archive_erasure as r where r.month = finish_restore.month) then
-        raise exception 'the file of % is to be rewritten for an erasure',
+        raise exception 'the file of % must be rewritten for an erasure first',
                 to_char(finish_restore.month, 'YYYY-MM')
             using errcode = 'object_not_in_prerequisite_state', hint = 'Run: auditdb archive';
     end if;
@@ -114,7 +114,7 @@ begin
     return _row.events;
 end
 $$;
--- Definer: nobody else writes to the log.
+-- Definer: only audit_owner writes to the log.
 comment on function audit_private.finish_restore is
-    'Has a month join the log again, if it is the one that was archived; it is an event; part of '
-    'auditdb restore. Returns how many events';
+    'Ends the restore of a month: checks that its events are those that were archived, and records '
+    'an event; part of auditdb restore. Returns the number of events';

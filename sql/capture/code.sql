@@ -1,6 +1,6 @@
--- Code: the paragraphs of a generated trigger function, each a function that returns lines.
--- The mapping is that of audit_private.complete_mapping(). What audit_mapper read
--- is in _before and _after.
+-- Code: the paragraphs of a generated trigger function. Each function here returns one of them.
+-- The mapping is that of audit_private.complete_mapping(). The variables _before and _after hold
+-- what audit_mapper read.
 
 create or replace function audit_private.part_code(mapping jsonb, part text, side text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -15,9 +15,9 @@ begin
 end
 $$;
 comment on function audit_private.part_code is
-    'Generated expression for one thing that the mapping says of a row';
+    'Generated expression for one part of a mapping, read from the old or the new row';
 
--- Of an update both rows' secrets: one that goes is a secret still.
+-- An update uses the secrets of both rows: a secret that is replaced stays a secret.
 create or replace function audit_private.secrets_of(mapping jsonb, op text) returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
 return array(
@@ -38,7 +38,8 @@ return coalesce(
 comment on function audit_private.secrets_code is
     'Generated array of the values that an identifier may not contain, or null';
 
--- Fits an index, and shows no secret. Looked at before anything is called: most are short numbers.
+-- The result fits an index and shows no secret. Cheap checks come before any call, because most
+-- identifiers are short numbers.
 create or replace function audit_private.name_code(mapping jsonb, part text, side text, op text)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -64,16 +65,16 @@ begin
 end
 $$;
 comment on function audit_private.name_code is
-    'Generated expression for an identifier: a digest where it is, or contains, a secret';
+    'Generated expression for an identifier; a digest if it is a secret or contains one';
 
--- A number or a time becomes text where the event is written: that cannot fail. What can is a
--- variable of the guarded block.
+-- A number or a time can become text outside of the guarded block: that cannot fail. Any other
+-- identifier gets a variable inside of the block.
 create or replace function audit_private.is_plain_name(mapping jsonb, part text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return not mapping ? part or mapping -> 'code' ? part
     and not mapping -> 'long' ? part and not mapping -> 'digest' ? part;
 comment on function audit_private.is_plain_name is
-    'Whether an identifier is read as audit_owner and neither long nor a secret';
+    'Whether an identifier is read as audit_owner, and is neither long nor a secret';
 
 create or replace function audit_private.told_code(mapping jsonb, part text, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -83,13 +84,13 @@ return case
         audit_private.name_code(mapping, part, case op when 'DELETE' then 'old' else 'new' end, op)
     else '_' || part end;
 comment on function audit_private.told_code is
-    'Generated expression for an identifier where the event is written';
+    'Generated expression for an identifier, as the INSERT of the event uses it';
 
 create or replace function audit_private.shape_code(mapping jsonb, side text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
     select format($sql$
-        -- The columns and types that it was attached with: else this raises, or is not even parsed.
+        -- Raises, or fails to parse, if the columns or types changed since the table was attached.
         if current_setting('row_security') = 'off' or %s *<> row(%s) then
             raise datatype_mismatch;
         end if;$sql$, side,
@@ -100,8 +101,8 @@ return (
 comment on function audit_private.shape_code is
     'Generated code that raises if the table has changed since it was attached';
 
--- Equality where it means the same bytes, else the bytes: 1.0 and 1.00 are a change.
--- A collation to which 'a' and 'A' are equal may come later than this code.
+-- Equality is used only where it means the same bytes: 1.0 and 1.00 are a change. Text is compared
+-- with "C", since a column may later get a collation to which 'a' and 'A' are equal.
 create or replace function audit_private.differs_code(type pg_type, name text, is_typed boolean)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -121,9 +122,9 @@ end;
 end
 $$;
 comment on function audit_private.differs_code is
-    'Generated condition: a column has another value than before';
+    'Generated condition: an update changed a column';
 
--- What reads the same columns of the same statement says the same.
+-- If the same statement reads the same columns, the result is the same.
 create or replace function audit_private.inputs_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case
@@ -137,9 +138,9 @@ return case
     ), 'false')
     else 'old *<> new' end;
 comment on function audit_private.inputs_code is
-    'Generated condition: an update changed what audit_mapper reads';
+    'Generated condition: an update changed a column that audit_mapper reads';
 
--- Columns alone are read only where one of them changed: nothing else is told of an update.
+-- A mapping of plain columns is read only if one of them changed: the event shows no others.
 create or replace function audit_private.read_call_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case when mapping -> 'raw' = '[]' then '' else (
@@ -180,7 +181,7 @@ return case when mapping -> 'raw' = '[]' then '' else (
         cross join audit_private.inputs_code(mapping) as inputs
 ) end;
 comment on function audit_private.read_call_code is
-    'Generated code that has audit_mapper read what audit_owner may not';
+    'Generated code that lets audit_mapper read what audit_owner may not';
 
 create or replace function audit_private.value_code(mapping jsonb, own jsonb, side text)
 returns text
@@ -211,10 +212,10 @@ begin
 end
 $$;
 comment on function audit_private.value_code is
-    'Generated expression for a value as an event shows it';
+    'Generated expression for a value as an event shows it: redacted if it is a secret';
 
--- Where nothing is withheld, to_jsonb says the same of the row in two thirds of the time. What the
--- row is made of has been looked at by then.
+-- If nothing is redacted, to_jsonb gives the same result in two thirds of the time. The shape of
+-- the row has been checked before.
 create or replace function audit_private.image_code(mapping jsonb, side text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -247,9 +248,9 @@ return (
     from image left join part on true
 );
 comment on function audit_private.image_code is
-    'Generated expression for all of a row, secrets redacted';
+    'Generated expression for a whole row as jsonb, secrets redacted';
 
--- Statements, and not one long expression: a connection plans those alone whose column changed.
+-- One statement per column, not one long expression: a session plans only those that it runs.
 create or replace function audit_private.change_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -263,7 +264,7 @@ return (
     where not coalesce(mapping -> 'ignore' ? name, false)
 );
 comment on function audit_private.change_code is
-    'Generated code that puts the columns which changed into _old and _new';
+    'Generated code that puts the changed columns into _old and _new';
 
 create or replace function audit_private.unchanged_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -276,11 +277,11 @@ return format($sql$
     where not coalesce(mapping -> 'ignore' ? name, false)
 ), 'false'));
 comment on function audit_private.unchanged_code is
-    'Generated code that leaves an update alone which changed nothing that is told';
+    'Generated code that returns early from an update which changed only ignored columns';
 
 create or replace function audit_private.values_code(mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
-return E'\n        -- What it was, and what it is.' || case op
+return E'\n        -- The values before and after.' || case op
     when 'INSERT' then format(E'\n        _new := %s;', audit_private.image_code(mapping, 'new'))
     when 'DELETE' then format(E'\n        _old := %s;', audit_private.image_code(mapping, 'old'))
     else case when mapping ? 'whole' then format(E'\n        _old := %s;\n        _new := %s;',
@@ -329,9 +330,9 @@ begin
 end
 $$;
 comment on function audit_private.action_code is
-    'Generated expression: audit_private.action_of for one mapping and operation';
+    'Generated expression for the action: audit_private.action_of() for one mapping and operation';
 
--- A variable only where it depends on the row.
+-- A variable is needed only if the action depends on the row.
 create or replace function audit_private.action_name(mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -340,7 +341,7 @@ return (
     from audit_private.action_code(mapping, op) as code
 );
 comment on function audit_private.action_name is
-    'Generated name of what was done: a variable, or a literal where it is always the same';
+    'Generated name of the action: a variable, or a literal if it is always the same';
 
 create or replace function audit_private.role_code(mapping jsonb, side text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -361,24 +362,24 @@ return coalesce((
 ), format('%s is distinct from %s', audit_private.part_code(mapping, part, 'old'),
     audit_private.part_code(mapping, part, 'new')));
 comment on function audit_private.differs_part is
-    'Generated condition: an update changed the organisation, the user or the like of a row';
+    'Generated condition: an update changed a part of the mapping, such as the organisation';
 
 create or replace function audit_private.group_code(mapping jsonb, side text, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
 return (
-    -- Not by audit_private.told_group(), which says the same and costs each row 9 microseconds.
+    -- audit_private.told_group() gives the same result, but costs 9 microseconds per row.
     select format('case when %1$s%2$s then jsonb_build_object(''group'','
         ' jsonb_build_object(''type'', %3$L, ''id'', %4$s)) else ''{}'' end',
         format('%s.%I is not null', side,
             audit_private.own_column(mapping, mapping ->> 'group_id')),
-        -- Of groups that may be organisations themselves.
+        -- For groups that may be organisations themselves.
         case when mapping ? 'group_is_nested' then format(' and %s is distinct from _organization',
             audit_private.part_code(mapping, 'group_id', side)) end,
         mapping ->> 'group_type', audit_private.name_code(mapping, 'group_id', side, op))
 );
 comment on function audit_private.group_code is
-    'Generated expression for the details of which group a membership is one';
+    'Generated expression for the details that name the group of a membership';
 
 create or replace function audit_private.handed_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -414,7 +415,7 @@ return (
     ) as alive
 );
 comment on function audit_private.handed_code is
-    'Generated code that sets _handed where an update hands a membership on';
+    'Generated code that sets _handed if an update moves a membership to another member or group';
 
 create or replace function audit_private.details_code(mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -449,8 +450,8 @@ return concat(
     end,
     case when op = 'UPDATE' then audit_private.handed_code(mapping) end);
 comment on function audit_private.details_code is
-    'Generated code for details: the roles of a role change, the key of a child row, that a row of '
-    'a baseline does not count, the group of a membership';
+    'Generated code for details: the roles of a role change, the key of a child row, the group of '
+    'a membership, and a mark for a baseline row that does not count';
 
 create or replace function audit_private.former_name(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -460,10 +461,10 @@ return case
         then audit_private.part_code(mapping, 'organization', 'old')
     else '_former' end;
 comment on function audit_private.former_name is
-    'Generated expression for the organisation that an update found; null if there is none';
+    'Generated expression for the organisation of the old row of an update; null if there is none';
 
--- Of an update, the new row says whose it is; the old one only where that is unknown, and where the
--- row came from another organisation, which is told too.
+-- The new row of an update decides. The old row decides only if the new one names no organisation,
+-- or if the row moved: then the former organisation gets an event too.
 create or replace function audit_private.organization_code(id int, mapping jsonb, op text)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -475,7 +476,7 @@ return (
             case when mapping ? 'organization' then
                 audit_private.name_code(mapping, 'organization', side, op) end,
             case when op = 'UPDATE' then audit_private.former_name(mapping) end,
-            -- What this very statement made is visible to a fresh snapshot only.
+            -- Only a fresh snapshot sees rows that this very statement inserted.
             case when mapping -> 'raw' ? 'organization' then format(
                 case when mapping -> 'digest' ? 'organization'
                     then 'audit_private.digest(audit_private.organization_%s(%s))'
@@ -492,7 +493,7 @@ language sql stable set search_path = pg_catalog, pg_temp
 return case when audit_private.is_plain_name(mapping, 'organization')
     then audit_private.organization_code(id, mapping, op) else '_organization' end;
 comment on function audit_private.whose_name is
-    'Generated expression for the organisation where the event is written';
+    'Generated expression for the organisation, as the INSERT of the event uses it';
 
 create or replace function audit_private.whose_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -503,7 +504,7 @@ return case when not audit_private.is_plain_name(mapping, 'organization') then c
     format(E'\n        _organization := %s;',
         audit_private.organization_code(id, mapping, op))) end;
 comment on function audit_private.whose_code is
-    'Generated code that says which organisation an event belongs to, and which one a row left';
+    'Generated code that sets the organisation of an event, and the one that a row left';
 
 create or replace function audit_private.names_code(mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -518,9 +519,9 @@ return concat(
         where mapping ? part and not audit_private.is_plain_name(mapping, part)
     ));
 comment on function audit_private.names_code is
-    'Generated code that names what was done, to what, and whom it is about';
+    'Generated code that sets the action, the target and the subject of an event';
 
--- The log of an organisation begins before the event that tells of its row.
+-- The log of an organisation must start before the event of its own row.
 create or replace function audit_private.start_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case
@@ -532,7 +533,7 @@ return case
             else audit_private.name_code(mapping, 'target_id', 'old', op) end,
         audit_private.told_code(mapping, 'target_id', op)) end;
 comment on function audit_private.start_code is
-    'Generated code that says that an organisation came to be; null for another kind';
+    'Generated code that records the start of an organisation; null for another kind';
 
 create or replace function audit_private.several_facts_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -544,7 +545,7 @@ return (
     having count(*) > 0
 );
 comment on function audit_private.several_facts_code is
-    'Generated condition: facts changed, and there is more than one event to tell of; or null';
+    'Generated condition: several facts changed, so there is more than one event; null if never';
 
 create or replace function audit_private.hand_on_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -560,9 +561,9 @@ return case when op = 'UPDATE' and audit_private.handed_parts(mapping) <> '{}' t
     audit_private.told_code(mapping, 'subject', op),
     ',' || audit_private.put_aside_code(mapping, op)) end;
 comment on function audit_private.hand_on_code is
-    'Generated code that tells both members of a membership that was handed on';
+    'Generated code that writes an event for each member of a membership that was handed on';
 
--- A row that moves is told to both organisations; of several facts, each is an event.
+-- A row that moves gets an event in both organisations; each changed fact is an event of its own.
 create or replace function audit_private.several_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -582,7 +583,7 @@ return (
         audit_private.whose_name(id, mapping, op), coalesce(former, 'null'),
         mapping ->> 'target_type', audit_private.told_code(mapping, 'target_id', op),
         audit_private.told_code(mapping, 'subject', op),
-        -- What was moved has an organisation.
+        -- A row that moved has an organisation.
         case when mapping -> 'facts' <> '[]'
             then ',' || audit_private.put_aside_code(mapping, op) end)
     from audit_private.action_name(mapping, op) as action
@@ -590,9 +591,9 @@ return (
     where op = 'UPDATE' and (former is not null or mapping -> 'facts' <> '[]')
 );
 comment on function audit_private.several_code is
-    'Generated code that leaves to audit_private.append_facts what takes more than one event';
+    'Generated code that calls audit_private.append_facts() if a change is more than one event';
 
--- As audit_private.append_facts does.
+-- The same rule as in audit_private.append_facts.
 create or replace function audit_private.fact_code(mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -612,14 +613,14 @@ return (
     having count(*) > 0
 );
 comment on function audit_private.fact_code is
-    'Generated code that names an update after the one fact that changed';
+    'Generated code that takes the action of an update from the only fact that changed';
 
--- The INSERT stands outside of the guarded block: inside, each row would take a subtransaction id,
--- and more than 64 of them in a transaction slow down all others.
+-- The INSERT stands outside of the guarded block. Inside, each row would take a subtransaction id,
+-- and more than 64 of them in one transaction slow down all other sessions.
 create or replace function audit_private.insert_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return concat(
-    -- A row that does not count, of a kind that says nothing of such.
+    -- A row that does not count, of a kind that has no action for it.
     case when audit_private.action_code(mapping, op) like 'case%%else '''' end' then $sql$
     if _action = '' then
         return null;
@@ -640,8 +641,8 @@ return concat(
 comment on function audit_private.insert_code is
     'Generated code that writes the event';
 
--- The last rung: what can be told without any code but PostgreSQL's own. For all operations, so
--- that a row that is not there is null.
+-- The last resort: only PostgreSQL's own code.
+-- The same code serves all operations, so a missing row is null.
 create or replace function audit_private.last_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return coalesce((
@@ -663,7 +664,7 @@ return coalesce((
     where code is not null
 ), '');
 comment on function audit_private.last_code is
-    'Generated code for a row of which nothing could be read but plain columns';
+    'Generated code for a row of which only plain columns could be read';
 
 create or replace function audit_private.fallback_code(id int, mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -693,5 +694,5 @@ end$sql$, id, audit_private.said_mapping(mapping), audit_private.last_code(mappi
                 case when _said ->> ('organization.' || _side) is null then 'organization' end$sql$
     end);
 comment on function audit_private.fallback_code is
-    'Body of audit_private.fall_back_<id>: a row of which the generated code could not '
-    'make an event';
+    'Body of audit_private.fall_back_<id>, '
+    'which reads a row after the generated code raised an error';

@@ -1,6 +1,6 @@
--- Fallback: how a row is captured that the generated code could not read, because the table is no
--- longer as it was when attached, or because a value or a lookup fails. Column by column, and
--- expression by expression; details.degraded names what was lost.
+-- Fallback: captures a row that the generated code could not read, because the table changed since
+-- it was attached, or because a value or a lookup fails. It reads column by column, and expression
+-- by expression; details.degraded names what was lost.
 
 create or replace function audit_private.redact(image jsonb, mapping jsonb, secrets text[])
 returns jsonb
@@ -9,14 +9,14 @@ return case when redact.image is not null then (
     select coalesce(jsonb_object_agg(key, case
         when value <> 'null' and mapping -> 'redact' ? key
             or jsonb_typeof(value) not in ('null', 'boolean') and audit_private.is_secret(key)
-            -- A key may be made of a secret.
+            -- A key may be built from a secret.
             or mapping -> 'key' ? key and audit_private.holds(value #>> '{}', redact.secrets)
         then '"[redacted]"' else audit_private.redact_json(value) end), '{}')
     from jsonb_each(redact.image)
 ) end;
 comment on function audit_private.redact is
-    'A row without the values of the columns that a mapping redacts, of those that look like '
-    'secrets, and of secrets inside of the others';
+    'A row as an event may show it: without the values of redacted columns, of columns that look '
+    'like secrets, and of secrets within other values';
 
 create or replace function audit_private.holds_row(type oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -60,7 +60,8 @@ exception when assert_failure or others then
             execute format('select to_jsonb(($1).%I)', _column) into _value using read_row.source;
         exception when assert_failure or others then
             begin
-                -- As text a row has no names, by which its secrets are known.
+                -- A row as text has no column names,
+                -- and only these show which of its values are secrets.
                 if _holds_row then
                     raise exception using errcode = 'data_exception';
                 end if;
@@ -77,7 +78,7 @@ exception when assert_failure or others then
 end
 $$;
 comment on function audit_private.read_row is
-    'A row as jsonb; what could be read only as text, or not at all, is named';
+    'A row as jsonb, with the names of the columns that could be read only as text, or not at all';
 
 create or replace function audit_private.evaluate(expression text, source anyelement) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -94,7 +95,7 @@ begin
 end
 $$;
 comment on function audit_private.evaluate is
-    'Value of a mapping expression over a row';
+    'The value of a mapping expression for a row';
 
 create or replace function audit_private.action_of(
     mapping jsonb,
@@ -115,10 +116,10 @@ return coalesce(action_of.mapping -> 'verbs' ->> case
     else 'changed'
 end, action_of.mapping -> 'verbs' ->> 'changed');
 comment on function audit_private.action_of is
-    'The action that a change of a row stands for';
+    'The action of a change of a row, by the verbs of its kind';
 
--- Each expression on its own, so that one that fails takes no other with it. What has to become a
--- digest stays as long as it is.
+-- Each expression is evaluated on its own: one that fails does not stop the others. A value that
+-- becomes a digest is not cut.
 create or replace function audit_private.evaluate_each(
     mapping jsonb, old anyelement, new anyelement, op text, secrets text[],
     out said jsonb, out digest text[], out lost text[]
@@ -149,7 +150,7 @@ begin
                     digest := digest || (_name || '.' || _side);
                 elsif length(_value) > 200 then
                     lost := lost || _name;
-                    -- Cut short, an organisation could be mistaken for another.
+                    -- A shortened identifier of an organisation could be that of another one.
                     _value := case when _name <> 'organization' then left(_value, 200) end;
                 end if;
             exception
@@ -165,10 +166,10 @@ begin
 end
 $$;
 comment on function audit_private.evaluate_each is
-    'What each expression of a mapping says of both rows, which of them are secrets, '
-    'and which could not be evaluated';
+    'The value of each expression of a mapping for both rows, '
+    'which values are secrets, and which expressions failed';
 
--- By their bytes: what cannot be read looks the same before and after, and a cast may lie.
+-- Compares bytes: an unreadable value looks the same before and after, and a cast may lie.
 create or replace function audit_private.changed_among(
     columns text[], old anyelement, new anyelement
 ) returns text[]
@@ -190,9 +191,9 @@ begin
 end
 $$;
 comment on function audit_private.changed_among is
-    'Those of some columns of which two rows hold other bytes';
+    'Which of some columns differ, byte by byte, between two rows';
 
--- What differs, of an update; else all of the row.
+-- The changed columns of an update; otherwise the whole row.
 create or replace function audit_private.images_of(
     mapping jsonb, op text, before jsonb, after jsonb, changed text[], secrets text[],
     out old_values jsonb, out new_values jsonb
@@ -223,7 +224,7 @@ return (
         'as_text', (select jsonb_agg(distinct n) from unnest(as_text) as n))) as told
 );
 comment on function audit_private.degraded is
-    'What was lost of a row, and why; null if nothing was';
+    'The details of what of a row was lost, and why; null if nothing was';
 
 create or replace function audit_private.late_values(mapping jsonb, image jsonb) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -232,7 +233,7 @@ return (
     from jsonb_array_elements_text(mapping -> 'late') with ordinality as l (name, n)
 );
 comment on function audit_private.late_values is
-    'What of a row says its organisation, to be looked up again when the transaction commits';
+    'The values of a row by which its organisation is looked up again at the commit';
 
 create or replace function audit_private.handed_of(
     mapping jsonb, op text, said jsonb, lost text[], before jsonb, after jsonb, secrets text[]
@@ -253,7 +254,7 @@ return (
             and said ->> (part || '.old') is distinct from said ->> (part || '.new'))
 );
 comment on function audit_private.handed_of is
-    'What audit_private.append_handed() needs of an update that hands a membership on, else null';
+    'What audit_private.append_handed() needs if an update hands a membership on; null otherwise';
 
 create or replace function audit_private.read_change(
     op text, old anyelement, new anyelement, mapping jsonb, reason text
@@ -302,10 +303,10 @@ begin
 end
 $$;
 comment on function audit_private.read_change is
-    'What a change says that the generated code could not read, and what of it was lost';
+    'What a changed row says, read without the generated code, and what of it was lost';
 
--- Owned by audit_mapper: values and expressions may run code of the application. Whoever that code
--- belongs to may alter this function, which therefore looks who it runs as before it does anything.
+-- Owned by audit_mapper, because values and expressions may run code of the application. The owner
+-- of that code may alter this function, so it checks its role before it does anything else.
 create or replace function audit_private.rescue(
     op text,
     old anyelement,
@@ -314,7 +315,7 @@ create or replace function audit_private.rescue(
     reason text
 ) returns jsonb
 language plpgsql immutable security definer set search_path = pg_catalog, pg_temp
-    -- So that identifiers are spelt as the generated code spells them.
+    -- So that identifiers are written as the generated code writes them.
     set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
     set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C'
 as $$
@@ -325,18 +326,18 @@ begin
     return audit_private.read_change(op, old, new, mapping, reason);
 end
 $$;
--- Definer: what may run code of the application runs as audit_mapper. IMMUTABLE, as the functions
--- that read a row (36): PL/pgSQL then leaves the snapshot of the statement in force.
+-- Definer: code of the application runs as audit_mapper. IMMUTABLE, so that PL/pgSQL keeps the
+-- snapshot of the statement, as in the functions that read a row.
 comment on function audit_private.rescue is
     'Does the work of audit_private.read_change() as audit_mapper';
 
--- What a mapping says of a row, beside what the generator needs.
+-- Details that the fallback makes: the generated code has its own copies.
 create or replace function audit_private.shown_role(mapping jsonb, role jsonb) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return case when mapping -> 'redact' ? (mapping ->> 'role_column') and role <> 'null'
     then '"[redacted]"' else coalesce(role, 'null') end;
 comment on function audit_private.shown_role is
-    'A role as details show it: not that of a column which the mapping redacts';
+    'A role as details show it; redacted if the mapping redacts its column';
 
 create or replace function audit_private.said_mapping(mapping jsonb) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -362,13 +363,13 @@ declare
     _fresh jsonb;
     _locks text[] := audit_private.held_locks();
 begin
-    -- Not the table of the attachment: before a restore is settled its oid is anybody's.
+    -- By the type of the row: before a restore is settled, the oid in the attachment may be wrong.
     select audit_private.know_new(t.typrelid, fall_back.mapping) into _mapping
     from pg_type as t where t.oid = pg_typeof(fall_back.new);
     begin
         perform audit_private.wait_longer();
         _said := audit_private.rescue(op, old, new, _mapping, reason);
-        -- What this very statement made is visible to a fresh snapshot only.
+        -- Only a fresh snapshot sees rows that this very statement inserted.
         if (_mapping ->> 'is_fresh')::boolean and _said #>> '{said,organization.new}' is null
             and not coalesce(_said #> '{degraded,lost}' ? 'organization', false) and op <> 'DELETE'
         then
@@ -380,12 +381,12 @@ begin
                     coalesce(nullif(_said -> 'digest', 'null'), '[]') || '"organization.new"');
             end if;
         end if;
-        -- Rolled back, so that nothing which code of the application sets or does outlives it.
+        -- Rolled back, so that nothing that code of the application sets or does remains.
         raise exception using errcode = 'AU001';
     exception
         when sqlstate 'AU001' then null;
         when query_canceled or statement_too_complex or insufficient_resources then
-            -- Whoever runs out of stack on purpose must not decide what is recorded.
+            -- A user who exhausts the stack on purpose must not decide what is recorded.
             perform audit_private.release_locks(_locks);
             raise;
         when assert_failure or others then _said := null;
@@ -397,13 +398,13 @@ exception
     when assert_failure or others then return null;
 end
 $$;
--- IMMUTABLE: as audit_private.rescue.
+-- IMMUTABLE for the same reason as audit_private.rescue.
 comment on function audit_private.fall_back is
-    'What a row says by audit_private.rescue(), whose code leaves nothing behind; '
-    'null if that fails too';
+    'What audit_private.rescue() reads of a row; '
+    'effects of code that it runs are rolled back; null if it fails too';
 
 create or replace function audit_private.append_said(said jsonb, captured_from text) returns void
--- row_security is off in a session that restores a dump, and would turn the INSERT into an error.
+-- A session that restores a dump sets row_security to off, which would make the INSERT an error.
 language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
 declare
@@ -422,7 +423,7 @@ begin
     from jsonb_array_elements_text(nullif(append_said.said -> 'digest', 'null')) as n;
     _former := _of ->> 'organization.old';
     _organization := coalesce(_of ->> 'organization.new', _former,
-        -- Lost is not the same as none.
+        -- An organisation that was lost is not replaced by that of the context.
         case when not coalesce(_degraded -> 'lost' ? 'organization', false)
             then left(_context ->> 'organization_id', 200) end);
     if _context is null and nullif(current_setting('auditdb.context', true), '') is not null then
@@ -441,7 +442,7 @@ begin
 end
 $$;
 comment on function audit_private.append_said is
-    'Writes the event of a row that audit_private.fall_back() has read';
+    'Writes the events of a row that audit_private.fall_back() has read';
 
 create or replace function audit_private.append_read(
     said jsonb, told jsonb, organization_id text, former_organization_id text, captured_from text,
@@ -475,7 +476,7 @@ begin
 end
 $$;
 comment on function audit_private.append_read is
-    'Writes the events of a row of which audit_private.append_said() knows whose they are';
+    'Writes the events of a row whose organisation audit_private.append_said() has found';
 
 create or replace function audit_private.said_late(said jsonb) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -496,7 +497,7 @@ return jsonb_build_object('subject', said -> 'subject.old', 'target_id', said ->
     'group', audit_private.told_group(mapping ->> 'group_type', said ->> 'group_id.old',
         case when mapping ? 'group_is_nested' then organization end));
 comment on function audit_private.said_handed is
-    'What a row says of the member that it was handed on from';
+    'What a row says of the former member of a membership that was handed on';
 
 create or replace function audit_private.said_details(
     mapping jsonb, action text, said jsonb, organization text
@@ -514,5 +515,5 @@ return case when action = mapping -> 'verbs' ->> 'role_changed' then jsonb_build
         coalesce(said ->> 'group_id.new', said ->> 'group_id.old'),
         case when mapping ? 'group_is_nested' then organization end);
 comment on function audit_private.said_details is
-    'Details of what a row says: the roles of a role change, the key of a child row, that a row of '
-    'a baseline does not count';
+    'Details of a row: the roles of a role change, the key of a child row, the group of a '
+    'membership, and a mark for a baseline row that does not count';

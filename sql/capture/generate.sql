@@ -1,8 +1,8 @@
--- Generation: the functions of one attached table, put together and written. For each operation
--- a trigger function of its own, audit_private.capture_<id>_<operation>, which runs as audit_owner
--- and meets code of the application only through what runs as audit_mapper.
+-- Generation: writes the functions of one attached table. Each operation gets a trigger function,
+-- audit_private.capture_<id>_<operation>, which runs as audit_owner. It meets code of the
+-- application only through functions that run as audit_mapper.
 
--- Of the types of columns: PL/pgSQL would keep 2 kB of each name of a type that it parses.
+-- Variables take the types of columns: PL/pgSQL keeps 2 kB for each type name that it parses.
 create or replace function audit_private.variables_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -26,7 +26,7 @@ return (
         else true end
 ) || concat(
     case when mapping ? 'baseline' then format($sql$
-    -- Raises unless its owner asked for it in this transaction.
+    -- Raises unless the owner of the table asked for it in this transaction.
     _table text[] := audit_private.baselined_table(%s, pg_typeof(new)::oid);
     tg_table_schema text := _table[1];
     tg_table_name text := _table[2];
@@ -38,8 +38,8 @@ return (
 comment on function audit_private.variables_code is
     'Generated declarations of a trigger function';
 
--- Who acts is read before any code of the application runs, and after an update that is not told
--- has been left alone.
+-- The context is read before any code of the application runs, and after the early return for
+-- updates that change only ignored columns.
 create or replace function audit_private.reading_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -57,12 +57,12 @@ return (
         audit_private.read_call_code(id, mapping, op),
         case when is_late then shown end)
     from audit_private.values_code(mapping, op) as shown
-        -- Of columns that audit_mapper reads, and where all of a row is told.
+        -- For columns that audit_mapper reads, and for whole rows.
         cross join cast(mapping ? 'whole' or mapping -> 'raw' @? '$[*] ? (@ starts with "column ")'
             as boolean) as is_late
 );
 comment on function audit_private.reading_code is
-    'Generated code that reads the values, who acts, and what audit_mapper has to read';
+    'Generated code that reads the values, the context, and what audit_mapper has to read';
 
 create or replace function audit_private.rescue_code(id int, mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -74,7 +74,7 @@ return (
         $sql$
         when assert_failure or others then$sql$,
         case when is_foreign then release end,
-        -- Code of the application may raise what is raised at the end, too.
+        -- Tests a variable, not the SQLSTATE: code of the application may raise AU001, too.
         case when is_raw then E'\n            if _is_read is null then'
             || replace(rescue, E'\n', E'\n    ') || E'\n            end if;' else rescue end)
     from (
@@ -93,12 +93,13 @@ return (
     ) as t
 );
 comment on function audit_private.rescue_code is
-    'Generated code for a row that could not be read, outside of the subtransaction that failed';
+    'Generated code for a row that could not be read; '
+    'it runs outside of the subtransaction that failed';
 
--- What stands between begin and end is the same for every table and operation: make the event
--- in a guarded block that writes nothing, fall back where that raised, insert outside of it.
--- For each table a connection keeps what it planned: about 11 kB a statement that ran.
--- So statements are few, and what all tables have in common is in audit_private.append.
+-- The code between begin and end is the same for all tables and operations: a guarded block makes
+-- the event and writes nothing; the fallback follows if it raised; the INSERT comes after it.
+-- Each session keeps its plans for each table: about 11 kB per statement that ran. That is why
+-- statements are few, and the code that all tables share is in audit_private.append.
 create or replace function audit_private.capture_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return format($sql$
@@ -115,7 +116,7 @@ end$sql$,
     audit_private.names_code(mapping, op),
     audit_private.whose_code(id, mapping, op),
     audit_private.details_code(mapping, op),
-    -- Rolled back, so that nothing which code of the application sets or does outlives it.
+    -- Rolled back, so that nothing that code of the application sets or does remains.
     case when mapping -> 'raw' <> '[]' then $sql$
         _is_read := true;
         raise sqlstate 'AU001';$sql$ end,
@@ -125,7 +126,7 @@ end$sql$,
 comment on function audit_private.capture_code is
     'Body of audit_private.capture_<id>_<operation>, the trigger function of an attached table';
 
--- A row that is there already, as its INSERT would be captured, under an action of its own.
+-- An existing row is captured like its INSERT, under an action of its own.
 create or replace function audit_private.baseline_code(id int, kind text, mapping jsonb)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -133,7 +134,7 @@ return audit_private.capture_code(id, mapping || jsonb_build_object(
     'baseline', kind || '.baseline', 'facts', '[]'::jsonb,
     'verbs', jsonb_build_object('changed', kind || '.baseline')), 'INSERT');
 comment on function audit_private.baseline_code is
-    'Body of audit_private.baseline_<id>, to which the owner of a table hands its rows';
+    'Body of audit_private.baseline_<id>, to which the owner of a table passes its rows';
 
 create or replace function audit_private.truncate_code(kind text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -144,9 +145,9 @@ begin
         audit.current_context());
 end$sql$, kind || '.truncated');
 comment on function audit_private.truncate_code is
-    'Body of audit_private.capture_<id>_truncate: all rows of a table went at once';
+    'Body of audit_private.capture_<id>_truncate, which records that a table was truncated';
 
--- Where triggers of a former release still call the one function that they shared.
+-- For triggers of a former release, which call one function for all operations.
 create or replace function audit_private.former_code(id int, kind text, mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return format(E'\n#variable_conflict use_variable\nbegin\n    if tg_op = ''INSERT'' then%s;\n'
@@ -157,9 +158,9 @@ return format(E'\n#variable_conflict use_variable\nbegin\n    if tg_op = ''INSER
     audit_private.capture_code(id, mapping, 'DELETE'),
     audit_private.truncate_code(kind));
 comment on function audit_private.former_code is
-    'Body of audit_private.capture_<id>, which triggers made by a former release call';
+    'Body of audit_private.capture_<id>, for triggers that a former release made';
 
--- The live check behind every read: is this user an admin or owner there, now?
+-- The live check behind every read: is this user an admin or owner of the organisation now?
 create or replace function audit_private.admin_code(target regclass, mapping jsonb) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -168,11 +169,11 @@ declare
     _subject text := admin_code.mapping ->> 'subject';
     _type text;
 begin
-    -- Compared in the column's own type, so that its index serves.
+    -- Compares in the column's own type, so that its index is used.
     select format_type((type).oid, -1) into _type
     from audit_private.own_columns(admin_code.target)
     where 'r.' || quote_ident(name) = _subject;
-    -- $1 and $2: by name they would be ambiguous beside columns called organization and viewer.
+    -- $1 and $2, because the names organization and viewer could also be columns.
     return audit_private.as_mapper(format(E'    return exists (\n'
         '        select from %s as r\n        where (%s\n) = ($2)%s and ((%s\n)::text) = $1\n'
         '            and (%s\n) and (%s\n)\n    );',
@@ -187,7 +188,8 @@ $$;
 comment on function audit_private.admin_code is
     'Body of audit_private.admin_<id>: whether a membership makes its user an admin or owner';
 
--- For the doctor: null where there is no row. Of more than ten thousand some may make an admin.
+-- For the doctor: null if the table is empty.
+-- Of more than ten thousand rows, some may make an admin.
 create or replace function audit_private.admin_exists_code(target regclass, mapping jsonb)
 returns text
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -199,15 +201,15 @@ return audit_private.as_mapper(format(E'    if exists (\n        select from (\n
     target, coalesce(mapping ->> 'alive', 'true'), mapping ->> 'admin',
     mapping ->> 'organization', mapping ->> 'subject'));
 comment on function audit_private.admin_exists_code is
-    'Body of audit_private.admin_<id>_exists: whether some row makes somebody an admin or owner';
+    'Body of audit_private.admin_<id>_exists: whether any row makes somebody an admin or owner';
 
 create or replace function audit_private.is_of_mapper(name text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return is_of_mapper.name
     ~ '^((read|organization|admin)_[0-9]+(_(exists|late))?|rescue|examine|try_expression)$';
 comment on function audit_private.is_of_mapper is
-    'Whether a function of this name belongs to audit_mapper, since code of the application may '
-    'run in it';
+    'Whether a generated function of this name belongs to audit_mapper, because code of the '
+    'application may run in it';
 
 create or replace function audit_private.define(
     name text, arguments text, returns text, volatility text, body text, purpose text
@@ -220,13 +222,13 @@ begin
     execute format('create or replace function audit_private.%I(%s) returns %s language plpgsql %s '
         'security definer set search_path = pg_catalog, pg_temp%s as %L',
         name, arguments, returns, volatility,
-        -- Only these hold text of a mapping, and turn bytes that are within a value into text; each
+        -- Only these functions hold text of a mapping, and turn nested bytes into text; each
         -- setting costs time at every row.
         case when audit_private.is_of_mapper(define.name)
             then ' set standard_conforming_strings = on set bytea_output = hex' end, body);
     select oid, proacl into _f from pg_proc
     where pronamespace = 'audit_private'::regnamespace and proname = define.name;
-    -- Each would write the function's row anew.
+    -- Only if needed: each statement writes a new version of the function's row.
     if _f.proacl is null or exists (select from aclexplode(_f.proacl) where grantee = 0) then
         execute format('revoke all on function audit_private.%I from public', name);
     end if;
@@ -236,11 +238,10 @@ begin
 end
 $$;
 comment on function audit_private.define is
-    'Creates or replaces a generated function, closed to PUBLIC';
+    'Creates or replaces a generated function that PUBLIC may not execute';
 
--- A function's new owner needs CREATE on the schema for that moment. A change of the schema
--- makes the session plan anew all that it has planned: none where the functions belong to
--- audit_mapper already.
+-- The new owner of a function needs CREATE on the schema for a moment. Changing the schema makes
+-- the session plan every query again, so this is skipped if audit_mapper owns all of them already.
 create or replace function audit_private.give_to_mapper(functions regprocedure[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -263,7 +264,7 @@ begin
 end
 $$;
 comment on function audit_private.give_to_mapper is
-    'Makes audit_mapper the owner of functions in which code of the application may run';
+    'Makes audit_mapper the owner of functions that may run code of the application';
 
 create or replace function audit_private.drop_function(signature text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -275,7 +276,7 @@ begin
 end
 $$;
 comment on function audit_private.drop_function is
-    'Drops a generated function if it is there, without a word if it is not';
+    'Drops a generated function if it exists, without a notice if it does not';
 
 create or replace function audit_private.generate(id int) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -298,18 +299,18 @@ begin
         select f from audit_private.functions_of(generate.id) as f join pg_proc as p on p.oid = f
         where pronamespace = 'audit_private'::regnamespace and proname = any (_names)
             and audit_private.is_of_mapper(proname)));
-    -- Called by the owner of the table alone: it asks who asked.
+    -- Only the owner of the table calls it: the function checks the caller.
     if 'baseline_' || generate.id = any (_names) then
         execute format('grant execute on function audit_private.baseline_%s to audit_operator',
             generate.id);
         execute format('grant execute on function audit_private.image_%s to audit_auditor',
             generate.id);
     end if;
-    -- What the table needed before.
+    -- Functions that the table no longer needs.
     perform audit_private.drop_function(f::text)
     from audit_private.functions_of(generate.id) as f join pg_proc as p on p.oid = f
     where pronamespace = 'audit_private'::regnamespace and proname <> all (_names);
 end
 $$;
 comment on function audit_private.generate is
-    'Writes, or writes again, the functions of an attached table';
+    'Writes the functions of an attached table, or writes them again';

@@ -1,5 +1,5 @@
--- Generated: the functions of one attached table, as the mapping in force says them. What attaching
--- writes (audit_private.generate) and what audit.doctor() compares with is one list.
+-- Generated: the functions that one attached table must have, by the mapping in force.
+-- audit_private.generate() writes this list, and audit.doctor() compares with it.
 
 create or replace function audit_private.generated(id int)
 returns table (
@@ -12,21 +12,21 @@ as $$
         select t.id, t.target, t.kind, m.mapping, m.mapping -> 'raw' <> '[]' as is_raw,
             case when (m.mapping ->> 'settings')::boolean then pins else '{}' end as settings,
             pins || '{row_security=on}'::text[] as all_settings,
-            -- Without the name of the table, which may hold anything: the comment has it.
+            -- Without the name of the table, which may contain any text: the comment has it.
             E'\n-- Generated: audit.attach() writes it again.\n#variable_conflict use_variable'
                 as pragma
         from audit_private.attachment as t
             cross join lateral (
                 select audit_private.complete_mapping(t.target, t.kind, t.mapping)
                     || jsonb_build_object('id', t.id)
-                offset 0  -- once
+                offset 0  -- evaluate once
             ) as m (mapping)
             cross join cast('{TimeZone=UTC,DateStyle=ISO,IntervalStyle=postgres,'
                 'extra_float_digits=1,bytea_output=hex,lc_monetary=C}' as text[]) as pins
         where t.id = generated.id
     )
-    -- IMMUTABLE is not what it is: PL/pgSQL leaves the snapshot of the statement in force for it. A
-    -- team that a statement deletes is still there when its memberships go by cascade.
+    -- Declared IMMUTABLE, although it is not: PL/pgSQL then keeps the snapshot of the statement. So
+    -- a deleted team can still be read when its memberships go by cascade.
     select 'read_' || id, 'r anyelement', 'text[]', 'immutable', settings,
         audit_private.read_code(mapping), 'What audit_mapper reads of a row'
     from a where kind <> 'admin' and is_raw
@@ -41,7 +41,7 @@ as $$
         audit_private.late_code(mapping), 'Organisation of a row that was put aside'
     from a where kind <> 'admin' and mapping -> 'late' <> '[]'
     union all
-    -- IMMUTABLE too, so that it reads by the snapshot of the statement.
+    -- Declared IMMUTABLE for the same reason: it reads by the snapshot of the statement.
     select 'fall_back_' || id, 'op text, old anyelement, new anyelement, reason text', 'jsonb',
         'immutable', '{}', pragma || audit_private.fallback_code(id, mapping),
         'Fallback for a row'
@@ -80,18 +80,18 @@ as $$
     from a where mapping ? 'admin';
 $$;
 comment on function audit_private.generated is
-    'The functions of an attached table: each with its body, the settings it runs under, '
-    'and what it is for';
+    'The functions that an attached table must have: '
+    'each with its body, its settings, and the text of its comment';
 
 create or replace function audit_private.generated_for(name text) returns text
 language sql immutable
 return substring(generated_for.name,
     'audit_private[.](?:capture|baseline|image|fall_back|read|organization|admin)_([0-9]+)[_(]');
 comment on function audit_private.generated_for is
-    'The id of the attached table for which a function was generated, or of whose function '
-    'a grant is';
+    'The id of the attached table that a generated function belongs to, '
+    'or for which a function holds a grant';
 
--- By ranges of names, which an index finds among the functions of many tables.
+-- Finds them by ranges of names, which use the index of pg_proc.
 create or replace function audit_private.functions_of(id int) returns setof regprocedure
 language sql stable rows 6 set search_path = pg_catalog, pg_temp
 as $$
@@ -103,4 +103,4 @@ as $$
         and p.proname ~ format('^%s(_[a-z]+)?$', name);
 $$;
 comment on function audit_private.functions_of is
-    'The functions that stand for an attached table';
+    'The generated functions of an attached table';

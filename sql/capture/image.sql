@@ -1,14 +1,14 @@
--- Image: what capture would say of a row that is there, for who compares rows with their events.
--- A generated function a table, audit_private.image_<id>, which writes nothing.
+-- Image: what capture would show of an existing row, to compare rows with their events. Each table
+-- has a generated function for it, audit_private.image_<id>, which writes nothing.
 
--- What tells a row from others: the key of a child, else what its events are about.
+-- The identifier of a row: the key of a child row, otherwise the target of its events.
 create or replace function audit_private.row_part(mapping jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return case when mapping ? 'row_id' then 'row_id' when mapping ? 'target_id' then 'target_id' end;
 comment on function audit_private.row_part is
-    'Which identifier of a mapping tells a row from others; null if none does';
+    'Which identifier of a mapping tells one row from another; null if there is none';
 
--- No digest: whoever may hand rows to it could try values until one has the digest that he saw.
+-- Never a digest: a caller could try values until one of them gives a digest that they know.
 create or replace function audit_private.open_name_code(mapping jsonb, part text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -23,9 +23,9 @@ return (
     from audit_private.part_code(mapping, part, 'new') as code
 );
 comment on function audit_private.open_name_code is
-    'Generated expression for an identifier that neither is nor holds a secret; else null';
+    'Generated expression for an identifier; null if it is a secret or contains one';
 
--- As capture reads an INSERT: the same code, and the same fallback.
+-- Reads a row as capture reads an INSERT: the same code, and the same fallback.
 create or replace function audit_private.row_code(id int, mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -68,12 +68,12 @@ end$sql$,
                 or mapping -> 'raw' @? '$[*] ? (@ starts with "column ")') as r (is_raw)
 );
 comment on function audit_private.row_code is
-    'Body of audit_private.image_<id>: what the event of a row''s INSERT would show of it';
+    'Body of audit_private.image_<id>: what the event of an INSERT of this row would show';
 
 create or replace function audit_private.said_image(said jsonb, part text) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return jsonb_build_object(
-    -- The last rung does not say what is a digest.
+    -- The last resort does not know which identifiers are digests.
     'id', case when said ? 'digest'
         and not coalesce(nullif(said -> 'digest', 'null') ? (part || '.new'), false)
         then said #>> array['said', part || '.new'] end,
@@ -81,4 +81,4 @@ return jsonb_build_object(
     'lost', coalesce(said #> '{degraded,lost}', '[]')
         || coalesce(said #> '{degraded,as_text}', '[]'));
 comment on function audit_private.said_image is
-    'What audit_private.fall_back() read of a row, for who compares it with its events';
+    'The image of a row that audit_private.fall_back() read, to compare it with its events';

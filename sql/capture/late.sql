@@ -1,10 +1,11 @@
--- Late: the row that names the organisation of another may come after it, in the same transaction.
--- An event that no organisation was found for is looked at again at the commit. If there is one by
--- then, a second event, the same otherwise, is that organisation's: details.completes names the
--- first one, which stays as it is.
+-- Late: the row that names the organisation of another row may come later in the same transaction.
+-- An event without an organisation is looked at again at the commit. If there is an organisation by
+-- then, it gets a second event with the same content. details.completes of the second event names
+-- the first one, which does not change.
 
--- Columns that the organisation is looked up by, as far as their text means the same under any
--- settings. No secret is put aside. What is not handed over here is not found there.
+-- The columns that the lookup of the organisation uses, if their text means the same under all
+-- settings. Secrets are never put aside.
+-- A column that is missing here cannot be used at the commit.
 create or replace function audit_private.late_columns(mapping jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -30,7 +31,7 @@ return (
         join jsonb_to_recordset(mapping -> 'own') as c (name text, type oid) using (name)
 );
 comment on function audit_private.late_code is
-    'Body of audit_private.organization_<id>_late: the organisation by some columns of a row';
+    'Body of audit_private.organization_<id>_late, which looks an organisation up by some columns';
 
 create or replace function audit_private.put_aside_code(mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -47,8 +48,8 @@ return case when op <> 'DELETE' and mapping -> 'late' <> '[]' then (
     from jsonb_array_elements_text(mapping -> 'late') with ordinality as l (name, n)
 ) end;
 comment on function audit_private.put_aside_code is
-    'Generated argument that has an event looked at again, where no organisation was found; '
-    'null where that cannot help';
+    'Generated argument that has an event looked at again at the commit, if no organisation was '
+    'found; null if that cannot help';
 
 create or replace function audit_private.put_aside(
     late jsonb, occurred_at timestamptz, action text, actor_id text, actor_type text,
@@ -69,13 +70,14 @@ begin
 end
 $$;
 comment on function audit_private.put_aside is
-    'Has the event that was just written looked at again when the transaction commits';
+    'Puts the event that was just written aside, to look up its organisation again at the commit';
 
--- One trigger waits for the commit, and takes all rows of its transaction: PostgreSQL goes through
--- all that waits whenever a subtransaction is rolled back, as capture does for each row. To look
--- for rows would make transactions that are serializable fail, so there each row has a trigger of
--- its own, and is deleted at once, by its address: the trigger gets it all the same. For the same
--- reason the row has the event itself. Its values are apart: together they may be too long for one.
+-- One deferred trigger serves all rows of a transaction, since PostgreSQL walks through all pending
+-- triggers whenever a subtransaction is rolled back, and capture does that for each row.
+-- Serializable transactions must not search for rows, because that makes them fail: there, each row
+-- has its own trigger and is deleted at once by its ctid; the trigger still receives it. This is
+-- why the row contains the event. The values are in columns of their own:
+-- all together may be too long for one.
 create or replace function audit_private.look_again(aside audit_private.unfiled) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -83,7 +85,7 @@ declare
     _is_alone boolean := current_setting('transaction_isolation') = 'serializable';
     _place tid;
 begin
-    -- Whatever the session says: now it would find what the event found.
+    -- Deferred even if the session says otherwise: a lookup now would find nothing new.
     set constraints audit_private.complete_event deferred;
     aside.transaction_id := pg_current_xact_id();
     aside.is_first := _is_alone or not exists (
@@ -95,9 +97,9 @@ begin
 end
 $$;
 comment on function audit_private.look_again is
-    'Has an event looked at when the transaction commits';
+    'Adds a row whose deferred trigger looks an event up again when the transaction commits';
 
--- As capture looks, with code of the application behind it: nothing that it sets outlives it.
+-- The same rules as in capture: code of the application may run, and nothing it sets remains.
 create or replace function audit_private.late_organization(late jsonb) returns text
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -125,7 +127,7 @@ begin
 end
 $$;
 comment on function audit_private.late_organization is
-    'The organisation of a row that was put aside, or null; never raises but when cancelled';
+    'The organisation of a row that was put aside, or null; raises only if the query is cancelled';
 
 create or replace function audit_private.file_aside(aside audit_private.unfiled) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -144,7 +146,8 @@ begin
             e.captured_from, aside.old_values, aside.new_values,
             coalesce(aside.details, '{}') || jsonb_build_object('completes', aside.event_id)
         from jsonb_populate_record(null::audit.event, aside.event) as e;
-    -- SET CONSTRAINTS comes before the commit. At the commit itself, once is enough.
+    -- SET CONSTRAINTS ran this before the commit: try once more then.
+    -- At the commit, once is enough.
     elsif left(current_query(), 200) ~* 'constraints'
         and aside.late ->> 'seen' is distinct from statement_timestamp()::text
     then
@@ -154,7 +157,7 @@ begin
 end
 $$;
 comment on function audit_private.file_aside is
-    'Writes the event of an organisation that was not known before the commit, if it is now';
+    'Writes a second event of a row whose organisation was found at the commit only';
 
 create or replace function audit_private.complete_event() returns trigger
 language plpgsql volatile security definer
@@ -183,15 +186,15 @@ begin
     return null;
 end
 $$;
--- Definer: the role at the commit may be any.
+-- Definer: any role may be in force at the commit.
 comment on function audit_private.complete_event is
-    'Trigger function: looks again at what a transaction put aside, when it commits';
+    'Trigger function: at the commit, looks again at the events that a transaction put aside';
 
 create or replace function audit_private.guard_unfiled() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- Only where needed: each takes a lock that writers wait for.
+    -- Only if needed: each statement takes a lock that writers wait for.
     if not exists (
         select from pg_trigger
         where tgrelid = 'audit_private.unfiled'::regclass and tgname = 'complete_event'
@@ -211,13 +214,13 @@ begin
     ) then
         alter table audit_private.unfiled enable always trigger complete_event;
     end if;
-    -- A publication of all tables takes no DELETE of a table that has neither key nor this.
+    -- A publication of all tables rejects DELETE on a table without a key or a replica identity.
     if (select relreplident from pg_class where oid = 'audit_private.unfiled'::regclass) <> 'f' then
         alter table audit_private.unfiled replica identity full;
     end if;
 end
 $$;
 comment on function audit_private.guard_unfiled is
-    'Puts the trigger on what is put aside that looks at it again';
+    'Puts the deferred trigger on audit_private.unfiled, if it is missing';
 
 do $$ begin perform audit_private.guard_unfiled(); end $$;

@@ -1,8 +1,8 @@
--- Read: what of a row is read by which role. PostgreSQL's own types and enums are read where the
--- event is written, as audit_owner (typed). Anything else may run code of the application, and is
--- read as audit_mapper, by one generated function a table, audit_private.read_<id> (raw).
+-- Read: which role reads which part of a row. Values of PostgreSQL's own types and of enums are
+-- read where the event is written, as audit_owner (typed). Any other value may run code of the
+-- application: a generated function, audit_private.read_<id>, reads it as audit_mapper (raw).
 
--- PL/pgSQL, as what follows: SQL functions would plan their queries at each of many calls.
+-- PL/pgSQL, like the functions below: SQL functions would plan their queries at each call.
 create or replace function audit_private.own_columns(target regclass)
 returns table (name text, attnum int2, type pg_type, is_virtual boolean)
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -35,15 +35,15 @@ begin
 end
 $$;
 comment on function audit_private.column_of is
-    'The column that an expression is no more than; else null';
+    'The column that an expression consists of; null if it is more than a column';
 
 create or replace function audit_private.is_column(expression text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return is_column.expression ~ '^r\.([a-z_][a-z0-9_$]*|"([^"]|"")+")$';
 comment on function audit_private.is_column is
-    'Whether an expression is no more than a column of r';
+    'Whether an expression is just a column of r';
 
--- What is secret now: the table may have changed since it was attached.
+-- Looks at the table as it is now: it may have changed since it was attached.
 create or replace function audit_private.redacted_columns(target regclass, mapping jsonb)
 returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -55,7 +55,7 @@ return (
         select audit_private.secret_columns(redacted_columns.target,
             redacted_columns.mapping ->> 'kind') as names
     ), renamed as materialized (
-        -- It may be in any column that was not there before.
+        -- A secret may be in any column that is new.
         select exists (
             select from jsonb_array_elements_text(redacted_columns.mapping -> 'redact') as old
             where old not in (select name from present)) as is_so
@@ -70,7 +70,7 @@ return (
 comment on function audit_private.redacted_columns(regclass, jsonb) is
     'Names of the columns that an event shows without their values';
 
--- What came later was nobody's to except.
+-- No mapping could except columns that came later.
 create or replace function audit_private.ignored_new(target regclass, mapping jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -84,9 +84,9 @@ begin
 end
 $$;
 comment on function audit_private.ignored_new is
-    'Of the columns that came since a mapping was completed, those whose change alone is no event';
+    'Of the columns that are newer than a mapping, those whose change alone makes no event';
 
--- For the fallback, which meets a table that has changed since its code was written, at each row.
+-- For the fallback, which reads a changed table row by row until its code is written again.
 create or replace function audit_private.know_new(target regclass, mapping jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -125,10 +125,10 @@ begin
 end
 $$;
 comment on function audit_private.know_new is
-    'A mapping that also redacts what is secret, and ignores what changes by mere use, of the '
-    'columns that came since it was completed';
+    'A mapping that also covers newer columns: it redacts those that are secret, and ignores those '
+    'that change by mere use';
 
--- A column is secret where it is redacted, or refers to a column that is.
+-- A column is secret if it is redacted, or if it refers to a secret column.
 create or replace function audit_private.shown_secrets(target regclass, mapping jsonb)
 returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -151,10 +151,10 @@ begin
 end
 $$;
 comment on function audit_private.shown_secrets is
-    'Columns whose values are secrets, of the table itself or of those that it refers to';
+    'Columns whose values are secrets, in the table itself or in a table that it refers to';
 
--- What a lookup compares with is not what it returns; anything else that reads a secret
--- may show it.
+-- A lookup only compares with a secret and returns something else.
+-- Any other expression that reads a secret may show it.
 create or replace function audit_private.digested(target regclass, mapping jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -187,7 +187,7 @@ $$;
 comment on function audit_private.digested is
     'Which identifiers of a mapping are secrets, and are stored as digests';
 
--- A boolean column, what audit_private.default_alive says, and conjunctions of the like.
+-- Knows boolean columns, the conditions of audit_private.default_alive, and these joined by AND.
 create or replace function audit_private.alive_code(target regclass, mapping jsonb, side text)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -216,7 +216,7 @@ begin
 end
 $$;
 comment on function audit_private.alive_code is
-    'Generated condition for rows that are alive; null if audit_mapper has to tell';
+    'Generated condition for rows that are alive; null if audit_mapper must evaluate it';
 
 create or replace function audit_private.text_code(mapping jsonb, expression text, side text)
 returns text
@@ -242,9 +242,9 @@ begin
 end
 $$;
 comment on function audit_private.text_code is
-    'Generated expression for what a mapping names, as text; null if audit_mapper has to tell';
+    'Generated expression for a part of a mapping as text; null if audit_mapper must evaluate it';
 
--- What an extension brings along is a superuser's; reading a domain runs none of its checks.
+-- Code of an extension belongs to a superuser. Reading a domain runs none of its checks.
 create or replace function audit_private.runs_code(type oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -263,9 +263,10 @@ begin
 end
 $$;
 comment on function audit_private.runs_code is
-    'Whether reading a value of a type may run code of one who is no superuser';
+    'Whether reading a value of a type may run code that belongs to no superuser';
 
--- A domain of a text, or a text of an extension's such as citext: as text it is what it is as JSON.
+-- A domain of text, or the text type of an extension such as citext:
+-- its text equals its JSON value.
 create or replace function audit_private.is_plain_text(type oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -277,9 +278,9 @@ return (
     from pg_type as t where t.oid = audit_private.base_type(is_plain_text.type)
 );
 comment on function audit_private.is_plain_text is
-    'Whether audit_mapper reads a value of a type as text, without taking it for JSON';
+    'Whether audit_mapper reads a value of a type as plain text, which is not parsed as JSON';
 
--- How a value is written as text, beyond what audit_private.key_form sees to.
+-- Settings that audit_private.key_form does not neutralise already.
 create or replace function audit_private.depends_on_settings(type oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -288,15 +289,15 @@ return (
     from pg_type as t where t.oid = audit_private.base_type(depends_on_settings.type)
 );
 comment on function audit_private.depends_on_settings is
-    'Whether settings of the session decide how an identifier of a type is spelt';
+    'Whether settings of the session change how an identifier of a type is written';
 
--- Kept with the mapping while code is written, since each paragraph asks for it: `own`,
--- the columns; `code`, what is read as audit_owner, for both sides of an update; `raw`,
--- what audit_mapper reads, in the order of audit_private.read_<id>; `is_foreign`, whether that
--- may run code of the application; `long`, the names that may be long or hold a secret;
+-- These are kept with the mapping while code is written, because every paragraph uses them: `own`,
+-- the columns; `code`, what is read as audit_owner, for both sides of an update; `raw`, what
+-- audit_mapper reads, in the order of audit_private.read_<id>; `is_foreign`, whether reading it may
+-- run code of the application; `long`, the identifiers that may be long or hold a secret;
 -- secrets and keys.
 
--- `plain`, `form`, `typed`, `text` and `json` are formats, of which the side is the argument.
+-- `plain`, `form`, `typed`, `text` and `json` are formats; their argument is the side, old or new.
 create or replace function audit_private.described_columns(target regclass) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -317,13 +318,13 @@ begin
                 select *, '%1$s.' || replace(quote_ident(name), '%', '%%') as plain
                 from audit_private.own_columns(target)
             ) as c
-            offset 0  -- once
+            offset 0  -- evaluate once
         ) as c
     );
 end
 $$;
 comment on function audit_private.described_columns is
-    'The columns of a table, in order, each with the code that reads it and that tells a change';
+    'The columns of a table, in order, each with the code that reads it and that detects a change';
 
 create or replace function audit_private.own_column(mapping jsonb, expression text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -337,7 +338,8 @@ begin
 end
 $$;
 comment on function audit_private.own_column is
-    'The column that an expression is no more than, of a completed mapping; else null';
+    'The column that an expression of a completed mapping consists of; '
+    'null if it is more than that';
 
 create or replace function audit_private.named_columns(mapping jsonb, expression text)
 returns text[]
@@ -350,7 +352,7 @@ begin
 end
 $$;
 comment on function audit_private.named_columns is
-    'The columns that an expression is made of, if it is no more than a key or a column; else null';
+    'The columns of an expression that is only a key or a column; null for any other expression';
 
 create or replace function audit_private.parts_read(target regclass, mapping jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -397,7 +399,7 @@ begin
 end
 $$;
 comment on function audit_private.parts_read is
-    'Who reads what a mapping says of a row, by which code, and of which columns';
+    'Which role reads each part of a mapping, by which code, and from which columns';
 
 create or replace function audit_private.columns_read(mapping jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -419,8 +421,8 @@ begin
                     then audit_private.runs_code(type) end), false),
             'settings', coalesce(bool_or(case when mapping -> 'named' ? name
                 then audit_private.depends_on_settings(type) end), false),
-            -- What an identifier may not contain: the values of what is redacted, as far as reading
-            -- them runs no code, and they are no flags and times.
+            -- The values that an identifier may not contain: those of redacted columns, unless
+            -- reading them runs code, or they are flags or times.
             'secrets', coalesce(jsonb_agg(jsonb_build_object(
                 'old', format(text, 'old'), 'new', format(text, 'new'))) filter (
                 where is_redacted and not is_virtual and category not in ('B', 'D', 'E', 'T')
@@ -433,7 +435,7 @@ begin
 end
 $$;
 comment on function audit_private.columns_read is
-    'What the columns of a table add to its mapping: who reads them, and which are secrets';
+    'What the columns of a table add to its mapping: which role reads them, and which are secrets';
 
 create or replace function audit_private.complete_mapping(target regclass, kind text, mapping jsonb)
 returns jsonb
@@ -462,23 +464,23 @@ begin
 end
 $$;
 comment on function audit_private.complete_mapping is
-    'A mapping with what the generated code needs to know: who reads what, secrets, keys';
+    'A mapping with everything that the generated code needs: which role reads what, secrets, keys';
 
--- Each looks who it runs as before anything else: a function's owner, and so any code that runs as
--- audit_mapper, may alter it to run as its caller. A default of a variable would come earlier.
+-- Each function checks its role first. Its owner, and so any code that runs as audit_mapper, may
+-- alter it to run as its caller. The default of a variable would be evaluated before the check.
 create or replace function audit_private.as_mapper(body text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return format($sql$
 #variable_conflict use_column
 begin
-    -- Code of the application may run here: as audit_mapper, or not at all.
+    -- Code of the application may run here, but only as audit_mapper.
     if current_user operator(pg_catalog.<>) 'audit_mapper'::pg_catalog.name then
         raise exception 'this function runs as %%', current_user;
     end if;
 %s
 end$sql$, body);
 comment on function audit_private.as_mapper is
-    'Body of a function of audit_mapper, which refuses to run as anyone else';
+    'Body of a function of audit_mapper, which raises if it runs as any other role';
 
 create or replace function audit_private.read_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -493,9 +495,10 @@ return (
             on part = 'column ' || c.name
 );
 comment on function audit_private.read_code is
-    'Body of audit_private.read_<id>: what audit_mapper reads of a row, as text; null if nothing';
+    'Body of audit_private.read_<id>, which returns what audit_mapper reads of a row as texts; '
+    'null if it reads nothing';
 
--- Policies may come to a table that is looked up, and casts to an enum, after the code was written.
+-- A looked-up table may get policies, and an enum may get casts, after the code was written.
 create or replace function audit_private.foreign_code(mapping jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case
@@ -504,7 +507,7 @@ return case
     else (
         select string_agg(code, ' or ' order by code)
         from (
-            -- By their names: oids are others in a database that was restored.
+            -- By name: a restored database has other oids.
             select format('row_security_active(%L::regclass)', key)
             from jsonb_each(mapping #> '{checked,reads}')
             union all

@@ -1,10 +1,10 @@
 -- Capture at run time: what the generated trigger functions share.
--- One event for each changed row, in the row's transaction; two where a row moves from one
--- organisation to another. What a row holds never makes the action fail.
+-- Each changed row makes one event, in its own transaction; a row that moves to another
+-- organisation makes two. No value of a row makes the user's statement fail.
 
 do $$
 begin
-    -- A restore where there was no audit_owner has left it out.
+    -- A restore into a cluster without audit_owner leaves this policy out.
     if (select relrowsecurity from pg_class where oid = 'audit_private.installation'::regclass)
         and not exists (
             select from pg_policy
@@ -13,32 +13,32 @@ begin
     then
         create policy the_owner_keeps on audit_private.installation to audit_owner using (true);
     end if;
-    -- 244 random bits; kept by dump and restore, so that digests stay what they are.
+    -- 244 random bits. Dump and restore keep them, so that digests stay the same.
     insert into audit_private.installation (secret)
     select encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex')
     where not exists (select from audit_private.installation);
 end
 $$;
 
--- Keyed: the digest of a PIN without a key is the PIN to whoever tries 10,000 of them.
+-- Uses a key: without one, trying 10,000 PINs finds the PIN of a digest.
 create or replace function audit_private.digest(value text) returns text
--- Off, row_security would turn the look at the secret into an error.
+-- With row_security off, reading the secret would raise an error.
 language sql stable set search_path = pg_catalog, pg_temp set row_security = on
 return (
     select encode(sha256(convert_to(secret || digest.value, 'UTF8')), 'hex')
     from audit_private.installation
 );
 comment on function audit_private.digest is
-    'What the log shows in place of an identifier that is a secret: the same for the same value';
+    'What the log shows instead of an identifier that is a secret: equal for equal values';
 
--- The value of a redacted column must not enter by another one, such as a key made of it.
+-- The value of a redacted column must not show in another one, such as a key built from it.
 create or replace function audit_private.holds(value text, secrets text[]) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return exists (
     select from unnest(holds.secrets) as secret
     where length(secret) >= 6 and strpos(holds.value, secret) > 0);
 comment on function audit_private.holds is
-    'Whether a text contains the value of one of some secrets';
+    'Whether a text contains one of some secrets';
 
 create or replace function audit_private.safe_name(value text, secrets text[]) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -51,7 +51,7 @@ begin
 end
 $$;
 comment on function audit_private.safe_name is
-    'An identifier, or its digest where it is, or contains, a secret: one of some, or by its looks';
+    'An identifier, or its digest if it contains one of some secrets, or looks like a secret';
 
 create or replace function audit_private.refuse_long() returns text
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -61,7 +61,7 @@ begin
 end
 $$;
 comment on function audit_private.refuse_long is
-    'Raises: an identifier is too long for the fast path; the fallback cuts it';
+    'Raises because an identifier is too long for the fast path; the fallback shortens it';
 
 create or replace function audit_private.client_details() returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -72,9 +72,9 @@ return jsonb_strip_nulls(jsonb_build_object(
 comment on function audit_private.client_details is
     'What the server knows of a client whose context names no actor';
 
--- Runs with the rights of the trigger function that calls it, which is the only way to the log.
--- All tables share it, so that a connection plans its INSERT once. It says who acts by the rules
--- of audit_private.acting(), without the call, which would cost each row 2 microseconds.
+-- Runs with the rights of the calling trigger function: there is no other way to the log. All
+-- tables share it, so that a session plans its INSERT once. It applies the rules of
+-- audit_private.acting() itself: the call would cost 2 microseconds per row.
 create or replace function audit_private.append(
     action text, organization_id text, target_type text, target_id text, subject_id text,
     captured_from text, old_values jsonb, new_values jsonb, details jsonb, context jsonb,
@@ -131,23 +131,23 @@ begin
 end
 $$;
 comment on function audit_private.append is
-    'Writes a captured event, and returns null, as a trigger does; for capture functions only';
+    'Writes a captured event, and returns null as a trigger does; only capture functions call it';
 
 create or replace function audit_private.moved(former text, present text) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return case when moved.former <> moved.present then jsonb_build_object('moved',
     jsonb_build_object('from', moved.former, 'to', moved.present)) end;
 comment on function audit_private.moved is
-    'Details of a change that moves a row to another organisation; else null';
+    'Details of a change that moves a row to another organisation; null for any other change';
 
--- Whatever a column says it with: a flag, a time, a word, a number, a list.
+-- The column may be a flag, a time, a word, a number or a list.
 create or replace function audit_private.is_off(value jsonb) returns boolean
 language sql immutable
 return lower(btrim(coalesce(is_off.value #>> '{}', ''))) in ('', 'false', 'f', 'no', 'n', 'off',
     '0', 'none', 'null', 'nil', 'never', 'disabled', 'inactive', 'deactivated', 'unset', 'not_set',
     'pending', 'unverified', 'unconfirmed', 'not_enabled', '[]', '{}');
 comment on function audit_private.is_off is
-    'Whether a value of a column that tells of a second factor says that there is none';
+    'Whether a value of a column of two-factor authentication means that it is off';
 
 create or replace function audit_private.fact_action(
     fact jsonb, old_values jsonb, new_values jsonb
@@ -162,10 +162,11 @@ return coalesce(fact ->> 'action', fact -> 'verbs' ->> case
         then 'auth.two_factor_disabled'
     else 'auth.two_factor_enabled' end);
 comment on function audit_private.fact_action is
-    'The action of a fact that changed; null for what is no fact';
+    'The action of a changed fact; null if the column is no fact';
 
--- A row holds several facts. Each that changed is an event. Columns that belong to none go with the
--- first fact, unless the row changed its life or its role: that is an event before them.
+-- A row holds several facts. Each fact that changed is an event. The first of them also shows the
+-- columns that are no facts, unless the row began, ended or changed its role:
+-- that event comes first.
 create or replace function audit_private.append_facts(
     facts jsonb, action text, is_change boolean, organization_id text,
     former_organization_id text, target_type text, target_id text, subject_id text,
@@ -189,7 +190,7 @@ begin
         _changed := '[{"columns": []}]'::jsonb || _changed;
     end if;
     for _fact in select f from jsonb_array_elements(_changed) as f loop
-        -- Columns that a later event, or an earlier one, shows.
+        -- Columns that another event shows.
         _others := array(
             select c from jsonb_object_keys(append_facts.new_values) as c
             where not _fact -> 'columns' ? c and (not _is_first
@@ -215,11 +216,11 @@ begin
 end
 $$;
 comment on function audit_private.append_facts is
-    'Writes the events of an updated row that has facts, such as e-mail and password of a user, '
-    'under their own names';
+    'Writes one event for each changed fact of an updated row, '
+    'such as the e-mail and the password of a user';
 
--- A member of a group instead of another, or of another group instead of this one: one membership
--- ends and one begins. A row that gives a member a role takes it from the one and gives it to the
+-- An update that changes the member or the group of a membership ends one membership and begins
+-- another. If the row only gives a role, it takes the role from one member and gives it to the
 -- other.
 create or replace function audit_private.handed_parts(mapping jsonb) returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -229,7 +230,7 @@ return array(
         and (part <> 'target_id' or mapping ? 'parent')
         and (mapping ? 'role' or not mapping ? 'parent'));
 comment on function audit_private.handed_parts is
-    'What of a membership an update changes when it hands the row on to another member or group';
+    'What an update changes of a membership that moves to another member or group';
 
 create or replace function audit_private.handed_verbs(mapping jsonb) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -238,7 +239,7 @@ return case when mapping ? 'parent'
     else jsonb_build_object('died', mapping #> '{verbs,died}', 'born', mapping #> '{verbs,born}')
 end;
 comment on function audit_private.handed_verbs is
-    'The actions by which a membership that was handed on is told to both members';
+    'The actions of the two events of a membership that was handed on';
 
 create or replace function audit_private.append_handed(
     handed jsonb, verbs jsonb, organization_id text, former_organization_id text,
@@ -276,7 +277,7 @@ begin
 end
 $$;
 comment on function audit_private.append_handed is
-    'Writes the events of a membership that was handed on: one member loses what another gets';
+    'Writes the events of a membership that was handed on: one for each of the two members';
 
 create or replace function audit_private.told_group(type text, id text, organization text)
 returns jsonb
@@ -285,10 +286,10 @@ return case when told_group.id is not null and told_group.id is distinct from or
     then jsonb_build_object('group', jsonb_build_object('type', type, 'id', told_group.id))
     else '{}' end;
 comment on function audit_private.told_group is
-    'Details that say of which group within an organisation a membership is one';
+    'Details that name the group within an organisation that a membership belongs to';
 
--- A lookup waits as long as the session's lock_timeout lets it, but 2 s at the least: whoever sets
--- a short one must not decide whose event it is. Undone with the block that it is called in.
+-- A lookup waits as long as the session's lock_timeout allows, but at least 2 s: a short one must
+-- not decide which organisation an event belongs to. The calling block undoes this setting.
 create or replace function audit_private.wait_longer() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -301,11 +302,11 @@ begin
 end
 $$;
 comment on function audit_private.wait_longer is
-    'Sets lock_timeout to 2 s where it is shorter, until the block that calls it is rolled back';
+    'Sets lock_timeout to 2 s if it is shorter, until the calling block is rolled back';
 
--- Advisory locks and prepared statements of the session outlive the block that made them. A
--- statement counts with all that it is: one of the same name and another text would run as whoever
--- executes it next. What it returns follows from these.
+-- Advisory locks and prepared statements outlive the block that made them. A statement is listed
+-- with its whole text: a replaced one of the same name would run with the rights of whoever
+-- executes it next. The types of its result follow from these.
 create or replace function audit_private.held_locks() returns text[]
 language sql volatile set search_path = pg_catalog, pg_temp
 return array(
@@ -345,9 +346,9 @@ begin
 end
 $$;
 comment on function audit_private.turn_lock is
-    'Takes an advisory lock, or gives it back, once; false if it cannot';
+    'Takes or releases an advisory lock once; false if it cannot';
 
--- Strict: what held nothing down leaves everything as it is.
+-- Strict: null means that no list was made before, and nothing is released.
 create or replace function audit_private.release_locks(but text[]) returns void
 language plpgsql volatile strict set search_path = pg_catalog, pg_temp
 as $$
@@ -356,7 +357,7 @@ declare
     _lock text;
     _length text;
 begin
-    -- One that was taken more than once has to be given back as often.
+    -- A lock that was taken several times must be released as often.
     for _round in 1 .. 1000 loop
         _held := audit_private.held_locks();
         exit when _held = release_locks.but;
@@ -371,17 +372,17 @@ begin
         end loop;
         exit when not found;
     end loop;
-    -- The session relies on a lock that it holds. Somebody may have got hold of it in between.
+    -- The session relies on a lock that it held. Another session may have taken it in between.
     for _lock in
         select unnest(release_locks.but) except select unnest(_held)
     loop
         continue when _lock like 'statement,%';
-        raise warning 'code of a mapping gave up advisory lock %, which %', _lock, case
+        raise warning 'code of a mapping released advisory lock %, which %', _lock, case
             when audit_private.turn_lock(_lock, true) then 'was taken again'
-            else 'somebody else holds now' end;
+            else 'another session holds now' end;
     end loop;
 end
 $$;
 comment on function audit_private.release_locks is
-    'Gives back the advisory locks that code of the application took, takes again those that it '
-    'gave up, drops the statements that it prepared or replaced, and touches no others';
+    'Releases the advisory locks that code of the application took, takes those again that it '
+    'released, and drops the statements that it prepared or replaced';

@@ -1,29 +1,30 @@
--- Typed: how generated code that runs as audit_owner reads a value without meeting any
--- code of the application. Conversions that PostgreSQL brings along run no other code,
--- as long as the column has the type that it had when the code was generated:
--- audit_private.exactly makes sure when the code is parsed, and costs nothing afterwards.
+-- Typed: how generated code reads a value as audit_owner without running code of the application.
+-- The conversions of PostgreSQL run no foreign code as long as the column has the type that the
+-- code was generated for. audit_private.exactly checks the type when the code is parsed,
+-- and costs nothing afterwards.
 
--- Polymorphic types take no cast: where the column has another type, no function fits, and the
--- statement is not even parsed. A pinned search_path would keep the planner from inlining them;
--- they name nothing that could be found elsewhere.
+-- Polymorphic arguments are never cast: if the column has another type, no function matches, and
+-- the statement cannot be parsed. These functions pin no search_path, since that would prevent
+-- inlining; every name in them is safe without it.
 create or replace function audit_private.exactly(value anyelement, type anyarray) returns anyelement
 language sql immutable
 as 'select value';
 comment on function audit_private.exactly(anyelement, anyarray) is
-    'The value, which must be of the array''s element type and not merely convertible to it';
+    'The value, which must be of exactly the element type of the array; '
+    'a convertible type is an error';
 
 create or replace function audit_private.exactly(value anyarray, element anyelement)
 returns anyarray
 language sql immutable
 as 'select value';
 comment on function audit_private.exactly(anyarray, anyelement) is
-    'The array, whose elements must be of that type and not merely convertible to it';
+    'The array, whose elements must be of exactly that type; a convertible type is an error';
 
 create or replace function audit_private.exactly(value anyenum) returns anyenum
 language sql immutable
 as 'select value';
 comment on function audit_private.exactly(anyenum) is
-    'The value, which must be one of an enum';
+    'The value, which must be of an enum type';
 
 create or replace function audit_private.typed(type pg_type, value text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -55,11 +56,11 @@ begin
 end
 $$;
 comment on function audit_private.typed is
-    'Generated expression for a value that must be of the type; null if reading one of that type '
-    'may run code of the application';
+    'Generated expression for a value that must be of exactly this type; null if reading such a '
+    'value may run code of the application';
 
--- An enum is not handed to jsonb or cast to text: both look for a cast that somebody created.
--- Text, json, bytea and arrays of them may hold secrets inside.
+-- An enum is not passed to jsonb or cast to text: both look for casts, which anybody may create.
+-- Text, json, bytea and their arrays may contain secrets.
 create or replace function audit_private.typed_json(type pg_type, value text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -70,7 +71,7 @@ begin
     when typed_json.type.oid = any ('{text,varchar,name}'::regtype[]) then
         format('audit_private.safe_text(%s)', value)
     when typed_json.type.oid = 'jsonb'::regtype then format('audit_private.redact_json(%s)', value)
-    -- Whatever bytea_output is.
+    -- Independent of bytea_output.
     when typed_json.type.oid = 'bytea'::regtype then format('audit_private.redact_bytes(%s)', value)
     when typed_json.type.typcategory = 'A' and typed_json.type.typelem = 'bytea'::regtype
         then format('audit_private.redact_byte_array(%s)', value)
@@ -111,4 +112,4 @@ begin
 end
 $$;
 comment on function audit_private.is_text is
-    'Whether values of a type, as identifiers, may be long or hold something else';
+    'Whether an identifier of a type may be long or contain a secret';

@@ -1,6 +1,7 @@
--- What the doctor of the centre looks at: whether each database still arrives, and all of it.
+-- What the doctor checks at the centre: whether the events of each database still arrive, and all.
 
--- Of the two last ticks that hold whatever there was: what came between them has to be here.
+-- Only ticks without a time limit (since is -infinity):
+-- all events between two of them must be here.
 create or replace function audit_collected.former_tick(database text)
 returns audit_collected.tick
 language plpgsql stable set search_path = pg_catalog, pg_temp set row_security = on
@@ -24,7 +25,7 @@ begin
 end
 $$;
 comment on function audit_collected.former_tick is
-    'The tick of a database after which all that its later ticks hold is compared';
+    'The tick of a database after which the doctor compares the counts of its later ticks';
 
 create or replace function audit_collected.between_ticks(
     database text, out series uuid, out tick_id bigint, out events bigint, out arrived bigint
@@ -67,7 +68,7 @@ begin
 end
 $$;
 comment on function audit_collected.between_ticks is
-    'How many events the last six whole ticks of a database hold, and how many of them are here';
+    'How many events the last six complete ticks of a database hold, and how many of them are here';
 
 create or replace function audit_collected.subscriptions()
 returns table (
@@ -92,7 +93,7 @@ as $$
     where c.ended_at is null;
 $$;
 comment on function audit_collected.subscriptions is
-    'Each database that is collected now, and how its subscription does';
+    'Each database that is collected now, and the state of its subscription';
 
 create or replace function audit_collected.check_tables() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -111,7 +112,7 @@ as $$
     group by s.subname;
 $$;
 comment on function audit_collected.check_tables is
-    'Subscriptions that write to other tables than those of the log';
+    'Subscriptions that write to tables which do not belong to the log';
 
 create or replace function audit_collected.check_subscriptions() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -119,7 +120,7 @@ as $$
     select 'collect', p.severity, s.subscription, p.problem, p.why, p.mend, false
     from audit_collected.subscriptions() as s
         cross join lateral (
-            select 'warning', 'is not there, and events of it are',
+            select 'warning', 'is missing, and events of it are here',
                 'What ' || s.database || ' writes does not come here any more.',
                 'auditdb collect ' || s.database || ' --from DSN  # or leave it ended'
             where not s.is_there
@@ -155,7 +156,7 @@ as $$
         ) as p (severity, problem, why, mend);
 $$;
 comment on function audit_collected.check_subscriptions is
-    'Databases of which nothing arrives any more, or late';
+    'Databases whose events arrive late, or not any more';
 
 create or replace function audit_collected.doctor() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -174,4 +175,4 @@ as $$
     where b.arrived <> b.events and c.copying = 0;
 $$;
 comment on function audit_collected.doctor is
-    'What is wrong with what is collected here; part of audit.doctor()';
+    'What is wrong with the collected events; part of audit.doctor()';

@@ -1,5 +1,5 @@
--- What the doctor says of databases that are collected into one: at the centre what
--- collect/check.sql says; in each of them its slot, which keeps the write-ahead log for the centre.
+-- What the doctor says of collecting. At the centre it runs the checks of collect/check.sql. In
+-- each database it checks the slot, which keeps the write-ahead log for the centre.
 
 create or replace function audit_private.check_slots() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -31,7 +31,7 @@ as $$
         and s.slot_name ~ '^auditdb_';
 $$;
 comment on function audit_private.check_slots is
-    'Slots that keep the write-ahead log of this database for a centre which does not read it';
+    'Slots that keep the write-ahead log of this database for a centre that does not read it';
 
 create or replace function audit_private.check_collected() returns setof audit.finding
 language plpgsql stable set search_path = pg_catalog, pg_temp

@@ -1,7 +1,7 @@
--- The centre keeps events for ever, unless it is told otherwise: retention of a source says nothing
--- here, and no legal hold of a source is known.
+-- The centre keeps events for ever, unless audit_collected.drop_events is called: retention of a
+-- source does not apply here, and legal holds of a source are unknown here.
 
--- Events that say what is hidden or erased stay, and those that the doctor still compares.
+-- Keeps events that tell of hiding or erasure, and those that the doctor still compares.
 create or replace function audit_collected.drop_events(database text, keep interval) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set row_security = on set lock_timeout = '10s'
@@ -15,15 +15,15 @@ declare
     _dropped bigint;
 begin
     if drop_events.keep < interval '2 months' is not false then
-        raise exception 'to keep % would drop the present', coalesce(keep::text, 'nothing')
+        raise exception 'keeping % would drop the present month', coalesce(keep::text, 'nothing')
             using errcode = 'invalid_parameter_value', hint = 'Keep at least 2 months.';
     elsif _partition is null then
-        raise exception 'nothing is collected as %', coalesce(drop_events.database, 'null')
-            using errcode = 'invalid_parameter_value', hint = 'auditdb collect lists what is.';
+        raise exception 'no database is collected as %', coalesce(drop_events.database, 'null')
+            using errcode = 'invalid_parameter_value', hint = 'auditdb collect lists the names.';
     end if;
-    -- Whoever is not the owner cannot, and nothing arrives meanwhile.
+    -- Only the owner can do this, and its lock keeps new events out until the end.
     execute format('alter table %s disable trigger refuse_change', _partition);
-    -- Not from the partition: that lets nobody at its rows.
+    -- Through the parent table: direct access to the partition shows no row.
     delete from audit_collected.event as e
     where e.database = drop_events.database and e.occurred_at < _until
         and e.action not in ('audit.erased', 'audit.visibility_limited')
@@ -39,9 +39,9 @@ begin
     return _dropped;
 end
 $$;
--- Definer: nobody else removes what was collected.
+-- Definer: only audit_owner removes what was collected.
 comment on function audit_collected.drop_events is
-    'Drops what was collected of a database and is of a month before what is to be kept; it is an '
-    'event. Returns how many';
+    'Drops collected events of a database that are older than the months to keep, and records an '
+    'event. Returns the number of events';
 revoke all on function audit_collected.drop_events from public;
 grant execute on function audit_collected.drop_events to audit_operator;

@@ -1,6 +1,6 @@
--- Landing: logical replication writes into the tables of the same names, and knows no others. There
--- a trigger takes each row, asks whose subscription this process applies, and puts the row where
--- that database has its own. The tables of the centre's own log stay as they are.
+-- Landing: logical replication writes only into tables of the same names. A trigger there takes
+-- each row, finds which database the subscription of this process belongs to, and puts the row into
+-- that database's own tables. The tables of the centre's own log do not change.
 
 create or replace function audit_collected.arriving() returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -10,7 +10,8 @@ as $$
     where w.pid = pg_backend_pid() and s.subname ~ '^auditdb_';
 $$;
 comment on function audit_collected.arriving is
-    'The database whose changes this process of logical replication applies; null for any other';
+    'The database whose changes this process of logical replication applies; '
+    'null in other processes';
 
 create or replace function audit_collected.erase(erased audit_collected.event) returns void
 language sql volatile set search_path = pg_catalog, pg_temp set row_security = on
@@ -30,9 +31,9 @@ as $$
             e.target_type, e.target_id, e.old_values, e.new_values, e.details);
 $$;
 comment on function audit_collected.erase is
-    'Takes the personal part of the events which an arrived audit.erased names';
+    'Erases the personal part of the events that an arrived audit.erased names';
 
--- An event that is known stays as it is: a copy that is made anew brings all of them once more.
+-- A known event stays as it is: a new copy brings all events again.
 create or replace function audit_collected.put(database text, event audit.event) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
 as $$
@@ -59,7 +60,7 @@ begin
 end
 $$;
 comment on function audit_collected.put is
-    'Puts an event of a database where that has its own, unless it is there; whether it was not';
+    'Stores an event of a database, unless it is there already; returns whether it was new';
 
 create or replace function audit_collected.put_other(database text, relation oid, arrived jsonb)
 returns void
@@ -93,7 +94,7 @@ begin
 end
 $$;
 comment on function audit_collected.put_other is
-    'Puts what arrived beside the events where its database has its own';
+    'Stores a row that is no event, such as a tick, for its database';
 
 create or replace function audit_collected.land() returns trigger
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -101,7 +102,7 @@ as $$
 declare
     _database text := audit_collected.arriving();
 begin
-    -- A restore, or a subscription of somebody else.
+    -- The row comes from a restore, or from a subscription that is not ours.
     if _database is null then
         return new;
     end if;
@@ -113,9 +114,9 @@ begin
     return null;
 end
 $$;
--- Definer: nobody else writes what was collected.
+-- Definer: only audit_owner writes what was collected.
 comment on function audit_collected.land is
-    'Trigger function: takes a row that arrives, and puts it where its database has its own';
+    'Trigger function: takes an arriving row, and stores it with the rows of its database';
 
 do $$
 declare
@@ -128,7 +129,7 @@ begin
             execute format('create trigger land before insert on %s for each row '
                 'execute function audit_collected.land()', _table);
         end if;
-        -- What this database writes itself stays here.
+        -- A replica trigger: rows that this database writes itself stay here.
         execute format('alter table %s enable replica trigger land', _table);
     end loop;
 end

@@ -1,8 +1,8 @@
--- Reading at the centre: an auditor everything; a viewer one organisation of one database, by the
--- same token, which names it as database/organisation, and only if audit_collected.admin says so.
+-- Reading at the centre. An auditor reads everything. A viewer reads one organisation of one
+-- database: the token names it as database/organisation, and audit_collected.admin must allow it.
 
 create or replace function audit_collected.viewer(out database text, out organization_id text)
--- Unsafe: see audit.viewer_organization.
+-- Parallel unsafe for the reason given at audit.viewer_organization.
 language plpgsql stable parallel unsafe security definer
 set search_path = pg_catalog, pg_temp set row_security = on
 as $$
@@ -41,9 +41,9 @@ end
 $$;
 -- Definer: reads the starts of organisations of all databases.
 comment on function audit_collected.viewer_start is
-    'Id of the first event of the organisation that is viewed, as it is now in its database';
+    'Id of the first event of the organisation in view, as its database uses the identifier now';
 
--- After a restore ids are used again: what an earlier series holds is older, whatever its id.
+-- A restored database uses ids again. Events of an earlier series are older, whatever their id.
 create or replace function audit_collected.viewer_series() returns uuid[]
 language plpgsql stable parallel unsafe security definer
 set search_path = pg_catalog, pg_temp set row_security = on
@@ -66,8 +66,8 @@ end
 $$;
 -- Definer: reads the series and the starts of organisations of all databases.
 comment on function audit_collected.viewer_series is
-    'Keys of the series in which there are events of the organisation that is viewed, as it is now '
-    'in its database';
+    'Keys of the series that hold events of the organisation in view, '
+    'as its database uses the identifier now';
 
 create or replace function audit_collected.visible_since() returns timestamptz[]
 language plpgsql stable parallel unsafe security definer
@@ -88,23 +88,23 @@ end
 $$;
 -- Definer: reads events of each database itself.
 comment on function audit_collected.visible_since is
-    'Since when the organisation that is viewed may see events, as its database said last';
+    'Since when the organisation in view may see events, as its database reported last';
 
--- The columns are those of audit.log, whatever a release makes them.
+-- Built from audit.log, so that it has the same columns in every release.
 do $$
 declare
     _log text := pg_get_viewdef('audit.log'::regclass);
     _collected text := regexp_replace(replace(_log, 'audit.event e', 'audit_collected.event e'),
         '^\s*SELECT', 'select e.database, e.series,');
 begin
-    -- The series of an event is the one that it came with.
+    -- The series of an event is the one it arrived with.
     _collected := replace(_collected, 'audit.series s', '(select c.id, ''installed'' as began, '
         '-1 as after_id from audit_collected.series as c '
         'where c.database = e.database and c.key = e.series) as s');
     if position('audit_collected.event e' in _collected) = 0
         or position(' audit.' in _collected) > 0
     then
-        raise exception 'the view audit.log is not as it was made'
+        raise exception 'the definition of the view audit.log was changed'
             using errcode = 'object_not_in_prerequisite_state', hint = 'Run: auditdb install';
     end if;
     drop view if exists audit_collected.log;
@@ -112,7 +112,7 @@ begin
 end
 $$;
 comment on view audit_collected.log is
-    'The log of all databases: the columns of audit.log, and before them database and series';
+    'The log of all databases: the columns database and series, then those of audit.log';
 
 do $$
 declare

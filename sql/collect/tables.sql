@@ -1,5 +1,5 @@
--- The centre: events of many databases, each as it came, never changed but by its own erasure. Run
--- as audit_owner in the central database, each time: what is absent is made.
+-- The centre: events of many databases, stored as they came; only an erasure at the source changes
+-- them. Runs as audit_owner in the central database each time, and creates what is missing.
 
 create table if not exists audit_collected.source (
     database text primary key
@@ -11,11 +11,11 @@ create table if not exists audit_collected.source (
 comment on table audit_collected.source is
     'The databases whose events are collected here, each under a name';
 comment on column audit_collected.source.database is
-    'Its name here; its subscription and its slot are auditdb_ and this';
-comment on column audit_collected.source.added_at is 'When it was named first';
-comment on column audit_collected.source.added_by is 'session_user of that moment';
+    'Name of the database here; its subscription and its slot are called auditdb_ and this name';
+comment on column audit_collected.source.added_at is 'When the database was first named here';
+comment on column audit_collected.source.added_by is 'session_user that named it first';
 comment on column audit_collected.source.ended_at is
-    'Since when nothing of it is to come any more; null while it is collected';
+    'When collecting ended; null while the database is collected';
 
 create table if not exists audit_collected.series (
     number bigint generated always as identity,
@@ -32,20 +32,22 @@ create table if not exists audit_collected.series (
     primary key (database, key)
 );
 comment on table audit_collected.series is
-    'Series of ticks of each database: audit.series there. After a restore from a backup ids are '
-    'used again, in another series';
+    'Series of ticks of each database, copied from its audit.series. A database that was restored '
+    'from a backup uses ids again, in a new series';
 comment on column audit_collected.series.number is 'Ascending in the order of arrival';
-comment on column audit_collected.series.database is 'The database, by its name here';
-comment on column audit_collected.series.key is 'Its key there';
-comment on column audit_collected.series.id is 'Its id there; a restored database uses it again';
-comment on column audit_collected.series.began is 'installed, restored or continued';
-comment on column audit_collected.series.started_at is 'When it began';
-comment on column audit_collected.series.system_identifier is 'Of the cluster there';
-comment on column audit_collected.series.timeline is 'Timeline of the write-ahead log there';
-comment on column audit_collected.series.database_oid is 'Oid of the database there';
-comment on column audit_collected.series.after_id is 'Events of this id and below are of before';
+comment on column audit_collected.series.database is 'Name of the database here';
+comment on column audit_collected.series.key is 'Key of the series, the same as in the source';
+comment on column audit_collected.series.id is 'Id in the source; a restored source uses it again';
+comment on column audit_collected.series.began is
+    'Why the series began: installed, restored or continued';
+comment on column audit_collected.series.started_at is 'When the series began';
+comment on column audit_collected.series.system_identifier is 'Identifier of the source cluster';
+comment on column audit_collected.series.timeline is 'Timeline of the source''s write-ahead log';
+comment on column audit_collected.series.database_oid is 'Oid of the database in the source';
+comment on column audit_collected.series.after_id is
+    'Events with this id or a lower one were written before the series began';
 comment on column audit_collected.series.is_present is
-    'Whether the database still knows it; one that was restored to before it does not';
+    'Whether the source still knows the series; a restore to an earlier moment loses it';
 
 do $$
 begin
@@ -64,7 +66,7 @@ begin
     end if;
 end
 $$;
--- What a later release brings.
+-- Adds the columns of later releases.
 do $$
 declare
     _column record;
@@ -84,10 +86,10 @@ begin
 end
 $$;
 comment on table audit_collected.event is
-    'The events of all databases: one row for each, a partition for each database. Append-only';
-comment on column audit_collected.event.database is 'Where it was written, by its name here';
+    'The events of all databases, in a partition for each database. Append-only';
+comment on column audit_collected.event.database is 'Name of the database that wrote the event';
 comment on column audit_collected.event.series is
-    'Key of the series that its id is of: the id is unique in it';
+    'Key of the series of the event; ids are unique within a series';
 
 create table if not exists audit_collected.tick (
     database text not null references audit_collected.source,
@@ -103,19 +105,21 @@ create table if not exists audit_collected.tick (
     primary key (database, series, id)
 );
 comment on table audit_collected.tick is
-    'Ticks of each database: audit.tick there. How many events must have arrived here. Append-only';
-comment on column audit_collected.tick.database is 'The database, by its name here';
-comment on column audit_collected.tick.series is 'Key of its series';
-comment on column audit_collected.tick.id is 'Ascending there';
-comment on column audit_collected.tick.made_at is 'When it was made';
-comment on column audit_collected.tick.transaction_id is 'Transaction there that made it';
-comment on column audit_collected.tick.snapshot is 'Which transactions there had ended';
+    'Ticks of each database, copied from its audit.tick. They tell how many events must have '
+    'arrived here. Append-only';
+comment on column audit_collected.tick.database is 'Name of the database here';
+comment on column audit_collected.tick.series is 'Key of the series of the tick';
+comment on column audit_collected.tick.id is 'Id in the source, in ascending order';
+comment on column audit_collected.tick.made_at is 'When the tick was made';
+comment on column audit_collected.tick.transaction_id is 'Transaction of the source that made it';
+comment on column audit_collected.tick.snapshot is
+    'Snapshot of the source: which of its transactions had ended';
 comment on column audit_collected.tick.since is
-    'It holds events of this time and later; -infinity where it holds whatever there was';
+    'The tick holds events of this time and later; -infinity if it holds all';
 comment on column audit_collected.tick.lower_id is
-    'Transactions of a higher id than its own write events of higher ids than this';
-comment on column audit_collected.tick.upper_id is 'No event of it has a higher id';
-comment on column audit_collected.tick.events is 'How many events it holds';
+    'Transactions with a higher id than that of the tick write events with higher ids than this';
+comment on column audit_collected.tick.upper_id is 'No event of the tick has a higher id';
+comment on column audit_collected.tick.events is 'How many events the tick holds';
 
 create table if not exists audit_collected.organization_start (
     database text not null references audit_collected.source,
@@ -125,12 +129,14 @@ create table if not exists audit_collected.organization_start (
     primary key (database, organization_id, first_id, started_at)
 );
 comment on table audit_collected.organization_start is
-    'Since which event an organisation is the present one of its id there. Append-only';
-comment on column audit_collected.organization_start.database is 'The database, by its name here';
-comment on column audit_collected.organization_start.organization_id is 'The organisation';
+    'The first event of each organisation since its database gave the identifier '
+    'to it. Append-only';
+comment on column audit_collected.organization_start.database is 'Name of the database here';
+comment on column audit_collected.organization_start.organization_id is
+    'Identifier of the organisation';
 comment on column audit_collected.organization_start.first_id is
-    'Events of lower id are of a former organisation of that identifier';
-comment on column audit_collected.organization_start.started_at is 'When it began';
+    'Events with a lower id belong to a former organisation of the same identifier';
+comment on column audit_collected.organization_start.started_at is 'When the organisation began';
 
 create table if not exists audit_collected.admin (
     database text not null references audit_collected.source,
@@ -141,13 +147,13 @@ create table if not exists audit_collected.admin (
     primary key (database, organization_id, user_id)
 );
 comment on table audit_collected.admin is
-    'Who may read the events of an organisation here: nobody else, whoever is an admin there. '
-    'Members of audit_operator insert and delete';
-comment on column audit_collected.admin.database is 'The database, by its name here';
-comment on column audit_collected.admin.organization_id is 'The organisation';
-comment on column audit_collected.admin.user_id is 'The user';
-comment on column audit_collected.admin.added_at is 'When it was said';
-comment on column audit_collected.admin.added_by is 'session_user of that moment';
+    'Who may read the events of an organisation at the centre. Admins in the source database have '
+    'no access unless they are listed here. Members of audit_operator insert and delete rows';
+comment on column audit_collected.admin.database is 'Name of the database here';
+comment on column audit_collected.admin.organization_id is 'Identifier of the organisation';
+comment on column audit_collected.admin.user_id is 'Identifier of the user who may read';
+comment on column audit_collected.admin.added_at is 'When the user was given access';
+comment on column audit_collected.admin.added_by is 'session_user that gave access';
 
 create or replace function audit_collected.tell_admin() returns trigger
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -163,9 +169,9 @@ begin
     return null;
 end
 $$;
--- Definer: nobody else writes to the log.
+-- Definer: only audit_owner writes to the log.
 comment on function audit_collected.tell_admin is
-    'Trigger function: records who may read an organisation at the centre, and who no longer may';
+    'Trigger function: records who gets access to an organisation at the centre, and who loses it';
 
 do $$
 begin
@@ -185,15 +191,15 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select s.key from audit_collected.series as s
     where s.database = series_of.database and s.is_present and s.began <> 'continued'
-    -- What is older than the first one counts as of it.
+    -- Events older than the first series count as part of it.
     order by s.after_id < series_of.event_id desc,
         case when s.after_id < series_of.event_id then s.id else - s.id end desc
     limit 1;
 $$;
 comment on function audit_collected.series_of is
-    'Key of the series of an event of a database, by its id there';
+    'Key of the series that an event of a database belongs to, by its id there';
 
--- A change is let be if the row alone and an event that arrived say that it is an erasure.
+-- A change is allowed only if the row itself and an arrived event show that it is an erasure.
 create or replace function audit_collected.refuse_change() returns trigger
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -202,14 +208,14 @@ begin
         to_jsonb(old), to_jsonb(new)) then
         return new;
     end if;
-    raise exception '% on %.% is refused: what was collected is append-only',
+    raise exception '% on %.% is refused: collected events are append-only',
             tg_op, tg_table_schema, tg_table_name
         using errcode = 'insufficient_privilege',
-            hint = 'Only an erasure in the database that it came from takes what is personal.';
+            hint = 'Only an erasure in the source database removes personal data here.';
 end
 $$;
 comment on function audit_collected.refuse_change is
-    'Trigger function: refuses to change or remove what was collected';
+    'Trigger function: refuses to change or delete collected rows';
 
 create or replace function audit_collected.is_erasure(old jsonb, new jsonb) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp set row_security = on
@@ -224,7 +230,7 @@ as $$
             = (is_erasure.old ->> 'series')::uuid;
 $$;
 comment on function audit_collected.is_erasure is
-    'Whether a change takes the personal part of an event which arrived erasures name, and no more';
+    'Whether a change erases the personal part of an event that an arrived audit.erased names';
 
 create or replace function audit_collected.guard(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -233,7 +239,7 @@ declare
     _trigger text;
     _events text;
 begin
-    -- Or estimates would tell viewers what row-level security hides.
+    -- Otherwise the planner's estimates would show viewers what row-level security hides.
     perform audit_private.close_statistics(target);
     execute format('alter table %s enable row level security, force row level security', target);
     for _trigger, _events in values
@@ -270,7 +276,7 @@ begin
 end
 $$;
 comment on function audit_collected.add_source is
-    'Names a database whose events are to be collected, and makes their partition';
+    'Gives a name to a database whose events are to be collected, and creates their partition';
 
 create or replace function audit_collected.note_series(database text, series jsonb) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
@@ -290,4 +296,4 @@ begin
 end
 $$;
 comment on function audit_collected.note_series is
-    'Notes which series a database has now, before anything of it arrives';
+    'Notes which series a database has now, before any of its rows arrives';

@@ -1,7 +1,7 @@
--- Claims of other tools: who acts, as their settings say it, where auditdb.context is unset.
--- Claims as a context is. None is read until audit.read_context_from() names its setting.
+-- Claims of other tools: their settings say who acts, if auditdb.context is not set. Such a setting
+-- is a claim, like a context. None is read until audit.read_context_from() names it.
 
--- Of what a setting holds, only what is named here gets into the log. No key: it is the id itself.
+-- Only the parts of a setting that are named here get into the log. No key: the setting is the id.
 create or replace function audit_private.conventions()
 returns table (setting text, id_key text, role_key text, session_key text, system_role text,
     source text)
@@ -15,9 +15,9 @@ as $$
         ('jwt.claims.user_id', null, null, null, null, 'api');
 $$;
 comment on function audit_private.conventions is
-    'Settings by which other tools say who acts, and what of each is read';
+    'Settings in which other tools say who acts, and which parts of each are read';
 
--- Inlined where it is asked, for each event without a context.
+-- Inlined into its callers, which run it for each event without a context.
 create or replace function audit_private.may_claim() returns boolean
 language sql stable
 return concat(current_setting('request.jwt.claims', true), current_setting('hasura.user', true),
@@ -26,7 +26,7 @@ return concat(current_setting('request.jwt.claims', true), current_setting('hasu
     current_setting('jwt.claims.user_id', true)) <> ''
     and coalesce(current_setting('auditdb.context', true), '') = '';
 comment on function audit_private.may_claim is
-    'Whether there is no context, and a setting that another tool uses to say who acts';
+    'Whether no context is set, but a setting of another tool says who acts';
 
 create or replace function audit_private.claimed_name(value jsonb) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -36,13 +36,13 @@ declare
 begin
     return case
         when jsonb_typeof(claimed_name.value) not in ('string', 'number') then null
-        -- Numbers and UUIDs are no secrets, which spares them a search.
+        -- Numbers and UUIDs are no secrets, so they need no search.
         when _name ~ '^[0-9a-f-]{1,36}$' then _name
         else left(audit_private.safe_name(left(_name, 4000), '{}'), 200) end;
 end
 $$;
 comment on function audit_private.claimed_name is
-    'An identifier or role that a setting claims, or its digest where it looks like a secret';
+    'An identifier or role that a setting claims; its digest if it looks like a secret';
 
 create or replace function audit_private.claim_of(setting text) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -77,17 +77,17 @@ begin
             and (_id is null or _role = 'service_role') then 'system' else 'user' end,
         'source', _by.source,
         'details', jsonb_build_object('actor_source', claim_of.setting, 'role', _role,
-            -- It may be what opens the session.
+            -- It may be the secret that opens the session.
             'session', audit_private.digest(_claims ->> _by.session_key))));
 exception when others then
     return 'null';
 end
 $$;
 comment on function audit_private.claim_of is
-    'What a setting of another tool says as a context; JSON null where it cannot be read';
+    'The context that a setting of another tool says; JSON null if it cannot be read';
 
 create or replace function audit_private.claimed_context() returns jsonb
--- Off, row_security would turn the look at the installation into an error.
+-- With row_security off, reading the installation would raise an error.
 language plpgsql stable set search_path = pg_catalog, pg_temp set row_security = on
 as $$
 declare
@@ -105,14 +105,14 @@ begin
 end
 $$;
 comment on function audit_private.claimed_context is
-    'The context that the first setting claims which is read and says who acts, or null';
+    'The context from the first setting in use that says who acts; null if none does';
 
 create or replace function audit_private.context_in_force() returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return coalesce(audit.current_context(),
     case when audit_private.may_claim() then audit_private.claimed_context() end);
 comment on function audit_private.context_in_force is
-    'The context, or what takes its place where none is set';
+    'The context; if none is set, the claim of another tool that replaces it';
 
 create or replace function audit.read_context_from(settings text[]) returns text[]
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -125,9 +125,9 @@ declare
         where s is null or s <> all (_known) limit 1);
 begin
     if _unknown is not null or read_context_from.settings is null then
-        raise exception 'no context is read from the setting %', coalesce(_unknown, 'NULL')
+        raise exception 'no context can be read from the setting %', coalesce(_unknown, 'NULL')
             using errcode = 'invalid_parameter_value',
-                hint = 'Settings are ' || array_to_string(_known, ', ') || '; {} ends it.';
+                hint = 'Known settings are ' || array_to_string(_known, ', ') || '; {} ends it.';
     end if;
     if _before is distinct from read_context_from.settings then
         update audit_private.installation set context_from = read_context_from.settings;
@@ -140,8 +140,8 @@ end
 $$;
 -- Definer: the installation is closed to everybody.
 comment on function audit.read_context_from is
-    'Says which settings of other tools are read, in which order, where no context is set; returns '
-    'those of before. None by default. It is an event';
+    'Chooses the settings of other tools that say who acts when no context is set, in order; none '
+    'by default. Records an event. Returns the former settings';
 
 create or replace function audit.list_settings() returns setof text
 language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -153,7 +153,7 @@ as $$
 $$;
 -- Definer: the installation is closed to everybody.
 comment on function audit.list_settings is
-    'The settings that say who acts where no context is set, in their order';
+    'The settings that say who acts when no context is set, in order';
 
 insert into audit.action (name, description, is_built_in) values
 ('audit.context_read', 'Settings of other tools say who acts where no context is set', true)

@@ -1,5 +1,5 @@
--- The context: who acts, and from where, for the rest of the current transaction.
--- A claim by whoever holds the connection. Transaction-local, so that a pool cannot leak it.
+-- The context: who acts, and from where, for the rest of the current transaction. It is a claim of
+-- whoever holds the connection. It is local to the transaction, so that a pool cannot leak it.
 
 create or replace function audit_private.check_claim(
     actor_type text, details jsonb, variadic identifiers text[]
@@ -10,7 +10,7 @@ begin
     if check_claim.actor_type not in ('user', 'api_key', 'system', 'database') then
         raise exception 'actor_type is "%"', check_claim.actor_type
             using errcode = 'invalid_parameter_value',
-                hint = 'It is one of user, api_key, system, database.';
+                hint = 'It must be one of user, api_key, system, database.';
     end if;
     if jsonb_typeof(check_claim.details) <> 'object' then
         raise exception 'details is %, not an object', jsonb_typeof(check_claim.details)
@@ -25,7 +25,7 @@ begin
 end
 $$;
 comment on function audit_private.check_claim is
-    'Raises if no event could hold what a context, or a recorded event, claims';
+    'Raises if what a context or a recorded event claims does not fit into an event';
 
 create or replace function audit.set_context(
     actor_id text default null,
@@ -55,8 +55,8 @@ $$;
 comment on function audit.set_context is
     'Says who acts, and from where, until the current transaction ends. '
     'While impersonating, actor_id is the impersonated user and impersonator_id the administrator. '
-    'organization_id serves events whose row belongs to no organisation. details goes into every '
-    'event, without the secrets in it';
+    'organization_id is used for events whose row belongs to no organisation. details is added to '
+    'every event, with its secrets redacted';
 
 create or replace function audit.clear_context() returns void
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -64,7 +64,7 @@ as $$
     select set_config('auditdb.context', '', true);
 $$;
 comment on function audit.clear_context is
-    'Forgets the context for the rest of the transaction';
+    'Removes the context for the rest of the transaction';
 
 create or replace function audit.current_context() returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -79,21 +79,21 @@ exception when others then
 end
 $$;
 comment on function audit.current_context is
-    'The context in force, or null';
+    'The context in force, as jsonb; null if none is set';
 
--- What these names say in details is the log's own to say.
+-- Only the log itself may set these keys of details.
 create or replace function audit_private.own_details() returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
 return '{completes,degraded,erased,group,moved,new_role,previous_role,row_id}'::text[];
 comment on function audit_private.own_details is
-    'Keys of details that a context cannot set: they tell what the log found';
+    'Keys of details that a context cannot set, because the log reports its own findings there';
 
 create or replace function audit_private.context_details(context jsonb) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return case when jsonb_typeof(context_details.context -> 'details') = 'object'
     then nullif((context_details.context -> 'details') - audit_private.own_details(), '{}') end;
 comment on function audit_private.context_details is
-    'The details that a context adds to each event, without the names that are the log''s own';
+    'The details that a context adds to each event, without the keys that only the log sets';
 
 create or replace function audit_private.acting(
     context jsonb,
@@ -111,4 +111,4 @@ as $$
         audit_private.context_details(context);
 $$;
 comment on function audit_private.acting is
-    'Who acts, and from where, as a context says it; the login where there is none';
+    'Who acts, and from where, by a context; the login if there is none';

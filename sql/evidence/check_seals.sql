@@ -1,4 +1,4 @@
--- Check of seals: where somebody seals, what is older than an hour is sealed.
+-- Check of seals: if this log is sealed, everything older than an hour must be sealed.
 
 create or replace function audit_private.check_seals() returns setof audit.finding
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -10,7 +10,8 @@ begin
     if exists (
             select from audit.tick as n
             where n.id >= _tick.id + _last.is_last::int and n.made_at < now() - interval '1 hour')
-        -- Of the months since then alone: others may be away, such as those of another server.
+        -- Only months since the last seal:
+        -- earlier ones may be missing, such as those of another server.
         or exists (
             select from audit.event as e
             where e.id > _tick.upper_id and e.occurred_at > _tick.made_at + interval '1 minute'
@@ -24,4 +25,4 @@ begin
 end
 $$;
 comment on function audit_private.check_seals is
-    'Whether a sealer that once worked is an hour behind';
+    'Whether sealing has stopped: there are seals, but unsealed events older than an hour';

@@ -1,8 +1,8 @@
--- Erasure: the one change ever made to a stored event. Its personal part goes: who acted and whom
--- it is about, values and details, and the salt under which they were sealed. The rest stays, and
--- with it the hash of what went: every seal and every proof holds as before.
+-- Erasure: the only change that is ever made to a stored event. It removes the personal part: who
+-- acted, whom the event is about, values and details, and the salt under which they were sealed.
+-- The rest stays, with the hash of the personal part: every seal and every proof stays valid.
 
--- Of columns, and not of an event: install changes the types of the columns of older logs.
+-- Takes columns, not an event: install changes the types of the columns of older logs.
 create or replace function audit_private.is_of_person(
     person_id text, subject_id text, impersonator_id text, actor_type text, actor_id text,
     target_type text, target_id text
@@ -13,9 +13,10 @@ return coalesce(is_of_person.person_id in (is_of_person.subject_id, is_of_person
     or is_of_person.target_type = 'user' and is_of_person.target_id = is_of_person.person_id,
     false);
 comment on function audit_private.is_of_person is
-    'Whether a user did it, is impersonated in it or is what it is about';
+    'Whether an event concerns a user: '
+    'as actor, impersonated user, impersonator, subject or target';
 
--- As audit.erase leaves it, and not as whoever writes details may say.
+-- Exactly as audit.erase leaves it: an application may write similar details.
 create or replace function audit_private.is_erased(
     actor_id text, impersonator_id text, subject_id text, target_type text, target_id text,
     old_values jsonb, new_values jsonb, details jsonb
@@ -28,7 +29,7 @@ return coalesce(num_nonnulls(is_erased.actor_id, is_erased.impersonator_id, is_e
         ~ '^[{]"erased": [{]"erasure": [0-9]{1,19}(, "commitment": "[0-9a-f]{64}")?[}][}]$',
     false);
 comment on function audit_private.is_erased is
-    'Whether the personal part of an event was taken away';
+    'Whether the personal part of an event was erased';
 
 create or replace function audit_private.erased_details(erasure_id bigint, commitment text)
 returns jsonb
@@ -37,8 +38,8 @@ return jsonb_build_object('erased', jsonb_strip_nulls(jsonb_build_object(
     'erasure', erased_details.erasure_id,
     'commitment', substring(erased_details.commitment from '^[0-9a-f]{64}$'))));
 comment on function audit_private.erased_details is
-    'What details say of an event whose personal part is gone: by which erasure, and the hash of '
-    'what went, in hexadecimal, if it was sealed';
+    'Details of an erased event: the id of the erasure and, if the event was sealed, the hash of '
+    'the personal part in hexadecimal';
 
 create or replace function audit_private.is_event_erasure(old jsonb, new jsonb, erasure_id bigint)
 returns boolean
@@ -52,11 +53,11 @@ return jsonb_strip_nulls(is_event_erasure.new - 'details') = jsonb_strip_nulls(
     and is_event_erasure.new -> 'details' = audit_private.erased_details(
         is_event_erasure.erasure_id, is_event_erasure.new #>> '{details,erased,commitment}');
 comment on function audit_private.is_event_erasure is
-    'Whether a change to an event takes its personal part away, and nothing else';
+    'Whether a change to an event removes its personal part, and nothing else';
 
--- The guard asks this of every change. It is answered by the row alone and by an erasure of this
--- very transaction, which is append-only: nobody can change an event otherwise, and nobody can
--- erase one and leave no word of it.
+-- The guard calls this for every change. The answer depends only on the row and on an erasure of
+-- this transaction. Erasures are append-only, so nobody can change an event in another way, or
+-- erase one without a record.
 create or replace function audit_private.is_erasure(relation oid, old jsonb, new jsonb)
 returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -73,7 +74,7 @@ $$;
 comment on function audit_private.is_erasure is
     'Whether a change is part of an erasure of this transaction';
 
--- Which of its events, and where in which seal the salt of each is.
+-- Finds the events, and the place of each event's salt in its seal.
 create or replace function audit_private.events_to_erase(
     subject_id text, organization_id text,
     out ids bigint[], out times timestamptz[], out seals bigint[], out numbers int[]
@@ -106,8 +107,8 @@ as $$
         left join sealed as s on s.id = f.id and f.occurred_at between s.first_at and s.last_at;
 $$;
 comment on function audit_private.events_to_erase is
-    'The events of a person, of an organisation or of both that are not erased yet, each with its '
-    'place among the seals';
+    'The events of a person, of an organisation or of a person within it that are not erased yet, '
+    'each with its place in the seals';
 
 create or replace function audit_private.without_salts(salts bytea, numbers int[]) returns bytea
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -118,9 +119,9 @@ as $$
         left join unnest(without_salts.numbers) as e (n) on e.n = s.n;
 $$;
 comment on function audit_private.without_salts is
-    'Salts of a seal, where those of some of its events are zero';
+    'The salts of a seal, with the salts of some events set to zero';
 
--- Whatever autovacuum was told: what an update leaves behind is to go soon.
+-- The old row versions must go soon, whatever the settings of autovacuum are.
 create or replace function audit_private.vacuum_soon(relation regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '50ms'
 as $$
@@ -128,11 +129,11 @@ begin
     execute format('alter table %s set (autovacuum_vacuum_threshold = 0, '
         'autovacuum_vacuum_scale_factor = 0)', relation);
 exception when lock_not_available then
-    null;  -- something vacuums it
+    null;  -- another vacuum holds the lock
 end
 $$;
 comment on function audit_private.vacuum_soon is
-    'Lets autovacuum take away what was erased as soon as it comes by';
+    'Makes autovacuum remove what was erased at its next run';
 
 create or replace function audit_private.erase_events(
     erasure_id bigint, ids bigint[], times timestamptz[], seals bigint[], numbers int[]
@@ -170,7 +171,7 @@ begin
 end
 $$;
 comment on function audit_private.erase_events is
-    'Takes the personal part of some events away, and their salts, for an erasure';
+    'Removes the personal part and the salts of some events, for an erasure';
 
 create or replace function audit_private.series_of(event_id bigint) returns uuid
 language sql stable set search_path = pg_catalog, pg_temp
@@ -181,9 +182,9 @@ as $$
     limit 1;
 $$;
 comment on function audit_private.series_of is
-    'The key of the series of an event, by its id';
+    'The key of the series that an event belongs to, by its id';
 
--- Who keeps a copy elsewhere learns from the ids what to erase there.
+-- The ids tell those who keep a copy elsewhere what to erase there.
 create or replace function audit_private.record_erasure(erasure_id bigint, ids bigint[],
     times timestamptz[], reason text) returns void
 language sql volatile set search_path = pg_catalog, pg_temp set row_security = on
@@ -210,7 +211,7 @@ as $$
     order by p.organization_id;
 $$;
 comment on function audit_private.record_erasure is
-    'Records an erasure in the log of each organisation, a thousand events at a time';
+    'Records an erasure in the log of each organisation, up to a thousand events per record';
 
 create or replace function audit_private.refuse_erasing(
     subject_id text, organization_id text, reason text
@@ -219,26 +220,27 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
     if coalesce(refuse_erasing.subject_id, refuse_erasing.organization_id, '') = '' then
-        raise exception 'nothing says what to erase'
+        raise exception 'no person or organisation to erase is given'
             using errcode = 'invalid_parameter_value',
                 hint = 'Give a subject_id, an organization_id, or both.';
     elsif length(trim(coalesce(refuse_erasing.reason, ''))) not between 1 and 1000 then
-        raise exception 'an erasure has a reason of at most 1000 characters'
+        raise exception 'an erasure needs a reason of at most 1000 characters'
             using errcode = 'invalid_parameter_value',
-                hint = 'It stays in the log: name nobody in it.';
+                hint = 'The reason stays in the log: name no person in it.';
     elsif current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
-        raise exception 'nothing can be erased under %', current_setting('transaction_isolation')
+        raise exception 'erasure is impossible under %', current_setting('transaction_isolation')
             using errcode = 'invalid_transaction_state', hint = 'Use read committed.';
     elsif position(refuse_erasing.subject_id in refuse_erasing.reason) > 0
         and length(refuse_erasing.subject_id) > 5
     then
-        raise exception 'the reason names whom it is to erase'
-            using errcode = 'invalid_parameter_value', hint = 'It stays in the log.';
+        raise exception 'the reason names the person who is to be erased'
+            using errcode = 'invalid_parameter_value', hint = 'The reason stays in the log.';
     end if;
 end
 $$;
 comment on function audit_private.refuse_erasing is
-    'Raises where it is not said what to erase and why, or it cannot be done here';
+    'Raises if the person, the organisation or the reason of an erasure is invalid or missing, or '
+    'if the isolation level prevents it';
 
 create or replace function audit_private.refuse_held(ids bigint[], times timestamptz[])
 returns void
@@ -255,16 +257,16 @@ begin
     ) as o
     where audit_private.is_held(o.id);
     if _held is not null then
-        raise exception 'organisation % is under legal hold, and these events are of it', _held
+        raise exception 'the events belong to organisation %, which is under legal hold', _held
             using errcode = 'object_not_in_prerequisite_state',
                 hint = 'Nothing was erased. Name another organisation, or wait: auditdb hold.';
     end if;
 end
 $$;
 comment on function audit_private.refuse_held is
-    'Raises where events are of an organisation under legal hold';
+    'Raises if one of the events belongs to an organisation under legal hold';
 
--- A stream goes on: it is its organisation's.
+-- The streams themselves go on: they belong to the organisation.
 create or replace function audit_private.erase_makers(subject_id text, organization_id text)
 returns void
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -275,7 +277,7 @@ as $$
         and s.organization_id = coalesce(erase_makers.organization_id, s.organization_id);
 $$;
 comment on function audit_private.erase_makers is
-    'Takes away who made the streams of a person, of an organisation or of both';
+    'Removes who made the streams of a person, of an organisation or of a person within it';
 
 create or replace function audit.erase(
     reason text, subject_id text default null, organization_id text default null
@@ -289,8 +291,8 @@ declare
     _relation regclass;
 begin
     perform audit_private.refuse_erasing(subject_id, organization_id, reason);
-    -- Before the snapshot that finds events: none is copied out of DEFAULT, held or sealed
-    -- meanwhile.
+    -- Taken before the snapshot that finds events:
+    -- until the end, no event is moved out of DEFAULT, held or sealed.
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
     perform audit_private.lock_briefly('audit.key_rotation', 'share row exclusive');
     perform audit_private.erase_makers(subject_id, organization_id);
@@ -316,12 +318,12 @@ begin
     return cardinality(_found.ids);
 end
 $$;
--- Definer: nobody else changes events, and only so.
+-- Definer: only audit_owner may change events.
 comment on function audit.erase is
-    'Takes the personal part of events away for ever: of those that a user did or is concerned by, '
-    'of an organisation, or of a user within one. Their skeletons stay, and every proof of them. '
-    'It is an event, which says why. Returns how many; audit.list_personal says how many it would '
-    'be';
+    'Erases the personal part of events for ever: of those that concern a user, of those of an '
+    'organisation, or of those that concern a user within an organisation. Skeletons and proofs '
+    'stay. Records an event with the reason. Returns the number of events; '
+    'audit.list_personal counts them beforehand';
 
 create or replace function audit.list_personal(
     subject_id text default null, organization_id text default null
@@ -343,7 +345,7 @@ as $$
     order by 1;
 $$;
 comment on function audit.list_personal is
-    'How many events audit.erase would take, by organisation; it changes nothing';
+    'How many events audit.erase would erase, by organisation; it changes nothing';
 
 create or replace function audit.personal_events(
     subject_id text, organization_id text default null
@@ -358,7 +360,7 @@ as $$
     order by e.occurred_at, e.id;
 $$;
 comment on function audit.personal_events is
-    'All events that a user did or is concerned by: for an auditor, to give them to this person';
+    'All events that concern a user, for an auditor to give to this person';
 
 create or replace function audit.list_mentions(
     names text[], subject_id text default null, organization_id text default null
@@ -379,8 +381,8 @@ as $$
     order by e.occurred_at, e.id, n.name;
 $$;
 comment on function audit.list_mentions is
-    'Events of others whose values or details hold one of some texts, such as an address: for an '
-    'auditor, to look at what an erasure of a person does not take';
+    'Events whose values or details contain one of some texts, such as an address, without '
+    'concerning the user: an auditor can find there what audit.erase leaves';
 
 create or replace function audit_private.check_erasures() returns setof audit.finding
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -391,7 +393,7 @@ declare
 begin
     for _erasure in
         select * from audit.erasure as r
-        -- What retention dropped is gone.
+        -- Older erasures do not count: retention dropped some of their events.
         where r.erased_at >= (
             select min((audit_private.month_bounds(m)).starts)
             from unnest(audit_private.months_attached()) as m)
@@ -403,10 +405,10 @@ begin
                 and e.occurred_at >= _erasure.erased_at - interval '1 day'
                 and e.occurred_at <= _erasure.erased_at + interval '1 day');
         if _told <> _erasure.events then
-            return next ('erasures', 'critical', 'audit.erasure', format('erasure %s took %s '
-                    'events, and the events audit.erased tell of %s', _erasure.id,
+            return next ('erasures', 'critical', 'audit.erasure', format('erasure %s erased %s '
+                    'events, but the events audit.erased name %s', _erasure.id,
                     _erasure.events, _told),
-                'Somebody erased events by hand, or took the word of it away.',
+                'Somebody erased events by hand, or removed the record of it.',
                 '-- see: select * from audit.erasure where id = ' || _erasure.id, false
                 )::audit.finding;
         end if;
@@ -414,4 +416,4 @@ begin
 end
 $$;
 comment on function audit_private.check_erasures is
-    'Erasures of which the log does not tell, or tells something else';
+    'Erasures that the log does not record, or records differently';

@@ -1,7 +1,7 @@
--- Legal hold: retention drops no month that holds events of an organisation under one, whatever is
--- forced. Auditors place and release it; who maintains the log cannot.
+-- Legal hold: retention drops no month that holds events of an organisation under legal hold, not
+-- even with force. Auditors place and release holds; operators cannot.
 
--- Whoever asks before removing anything has the lock of maintenance, which a hold waits for.
+-- Callers that drop or erase hold the lock of maintenance, which a new hold waits for.
 create or replace function audit_private.is_held(organization_id text) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -42,22 +42,22 @@ as $$
     having count(*) > 0;
 $$;
 comment on function audit_private.held_line is
-    'Why retention keeps a month, be it forced: who is under legal hold; null where nobody is';
+    'Why retention keeps a month even with force: who is under legal hold; null if nobody is';
 
--- Holds that were committed after the snapshot of such a transaction are not seen in it.
+-- Such a transaction does not see holds that were committed after its snapshot.
 create or replace function audit_private.refuse_snapshot() returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
     if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
-        raise exception 'no month is dropped under %', current_setting('transaction_isolation')
+        raise exception 'months cannot be dropped under %', current_setting('transaction_isolation')
             using errcode = 'invalid_transaction_state',
-                hint = 'A legal hold of meanwhile would not be seen. Use read committed.';
+                hint = 'A new legal hold would not be seen. Use read committed.';
     end if;
 end
 $$;
 comment on function audit_private.refuse_snapshot is
-    'Raises where the transaction reads by a snapshot of its beginning';
+    'Raises if the transaction reads by one snapshot from its beginning';
 
 create or replace function audit.hold_organization(organization_id text, reason text)
 returns bigint
@@ -68,10 +68,10 @@ begin
     if coalesce(hold_organization.organization_id, '') = ''
         or length(coalesce(hold_organization.reason, '')) not between 1 and 200
     then
-        raise exception 'a legal hold names an organisation, and a reason of 1 to 200 characters'
+        raise exception 'a legal hold needs an organisation, and a reason of 1 to 200 characters'
             using errcode = 'invalid_parameter_value';
     end if;
-    -- The lock of maintenance: what it drops now, it has counted already.
+    -- The lock of maintenance: waits for a running maintenance, which may drop months now.
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
     insert into audit.legal_hold (organization_id, reason)
     values (hold_organization.organization_id, hold_organization.reason)
@@ -83,10 +83,10 @@ begin
     return cardinality(audit_private.held_months(hold_organization.organization_id));
 end
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.hold_organization is
-    'Puts an organisation under legal hold, for a reason; it is an event. From then on retention '
-    'drops no month that holds its events. Returns how many months do now';
+    'Puts an organisation under legal hold, for a reason, and records an event. From then on, '
+    'retention drops no month that holds its events. Returns how many months hold events of it now';
 
 create or replace function audit.release_organization(organization_id text, reason text)
 returns void
@@ -110,9 +110,9 @@ begin
         jsonb_build_object('reason', release_organization.reason), null);
 end
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.release_organization is
-    'Ends the legal hold of an organisation that was placed for a reason; it is an event';
+    'Ends the legal hold that was placed on an organisation for a reason; records an event';
 
 create or replace function audit_private.check_holds() returns setof audit.finding
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -143,4 +143,4 @@ begin
 end
 $$;
 comment on function audit_private.check_holds is
-    'The organisations under legal hold, and those of which there is no event';
+    'The organisations under legal hold, and those among them that have no events';

@@ -1,8 +1,8 @@
--- The leaves of events and ticks, as the server hashes them: docs/evidence.md says what each byte
--- is, and auditdb/evidence/lines.py makes the same ones.
+-- The leaves of events and ticks, as the server hashes them. docs/evidence.md defines each byte;
+-- auditdb/evidence/lines.py builds the same leaves.
 
--- The personal part of an event is what erasure takes away: with the salt gone, nobody can tell
--- from its hash what it was. The rest, its skeleton, is hidden by that hash too.
+-- Erasure removes the personal part of an event, and its salt: without the salt, nobody can guess
+-- the personal part from its hash. The hash hides the rest, the skeleton, too.
 create or replace function audit_private.names_person(target_type text, target_id text,
     subject_id text) returns boolean
 language sql immutable
@@ -10,11 +10,11 @@ return coalesce(names_person.target_type = 'user'
     or position('/' || names_person.subject_id || '/' in '/' || names_person.target_id || '/') > 0,
     false);
 comment on function audit_private.names_person is
-    'Whether the target of an event is a person, or a part of its key is one, so that it belongs '
-    'to the personal part';
+    'Whether the target of an event is a person, or a part of its key is one; the target then '
+    'belongs to the personal part';
 
--- Text, for a query to have in it: a function that is called for each row takes four times as long,
--- and a parsed body would depend on the columns of the log, which could not be altered then.
+-- A text for a query to include: a function call per row takes four times as long. A parsed body
+-- would depend on the columns of the log, and install could not alter them.
 create or replace function audit_private.commitment_expression() returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -31,7 +31,8 @@ as $$
             || '}', 'UTF8'))$sql$;
 $$;
 comment on function audit_private.commitment_expression is
-    'The hash of the personal part of an event e under s.salt: what is left once it is erased';
+    'SQL expression for the hash of the personal part of an event e under the salt s.salt; '
+    'erasure keeps this hash';
 
 create or replace function audit_private.leaf_expression() returns text
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -57,8 +58,8 @@ as $$
             || '}', 'UTF8'))$sql$;
 $$;
 comment on function audit_private.leaf_expression is
-    'The hash of the leaf of an event e, whose further columns series and salt are the key of the '
-    'series of its tick and its salt';
+    'SQL expression for the hash of the leaf of an event e; its further columns series and salt '
+    'are the key of the series of its tick, and its salt';
 
 create or replace function audit_private.tick_leaf(tick_id bigint) returns bytea
 language sql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO'
@@ -77,9 +78,9 @@ as $$
     where t.id = tick_leaf.tick_id;
 $$;
 comment on function audit_private.tick_leaf is
-    'The hash of the leaf of a tick, which follows those of its events';
+    'The hash of the leaf of a tick, which comes after the leaves of its events';
 
--- From one seed: to ask the operating system for each salt costs as much as all hashing does.
+-- From one seed: asking the operating system for each salt would cost as much as all hashing.
 create or replace function audit_private.random_salts(count bigint) returns bytea
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -91,4 +92,4 @@ as $$
     from seed as s, generate_series(1, (random_salts.count + 1) / 2) as n;
 $$;
 comment on function audit_private.random_salts is
-    'So many random salts of 16 bytes, one behind the other';
+    'That many random salts of 16 bytes, one after another';

@@ -1,5 +1,6 @@
--- What of the log is of which organisation, so that it can be proved to be all, and nothing of the
--- others shown: docs/evidence.md has the bytes. Part of audit.seal_next, which keeps others away.
+-- Which events belong to which organisation, so that a proof can show all of them and none of the
+-- others: docs/evidence.md defines the bytes.
+-- Part of audit.seal_next, which excludes other sealers.
 
 create or replace function audit_private.count_organizations(organizations text[]) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -32,9 +33,9 @@ as $$
     where s.organization_id = c.id;
 $$;
 comment on function audit_private.count_organizations is
-    'Counts events that are sealed, by organisation';
+    'Adds events that are sealed to the counts of their organisations';
 
--- A bucket for each first byte of a key. Whoever sees one whole knows that a key is in it once.
+-- One bucket for each first byte of a key. A whole bucket shows that a key is in it only once.
 create or replace function audit_private.organizations_root() returns bytea
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -56,7 +57,7 @@ begin
 end
 $$;
 comment on function audit_private.organizations_root is
-    'Root of the map of all organisations: the tree of 256 buckets, each by the key';
+    'Root of the map of all organisations: a tree of 256 buckets, each sorted by key';
 
 create or replace function audit_private.seal_organizations(tick_id bigint) returns bytea
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -90,4 +91,4 @@ begin
 end
 $$;
 comment on function audit_private.seal_organizations is
-    'Ends the entries of organisations of a tick; the hash of the leaf that commits to them';
+    'Completes the entries of organisations of a tick; returns the hash of the leaf for them';

@@ -1,8 +1,8 @@
--- Seals: hash what ticks hold to leaves of a Merkle tree, once and in their order. docs/evidence.md
--- says what each byte is; auditdb/evidence/ builds the tree, signs it, and verifies.
+-- Seals: the events of ticks are hashed to leaves of a Merkle tree, once and in order.
+-- docs/evidence.md defines each byte; auditdb/evidence/ builds the tree, signs it, and verifies it.
 
--- Events of a tick and a month after a place among them, in their order. What is read is part of
--- ticks, and so never changes; what was dropped or taken away before is not sealed.
+-- Events of a tick and a month after a given event, in their order. Events in ticks never change.
+-- Events that were dropped or erased before are not sealed.
 create or replace function audit_private.seal_events(
     tick_id bigint, month date, after_at timestamptz, after_id bigint, at_most int,
     out ids bigint[], out first_at timestamptz, out last_at timestamptz, out salts bytea,
@@ -65,20 +65,20 @@ begin
     elsif current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
         raise exception 'ticks cannot be sealed under %', current_setting('transaction_isolation')
             using errcode = 'invalid_transaction_state', hint = 'Use read committed.';
-    -- A small table, which nobody but its owner may lock so: an advisory lock is anybody's.
+    -- Only the owner may lock this table so; anybody could take an advisory lock.
     elsif not audit_private.try_locks('{audit.key_rotation}', '{share row exclusive}') then
         raise exception 'another sealer is at work' using errcode = 'lock_not_available';
     elsif current_setting('synchronous_commit') <> 'remote_apply' then
-        -- What was signed and then lost in a crash cannot be sealed again: salts are random.
+        -- If a crash lost what was signed, it could not be sealed again, because salts are random.
         perform set_config('synchronous_commit', 'on', true);
     end if;
 end
 $$;
 comment on function audit_private.refuse_sealing is
-    'Raises where nothing can be sealed here and now; else keeps other sealers away, and has what '
-    'is sealed on the disk before it is signed';
+    'Raises if nothing can be sealed now. Otherwise keeps other sealers out, and makes sure that '
+    'seals are on disk before they are signed';
 
--- A tick that a transaction has made and not committed, a crash could take and make again.
+-- Skips uncommitted ticks: a crash could lose such a tick, and its number would be used again.
 create or replace function audit_private.months_to_seal(last audit.seal)
 returns table (tick_id bigint, month date, is_last boolean, after_at timestamptz, after_id bigint)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -101,10 +101,11 @@ as $$
     order by m.month;
 $$;
 comment on function audit_private.months_to_seal is
-    'The months of the next tick from which something is to be sealed, and after which event, by '
+    'The months of the next tick to seal, and in each the last event that is sealed already, by '
     'the last seal';
 
--- Takes no lock that a writer could meet, and may be repeated and interrupted: each call is whole.
+-- Takes no lock that a writer waits for, and may be interrupted and repeated:
+-- each call is complete.
 create or replace function audit.seal_next(at_most int default 10000) returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set row_security = on
@@ -139,10 +140,10 @@ begin
     return null;
 end
 $$;
--- Definer: nobody else writes seals.
+-- Definer: only audit_owner writes seals.
 comment on function audit.seal_next is
-    'Hashes the next events of ticks to leaves, and returns how many leaves there are then; null '
-    'where every tick is sealed. auditdb seal builds the tree of them and signs it';
+    'Hashes the next events of ticks to leaves, and returns the number of all leaves; null if '
+    'every tick is sealed. auditdb seal builds their tree and signs it';
 
 create or replace function audit_private.keep_tiles(levels int[], numbers bigint[], nodes bytea[])
 returns void
@@ -162,7 +163,7 @@ begin
         if _new.level not between 1 and 7 or octet_length(_new.nodes) not between 32 and 8192
             or substr(_new.nodes, 1, octet_length(_old)) <> _old
         then
-            raise exception 'tile %/% does not go on from that which is there', _new.level,
+            raise exception 'tile %/% does not continue the stored one', _new.level,
                     _new.number
                 using errcode = 'integrity_constraint_violation',
                     hint = 'Run: auditdb verify';
@@ -173,9 +174,9 @@ begin
     end loop;
 end
 $$;
--- Definer: nobody else writes tiles.
+-- Definer: only audit_owner writes tiles.
 comment on function audit_private.keep_tiles is
-    'Keeps tiles of the tree above its leaves; part of auditdb seal';
+    'Stores tiles of the tree above its leaves; part of auditdb seal';
 
 create or replace function audit_private.keep_checkpoint(note text, size bigint) returns void
 language sql volatile security definer
@@ -187,9 +188,9 @@ as $$
         select from audit.checkpoint as c
         where c.size = keep_checkpoint.size and c.note = keep_checkpoint.note);
 $$;
--- Definer: nobody else writes checkpoints.
+-- Definer: only audit_owner writes checkpoints.
 comment on function audit_private.keep_checkpoint is
-    'Keeps a signed checkpoint, once; part of auditdb seal';
+    'Stores a signed checkpoint, once; part of auditdb seal';
 
 create or replace function audit_private.keep_rotation(note text) returns void
 language sql volatile security definer
@@ -200,6 +201,6 @@ as $$
     where not exists (
         select from audit.key_rotation as r where r.note = keep_rotation.note);
 $$;
--- Definer: nobody else writes them.
+-- Definer: only audit_owner writes them.
 comment on function audit_private.keep_rotation is
-    'Keeps the note in which a sealing key hands over to another; part of auditdb seal rotate';
+    'Stores the note by which one sealing key hands over to another; part of auditdb seal rotate';

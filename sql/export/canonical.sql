@@ -1,5 +1,5 @@
--- The canonical bytes of an event: what export, seal and archive take. docs/export.md has them.
--- auditdb/export/canonical.py makes the same ones.
+-- The canonical bytes of an event, for export, seal and archive. docs/export.md defines them;
+-- auditdb/export/canonical.py builds the same bytes.
 
 create or replace function audit_private.canonical_time(occurred_at timestamptz) returns text
 language sql stable
@@ -7,13 +7,13 @@ return coalesce(
     to_char(canonical_time.occurred_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
         || case when canonical_time.occurred_at < '0001-01-01 00:00:00+00'::timestamptz
             then ' BC' else '' end,
-    -- Of infinity there is its name alone.
+    -- For infinity, only its name.
     canonical_time.occurred_at::text);
 comment on function audit_private.canonical_time is
-    'A time as audit.canonical has it: UTC, six digits, Z; BC after it where it is before Christ';
+    'A time as audit.canonical writes it: UTC, six digits, Z; followed by BC before Christ';
 
--- Joined by hand: row_to_json would need a type for each version, at no gain. In PL/pgSQL: a body
--- that is parsed would depend on the columns of the log, which could not be altered then.
+-- Joined by hand: row_to_json would need a type for each version, at no gain. PL/pgSQL, because a
+-- parsed body would depend on the columns of the log, and install could not alter them.
 create or replace function audit.canonical(event audit.event, series uuid) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -42,5 +42,5 @@ begin
 end
 $$;
 comment on function audit.canonical is
-    'The canonical bytes of an event, version 1: a line of JSON that is the same whatever the '
-    'settings of the session; series is the key of the series of its transaction';
+    'The canonical bytes of an event, version 1: a line of JSON that does not depend on settings '
+    'of the session. series is the key of the series of its transaction';

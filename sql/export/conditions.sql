@@ -1,5 +1,5 @@
--- What a subscription may ask of an event, and how many of them it takes: checked when it is made.
--- export/conditions.py and export/threshold.py decide by them; docs/export.md has the rules.
+-- The conditions and the threshold of a subscription are checked when it is made.
+-- export/conditions.py and export/threshold.py evaluate them; docs/export.md has the rules.
 
 create or replace function audit_private.column_problem(path text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -21,7 +21,7 @@ as $$
     ) as c;
 $$;
 comment on function audit_private.column_problem is
-    'Why a text names no column of an event, nor a value of one; null where it does';
+    'Why a text names no column of an event, and no value in one; null if it does';
 
 create or replace function audit_private.condition_problem(condition text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -44,7 +44,7 @@ as $$
     ) as w;
 $$;
 comment on function audit_private.condition_problem is
-    'Why a text is no condition of a subscription; null where it is one';
+    'Why a text is no valid condition of a subscription; null if it is one';
 
 create or replace function audit_private.check_conditions(
     conditions text[], at_least int, within interval, per text
@@ -81,4 +81,4 @@ begin
 end
 $$;
 comment on function audit_private.check_conditions is
-    'Refuses conditions and thresholds that no subscription may have, in one line';
+    'Raises, with a message of one line, if conditions or a threshold are invalid';

@@ -1,13 +1,13 @@
--- Deliveries: a batch is claimed and committed before it goes out, and finished after it went.
--- Whoever dies between leaves a batch that the next one sends again, the same.
+-- Deliveries: a batch is claimed, and the claim is committed, before it is sent; it is finished
+-- after that. If an exporter dies in between, the next one sends the same batch again.
 
--- A lock of the session's transaction, under (this number, the pid of its backend). Anybody may
--- take it: under the number of another session it counts for nothing.
+-- The key of the lock is (this number, the pid of the backend), until the transaction ends. Any
+-- session may take it, but a lock under the pid of another session is ignored.
 create or replace function audit_private.exporter_lock() returns int
 language sql immutable set search_path = pg_catalog, pg_temp
 return hashtext('auditdb exporter');
 comment on function audit_private.exporter_lock is
-    'First number of the advisory lock that each exporter holds while it lives';
+    'First number of the advisory lock that each exporter holds while it runs';
 
 create or replace function audit_private.begin_exporting() returns int
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -23,8 +23,8 @@ begin
 end
 $$;
 comment on function audit_private.begin_exporting is
-    'Takes the lock of an exporter until the transaction ends, which stays open as long as it '
-    'works; returns its number';
+    'Takes the lock of an exporter until the transaction ends, which stays open while the exporter '
+    'runs; returns the number of the exporter';
 
 create or replace function audit_private.is_exporting(exporter int) returns boolean
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -39,16 +39,16 @@ as $$
             and l.pid = is_exporting.exporter);
 $$;
 comment on function audit_private.is_exporting is
-    'Whether an exporter of this number lives';
+    'Whether the exporter of this number is running';
 
--- What is kept is read by whoever exports next, maybe as another role: a path, a header, a place.
+-- Checked, because the next exporter, perhaps another role, builds a path and a header from it.
 create or replace function audit_private.is_part(part jsonb) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return coalesce(jsonb_typeof(part), 'null') = 'null'
     or array[jsonb_typeof(part -> 'tick'), jsonb_typeof(part -> 'at'), jsonb_typeof(part -> 'id'),
         jsonb_typeof(part -> 'n')] = array['number', 'string', 'number', 'number'];
 comment on function audit_private.is_part is
-    'Whether this is how far a tick was taken; null is';
+    'Whether a value is a valid position within a tick; null is valid';
 
 create or replace function audit_private.is_batch(pending jsonb) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -59,10 +59,10 @@ return coalesce(jsonb_typeof(pending -> 'tick_id') = 'number'
     and pending ->> 'series' ~ '^[0-9a-f-]{36}$'
     and pending ->> 'name' ~ '^[0-9]+-[0-9a-f]{8}/[0-9]+-[0-9]+(-[0-9]+)?$', false);
 comment on function audit_private.is_batch is
-    'Whether this is a batch as an exporter notes it';
+    'Whether a value is a batch as an exporter notes it';
 
--- claims: name, created_at, tick_id and part where it stands, pending: the batch. One of the same
--- name that was made since is another, with a sink and filters of its own.
+-- claims: name, created_at, tick_id and part say where the subscription stands; pending is the
+-- batch. created_at tells it from a newer subscription of the same name.
 create or replace function audit_private.claim_batches(exporter int, claims jsonb)
 returns setof text
 language sql volatile security definer set search_path = pg_catalog, pg_temp
@@ -87,10 +87,10 @@ as $$
     where s.name = claim.name
     returning s.name;
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit_private.claim_batches is
-    'Notes batches before they go out, and returns whose: not of one that is not where it was, or '
-    'that a living exporter serves';
+    'Notes batches before they are sent. Returns the names of their subscriptions, without those '
+    'that moved on or that another running exporter serves';
 
 create or replace function audit_private.finish_batch(
     exporter int, name text, pending jsonb, delivered bigint
@@ -110,9 +110,9 @@ begin
     return found;
 end
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit_private.finish_batch is
-    'Notes that the sink took a batch; false where it is nobody''s any more, or another''s';
+    'Notes that the sink took a batch; false if the batch no longer belongs to this exporter';
 
 create or replace function audit_private.leave_batch(
     exporter int, name text, problem text, failed boolean
@@ -129,12 +129,12 @@ begin
     return found;
 end
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit_private.leave_batch is
-    'Notes what came in the way of a batch, which stays pending; it failed where a person has to '
-    'mend something';
+    'Notes why a batch could not be sent; it stays pending. '
+    'The subscription failed if a person must fix the cause';
 
--- claims: name, created_at, tick_id and part where it stood, counts if it has a threshold.
+-- claims: name, created_at, tick_id and part say where it stood; counts only with a threshold.
 create or replace function audit_private.advance_subscriptions(claims jsonb, until bigint)
 returns setof text
 language sql volatile security definer set search_path = pg_catalog, pg_temp
@@ -158,9 +158,9 @@ as $$
     where s.name = idle.name
     returning s.name;
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit_private.advance_subscriptions is
-    'Notes that ticks held nothing for some subscriptions, and returns for which';
+    'Notes that ticks held no events for some subscriptions, and returns their names';
 
 create or replace function audit_private.set_event_aside(
     exporter int, name text, tick_id bigint, event_id bigint, occurred_at timestamptz, problem text
@@ -174,12 +174,12 @@ as $$
     where s.name = set_event_aside.name and s.exporter = set_event_aside.exporter
     on conflict do nothing;
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit_private.set_event_aside is
-    'Notes an event that a sink refuses, so that the others go on';
+    'Sets aside an event that a sink refuses, so that the others go on';
 
--- Streams that are behind, because their sink failed or nobody served them. Most are not: the tick
--- that each takes next says so, and no other is looked at.
+-- For streams that are late, because their sink failed or no exporter ran. The time of the next
+-- tick shows which streams these are; it reads nothing else of the others.
 create or replace function audit_private.skip_hidden_everywhere() returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp set timezone = 'UTC'
 as $$
@@ -201,11 +201,11 @@ as $$
             select max(k.id) as id from audit.tick as k where k.made_at < b.since) as t
     where s.name = b.name and t.id > s.tick_id;
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit_private.skip_hidden_everywhere is
-    'For an exporter: lets streams that are behind go on with what their viewers may see';
+    'For an exporter: moves late streams on to the first event that their viewers may still see';
 
--- A subscription whose clock is believed as little as that of retention.
+-- Uses the same check of the clock as retention.
 create or replace function audit_private.lapse_subscriptions() returns setof text
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -226,4 +226,4 @@ as $$
     order by t.name;
 $$;
 comment on function audit_private.lapse_subscriptions is
-    'Lets subscriptions lapse that nobody served for long, so that retention goes on';
+    'Marks subscriptions as lapsed that nobody served for long, so that retention can go on';

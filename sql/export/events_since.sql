@@ -1,7 +1,7 @@
--- Reading by ticks: every committed event once, in order, from a cursor on. As an auditor, or as a
--- viewer with a token, to whom row-level security shows the events of their organisation.
+-- Reading by ticks: every committed event once, in order, after a cursor. An auditor reads all;
+-- row- level security shows a viewer with a token the events of their organisation.
 
--- It names the series, the tick, and the place in it of the last event that was given.
+-- A cursor names the series, the tick, and the place of the last returned event in it.
 create or replace function audit_private.tick_cursor(
     key uuid, tick_id bigint, occurred_at timestamptz, id bigint
 ) returns text
@@ -11,7 +11,7 @@ return translate(encode(convert_to(
     format('1|%s|%s|%s|%s', key, tick_id, occurred_at, id), 'UTF8'), 'base64'),
     '+/=' || chr(10), '-_');
 comment on function audit_private.tick_cursor is
-    'The cursor of a place in the log; callers look at none of its parts';
+    'The cursor of a place in the log; its format may change, so callers must not parse it';
 
 create or replace function audit_private.read_tick_cursor(
     cursor text, out key uuid, out tick_id bigint, out occurred_at timestamptz, out id bigint
@@ -40,7 +40,7 @@ exception when data_exception then
 end
 $$;
 comment on function audit_private.read_tick_cursor is
-    'The place in the log that a cursor means; raises if it is none';
+    'The place in the log that a cursor names; raises if the cursor is invalid';
 
 create or replace function audit_private.last_cursor() returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp set row_security = on
@@ -53,9 +53,9 @@ return (
     order by t.id desc, m.month desc
     limit 1
 );
--- Definer: nobody but an auditor reads ticks.
+-- Definer: only auditors may read ticks.
 comment on function audit_private.last_cursor is
-    'The cursor of the end of the last tick; null where there is none';
+    'The cursor of the end of the last tick; null if there is none';
 
 create or replace function audit_private.refuse_unknown_tick(key uuid, tick_id bigint) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -70,22 +70,22 @@ begin
         select from audit.tick as t
         where t.id = refuse_unknown_tick.tick_id and t.series_id = _series.id)
     then
-        raise exception 'the cursor is of tick % of series %, which this database does not know',
+        raise exception 'the cursor names tick % of series %, which this database does not know',
                 refuse_unknown_tick.tick_id, refuse_unknown_tick.key
             using errcode = 'object_not_in_prerequisite_state', detail = coalesce(
-                'Of that series it knows the ticks up to ' || _last || '.',
+                'It knows the ticks of that series up to ' || _last || '.',
                 'It knows no tick of that series.'),
-                hint = 'It was restored to an earlier moment, or is another. Events that were read '
-                    'from the former one may be gone from here; read again from null on, or on '
-                    'from the last tick that is known.';
+                hint = 'It was restored to an earlier moment, or is another one. Events that were '
+                    'read before may be missing here. '
+                    'Read again from null on, or from the last known tick on.';
     end if;
 end
 $$;
 comment on function audit_private.refuse_unknown_tick is
-    'Raises where a cursor is of a tick that was lost: by a promotion or a recovery';
+    'Raises if the tick of a cursor is unknown, as after a promotion or a recovery that lost it';
 
--- Definer, since nobody but an auditor reads ticks: how many events others have is no viewer's
--- business. What is not committed yet is nobody's: a crash could take it, and use its number again.
+-- Definer: only auditors may read ticks, because counts would tell viewers of the events of others.
+-- Uncommitted ticks are skipped: a crash could lose one, and its number would be used again.
 create or replace function audit_private.tick_parts(cursor text, at_most int)
 returns table (tick_id bigint, series_id int, key uuid, last_at timestamptz, last_id bigint,
     events bigint, condition text)
@@ -99,7 +99,7 @@ begin
     if audit.viewer_organization() is null
         and not pg_has_role(session_user, 'audit_auditor', 'member')
     then
-        raise exception 'who reads is not known, or may not read this log'
+        raise exception 'the viewer is unknown, or may not read this log'
             using errcode = 'insufficient_privilege',
                 hint = 'Set auditdb.viewer to a token, or be a member of audit_auditor.';
     end if;
@@ -131,12 +131,12 @@ begin
 end
 $$;
 comment on function audit_private.tick_parts is
-    'The ticks from a cursor on, month by month: what an event e fulfils that is of each; for '
-    'audit.events_since';
+    'The ticks after a cursor, month by month: for each, the condition that an event e in it '
+    'meets; for audit.events_since';
 
--- Writers that work together fill blocks of their own each, so that in the order of time each event
--- is in another block than the one before. So few events are looked up by block, and sorted then;
--- many are read in their order, as far as the batch goes. The caller sets enable_indexscan itself.
+-- Concurrent writers fill different blocks, so that two events next to each other in time are in
+-- different blocks. A few events are therefore fetched by block and sorted. Many events are read in
+-- the order of the index, until the batch is full. The caller sets enable_indexscan.
 create or replace function audit_private.part_events(condition text, events bigint) returns text
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -151,7 +151,7 @@ begin
 end
 $$;
 comment on function audit_private.part_events is
-    'What a query reads that wants events of a tick, of which there are so many; and how';
+    'The FROM and WHERE of a query for events of a tick, by the faster plan for their number';
 
 create or replace function audit_private.filter_condition(organization_id text, actions text[])
 returns text
@@ -162,9 +162,9 @@ return concat(
         format(' and (e.action = any (%1$L) or split_part(e.action, ''.'', 1) = any (%1$L))',
             filter_condition.actions) end);
 comment on function audit_private.filter_condition is
-    'What an event e fulfils that is of an organisation, and of some actions or categories';
+    'The condition on an event e for one organisation, and for some actions or categories';
 
--- By the role that runs, as row-level security goes: an auditor's own, else the token's.
+-- By the role in force, as row-level security decides: an auditor needs no token.
 create or replace function audit_private.refuse_reading() returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -172,14 +172,14 @@ begin
     if not pg_has_role(current_user, 'audit_auditor', 'usage')
         and audit.viewer_organization() is null
     then
-        raise exception 'who reads is not known, or may not read this log'
+        raise exception 'the viewer is unknown, or may not read this log'
             using errcode = 'insufficient_privilege',
                 hint = 'Set auditdb.viewer to a token, or be a member of audit_auditor.';
     end if;
 end
 $$;
 comment on function audit_private.refuse_reading is
-    'Raises where row-level security would show no event: nobody is to take that for an empty log';
+    'Raises if row-level security would hide every event, which would look like an empty log';
 
 create or replace function audit_private.refuse_batch(at_most int) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -196,7 +196,7 @@ begin
 end
 $$;
 comment on function audit_private.refuse_batch is
-    'Raises where so many events, or under this isolation, cannot be read';
+    'Raises if the number of events or the isolation level is invalid for reading';
 
 create or replace function audit.events_since(
     after text default null,
@@ -219,7 +219,8 @@ begin
     perform audit_private.refuse_batch(at_most);
     perform audit_private.refuse_reading();
     perform audit_private.try_tick();
-    -- Before the snapshots that read: what is moved out of DEFAULT is where it was, or where it is.
+    -- Before the snapshots that read: an event that is moved out of DEFAULT is then found either
+    -- there or in its month, and never missed.
     lock table audit.event in access share mode;
     _cursor := case when after = 'now' then audit_private.last_cursor() else after end;
     for _part in select * from audit_private.tick_parts(_cursor, _most_parts) loop
@@ -238,7 +239,7 @@ begin
             else audit_private.tick_cursor(_part.key, tick_id, _part.last_at, _part.last_id) end;
         exit when _left = 0;
     end loop;
-    -- A token that ended meanwhile has hidden what was there.
+    -- If the token expired meanwhile, rows were hidden.
     perform audit_private.refuse_reading();
     event := null;
     cursor := _cursor;
@@ -247,8 +248,8 @@ begin
 end
 $$;
 comment on function audit.events_since is
-    'The events after a cursor, tick by tick, then by time and id: every committed one once. Null '
-    'is the beginning of the log, now its end. Of one organisation, of some actions or '
-    'categories, if they are given. The last row has no event: its cursor is where to go on, '
-    'is_more whether at once. Makes a tick if the last is a second old, to be read after the '
-    'commit';
+    'The committed events after a cursor, each once: in the order of ticks, then of time and id. '
+    'The cursor null is the beginning of the log, now its end. Optionally only those of one '
+    'organisation, or of some actions or categories. The last row has no event: its cursor is '
+    'where to continue, and is_more says whether more can be read at once. Makes a tick if the '
+    'last one is a second old; its events can be read after the commit';

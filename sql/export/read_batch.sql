@@ -1,6 +1,6 @@
 -- Reading for exporters: events between two places, in the order of ticks, as canonical bytes.
 
--- A place is after a tick that was taken as a whole, and maybe a part of the next.
+-- A place is the last tick that was read to its end, and perhaps a part of the next tick.
 create or replace function audit_private.place_cursor(tick_id bigint, part jsonb) returns text
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO'
@@ -12,10 +12,10 @@ declare
         where t.id = _tick);
 begin
     if _tick > audit_private.last_tick() then
-        raise exception 'tick % was delivered, and this database knows ticks up to % alone', _tick,
+        raise exception 'tick % was delivered, but this database knows ticks only up to %', _tick,
                 audit_private.last_tick()
             using errcode = 'object_not_in_prerequisite_state',
-                hint = 'It was restored to an earlier moment, or is another. Compare with the '
+                hint = 'It was restored to an earlier moment, or is another one. Compare with the '
                     'sink, then: auditdb subscription reset NAME --to now, or start.';
     elsif _key is null then
         return null;
@@ -25,11 +25,11 @@ begin
         coalesce((place_cursor.part ->> 'id')::bigint, 9223372036854775807));
 end
 $$;
--- Definer: reads ticks, and gives nothing but a number that is known.
+-- Definer: it reads ticks, but returns only a place that the caller knows.
 comment on function audit_private.place_cursor is
     'The cursor of a place; null before the first tick';
 
--- No more than 500 at a time, unless all are wanted. is_end: the last of its tick.
+-- At most 500, unless all are wanted. is_end marks the last part of a tick.
 create or replace function audit_private.parts_between(
     after_tick bigint, after_part jsonb, until_tick bigint, until_part jsonb, is_whole boolean
 ) returns table (
@@ -61,7 +61,7 @@ $$;
 comment on function audit_private.parts_between is
     'The parts of ticks between two places, month by month';
 
--- An event whose text is longer than a value may be must not stop those behind it.
+-- An event that is too long for a value as text must not stop the events after it.
 create or replace function audit_private.line_of(event audit.event, series uuid, most bigint)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -84,7 +84,7 @@ begin
 end
 $$;
 comment on function audit_private.line_of is
-    'The canonical bytes of an event, null where they are more than an exporter can hold';
+    'The canonical bytes of an event; null if they are too long for an exporter';
 
 create or replace function audit_private.part_query(
     key uuid, condition text, events bigint, organizations text[], until jsonb, at_most bigint
@@ -99,10 +99,10 @@ return format('select e.id, e.occurred_at::text as at, e.organization_id, e.acti
             until ->> 'at', (until ->> 'id')::bigint) end), events),
     at_most);
 comment on function audit_private.part_query is
-    'The query for the events of a tick, or of those of it that lie in one month';
+    'The query for the events of a part of a tick, which lie in one month';
 
--- The last row has no event: tick_id, at and id are where it ended, is_end whether at the end of
--- that tick, is_more whether there was more than at_most events, or 16 MB.
+-- The last row has no event. tick_id, at and id say where the batch ended; is_end, whether at the
+-- end of that tick; is_more, whether there were more than at_most events, or 16 MB.
 create or replace function audit_private.read_batch(
     after_tick bigint, after_part jsonb, until_tick bigint, until_part jsonb, organizations text[],
     at_most int
@@ -122,7 +122,8 @@ declare
     _left bigint := coalesce(at_most, 9223372036854775807);
     _bytes bigint := case when at_most is null then -9223372036854775807 else 0 end;
 begin
-    -- Before the snapshots that read: what is moved out of DEFAULT is where it was, or where it is.
+    -- Before the snapshots that read: an event that is moved out of DEFAULT is then found either
+    -- there or in its month, and never missed.
     lock table audit.event in access share mode;
     is_more := false;
     for _part in

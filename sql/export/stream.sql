@@ -1,6 +1,6 @@
--- Streams: subscriptions that an organisation's admins make of its own events, with their token.
--- Within limits, and each is an event of that organisation. An exporter that knows their secret
--- serves them; it connects to no address of the inside.
+-- Streams: subscriptions that the admins of an organisation make of its own events, with their
+-- token and within limits. Each change of a stream is an event of that organisation. Exporters that
+-- know the secret of streams serve them, and connect to no internal address.
 
 create or replace function audit_private.first_id_of(organization_id text) returns bigint
 language sql stable set search_path = pg_catalog, pg_temp
@@ -8,7 +8,7 @@ return (
     select coalesce(max(s.first_id), 0) from audit_private.organization_start as s
     where s.organization_id = first_id_of.organization_id);
 comment on function audit_private.first_id_of is
-    'Id of the first event of an organisation as it is now; see audit_private.viewer_start';
+    'Id of the first event of an organisation in its present life; see audit_private.viewer_start';
 
 create or replace function audit_private.is_current(subscription audit.subscription)
 returns boolean
@@ -16,8 +16,8 @@ language sql stable set search_path = pg_catalog, pg_temp
 return subscription.made_by is null
     or subscription.start_id = audit_private.first_id_of(subscription.organization_id);
 comment on function audit_private.is_current is
-    'Whether a stream is of the organisation that has its identifier now, and not of a former one; '
-    'true of other subscriptions';
+    'Whether the organisation of a stream is the one that has the identifier now, not a former '
+    'one; true for other subscriptions';
 
 create or replace function audit_private.viewing() returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -28,13 +28,13 @@ begin
     if audit.viewer_organization() = _viewer[2] then
         return _viewer;
     end if;
-    raise exception 'who asks is not known, or may not read this log'
+    raise exception 'the viewer is unknown, or may not read this log'
         using errcode = 'insufficient_privilege',
             hint = 'Set auditdb.viewer to the token of an admin.';
 end
 $$;
 comment on function audit_private.viewing is
-    'Who asks by their token, and for which organisation; an error for who may not read its log';
+    'The user and the organisation of the viewer token; raises if the user may not read its log';
 
 create or replace function audit_private.own_stream(name text, organization_id text)
 returns audit.subscription
@@ -48,18 +48,18 @@ begin
         and s.made_by is not null and audit_private.is_current(s)
     for update;
     if not found then
-        raise exception 'there is no such stream' using errcode = 'undefined_object',
-            hint = 'select * from audit.list_streams() shows them.';
+        raise exception 'the stream does not exist' using errcode = 'undefined_object',
+            hint = 'select * from audit.list_streams() lists the streams.';
     end if;
     return _found;
 end
 $$;
 comment on function audit_private.own_stream is
-    'The stream of a name and organisation, locked; an error where there is none, whatever others '
-    'have';
+    'The stream of a name and an organisation, locked; raises if it does not exist. Streams of '
+    'other organisations make no difference';
 
--- A name, and no number that means an address: where it leads is looked at by the exporter, each
--- time that it connects.
+-- Allows a host name, but no numeric address:
+-- the exporter checks where the name leads each time it connects.
 create or replace function audit_private.check_stream(sink text, format text) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -69,20 +69,20 @@ begin
         '(:(443|8443))?(/[a-z0-9._~!$&''()*+,;=:%/-]*)?$')
         or length(check_stream.sink) > 500
     then
-        raise exception 'a stream goes to https://name/path of at most 500 characters'
+        raise exception 'a stream needs a sink https://name/path of at most 500 characters'
             using errcode = 'invalid_parameter_value', hint = 'Give the name of a host, port 443 '
-                'or 8443, and nothing behind ? or #.';
+                'or 8443, and no ? or #.';
     elsif check_stream.format is null
         or check_stream.format not in ('jsonl', 'ocsf', 'cloudevents')
     then
         raise exception 'format is %', quote_nullable(check_stream.format)
             using errcode = 'invalid_parameter_value',
-                hint = 'It is one of jsonl, ocsf, cloudevents.';
+                hint = 'It must be one of jsonl, ocsf, cloudevents.';
     end if;
 end
 $$;
 comment on function audit_private.check_stream is
-    'Refuses what no address or format of a stream may be';
+    'Raises if the address or the format of a stream is invalid';
 
 create or replace function audit.create_stream(sink text, format text default 'jsonl')
 returns text
@@ -98,9 +98,9 @@ begin
     if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
         raise exception 'streams cannot be made under %', current_setting('transaction_isolation')
             using errcode = 'invalid_transaction_state',
-                hint = 'Those made meanwhile would not be seen. Use read committed.';
+                hint = 'Streams made meanwhile would not be counted. Use read committed.';
     end if;
-    -- Or several at once would each count the others' as not there.
+    -- Without this lock, concurrent calls would not count each other's streams.
     perform pg_advisory_xact_lock(hashtextextended('auditdb streams ' || _viewer[2], 0));
     if (select count(*) from audit.subscription as s
         where s.organization_id = _viewer[2] and s.made_by is not null
@@ -121,12 +121,12 @@ begin
     return _made.name;
 end
 $$;
--- Definer: readers hold no privilege on the table itself. Whose it is, is their token's word.
+-- Definer: readers hold no privilege on the table itself. The token decides the organisation.
 comment on function audit.create_stream is
-    'For a viewer: has the events of their organisation sent to an address of https, from now on; '
-    'returns the name of the stream. At most five an organisation';
+    'For a viewer: makes a stream, which sends the events of their organisation to an https '
+    'address from now on. An organisation has at most five. Returns the name of the stream';
 
--- Neither how many events there are nor who else has streams is a viewer's business.
+-- Viewers must not learn how many events there are, or who else has streams.
 create or replace function audit.list_streams()
 returns table (
     name text, sink text, format text, state text, problem text, problem_at timestamptz,
@@ -148,7 +148,7 @@ as $$
 $$;
 -- Definer: readers hold no privilege on the table itself.
 comment on function audit.list_streams is
-    'For a viewer: the streams of their organisation, how far each came, and what is in its way';
+    'For a viewer: the streams of their organisation, with the progress and problems of each';
 
 create or replace function audit.pause_stream(name text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -162,7 +162,7 @@ end
 $$;
 -- Definer: readers hold no privilege on the table itself.
 comment on function audit.pause_stream is
-    'For a viewer: nothing more is sent, until it is resumed';
+    'For a viewer: pauses a stream: nothing is sent until audit.resume_stream is called';
 
 create or replace function audit_private.skip_hidden(name text) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -176,7 +176,7 @@ as $$
     where s.name = skip_hidden.name and t.id > s.tick_id;
 $$;
 comment on function audit_private.skip_hidden is
-    'Lets a stream go on behind the ticks that were made before what its viewer may see';
+    'Moves a stream on to the first tick that its viewer may see';
 
 create or replace function audit.resume_stream(name text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -186,13 +186,13 @@ declare
 begin
     perform audit_private.resume(
         audit_private.own_stream(resume_stream.name, _viewer[2]), _viewer[1]);
-    -- Or to pause it would keep what becomes too old to be seen.
+    -- Without this, a pause would preserve events that have become too old to be seen.
     perform audit_private.skip_hidden(resume_stream.name);
 end
 $$;
 -- Definer: readers hold no privilege on the table itself.
 comment on function audit.resume_stream is
-    'For a viewer: a stream goes on where it was, or where they may see, whatever stopped it';
+    'For a viewer: resumes a stream where it stopped, or at the first event that they may see';
 
 create or replace function audit.drop_stream(name text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -206,4 +206,4 @@ end
 $$;
 -- Definer: readers hold no privilege on the table itself.
 comment on function audit.drop_stream is
-    'For a viewer: ends a stream';
+    'For a viewer: ends and removes a stream';

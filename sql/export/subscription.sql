@@ -1,5 +1,5 @@
--- Subscriptions: made by auditors, who read every event; an operator may pause, resume and drop.
--- Which sink gets what is recorded in the log itself.
+-- Subscriptions: auditors, who read every event, make them; operators may pause, resume and drop
+-- them. The log itself records which sink gets which events.
 
 create or replace function audit_private.check_subscription(
     name text, sink text, format text, options jsonb, lapses_after interval
@@ -34,7 +34,7 @@ begin
 end
 $$;
 comment on function audit_private.check_subscription is
-    'Refuses what no subscription may be, in one line';
+    'Raises, with a message of one line, if a setting of a subscription is invalid';
 
 create or replace function audit.subscribe(
     name text,
@@ -73,13 +73,13 @@ begin
         jsonb_build_object('sink', _made.sink, 'format', _made.format, 'filter',
             audit_private.filter_of(_made)));
 exception when unique_violation then
-    raise exception 'there is a subscription %', subscribe.name
+    raise exception 'subscription % exists already', subscribe.name
         using errcode = 'duplicate_object', hint = 'auditdb subscription list shows it.';
 end
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.subscribe is
-    'Makes a subscription: from the first event that there is, or from now on';
+    'Makes a subscription that starts at the first stored event, or now';
 
 create or replace function audit_private.filter_of(subscription audit.subscription) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -88,15 +88,15 @@ return jsonb_strip_nulls(jsonb_build_object('organization_id', subscription.orga
     'results', subscription.results, 'conditions', subscription.conditions,
     'at_least', subscription.at_least, 'within', subscription.within, 'per', subscription.per));
 comment on function audit_private.filter_of is
-    'Which events a subscription gets, without what lets all pass';
+    'The filters of a subscription, without those that let every event pass';
 
 create or replace function audit_private.last_tick() returns bigint
 language sql stable set search_path = pg_catalog, pg_temp
 return (select coalesce(max(id), 0) from audit.tick);
 comment on function audit_private.last_tick is
-    'Number of the last tick; 0 where there is none';
+    'Number of the last tick; 0 if there is none';
 
--- If nobody made one for long, all since then would come after the last.
+-- Makes a tick first: otherwise all events since the last tick would count as new.
 create or replace function audit_private.end_of_log() returns bigint
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -106,13 +106,13 @@ begin
 end
 $$;
 comment on function audit_private.end_of_log is
-    'Number of the last tick, which is made where one can be and the last is a second old';
+    'Number of the last tick. Makes one first, if that is possible and the last is a second old';
 
 create or replace function audit_private.first_tick() returns bigint
 language sql stable set search_path = pg_catalog, pg_temp
 return (select coalesce(min(id), 1) from audit.tick);
 comment on function audit_private.first_tick is
-    'Number of the first tick';
+    'Number of the first tick; 1 if there is none';
 
 create or replace function audit_private.find_subscription(name text) returns audit.subscription
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -124,15 +124,15 @@ begin
     for update;
     if not found then
         raise exception 'there is no subscription %', find_subscription.name
-            using errcode = 'undefined_object', hint = 'auditdb subscription list shows them.';
+            using errcode = 'undefined_object', hint = 'auditdb subscription list shows all.';
     end if;
     return _found;
 end
 $$;
 comment on function audit_private.find_subscription is
-    'The subscription of a name, locked; an error where there is none';
+    'The subscription of a name, locked; raises if it does not exist';
 
--- A stream's organisation sees what becomes of it, whoever does it.
+-- An organisation sees every change of its streams, whoever makes it.
 create or replace function audit_private.record_subscription(
     verb text, subscription audit.subscription, old_values jsonb, new_values jsonb,
     viewer text default null
@@ -156,7 +156,8 @@ as $$
     from audit_private.acting(audit_private.context_in_force()) as a;
 $$;
 comment on function audit_private.record_subscription is
-    'Records what became of a subscription, by the viewer of a token or whoever acts';
+    'Records a change of a subscription, made by the viewer of a token '
+    'or by the actor of the context';
 
 create or replace function audit_private.pause(subscription audit.subscription, viewer text)
 returns void
@@ -179,9 +180,9 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     select audit_private.pause(audit_private.find_subscription(pause_subscription.name), null);
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.pause_subscription is
-    'Nothing more is sent, until it is resumed; retention still waits for it';
+    'Pauses a subscription: nothing is sent until it is resumed; retention still waits for it';
 
 create or replace function audit_private.resume(subscription audit.subscription, viewer text)
 returns void
@@ -189,7 +190,7 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
     if not audit_private.is_current(subscription) then
-        raise exception 'the organisation of % is gone, and another has its identifier',
+        raise exception 'the organisation of % is gone, and another one has its identifier',
                 subscription.name
             using errcode = 'object_not_in_prerequisite_state',
                 hint = format('auditdb subscription drop %s', subscription.name);
@@ -209,10 +210,10 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     select audit_private.resume(audit_private.find_subscription(resume_subscription.name), null);
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.resume_subscription is
-    'Goes on where it was: after a pause, once what it failed of is mended, or after it lapsed; '
-    'and says that what it missed is known';
+    'Resumes a subscription where it stopped: after a pause, after it lapsed, or after the cause '
+    'of a failure was fixed. Also confirms that missed events are known';
 
 create or replace function audit.reset_subscription(name text, from_now boolean default false)
 returns void
@@ -232,9 +233,9 @@ begin
         jsonb_build_object('tick_id', _was.tick_id), jsonb_build_object('tick_id', _tick));
 end
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.reset_subscription is
-    'Begins anew: from the first event that there is, which sends all again, or from now on';
+    'Starts a subscription again: at the first stored event, so that all are sent again, or now';
 
 create or replace function audit_private.drop(subscription audit.subscription, viewer text)
 returns void
@@ -255,11 +256,11 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
     select audit_private.drop(audit_private.find_subscription(drop_subscription.name), null);
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.drop_subscription is
-    'Ends a subscription; what it had to take keeps retention from nothing';
+    'Drops a subscription; retention no longer waits for it';
 
--- What no tick holds yet shows in the age alone: it is at least as old as the last tick.
+-- Events without a tick show only in the age, which is at least that of the last tick.
 create or replace function audit.list_subscriptions()
 returns table (
     name text, sink text, format text, organization_id text, actions text[], categories text[],
@@ -272,7 +273,7 @@ returns table (
 )
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-    -- One pass, however many they are: ticks have no gaps.
+    -- One pass for all subscriptions: tick numbers have no gaps.
     with ahead as materialized (
         select k.id, sum(k.events) over w as events, min(k.made_at) over w as since
         from audit.tick as k
@@ -293,8 +294,8 @@ as $$
 $$;
 -- Definer: counts ticks and what was set aside, which operators may not read.
 comment on function audit.list_subscriptions is
-    'The subscriptions, how far each came, and what is in its way. The lag is of events of which '
-    'it has yet to find out whether they are for it';
+    'The subscriptions, with the progress and problems of each. The lag counts all events that a '
+    'subscription has not looked at yet, including those that its filters will reject';
 
 create or replace function audit.list_set_aside(subscription text default null)
 returns table (
@@ -310,4 +311,4 @@ as $$
 $$;
 -- Definer: nobody holds a privilege on the table itself.
 comment on function audit.list_set_aside is
-    'The events that a sink refused, and what it said';
+    'The events that a sink refused, each with its answer';

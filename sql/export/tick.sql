@@ -1,7 +1,8 @@
--- Ticks: each closes a set of events that never changes: those whose transactions its snapshot
--- sees and no tick before has. To read by id loses what commits late; this does not.
+-- Ticks: each tick closes a set of events that never changes: those whose transactions are visible
+-- in its snapshot and in no earlier one. Reading by id would miss late commits;
+-- reading by ticks does not.
 
--- A tick is made under a lock on audit.series, and nobody reads one before its commit: see
+-- A tick is made under a lock on audit.series, and nobody reads it before its commit: see
 -- audit_private.tick_parts().
 
 create or replace function audit_private.month_of(occurred_at timestamptz) returns date
@@ -12,21 +13,21 @@ return case
         then date_trunc('month', month_of.occurred_at at time zone 'UTC')::date
     else 'infinity'::date end;
 comment on function audit_private.month_of is
-    'First day of the month of a time (UTC); -infinity and infinity for what has no month';
+    'First day of the month of a time (UTC); -infinity and infinity stay as they are';
 
 create or replace function audit_private.last_id() returns bigint
 language sql volatile set search_path = pg_catalog, pg_temp
 return (select case when is_called then last_value else 0 end from audit.event_id_seq);
 comment on function audit_private.last_id is
-    'The highest id that an event may have got by now; 0 if none did';
+    'The highest event id that was drawn so far; 0 if none was';
 
--- The first eight digits of a file of the write-ahead log. pg_control_checkpoint() would tell the
--- former timeline for a while after a promotion.
+-- The first eight digits of the name of a write-ahead log file. pg_control_checkpoint() would show
+-- the former timeline for a while after a promotion.
 create or replace function audit_private.timeline() returns int
 language sql volatile set search_path = pg_catalog, pg_temp
 return ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int;
 comment on function audit_private.timeline is
-    'Timeline of the write-ahead log: a promotion and a point-in-time recovery begin another';
+    'Timeline of the write-ahead log; a promotion or a point-in-time recovery begins a new one';
 
 create or replace function audit_private.begin_series(began text, after_id bigint)
 returns audit.series
@@ -40,10 +41,11 @@ as $$
     returning *;
 $$;
 comment on function audit_private.begin_series is
-    'Begins a series of ticks: here, now, and after this id';
+    'Begins a series of ticks on this server and timeline, for events after an id';
 
--- Part of install. Whoever writes has to end first: what is there then has an id of this or below,
--- whatever its transaction id; what comes has a transaction id of this database, and a higher id.
+-- Part of install. It waits for all writers, so that every earlier event has this id or a lower
+-- one, whatever its transaction id.
+-- Every later event has a transaction id of this database, and a higher id.
 create or replace function audit_private.renew_series(began text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -54,10 +56,10 @@ begin
 end
 $$;
 comment on function audit_private.renew_series is
-    'Begins a series whose transaction ids are others than those of the events that there are';
+    'Begins a new series if the present transaction ids are not comparable with those of the log';
 
--- A transaction that goes on has the ids of the log that it was copied with: the same wherever the
--- database was promoted, recovered or copied to.
+-- After a promotion, a recovery or a copy of the whole database, transaction ids continue those of
+-- its log. The new series therefore only continues the last one.
 create or replace function audit_private.present_series() returns audit.series
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -78,10 +80,10 @@ begin
 end
 $$;
 comment on function audit_private.present_series is
-    'The series of ticks that are made now; begins it where the last one was made elsewhere';
+    'The series of new ticks; begins one if the last tick was made on another server or timeline';
 
--- A transaction that makes a tick and writes events itself has them in the next one: they could
--- still come.
+-- The own events of a transaction that makes a tick belong to the next tick,
+-- because it may still write more.
 create or replace function audit_private.snapshot_without(snapshot pg_snapshot, transaction_id xid8)
 returns pg_snapshot
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -92,9 +94,9 @@ as $$
         from (select pg_snapshot_xip(snapshot) union select transaction_id) as x (id)) end;
 $$;
 comment on function audit_private.snapshot_without is
-    'The same snapshot, but that a transaction has not ended in it';
+    'The same snapshot, but with one transaction as not yet ended';
 
--- What the ticks up to one hold, of events since the last restore before it.
+-- Covers the events since the last restore before the tick.
 create or replace function audit_private.covered_condition(tick audit.tick) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case
@@ -106,11 +108,11 @@ return case
         (tick).since, (tick).snapshot,
         (select t.snapshot from audit.tick as t where t.id = (tick).whole_id)) end;
 comment on function audit_private.covered_condition is
-    'What an event e fulfils that is of a tick or of one before it';
+    'SQL condition for an event e that belongs to a tick or to an earlier one';
 
--- The one place that says what a tick holds. After a restore the former snapshots are compared
--- with transaction ids of their own time alone: events of before their series are of ticks before
--- them, and none of a higher id than they saw is.
+-- The only definition of what a tick holds. After a restore, earlier snapshots are compared only
+-- with transaction ids of their own series. Events older than a series belong to earlier ticks, and
+-- have no higher id than those ticks saw.
 create or replace function audit_private.tick_condition(tick audit.tick, former audit.tick)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -129,11 +131,11 @@ as $$
     where n.id = tick.series_id;
 $$;
 comment on function audit_private.tick_condition is
-    'What an event e fulfils that is of a tick, by its snapshot and the tick before';
+    'SQL condition for an event e that belongs to a tick, by its snapshot and the tick before';
 
--- Of an event that a later tick may hold, the transaction is one that had not begun in the former
--- snapshot, or one that had not ended in it and has in this. Any tick whose transaction is older
--- than all of these has a lower_id that all of these events are above.
+-- The transaction of an event in a later tick either began after the former snapshot, or was
+-- running in it and has ended in this one. If the transaction of a tick is older than all of these,
+-- then its lower_id is below all of their events.
 create or replace function audit_private.tick_floor(tick audit.tick, former audit.tick)
 returns bigint
 language sql stable set search_path = pg_catalog, pg_temp
@@ -149,12 +151,12 @@ as $$
         order by t.id desc limit 1), 0);
 $$;
 comment on function audit_private.tick_floor is
-    'An id that all events are above which a tick holds and those up to a former one do not';
+    'A lower bound: events of a tick that are in no tick up to a former one have higher ids';
 
--- Nothing finds an event by its id alone, since an index that does costs each writer. So most ticks
--- look at the last minutes, and all that was put further back, by a clock that went back or by a
--- transaction that was long, waits for the next whole one. That costs a look at each entry of the
--- primary key, which is nothing while the log is small.
+-- There is no index by id alone, because each index costs writers. Most ticks therefore look only
+-- at the last minutes. Events further back, which come after a change of the clock or from a long
+-- transaction, wait for the next whole tick. A whole tick reads every entry of the primary key;
+-- while the log is small, each tick is one.
 create or replace function audit_private.is_whole_due(tick audit.tick, former audit.tick)
 returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -174,9 +176,9 @@ begin
     select * into _whole from audit.tick as t
     where t.id = case when former.since = '-infinity' then former.id else former.whole_id end;
     return clock_timestamp() not between _whole.made_at and _whole.made_at + interval '10 minutes'
-            -- Where nobody writes, nobody looks.
+            -- No whole tick while nobody writes.
             and tick.upper_id > former.upper_id
-        -- One has ended that may have written before what the other ticks look at.
+        -- A transaction has ended that may have written events further back than other ticks look.
         or exists (
             select from pg_snapshot_xip(former.snapshot) as x
             where pg_visible_in_snapshot(x, tick.snapshot) and x < (
@@ -187,15 +189,15 @@ begin
 end
 $$;
 comment on function audit_private.is_whole_due is
-    'Whether the next tick is to hold whatever there is, of any time';
+    'Whether the next tick must be a whole one, which looks at events of all times';
 
 create or replace function audit_private.tick_since(whole audit.tick) returns timestamptz
 language sql immutable set search_path = pg_catalog, pg_temp
 return (whole).made_at - interval '1 minute';
 comment on function audit_private.tick_since is
-    'From when on the ticks look that follow a whole one';
+    'How far back the ticks after a whole one look';
 
--- Each part is a range of the primary key, in which what is of former ticks is passed over by id.
+-- Each part is a range of the primary key. It skips events of earlier ticks by id.
 create or replace function audit_private.tick_search(tick audit.tick, former audit.tick)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -226,8 +228,8 @@ $$;
 comment on function audit_private.tick_search is
     'A query that finds the events of a new tick';
 
--- Read before the transaction has an id of its own, or it is that of a former tick: else
--- transactions of a higher id could have drawn ids before.
+-- Read before the transaction gets an id of its own, unless an earlier tick gave it one: otherwise
+-- transactions with higher ids could have drawn lower event ids.
 create or replace function audit_private.lower_id() returns bigint
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -244,7 +246,7 @@ begin
 end
 $$;
 comment on function audit_private.lower_id is
-    'An id that transactions stay above that get a higher id than this one';
+    'An event id that is lower than those of all transactions with a higher id than this one';
 
 create or replace function audit_private.add_tick(is_whole boolean default false) returns bigint
 language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off
@@ -287,12 +289,12 @@ begin
 end
 $$;
 comment on function audit_private.add_tick is
-    'Makes a tick of what has no tick yet, and returns its id; null where there is nothing. The '
-    'caller holds the locks';
+    'Makes a tick of the events that have none yet, and returns its id; null if there are no such '
+    'events. The caller holds the locks';
 
--- A lock on a table, which only its owner may take so: an advisory lock is anybody's. That on the
--- log comes before the snapshot: what is moved out of DEFAULT meanwhile would be neither where it
--- was nor where it is. No tick is lost by a crash after somebody read it.
+-- A table lock that only the owner may take; anybody could take an advisory lock. The lock on the
+-- log comes before the snapshot: an event that is moved out of DEFAULT meanwhile would be missed in
+-- both places. The commit is synchronous, so that a crash loses no tick that somebody has read.
 create or replace function audit_private.lock_ticks(wait boolean) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -312,7 +314,7 @@ begin
 end
 $$;
 comment on function audit_private.lock_ticks is
-    'Keeps others from making ticks until the transaction ends; whether nobody else does';
+    'Keeps others from making ticks until the transaction ends; false if another transaction does';
 
 create or replace function audit_private.tick_problem(out problem text, out hint text)
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -326,7 +328,7 @@ begin
             current_setting('transaction_isolation'));
         hint := 'Its snapshot may be older than the last tick. Use read committed.';
     elsif audit_private.is_restored() then
-        problem := 'this database was restored, and its transaction ids are others';
+        problem := 'this database was restored, and its transaction ids have changed';
         hint := 'Run: auditdb install';
     elsif audit_private.receives_events() then
         problem := 'replication writes this log, with transaction ids of another database';
@@ -335,7 +337,7 @@ begin
 end
 $$;
 comment on function audit_private.tick_problem is
-    'Why no tick can be made here and now; null where one can';
+    'Why no tick can be made here and now, with a hint; null if one can be made';
 
 create or replace function audit.make_tick() returns bigint
 language plpgsql volatile security definer
@@ -354,12 +356,12 @@ begin
     return audit_private.add_tick();
 end
 $$;
--- Definer: nobody else writes ticks.
+-- Definer: only audit_owner writes ticks.
 comment on function audit.make_tick is
-    'Closes the set of the events that were committed since the last tick, and returns its id; '
-    'null where there are none. Commit before you read it';
+    'Closes the set of events that were committed since the last tick, and returns the id of the '
+    'new tick; null if there are none. Commit before you read the tick';
 
--- Never raises for what passes: whoever polls reads what ticks there are.
+-- Does not raise for temporary problems: the caller then reads the ticks that exist.
 create or replace function audit_private.try_tick() returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set row_security = on
@@ -376,12 +378,13 @@ begin
     end if;
 end
 $$;
--- Definer: nobody else writes ticks.
+-- Definer: only audit_owner writes ticks.
 comment on function audit_private.try_tick is
-    'Makes a tick if the last is a second old and nobody else is at it; part of audit.events_since';
+    'Makes a tick if the last one is a second old and no other session makes one; '
+    'part of audit.events_since';
 
--- Of a small log each month is counted; of a large one the newest ticks, as retention counts the
--- months that it drops.
+-- Counts every month of a small log. Of a large log, counts only the newest ticks; retention counts
+-- the months that it drops.
 create or replace function audit_private.count_tick(tick audit.tick) returns bigint
 language plpgsql stable set search_path = pg_catalog, pg_temp
 set timezone = 'UTC' set datestyle = 'ISO'
@@ -405,18 +408,18 @@ begin
 end
 $$;
 comment on function audit_private.count_tick is
-    'How many events of a tick the log has';
+    'How many events of a tick are in the log';
 
 create or replace function audit_private.check_ticks() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'ticks', 'critical', 'audit.tick', format('%s of the last 100 ticks, the first of them '
-            '%s, hold other numbers of events than the log has of them', count(*), min(t.id)),
-        'Events were taken away or put in, or the clock or the ids of the log were set back.',
+            '%s, have other counts of events than the log', count(*), min(t.id)),
+        'Events were removed or inserted, or the clock or the ids of the log were set back.',
         '-- compare: select * from audit.tick where id >= ' || min(t.id), false
     from (select * from audit.tick order by id desc limit 100) as t
     where audit_private.count_tick(t) <> t.events
-        -- What retention dropped is gone.
+        -- Retention dropped events of older ticks.
         and not exists (
             select from audit.tick_month as m
             where m.tick_id = t.id and isfinite(m.month)
@@ -424,4 +427,4 @@ as $$
     having count(*) > 0;
 $$;
 comment on function audit_private.check_ticks is
-    'Ticks that the log does not agree with';
+    'Ticks whose count of events differs from the log';

@@ -1,4 +1,4 @@
--- What retention waits for, and what was dropped before a subscription had looked at it.
+-- What retention waits for, and which events were dropped before a subscription had read them.
 
 create or replace function audit_private.untaken(month date) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -8,16 +8,16 @@ as $$
         case when count(*) = 1 then format('subscription %s has', min(s.name))
             else format('%s subscriptions, %s among them, have', count(*), min(s.name)) end)
     from audit.subscription as s
-    -- Or one customer's sink would keep everybody's log.
+    -- Streams do not count: the sink of one customer must not keep the log of all.
     where s.state <> 'lapsed' and s.made_by is null and exists (
         select from audit.tick_month as m
         where m.month = untaken.month and m.tick_id > s.tick_id)
     having count(*) > 0;
 $$;
 comment on function audit_private.untaken is
-    'Why retention keeps a month: whose events of it are not taken; null where all are';
+    'Why retention keeps a month: subscriptions that have not read it; null if there are none';
 
--- Where somebody seals: what was dropped before is proved by nothing.
+-- Only if the log is sealed: nothing could prove events that were dropped before their seal.
 create or replace function audit_private.unsealed(month date) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -30,7 +30,8 @@ as $$
             or m.tick_id = s.tick_id and m.month >= s.month and not s.is_last));
 $$;
 comment on function audit_private.unsealed is
-    'Why retention keeps a month: events of it are not sealed; null where all are, or nobody seals';
+    'Why retention keeps a month: it has unsealed events; '
+    'null if all are sealed, or nothing ever is';
 
 create or replace function audit_private.note_missed(month date) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -46,4 +47,4 @@ as $$
     where m.name = s.name;
 $$;
 comment on function audit_private.note_missed is
-    'Notes how many events of a month that is dropped were not taken by whom';
+    'Notes for each subscription how many events it had not read of a month that is dropped';

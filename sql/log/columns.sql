@@ -1,13 +1,12 @@
--- Columns of the log: how identifiers compare, and what the planner may know of them.
--- Collation "C", so that an upgrade of the C library hides no row from an index. No statistics but
--- of id and time: the planner's estimates, which EXPLAIN prints, would tell a reader what rows say
--- that row-level security hides.
+-- Columns of the log: their collation and statistics. Collation "C", so that an upgrade of the C
+-- library hides no row from an index. Only id and time have statistics: EXPLAIN prints the
+-- planner's estimates, and these would tell a reader about rows that row-level security hides.
 
 create or replace function audit_private.open_columns() returns name[]
 language sql immutable set search_path = pg_catalog, pg_temp
 return '{id,occurred_at}'::name[];
 comment on function audit_private.open_columns is
-    'Columns of the log that keep statistics: they tell how large the log is, and nothing else';
+    'Columns of the log that keep statistics, because these show only how large the log is';
 
 create or replace function audit_private.wrong_columns()
 returns table (relation regclass, name name, problem text)
@@ -33,8 +32,8 @@ as $$
         and (string_to_array(i.indkey::text, ' '))[a.attnum] = '0';
 $$;
 comment on function audit_private.wrong_columns is
-    'Columns of the log, of its partitions and of indexes on expressions that are not as they '
-    'are to be';
+    'Columns of the log, of its partitions and of indexes on expressions '
+    'whose collation or statistics are wrong';
 
 create or replace function audit_private.close_statistics(relation regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -50,7 +49,7 @@ begin
 end
 $$;
 comment on function audit_private.close_statistics is
-    'Keeps ANALYZE from what the columns of one table of the log hold; what it found before stays';
+    'Stops ANALYZE from sampling the columns of a table of the log; existing statistics stay';
 
 create or replace function audit_private.refuse_dependents() returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -73,15 +72,15 @@ declare
             ));
 begin
     if _views is not null then
-        raise exception 'columns of the log cannot be altered while views of yours read it: %',
+        raise exception 'columns of the log cannot be altered while your own views read it: %',
                 _views
             using errcode = 'dependent_objects_still_exist',
-                hint = 'Keep what pg_get_viewdef says of each, drop it, install, make it again.';
+                hint = 'Save pg_get_viewdef of each view, drop it, install, and create it again.';
     end if;
 end
 $$;
 comment on function audit_private.refuse_dependents is
-    'Raises if views outside of the schema audit read the log: they are not auditdb''s to drop';
+    'Raises if views outside of the schema audit read the log: auditdb must not drop these';
 
 create or replace function audit_private.view_commands(out drop_all text, out create_all text[])
 language sql stable set search_path = pg_catalog, pg_temp
@@ -109,7 +108,7 @@ as $$
         and v.relowner = 'audit_owner'::regrole;
 $$;
 comment on function audit_private.view_commands is
-    'Commands that drop the views of the log, and that make them again as they are, with grants';
+    'Commands that drop the views of the log, and commands that create them again, with grants';
 
 create or replace function audit_private.policy_commands(out drop_all text[], out create_all text[])
 language sql stable set search_path = pg_catalog, pg_temp
@@ -128,10 +127,10 @@ as $$
     where p.polrelid in (select relid from pg_partition_tree('audit.event'));
 $$;
 comment on function audit_private.policy_commands is
-    'Commands that drop the policies of the log, and that make them again as they are';
+    'Commands that drop the policies of the log, and commands that create them again';
 
 create or replace function audit_private.alter_columns() returns void
--- A column that gets its own type again is not written anew, and loses its statistics.
+-- Setting a column to its own type again rewrites no row, and removes its statistics.
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -144,7 +143,7 @@ declare
             and attname <> all (audit_private.open_columns()));
 begin
     execute format('alter table audit.event %s', _actions);
-    -- That of an expression cannot be rid of its statistics.
+    -- The statistics of an index on an expression cannot be removed.
     if exists (
         select from audit_private.wrong_columns()
         where relation = to_regclass('audit.event_default_arrived_in_idx')
@@ -155,13 +154,13 @@ begin
 end
 $$;
 comment on function audit_private.alter_columns is
-    'Gives the columns of the log and of its partitions their collation, '
-    'and takes their statistics';
+    'Sets the collation of the columns of the log and of its partitions, '
+    'and removes their statistics';
 
 create or replace function audit_private.is_index_right() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return exists (
-        -- One that a partition lacks is invalid.
+        -- An index that a partition lacks is invalid.
         select from pg_index
         where indexrelid = to_regclass('audit.event_organization_id_idx') and indisvalid
             and pg_get_indexdef(indexrelid) = 'CREATE INDEX event_organization_id_idx '
@@ -169,10 +168,10 @@ return exists (
                 '(organization_id, occurred_at DESC, id DESC, action, actor_id, target_id)')
     and not exists (select from audit_private.wrong_columns() where problem like '%bytes');
 comment on function audit_private.is_index_right is
-    'Whether the index that pages are read by is that of this release';
+    'Whether the index for reading pages is that of this release';
 
--- An index of a month that is over keeps no writer waiting. It says its collations, so that it
--- stays good when the columns get them.
+-- Building the index of a month that is over makes no writer wait. It names its collations, so that
+-- it stays valid when the columns get them.
 create or replace function audit_private.prebuild_indexes() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -191,7 +190,7 @@ begin
 end
 $$;
 comment on function audit_private.prebuild_indexes is
-    'Makes the index of each month that is over, beside the one that is to go';
+    'Builds the new index of each month that is over, beside the old one';
 
 create or replace function audit_private.join_indexes() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -206,17 +205,17 @@ begin
         where relnamespace = any ('{audit,audit_private}'::regnamespace[])
             and relkind = 'i' and relname ~ '^new event_'
     loop
-        -- One that a restore has left beside its parent.
+        -- An index that a restore left without its parent.
         execute format('drop index if exists audit.%I', _name);
         execute format('alter index %s rename to %I', _index, _name);
     end loop;
-    -- Takes in those of months that have it, and makes those of the others.
+    -- Takes over the indexes that months have already, and builds those of the others.
     create index event_organization_id_idx
         on audit.event (organization_id, occurred_at desc, id desc, action, actor_id, target_id);
 end
 $$;
 comment on function audit_private.join_indexes is
-    'Makes the index that pages are read by, of those that were made beside it';
+    'Replaces the index for reading pages by the one that was built beside it';
 
 create or replace function audit_private.furnish_columns() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -256,8 +255,8 @@ begin
 end
 $$;
 comment on function audit_private.furnish_columns is
-    'Makes the columns of the log, and the index that pages are read by, as they are to be, '
-    'where they are not; part of install. Writers wait for as long as this month''s index takes';
+    'Corrects the columns of the log, and the index for reading pages, if they differ from this '
+    'release; part of install. Writers wait while the index of this month is built';
 
 create or replace function audit_private.add_db_role() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -270,11 +269,11 @@ begin
     ) then
         return;
     end if;
-    -- What takes long comes before the lock.
+    -- Slow work is done before the lock.
     perform audit_private.regenerate();
     perform audit_private.furnish_columns();
     perform audit_private.lock_briefly('audit.event', 'access exclusive');
-    -- In one step every event that there is would get the role of this moment.
+    -- Without a default, existing events keep null; a default would give them the present role.
     alter table audit.event add column db_role text collate pg_catalog."C";
     alter table audit.event alter column db_role
         set default nullif(nullif(current_setting('role'), 'none'), session_user);
@@ -287,7 +286,7 @@ begin
 end
 $$;
 comment on function audit_private.add_db_role is
-    'Adds the column db_role to the log of an older release, whose events keep null; '
+    'Adds the column db_role to the log of an older release; existing events keep null; '
     'part of install';
 
 create or replace function audit.mend_columns() returns void
@@ -306,5 +305,5 @@ end
 $$;
 -- Definer: the log belongs to audit_owner.
 comment on function audit.mend_columns is
-    'Puts back collations and the absence of statistics; writers and readers wait meanwhile, '
-    'for as long as indexes are written anew if it was a collation';
+    'Restores the collation of columns and removes their statistics. Writers and readers wait; if '
+    'a collation was wrong, until the indexes are built again';

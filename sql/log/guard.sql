@@ -1,5 +1,5 @@
--- The guard: nothing in the log is ever changed or taken away, not even by its owner. But for an
--- erasure, which takes the personal part of an event, and of a seal the salts of such events.
+-- The guard: not even the owner changes or deletes a row of the log. The only exception is an
+-- erasure, which removes the personal part of events, and their salts in the seals.
 -- Row triggers on audit.event are cloned to every partition; TRUNCATE needs one on each.
 
 create or replace function audit_private.refuse_change() returns trigger
@@ -12,15 +12,15 @@ begin
     raise exception '% on %.% is refused: the audit log is append-only',
             tg_op, tg_table_schema, tg_table_name
         using errcode = 'insufficient_privilege',
-            hint = 'Only whole months go, by audit.maintain(keep => ...), and what is personal, '
+            hint = 'Drop whole months by audit.maintain(keep => ...), and erase personal data '
                 'by audit.erase.';
 end
 $$;
 comment on function audit_private.refuse_change is
-    'Trigger function: refuses to change or remove events';
+    'Trigger function: refuses to change or delete rows of the log';
 
--- A restore without owners makes the log, and the functions that write to it, somebody else's: no
--- policy for audit_owner lets these write then, and no action may fail of it.
+-- After a restore without owners, another role owns the log and the functions that write to it. The
+-- policy for audit_owner does not match then, but no statement of a user may fail because of it.
 create or replace function audit_private.owns_log() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -28,13 +28,14 @@ as $$
     where oid = 'audit.event'::regclass;
 $$;
 comment on function audit_private.owns_log is
-    'Whether the role that runs owns the log: audit_owner, or whoever restored it without owners';
+    'Whether the role in force owns the log: '
+    'audit_owner, or the role that restored it without owners';
 
 create or replace function audit_private.guard(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- Only where needed: each takes a lock that every writer waits for.
+    -- Only if needed: each statement takes a lock that every writer waits for.
     if not (select relrowsecurity and relforcerowsecurity from pg_class
         where oid = guard.target) then
         execute format('alter table %s enable row level security, force row level security',
@@ -71,23 +72,23 @@ begin
 end
 $$;
 comment on function audit_private.open_to_backups is
-    'Lets members of audit_backup read a table of the log as a whole, as pg_dump does';
+    'Lets members of audit_backup read a table of the log without row-level security, for pg_dump';
 
 create or replace function audit_private.append_only() returns regclass[]
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    -- No parsed body: a dump is restored functions first, before there are these tables.
+    -- No parsed body: a dump restores functions before these tables exist.
     select '{audit_private.attestation,audit_private.organization_start,audit.series,audit.tick,'
         'audit.tick_month,audit.seal,audit.organization_seal,audit.checkpoint,'
         'audit.key_rotation,audit.erasure}'::regclass[];
 $$;
 comment on function audit_private.append_only is
-    'The tables beside the log whose rows are never changed or taken away';
+    'The tables beside the log whose rows are never changed or deleted';
 
 create or replace function audit_private.guarded_tables() returns regclass[]
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    -- No parsed body, as above.
+    -- No parsed body, for the same reason.
     select '{audit_private.signing_key,audit_private.attachment,'
         'audit_private.release,audit_private.recording_limit,audit_private.unfiled,'
         'audit.subscription,audit_private.set_aside,audit.tile,'
@@ -95,8 +96,8 @@ as $$
         'audit.archive,audit.archive_erasure,audit_private.restored_event}'::regclass[];
 $$;
 comment on function audit_private.guarded_tables is
-    'The other tables that row-level security keeps from pg_read_all_data and pg_write_all_data: '
-    'their rows may change';
+    'The other tables that row-level security protects from pg_read_all_data and '
+    'pg_write_all_data; their rows may change';
 
 create or replace function audit_private.guard_log() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -126,8 +127,8 @@ begin
             execute format('alter table %s enable always trigger refuse_change', _table);
         end if;
     end loop;
-    -- Or a member of pg_read_all_data could sign tokens, and one of pg_write_all_data map tables
-    -- anew.
+    -- Otherwise a member of pg_read_all_data could sign tokens,
+    -- and a member of pg_write_all_data could change mappings.
     foreach _table in array audit_private.guarded_tables() loop
         if not (select relrowsecurity and relforcerowsecurity from pg_class where oid = _table) then
             execute format('alter table %s enable row level security, force row level security',

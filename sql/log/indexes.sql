@@ -1,6 +1,6 @@
--- Indexes of the log that hold only the events they serve. Each begins with organization_id: what a
--- reader asks touches no entry of others. Maintenance makes those that an older log lacks, a month
--- at a time, so that writers wait for this month's alone.
+-- Partial indexes of the log: each holds only the events that it serves. Each begins with
+-- organization_id, so that a reader's query touches no entry of another organisation. Maintenance
+-- builds the indexes that an older log lacks, month by month; writers wait only for this month's.
 
 create or replace function audit_private.partial_indexes()
 returns table (name text, definition text)
@@ -10,14 +10,14 @@ as $$
         ('event_failure_idx',
             '(organization_id, occurred_at DESC, id DESC, action, result) '
             'WHERE (result <> ''success''::text)'),
-        -- By user, who is the target of a sign-in, and by key; of readings the newest.
+        -- By user, the target of a sign-in, and by key; for readings, the newest.
         ('event_sign_in_key_idx',
             '(organization_id, action, target_id, result, occurred_at, id) '
             'WHERE (action = ANY (ARRAY[''auth.login''::text, ''api_key.created''::text, '
             '''api_key.updated''::text, ''api_key.revoked''::text, ''audit.viewed''::text]))');
 $$;
 comment on function audit_private.partial_indexes is
-    'The indexes of the log that hold some of its events, as PostgreSQL prints their definitions';
+    'The partial indexes of the log, with their definitions as PostgreSQL prints them';
 
 create or replace function audit_private.has_index(relation regclass, definition text)
 returns boolean
@@ -58,7 +58,8 @@ begin
 end
 $$;
 comment on function audit_private.index_months is
-    'Makes what indexes the first month lacks that is over, and says which; nobody writes there';
+    'Builds the missing indexes of the first month that is over and lacks some; '
+    'returns what it did';
 
 create or replace function audit_private.furnish_indexes() returns setof text
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -89,7 +90,8 @@ begin
         select name, definition from audit_private.partial_indexes()
         where not audit_private.has_index('audit.event', definition)
     loop
-        -- Takes in those of months that have it. Writers wait while this month's is made.
+        -- Takes over the indexes of the months that have them.
+        -- Writers wait while this month's is built.
         perform audit_private.lock_briefly('audit.event', 'share');
         execute format('create index %I on audit.event %s', _name, _definition);
         return next format('made the index %s', _name);
@@ -97,5 +99,5 @@ begin
 end
 $$;
 comment on function audit_private.furnish_indexes is
-    'Does one step towards the indexes that the log is to have, and says which: part of maintenance'
-    ', and of the installation of a new log';
+    'Does one step towards the missing indexes of the log, and returns what it did; part of '
+    'maintenance, and of the installation of a new log';

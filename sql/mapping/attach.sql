@@ -1,7 +1,7 @@
--- Attach and detach: which tables are captured, and how their rows map to events.
--- Run by the table's owner, who creates the triggers; the rest happens as audit_owner.
+-- Attach and detach: which tables are captured, and how their rows map to events. The owner of a
+-- table calls them and creates the triggers; the rest runs as audit_owner.
 
--- A mapping may outlive its table: a restore may lack it, and another may get its oid.
+-- A mapping may outlive its table: a restore may lack the table, and another one may get its oid.
 create or replace function audit_private.is_there(target oid, row_type oid) returns boolean
 language sql stable
 return exists (
@@ -9,7 +9,7 @@ return exists (
     where c.oid = is_there.target and c.reltype = is_there.row_type
 );
 comment on function audit_private.is_there is
-    'Whether the table of an attachment exists: one of its oid, and of the type of its rows';
+    'Whether the table of an attachment exists: its oid and the type of its rows must both match';
 
 create or replace function audit_private.table_name(target oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
@@ -21,7 +21,7 @@ return (
 comment on function audit_private.table_name is
     'Schema and name of a table, quoted as in SQL';
 
--- Not to_regclass, which asks for a right to the schema.
+-- Not to_regclass, which requires a privilege on the schema.
 create or replace function audit_private.table_of(name text) returns oid
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -73,7 +73,7 @@ begin
 end
 $$;
 comment on function audit_private.target_problem is
-    'Why an object cannot be captured as a kind, and what to attach instead; else null';
+    'Why an object cannot be captured as a kind, and what to attach instead; null if it can';
 
 create or replace function audit_private.refuse_target(target regclass, kind text) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -104,12 +104,12 @@ begin
 end
 $$;
 comment on function audit_private.refuse_target is
-    'Raises if the object cannot be captured, or is not the caller''s to attach';
+    'Raises if the object cannot be captured, or the caller may not attach it';
 
--- What only audit_owner can do is asked for by an INSERT into audit_private.request.
--- A function of audit_owner cannot know whom it serves: session_user is a superuser's where code
--- of another role runs in a superuser's session. A trigger that is no definer runs as whoever
--- inserts, and cannot be passed by.
+-- Work that only audit_owner may do is requested by an INSERT into audit_private.request. A
+-- SECURITY DEFINER function cannot know its real caller: session_user is a superuser if code of
+-- another role runs in a superuser's session. A trigger that is no definer runs as the role that
+-- inserts, and nobody can bypass it.
 
 create or replace function audit_private.authorize_request() returns trigger
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -118,13 +118,13 @@ declare
     _class pg_class;
 begin
     select * into _class from pg_class where oid = new.target;
-    -- A table that is gone is anyone's to detach.
+    -- Anybody may detach a table that no longer exists.
     if _class.oid is not null and not pg_has_role(_class.relowner, 'usage')
         or not pg_has_role('audit_operator', 'usage')
     then
         raise exception '% does not own %', current_user, new.target
             using errcode = 'insufficient_privilege',
-                hint = 'Only its owner, with audit_operator, attaches and detaches a table.';
+                hint = 'Only the owner of a table, with audit_operator, may attach or detach it.';
     end if;
     if _class.oid is null and new.verb <> 'detach' then
         raise exception 'there is no table with oid %', new.target::oid
@@ -137,7 +137,7 @@ begin
 end
 $$;
 comment on function audit_private.authorize_request is
-    'Trigger function: refuses a request of one who does not own the table';
+    'Trigger function: refuses a request by a role that does not own the table';
 
 create or replace function audit_private.carry_out_request() returns trigger
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -150,7 +150,8 @@ begin
             perform audit_private.store_attachment(new.target, new.kind, new.given);
             perform audit_private.write_functions(new.target);
         when 'check' then
-            -- Whatever the session says: what is refused at the end is not to be refused before.
+            -- Deferred even if the session says otherwise:
+            -- a check is refused at the commit, not before.
             set constraints audit_private.refuse_check deferred;
             if new.kind is null then
                 delete from audit_private.attachment as a where a.target = new.target;
@@ -165,22 +166,22 @@ begin
         when 'baseline' then perform audit_private.open_baseline(new.target);
         when 'baselined' then perform audit_private.note_baseline(new.target, new.given);
         else
-            raise exception '"%" is no request', new.verb
+            raise exception '"%" is an invalid request', new.verb
                 using errcode = 'invalid_parameter_value';
     end case;
     return null;
 end
 $$;
--- Definer: writes to the log's own tables, which the caller cannot.
+-- Definer: it writes to tables of the log, which the caller may not.
 comment on function audit_private.carry_out_request is
-    'Trigger function: does what was asked for, and leaves no row but that of a check';
+    'Trigger function: carries out a request, and keeps no row unless it is a check';
 
--- A check stores a mapping without its functions, or takes away one whose triggers stand.
+-- A check stores a mapping without its functions, or removes one while its triggers remain.
 create or replace function audit_private.refuse_check() returns trigger
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
-    raise exception 'what would become of % was checked, and a check is not committed', new.target
+    raise exception 'a change of % was only checked, and a check cannot be committed', new.target
         using errcode = 'invalid_transaction_termination',
             hint = 'Roll back. To do it, call audit.attach() or audit.detach().';
 end
@@ -214,8 +215,8 @@ begin
 end
 $$;
 comment on function audit_private.guard_checks is
-    'Puts the trigger on the requests that refuses to commit a check, and lets operators ask for '
-    'one';
+    'Puts the trigger that refuses to commit a check on the requests, '
+    'and lets operators request a check';
 
 create or replace function audit_private.guard_requests() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -241,12 +242,13 @@ begin
 end
 $$;
 comment on function audit_private.guard_requests is
-    'Puts the triggers on the requests that check and carry them out, and row-level security';
+    'Puts the triggers that authorize and carry out requests on their table, '
+    'and row-level security';
 
 do $$ begin perform audit_private.guard_requests(); end $$;
 
 comment on column audit_private.attachment.id is
-    'Names the functions that were generated: audit_private.capture_<id>_insert, _update, '
+    'Part of the names of the generated functions: audit_private.capture_<id>_insert, _update, '
     '_delete and _truncate, audit_private.read_<id>, audit_private.organization_<id>, '
     'audit_private.admin_<id>';
 
@@ -264,7 +266,7 @@ begin
     select * into _before from audit_private.attachment as a
     where a.target = store_attachment.target;
     if (_before.kind = 'admin') <> (store_attachment.kind = 'admin') then
-        raise exception '% is attached as %', store_attachment.target, _before.kind
+        raise exception '% is already attached as %', store_attachment.target, _before.kind
             using errcode = 'object_in_use',
                 hint = format('Detach it first: select audit.detach(%L);', store_attachment.target);
     end if;
@@ -288,7 +290,7 @@ begin
 end
 $$;
 comment on function audit_private.store_attachment is
-    'Resolves what was given to a mapping, checks and stores it';
+    'Resolves the options of a table to a mapping, checks it and stores it';
 
 create or replace function audit_private.write_functions(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -304,7 +306,7 @@ begin
 end
 $$;
 comment on function audit_private.write_functions is
-    'Writes the functions of an attached table, for its owner to put into triggers';
+    'Writes the functions of an attached table, which its owner then puts into triggers';
 
 create or replace function audit_private.name_actions(kind text, mapping jsonb) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -327,7 +329,7 @@ as $$
     on conflict do nothing;
 $$;
 comment on function audit_private.name_actions is
-    'Adds the actions of a kind to the catalogue';
+    'Adds the actions of a kind to audit.action';
 
 create or replace function audit_private.grant_capture(
     id int, verb text, preposition text, role text
@@ -344,7 +346,7 @@ $$;
 comment on function audit_private.grant_capture is
     'Grants or revokes the right to use the capture functions of a table in a trigger';
 
--- Once the triggers stand, nobody else may put the functions on a table of their own.
+-- Once the triggers exist, nobody else may use the functions on a table of their own.
 create or replace function audit_private.close_capture(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -356,7 +358,7 @@ declare
         where pg_class.oid = close_capture.target and relkind = 'p');
     _other name;
 begin
-    -- Operators, for the while; and the owner of before.
+    -- Revokes from operators, who held the right for a moment, and from a former owner.
     for _other in
         select distinct r.rolname
         from unnest('{insert,update,delete,truncate}'::text[]) as op
@@ -369,8 +371,7 @@ begin
         perform audit_private.grant_capture(_id, 'revoke', 'from', _other);
     end loop;
     if _owner is not null then
-        -- Every partition to come gets the triggers too, which takes the right to use their
-        -- function.
+        -- Each new partition gets the triggers too, which requires the right to use their function.
         perform audit_private.grant_capture(_id, 'grant', 'to', _owner);
     end if;
     if not exists (
@@ -382,9 +383,9 @@ begin
 end
 $$;
 comment on function audit_private.close_capture is
-    'Takes back the right to use the capture functions of a table in a trigger';
+    'Revokes the right to use the capture functions of a table in a trigger';
 
--- Fails while triggers stand, so that it cannot silence a table.
+-- Fails while triggers exist, so that it cannot silence a table.
 create or replace function audit_private.remove_attachment(id int, details jsonb default null)
 returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -406,7 +407,7 @@ begin
 end
 $$;
 comment on function audit_private.remove_attachment is
-    'Removes a mapping and its functions, and records that it did';
+    'Removes a mapping and its functions, and records this as an event';
 
 create or replace function audit_private.forget_attachment(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -445,10 +446,11 @@ begin
 end
 $$;
 comment on function audit_private.prepare_attach is
-    'All of attaching that locks no table: checks and stores the mapping, writes the functions';
+    'The part of attaching that locks no table: '
+    'checks and stores the mapping, writes the functions';
 
--- Whoever swaps a table writes to the one that bears the name now. What the former one holds ages:
--- its memberships would go on to make admins.
+-- After a swap of tables, the application writes to the table that has the name now. The former one
+-- becomes outdated, and its memberships would still make admins.
 create or replace function audit_private.leave_former(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -466,9 +468,9 @@ begin
 end
 $$;
 comment on function audit_private.leave_former is
-    'Detaches the table that was attached under the name that this one bears now';
+    'Detaches the table that was attached under the present name of this one';
 
--- Other tables of the file are checked by what this one's mapping would be.
+-- The other tables of a mapping file are checked against the mapping that this one would get.
 create or replace function audit_private.check_attach(target regclass, kind text, given jsonb)
 returns table (mapping jsonb, policies oid[])
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
@@ -489,25 +491,25 @@ begin
 end
 $$;
 comment on function audit_private.check_attach is
-    'What attaching a table would make of it, to be rolled back: refuses what attaching would, '
+    'Checks attaching a table, for a transaction that is rolled back: raises if attaching would; '
     'locks no table and writes no function';
 
 create or replace function audit_private.attach_given(
     target regclass, kind text, given jsonb, attempts int default 20
 ) returns void
--- What it asks of the catalogs takes the planner longer than the executor.
+-- Its queries of the catalogs take the planner longer than the executor.
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
 set plan_cache_mode = force_generic_plan
 as $$
 declare
     _id int;
 begin
-    -- No writer waits for this lock; they do for those of the tables.
+    -- Writers do not wait for this lock, but they wait for those on the tables.
     perform pg_advisory_xact_lock(hashtextextended('auditdb', 0));
     perform set_config('lock_timeout', '5s', true);
     perform audit_private.leave_former(attach_given.target);
     if exists (select from audit_private.attachment as a where a.target = attach_given.target) then
-        -- What is about to be mended goes into an event as it was found.
+        -- An event records the broken state before it is fixed.
         perform audit.attest(attach_given.target);
     end if;
     perform audit_private.prepare_attach(
@@ -516,7 +518,7 @@ begin
         _id := (
             select a.id from audit_private.attachment as a where a.target = attach_given.target);
     end if;
-    -- The slow part is done. From here to the commit writers wait, if a trigger was at fault.
+    -- The slow part is done. From here to the commit, writers wait if a trigger must be fixed.
     perform audit_private.lock_for_attach(attach_given.target, _id, attach_given.attempts);
     perform audit_private.create_policy(p)
     from audit_private.missing_policies(attach_given.target) as p;
@@ -529,7 +531,7 @@ begin
 end
 $$;
 comment on function audit_private.attach_given is
-    'Attaches a table with options in an object; the part that serves attach and re-attach';
+    'Attaches a table with its options in an object, for audit.attach and audit.reattach';
 
 create or replace function audit.attach(
     target regclass,
@@ -564,8 +566,8 @@ $$;
 comment on function audit.attach is
     'Captures every change of a table from now on, or changes how its rows map to events. '
     'Each option is a column or an SQL expression over the row r; '
-    'ignore and redact are names of columns. Kind admin, on a view or table, captures nothing: '
-    'its rows name who may read which organisation';
+    'ignore and redact are lists of columns. Kind admin, for a view or table, captures nothing: '
+    'its rows name the users who may read an organisation';
 
 create or replace function audit_private.forget(target regclass) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -586,7 +588,7 @@ as $$
         and t.tgname in ('auditdb_insert', 'auditdb_update', 'auditdb_delete', 'auditdb_truncate');
 $$;
 comment on function audit_private.capture_triggers is
-    'The capture triggers of a table, and those of its partitions that are not from their parent';
+    'The capture triggers of a table, and those of its partitions that do not come from the table';
 
 create or replace function audit_private.lock_for_detach(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -597,7 +599,7 @@ begin
     select array_agg(l.relation) into _relations
     from audit_private.trigger_locks(target, 'access exclusive') as l
     where exists (select from audit_private.capture_triggers(target));
-    -- A policy that may go with it.
+    -- A policy may be dropped with it.
     _relations := _relations || array(
         select c.oid::regclass
         from audit_private.attachment as a
@@ -617,7 +619,7 @@ $$;
 comment on function audit_private.lock_for_detach is
     'Takes every lock that detaching a table needs, at once';
 
--- What attaching opened, as far as no other mapping reads it and the caller may take it back.
+-- Only what attaching granted, if no other mapping reads it and the caller may revoke it.
 create or replace function audit_private.close_lookups(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -656,7 +658,7 @@ begin
 end
 $$;
 comment on function audit_private.close_lookups is
-    'Takes from audit_mapper what it read for the mapping of a table alone';
+    'Revokes from audit_mapper what it could read only for the mapping of this table';
 
 create or replace function audit.detach(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '60s'
@@ -679,4 +681,4 @@ begin
 end
 $$;
 comment on function audit.detach is
-    'Ends the capture of a table. What was captured stays; that it ended is itself an event';
+    'Ends the capture of a table. Its events stay, and an event records the end';

@@ -1,20 +1,21 @@
--- Baseline: what the rows of a table are that were there before it was attached, an event each.
--- Batch by batch, each in a transaction: what is recorded and how far it is commit together. The
--- owner of the table reads its rows, and hands each to a function of the log that knows who asked.
+-- Baseline: an event for each row that was in a table before it was attached. It goes batch by
+-- batch: each transaction commits some events and the progress together. The owner of the table
+-- reads its rows, and passes each to a function of the log that checks the caller.
 
 create or replace function audit_private.baseline_context() returns jsonb
 language sql stable
 return jsonb_build_object(
     'actor_id', session_user::text, 'actor_type', 'system', 'source', 'system');
 comment on function audit_private.baseline_context is
-    'Who acts where a row is recorded that nobody changed';
+    'The context of a baseline event: nobody changed the row';
 
 create or replace function audit_private.context_of(op text) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return case op when 'BASELINE' then audit_private.baseline_context()
     else audit_private.context_in_force() end;
 comment on function audit_private.context_of is
-    'Who acts: of an operation on a row, the context; of a baseline, nobody';
+    'The context of an operation on a row; for a baseline, that of '
+    'audit_private.baseline_context()';
 
 create or replace function audit_private.baselined_table(id int, type oid) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -29,15 +30,15 @@ declare
             and a.baseline ->> 'transaction' = pg_current_xact_id()::text);
 begin
     if _table is null then
-        raise exception 'nobody who owns the table asked for its baseline in this transaction'
+        raise exception 'the owner of the table opened no baseline in this transaction'
             using errcode = 'insufficient_privilege', hint = 'Call audit.baseline().';
     end if;
     return _table;
 end
 $$;
 comment on function audit_private.baselined_table is
-    'Schema and name of a table whose baseline its owner asked for in this transaction; else '
-    'raises';
+    'Schema and name of a table whose baseline its owner opened in this transaction; '
+    'raises if there is none';
 
 create or replace function audit_private.baselined_by_hand(baseline jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -48,7 +49,7 @@ return (
     where t.id <> coalesce(pg_current_xact_id_if_assigned()::text, '')
 );
 comment on function audit_private.baselined_by_hand is
-    'The transactions in which a baseline was opened, and its rows not noted; null if none';
+    'The transactions that opened a baseline and noted no rows; null if there are none';
 
 create or replace function audit_private.open_baseline(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -56,11 +57,11 @@ as $$
 declare
     _kind text;
 begin
-    -- A second one waits for the batch of the first, and goes on behind it.
+    -- A second call waits for the batch of the first, and continues after it.
     update audit_private.attachment as a
     set baseline = coalesce(a.baseline, jsonb_build_object('rows', 0, 'started_at', now(),
             'started_in', pg_current_xact_id()::text))
-        -- What was opened and never noted, somebody did by hand: the doctor asks.
+        -- A baseline that was opened and never noted was done by hand: the doctor reports it.
         || case when a.baseline ->> 'transaction' <> pg_current_xact_id()::text then
             jsonb_build_object('by_hand', audit_private.baselined_by_hand(a.baseline))
             else '{}' end
@@ -74,8 +75,8 @@ begin
         where a.target = open_baseline.target and a.baseline ? 'ended_at')
     then
         raise exception '% is not attached', open_baseline.target
-            using errcode = 'undefined_object', hint = 'Attach it first: its later changes belong '
-                'to what it is now.';
+            using errcode = 'undefined_object', hint = 'Attach it first, so that no later '
+                'change is missed.';
     end if;
     insert into audit.action (name, description)
     select _kind || '.baseline', format('A row of kind %s was there already', _kind)
@@ -84,9 +85,9 @@ begin
 end
 $$;
 comment on function audit_private.open_baseline is
-    'Lets the rows of a table be recorded for the rest of the transaction';
+    'Allows rows of the table to be recorded for the rest of the transaction';
 
--- Counted here, and not by who read the rows.
+-- Counted here, because the role that reads the rows could lie.
 create or replace function audit_private.note_baseline(target regclass, given jsonb) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -96,7 +97,7 @@ declare
 begin
     select * into _a from audit_private.attachment as a where a.target = note_baseline.target;
     if _a.baseline ->> 'transaction' is distinct from pg_current_xact_id()::text then
-        raise exception 'no baseline of % was asked for', note_baseline.target
+        raise exception 'no baseline of % was opened', note_baseline.target
             using errcode = 'object_not_in_prerequisite_state', hint = 'Call audit.baseline().';
     end if;
     select count(*) into _count from audit.event as e
@@ -116,10 +117,10 @@ begin
 end
 $$;
 comment on function audit_private.note_baseline is
-    'Notes how far the baseline of a table is, and records its end';
+    'Notes the progress of the baseline of a table, and records its end';
 
--- Keys that PostgreSQL itself compares: nothing of the application runs as who reads. None that is
--- a secret, since how far the walk is can be read.
+-- Only keys of types that PostgreSQL itself compares, so that no code of the application runs as
+-- the reading role. No secret, because the progress can be read.
 create or replace function audit_private.walk_key(target regclass, kind text)
 returns table (n bigint, name text, type text)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -146,11 +147,11 @@ as $$
     order by k.n;
 $$;
 comment on function audit_private.walk_key is
-    'The columns by which the rows of a table are walked, and their types';
+    'The columns, with their types, by which a baseline walks through the rows of a table';
 
--- FOR SHARE NOWAIT: a row that a transaction is changing is not recorded as it was before, with an
--- id above that of its change. The lock is on the rows of a batch, until that commits; it keeps
--- nobody but who changes one of them, and never waits itself.
+-- FOR SHARE NOWAIT: otherwise a row that a transaction is changing would be recorded in its old
+-- form, with a higher id than the event of the change. The lock is on the rows of a batch, until
+-- its commit; only sessions that change one of these rows wait. It never waits itself.
 create or replace function audit_private.walk_query(
     target regclass, id int, kind text, after jsonb, size int
 ) returns text
@@ -175,9 +176,9 @@ return (
     group by c.oid, c.relkind
 );
 comment on function audit_private.walk_query is
-    'The statement that records the next rows by their key; null where a table has none';
+    'The statement that records the next rows by their key; null if the table has no key';
 
--- A row that was changed since it began may have moved: its change is an event already.
+-- A row that was changed since the beginning may have moved: its change is an event already.
 create or replace function audit_private.block_query(
     target regclass, id int, age text, block bigint, size int
 ) returns text
@@ -202,8 +203,8 @@ return (
 comment on function audit_private.block_query is
     'The statement that records the rows of the next blocks of a table without a key';
 
--- The planner evaluates what is constant in the expressions of indexes, statistics, constraints and
--- partitions, as whoever reads the table.
+-- The planner evaluates constants in the expressions of indexes, statistics, constraints and
+-- partitions, with the rights of the role that reads the table.
 create or replace function audit_private.foreign_to_plan(target regclass) returns regclass
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -233,7 +234,8 @@ as $$
     limit 1;
 $$;
 comment on function audit_private.foreign_to_plan is
-    'A table whose owner''s code would run as the caller if the given one were read; else null';
+    'A table whose owner''s code would run as the caller if the given table were read; '
+    'null if none';
 
 create or replace function audit_private.is_own(target regclass) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -247,10 +249,10 @@ as $$
     from tree as t join pg_class as c on c.oid = t.id;
 $$;
 comment on function audit_private.is_own is
-    'Whether the caller owns a table and all that are parts of it or inherit from it';
+    'Whether the caller owns a table, all its partitions and all tables that inherit from it';
 
--- Whoever owns the table may change it, its name and what the planner reads of it, at any moment. A
--- view keeps to the table whatever its name is, and a lock of it to what is checked.
+-- The owner may rename the table, or change what the planner evaluates, at any moment. A view keeps
+-- pointing to the table whatever its name is, and a lock keeps what was checked.
 create or replace function audit_private.read_rows(target regclass, query text)
 returns setof jsonb
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -263,7 +265,7 @@ begin
         return;
     end if;
     if current_setting('transaction_isolation') <> 'read committed' then
-        raise exception 'a transaction that is % does not see what % has become',
+        raise exception 'a transaction that is % does not see the present state of %',
                 current_setting('transaction_isolation'), target
             using errcode = 'invalid_transaction_state',
                 hint = 'Read its rows at READ COMMITTED, or as its owner.';
@@ -274,7 +276,7 @@ begin
         where w.ev_class = 'pg_temp.auditdb_rows'::regclass and d.classid = 'pg_rewrite'::regclass
             and d.refclassid = 'pg_class'::regclass and d.refobjid not in (w.ev_class, target)
     ) then
-        raise exception '% has another name now', target
+        raise exception '% was renamed meanwhile', target
             using errcode = 'object_in_use', hint = 'Try again.';
     end if;
     lock table pg_temp.auditdb_rows in share update exclusive mode;
@@ -289,7 +291,7 @@ begin
 end
 $$;
 comment on function audit_private.read_rows is
-    'What a query says of a table; as another than its owner, without running code of that owner';
+    'Runs a query that reads a table. If the caller is not the owner, code of the owner never runs';
 
 create or replace function audit_private.record_page(
     a audit_private.attachment, size int, out after jsonb, out rows bigint, out is_over boolean
@@ -301,7 +303,7 @@ declare
     _block bigint := coalesce(case jsonb_typeof(a.baseline -> 'after')
         when 'number' then (a.baseline ->> 'after')::bigint end, 0);
 begin
-    -- A policy that hides rows from the owner of their table is an error, and no smaller baseline.
+    -- If a policy hides rows from the owner, this is an error, not a smaller baseline.
     perform set_config('row_security', 'off', true);
     if _query is null then
         _query := audit_private.block_query(a.target, a.id, (
@@ -316,12 +318,12 @@ begin
 end
 $$;
 comment on function audit_private.record_page is
-    'Records the next rows of a table, and says behind which it came to';
+    'Records the next rows of a table, and returns the key or block that it reached';
 
 create or replace function audit.baseline(target regclass, batch int default 200) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set row_security = on set lock_timeout = '2s'
--- So that keys are spelt as they are read again.
+-- So that keys are written as they are read later.
 set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres'
 set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C'
 as $$
@@ -344,7 +346,7 @@ begin
                 raise exception '% is busy: a transaction is changing the next row', target
                     using errcode = 'lock_not_available', hint = 'Try again when that has ended.';
             end if;
-            -- Up to the row that somebody is changing.
+            -- Up to the row that another transaction is changing.
             _size := greatest(1, _size / 10);
         end;
     end loop;
@@ -355,4 +357,5 @@ end
 $$;
 comment on function audit.baseline is
     'Records the next rows of an attached table, as they are now, as events <kind>.baseline, and '
-    'says how many; null once all are. Call it until then, each time in a transaction of its own';
+    'returns how many; null once all are recorded. '
+    'Call it until then, each time in a new transaction';

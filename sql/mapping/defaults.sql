@@ -1,5 +1,5 @@
--- Defaults: what the names, keys and types of a table say where audit.attach was told nothing.
--- Each returns an expression over the row r, or null where the table does not tell.
+-- Defaults: what the names, keys and types of a table suggest if an option of audit.attach is not
+-- given. Each function returns an expression over the row r, or null if the table does not tell.
 
 create or replace function audit_private.column_like(target regclass, variadic patterns text[])
 returns text
@@ -15,7 +15,8 @@ return (
     limit 1
 );
 comment on function audit_private.column_like is
-    'First column whose name, in lower case without underscores, matches a pattern; patterns rank';
+    'First column whose name, in lower case without underscores, matches a pattern; '
+    'earlier patterns win';
 
 create or replace function audit_private.over_row(target regclass, expression text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -35,7 +36,7 @@ return (
 comment on function audit_private.over_row is
     'An option as an expression over the row r: a column name becomes r.<column>';
 
--- As the session's settings would have it, one value could have several names.
+-- Without this, different settings of a session would write the same value in different ways.
 create or replace function audit_private.key_form(type oid, value text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -52,9 +53,9 @@ end;
 end
 $$;
 comment on function audit_private.key_form is
-    'Expression that names a value of a type the same way whatever the settings of the session';
+    'Expression that writes a value of a type as text in the same way under all settings';
 
--- An identifier reads the same whatever the session's settings are.
+-- The text of an identifier must not depend on the settings of the session.
 create or replace function audit_private.name_of(target regclass, expression text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -80,7 +81,7 @@ as $$
 declare
     _secrets text[];
 begin
-    -- A secret tells rows apart only where nothing else does.
+    -- A secret is used as a key only if there is no other.
     if (select count(*) > 1 from pg_index where indrelid = key_columns.target and indisunique) then
         _secrets := audit_private.secret_columns(key_columns.target, coalesce(
             key_columns.kind,
@@ -110,8 +111,8 @@ begin
 end
 $$;
 comment on function audit_private.key_columns is
-    'Columns of the primary key, else of the first unique key without nulls, else null; '
-    'of one that is no secret if there is one';
+    'Columns of the primary key, or of the first unique key without nulls; null if there is '
+    'neither. Prefers a key that is no secret';
 
 create or replace function audit_private.key_of(target regclass, kind text default null)
 returns text
@@ -133,15 +134,16 @@ begin
 end
 $$;
 comment on function audit_private.key_of is
-    'Expression for the primary key, else the first unique key without nulls, else null';
+    'Expression for the primary key, or for the first unique key without nulls; null if none';
 
--- Only a table of the same owner: another's mapping is another's text.
+-- Only a table of the same owner, because expressions of another owner are not trusted.
 create or replace function audit_private.parent_organization(
     target regclass, kind text, parent text
 ) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    -- The attached table of the same kind that the column references, else the first of that kind.
+    -- The attached table of the same kind that the column references,
+    -- otherwise the first of that kind.
     select format(E'(select p.organization from (select %s as key, (%s\n) as organization '
         'from %s as r) as p where p.key = %s)', a.mapping ->> 'target_id',
         coalesce(a.mapping ->> 'organization', 'null::text'), a.target::regclass,
@@ -159,4 +161,4 @@ return (
     limit 1
 );
 comment on function audit_private.parent_organization is
-    'Expression for the organisation of a child row, taken from the mapping of its parent''s table';
+    'Expression for the organisation of a child row, by the mapping of the table of its parent';

@@ -1,7 +1,7 @@
--- Gone: mappings whose table was dropped, and tables that are known by a former name.
--- No mapping is left to meet a stranger that gets the oid or the name of its table.
+-- Gone: mappings of dropped tables, and tables that were renamed. No mapping may ever apply to
+-- another table that gets the same oid or name.
 
--- Its oid may become a stranger's, and so may what was attested of it.
+-- Another table may get the oid, and with it the attestation of the dropped one.
 create or replace function audit_private.disown_gone() returns void
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -17,10 +17,10 @@ as $$
     from gone where gone.id = a.id;
 $$;
 comment on function audit_private.disown_gone is
-    'Takes the oid from mappings whose table is gone';
+    'Removes the oid from mappings whose table was dropped';
 
--- Where another table bears the name, what is captured is less than was asked for: kept until that
--- one is attached.
+-- If another table has the name now, it is not captured although somebody asked for it. The mapping
+-- is kept until that table is attached.
 create or replace function audit_private.forget_gone() returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -46,11 +46,11 @@ begin
     end loop;
 end
 $$;
--- Definer: the mappings belong to audit_owner. Only what captures nothing any more goes.
+-- Definer: the mappings belong to audit_owner. It removes only those that capture nothing.
 comment on function audit_private.forget_gone is
-    'Removes the mappings of tables that are gone, each as an event';
+    'Removes the mappings of dropped tables, and records an event for each';
 
--- A table that bore the name before is captured on, under its present one.
+-- A table that had the name before stays captured, under its present name.
 create or replace function audit_private.claim_name(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -73,10 +73,10 @@ begin
 end
 $$;
 comment on function audit_private.claim_name is
-    'Makes the name of a table its own among the mappings: one that is gone loses its mapping, '
-    'one that was renamed is known by its present name';
+    'Gives the name of a table to its own mapping: a dropped table of that name loses its mapping, '
+    'a renamed one gets its present name';
 
--- For a mapping file that has the name of before.
+-- For a mapping file that still uses the former name.
 create or replace function audit_private.present_name(former text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -90,4 +90,4 @@ return (
     order by t.id desc nulls last limit 1
 );
 comment on function audit_private.present_name is
-    'The present name of the attached table that once bore a name, quoted as in SQL; else null';
+    'The present name of an attached table by a former name, quoted as in SQL; null if unknown';

@@ -1,5 +1,5 @@
--- Kinds: what the rows of a table are, by name. A word that nobody defined is a kind too,
--- with verbs of its own name.
+-- Kinds: named types of rows. A word that nobody defined is a kind too;
+-- its actions begin with that word.
 
 create or replace function audit_private.kind_of(name text) returns audit.kind
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -19,7 +19,7 @@ begin
 end
 $$;
 comment on function audit_private.kind_of is
-    'A kind, defined or not';
+    'The definition of a kind; the default definition if it is not defined';
 
 create or replace function audit_private.default_verbs(name text) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -27,13 +27,13 @@ return jsonb_build_object('created', default_verbs.name || '.created',
     'updated', default_verbs.name || '.updated', 'deleted', default_verbs.name || '.deleted',
     'prepared', default_verbs.name || '.prepared', 'purged', default_verbs.name || '.purged');
 comment on function audit_private.default_verbs is
-    'The actions of a kind that names none';
+    'The actions of a kind that defines none';
 
 create or replace function audit_private.default_options() returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
 return '{organization,target_id,subject,alive,parent,ignore,redact}'::text[];
 comment on function audit_private.default_options is
-    'The options of a kind that names none';
+    'The options of a kind that defines none';
 
 create or replace function audit_private.verbs_of(kind audit.kind) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -42,14 +42,14 @@ return (
         'died', verbs -> 'deleted', 'changed', verbs -> 'updated',
         'prepared', verbs -> 'prepared', 'purged', verbs -> 'purged',
         'role_changed', verbs -> 'role_changed'))
-    -- A former release stored fewer of them. A kind without any captures nothing.
+    -- A former release stored fewer verbs. A kind without verbs captures nothing.
     from cast(case when verbs_of.kind.verbs = '{}' then '{}'
         else audit_private.default_verbs(verbs_of.kind.name) || verbs_of.kind.verbs end as jsonb)
         as verbs
 );
 comment on function audit_private.verbs_of is
-    'The actions of a kind as a mapping names them: when a row is born, dies, changes, '
-    'changes its role, and when one that does not count comes or goes';
+    'The actions of a kind as a mapping names them: when a row begins, ends, changes, changes its '
+    'role, and when a row that does not count comes or goes';
 
 create or replace function audit_private.facts_of(kind audit.kind, target regclass) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -61,16 +61,16 @@ return (
             and not attisdropped and attgenerated <> 'v'
 );
 comment on function audit_private.facts_of is
-    'The facts of a kind that a table has a column for';
+    'The facts of a kind for which a table has a column';
 
 create or replace function audit_private.is_action(action text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return coalesce(is_action.action ~ '^[a-z][a-z0-9_]*[.][a-z][a-z0-9_]*$'
     and length(is_action.action) <= 200 and split_part(is_action.action, '.', 1) <> 'audit', false);
 comment on function audit_private.is_action is
-    'Whether a text is an action that events may have which are not the log''s own';
+    'Whether a text is a valid action of an application, that is, not one of the log itself';
 
--- That a row which does not count comes or goes may be no event.
+-- The verbs for rows that do not count may be missing: then there is no event.
 create or replace function audit_private.verb_problem(verbs jsonb, facts jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return (
@@ -85,7 +85,7 @@ return (
         or key in ('prepared', 'purged') and value = ''))
 );
 comment on function audit_private.verb_problem is
-    'Why verbs and facts of a kind are none, or null';
+    'Why the verbs or facts of a kind are invalid, with a hint; null if they are valid';
 
 create or replace function audit_private.check_kind(kind audit.kind) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -144,7 +144,7 @@ begin
 end
 $$;
 comment on function audit_private.check_kind_name is
-    'Raises if a word cannot name a kind';
+    'Raises if a word is no valid name of a kind';
 
 create or replace function audit.define_kind(
     name text,
@@ -164,8 +164,8 @@ declare
 begin
     select * into _before from audit.kind as k where k.name = define_kind.name for update;
     if _before.is_built_in then
-        raise exception 'kind "%" is auditdb''s own', define_kind.name
-            using errcode = 'invalid_parameter_value', hint = 'Define a kind of another name.';
+        raise exception 'kind "%" belongs to auditdb', define_kind.name
+            using errcode = 'invalid_parameter_value', hint = 'Choose another name.';
     end if;
     _kind.description := coalesce(define_kind.description, 'A row of ' || define_kind.name);
     _kind.verbs := define_kind.verbs;
@@ -188,8 +188,8 @@ end
 $$;
 -- Definer: operators hold no privilege to write the table.
 comment on function audit.define_kind is
-    'Defines a kind of the application''s own: what its rows are called in events. '
-    'Tables that are attached as it are so once more by audit.reattach(). It is an event';
+    'Defines a kind of the application: the actions of its rows. Tables attached as this kind '
+    'change with the next audit.reattach(). Records an event';
 
 insert into audit.action (name, description, is_built_in) values
     ('audit.kind_defined', 'A kind of the application was defined, or defined anew', true)

@@ -1,6 +1,6 @@
--- Ways: from a row to the rows that say what it does not: its parent, organisation and user.
--- They go by foreign keys to tables of the same owner, and to attached ones by names of columns.
--- Each is an expression over the row r, or null where there is no way.
+-- Ways: from a row to the rows that name what it does not: its parent, organisation and user. They
+-- follow foreign keys to tables of the same owner, and names of columns to attached tables. Each
+-- function returns an expression over the row r, or null if there is no way.
 
 create or replace function audit_private.have_one_owner(one oid, other oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -9,16 +9,16 @@ return (
     from unnest(array[one, other]) as t (id) join pg_class as c on c.oid = t.id
 );
 comment on function audit_private.have_one_owner is
-    'Whether two tables belong to one role: a mapping of another''s table is another''s text';
+    'Whether two tables have the same owner; the mapping of another owner is not trusted';
 
--- The table that a column is named as: userId, user_uuid and USERGUID say user.
+-- Finds the table that a column is named after: userId, user_uuid and USERGUID give user.
 create or replace function audit_private.named_table(attname name) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return (
     regexp_match(lower(replace(attname, '_', '')), '^(.*?)(uuid|guid|id)$')
 )[1];
 comment on function audit_private.named_table is
-    'The name of a table within that of a column, as of a foreign key; null if there is none';
+    'The table name within the name of a column, as of a foreign key; null if there is none';
 
 create or replace function audit_private.tables_named(attname name) returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -30,7 +30,7 @@ return (
     where length(base) > 1
 );
 comment on function audit_private.tables_named is
-    'The names of tables that a column such as team_id or teamId may mean';
+    'The names of tables that a column such as team_id or teamId may refer to';
 
 create or replace function audit_private.is_named_as(attname name, relation regclass)
 returns boolean
@@ -45,9 +45,9 @@ return (
     where oid = is_named_as.relation
 );
 comment on function audit_private.is_named_as is
-    'Whether a column has the name of a table and id, as of a foreign key that was not declared';
+    'Whether the name of a column is that of a table with id, as of an undeclared foreign key';
 
--- A key that was an integer once, and is referred to by a bigint since, is one.
+-- An integer key may be referenced by a column that became bigint later.
 create or replace function audit_private.are_alike(one oid, other oid) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return one = other
@@ -56,12 +56,12 @@ return one = other
 comment on function audit_private.are_alike is
     'Whether columns of two types may hold the same keys';
 
--- Where no foreign key is declared: named as the table, and of a type as its key's.
+-- Without a foreign key: by the name of the table, and by the type of its key.
 create or replace function audit_private.undeclared_links(target regclass)
 returns table (relation regclass, here text[], there text[], is_needed boolean)
 language sql stable rows 1 set search_path = pg_catalog, pg_temp
 begin atomic
-    -- Few columns are, and few tables have that in their names: no others are looked at closely.
+    -- Few columns and few tables match by name: only these are examined closely.
     with free as materialized (
         select h.attname, h.attnotnull, h.atttypid, c.oid, c.relnamespace, c.relowner,
             left(stem, -1) as stem
@@ -81,7 +81,7 @@ begin atomic
             and strpos(lower(replace(c.relname, '_', '')), h.stem) > 0
             and audit_private.is_named_as(h.attname, a.target)
         union
-        -- Not attached: of the same schema, and of that very name.
+        -- Not attached: only in the same schema, and only by the exact name.
         select c.oid, null::text as kind, h.attname, h.attnotnull, h.atttypid
         from free as h
             join pg_class as c on c.relnamespace = h.relnamespace and c.relowner = h.relowner
@@ -96,7 +96,8 @@ begin atomic
     where audit_private.are_alike(t.atttypid, n.atttypid);
 end;
 comment on function audit_private.undeclared_links is
-    'What a row refers to without a foreign key: table, columns here and there, whether each does';
+    'What a row refers to without a foreign key: '
+    'table, columns on both sides, whether it is required';
 
 create or replace function audit_private.links_of(target regclass)
 returns table (relation regclass, here text[], there text[], is_needed boolean, is_part boolean)
@@ -119,7 +120,8 @@ begin atomic
     from audit_private.undeclared_links(links_of.target) as u;
 end;
 comment on function audit_private.links_of is
-    'What a row refers to: table, columns here and there, whether each row does, and is part of it';
+    'What a row refers to: table, columns on both sides, whether it is required, '
+    'and whether the row is part of it';
 
 create or replace function audit_private.lookup(
     relation regclass, here text[], there text[], wanted text
@@ -136,10 +138,11 @@ return (
     having count(*) > 0
 );
 comment on function audit_private.lookup is
-    'What an expression says of the row that a row refers to';
+    'Expression that evaluates another expression for the row that a row refers to';
 
--- Not what a foreign key leads to another table for, where it is known which one is of users: the
--- numbers of members, accounts and users are alike. A key may be shared, as of profiles of users.
+-- Rejects columns whose foreign key leads to another table than that of users, if that is known:
+-- ids of members, accounts and users look alike.
+-- A key may be shared, as that of a profile with a user.
 create or replace function audit_private.may_name_user(target regclass, attname text)
 returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -159,7 +162,7 @@ return not exists (
             where k.contype = 'f' and k.conrelid = c.confrelid and k.conkey = c.confkey
                 and u.kind = 'user'));
 comment on function audit_private.may_name_user is
-    'Whether no foreign key says that a column names something else than a user';
+    'Whether a column may name a user: no foreign key says otherwise';
 
 create or replace function audit_private.user_column(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -171,7 +174,8 @@ return coalesce((
         cross join audit_private.columns_of(user_column.target) as u
     where flat ~ ('^' || pattern || '$')
         and audit_private.may_name_user(user_column.target, attname)
-        -- Of an owner_id beside an owner_type, only the application knows what it names.
+        -- If there is an owner_type beside owner_id,
+        -- only the application knows what owner_id names.
         and not exists (
             select from audit_private.columns_of(user_column.target) as o
             where o.flat = regexp_replace(u.flat, '(id|uuid)$', 'type') and o.flat <> u.flat
@@ -183,7 +187,8 @@ return coalesce((
     order by rank, attnum
     limit 1
 ), (
-    -- Users may be called clerks: their only foreign key then says it, unless it may be null.
+    -- Users may have another name, such as clerks:
+    -- then the only foreign key, if required, tells it.
     select min(h.attname::text)
     from pg_constraint as c
         join pg_attribute as h on h.attrelid = c.conrelid and array[h.attnum] = c.conkey
@@ -193,7 +198,7 @@ return coalesce((
     having count(*) = 1 and bool_and(h.attnotnull)
 ));
 comment on function audit_private.user_column is
-    'The column that names the user whom a row is about, or who made it';
+    'The column that names the user whom a row is about, or the user who made it';
 
 create or replace function audit_private.first_of(ways text[]) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -204,9 +209,9 @@ return (
     where way is not null
 );
 comment on function audit_private.first_of is
-    'The first of several expressions that is not null';
+    'Expression for the first of several expressions that is not null';
 
--- By a row that must be there: a step of its workflow, a role of its member.
+-- By a row that must exist: the workflow of a step, the member of a role.
 create or replace function audit_private.parent_link(target regclass, kind text)
 returns table (relation regclass, here text[], there text[], mapping jsonb)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -217,7 +222,7 @@ begin atomic
     where l.is_part and a.kind = parent_link.kind and a.target <> parent_link.target
         and 'parent' = any ((audit_private.kind_of(a.kind)).options)
         and a.kind not in ('organization', 'user')
-        -- A user in a group of its own is a member there, whatever else the row refers to.
+        -- A user in a group makes a membership, whatever else the row refers to.
         and not (a.kind = 'membership' and audit_private.user_column(parent_link.target) is not null
             and exists (
                 select from audit_private.links_of(parent_link.target) as g
@@ -230,7 +235,7 @@ begin atomic
     limit 1;
 end;
 comment on function audit_private.parent_link is
-    'The attached table of the same kind that each row of a table is part of a row of';
+    'The attached table of the same kind that the rows of a table are parts of';
 
 create or replace function audit_private.named_organization(target regclass, is_known boolean)
 returns text
@@ -239,9 +244,10 @@ return audit_private.name_of(target, audit_private.column_like(
     target, '(organi[sz]ation|org)(id|uuid)', case when not is_known
         then '(tenant|workspace|company|account|customer|team)(id|uuid)' end));
 comment on function audit_private.named_organization is
-    'The column named as one that holds an organisation; where their table is known, only as that';
+    'The column whose name is that of an organisation; '
+    'if their table is known, it must refer to it';
 
--- A group of permissions, as of Django, is what others call a role.
+-- A group of permissions, as in Django, is a role, not a group of people.
 create or replace function audit_private.is_permission_set(relation regclass) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -252,7 +258,7 @@ return (
     from pg_class as g where g.oid = is_permission_set.relation
 );
 comment on function audit_private.is_permission_set is
-    'Whether the rows of a table are sets of permissions, and no groups that people belong to';
+    'Whether the rows of a table are sets of permissions, not groups that people belong to';
 
 create or replace function audit_private.organization_way(
     target regclass,
@@ -275,7 +281,7 @@ begin
     end if;
     select o.way, o.is_sure into way, is_sure
     from audit_private.own_organization(organization_way.target, seen) as o;
-    -- A row's user is whom it is about, whatever users are called.
+    -- The user of a row is the one it is about, whatever users are called.
     if (audit_private.kind_of(kind)).subject = 'column' and exists (
         select from audit_private.links_of(organization_way.target) as l
             join audit_private.attachment as a on a.target = l.relation
@@ -303,10 +309,10 @@ begin
 end
 $$;
 comment on function audit_private.organization_way is
-    'The organisation of a row by its columns, else by rows that it is part of, and whether '
-    'each has one';
+    'The organisation of a row by its columns, otherwise by the rows that it is part of; and '
+    'whether each row has one';
 
--- A team that belongs to something is a part of it, whatever that is called.
+-- A team that belongs to something is part of it, whatever that is called.
 create or replace function audit_private.above_group(target regclass, name text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -325,7 +331,7 @@ return (
         and lower(above.relname) !~ '(user|person|people|member|profile|role|permission|plan)s?$'
 );
 comment on function audit_private.above_group is
-    'What the group that a column names belongs to; null where it belongs to nothing';
+    'What the group in a column belongs to; null if it belongs to nothing';
 
 create or replace function audit_private.own_organization(
     target regclass,
@@ -341,7 +347,7 @@ declare
         where a.kind = 'organization'
             and audit_private.have_one_owner(a.target, own_organization.target)));
 begin
-    -- A row of the table of organisations, by a column that is not about another's.
+    -- By a reference to the table of organisations, if it names the row's own one, not its parent.
     select audit_private.lookup(l.relation, l.here, l.there, a.mapping ->> 'organization'),
         l.is_needed
     into way, is_sure
@@ -349,7 +355,7 @@ begin
         join audit_private.attachment as a on a.target = l.relation
     where a.kind = 'organization' and l.relation <> own_organization.target
         and audit_private.normal_name(l.here[1]) !~ '-(parent|source|invited|partner|billing)-'
-        -- That some rows name one, as they are shared with it, makes it nobody's.
+        -- Rows that are only shared with an organisation name it, but do not belong to it.
         and (l.is_needed or format('r.%I', l.here[1]) = _name
             or audit_private.is_named_as(l.here[1]::name, l.relation)
             or audit_private.normal_name(l.here[1])
@@ -361,7 +367,7 @@ begin
         select from audit_private.links_of(own_organization.target) as l
         where _name in (select format('r.%I', h) from unnest(l.here) as h)
             and (exists (
-                -- What that names is no organisation, where their table is known.
+                -- If the table of organisations is known, a reference to another table names none.
                 select from audit_private.attachment as a
                 where a.kind = 'organization' and l.relation <> a.target and cardinality(l.here) = 1
                     and audit_private.have_one_owner(a.target, own_organization.target))
@@ -391,11 +397,11 @@ begin atomic
             l.relation, seen || group_organizations.target) as w
     where l.relation <> all (seen || group_organizations.target) and cardinality(seen) < 2
         and coalesce(a.kind, '') not in ('user', 'organization')
-        -- By way of a user only where there is no other.
+        -- By a user only if there is no other way.
         and l.here <> array[coalesce(audit_private.user_column(group_organizations.target), '')]
         and (l.is_part or lower(c.relname) ~ (audit_private.words('group') || 's?$'))
         and not audit_private.is_permission_set(l.relation)
-        -- What a row was made from may be another's.
+        -- The template of a row may belong to another organisation.
         and audit_private.normal_name(l.here[1]) || audit_private.normal_name(c.relname)
             !~ ('-(templates?|source|original?|forked|cloned|copied|based|catalog|catalogue|'
                 'invited|partner|billing)-')
@@ -404,7 +410,7 @@ begin atomic
     limit 2;
 end;
 comment on function audit_private.group_organizations is
-    'The organisation of a row by rows that it is part of, the surest way first';
+    'The organisation of a row by the rows that it is part of, the most certain way first';
 
 create or replace function audit_private.members_of(users regclass) returns audit_private.attachment
 language sql stable set search_path = pg_catalog, pg_temp
@@ -420,10 +426,10 @@ return (
     limit 1
 );
 comment on function audit_private.members_of is
-    'The table of the memberships of users: in organisations rather than in parts of them';
+    'The table of memberships of users, preferring those in organisations to those in their parts';
 
--- The same one every time: alive before others, then the oldest. Whoever invites a user
--- is not told of what the user does.
+-- Always the same one: active memberships first, then the oldest. An organisation that invites a
+-- user is not told what the user does.
 create or replace function audit_private.first_membership(users regclass) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -471,7 +477,7 @@ return (
                 select from audit_private.links_of(user_organization.target) as l
                 where l.relation = a.target and l.here = array[h.attname::text])) as f (is_linked)
     where a.kind = 'user' and audit_private.have_one_owner(a.target, user_organization.target)
-        -- An owner, a member or an account may be anything.
+        -- Columns such as owner, member or account may name anything.
         and (is_linked or lower(replace(h.attname, '_', ''))
             ~ '^(user|ownerusr|owneruser|(created|issued)by)')
     order by is_linked desc, a.id

@@ -1,5 +1,5 @@
--- Lookups: mapping expressions are checked without being executed, and audit_mapper is let at the
--- columns that they read, as far as the owner of the attached table may let it.
+-- Lookups: mapping expressions are checked without being executed. audit_mapper gets the right to
+-- read their columns, as far as the owner of the attached table can grant it.
 
 create or replace function audit_private.probe(
     target regclass, returns text, form text, expression text, body text
@@ -18,7 +18,7 @@ begin
 end
 $$;
 comment on function audit_private.probe is
-    'Creates a temporary function over a row, which is never called';
+    'Creates a temporary function over a row; it is never called';
 
 create or replace function audit_private.called_functions(probe regprocedure) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp
@@ -35,13 +35,13 @@ return (
     ) as t (f)
 );
 comment on function audit_private.called_functions is
-    'The functions of the application that a temporary function calls, by operators too';
+    'The functions of the application that a temporary function calls, also through operators';
 
--- An expression is one by construction. As a quoted body it closes no quote. Whatever text is valid
--- both alone in a select list and within coalesce(...), which takes neither a semicolon nor an
--- alias nor a clause, is one expression once it stands in parentheses. PostgreSQL parses both and
--- executes neither; only then is the text put into a body that is parsed at once, for which
--- PostgreSQL keeps what it depends on.
+-- The checks make sure that the text is one expression. As a quoted body it closes no quote. It
+-- must be valid both alone in a select list and within coalesce(...), which allows no semicolon, no
+-- alias and no clause; such a text is one expression once it is in parentheses. PostgreSQL parses
+-- both forms and executes neither. Only then is the text put into a body that is parsed at once,
+-- for which PostgreSQL stores the dependencies.
 create or replace function audit_private.parse_expression(
     target regclass, name text, expression text,
     out tree text, out reads jsonb, out functions text[], out types boolean, out enums text[]
@@ -51,7 +51,7 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
     _probe regprocedure;
-    -- No cast to boolean: PL/pgSQL would not make it either.
+    -- No cast to boolean, because PL/pgSQL would make none either.
     _is_condition boolean := parse_expression.name in ('alive', 'admin');
     _returns text := case when _is_condition then 'boolean' else 'text' end;
     _value text := case when _is_condition then E'(%s\n) is true' else E'(%s\n)::text' end;
@@ -61,7 +61,8 @@ begin
         audit_private.probe(target, 'text', 'as %L', expression,
             format('select null::text where coalesce(%s, null) is null', _value));
     _probe := audit_private.probe(target, _returns, 'return %s', expression, _value);
-    -- What parsing ran may have chosen a path of its own, by which names would be printed.
+    -- Code that parsing ran may have set another search_path,
+    -- which would change how names are printed.
     perform set_config('search_path', 'pg_catalog, pg_temp', true);
     select prosqlbody::text into tree from pg_proc where oid = _probe;
     select jsonb_object_agg(refobjid::regclass::text, columns) into reads
@@ -74,7 +75,7 @@ begin
         group by refobjid
     ) as d;
     functions := audit_private.called_functions(_probe);
-    -- To become a domain runs its checks; to read what another role made may run its casts.
+    -- A conversion to a domain runs its checks; reading a type of another role may run its casts.
     select bool_or(case
         when typtype = 'e' then not rolsuper
             and typowner <> (select relowner from pg_class where oid = target)
@@ -87,8 +88,8 @@ begin
 end
 $$;
 comment on function audit_private.parse_expression is
-    'What an expression is made of: its parse tree, the columns of tables that it reads, '
-    'the functions of the application that it calls, and whether it meets types that may run code; '
+    'What an expression consists of: its parse tree, the columns of tables that it reads, the '
+    'functions of the application that it calls, and whether it uses types that may run code; '
     'raises if it is not one expression';
 
 -- Parsing converts literals, which may run the check of a domain: as audit_mapper, and rolled back.
@@ -120,12 +121,12 @@ begin
     end;
 end
 $$;
--- Definer: whatever evaluates text of the application runs as audit_mapper.
+-- Definer: expressions of a mapping are evaluated as audit_mapper.
 comment on function audit_private.examine is
-    'Parses a mapping expression without executing it: what it is made of, or why it is none';
+    'Parses a mapping expression without executing it: what it consists of, or why it is invalid';
 
 -- Volatile functions of PostgreSQL act (locks, sequences, settings, queries in text), and some
--- stable ones read whole tables by name: an expression is about a row.
+-- stable ones read whole tables by name. An expression may only read its row and look up others.
 create or replace function audit_private.forbidden_function(tree text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -136,14 +137,14 @@ return (
         and (provolatile = 'v' or proname ~ '_to_xml')
 );
 comment on function audit_private.forbidden_function is
-    'A function of PostgreSQL that no mapping may call, or null';
+    'A function of PostgreSQL in an expression that no mapping may call; null if there is none';
 
 create or replace function audit_private.is_system_schema(schema regnamespace) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return schema::text in (
     'audit', 'audit_private', 'pg_catalog', 'pg_toast', 'information_schema');
 comment on function audit_private.is_system_schema is
-    'Whether a schema is of the log or of the system: what is in it is nobody''s to map';
+    'Whether a schema belongs to the log or to the system; no table in it can be mapped';
 
 create or replace function audit_private.forbidden_relation(tree text) returns regclass
 language sql stable set search_path = pg_catalog, pg_temp
@@ -153,7 +154,7 @@ return (
     where audit_private.is_system_schema(c.relnamespace) or c.relpersistence = 't'
 );
 comment on function audit_private.forbidden_relation is
-    'A table of the log or of the system that an expression reads, or null';
+    'A table of the log or of the system that an expression reads; null if there is none';
 
 create or replace function audit_private.unreadable(reads jsonb, reader regrole) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -164,9 +165,9 @@ return (
     where not has_column_privilege(reader, r.key::regclass, c.name, 'select')
 );
 comment on function audit_private.unreadable is
-    'What a role may not read of the columns that an expression reads, or null';
+    'A table or column that an expression reads and a role may not; null if there is none';
 
--- PostgreSQL only says that it knows no r.
+-- The message of PostgreSQL only says that r does not exist.
 create or replace function audit_private.missing_column(target regclass, expression text)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -178,9 +179,9 @@ return (
         and not strpos(missing_column.expression, '''') > 0
 );
 comment on function audit_private.missing_column is
-    'A column of r that an expression names and the table does not have, or null';
+    'A column of r that an expression names and the table lacks; null if there is none';
 
--- The parser notes from which column each output of a SELECT comes, if it is no more than a column.
+-- The parser notes the source column of each output of a SELECT that is just a column.
 create or replace function audit_private.shows_secret_of(tree text, reads jsonb) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -198,11 +199,11 @@ return (
     )
     select exists (select from secret) and (
         exists (select from secret join output using (relation, attnum))
-        -- Computed: the expression itself is one such output.
+        -- An output without a source column is computed; the expression itself is one of these.
         or (select count(*) from output where relation = 0) > 1)
 );
 comment on function audit_private.shows_secret_of is
-    'Whether an expression that looks up a secret may return it, and not only compare with it';
+    'Whether an expression that looks up a secret may return it, instead of only comparing with it';
 
 create or replace function audit_private.refusal(
     target regclass, name text, expression text, problem text, tree text, reads jsonb
@@ -213,7 +214,7 @@ return (
         case when refusal.problem is not null then
             'column ' || audit_private.missing_column(target, expression) || ' does not exist' end,
         refusal.problem,
-        -- As a parameter, r is nameless.
+        -- r itself is a parameter without a name.
         case when regexp_replace(expression, '''[^'']*''', '', 'g') ~ '\$[0-9]'
             then 'it names a parameter' end,
         'it calls ' || audit_private.forbidden_function(tree),
@@ -227,7 +228,7 @@ return (
     from cast((select relowner from pg_class where oid = refusal.target) as regrole) as owner
 );
 comment on function audit_private.refusal is
-    'Why an expression that was parsed, or could not be, is not taken into a mapping; else null';
+    'Why a mapping may not contain an expression; null if it may';
 
 create or replace function audit_private.check_expression(
     target regclass, name text, expression text
@@ -255,29 +256,30 @@ begin
     _reason := audit_private.refusal(
         target, name, expression, _found.problem, _found.tree, _found.reads);
     if _reason is not null then
-        -- One line, whatever the expression holds.
+        -- The message stays on one line, whatever the expression contains.
         raise exception 'option "%" of % does not work: %', check_expression.name,
                 check_expression.target, regexp_replace(_reason, '\s+', ' ', 'g')
             using errcode = coalesce(_found.code, 'insufficient_privilege'),
                 hint = format('It reads: %s. It is SQL over the row r, with every table and '
                     'function named with its schema.%s',
                     regexp_replace(expression, '\s+', ' ', 'g'), case when _found.problem is null
-                        then ' It neither acts nor returns rows; it reads what the owner may.' end);
+                        then ' It only reads what the owner may, and returns one value.' end);
     end if;
     return jsonb_build_object(
         'reads', _found.reads, 'functions', to_jsonb(_found.functions),
         'types', coalesce(_found.types, false), 'enums', to_jsonb(_found.enums),
         'shows_secret', audit_private.shows_secret_of(_found.tree, _found.reads),
         'looks_up', _found.tree ~ ':relid [1-9]',
-        -- Beside the row that is handed over.
+        -- A scan of the own table, in addition to the given row.
         'scans_itself', _found.tree ~ format(':relid %s\M', target::oid),
-        -- All of r may be handed on, so that no column can be named which it depends on.
+        -- If r as a whole is passed on, it may depend on any column.
         'takes_row', regexp_count(_found.tree, '\{PARAM :paramkind 0')
             > regexp_count(_found.tree, '\{FIELDSELECT :arg \{PARAM :paramkind 0'));
 end
 $$;
 comment on function audit_private.check_expression is
-    'Raises if an option is not one expression that reads what the owner of the table may read';
+    'Raises if an option is not one expression '
+    'that reads only what the owner of the table may read';
 
 create or replace function audit_private.add_check(checked jsonb, name text, found jsonb)
 returns jsonb
@@ -293,7 +295,7 @@ return checked || jsonb_strip_nulls(jsonb_build_object(
     'secret', case when (found ->> 'shows_secret')::boolean
         then coalesce(checked -> 'secret', '[]') || to_jsonb(add_check.name) end));
 comment on function audit_private.add_check is
-    'What the expressions of a mapping are known to do, one more included';
+    'The results of checking the expressions of a mapping, with those of one more expression';
 
 create or replace function audit_private.reads_beyond_tables(target regclass, reads jsonb)
 returns boolean
@@ -302,9 +304,9 @@ return exists (
     select from jsonb_object_keys(reads) as t join pg_class on oid = t::regclass
     where oid <> target and (relkind not in ('r', 'p') or relrowsecurity));
 comment on function audit_private.reads_beyond_tables is
-    'Whether a mapping reads what runs code of its own: views, and tables with row-level security';
+    'Whether a mapping reads objects that run code: views, and tables with row-level security';
 
--- Of a mapping: each expression that was not made here, or reads more than the row.
+-- Checks each expression that was not generated here, or that reads more than the row.
 create or replace function audit_private.check_mapping(target regclass, mapping jsonb) returns jsonb
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -349,7 +351,7 @@ begin
 end
 $$;
 comment on function audit_private.check_mapping is
-    'A mapping, its expressions checked, with what they read and whether they run foreign code';
+    'A mapping whose expressions were checked: what they read, and whether they run foreign code';
 
 create or replace function audit_private.columns_named(target regclass, mapping jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -362,7 +364,7 @@ return (
 comment on function audit_private.columns_named is
     'The columns of a table that its rule for admins names';
 
--- From here on with the rights of the caller, and never more than the table's owner has.
+-- From here on with the rights of the caller, and never with more than the table's owner has.
 
 create or replace function audit_private.open_schemas(target regclass, given jsonb) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -386,7 +388,7 @@ begin
 end
 $$;
 comment on function audit_private.open_schemas is
-    'Lets audit_mapper look up names in the schemas that a mapping may mean';
+    'Lets audit_mapper look up names in the schemas that a mapping uses';
 
 create or replace function audit_private.open_lookups(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -399,7 +401,7 @@ declare
     _columns jsonb;
 begin
     for _table, _columns in select key, value from jsonb_each(_mapping #> '{checked,reads}') loop
-        -- The row itself is handed over: a constant reads nothing of it.
+        -- An expression that reads no column needs no grant on the own table.
         continue when _table::regclass = open_lookups.target and _columns = '[]';
         perform audit_private.open_lookup(_table, array(
             select distinct jsonb_array_elements_text(_columns)), _owner);
@@ -429,7 +431,7 @@ begin
                 'select with grant option');
         execute format('grant select (%I) on %s to audit_mapper', _column, open_lookup.relation);
     end loop;
-    -- GRANT by a role that may not only warns.
+    -- GRANT by a role without the right only warns.
     select bool_or(not has_column_privilege('audit_mapper', open_lookup.relation, c, 'select'))
     into _is_refused from unnest(open_lookup.columns) as c;
     if not has_schema_privilege('audit_mapper', _class.relnamespace, 'usage')
@@ -446,4 +448,4 @@ begin
 end
 $$;
 comment on function audit_private.open_lookup is
-    'Lets audit_mapper read columns of a table, as far as the owner of the attached table may';
+    'Lets audit_mapper read columns of a table, if the owner of the attached table can grant it';

@@ -1,7 +1,7 @@
--- Owners: tables beside a table, which say whose its rows are: who owns them, and whom they are
--- shared with. Where a row's own columns may not say its organisation, they do.
+-- Owners: tables that tell whose rows of another table are: who owns each row, and whom it is
+-- shared with. They give the organisation if the row's own columns do not.
 
--- A row of them names what is owned and who owns it, and both together are unique.
+-- Each row of such a table names an object and its owner, and the pair is unique.
 create or replace function audit_private.owners_of(target regclass)
 returns table (relation regclass, here name, there name, way text)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -41,9 +41,9 @@ begin atomic
         and (w.way is not null or audit_private.user_organization(c.conrelid) is not null);
 end;
 comment on function audit_private.owners_of is
-    'Tables that say whose the rows of a table are: who owns them, or whom they are shared with';
+    'Tables that tell who owns the rows of a table, or whom they are shared with';
 
--- Shared with some, a row is its owner's first, and then that of whom it was shared with first.
+-- A shared row belongs to its owner first, then to whoever it was shared with first.
 create or replace function audit_private.owned_organization(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -51,7 +51,7 @@ return (
         '(%s) is true as owns, (%s) is true as counts, %s as made, %s as id from %s as r) as p '
         'where p.key = r.%I and p.counts and p.found is not null%s '
         'order by p.owns desc, p.made, p.id limit 1)', o.here, o.way,
-        -- Who was one, or may become one, is none.
+        -- A former or future owner is no owner.
         case when role.value is null then 'false' else format(
             'lower((%s)::text) ~ ''(^|[^a-z])owner$'' and lower((%1$s)::text) !~ '
             '''(pending|invited|requested|former|previous|old|ex|non|not|no)[^a-z]*owner$''',
@@ -61,7 +61,7 @@ return (
             'sharedat', 'addedat')), 'null::timestamptz'),
         coalesce(audit_private.key_of(o.relation, 'membership'), 'null::text'),
         o.relation, o.there,
-        -- Whom a user's row was shared with is told of what is done to theirs.
+        -- A row of a user belongs to its owner only: others get no events of that user.
         case when audit_private.user_column(owned_organization.target) is not null
             and (role.value is not null
                 or audit_private.normal_name(o.relation::text) ~ '-(shared?|sharing|access)s?-')
@@ -72,4 +72,4 @@ return (
     limit 1
 );
 comment on function audit_private.owned_organization is
-    'The organisation of a row by a table that says whose it is; null where there is none';
+    'The organisation of a row by a table that names its owner; null if there is none';

@@ -1,7 +1,7 @@
--- Mapping: from the options of audit.attach, and the shape of the table where they are silent,
--- to one SQL expression over the row r for each thing that an event says.
+-- Mapping: from the options of audit.attach to one SQL expression over the row r for each part of
+-- an event. The shape of the table supplies options that are not given.
 
--- PostgreSQL computes them when they are read: to a trigger they are null.
+-- PostgreSQL computes virtual columns when they are read: in a trigger they are null.
 create or replace function audit_private.check_generated(target regclass, given jsonb) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -18,12 +18,12 @@ begin
         raise exception 'option "%" names column "%" of %, which is computed when it is read',
                 _option, _column, check_generated.target
             using errcode = 'invalid_parameter_value',
-                hint = 'Say what it is computed from, as an expression over the row r.';
+                hint = 'Give the expression that it is computed from, over the row r.';
     end if;
 end
 $$;
 comment on function audit_private.check_generated is
-    'Refuses an option that names a column which no trigger sees';
+    'Raises if an option names a virtual column, which no trigger sees';
 
 create or replace function audit_private.check_options(target regclass, kind text, given jsonb)
 returns void
@@ -55,7 +55,7 @@ begin
                 raise exception 'option "%" names column "%", which % does not have',
                         _option, _column, check_options.target
                     using errcode = 'undefined_column',
-                        hint = 'Name a column of the table, without quotes; ''{-note}'' takes out '
+                        hint = 'Name a column of the table, without quotes; ''{-note}'' removes '
                             'one that is ignored or redacted by default.';
             end if;
         end loop;
@@ -63,9 +63,9 @@ begin
 end
 $$;
 comment on function audit_private.check_options is
-    'Refuses an invalid kind or option';
+    'Raises if a kind or an option is invalid';
 
--- Where a row is part of another one, that one's mapping says what is not given.
+-- If a row is part of another one, the mapping of that one supplies what is not given.
 create or replace function audit_private.given_parts(target regclass, kind text, given jsonb)
 returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -84,7 +84,7 @@ begin
     select * into _link from audit_private.parent_link(target, kind) as l
     where case when given ? 'parent'
             then cardinality(l.here) = 1 and _parts ->> 'parent' = format('r.%I', l.here[1])
-            -- Whose own place was given, stands for itself.
+            -- A table with a place of its own is no part of another one.
             else not given ?| '{organization,target_id,subject,role,admin}' end;
     if _link is not null then
         _parts := jsonb_strip_nulls(jsonb_build_object(
@@ -121,7 +121,7 @@ begin
     ) then
         raise exception 'the tables attached as % belong to another role than %', kind, target
             using errcode = 'insufficient_privilege',
-                hint = 'A mapping is nobody else''s to use. Say the organisation yourself: '
+                hint = 'A mapping of another role cannot be used. Give the organisation yourself: '
                     'organization => ''select ... where ... = r....''.';
     elsif kind = 'organization' then
         return audit_private.own_key(target);
@@ -134,7 +134,8 @@ begin
             case when _way.way is null then audit_private.users_own_organization(target) end
         else coalesce(audit_private.user_organization(target), case when _way.way is null
             then audit_private.referred_part(target, 'organization') end) end]), (
-            -- Not a customer, an account or a team, whose numbers are those of organisations.
+            -- Not the ids of a customer, an account or a team,
+            -- which look like ids of organisations.
             select audit_private.name_of(target, name)
             from audit_private.column_like(target, '(tenant|workspace)(id|uuid)') as name
             where not exists (
@@ -142,9 +143,9 @@ begin
 end
 $$;
 comment on function audit_private.default_organization is
-    'The organisation of a row: its parent''s, else its own, else that of its user';
+    'The organisation of a row: that of its parent, otherwise its own, otherwise that of its user';
 
--- What revokes a token, or belongs to one.
+-- For a row that revokes a token, or belongs to one.
 create or replace function audit_private.referred_part(target regclass, part text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -156,9 +157,9 @@ return (
     order by a.id limit 1
 );
 comment on function audit_private.referred_part is
-    'What the mapping of an attached table says of the row there that each row refers to';
+    'What the mapping of an attached table says about the row that each row refers to';
 
--- Where users belong to one organisation each, a role of theirs is one in it.
+-- If each user belongs to one organisation, a role of a user is a role in it.
 create or replace function audit_private.users_own_organization(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -171,12 +172,12 @@ return (
     limit 1
 );
 comment on function audit_private.users_own_organization is
-    'The organisation that the row of the user names whom a row is about';
+    'The organisation of the user whom a row is about, if the user''s row names it';
 
 create or replace function audit_private.own_key(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    -- A team that has a parent is a part of it.
+    -- A team with a parent is a part of it.
     select coalesce('coalesce(r.' || quote_ident(min(l.here[1])) || ', ' || key || ')', key)
     from audit_private.key_of(target, 'organization') as key
         left join audit_private.links_of(target) as l
@@ -186,7 +187,7 @@ return (
     group by key
 );
 comment on function audit_private.own_key is
-    'The organisation that a row of the table of organisations is, or is a part of';
+    'The organisation of a row in the table of organisations: itself, or the one it is a part of';
 
 create or replace function audit_private.default_subject(target regclass, kind text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -209,7 +210,7 @@ begin
 end
 $$;
 comment on function audit_private.default_subject is
-    'The user whom a row is about, by a column, else that of the member whom it refers to';
+    'The user whom a row is about, by a column, otherwise by the member that it refers to';
 
 create or replace function audit_private.default_role(
     target regclass,
@@ -225,7 +226,7 @@ declare
     _column text := audit_private.column_like(target, 'role(name|id)');
 begin
     select r.value, r.admin into value, admin from audit_private.role_of(target) as r;
-    -- A key of a table of roles is looked up there.
+    -- A reference to a table of roles is looked up there.
     if value is null or exists (
         select from audit_private.links_of(target) as l
         where cardinality(l.here) = 1 and format('r.%I', l.here[1]) = value)
@@ -252,14 +253,14 @@ begin
 end
 $$;
 comment on function audit_private.default_role is
-    'The role of a member, wherever it is, and whether it makes an admin';
+    'The role of a member, in its row or in another one, and whether it makes an admin';
 
--- Of an application with one organisation only.
+-- True in an application with only one organisation.
 create or replace function audit_private.is_constant(expression text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 return coalesce(is_constant.expression ~ '^''([^'']|'''')*''(::text)?$', false);
 comment on function audit_private.is_constant is
-    'Whether an expression says the same of every row';
+    'Whether an expression is a constant, the same for every row';
 
 create or replace function audit_private.with_role(
     target regclass,
@@ -276,7 +277,7 @@ begin
         return parts || '{"admin": "true"}';
     elsif kind = 'membership' and parts ? 'parent' then
         select * into _role from audit_private.given_role(target);
-        -- A row that does not count gives none.
+        -- A row that does not count gives no role.
         return jsonb_strip_nulls(jsonb_build_object('role', coalesce('case when ' || coalesce(
             parts ->> 'alive', audit_private.default_alive(target, kind)) || ' then '
             || _role.value || ' end', _role.value))) || parts;
@@ -300,7 +301,7 @@ $$;
 comment on function audit_private.with_role is
     'Parts of a mapping, completed by the role of a row and whether it makes an admin';
 
--- Where no table of memberships could say who may read.
+-- For databases in which no table of memberships says who may read.
 create or replace function audit_private.is_membership(target regclass, parts jsonb) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
@@ -317,7 +318,7 @@ begin atomic
                         on l.relation = o.confrelid
                 where u.contype = 'f' and o.contype = 'f' and u.confrelid = is_membership.target
                     and o.conrelid <> o.confrelid and l.relation::text !~* 'roles?"?$'
-                    -- An invitation names who sent it.
+                    -- An invitation names its sender.
                     and audit_private.normal_name((
                         select relname from pg_class where oid = o.conrelid))
                         !~ ('-' || audit_private.words('no_carrier') || 's?-')))
@@ -325,9 +326,10 @@ begin atomic
         cross join audit_private.default_role(target, 'user', is_global) as r;
 end;
 comment on function audit_private.is_membership is
-    'Whether a user''s row is the only thing that says their organisation and role in it';
+    'Whether the row of a user is the only one that gives the organisation '
+    'and the role of the user';
 
--- Not while merely invited or suspended, nor as one of a part of the organisation.
+-- Excludes members who are only invited or suspended, and members of a part of the organisation.
 create or replace function audit_private.admin_conditions(
     target regclass, roles text, organization text, is_users_own boolean
 ) returns text
@@ -338,7 +340,7 @@ return case when roles <> '' then concat_ws(' and ',
     case when is_users_own or audit_private.is_constant(organization)
         then audit_private.in_no_part(target, roles) end) end;
 comment on function audit_private.admin_conditions is
-    'Condition that a role makes an admin, and the row is in force; null where no role does';
+    'Condition that a role makes an admin, and the row is in force; null if no role does';
 
 create or replace function audit_private.default_admin(
     target regclass,
@@ -366,7 +368,7 @@ begin
         where a.kind = 'organization' order by l.here limit 1;
         _conditions := case when _group is not null then concat_ws(' and ', nullif(_conditions, ''),
             format('(%s)::text = %s::text', _organization, _group)) else 'false' end;
-    -- Nor are those of a group that each row names, and by which rows differ.
+    -- Members of a group are no admins either, if different rows name different groups.
     elsif not is_given and exists (
         select from audit_private.links_of(target) as l
             left join audit_private.attachment as a on a.target = l.relation
@@ -390,10 +392,10 @@ begin
 end
 $$;
 comment on function audit_private.default_admin is
-    'Expression for the admins among members: by their role, not while merely invited or suspended';
+    'Expression for the admins among members: by their role, unless only invited or suspended';
 
--- A generated column changes only with others. A time until which somebody is locked out is a
--- program's where failures are counted beside it; else somebody may have locked them out.
+-- A generated column changes only with others. If failures are counted beside a lockout time, a
+-- program sets that time; otherwise a person may have locked the user out.
 create or replace function audit_private.default_ignore(target regclass, kind text, parts jsonb)
 returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -406,20 +408,20 @@ begin
             join pg_attribute as a on a.attrelid = default_ignore.target and a.attnum = c.attnum
         where flat ~ ('^' || audit_private.words('touched') || '$')
             or a.atttypid = 'tsvector'::regtype
-            -- What an event is told by is told.
+            -- A column that makes a fact is never ignored.
             or a.attgenerated = 's' and not coalesce(jsonb_path_query_array(
                 default_ignore.parts, '$.facts[*].column') ? c.attname::text, false)
             or flat ~ ('^' || audit_private.words('throttled') || '$') and exists (
                 select from audit_private.columns_of(default_ignore.target) as f
                 where f.category = 'N' and f.flat ~ ('^' || audit_private.words('failures') || '$'))
             or category = 'N' and flat ~ ('^' || audit_private.words('counted') || '$')
-            -- How many rows of another table there are.
+            -- A count of the rows of another table.
             or category = 'N' and flat ~ '.count$' and exists (
                 select from pg_class as own join pg_class as other
                     on other.relnamespace = own.relnamespace and other.relkind in ('r', 'p')
                 where own.oid = default_ignore.target
                     and audit_private.is_named_as(left(flat, -5) || 'id', other.oid))
-            -- A change of anything but the password is no change of the password.
+            -- In a table of passwords, only a change of the password counts.
             or default_ignore.kind = 'password'
                 and c.attname <> all (audit_private.secret_columns(target, kind))
                 and format('r.%I', c.attname) is distinct from parts ->> 'subject'
@@ -428,7 +430,7 @@ begin
 end
 $$;
 comment on function audit_private.default_ignore is
-    'Columns whose change alone is no event: touch times, last uses, counters, derived ones';
+    'Columns whose change alone makes no event: times of use, counters, derived columns';
 
 create or replace function audit_private.ignored_columns(
     target regclass, kind text, parts jsonb, given jsonb
@@ -442,7 +444,7 @@ return (
             and not coalesce(given -> 'ignore' ? ('-' || attname), false))
 );
 comment on function audit_private.ignored_columns is
-    'Columns whose change alone is no event: those given, and of the default those not excepted';
+    'Columns whose change alone makes no event: those given, and defaults that were not excepted';
 
 create or replace function audit_private.redacted_columns(target regclass, kind text, given jsonb)
 returns jsonb
@@ -456,7 +458,7 @@ return (
             and not coalesce(given -> 'redact' ? ('-' || attname), false))
 );
 comment on function audit_private.redacted_columns(regclass, text, jsonb) is
-    'Columns that are recorded as changed and never with a value';
+    'Columns whose changes are recorded, but never their values';
 
 create or replace function audit_private.resolve_mapping(target regclass, kind text, given jsonb)
 returns jsonb
@@ -489,7 +491,7 @@ begin
         raise exception '% has no column that tells the % of a %', target,
                 case when not _parts ? 'organization' then 'organisation' else 'user' end, kind
             using errcode = 'invalid_parameter_value',
-                hint = format('Say it: %s => ''a column or an expression over the row r''; or '
+                hint = format('Give it: %s => ''a column or an expression over the row r''; or '
                     'attach what it refers to first, in the order of auditdb detect.',
                     case when not _parts ? 'organization' then 'organization' else 'subject' end);
     end if;
@@ -497,9 +499,9 @@ begin
 end
 $$;
 comment on function audit_private.resolve_mapping is
-    'The mapping in force for a table: what was given, completed from its columns and keys';
+    'The mapping of a table: the given options, completed from its columns and keys';
 
--- A member of a team is none of the organisation: events say of what.
+-- A member of a team is not a member of the organisation: events name the team.
 create or replace function audit_private.group_of(target regclass, parts jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -513,7 +515,7 @@ return (
     from audit_private.links_of(group_of.target) as l
         join pg_class as c on c.oid = l.relation
         left join audit_private.attachment as a on a.target = l.relation
-        -- Groups within groups, of which the outermost are the organisations.
+        -- If groups contain groups, the outermost ones are the organisations.
         cross join lateral (
             select coalesce(a.kind, '') = 'organization' or bool_or(c.confrelid = c.conrelid)
                 and not bool_or(o.kind = 'organization' and c.confrelid <> c.conrelid)
@@ -538,22 +540,22 @@ return (
     order by l.here limit 1
 );
 comment on function audit_private.group_of is
-    'The group within an organisation that each row of a table makes its user a member of, as '
+    'The group within an organisation that the rows of a table make their users members of, as '
     'parts of a mapping';
 
 create or replace function audit_private.mapped_verbs(kind text, parts jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return audit_private.verbs_of(audit_private.kind_of(kind)) || case
-    -- A row that gives a member a role: that it comes or goes changes the member's role.
+    -- A row that gives a member a role: an insert or a delete changes the member's role.
     when kind = 'membership' and parts ? 'parent' and parts ? 'role'
         then '{"changed": "membership.role_changed"}'
-    -- A user with a role in the one organisation of their row: the row is the membership.
+    -- A user whose row gives the organisation and the role: the row is the membership.
     when kind = 'user' and parts ? 'role'
         then audit_private.verbs_of(audit_private.kind_of('membership'))
             || '{"changed": "user.updated", "purged": "user.purged"}'
     else '{}' end::jsonb;
 comment on function audit_private.mapped_verbs is
-    'The actions of a table''s rows: those of its kind, or of the role that a row gives';
+    'The actions of the rows of a table: those of its kind, or of the role that a row gives';
 
 create or replace function audit_private.finish_mapping(
     target regclass,
@@ -577,7 +579,7 @@ begin
         'verbs', audit_private.mapped_verbs(kind, parts),
         'target_type', _kind.target_type,
         'row_id', case when parts ? 'parent' and not parts ? 'role' then _key end,
-        -- Nothing tells its rows apart, so that each event carries all of the row.
+        -- Nothing identifies a row, so each event contains all of it.
         'whole', case when _key is null and _kind.subject is distinct from 'row'
             and not given ? 'target_id' then true end,
         'subject', case

@@ -1,5 +1,5 @@
--- Roles: where a row says what role it gives, and under which condition that makes an admin.
--- Each is an expression over the row r, or null where the table does not tell.
+-- Roles: where a row names the role that it gives, and the condition under which the role makes an
+-- admin. Each function returns an expression over the row r, or null if the table does not tell.
 
 create or replace function audit_private.admin_labels(labels text[]) returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -10,7 +10,7 @@ return (
         audit_private.words('wide'), audit_private.words('admin'))
 );
 comment on function audit_private.admin_labels is
-    'Labels of a role that make an admin or owner of the organisation, and not of a part of it';
+    'Labels of a role that make an admin or owner of the whole organisation, not only of a part';
 
 create or replace function audit_private.are_roles(labels text[]) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -24,35 +24,35 @@ return (
             select name ~ ('-' || audit_private.words('admin') || 's?-$')) as n (is_admin)
 );
 comment on function audit_private.are_roles is
-    'Whether labels are roles: one of an admin, and as many known words as not';
+    'Whether labels are roles: one is that of an admin, and at least half of them are known words';
 
 create or replace function audit_private.admin_names() returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
 return cast('{owner,admin,administrator,superadmin,super_admin,org:owner,org:admin,global:owner,'
     'global:admin}' as text[]);
 comment on function audit_private.admin_names is
-    'Names of roles, in lower case, that make an admin or owner where no labels tell';
+    'Names of roles, in lower case, that make an admin or owner if there are no labels';
 
 create or replace function audit_private.any_admin(value text, organization text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return audit_private.one_of('lower(' || value || '::text)', audit_private.admin_names()
     || array[organization || ':owner', organization || ':admin']);
 comment on function audit_private.any_admin(text, text) is
-    'Condition that the name of a role elsewhere makes an admin or owner';
+    'Condition that the name of a role in another table makes an admin or owner';
 
--- One of several with commas between them, or the only one.
+-- The text may hold one role, or several with commas between them.
 create or replace function audit_private.admin_among(value text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return format('string_to_array(translate(lower(%s::text), '' '', ''''), '','') && %L', value,
     audit_private.admin_names());
 comment on function audit_private.admin_among is
-    'Condition that one of the roles in a text, of values that are not known, makes an admin';
+    'Condition that one of the roles in a text, whose possible values are unknown, makes an admin';
 
--- Of a table of members that is no part itself, and of a table of roles.
+-- Looks at the table of members, which must be no part itself, and at the table of roles.
 create or replace function audit_private.in_no_part(target regclass, roles text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    -- A scope of the role says that it is none in a part.
+    -- A role with a scope in a part is no role in the organisation.
     select case when roles ~ '''root'', ''global''' then null
         when bool_or(is_needed) then 'false'
         else string_agg(format('r.%I is null', attname), ' and ' order by attnum) end
@@ -66,9 +66,10 @@ return (
                 and (a.kind = 'organization' or audit_private.is_permission_set(l.relation)))
 );
 comment on function audit_private.in_no_part is
-    'Condition that a row gives its role in no team, project or the like; null where none can';
+    'Condition that the role of a row is not limited to a team, project or the like; '
+    'null if every one is';
 
--- A role of a project is none in the organisation.
+-- A role in a project is no role in the organisation.
 create or replace function audit_private.role_scope(
     roles regclass, may_be_in_part boolean, organization text
 ) returns text
@@ -84,7 +85,7 @@ return (
     order by flat ~ 'scope' desc, attnum limit 1
 );
 comment on function audit_private.role_scope is
-    'Condition that a row of a table of roles is no role in a part of an organisation';
+    'Condition that a row of a table of roles is not limited to a part of an organisation';
 
 create or replace function audit_private.role_column(target regclass)
 returns table (attname name, category "char", labels text[])
@@ -106,7 +107,7 @@ end;
 comment on function audit_private.role_column is
     'The column that holds a role, by its labels and its name';
 
--- A superuser is one of the application, and not of an organisation.
+-- A superuser belongs to the application, not to an organisation.
 create or replace function audit_private.role_flags(
     target regclass,
     is_global boolean,
@@ -126,7 +127,7 @@ begin atomic
             || role || '(istrator|user)?$' end;
 end;
 comment on function audit_private.role_flags is
-    'The role that flags such as is_owner and is_admin make, and whether it makes an admin';
+    'The role by flags such as is_owner and is_admin, and whether it makes an admin';
 
 create or replace function audit_private.role_of(target regclass, out value text, out admin text)
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -159,7 +160,7 @@ begin
 end
 $$;
 comment on function audit_private.role_of is
-    'The role that columns of a row say, and the condition under which it makes an admin';
+    'The role that the columns of a row give, and the condition under which it makes an admin';
 
 create or replace function audit_private.organization_word(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -171,9 +172,9 @@ return (
     order by l.here limit 1
 );
 comment on function audit_private.organization_word is
-    'What an organisation is called that a row refers to: roles of an application say it, too';
+    'The word for the organisation that a row refers to; names of roles may contain it';
 
--- What a row of a table of roles is called, and whether it makes an admin.
+-- The name of a row of a table of roles, and whether it makes an admin.
 create or replace function audit_private.named_role(
     roles regclass,
     key text,
@@ -207,7 +208,7 @@ $$;
 comment on function audit_private.named_role is
     'The name of a row of a table of roles, and whether it makes an admin';
 
--- A role that is a row elsewhere: of a table of roles, or of a group that has a role.
+-- A role that is a row of another table: of a table of roles, or of a group that has a role.
 create or replace function audit_private.linked_role(
     target regclass,
     is_group boolean,
@@ -247,7 +248,7 @@ $$;
 comment on function audit_private.linked_role is
     'The role of a row by a row of another table that it refers to, and whether it makes an admin';
 
--- Roles have policies, and users have their own: a flag of one makes an admin.
+-- Roles have policies, and users have policies of their own: a flag of a policy makes an admin.
 create or replace function audit_private.policy_admin(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -292,9 +293,9 @@ begin
 end
 $$;
 comment on function audit_private.given_role is
-    'The role that a row gives to the member it refers to: by a column, a group, its table''s name';
+    'The role that a row gives to its member: by a column, a group, or the name of the table';
 
--- By a foreign key, or where none is declared, by a column that is named as the table.
+-- By a foreign key; without one, by a column that is named after the table.
 create or replace function audit_private.referring_tables(target regclass)
 returns table (relation regclass, here name, there name)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -305,7 +306,7 @@ begin atomic
         join pg_attribute as h on h.attrelid = c.conrelid and h.attnum = u.here
         join pg_attribute as t on t.attrelid = c.confrelid and t.attnum = u.there
     where c.contype = 'f' and c.confrelid = referring_tables.target and c.conparentid = 0
-        -- By one column, or by the key among several.
+        -- A foreign key of one column, or of several with the key of the table among them.
         and (cardinality(c.conkey) = 1 or array[t.attname::text] = audit_private.key_columns(
             referring_tables.target))
         and c.conrelid <> c.confrelid and audit_private.have_one_owner(c.conrelid, c.confrelid)
@@ -327,13 +328,13 @@ end;
 comment on function audit_private.referring_tables is
     'Tables whose rows refer to a row of a table, by one column';
 
--- Rows that refer to a member and give roles: of a table of owners, or of groups that have roles.
+-- Rows that refer to a member and give roles: in a table of owners, or of groups that have roles.
 create or replace function audit_private.carriers_of(target regclass, has_own boolean)
 returns table (relation regclass, here name, there name, value text, admin text)
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
     select c.relation, c.here, c.there, r.value,
-        -- Not while it is revoked, or only offered.
+        -- A revoked or merely offered role does not count.
         concat_ws(' and ', '(' || coalesce(r.admin, 'false') || ')',
             audit_private.default_alive(c.relation, 'membership'),
             audit_private.accepted(c.relation), audit_private.unexpired(c.relation))
@@ -345,18 +346,19 @@ begin atomic
         and audit_private.normal_name(k.relname)
             !~ ('-' || audit_private.words('no_carrier') || 's?-')
         and audit_private.normal_name(k.relname) !~ '-(request|application|proposal|approval)s?-'
-        -- A role in what else the row refers to, such as a board, is none in the organisation.
+        -- A role in something else that the row refers to, such as a board,
+        -- is no role in the organisation.
         and not exists (
             select from audit_private.links_of(c.relation) as l
                 left join audit_private.attachment as a on a.target = l.relation
             where l.relation <> carriers_of.target and l.relation <> c.relation
                 and a.kind is distinct from 'organization' and a.kind is distinct from 'user'
-                -- As yet they may not be attached: the member's row refers to them, too.
+                -- These may not be attached yet: the member's row refers to them, too.
                 and l.relation not in (
                     select m.relation from audit_private.links_of(carriers_of.target) as m)
                 and (audit_private.role_of(l.relation)).value is null
                 and l.relation::text !~* 'roles?"?$')
-        -- Members of a team, with roles in the team.
+        -- Excludes the members of a team, who have roles in the team.
         and ((audit_private.role_of(c.relation)).value is null or not exists (
             select from audit_private.links_of(c.relation) as l
             where l.relation::text ~* '(team|project)s?"?$'
@@ -364,7 +366,8 @@ begin atomic
     order by c.relation;
 end;
 comment on function audit_private.carriers_of is
-    'Tables whose rows give roles to a member: to whom, which role, and whether it is an admin''s';
+    'Tables whose rows give roles to a member: '
+    'by which columns, which role, and whether it makes an admin';
 
 create or replace function audit_private.carried_role(
     target regclass,
@@ -382,9 +385,9 @@ begin atomic
     from audit_private.carriers_of(carried_role.target, has_own) as c;
 end;
 comment on function audit_private.carried_role is
-    'The roles that rows of other tables give to a member, and whether one makes an admin';
+    'The roles that rows of other tables give to a member, and whether one of them makes an admin';
 
--- The owner whom the organisation's own row names, in the same way as the member's does.
+-- The owner that the row of the organisation names must be found by the same key as the member.
 create or replace function audit_private.named_owner(
     target regclass, subject text, organization text
 ) returns text
@@ -408,10 +411,10 @@ return (
     order by l.here limit 1
 );
 comment on function audit_private.named_owner is
-    'Condition that a member is the owner whom the row of the organisation names';
+    'Condition that the row of the organisation names the member as owner';
 
--- The words before it are those of audit_private.words('wide'), which readers may not call. A
--- number says nothing.
+-- The first words are those of audit_private.words('wide'), which readers may not call.
+-- A number names no role.
 create or replace function audit_private.names_owner(role text) returns boolean
 language sql immutable parallel safe set search_path = pg_catalog, pg_temp
 return exists (
@@ -420,7 +423,7 @@ return exists (
         ~ ('^-+((organi[sz]ation|org|account|workspace|company|tenant|business|super|primary|'
             'system|full|global|co|site|head|role|main)-+)*(co)?owners?-+$'));
 comment on function audit_private.names_owner is
-    'Whether the text of a role, or of several, names the owner of an organisation';
+    'Whether the text of one role or several names the owner of an organisation';
 
 create or replace function audit_private.gives_owner(image jsonb) returns boolean
 language sql immutable parallel safe set search_path = pg_catalog, pg_temp
@@ -430,4 +433,4 @@ return exists (
     where k.name ~ 'roles?(name|slug|key|code|type)?$' and audit_private.names_owner(v.value)
         or k.name ~ '^is(account|org|organi[sz]ation|team|workspace)?owner$' and v.value = 'true');
 comment on function audit_private.gives_owner is
-    'Whether the values of a membership say that its member is an owner';
+    'Whether the values of a membership make its member an owner';

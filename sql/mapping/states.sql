@@ -1,5 +1,5 @@
--- States: what the columns of a table say of its rows: whether one still counts, and whether a
--- membership is more than an invitation. Null where the table does not tell.
+-- States: what the columns of a table tell of its rows: whether a row counts, and whether a
+-- membership is more than an invitation. The result is null if the table does not tell.
 
 create or replace function audit_private.labels_of(target regclass, attnum int2) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp
@@ -23,7 +23,7 @@ return (
     where a.attrelid = labels_of.target and a.attnum = labels_of.attnum
 );
 comment on function audit_private.labels_of is
-    'What a column may hold: labels of its enum, else literals of its check constraints';
+    'The possible values of a column: the labels of its enum, or the literals of its constraints';
 
 create or replace function audit_private.columns_of(target regclass)
 returns table (attnum int2, attname name, flat text, category "char", is_needed boolean)
@@ -57,7 +57,7 @@ return (
         ~ ('^' || audit_private.words(labels_that.entry) || '$')
 );
 comment on function audit_private.labels_that is
-    'Those of the labels that an entry of the vocabulary names';
+    'Those of the labels that an entry of the vocabulary matches';
 
 create or replace function audit_private.status_of(target regclass, kind text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -87,7 +87,7 @@ return (
     order by attnum limit 1
 );
 comment on function audit_private.status_of is
-    'Condition over a column such as status: that a row of a kind counts, or that it is accepted';
+    'Condition on a column such as status: that a row of a kind counts, or that it is accepted';
 
 create or replace function audit_private.accepted(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -103,7 +103,7 @@ return (
                 and sent is not null then format('(r.%%I is not null or r.%I is null)', sent)
             when category = 'D' and flat
                 ~ ('^(invitation|invite)?' || audit_private.words('accepted') || '(at|on)$')
-                -- When somebody was there at last.
+                -- activeat is the time when a user was last seen.
                 and flat <> 'activeat'
                 then 'r.%I is not null'
             when category = 'D'
@@ -120,7 +120,7 @@ return (
 comment on function audit_private.accepted is
     'Condition that a membership is more than an invitation, and not suspended';
 
--- Not where it may be an invitation's.
+-- Skipped if the time may be that of an invitation.
 create or replace function audit_private.unexpired(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -134,9 +134,9 @@ return (
     order by attnum limit 1
 );
 comment on function audit_private.unexpired is
-    'Condition that the time of a membership or a role has not run out; null where it has none';
+    'Condition that the time of a membership or a role has not expired; null if there is no time';
 
--- One that expires, or is sent, confirms an address or a forgotten password.
+-- A token that expires, or is sent, confirms an address or resets a password.
 create or replace function audit_private.token_column(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -154,7 +154,7 @@ return (
     limit 1
 );
 comment on function audit_private.token_column is
-    'The column of a user''s row that holds a key by which a program signs in as the user';
+    'The column of a user''s row that holds a key with which a program signs in as the user';
 
 create or replace function audit_private.fact_column(target regclass, fact text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -169,21 +169,21 @@ return case fact
         select attname
         from audit_private.columns_of(fact_column.target)
         where flat ~ (audit_private.words('two_factor') || '|^otp|otp(enabled|required|active)?$')
-            -- That somebody should have it, says not that they do.
+            -- A column that requires or suggests two-factor does not say that it is on.
             and flat !~ '(requir|enforc|mandatory|must|need|skip|prompt|remind|dismiss)'
             and (category = 'B'
                 or category = 'D' and flat ~ '(enabled|confirmed|activated|verified)'
                 or category in ('S', 'E', 'N') and flat ~ '(enabled|active|status|state)$'
-                -- A secret that is there only while two-factor is on.
+                -- A secret that exists only while two-factor is on.
                 or category = 'S' and not is_needed and flat ~ 'secret$')
         order by category = 'B' desc, flat ~ '(enabled|active)' desc, category = 'D' desc, attnum
         limit 1
     ) end;
 comment on function audit_private.fact_column is
-    'The column of a user''s row that is named as one of an e-mail, a password, two-factor or a '
+    'The column of a user''s row whose name fits a fact: an e-mail, a password, two-factor or a '
     'token';
 
--- An account at another provider has a row beside the passwords, and none of its own.
+-- An account at another provider has a row in the same table, without a password.
 create or replace function audit_private.has_password(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -194,9 +194,9 @@ return (
                 'secrethash')) and not is_needed
 );
 comment on function audit_private.has_password is
-    'Condition that a row of passwords holds one; null where each does';
+    'Condition that a row of a table of passwords holds one; null if each row does';
 
--- Recovery codes stand in for a factor, and are none.
+-- Recovery codes replace a factor, but are none.
 create or replace function audit_private.is_factor(target regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -213,7 +213,7 @@ return (
     order by attnum limit 1
 );
 comment on function audit_private.is_factor is
-    'Condition that a row is a second factor and no recovery codes; null where no type tells';
+    'Condition that a row is a second factor, not recovery codes; null if no column tells';
 
 create or replace function audit_private.default_alive(target regclass, kind text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -227,7 +227,7 @@ return (
                 then 'coalesce(r.%I, 0) = 0'
             when category = 'D' and kind = 'two_factor' and flat ~ (counts || '(at)?$')
                 then 'r.%I is not null'
-            -- That one may delete is no end.
+            -- A permission to delete does not end the row.
             when category = 'B' and flat ~ (ended || '$') and flat <> 'delete'
                 then 'r.%I is not true'
             when category = 'B' and flat ~ (counts || '$') then 'r.%I is true' end, attname)
@@ -246,7 +246,8 @@ return (
     ) as said (attnum, condition)
 );
 comment on function audit_private.default_alive is
-    'Expression for rows that count: not ended by a soft delete or a status; null where all do';
+    'Expression for rows that count: not ended by a soft delete or a status; '
+    'null if every row counts';
 
 create or replace function audit_private.fact_columns(target regclass, fact text, attname text)
 returns jsonb
@@ -260,7 +261,7 @@ return (
             || '|(backup|recovery|scratch)codes?|^otp|otp$')
 );
 comment on function audit_private.fact_columns is
-    'Columns whose change is told by a fact';
+    'Columns whose change makes the event of a fact';
 
 create or replace function audit_private.user_facts(target regclass, given jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -278,7 +279,7 @@ begin
             raise exception 'option "redact" names column "%", which says whether two-factor is on',
                     _wanted
                 using errcode = 'invalid_parameter_value',
-                    hint = 'Leave it readable; secrets and backup codes are redacted by name.';
+                    hint = 'Do not redact it; secrets and backup codes are redacted by name.';
         end if;
         _column := (
             select attname

@@ -1,6 +1,6 @@
--- The capture triggers of a table, and the locks that making them takes.
--- Writers queue behind whoever waits for a lock: it is tried for 50 ms at a time, and what needs
--- several takes all of them at once or none.
+-- The capture triggers of a table, and the locks that creating them takes.
+-- Writers queue behind a session that waits for a lock. Each attempt therefore waits only 50 ms,
+-- and takes either all locks that are needed or none.
 
 create or replace function audit_private.try_locks(relations regclass[], modes text[])
 returns boolean
@@ -10,7 +10,7 @@ declare
     _until timestamptz := clock_timestamp() + interval '50 milliseconds';
 begin
     for _i in 1 .. cardinality(relations) loop
-        -- 50 ms for all of them: what is locked already has writers waiting, too.
+        -- 50 ms for all of them together: writers wait at the tables that are locked already.
         perform set_config('lock_timeout', greatest(1, ceil(
             extract(epoch from _until - clock_timestamp()) * 1000))::text, true);
         execute format('lock table only %s in %s mode', relations[_i], modes[_i]);
@@ -21,7 +21,8 @@ exception when lock_not_available then
 end
 $$;
 comment on function audit_private.try_locks is
-    'Locks tables, all or none, unless that takes longer than writers may wait; whether it did';
+    'Locks all the given tables, or none if it would take longer than writers may wait; '
+    'returns whether it did';
 
 create or replace function audit_private.lock_together(
     relations regclass[], modes text[], attempts int default 20
@@ -40,7 +41,7 @@ begin
 end
 $$;
 comment on function audit_private.lock_together is
-    'Locks tables at once, trying often rather than waiting long';
+    'Locks tables together, with many short attempts instead of a long wait';
 
 create or replace function audit_private.trigger_function(id int, op text) returns regprocedure
 language sql stable set search_path = pg_catalog, pg_temp
@@ -48,7 +49,7 @@ return to_regprocedure(format('audit_private.capture_%s_%s()', id, op));
 comment on function audit_private.trigger_function is
     'The function that a capture trigger of a table calls';
 
--- TRUNCATE of a partition fires no trigger of its parent; those for rows it has from its parent.
+-- TRUNCATE of a partition does not fire the trigger of its parent; row triggers are inherited.
 create or replace function audit_private.trigger_faults(target regclass, id int)
 returns table (relation regclass, op text, is_wrong boolean, is_constraint boolean)
 language sql stable rows 4 set search_path = pg_catalog, pg_temp
@@ -64,7 +65,7 @@ as $$
             as w (op, type)
         left join pg_trigger as t on t.tgrelid = p.relation and t.tgname = 'auditdb_' || w.op
         cross join lateral (
-            -- By another type, a condition or a list of columns it would fire for less.
+            -- With another type, a condition or a list of columns, it would fire less often.
             select coalesce(t.tgfoid <> audit_private.trigger_function(trigger_faults.id, w.op)
                 or t.tgtype <> w.type or t.tgqual is not null or t.tgattr <> '' or t.tgdeferrable
                 or t.tgnargs <> 0, true)
@@ -74,8 +75,8 @@ as $$
     order by 1, 2;
 $$;
 comment on function audit_private.trigger_faults is
-    'The capture triggers that a table and its partitions lack, and those that are switched off '
-    'or call something else';
+    'The capture triggers that a table and its partitions lack, '
+    'and those that are disabled or call another function';
 
 create or replace function audit_private.create_trigger(
     relation regclass, id int, op text, is_wrong boolean, is_constraint boolean
@@ -98,7 +99,7 @@ begin
 end
 $$;
 comment on function audit_private.create_trigger is
-    'Creates a capture trigger, or replaces one that calls something else, and switches it on';
+    'Creates a capture trigger, or replaces one that calls another function, and enables it';
 
 create or replace function audit_private.create_triggers(target regclass, id int) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -113,9 +114,9 @@ begin
 end
 $$;
 comment on function audit_private.create_triggers is
-    'Creates the capture triggers of a table and of its partitions, where one is at fault';
+    'Creates the capture triggers of a table and of its partitions where one is missing or wrong';
 
--- PostgreSQL locks the partitions too, one after the other, for as long as each takes.
+-- PostgreSQL would lock the partitions too, one after another, and wait long for each.
 create or replace function audit_private.trigger_locks(target regclass, mode text)
 returns table (relation regclass, mode text)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -132,9 +133,9 @@ as $$
     order by p.level, c.oid;
 $$;
 comment on function audit_private.trigger_locks is
-    'What making or dropping the triggers of a table locks, parents first';
+    'What creating or dropping the triggers of a table locks, parents first';
 
--- What a mapping looks up and a policy has to show audit_mapper.
+-- Only tables that a mapping looks up need a policy for audit_mapper.
 create or replace function audit_private.missing_policies(target regclass) returns setof regclass
 language sql stable rows 1 set search_path = pg_catalog, pg_temp
 as $$
@@ -144,7 +145,7 @@ as $$
         cross join jsonb_each(a.mapping #> '{checked,reads}') as r
         join pg_class as c on c.oid = to_regclass(r.key)
     where a.target = missing_policies.target and c.relrowsecurity
-        -- The row itself is handed over: a constant reads nothing of it.
+        -- An expression that reads no column needs no policy on the own table.
         and not (c.oid = a.target and r.value = '[]')
         and pg_has_role(k.relowner, c.relowner, 'usage')
         and pg_has_role(c.relowner, 'usage')
@@ -153,7 +154,7 @@ as $$
     order by c.oid;
 $$;
 comment on function audit_private.missing_policies is
-    'Tables with row-level security that a mapping reads, and no policy lets audit_mapper read';
+    'Tables with row-level security that a mapping reads, but that have no policy for audit_mapper';
 
 create or replace function audit_private.create_policy(relation regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -164,9 +165,10 @@ begin
 end
 $$;
 comment on function audit_private.create_policy is
-    'Lets audit_mapper see the rows of a table, as far as it may read its columns';
+    'Lets audit_mapper see the rows of a table through row-level security; '
+    'grants decide the columns';
 
--- Alone, so that nobody waits for it longer than it takes.
+-- One table at a time, so that no session waits longer than necessary.
 create or replace function audit_private.open_rows(relation regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
 as $$

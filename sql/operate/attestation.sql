@@ -1,6 +1,6 @@
--- Attestation: what cannot be computed again, kept append-only. A trigger disabled and enabled
--- again, a function altered and put back, look as before but for the xmin of their catalog rows;
--- and what columns a table had when it was attached, nothing else says.
+-- Attestation: facts that cannot be computed later, kept append-only. If a trigger is disabled and
+-- enabled again, or a function is altered and restored, only the xmin of the catalog row shows it.
+-- Nothing else tells which columns a table had when it was attached.
 
 do $$
 begin
@@ -65,8 +65,8 @@ as $$
     group by s.scope;
 $$;
 comment on function audit_private.function_facts is
-    'Since when the functions of the log stand as they do, generated ones under their table; those '
-    'of one scope, or all';
+    'The functions of the log, each with its xmin, which every change renews; generated functions '
+    'under their table; for one scope, or for all';
 
 create or replace function audit_private.trigger_facts(scope regclass)
 returns setof audit_private.fact
@@ -75,7 +75,7 @@ as $$
     select s.scope, 'trigger', s.relation, t.tgname::text, jsonb_build_object(
         'catalog', 'audit'::regnamespace::bigint, 'oid', t.oid::bigint, 'xmin', t.xmin::text,
         'enabled', t.tgenabled, 'on', s.relation::text, 'calls', t.tgfoid::regprocedure::text,
-        -- By a condition, a list of columns or arguments it would fire for less.
+        -- With a condition, a list of columns or arguments, it would fire less often.
         'fires', case when t.tgqual is null and t.tgattr = '' and not t.tgdeferrable
             and t.tgnargs = 0 then t.tgtype end)
     from (
@@ -91,9 +91,9 @@ as $$
             or t.tgname = any ('{auditdb_insert,auditdb_update,auditdb_delete,auditdb_truncate}'));
 $$;
 comment on function audit_private.trigger_facts is
-    'Our triggers on attached tables and their partitions, and all triggers on the log';
+    'The triggers of auditdb on attached tables and their partitions, and all triggers on the log';
 
--- A view says who is an admin by what it is made of; and so does a rule by the functions it calls.
+-- The definition of a view decides who is an admin, and so do the functions that a rule calls.
 create or replace function audit_private.beneath(target regclass)
 returns table (name text, sha256 text)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -128,7 +128,8 @@ as $$
     where f.prokind = 'f';
 $$;
 comment on function audit_private.beneath is
-    'The views and functions that say who is an admin by an attached table, and their definitions';
+    'The views and functions beneath an attached table that decide who is an admin, '
+    'with definitions';
 
 create or replace function audit_private.table_facts(scope regclass)
 returns setof audit_private.fact
@@ -137,7 +138,8 @@ as $$
     select c.oid, 'table', c.oid, '', jsonb_build_object(
         'catalog', 'audit'::regnamespace::bigint, 'oid', c.oid::bigint, 'on', c.oid::regclass::text,
         'owner', c.relowner::regrole::text,
-        -- Renaming a table, or moving it to another schema, writes the row of its type anew.
+        -- Renaming a table, or moving it to another schema,
+        -- writes a new version of its row in pg_type.
         'xmin', (select t.xmin::text from pg_type as t where t.oid = c.reltype),
         'mapping', audit_private.fingerprint(a.kind, a.mapping::text),
         'beneath', case when a.mapping ? 'admin' then (
@@ -151,7 +153,7 @@ as $$
         'columns', (
             select jsonb_object_agg(attname, format_type(atttypid, atttypmod)) from pg_attribute
             where attrelid = c.oid and attnum > 0 and not attisdropped),
-        -- What was renamed, or made again under its name, is known by its number.
+        -- Numbers identify columns that were renamed, or created again under the same name.
         'numbers', (
             select jsonb_object_agg(attname, attnum) from pg_attribute
             where attrelid = c.oid and attnum > 0 and not attisdropped))
@@ -160,10 +162,10 @@ as $$
     where a.target = coalesce(table_facts.scope, a.target);
 $$;
 comment on function audit_private.table_facts is
-    'The attached tables: their names, owners, columns and mappings, what admins are told by, and '
-    'whose the tables are that they look up';
+    'The attached tables: their names, owners, columns and mappings, what makes admins, and the '
+    'owners of the tables that they look up';
 
--- Settings as those of audit_private.standing: what one session attests is compared by another.
+-- Pins the settings of audit_private.standing: another session compares what one session attests.
 create or replace function audit_private.current_facts(scope regclass default null)
 returns setof audit_private.fact
 language sql stable set search_path = pg_catalog, pg_temp
@@ -176,9 +178,9 @@ as $$
     union all select * from audit_private.table_facts(current_facts.scope);
 $$;
 comment on function audit_private.current_facts is
-    'What stands now of what is attested, of one scope or of all';
+    'The present state of everything that is attested, for one scope or for all';
 
--- Kinds of former releases are history.
+-- Kinds of facts of former releases are history.
 create or replace function audit_private.attested(scope regclass default null)
 returns setof audit_private.attestation
 language sql stable set search_path = pg_catalog, pg_temp
@@ -193,14 +195,14 @@ as $$
     where fact is not null;
 $$;
 comment on function audit_private.attested is
-    'The attestation in force';
+    'The attestation in force: the last one of each fact';
 
--- A former release attested no numbers: that is no change.
+-- A former release attested no numbers: this is no change.
 create or replace function audit_private.as_attested(stands jsonb, was jsonb) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 return case when was ? 'numbers' then stands else stands - 'numbers' end;
 comment on function audit_private.as_attested is
-    'A fact as it stands, without what was not attested when it was attested';
+    'The present state of a fact, without parts that its attestation lacks';
 
 create or replace function audit_private.compare_attested() returns setof audit_private.fact
 language sql stable set search_path = pg_catalog, pg_temp
@@ -214,7 +216,7 @@ as $$
         full join audit_private.current_facts() as s using (scope, kind, relation, name);
 $$;
 comment on function audit_private.compare_attested is
-    'What was attested beside what stands; comparable unless a restore made new catalogs';
+    'The attestation beside the present state; not comparable if a restore made new catalogs';
 
 create or replace function audit_private.stale_tables() returns setof oid
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -226,12 +228,12 @@ begin
             and f.scope <> 'audit.event'::regclass;
 end
 $$;
--- Definer: says which tables, to operators, who may read all of it.
+-- Definer: operators may read all of it.
 comment on function audit_private.stale_tables is
-    'Attached tables that are not as they were attested: renamed, altered, of another owner, '
-    'or with other triggers or functions';
+    'Attached tables that differ from their attestation: renamed, altered, of another owner, or '
+    'with other triggers or functions';
 
--- Triggers are attested anew only where somebody answers for them: install changes none.
+-- Triggers are attested again only if a person answers for them: install changes none.
 create or replace function audit_private.record_attestation(
     occasion text,
     scope regclass default null,
@@ -265,7 +267,7 @@ as $$
             where a.target = changed.scope and a.attached_at = now()));
 $$;
 comment on function audit_private.record_attestation is
-    'Attests what stands now, where it differs; returns what was attested otherwise before';
+    'Attests the present state where it differs; returns the former attestations that differ';
 
 create or replace function audit_private.answer_for(
     scope regclass, occasion text, kinds text[] default null
@@ -286,7 +288,7 @@ begin
 end
 $$;
 comment on function audit_private.answer_for is
-    'Attests what stands, and records what was attested otherwise before';
+    'Attests the present state, and records the former attestations that differ';
 
 create or replace function audit.attest(scope regclass) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -305,11 +307,11 @@ begin
         else 'detach' end);
 end
 $$;
--- Definer: nobody may write the attestation itself. It states what is, so that any operator may ask
--- for it; who did, and what stood before, is an event.
+-- Definer: nobody may write to the attestation. The function only states what is, so any operator
+-- may call it; an event records the caller and the former state.
 comment on function audit.attest is
-    'Attests a table as it is attached now, or with audit.event the log itself: after a finding '
-    'of audit.doctor() was looked into. What stood before goes into an event';
+    'Attests the present state of an attached table, or with audit.event that of the log itself. '
+    'Use it after you looked into a finding of audit.doctor(). An event records the former state';
 
 create or replace function audit_private.close_attestation(relation regclass, occasion text)
 returns void
@@ -321,7 +323,7 @@ as $$
     where a.relation = close_attestation.relation;
 $$;
 comment on function audit_private.close_attestation is
-    'Says that a partition goes for good: by retention, or emptied into others';
+    'Attests that a partition is gone for good: dropped by retention, or emptied into others';
 
 insert into audit.action (name, description, is_built_in) values
     ('audit.attested', 'Somebody answered for triggers or objects that had changed', true),

@@ -1,10 +1,10 @@
--- Checks of access: who could become the log's owner, read its keys, or use what was not granted.
--- Each is silent when all is well; audit.doctor asks them all.
+-- Checks of access: who could become the log's owner, read its keys, or use privileges that auditdb
+-- did not grant. Each returns no row if all is well; audit.doctor runs them all.
 
 create or replace function audit_private.check_roles() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    -- PostgreSQL 15 has no inherit_option and set_option: a member is a member.
+    -- PostgreSQL 15 has no inherit_option and set_option: there, every member counts.
     select 'roles', case when v.is_usable then 'critical' else 'notice' end,
         m.member::regrole::text,
         format(case when v.is_usable then 'is a member of %s'
@@ -29,13 +29,13 @@ as $$
     union all
     select 'roles', 'critical', m.member::regrole::text,
         format('is a member of %s', m.roleid::regrole),
-        'What runs in its name can do more than the log needs.',
+        'Code that runs as it can do more than the log needs.',
         format('revoke %s from %s', m.roleid::regrole, m.member::regrole), false
     from pg_auth_members as m
     where m.member in ('audit_owner'::regrole, 'audit_mapper'::regrole)
         and m.roleid <> 'audit_mapper'::regrole
     union all
-    select 'roles', 'critical', rolname::text, 'may log in, or do more than its part',
+    select 'roles', 'critical', rolname::text, 'may log in, or do more than it needs',
         'The roles of auditdb are held, not used to log in.',
         format('alter role %I nologin nosuperuser nobypassrls nocreaterole nocreatedb '
             'noreplication', rolname), false
@@ -46,7 +46,8 @@ as $$
             or rolreplication);
 $$;
 comment on function audit_private.check_roles is
-    'Who is, or can become, the owner of the log; attributes of the roles of auditdb';
+    'Finds roles that are, or can become, the owner of the log, '
+    'and roles of auditdb with wrong attributes';
 
 create or replace function audit_private.makes_backups(login oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -54,7 +55,7 @@ return exists (
     select from pg_auth_members
     where member = makes_backups.login and roleid = to_regrole('audit_backup'));
 comment on function audit_private.makes_backups is
-    'Whether a role was made a member of audit_backup, so that it may read all there is';
+    'Whether a role is a member of audit_backup, so that it may read everything';
 
 create or replace function audit_private.check_logins() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -74,7 +75,7 @@ as $$
         and current_setting('server_version_num')::int < 160000
     union all
     select 'logins', 'warning', r.rolname::text, format('is a member of %s', p.rolname),
-        'It reaches past privileges to tables or files, the signing keys among them.',
+        'It bypasses privileges on tables or files, also on the signing keys.',
         format('revoke %I from %I', p.rolname, m.rolname), false
     from pg_auth_members as am
         join pg_roles as p on p.oid = am.roleid
@@ -86,7 +87,7 @@ as $$
         and not (p.rolname = 'pg_read_all_data' and audit_private.makes_backups(r.oid));
 $$;
 comment on function audit_private.check_logins is
-    'Login roles that can go around the log''s privileges';
+    'Finds login roles that can bypass the privileges of the log';
 
 create or replace function audit_private.check_application() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -103,7 +104,7 @@ as $$
     from pg_roles as r
         cross join lateral (select audit_private.makes_backups(r.oid)) as k (is_backup)
     where r.rolname in (
-            -- With a context, it was the application and no console.
+            -- An event with a context comes from the application, not from a console.
             select db_user from audit.event
             where occurred_at > now() - interval '7 days' and captured_from is not null
                 and source <> 'sql')
@@ -120,7 +121,8 @@ as $$
             where rolcanlogin and not rolsuper and pg_has_role(oid, 'audit_writer', 'usage'));
 $$;
 comment on function audit_private.check_application is
-    'Logins of the application: that can do more than it needs, or none that may record';
+    'Finds logins of the application with more privileges than it needs, '
+    'or without the right to record';
 
 create or replace function audit_private.check_ownership() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -147,29 +149,29 @@ as $$
     union all
     select 'ownership', 'critical', 'function ' || p.oid::regprocedure,
         format('runs as %s, and is none of auditdb''s', p.proowner::regrole),
-        'Who may call it does what only the log itself may.',
+        'Its callers can do what only the log itself may.',
         format('drop routine %s', p.oid::regprocedure), false
     from pg_proc as p
     where p.prosecdef and p.proowner in ('audit_owner'::regrole, 'audit_mapper'::regrole)
         and p.pronamespace <> all ('{audit,audit_private}'::regnamespace[])
-        -- Where many databases are collected.
+        -- Exempts the triggers of a centre, where many databases are collected.
         and not exists (
             select from pg_namespace as n
             where n.oid = p.pronamespace and n.nspname = 'audit_collected'
                 and n.nspowner = 'audit_owner'::regrole);
 $$;
 comment on function audit_private.check_ownership is
-    'Objects of the log that are not audit_owner''s';
+    'Finds objects of the log that do not belong to audit_owner';
 
 create or replace function audit_private.check_grants(facts audit_private.fact[])
 returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'grants', case when v.is_missing then 'warning' else 'critical' end, g.name,
-        case when v.is_missing then 'was granted by install and is no more'
+        case when v.is_missing then 'was granted by install, and is missing'
             else 'was not granted by auditdb' end,
-        case when v.is_missing then 'Those who held it can no longer do their part.'
-            else 'It opens more of the log than the design does.' end,
+        case when v.is_missing then 'The roles that held it can no longer do their work.'
+            else 'It gives more access to the log than designed.' end,
         case when not v.is_missing then concat_ws('; ', g.fact ->> 'undo',
                 -- A grant changes the catalog row of its function, which is attested.
                 case when g.fact ->> 'object' like 'function %'
@@ -181,17 +183,18 @@ as $$
     where g.kind = 'grant';
 $$;
 comment on function audit_private.check_grants is
-    'Privileges beside those that the release grants: on objects, columns, and objects to come';
+    'Finds privileges that differ from those of the release: '
+    'on objects, columns, and future objects';
 
--- What attaching writes follows the table, as it is now. A function that nobody touched
--- is no finding where the table is: that its columns or its name changed.
+-- The generated code depends on the table as it is now. An untouched function is no finding if only
+-- the table changed: its changed columns or name are findings of their own.
 create or replace function audit_private.check_functions(facts audit_private.fact[])
 returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'functions', case when k.is_untouched then 'warning' else 'critical' end,
         c.fact ->> 'object',
-        case when k.is_untouched then 'is not what attaching would write now'
+        case when k.is_untouched then 'differs from what attaching would write now'
             else c.fact ->> 'state' end || coalesce(w.fact ->> 'since', ''),
         'What it wrote, refused or let pass meanwhile may be wrong.',
         case
@@ -221,7 +224,7 @@ as $$
     where c.kind = 'function' and k.is_finding;
 $$;
 comment on function audit_private.check_functions is
-    'Functions that are missing, foreign, or otherwise than the release or the mapping says';
+    'Finds functions that are missing, foreign, or different from the release or the mapping';
 
 create or replace function audit_private.check_altered(facts audit_private.fact[])
 returns setof audit.finding
@@ -245,7 +248,7 @@ as $$
                 and o.fact ->> 'object' in (s.object, 'function ' || s.object));
 $$;
 comment on function audit_private.check_altered is
-    'Functions that were altered for a while';
+    'Finds functions that were altered and then restored';
 
 create or replace function audit_private.check_keys() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -275,7 +278,7 @@ as $$
     where retires_at is null and created_at < newest and newest < now() - interval '7 days';
 $$;
 comment on function audit_private.check_keys is
-    'Signing keys: none, old, or superseded and still valid';
+    'Finds problems with signing keys: none, an old one, or a superseded one that is still valid';
 
 create or replace function audit_private.check_tenants() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -319,8 +322,8 @@ as $$
     where not a.mapping ? 'organization';
 $$;
 comment on function audit_private.check_tenants is
-    'Organisations that may come, go and come again without the log being told, and tables whose '
-    'events belong to none';
+    'Finds organisations that could be created and deleted without the log knowing, and tables '
+    'whose events belong to none';
 
 create or replace function audit_private.check_views() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -328,7 +331,7 @@ as $$
     select distinct on (v.oid) 'views', 'critical', v.oid::regclass::text,
         case v.relkind when 'm' then 'copies the log'
             else 'reads the log with its owner''s rights' end,
-        'Who may read it, reads what row-level security keeps from them.',
+        'Its readers see what row-level security hides from them.',
         case when v.relkind = 'm' then format('drop materialized view %s', v.oid::regclass)
             else format('alter view %s set (security_invoker = true)', v.oid::regclass) end, false
     from pg_class as v
@@ -343,4 +346,4 @@ as $$
     order by v.oid;
 $$;
 comment on function audit_private.check_views is
-    'Views of the log, auditdb''s and others'', that do not run with the rights of who asks';
+    'Finds views of the log, of auditdb or others, that do not run with the rights of the caller';

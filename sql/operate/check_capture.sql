@@ -1,5 +1,5 @@
--- Checks of capture: triggers, tables and mappings that are no longer as they were attached.
--- Each is silent when all is well; audit.doctor asks them all.
+-- Checks of capture: triggers, tables and mappings that changed since they were attached.
+-- Each returns no row if all is well; audit.doctor runs them all.
 
 create or replace function audit_private.expected_triggers()
 returns table (
@@ -11,7 +11,7 @@ as $$
     select t.target, t.relation, t.relation <> t.target, 'auditdb_' || o.op, o.fires,
         format('audit_private.capture_%s_%s()', t.id, o.op),
         format('audit_private.capture_%s()', t.id),
-        -- The apply worker brings the events of its changes.
+        -- On a subscriber, the events of replicated changes arrive from the publisher.
         d.receives and audit_private.is_replicated(t.target, t.relation)
     from audit_private.captured_tables() as t
         cross join audit_private.receives_events() as d (receives)
@@ -28,8 +28,8 @@ as $$
         cross join (values ('refuse_change', 27), ('refuse_truncate', 34)) as o (name, fires);
 $$;
 comment on function audit_private.expected_triggers is
-    'The triggers that attached tables and the log are to have, what each calls and fires for, '
-    'and whether replication brings what it would record';
+    'The triggers that attached tables and the log must have, with the function and the events of '
+    'each, and whether replication brings what it would record';
 
 create or replace function audit_private.trigger_states(facts audit_private.fact[])
 returns table (scope regclass, relation regclass, name text, state text, attested text)
@@ -59,8 +59,8 @@ as $$
             as s (oid oid, xmin text, enabled text, calls text, fires int) on true;
 $$;
 comment on function audit_private.trigger_states is
-    'What is wrong with each capture trigger and each guard of the log, or null, '
-    'and when it was last attested';
+    'What is wrong with each capture trigger and each guard of the log, '
+    'or null, and when it was last attested';
 
 create or replace function audit_private.check_triggers(facts audit_private.fact[])
 returns setof audit.finding
@@ -93,9 +93,9 @@ as $$
     group by t.scope, t.relation, t.state, t.attested, m.mend
     union all
     select 'triggers', 'critical', t.tgrelid::regclass::text,
-        format('%s calls %s, which is not its to call', quote_ident(t.tgname),
+        format('%s calls %s, which belongs to another table', quote_ident(t.tgname),
             t.tgfoid::regprocedure),
-        'It makes events of what was not done there. A partition that was detached keeps one.',
+        'It records changes of the wrong table. A detached partition keeps such a trigger.',
         format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass), true
     from pg_trigger as t join pg_proc as p on p.oid = t.tgfoid
     where p.pronamespace = any ('{audit,audit_private}'::regnamespace[])
@@ -108,8 +108,8 @@ as $$
                     substring(t.tgname, '^auditdb_([a-z]+)$')));
 $$;
 comment on function audit_private.check_triggers is
-    'Capture triggers missing, disabled, downgraded, created again, altered and put back, '
-    'or put on another table';
+    'Finds capture triggers that are missing, disabled, downgraded, created again, altered and '
+    'restored, or on another table';
 
 create or replace function audit_private.check_tables(facts audit_private.fact[])
 returns setof audit.finding
@@ -142,14 +142,15 @@ as $$
     where not exists (select from audit_private.attachment as o where o.target = i.inhrelid);
 $$;
 comment on function audit_private.check_tables is
-    'Attached tables that are gone, created again, or inherited from';
+    'Finds attached tables that were dropped, created again, or have inheriting tables';
 
--- What was attached, the log itself says: a restore of the schema audit alone brings no mapping.
+-- The log itself tells which tables were attached:
+-- a restore of only the schema audit has no mapping.
 create or replace function audit_private.check_lost() returns setof audit.finding
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- A partition that another server holds may not be readable; check_months names it.
+    -- Partitions on another server may be unreadable; check_months reports them.
     if exists (select from audit_private.attachment)
         or exists (select from pg_partition_tree('audit.event') as p
             join pg_foreign_table as f on f.ftrelid = p.relid)
@@ -157,7 +158,7 @@ begin
         return;
     end if;
     return query select 'tables', 'critical', e.target_id,
-        'was attached, as the log says, and no mapping is left',
+        'was attached, by the log, but no mapping is left',
         'Nothing of it is captured. A restore without the schema audit_private loses mappings.',
         audit_private.attach_command(e.target_id, e.new_values ->> 'kind',
             e.new_values #> '{mapping,given}'), false
@@ -172,7 +173,7 @@ begin
 end;
 $$;
 comment on function audit_private.check_lost is
-    'Tables that the log knows as attached, where no mapping is left at all';
+    'Finds tables that the log records as attached, if no mapping is left at all';
 
 create or replace function audit_private.check_moves(facts audit_private.fact[])
 returns setof audit.finding
@@ -190,7 +191,7 @@ as $$
             select 'tables', 'critical', a.name,
                 format('is another table than the one that was attached (now %s): nothing of it is '
                     'captured', s."on"),
-                'Whoever swaps a table writes to the new one from then on.',
+                'After a swap of tables, the application writes to the new one.',
                 coalesce(audit_private.remedy(other.oid, a.kind, a.mapping),
                     audit_private.attach_command(a.name, a.kind, a.mapping -> 'given')), false
             where other.oid is not null
@@ -202,7 +203,7 @@ as $$
             union all
             select 'tables', 'critical', s."on",
                 'was renamed or moved, and put back' || (c.fact ->> 'since') || (c.fact ->> 'by'),
-                'What stood in its place meanwhile was not recorded. Look into it, then attest.',
+                'A table in its place was not captured meanwhile. Look into it, then attest.',
                 format('select audit.attest(%L)', c.scope), false
             where a.name = s."on" and (c.fact -> 'is_comparable')::boolean and w.owner = s.owner
                 and w.xmin <> s.xmin
@@ -216,7 +217,7 @@ as $$
     where c.kind = 'table';
 $$;
 comment on function audit_private.check_moves is
-    'Attached tables that were renamed, also if they were put back, or are in other hands';
+    'Finds attached tables that were renamed, even if renamed back, or have another owner';
 
 create or replace function audit_private.stale_options(target regclass, mapping jsonb)
 returns table (name text, problem text)
@@ -240,7 +241,7 @@ as $$
         and p.problem is not null;
 $$;
 comment on function audit_private.stale_options is
-    'The expressions of a mapping that fail now';
+    'The options of a mapping whose expressions fail now';
 
 create or replace function audit_private.column_changes(was jsonb, stands jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -253,7 +254,7 @@ as $$
     where w.value is distinct from s.value;
 $$;
 comment on function audit_private.column_changes is
-    'Columns added, gone or retyped, in words';
+    'Columns that were added, dropped or got another type, as a text';
 
 create or replace function audit_private.check_mappings(facts audit_private.fact[])
 returns setof audit.finding
@@ -277,7 +278,7 @@ as $$
             where a.kind <> 'admin'
         ) as s on true
         left join lateral (
-            select 'no event of itself is a change of ' || string_agg(i, ', ') as ignored
+            select 'a change of these alone makes no event: ' || string_agg(i, ', ') as ignored
             from jsonb_array_elements_text(audit_private.ignored_new(
                 a.target, a.mapping || jsonb_build_object('kind', a.kind))) as i
             where a.kind <> 'admin'
@@ -286,9 +287,10 @@ as $$
     where concat_ws('; ', d.changes, s.problems) <> '';
 $$;
 comment on function audit_private.check_mappings is
-    'Mappings that no longer fit their table: columns changed, expressions that fail';
+    'Finds mappings that no longer fit their table: columns changed, or expressions fail';
 
--- Capture looks tables up by name: once it is free, whoever may create one there takes the name.
+-- Capture looks tables up by name:
+-- if a name becomes free, whoever may create a table there takes it.
 create or replace function audit_private.check_looked_up(facts audit_private.fact[])
 returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -302,15 +304,15 @@ as $$
         join lateral jsonb_each_text(nullif(c.fact #> '{stands,looks_up}', 'null')) as s
             using (key)
     where c.kind = 'table' and w.value <> s.value
-        -- An attached table in other hands is reported as such.
+        -- An attached table with another owner has a finding of its own.
         and not exists (
             select from audit_private.attachment as a
             where a.target = to_regclass(key) and audit_private.is_there(a.target, a.row_type));
 $$;
 comment on function audit_private.check_looked_up is
-    'Tables that a mapping looks up, and that are in other hands than when it was attested';
+    'Finds tables that a mapping looks up and whose owner changed since it was attested';
 
--- What a mapping in force says otherwise than its options mean, as this release reads them.
+-- Compares a stored mapping with what its options mean in this release.
 create or replace function audit_private.mapping_difference(
     target regclass, kind text, mapping jsonb
 ) returns table (name text, says_less boolean)
@@ -332,18 +334,19 @@ begin
     select key, case key
         when 'ignore' then not coalesce(w.value, '[]') @> coalesce(m.value, '[]')
         when 'redact' then false
-        -- Former releases knew no verbs of rows that do not count.
+        -- Former releases had no verbs for rows that do not count.
         when 'verbs' then m.value - _late_verbs <> w.value - _late_verbs
         else key in ('target_type', 'facts', 'given', 'whole') end
     from jsonb_each(mapping_difference.mapping) as m
         full join jsonb_each(_wanted) as w using (key)
     where m.value is distinct from w.value and key <> 'checked'
-        -- Taken from a parent that is gone or in other hands, which is a finding of its own.
+        -- An organisation that came from a parent which is gone or has another owner:
+        -- a finding of its own.
         and not (key = 'organization' and w.value is null and mapping -> 'given' ? 'parent');
 end
 $$;
 comment on function audit_private.mapping_difference is
-    'Parts of a mapping that are not what its options mean, and whether less is recorded by them';
+    'Parts of a mapping that differ from the meaning of its options, and whether they record less';
 
 create or replace function audit_private.check_stored(facts audit_private.fact[])
 returns setof audit.finding
@@ -351,7 +354,7 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'mappings', 'critical', c.fact #>> '{stands,on}',
         'its mapping was changed, and not by audit.attach()',
-        'What is recorded is not what was asked for.',
+        'It no longer records what was asked for.',
         format('select audit.reattach(%L)', c.scope), true
     from unnest(check_stored.facts) as c
     where c.kind = 'table' and c.fact #> '{was,mapping}' <> c.fact #> '{stands,mapping}'
@@ -367,7 +370,7 @@ as $$
         join pg_class as c on c.oid = a.target and c.reltype = a.row_type
         cross join lateral audit_private.mapping_difference(a.target, a.kind, a.mapping) as d
     group by c.oid
-    -- What follows from another table whose columns have changed, is well once that one is.
+    -- A difference that another table with changed columns causes goes away once that one is fixed.
     having bool_or(d.says_less or d.name not in ('organization', 'admin', 'role', 'subject')
             and d.name not like 'group_%')
         or not exists (
@@ -376,7 +379,7 @@ as $$
                 and f.fact #> '{was,columns}' <> f.fact #> '{stands,columns}')
     union all
     select 'readers', 'critical', c.fact #>> '{stands,on}',
-        format('says otherwise than attested who is an admin: %s', b.changed),
+        format('decides otherwise than attested who is an admin: %s', b.changed),
         'Whoever changed it decides who reads the log. Look into it, then attest.',
         format('select audit.attest(%L)', c.scope), false
     from unnest(check_stored.facts) as c
@@ -390,9 +393,10 @@ as $$
         and b.changed is not null and (c.fact -> 'is_comparable')::boolean;
 $$;
 comment on function audit_private.check_stored is
-    'Mappings that were tampered with, that a former release made, and what admins are told by';
+    'Finds mappings that somebody changed or a former release made, '
+    'and changes of what makes admins';
 
--- Beneath a view its owner reads, unless the view is one of security_invoker.
+-- The owner of a view reads the tables beneath it, unless the view has security_invoker.
 create or replace function audit_private.hidden_tables()
 returns table (relation regclass, reader regrole)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -425,7 +429,7 @@ as $$
         and (c.relforcerowsecurity or not pg_has_role(k.reader, c.relowner, 'usage'));
 $$;
 comment on function audit_private.hidden_tables is
-    'Tables with row-level security that mappings read, also through views, and as whom';
+    'Tables with row-level security that mappings read, also through views, and the reading role';
 
 create or replace function audit_private.policies_of(relation regclass, reader regrole)
 returns table (name name, permissive boolean, code text)
@@ -438,10 +442,10 @@ as $$
         where case when r = 0 then true else pg_has_role(policies_of.reader, r, 'usage') end);
 $$;
 comment on function audit_private.policies_of is
-    'The policies by which a role reads a table';
+    'The policies that apply when a role reads a table';
 
--- Whom a view reads as has policies that tell tenants from one another: only one that lets
--- audit_mapper read, or everybody, hides nothing from a mapping.
+-- The owner of a view has policies that separate tenants. Only a policy that lets audit_mapper, or
+-- everybody, read all rows hides nothing from a mapping.
 create or replace function audit_private.check_lookups() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -471,7 +475,7 @@ as $$
         and p.code not like '((CURRENT_USER = ''audit_mapper''::name) OR %';
 $$;
 comment on function audit_private.check_lookups is
-    'Tables that mappings read and row-level security hides';
+    'Finds tables that mappings read while row-level security hides rows of them';
 
 create or replace function audit_private.check_readers() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -498,7 +502,8 @@ as $$
     from audit_private.attachment
     having count(*) > 0 and count(*) filter (where mapping ? 'admin') = 0
     union all
-    -- Asked of all tables: one whose rows make no admins may stand beside another.
+    -- Looks at all tables together: one whose rows make no admins may stand beside another
+    -- that does.
     select 'readers', 'warning', string_agg(a.target::regclass::text, ', ' order by a.id),
         'no row makes anybody an admin or owner',
         'Nobody reads the log through row-level security.',
@@ -512,7 +517,7 @@ as $$
     having bool_or(p.answer = 'false') and not bool_or(p.answer = 'true');
 $$;
 comment on function audit_private.check_readers is
-    'Whether the rules that say who may read work, and make anybody an admin';
+    'Finds problems with the rules that say who may read: they fail, or make nobody an admin';
 
 create or replace function audit_private.check_casts() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -531,4 +536,4 @@ as $$
     where a.kind <> 'admin' and not r.rolsuper;
 $$;
 comment on function audit_private.check_casts is
-    'Code of the application that capture runs to read a column';
+    'Finds code of the application that capture runs to read a column';

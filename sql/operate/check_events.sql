@@ -1,5 +1,5 @@
--- Checks of events: detail that was lost, times that no clock should say, sudden floods.
--- Each is silent when all is well; audit.doctor asks them all.
+-- Checks of events: details that were lost, impossible times, sudden floods.
+-- Each returns no row if all is well; audit.doctor runs them all.
 
 create or replace function audit_private.check_events() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -17,9 +17,9 @@ as $$
     group by captured_from;
 $$;
 comment on function audit_private.check_events is
-    'Tables whose events lost detail lately';
+    'Finds tables whose events lost details lately';
 
--- What is a week old is no news: an event of the year 2030 stays one until 2030.
+-- Only a notice after a week: an event of the year 2030 would otherwise warn until 2030.
 create or replace function audit_private.check_times() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -49,12 +49,12 @@ as $$
     group by o.object, o.problem, o.why, o.mend, r.id;
 $$;
 comment on function audit_private.check_times is
-    'Events of the future, and of no month: a warning for a week, then a notice';
+    'Finds events in the future, and of no month: a warning for a week, then a notice';
 
 create or replace function audit_private.count_events(
     organization_id text, since timestamptz, until timestamptz, at_most bigint
 ) returns bigint
--- A plan for any organisation and any times may read the index by time.
+-- A generic plan for any organisation and any times could choose the index by time.
 language plpgsql stable set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
@@ -78,19 +78,20 @@ begin
 end
 $$;
 comment on function audit_private.count_events is
-    'Number of events of an organisation, or of none, between two times; reads no more than asked';
+    'Number of events of an organisation, or of none, between two times; counts up to a limit';
 
--- A hundred times the mean day of four weeks; so no more than 28 hundredths of today's are read.
--- An organisation whose first event is younger has no usual day, and one that was silent has one.
+-- A flood is a hundred times the daily mean of four weeks. So it reads no more of the four weeks
+-- than 28 hundredths of today's events. An organisation younger than that has no usual day;
+-- a silent one has.
 create or replace function audit_private.check_floods() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    -- Materialized, or each event would ask for the events before.
+    -- Materialized: otherwise each event would run the query for earlier events.
     with day as materialized (
         select organization_id, count(*) as events
         from audit.event
         where occurred_at > now() - interval '24 hours' and occurred_at <= now()
-            -- Rows that were there already are no flood, and no usual day.
+            -- A baseline is no flood, and does not count as usual.
             and (captured_from is null or action not like '%.baseline')
         group by organization_id
         having count(*) > 1000
@@ -110,7 +111,7 @@ as $$
             d.organization_id, '-infinity', now() - interval '29 days', 1) > 0;
 $$;
 comment on function audit_private.check_floods is
-    'Organisations that got a hundred times their usual events within a day';
+    'Finds organisations that got a hundred times their usual events within a day';
 
 create or replace function audit_private.check_baselines() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -127,9 +128,9 @@ as $$
     where audit_private.baselined_by_hand(a.baseline) is not null
     union all
     select 'events', 'notice', audit_private.table_name(a.target),
-        format('its baseline is not over: %s rows since %s', a.baseline ->> 'rows',
+        format('its baseline has not ended: %s rows since %s', a.baseline ->> 'rows',
             to_char((a.baseline ->> 'started_at')::timestamptz, 'YYYY-MM-DD HH24:MI')),
-        'What it held is told in part; until it is over, its owner can have more rows recorded.',
+        'Its rows are recorded in part; until it ends, its owner can have more rows recorded.',
         format('select audit.baseline(%L); -- again, until it says null',
             audit_private.table_name(a.target)),
         false
@@ -138,4 +139,4 @@ as $$
         and audit_private.is_there(a.target, a.row_type);
 $$;
 comment on function audit_private.check_baselines is
-    'Tables whose baseline was recorded by hand, or is not over';
+    'Finds tables whose baseline was recorded by hand, or has not ended';

@@ -1,14 +1,14 @@
--- Checks of ids, months and replication: what a restore or a copy of the database leaves behind.
--- Each is silent when all is well; audit.doctor asks them all.
+-- Checks of ids, months and replication: problems after a restore or a copy of the database.
+-- Each returns no row if all is well; audit.doctor runs them all.
 
--- There is no index by id. Ids ascend with time, but for writers of the same moment: so the newest
--- events are looked at, and one before each of some moments.
+-- There is no index by id. Ids ascend with time, except among concurrent writers. It therefore
+-- reads the newest events, and one event before each of several moments.
 create or replace function audit_private.sampled_ids()
 returns table (id bigint, occurred_at timestamptz, is_newest boolean)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-    -- With the bounds as literals, the planner looks at the partitions of two months alone.
+    -- With the bounds as literals, the planner considers only the partitions of two months.
     _query constant text := 'select e.id, e.occurred_at, %L::boolean from audit.event as e '
         'where e.occurred_at >= %L and e.occurred_at < %L '
         'order by e.occurred_at desc, e.id desc limit %s';
@@ -25,7 +25,7 @@ begin
 end
 $$;
 comment on function audit_private.sampled_ids is
-    'Events whose ids tell of all: the newest, and the last before some moments';
+    'A sample of events whose ids show problems: the newest, and the last before several moments';
 
 create or replace function audit_private.check_ids() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -41,8 +41,8 @@ as $$
         select count(distinct id) as n, min(occurred_at) as since from sampled where times > 1
     )
     select 'ids', 'critical', 'audit.event_id_seq',
-        format('counts on from %s, and there are events up to %s', s.last_value, h.id),
-        'Ids will stand twice: a restore or replication brought events without the sequence.',
+        format('continues from %s, but there are events up to %s', s.last_value, h.id),
+        'Ids will be used twice: a restore or replication brought events without the sequence.',
         'auditdb install', false
     from audit.event_id_seq as s
         cross join lateral (
@@ -52,26 +52,27 @@ as $$
     where s.last_value < h.id
     union all
     select 'ids', 'critical', 'audit.event',
-        format('%s ids stand twice among the newest events, since %s', n,
+        format('%s ids are used twice among the newest events, since %s', n,
             to_char(since, 'YYYY-MM-DD HH24:MI')),
         'Triggers made events while the data of tables was restored: what they say did not happen.',
         '-- restore again, data with --disable-triggers, then: auditdb install', false
     from doubled where n > 0
     union all
-    select 'ids', 'warning', 'audit.event', format('ids began anew at %s: after %s came %s',
+    select 'ids', 'warning', 'audit.event', format('ids restarted at %s: after %s came %s',
             to_char(min(occurred_at), 'YYYY-MM-DD HH24:MI'), max(highest_before), min(id)),
-        'Ids stand twice: triggers made events while data was restored, or the sequence was lost. '
-        'Or the clock of the server went back.',
+        'Ids are used twice: triggers made events while data was restored, the sequence was lost, '
+        'or the clock of the server went back.',
         '-- find out which; after a restore without --disable-triggers, restore again', false
     from sampled
-    -- Writers of one moment may be out of order. A few in gaps of the ids are found by their time.
+    -- Concurrent writers may be out of order.
+    -- A few events that fill gaps of the ids show by their time.
     where (id + 1000 < highest_before
             or id < highest_an_hour_before and is_newest and occurred_at <= now())
         and not exists (select from doubled where n > 0)
     having count(*) > 0;
 $$;
 comment on function audit_private.check_ids is
-    'Ids that will be given twice, that were, or that began anew';
+    'Finds ids that were used twice or will be, and ids that started again';
 
 create or replace function audit_private.check_months() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -103,9 +104,9 @@ as $$
     where i.inhparent = 'audit.event'::regclass and p.problem is not null;
 $$;
 comment on function audit_private.check_months is
-    'Partitions of the log that are no months of it';
+    'Finds partitions of the log that are not months of it';
 
--- The tables that a subscription of this database writes.
+-- The tables that a subscription of this database writes to.
 create or replace function audit_private.replicated() returns oid[]
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -116,25 +117,25 @@ return (
     where d.datname = current_database()
 );
 comment on function audit_private.replicated is
-    'The tables that logical replication writes';
+    'The tables that logical replication writes to';
 
 create or replace function audit_private.receives_events() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return exists (
     select from pg_partition_tree('audit.event')
     where relid = any (audit_private.replicated())
-        -- Where many databases are collected, what arrives is put elsewhere.
+        -- At a centre, arriving events go to other tables.
         and not exists (
             select from pg_trigger where tgrelid = 'audit.event'::regclass and tgname = 'land')
 );
 comment on function audit_private.receives_events is
-    'Whether logical replication writes the log';
+    'Whether logical replication writes to the log';
 
 create or replace function audit_private.is_replicated(target oid, relation oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return array[target, relation] && audit_private.replicated();
 comment on function audit_private.is_replicated is
-    'Whether logical replication writes an attached table, or this partition of it';
+    'Whether logical replication writes to an attached table, or to this partition of it';
 
 create or replace function audit_private.check_replication() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -166,4 +167,4 @@ as $$
     group by t.tgrelid;
 $$;
 comment on function audit_private.check_replication is
-    'Publications that a new month breaks, and subscriptions that make events double';
+    'Finds publications that fail at a new month, and subscriptions that cause double events';

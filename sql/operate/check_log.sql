@@ -1,5 +1,5 @@
 -- Checks of the log: guards, partitions, definitions, attestation, the server.
--- Each is silent when all is well; audit.doctor asks them all.
+-- Each returns no row if all is well; audit.doctor runs them all.
 
 create or replace function audit_private.check_guards(facts audit_private.fact[])
 returns setof audit.finding
@@ -29,7 +29,8 @@ as $$
     group by t.relation, t.state, m.is_fixable;
 $$;
 comment on function audit_private.check_guards is
-    'Row-level security and the triggers that refuse changes, on the log and on each partition';
+    'Finds problems with row-level security and with the triggers that refuse changes, '
+    'on the log and on each partition';
 
 create or replace function audit_private.check_log() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -45,7 +46,7 @@ as $$
         and (t.tgrelid <> 'audit_private.request'::regclass
             or t.tgname not in ('authorize_request', 'carry_out_request', 'refuse_check'))
         and (t.tgrelid <> 'audit_private.unfiled'::regclass or t.tgname <> 'complete_event')
-        -- Where many databases are collected; nobody else makes a function in that schema.
+        -- Exempts the trigger of a centre: only auditdb creates functions in that schema.
         and not (t.tgname = 'land' and t.tgenabled = 'R'
             and t.tgfoid = to_regprocedure('audit_collected.land()') and exists (
                 select from pg_namespace as n
@@ -74,14 +75,14 @@ as $$
         and not exists (select from pg_constraint where conindid = i.indexrelid);
 $$;
 comment on function audit_private.check_log is
-    'Rules, triggers, constraints and unique indexes on the log that auditdb did not make';
+    'Finds rules, triggers, constraints and unique indexes on the log that auditdb did not make';
 
 create or replace function audit_private.check_tables_of_log() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'log', 'critical', 'audit_private.request',
         format('trigger %s is missing, or not ENABLE ALWAYS', w.name),
-        'Who does not own a table can change its mapping, or what was only checked is in force.',
+        'Another role than the owner can change a mapping, or a mere check takes effect.',
         'select audit.mend_guards()', true
     from (values ('authorize_request', 7), ('carry_out_request', 7), ('refuse_check', 5))
         as w (name, fires)
@@ -120,24 +121,26 @@ as $$
         and a.attnotnull and not p.attnotnull;
 $$;
 comment on function audit_private.check_tables_of_log is
-    'Whether the tables of the log take every event, keep it, and are asked for by owners alone';
+    'Finds tables of the log that reject events, may lose them, '
+    'or run requests of others than owners';
 
 create or replace function audit_private.check_keys_of_log() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-    select 'log', 'critical', s.seqrelid::regclass::text, 'does not count as it was made to',
+    select 'log', 'critical', s.seqrelid::regclass::text, 'has other settings than auditdb gave it',
         'It refuses events, and with them the actions they record, or gives them no order.',
         format('alter sequence %s increment 1 no minvalue no maxvalue no cycle cache 1',
             s.seqrelid::regclass), false
     from pg_sequence as s join pg_class as c on c.oid = s.seqrelid
     where c.relnamespace = any ('{audit,audit_private}'::regnamespace[])
         and (s.seqincrement <> 1 or s.seqmin <> 1 or s.seqcycle
-            -- Ids that a session keeps for later are drawn before those that a tick has seen.
+            -- With a cache, ids that a session draws later may be lower than those
+            -- that a tick has seen.
             or s.seqcache <> 1
             or s.seqmax <> case s.seqtypid when 'bigint'::regtype then 9223372036854775807
                 else 2147483647 end)
     union all
-    select 'log', 'critical', 'audit.event', 'has not the primary key of auditdb',
+    select 'log', 'critical', 'audit.event', 'lacks the primary key of auditdb',
         'Another one refuses events, and with them the actions they record.', 'auditdb install',
         false
     where not exists (
@@ -146,7 +149,7 @@ as $$
             and pg_get_constraintdef(k.oid) = 'PRIMARY KEY (occurred_at, id)');
 $$;
 comment on function audit_private.check_keys_of_log is
-    'Whether the identifiers of events are counted, and are the key, as they were made to be';
+    'Finds changes of how ids of events are generated, and of the primary key';
 
 create or replace function audit_private.check_columns() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -172,8 +175,8 @@ as $$
     where s.stxrelid in (select relid from pg_partition_tree('audit.event'));
 $$;
 comment on function audit_private.check_columns is
-    'Columns of the log that tell readers of other organisations, or compare by the '
-    'C library''s collation';
+    'Finds columns whose statistics tell readers about other organisations, or that have the '
+    'collation of the C library';
 
 create or replace function audit_private.check_indexes() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -189,10 +192,10 @@ as $$
         join pg_class as c on c.oid = i.indexrelid and not c.relispartition
     where i.indrelid in (select relid from pg_partition_tree('audit.event'))
         and not i.indisprimary
-        -- That of DEFAULT has the transactions of all events, by a function that no reader
-        -- may call.
+        -- This index of DEFAULT holds the transactions of all events;
+        -- no reader may call its function.
         and i.indexrelid is distinct from to_regclass('audit.event_default_arrived_in_idx')
-        -- A unique one is reported as such.
+        -- Unique indexes have a finding of their own.
         and not i.indisunique
         and not exists (
             select from audit_private.partial_indexes() as w
@@ -204,7 +207,7 @@ as $$
                 and a.attname = 'organization_id'));
 $$;
 comment on function audit_private.check_indexes is
-    'Indexes on the log by which a reader could count events of other organisations';
+    'Finds indexes on the log by which a reader could count events of other organisations';
 
 create or replace function audit_private.check_own_indexes(facts audit_private.fact[])
 returns setof audit.finding
@@ -213,10 +216,10 @@ as $$
     select 'indexes', case when not v.is_foreign then 'warning'
             when i.indisunique or i.indexprs is not null then 'critical' else 'notice' end,
         f.fact ->> 'object', format('index %s %s', v.name, f.fact ->> 'state'),
-        case when not v.is_foreign then 'What it serves is slow, or no longer unique.'
+        case when not v.is_foreign then 'Queries are slow without it, or keys are no longer unique.'
             when i.indisunique or i.indexprs is not null
-            then 'It may refuse what the log writes, or run code while it does.'
-            else 'Each row that is written pays for it.' end,
+            then 'It may reject events, or run code when they are written.'
+            else 'It makes each write slower.' end,
         case when v.is_foreign then f.fact ->> 'undo'
             when v.name = 'audit.event_organization_id_idx' then 'auditdb install'
             when w.name is not null then 'auditdb maintain'
@@ -227,9 +230,9 @@ as $$
         left join pg_index as i on i.indexrelid = to_regclass(v.name)
         left join audit_private.partial_indexes() as w on 'audit.' || w.name = v.name
     where f.kind = 'index'
-        -- A month that was detached is reported as such.
+        -- A detached month has a finding of its own.
         and f.fact ->> 'object' !~ '^audit[.]event_[0-9]{4,}_[0-9]{2}$'
-        -- Else it is reported with those of the partitions.
+        -- Otherwise reported with the indexes of the partitions.
         and not (v.is_foreign and i.indrelid = 'audit.event'::regclass
             and (i.indisunique or i.indpred is not null or not exists (
                 select from pg_attribute as a
@@ -238,7 +241,7 @@ as $$
     union all
     select 'indexes', 'warning', t.relid::regclass::text,
         format('has no part of index %s', i.indexrelid::regclass),
-        'What is looked for in its months is looked for in every row.',
+        'Queries of its months read every row.',
         case when i.indisprimary then format('alter table %s add primary key (occurred_at, id)',
             t.relid::regclass)
             when c.relname = 'event_organization_id_idx' then 'auditdb install'
@@ -251,7 +254,7 @@ as $$
         where h.inhparent = i.indexrelid and p.indrelid = t.relid and p.indisvalid);
 $$;
 comment on function audit_private.check_own_indexes is
-    'Indexes of the log that are missing, altered, foreign, or not on every partition';
+    'Finds indexes of the log that are missing, altered, foreign, or not on every partition';
 
 create or replace function audit_private.check_definitions(facts audit_private.fact[])
 returns setof audit.finding
@@ -262,13 +265,13 @@ as $$
             then format('policy %s ', regexp_replace(f.name, ' on [^ ]+$', '')) end,
             f.fact ->> 'state'),
         case f.kind when 'policy' then 'Policies decide which organisation is read, and by whom.'
-            else 'What the log says may be wrong.' end,
+            else 'The log may show wrong events.' end,
         case when f.fact ->> 'state' = 'is none of auditdb''s' and f.kind = 'policy'
             then f.fact ->> 'undo'
             else concat(f.fact ->> 'undo' || '; -- then: ', 'auditdb install') end, false
     from unnest(check_definitions.facts) as f
     where f.kind in ('policy', 'relation')
-        -- A month that was detached is reported as such.
+        -- A detached month has a finding of its own.
         and not (f.fact ->> 'state' = 'is none of auditdb''s' and exists (
             select from unnest(check_definitions.facts) as w
             where w.kind = 'trigger' and w.relation::text = f.name
@@ -279,7 +282,7 @@ as $$
     where not exists (select from audit_private.release);
 $$;
 comment on function audit_private.check_definitions is
-    'Policies, tables and views of the log that are foreign, missing or altered';
+    'Finds policies, tables and views of the log that are foreign, missing or altered';
 
 create or replace function audit_private.check_partitions(facts audit_private.fact[])
 returns setof audit.finding
@@ -302,9 +305,9 @@ as $$
     having count(*) > 0
     union all
     select 'partitions', 'critical', f.fact #>> '{was,on}',
-        case when c.oid is null then 'is gone' else 'is no part of the log any more' end
+        case when c.oid is null then 'is gone' else 'is no longer part of the log' end
             || ', and retention did not drop it',
-        'Its events were taken away.',
+        'Its events were removed.',
         case when c.oid is null
             then '-- restore it from a backup, then: select audit.attest(''audit.event'')'
             else '-- attach it again: alter table audit.event attach partition ' || c.oid::regclass
@@ -317,20 +320,20 @@ as $$
         and f.relation not in (select relid from pg_partition_tree('audit.event'));
 $$;
 comment on function audit_private.check_partitions is
-    'Events without a month, months that will be missing, months that were taken away';
+    'Finds events without a partition, months that will be missing, and months that were removed';
 
 create or replace function audit_private.check_attestation(facts audit_private.fact[])
 returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'attestation', 'warning', f.scope::text, 'was never attested',
-        'Nothing is known of what stood when it was attached.',
+        'Its state when it was attached is unknown.',
         format('select audit.attest(%L)', f.scope), false
     from unnest(check_attestation.facts) as f
     where f.kind = 'table' and f.fact -> 'was' = 'null';
 $$;
 comment on function audit_private.check_attestation is
-    'Attached tables that were never attested';
+    'Finds attached tables that were never attested';
 
 create or replace function audit_private.check_server(
     version int default current_setting('server_version_num')::int
@@ -339,9 +342,9 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'server', 'warning', 'PostgreSQL ' || check_server.version / 10000 || '.'
             || check_server.version % 10000,
-        format('has %s, mended in %s', string_agg(cve, ', ' order by cve),
+        format('has %s, fixed in %s', string_agg(cve, ', ' order by cve),
             check_server.version / 10000 || '.' || max(mended) % 10000),
-        'Row-level security or role changes can be got around.',
+        'Row-level security or role changes can be bypassed.',
         '-- upgrade the server to its latest minor version', false
     from (values
         ('CVE-2023-2455', 150003), ('CVE-2023-39418', 150004),
@@ -353,4 +356,4 @@ as $$
     having count(*) > 0;
 $$;
 comment on function audit_private.check_server is
-    'Minor versions with published vulnerabilities of row-level security';
+    'Finds minor versions of PostgreSQL with published vulnerabilities of row-level security';

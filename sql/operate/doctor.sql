@@ -1,8 +1,8 @@
--- Doctor: finds what cannot be prevented, and mends what is safe to mend.
+-- Doctor: finds what cannot be prevented, and fixes what is safe to fix.
 -- critical: events are or may be lost; warning: weaker than designed; notice: worth knowing.
 
--- The catalogs are read once. Settings as those of audit_private.standing, but for the time zone:
--- findings tell times.
+-- Reads the catalogs once. Pins the settings of audit_private.standing except the time zone,
+-- because findings contain times.
 create or replace function audit_private.check_all() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
 set quote_all_identifiers = off set standard_conforming_strings = on set bytea_output = 'hex'
@@ -66,9 +66,9 @@ as $$
         f.check_name, f.object, f.problem;
 $$;
 comment on function audit_private.check_all is
-    'What each check finds, the worst first';
+    'The findings of all checks, the most severe first';
 
--- After a restore nothing that was noted by oid fits, and without its mapper nothing is whole: one
+-- After a restore, no stored oid is valid; without audit_mapper, nothing works. Then only one
 -- finding says so.
 create or replace function audit.doctor() returns setof audit.finding
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -85,7 +85,7 @@ end
 $$;
 -- Definer: reads the attestation, and counts events and keys, which operators may not read.
 comment on function audit.doctor is
-    'What could let events be lost, forged or read by others; why it matters, and what mends it';
+    'What could let events be lost, forged or read by others; why it matters, and what fixes it';
 
 create or replace function audit.reattach(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -105,7 +105,7 @@ begin
 end
 $$;
 comment on function audit.reattach is
-    'Attaches a table again as it was: mends its triggers, its functions, and its mapping';
+    'Attaches a table again with its stored options: repairs its triggers, functions and mapping';
 
 create or replace function audit.mend_guards() returns void
 language plpgsql volatile security definer
@@ -125,4 +125,4 @@ end
 $$;
 -- Definer: the log belongs to audit_owner.
 comment on function audit.mend_guards is
-    'Puts back row-level security and the triggers that refuse changes, where missing or off';
+    'Restores row-level security and the triggers that refuse changes, if missing or disabled';

@@ -1,8 +1,8 @@
--- Drain: events that arrived before their month had a partition leave DEFAULT, while writers write.
+-- Drain: moves events out of DEFAULT that came before their month had a partition. Writers go on.
 
--- Immutable is a claim that only an index makes use of: an entry keeps the transaction that wrote
--- it, which no column can say for certain. Where a plan calls it instead, every row looks new, and
--- copying a row twice does nothing.
+-- Declared IMMUTABLE only for the index: its entry stores the transaction that wrote the event,
+-- which no column can tell for certain. If a plan calls the function instead, every row looks new;
+-- copying a row twice is harmless.
 create or replace function audit_private.arrived_in(id bigint) returns xid8
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -11,7 +11,7 @@ begin
 end
 $$;
 comment on function audit_private.arrived_in is
-    'Indexed on DEFAULT: the transaction that wrote an event there, for audit_private.drain()';
+    'Indexed on DEFAULT: the transaction that wrote an event there; only for audit_private.drain()';
 
 create or replace function audit_private.index_default() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -22,7 +22,7 @@ begin
 end
 $$;
 comment on function audit_private.index_default is
-    'Makes the index by which audit_private.drain() finds newcomers';
+    'Creates the index by which audit_private.drain() finds new events';
 
 create or replace function audit_private.furnish_default() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -40,14 +40,14 @@ begin
 end
 $$;
 comment on function audit_private.furnish_default is
-    'Gives DEFAULT what audit_private.drain() reads it by';
+    'Gives DEFAULT the policy and the index that audit_private.drain() needs';
 
 do $$ begin perform audit_private.furnish_default(); end $$;
 
 create or replace function audit_private.copy_default(
     inout seen pg_snapshot, inout months date[], out copied bigint
 )
--- The index on arrival must find the newcomers, however few the planner takes DEFAULT to hold.
+-- Forces the index on arrival, which finds new events even if the planner thinks DEFAULT is small.
 language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $$
 declare
@@ -71,7 +71,7 @@ begin
     loop
         _bounds := audit_private.month_bounds(_month);
         if _month <> all (months) then
-            -- Until it is attached the owner writes into it; the check saves a scan then.
+            -- Until it is attached, the owner writes to it; the check constraint then saves a scan.
             execute format('alter table %s no force row level security, add constraint in_month '
                 'check (occurred_at >= %L and occurred_at < %L)',
                 audit_private.prepare_month(_month), _bounds.starts, _bounds.ends);
@@ -91,14 +91,14 @@ comment on function audit_private.copy_default is
     'Copies events of DEFAULT that a snapshot did not see, or all, to tables of their months';
 
 create or replace function audit_private.replace_default(months date[]) returns void
--- Writers wait: what has no month is looked up by the index on time, however full DEFAULT was.
+-- Writers wait: events without a month are found by the index on time, however full DEFAULT was.
 language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $$
 declare
     _month date;
 begin
     create table audit.event_next (like audit.event including defaults including comments);
-    -- What has no month stays in DEFAULT.
+    -- Events that no month can hold stay in DEFAULT.
     insert into audit.event_next
     select * from audit.event_default where not audit_private.has_month(occurred_at);
     perform audit_private.close_attestation('audit.event_default', 'drain');
@@ -124,10 +124,10 @@ begin
 end
 $$;
 comment on function audit_private.replace_default is
-    'Puts an empty DEFAULT and the months of its events in the place of the one that was copied';
+    'Replaces the copied DEFAULT by an empty one, and attaches the months of its events';
 
--- A copy is thrown away if the lock is not to be had in the end. Whoever has the log open now, and
--- for as long as this waits, will have it open then.
+-- If the lock cannot be had in the end, the copy is wasted. A transaction that keeps the log open
+-- during this wait would probably keep it open then, too.
 create or replace function audit_private.await_transactions() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -150,14 +150,15 @@ begin
     raise exception 'events are not moved out of DEFAULT: % has had the log open for 5 seconds',
             coalesce('process ' || _who, 'a prepared transaction')
         using errcode = 'lock_not_available',
-            hint = 'Run it again when that has ended; pg_stat_activity says who it is.';
+            hint = 'Run it again when that has ended; pg_stat_activity shows it.';
 end
 $$;
 comment on function audit_private.await_transactions is
-    'Raises if a transaction stays that has the log open; takes no lock, and keeps nobody waiting';
+    'Raises if a transaction keeps the log open for 5 seconds; '
+    'takes no lock, and makes nobody wait';
 
--- Copies while writers write, until little is new; then locks the log, copies what came last, and
--- replaces DEFAULT: what writers wait for does not grow with the number of events.
+-- Copies while writers write, until few new events are left. Then locks the log, copies the rest,
+-- and replaces DEFAULT: the time that writers wait does not grow with the number of events.
 create or replace function audit_private.drain() returns bigint
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -176,10 +177,10 @@ begin
     if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
         raise exception 'events cannot be moved under %', current_setting('transaction_isolation')
             using errcode = 'invalid_transaction_state',
-                hint = 'Those that arrive meanwhile would not be seen. Use read committed.';
+                hint = 'Events that arrive meanwhile would not be seen. Use read committed.';
     end if;
     perform audit_private.await_transactions();
-    -- Keeps vacuum and others' DDL out, and no writer.
+    -- Blocks vacuum and DDL, but no writer.
     perform audit_private.lock_briefly('audit.event', 'share update exclusive');
     perform audit_private.lock_briefly('audit.event_default', 'share update exclusive');
     for _attempt in 1 .. 200 loop

@@ -1,5 +1,5 @@
--- Uninstall, second part, on demand: both schemas with the whole log go, and the roles that no
--- other database of the cluster uses.
+-- Uninstall, second part, only on request: drops both schemas with the whole log, and the roles
+-- that no other database of the cluster uses.
 
 do $$
 declare
@@ -42,9 +42,9 @@ declare
             and i.identity !~ '(^| |for )(audit|audit_private)[.]');
 begin
     if _others is not null then
-        raise exception 'the log is used by what is not auditdb''s: %', _others
+        raise exception 'other objects use the log: %', _others
             using errcode = 'dependent_objects_still_exist',
-                hint = 'Drop that first. Nothing was removed.';
+                hint = 'Drop them first. Nothing was removed.';
     end if;
 end
 $$;
@@ -88,7 +88,7 @@ begin
         from pg_shdepend as s join pg_database as d on d.oid = s.dbid
         where s.refclassid = 'pg_authid'::regclass and s.refobjid = _role::regrole
             and d.datname <> current_database();
-        -- Who made itself a member stays one, for the other databases.
+        -- A role that granted the membership to itself keeps it, for the other databases.
         _is_held := _role not in ('audit_owner', 'audit_mapper') and exists (
             select from pg_auth_members
             where roleid = to_regrole(_role) and member = quote_ident(current_user)::regrole
@@ -109,7 +109,7 @@ begin
         exception when insufficient_privilege or dependent_objects_still_exist then
             _left := _left || to_jsonb(format('left: role %s: %s', _role, sqlerrm));
         end;
-        -- What was granted for this alone.
+        -- Revokes what was granted only for this.
         if not _is_held and _role <> 'audit_operator' and exists (
             select from pg_auth_members
             where roleid = to_regrole(_role) and member = quote_ident(current_user)::regrole

@@ -1,5 +1,5 @@
--- Stale functions, set aside before the routines (set_aside.sql), are dropped once nothing of this
--- release calls them.
+-- Stale functions, which set_aside.sql renamed before the routines, are dropped once no function of
+-- this release calls them.
 
 do $$
 declare

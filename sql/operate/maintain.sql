@@ -1,5 +1,5 @@
--- Maintenance: a partition for each month, always some months ahead.
--- A partition is made apart and guarded before it is attached, which locks out no writer. Run it
+-- Maintenance: a partition for each month, and for some months ahead.
+-- A partition is created apart and guarded before it is attached, so that no writer waits. Run it
 -- hourly, as a member of audit_operator, from cron: auditdb maintain --keep 24months
 -- or with pg_cron:
 -- select cron.schedule('auditdb', '17 * * * *', $$select audit.maintain('24 months')$$);
@@ -15,14 +15,15 @@ $$;
 comment on function audit_private.month_bounds is
     'First instant of a month (UTC), and of the next';
 
--- Infinity has no month, and a year of five digits or before Christ has no name. With a setting of
--- its own it would not be inlined, and no index would be used; its body is parsed.
+-- Infinity has no month; years of five digits or before Christ have no name for a partition. A SET
+-- clause would prevent inlining, and with it the use of an index;
+-- the parsed body is safe without it.
 create or replace function audit_private.has_month(occurred_at timestamptz) returns boolean
 language sql immutable
 return has_month.occurred_at >= '0001-01-01 00:00:00+00'::timestamptz
     and has_month.occurred_at < '9999-12-01 00:00:00+00'::timestamptz;
 comment on function audit_private.has_month is
-    'Whether a time lies in a month that can have a partition: of the years 1 to 9999';
+    'Whether a time lies in a month that can have a partition: in the years 1 to 9999';
 
 create or replace function audit_private.prepare_month(month date) returns regclass
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -47,7 +48,7 @@ begin
 end
 $$;
 comment on function audit_private.prepare_month is
-    'Makes the table of one month, guarded, apart from the log';
+    'Creates the table of one month, guarded, apart from the log';
 
 create or replace function audit_private.join_month(month date) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -63,7 +64,7 @@ begin
 end
 $$;
 comment on function audit_private.join_month is
-    'Makes the table of one month part of the log, not yet attested';
+    'Attaches the table of one month to the log; it is not attested yet';
 
 create or replace function audit_private.lock_briefly(target regclass, mode text) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -72,7 +73,7 @@ as $$
         array[lock_briefly.target], array[lock_briefly.mode], 100);
 $$;
 comment on function audit_private.lock_briefly is
-    'Locks a table of the log, trying often rather than waiting long';
+    'Locks a table of the log, with many short attempts instead of a long wait';
 
 create or replace function audit_private.months_attached() returns date[]
 language sql stable set search_path = pg_catalog, pg_temp
@@ -95,7 +96,7 @@ $$;
 comment on function audit_private.months_in_default is
     'The months of events that no partition covers yet';
 
--- Those of which DEFAULT holds events are drain's to make.
+-- Months with events in DEFAULT are left out: audit_private.drain() creates these.
 create or replace function audit_private.missing_months(ahead int) returns date[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -116,7 +117,7 @@ begin
 end
 $$;
 comment on function audit_private.missing_months is
-    'This month and the given number after it, as far as they have no partition';
+    'This month and the given number of later months, without those that have a partition';
 
 create or replace function audit_private.create_months(ahead int default 3) returns date[]
 language plpgsql volatile security definer
@@ -146,7 +147,7 @@ end
 $$;
 -- Definer: partitions belong to audit_owner.
 comment on function audit_private.create_months is
-    'Makes the partitions of this month and of the given number of months after it, where absent';
+    'Creates the missing partitions of this month and of the given number of later months';
 
 create or replace function audit_private.plan_maintenance(
     keep interval, ahead int, force boolean
@@ -186,7 +187,7 @@ begin
 end
 $$;
 comment on function audit_private.plan_maintenance is
-    'What maintenance would do, a line each; it writes nothing, and no one waits for it';
+    'What maintenance would do, one line for each step; it writes nothing, and makes nobody wait';
 
 create or replace function audit.maintain(
     keep interval default null,
@@ -206,13 +207,13 @@ begin
             maintain.keep, maintain.ahead, maintain.force);
         return;
     end if;
-    -- The lock of install and attach: whoever comes second has nothing left to do.
+    -- The lock of install and attach: a second caller would find nothing left to do.
     if not pg_try_advisory_xact_lock(hashtextextended('auditdb', 0)) then
         return next 'nothing done: install, attach or another maintenance is running';
         return;
     end if;
     perform audit_private.note_maintenance(maintain.force);
-    -- A lock lasts to the end of the transaction: no work may follow that needs none.
+    -- A lock lasts until the transaction ends, so no work that needs no lock may follow.
     _moved := audit_private.drain();
     if _moved > 0 then
         return next format('moved %s events out of DEFAULT', _moved);
@@ -239,18 +240,18 @@ end
 $$;
 -- Definer: partitions belong to audit_owner.
 comment on function audit.maintain is
-    'Keeps the log healthy, for cron: DEFAULT empty, partitions ahead, indexes of this release '
-    'made, past months frozen, months beyond the retention dropped. Does the first of these that '
-    'there is to do, and returns what it did: run it until it returns nothing, or every hour. '
-    'Tries for a lock 100 times, 50 ms each. Retention refuses a clock that jumped, unless forced; '
-    'dry_run says what would be done';
+    'Keeps the log healthy; call it from cron. Empties DEFAULT, creates partitions ahead, builds '
+    'the indexes of this release, freezes past months, and drops months beyond the retention. Each '
+    'call does the first of these steps that is due, and returns what it did: call it until it '
+    'returns nothing, or every hour. Tries for a lock 100 times, 50 ms each. Retention refuses to '
+    'run after the clock jumped, unless forced; dry_run only tells what would be done';
 
 create or replace function audit_private.regenerate() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    -- Not twice: audit_private.add_db_role() calls it too, before writers wait.
+    -- Only once per function: audit_private.add_db_role() calls it too, before writers wait.
     _written int[] := coalesce(nullif(current_setting('auditdb.written', true), ''), '{}');
     _id int;
 begin
@@ -280,7 +281,8 @@ create or replace function audit_private.finish_install() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- A restore where there was no audit_owner has left them out: nothing is seen without them.
+    -- A restore into a cluster without audit_owner omits the policies:
+    -- without them no row is visible.
     if not exists (
         select from pg_policy
         where polrelid = 'audit_private.attachment'::regclass and polname = 'the_owner_maps'
@@ -290,11 +292,11 @@ begin
     perform audit_private.settle();
     perform audit_private.regenerate();
     perform audit_private.record_attestation('install', kinds => '{functions}');
-    -- Of an older release, from here on writers may wait. Months to come take the columns as they
-    -- stand.
+    -- In a log of an older release, writers may wait from here on.
+    -- New months copy the columns as they are then.
     perform audit_private.furnish_columns();
     perform audit_private.furnish_policies();
-    -- Of a log that is there, they are maintenance's to make.
+    -- In an existing log, maintenance builds them.
     if audit_private.months_attached() = '{}' then
         perform audit_private.furnish_indexes();
     end if;
@@ -308,4 +310,4 @@ begin
 end
 $$;
 comment on function audit_private.finish_install is
-    'Last step of install: partitions, capture functions, and the event that says so';
+    'Last step of install: partitions, capture functions, and the event that records the install';

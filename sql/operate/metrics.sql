@@ -1,5 +1,5 @@
--- Metrics: what a monitoring system watches. Cheap enough for every minute: it reads the events of
--- one day, and no more than 100,000 of DEFAULT.
+-- Metrics: numbers for a monitoring system. Cheap enough for every minute: it reads the events of
+-- one day, and at most 100,000 of DEFAULT.
 
 create or replace function audit_private.metrics_of_day(organizations int)
 returns table (name text, labels jsonb, value double precision)
@@ -34,8 +34,8 @@ as $$
     group by degraded;
 $$;
 comment on function audit_private.metrics_of_day is
-    'Numbers of events of the last 24 hours: in all, by organisation, and those that lost detail. '
-    'What a baseline records counts as the last alone';
+    'Numbers of events of the last 24 hours: in all, by organisation, and of those that lost '
+    'details. Baseline events count only among the last';
 
 create or replace function audit_private.metrics_of_subscriptions(most int)
 returns table (name text, labels jsonb, value double precision)
@@ -61,7 +61,7 @@ as $$
         ) as m (name, value);
 $$;
 comment on function audit_private.metrics_of_subscriptions is
-    'Subscriptions by their state, and how far those are behind that are the most';
+    'Subscriptions by state, and the lag of those that are furthest behind';
 
 create or replace function audit.metrics(organizations int default 20)
 returns table (name text, labels jsonb, value double precision)
@@ -94,5 +94,5 @@ as $$
 $$;
 -- Definer: counts events, which operators may not read.
 comment on function audit.metrics is
-    'What a monitoring system watches: name, labels and value of each; of the organisations those '
-    'with the most events of 24 hours. auditdb status --format openmetrics prints the same';
+    'Numbers for a monitoring system: name, labels and value of each; of organisations, only those '
+    'with the most events in 24 hours. auditdb status --format openmetrics prints the same';

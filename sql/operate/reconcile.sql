@@ -1,14 +1,14 @@
--- Reconcile: what an auditor has to know of an attached table to compare its rows with its events.
--- auditdb reconcile reads both in one snapshot, hands each row to audit_private.image_<id>, and
--- compares.
+-- Reconcile: what an auditor must know of an attached table to compare its rows with its events.
+-- auditdb reconcile reads both in one snapshot,
+-- passes each row to audit_private.image_<id>, and compares the results.
 
 create or replace function audit_private.unquoted(name text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return array_to_string(parse_ident(unquoted.name), '.');
 comment on function audit_private.unquoted is
-    'The name of a table as audit.event.captured_from has it';
+    'The name of a table as it stands in audit.event.captured_from';
 
--- Present and former, its own and those of its partitions.
+-- Present and former names, of the table and of its partitions.
 create or replace function audit_private.captured_names(target regclass) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -33,7 +33,7 @@ return (
     ) as known (name, is_present)
 );
 comment on function audit_private.captured_names is
-    'The names under which changes of a table were captured, and whether it bears them now';
+    'The names under which changes of a table were captured, and whether each is a present name';
 
 create or replace function audit_private.tells_apart(target regclass, columns text[])
 returns boolean
@@ -49,7 +49,7 @@ return exists (
 comment on function audit_private.tells_apart is
     'Whether no two rows of a table have the same values in some columns';
 
--- A column that stands behind one that was dropped may be that one, made again.
+-- A column with a higher number than a dropped one may be the same column, created again.
 create or replace function audit_private.told_columns(target regclass, mapping jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -72,7 +72,7 @@ return (
     where a.attrelid = told_columns.target and a.attnum > 0 and not a.attisdropped
 );
 comment on function audit_private.told_columns is
-    'The columns of an attached table, and which of them are not compared with events, and why';
+    'The columns of an attached table; for those that are not compared with events, the reason';
 
 create or replace function audit_private.told_types(target regclass) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -110,7 +110,7 @@ begin
         'names', audit_private.captured_names(target), 'part', _part,
         'columns', audit_private.told_columns(target, _m),
         'types', audit_private.told_types(target),
-        -- Null where an expression tells the row, which may say something else tomorrow.
+        -- Null if an expression identifies the row, because its value may be different tomorrow.
         'key', case when array_position(_columns, null) is null then to_jsonb(_columns) end,
         'is_secret', coalesce(_m -> 'digest' ? _part, false),
         'is_unique', coalesce(audit_private.tells_apart(target, _columns), false),
@@ -122,7 +122,7 @@ begin
         'may_be_handed_off', _m ? 'alive' and audit_private.handed_parts(_m) <> '{}');
 end
 $$;
--- Definer: how a mapping is completed is the log's own affair, and says no value.
+-- Definer: only the log knows how a mapping is completed; the result contains no value.
 comment on function audit_private.describe_rows is
-    'What tells the rows of an attached table and the events of each apart, and what of them is '
+    'What identifies the rows of an attached table and their events, and which values are '
     'compared; null for a table that is not captured';

@@ -1,10 +1,10 @@
--- Remedies: which options of a mapping still work, and the call that attaches its table again.
--- The call works as it stands, or begins with "--" and says what a person has to decide.
+-- Remedies: which options of a mapping still work, and the call that attaches its table again. The
+-- call works as it is, or begins with "--" and says what a person must decide.
 
--- Runs as audit_mapper, whose privileges the capture has: what it may not read shows here. No row
--- is read, and OFFSET keeps the planner from evaluating the columns of r as nulls. What the planner
--- takes for constant it does evaluate: an immutable function of literals, the check of a domain. So
--- may the code of a mapping run here too, and audit_private.try_mapper undoes what it leaves.
+-- Runs as audit_mapper, with the privileges that capture has, so that missing ones show. It reads
+-- no row, and OFFSET keeps the planner from evaluating the columns of r as nulls. The planner still
+-- evaluates constants: an immutable function of literals, or the check of a domain. So code of a
+-- mapping may run here too, and audit_private.try_mapper rolls back its effects.
 create or replace function audit_private.try_expression(target regclass, name text, expression text)
 returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -24,7 +24,7 @@ begin
             try_expression.expression,
             case when try_expression.name = 'alive' then 'boolean' else 'text' end,
             try_expression.target);
-        -- Rolled back, so that nothing which code of the application sets or does outlives it.
+        -- Rolled back, so that nothing that code of the application sets or does remains.
         raise exception using errcode = 'AU001';
     exception
         when sqlstate 'AU001' then return null;
@@ -32,11 +32,11 @@ begin
     end;
 end
 $$;
--- Definer: whatever evaluates text of the application runs as audit_mapper.
+-- Definer: expressions of a mapping are evaluated as audit_mapper.
 comment on function audit_private.try_expression is
-    'Why a mapping expression does not work, or null';
+    'Why a mapping expression does not work; null if it works';
 
--- By name, and guarded: a function of audit_mapper may be gone, and doctor has to say so.
+-- By name, and guarded: a function of audit_mapper may be gone, and the doctor must report that.
 create or replace function audit_private.try_mapper(call text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -59,7 +59,8 @@ begin
 end
 $$;
 comment on function audit_private.try_mapper is
-    'What a function of audit_mapper returns, or why it cannot be called; it leaves nothing behind';
+    'The result of a function of audit_mapper, or why it cannot be called; '
+    'its effects are rolled back';
 
 create or replace function audit_private.attach_command(target text, kind text, given jsonb)
 returns text
@@ -73,7 +74,7 @@ as $$
     from jsonb_each(attach_command.given);
 $$;
 comment on function audit_private.attach_command is
-    'The call that attached a table';
+    'The call that attached a table, as SQL';
 
 create or replace function audit_private.has_column(target regclass, name text) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -81,7 +82,7 @@ return audit_private.over_row(target, name) <> btrim(name);
 comment on function audit_private.has_column is
     'Whether a table has the column that an option names';
 
--- A lookup that may not be read any more is read again once the table is attached again.
+-- A table that audit_mapper may no longer read becomes readable when the table is attached again.
 create or replace function audit_private.stale_given(target regclass, given jsonb) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -101,9 +102,10 @@ return (
         end
 );
 comment on function audit_private.stale_given is
-    'The options that a table no longer bears out: they name columns that are gone, or fail';
+    'The options that no longer fit a table: '
+    'they name columns that are gone, or their expressions fail';
 
--- A name that was taken off `ignore`, or off `redact` by "-", is no loss.
+-- Removing a name from `ignore`, or an exception "-name" from `redact`, loses nothing.
 create or replace function audit_private.without_gone(target regclass, given jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -115,9 +117,9 @@ return (
     from jsonb_each(without_gone.given)
 );
 comment on function audit_private.without_gone is
-    'Options without the columns in their lists that are gone';
+    'Options, with the columns that are gone removed from their lists';
 
--- What a redacted column is called now, only a person knows where the table has new ones.
+-- If a table has new columns, only a person knows which one replaces a redacted column.
 create or replace function audit_private.undecided(
     target regclass, mapping jsonb, wanted jsonb, stale text[]
 ) returns text[]
@@ -138,7 +140,7 @@ return array(
         end
 );
 comment on function audit_private.undecided is
-    'Options that a table no longer bears out, and that its columns do not say either';
+    'Options that no longer fit a table, and that its columns do not replace either';
 
 create or replace function audit_private.remedy(target regclass, kind text, mapping jsonb)
 returns text
@@ -168,5 +170,5 @@ begin
 end
 $$;
 comment on function audit_private.remedy is
-    'The call that attaches a table again without the options that it does not bear out: defaults '
-    'say them, or a person has to; null where it bears out all of them';
+    'The call that attaches a table again without the options that no longer fit: defaults replace '
+    'them, or a person must; null if all of them fit';

@@ -1,5 +1,5 @@
--- Retention: months beyond it are dropped as a whole. A clock can be wrong by years, and a month
--- that is gone does not come back: so the clock is compared with what the log knows.
+-- Retention: months beyond it are dropped as a whole. A clock can be wrong by years, and a dropped
+-- month cannot be restored. Retention therefore compares the clock with what the log knows.
 
 create or replace function audit_private.is_clock_sane() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -8,9 +8,9 @@ as $$
     from audit_private.installation;
 $$;
 comment on function audit_private.is_clock_sane is
-    'Whether the clock is at most a month after the last maintenance, and a day before it';
+    'Whether the clock is at most a month after the last maintenance, and at most a day before it';
 
--- A run whose clock jumped does not count as the last: another one an hour later jumped, too.
+-- A run after a jump of the clock is not noted as the last: an hour later the clock is still wrong.
 create or replace function audit_private.note_maintenance(force boolean) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -19,9 +19,9 @@ as $$
     where note_maintenance.force or audit_private.is_clock_sane();
 $$;
 comment on function audit_private.note_maintenance is
-    'Remembers when maintenance last ran, unless its clock jumped and nobody said that it is right';
+    'Notes when maintenance last ran, unless its clock jumped and nobody confirmed it by force';
 
--- Today's own events may be of a clock that jumped: those of yesterday and before count.
+-- Today's events may have the time of a clock that jumped: only older ones are evidence.
 create or replace function audit_private.clock_problem(out problem text, out hint text)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -47,15 +47,15 @@ $$;
 comment on function audit_private.clock_problem is
     'Why the clock may be wrong, by the last maintenance and by the events; null if it seems right';
 
--- Ids tell in which order events were written, whatever the clock said. So an event is late in its
--- month if the retained months begin with lower ids; a week of them leaves room for small steps of
--- the clock.
+-- Ids show in which order events were written, whatever the clock said. An event of a month was
+-- written late if its id is higher than the first ids of the retained months. These are taken a
+-- week after their beginning, which allows for small steps of the clock.
 create or replace function audit_private.expired_months(keep interval, months date[])
 returns table (month date, events bigint, late bigint)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-    -- Neither this month nor the last full one, whatever is asked.
+    -- Never this month or the last full one.
     _until date := least(
         date_trunc('month', (now() - expired_months.keep) at time zone 'UTC'),
         date_trunc('month', now() at time zone 'UTC') - interval '1 month');
@@ -63,7 +63,7 @@ declare
     _bounds record;
 begin
     if expired_months.keep < interval '2 months' then
-        raise exception 'retention of % would drop the present', expired_months.keep
+        raise exception 'keeping % would drop the present month', expired_months.keep
             using errcode = 'invalid_parameter_value', hint = 'Keep at least 2 months.';
     end if;
     _retained := (
@@ -85,7 +85,7 @@ end
 $$;
 comment on function audit_private.expired_months is
     'The months that lie wholly before the retention, how many events each holds, and how many of '
-    'these were written later than it says';
+    'these were written later than their time says';
 
 create or replace function audit_private.kept_line(month date, events bigint, late bigint)
 returns text
@@ -96,7 +96,7 @@ return format('keep %s: %s of its %s events were written later than they say, as
 comment on function audit_private.kept_line is
     'What maintenance says of a month that retention does not drop yet';
 
--- Exports read by ticks: what is in none was told to nobody.
+-- Exports read by ticks: nobody has read events that are in none.
 create or replace function audit_private.unticked(month date, events bigint) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -109,7 +109,8 @@ return (
     ) as t
     where t.events <> unticked.events);
 comment on function audit_private.unticked is
-    'Why retention keeps a month: the ticks hold more or fewer events of it; null where they agree';
+    'Why retention keeps a month: the ticks hold more or fewer events of it; '
+    'null if the counts agree';
 
 create or replace function audit_private.reason_to_keep(
     month date, events bigint, late bigint, force boolean, plan boolean default false
@@ -125,8 +126,7 @@ return coalesce(audit_private.held_line(month), audit_private.outdated(month),
     audit_private.untaken(month), audit_private.unsealed(month),
     audit_private.unarchived(month, reason_to_keep.events)) end);
 comment on function audit_private.reason_to_keep is
-    'What maintenance says of a month that retention does not drop, or would not; null where it '
-    'may';
+    'What maintenance says of a month that retention must keep; null if the month may be dropped';
 
 create or replace function audit_private.tick_before_drop(keep interval) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -141,7 +141,7 @@ begin
 end
 $$;
 comment on function audit_private.tick_before_drop is
-    'Makes a tick of all that has none, if one can be made, before retention counts';
+    'Makes a tick of all events without one, if possible, before retention counts';
 
 create or replace function audit_private.drop_month(month date, events bigint, keep interval)
 returns text
@@ -162,7 +162,7 @@ begin
 end
 $$;
 comment on function audit_private.drop_month is
-    'Drops a month; it is an event. The caller has counted it, and holds the lock';
+    'Drops a month, and records an event. The caller has counted its events, and holds the lock';
 
 create or replace function audit_private.drop_months(
     keep interval, force boolean, only_month date default null
@@ -202,8 +202,8 @@ begin
 end
 $$;
 comment on function audit_private.drop_months is
-    'Drops the months that lie wholly before the retention, or of these one alone, each as an '
-    'event of its own';
+    'Drops the months that lie wholly before the retention, or only the given one of them, and '
+    'records an event for each';
 
 create or replace function audit_private.is_closed(month date) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -213,11 +213,11 @@ as $$
     where oid = to_regclass('audit.event_' || to_char(is_closed.month, 'YYYY_MM'));
 $$;
 comment on function audit_private.is_closed is
-    'Whether the partition of a month has the settings of one that is over';
+    'Whether the partition of a month has the settings for a month that is over';
 
--- With these settings autovacuum freezes and analyses what the month got since it last did, all of
--- it, and then leaves it alone: it counts inserts. A dump that is restored inserts them again. So
--- nobody needs the right to VACUUM, which operators lack before PostgreSQL 17.
+-- With these settings, autovacuum freezes and analyses the month once, in full, and then leaves it
+-- alone, because it counts inserts. A restored dump inserts them again. Nobody needs the right to
+-- VACUUM, which operators lack before PostgreSQL 17.
 create or replace function audit_private.close_months() returns setof text
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '50ms'
 as $$
@@ -250,4 +250,4 @@ begin
 end
 $$;
 comment on function audit_private.close_months is
-    'Tells autovacuum to freeze and analyse, once, each month that ended over a day ago';
+    'Makes autovacuum freeze and analyse, once, each month that ended over a day ago';

@@ -1,7 +1,7 @@
--- Stale functions: what an older release defined and this one does not, or defines otherwise:
--- a call could be ambiguous. Runs before the routines; drop_stale.sql drops in the end
--- what is renamed here. Renamed and not dropped at once: functions that the routines are about
--- to replace depend on it.
+-- Stale functions: those of an older release that this one lacks or defines otherwise. They could
+-- make a call ambiguous. This runs before the routines and renames them; drop_stale.sql drops them
+-- in the end. They cannot be dropped at once,
+-- because functions that the routines will replace depend on them.
 
 do $$
 declare
@@ -12,8 +12,8 @@ begin
         select p.oid, pg_catalog.pg_has_role(p.proowner, 'usage')
         from pg_catalog.pg_proc as p
         where p.pronamespace = any ('{audit,audit_private}'::regnamespace[])
-            -- Generated ones belong to their table: the one that is attached, or where a restore
-            -- lost that, the one whose triggers call them.
+            -- Generated functions belong to their table: the attached one or, if a restore lost the
+            -- attachment, the one whose triggers call them.
             and not exists (
                 select from (
                     select a.id::text from audit_private.attachment as a
@@ -26,7 +26,7 @@ begin
                     '^(capture|baseline|image|fall_back|read|organization|admin)_%s'
                         '(_[a-z]+)?$', a.id)
             )
-            -- As audit_private.standing_functions() names them.
+            -- The same names as in audit_private.standing_functions().
             and not exists (
                 select from audit_private.release as r
                 where r.kind = 'function' and r.name = pg_catalog.format('%s.%I(%s) returns %s',

@@ -1,5 +1,5 @@
--- Settle: a restore or pg_upgrade makes other catalogs, with other oids and xmin. What was noted of
--- the former ones is found again by name; until then nothing that is known by its oid is changed.
+-- Settle: a restore or pg_upgrade makes new catalogs, with other oids and xmin. Install finds the
+-- objects of stored oids again by name. Until then, nothing may change what is known by its oid.
 
 create or replace function audit_private.cluster_id() returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -11,7 +11,7 @@ exception when insufficient_privilege then
 end
 $$;
 comment on function audit_private.cluster_id is
-    'Identifier of the database cluster, or null where the server hides it';
+    'Identifier of the database cluster; null if the server hides it';
 
 -- A copy by TEMPLATE, a standby and a point-in-time recovery keep both.
 create or replace function audit_private.is_restored() returns boolean
@@ -22,7 +22,7 @@ return not exists (
         and coalesce(i.cluster = audit_private.cluster_id(), true)
 );
 comment on function audit_private.is_restored is
-    'Whether the catalogs are others than install noted';
+    'Whether the catalogs are others than those that install noted';
 
 create or replace function audit_private.refuse_restored() returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -38,7 +38,7 @@ $$;
 comment on function audit_private.refuse_restored is
     'Raises until install has settled what a restore changed';
 
--- By its triggers, which a restore brings along, since it may have been renamed; else by its name.
+-- By its triggers, which a restore keeps even if the table was renamed; otherwise by its name.
 create or replace function audit_private.table_now(attachment audit_private.attachment) returns oid
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -56,7 +56,7 @@ return (
     limit 1
 );
 comment on function audit_private.table_now is
-    'The table of an attachment in these catalogs, or null';
+    'The table of an attachment in the present catalogs; null if there is none';
 
 create or replace function audit_private.settle_attachments(out map jsonb)
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -78,10 +78,10 @@ begin
 end
 $$;
 comment on function audit_private.settle_attachments is
-    'Finds the attached tables in these catalogs; returns their former oids with the present ones';
+    'Finds the attached tables in the present catalogs; returns their former and present oids';
 
--- Triggers and functions are new, and install attests them. What a table was attested to be, and
--- which months the log had, is carried over.
+-- Triggers and functions are new, and install attests them. What was attested of tables, and which
+-- months the log had, is carried over.
 create or replace function audit_private.settle_attestation(map jsonb, server int) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -89,7 +89,7 @@ declare
     _old audit_private.attestation[] := array(select t from audit_private.attested() as t);
     _marks text[] := '{catalog,numbers,oid,xmin}';
 begin
-    -- How a view prints may differ from version to version.
+    -- Versions of PostgreSQL may print a view differently.
     if server is distinct from current_setting('server_version_num')::int / 10000 then
         _marks := _marks || 'beneath'::text;
     end if;
@@ -108,27 +108,27 @@ begin
     from unnest(_old) as w
         cross join lateral (select audit_private.table_of(w.fact ->> 'on')) as m (oid)
     where w.name ~ '^refuse_truncate' and w.fact ->> 'on' ~ '^audit[.]event_'
-        -- A month to come held nothing; a subscriber makes its own.
+        -- A future month held no event; a subscriber creates its own.
         and coalesce(to_date(
             substring(w.fact ->> 'on' from '_([0-9]+_[0-9]+)$'), 'YYYY_MM') <= now(), true)
         and not exists (select from pg_partition_tree('audit.event') where relid = m.oid);
 end
 $$;
 comment on function audit_private.settle_attestation is
-    'Carries over to these catalogs what was attested and is not new in them';
+    'Carries over to the present catalogs what was attested, except what a restore creates anew';
 
 create or replace function audit_private.advance_ids(last_id bigint) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
     if (select last_value from audit.event_id_seq) < advance_ids.last_id then
-        -- Room for what others take in this moment.
+        -- Leaves room for ids that other sessions draw at this moment.
         perform setval('audit.event_id_seq', advance_ids.last_id + 1000);
     end if;
 end
 $$;
 comment on function audit_private.advance_ids is
-    'Lets ids go on after those that events have';
+    'Moves the sequence of ids past the highest id of an event';
 
 create or replace function audit_private.advance_own_ids() returns void
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -142,7 +142,7 @@ as $$
     having max(id) > (select last_value from audit_private.attestation_id_seq);
 $$;
 comment on function audit_private.advance_own_ids is
-    'Lets the ids of attachments and attestations go on after those that are there';
+    'Moves the sequences of attachments and attestations past their highest ids';
 
 create or replace function audit_private.note_catalogs() returns jsonb
 language sql volatile set search_path = pg_catalog, pg_temp set row_security = on
@@ -153,7 +153,7 @@ as $$
     returning jsonb_build_object('catalog', catalog::bigint, 'cluster', cluster, 'server', server);
 $$;
 comment on function audit_private.note_catalogs is
-    'Notes which catalogs the oids are of';
+    'Notes to which catalogs the stored oids belong';
 
 create or replace function audit_private.settle() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set row_security = on
@@ -172,7 +172,8 @@ begin
     elsif _was.catalog is null then
         perform audit_private.note_catalogs();
     else
-        -- Where the roles were missing, so are their policies, and without one UPDATE finds no row.
+        -- A restore into a cluster without the roles omits their policies;
+        -- without one, UPDATE finds no row.
         perform audit_private.furnish_policies();
         _last := greatest((select max(id) from audit.event),
             (select max(first_id) from audit_private.organization_start));
@@ -192,8 +193,8 @@ begin
 end
 $$;
 comment on function audit_private.settle is
-    'Part of install: after a restore, finds by name what was noted by oid, and lets ids go on; '
-    'else removes the mappings of tables that are gone';
+    'Part of install. After a restore, finds by name what was stored by oid, and moves sequences '
+    'on. Otherwise removes the mappings of tables that are gone';
 
 create or replace function audit_private.check_restore() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -212,7 +213,7 @@ as $$
     where n.nspname = 'audit' and (not o.is_ours or audit_private.is_restored());
 $$;
 comment on function audit_private.check_restore is
-    'Whether the database was restored, and install has not been run since';
+    'Finds that the database was restored, and that install has not run since';
 
 create or replace function audit_private.check_mapper() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -228,4 +229,4 @@ as $$
             and p.proname in ('rescue', 'examine', 'try_expression'));
 $$;
 comment on function audit_private.check_mapper is
-    'Whether the role that reads rows has nothing left to read them with';
+    'Finds that audit_mapper has lost everything it needs to read rows';

@@ -1,7 +1,7 @@
--- Standing: what the log is made of, as it stands in the catalogs, with a SHA-256
--- of each definition: the same on every version of PostgreSQL, and after a restore.
--- The bodies ask the catalogs alone, since auditdb doctor sends them as they are
--- (operate/release.py) to a database that may have been tampered with.
+-- Standing: what the log consists of in the catalogs, with a SHA-256 of each definition. The result
+-- is the same on every version of PostgreSQL, and after a restore.
+-- The bodies read only catalogs, because auditdb doctor also sends them as they are
+-- (operate/release.py) to a database that somebody may have tampered with.
 
 create or replace function audit_private.standing_functions()
 returns table (kind text, name text, sha256 text, object text, undo text)
@@ -22,7 +22,7 @@ $$;
 comment on function audit_private.standing_functions is
     'The functions of the log';
 
--- A view of one table names it before each column in PostgreSQL 15, and not from 16 on.
+-- PostgreSQL 15 prints the table before each column of a view of one table; later versions do not.
 create or replace function audit_private.standing_relations()
 returns table (kind text, name text, sha256 text, object text, undo text)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -43,9 +43,9 @@ as $$
         and c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition;
 $$;
 comment on function audit_private.standing_relations is
-    'The tables and views of the log, its partitions apart';
+    'The tables and views of the log, without its partitions';
 
--- Those of partitions are made with their parent's.
+-- The indexes of partitions are created with those of their parent.
 create or replace function audit_private.standing_indexes()
 returns table (kind text, name text, sha256 text, object text, undo text)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -62,7 +62,7 @@ as $$
     where c.relnamespace = any ('{audit,audit_private}'::regnamespace[]);
 $$;
 comment on function audit_private.standing_indexes is
-    'The indexes of the log, those of its partitions apart';
+    'The indexes of the log, without those of its partitions';
 
 create or replace function audit_private.standing_policies()
 returns table (kind text, name text, sha256 text, object text, undo text)
@@ -116,7 +116,7 @@ as $$
     where x.grantee <> o.owner and x.grantee <> 'audit_owner'::regrole;
 $$;
 comment on function audit_private.standing_grants is
-    'Every privilege on the log that somebody other than its owner holds';
+    'Every privilege on the log that a role other than its owner holds';
 
 create or replace function audit_private.standing_defaults()
 returns table (kind text, name text, sha256 text, object text, undo text)
@@ -129,7 +129,7 @@ as $$
     from (
         select defaclrole, defaclobjtype::text, defaclnamespace, defaclacl from pg_default_acl
         union all
-        -- Where nothing was said, functions are open to all.
+        -- Without an access list, everybody may execute a function.
         select a.oid, 'f', 0, acldefault('f', a.oid)
         from pg_roles as a
         where a.rolname = 'audit_owner' and not exists (
@@ -148,9 +148,9 @@ as $$
     where x.grantee <> r.oid and x.grantee <> 'audit_owner'::regrole;
 $$;
 comment on function audit_private.standing_defaults is
-    'Privileges that objects to come would be born with';
+    'Default privileges that future objects would get';
 
--- With the settings that choose how PostgreSQL prints definitions, constants and names.
+-- Pins the settings that change how PostgreSQL prints definitions, constants and names.
 create or replace function audit_private.standing()
 returns table (kind text, name text, sha256 text, object text, undo text)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -166,4 +166,4 @@ as $$
     union all select * from audit_private.standing_defaults();
 $$;
 comment on function audit_private.standing is
-    'What the log is made of: functions, tables, views, indexes, policies and privileges';
+    'What the log consists of: functions, tables, views, indexes, policies and privileges';

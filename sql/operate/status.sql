@@ -22,14 +22,14 @@ as $$
     order by a.kind, 1;
 $$;
 comment on function audit.list_tables is
-    'The attached tables, how their rows map to events, and whether the mapping has gone stale';
+    'The attached tables, how their rows map to events, and whether the mapping is outdated';
 
 create or replace function audit.list_partitions()
 returns table (name text, bounds text, events bigint, is_estimate boolean, bytes bigint)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-    -- Counting is exact until it would take seconds.
+    -- Counts exactly, unless that would take seconds.
     _is_small boolean := (
         select sum(pg_relation_size(relid)) < 256 * 1024 * 1024
         from pg_partition_tree('audit.event')
@@ -52,7 +52,7 @@ end
 $$;
 -- Definer: counts events, which operators may not read.
 comment on function audit.list_partitions is
-    'The months of the log: how many events, how many bytes';
+    'The months of the log, with the number of events and of bytes';
 
 create or replace function audit.list_members()
 returns table (role_name text, members text[])
@@ -64,7 +64,8 @@ as $$
     from pg_roles as r
         left join pg_auth_members as am on am.roleid = r.oid
         left join pg_roles as m on m.oid = am.member
-            -- PostgreSQL 16 gives a role's creator the right to grant it, which is no use of it.
+            -- PostgreSQL 16 gives the creator of a role the right to grant it,
+            -- which does not count.
             and pg_has_role(m.oid, r.oid, 'usage') and not m.rolsuper
     where r.rolname in ('audit_operator', 'audit_writer', 'audit_reader', 'audit_auditor',
         'audit_backup', 'audit_owner')
@@ -72,7 +73,7 @@ as $$
     order by r.rolname;
 $$;
 comment on function audit.list_members is
-    'Who holds which role of auditdb';
+    'The roles of auditdb, with the members of each';
 
 create or replace function audit.list_limits()
 returns table (login text, per_minute int, set_at timestamptz, set_by text)
@@ -85,4 +86,4 @@ as $$
 $$;
 -- Definer: nobody holds a privilege on the table itself.
 comment on function audit.list_limits is
-    'The logins whose recording by calls is limited, and to how many events a minute';
+    'The logins that may record only a limited number of events per minute by calls';

@@ -1,5 +1,5 @@
--- Uninstall, first part: every table is detached, and audit_mapper is let at none any more. Run as
--- the role that uninstalls, who owns the tables. The log stays as it is.
+-- Uninstall, first part: detaches every table, and revokes everything from audit_mapper. Runs as
+-- the uninstalling role, which owns the tables. The log stays as it is.
 
 do $$
 declare
@@ -15,7 +15,7 @@ begin
 end
 $$;
 
--- What is left of tables that were attached once, and what attaching has granted.
+-- Removes what is left of former attachments, and the grants that attaching made.
 do $$
 declare
     _command text;

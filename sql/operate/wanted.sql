@@ -1,8 +1,8 @@
--- Wanted: what the log is to be made of: what the release defines, and the code of attached
--- tables as attaching them again would write it. It cannot be rewritten together with what it
--- is compared with.
+-- Wanted: what the log must consist of: the definitions of the release, and the code of attached
+-- tables as attaching would write it now. An attacker cannot change it together with the objects
+-- that are compared with it.
 
--- Of a table whose code cannot be written any more, only the names are known.
+-- If the code of a table cannot be written any more, only the names are known.
 create or replace function audit_private.wanted_of(id int)
 returns table (kind text, name text, sha256 text, object text)
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -32,7 +32,7 @@ exception when others then
 end
 $$;
 comment on function audit_private.wanted_of is
-    'What an attached table needs in the log, each with the hash of audit_private.standing()';
+    'The functions that an attached table needs, with the hashes of audit_private.standing()';
 
 create or replace function audit_private.wanted()
 returns table (kind text, name text, sha256 text, object text)
@@ -45,7 +45,7 @@ as $$
         join pg_class as c on c.oid = a.target and c.reltype = a.row_type
         cross join lateral audit_private.wanted_of(a.id) as w
     union all
-    -- A month is read by backups, as DEFAULT is.
+    -- Backups read each month, as they read DEFAULT.
     select r.kind, replace(r.name, 'audit.event_default', c.oid::regclass::text), r.sha256, null
     from audit_private.release as r
         join pg_class as c on c.relnamespace = 'audit'::regnamespace and c.relkind = 'r'
@@ -63,7 +63,7 @@ as $$
     from audit_private.attachment as a
     where a.kind <> 'admin' and audit_private.is_there(a.target, a.row_type)
     union all
-    -- Who owns a partitioned table makes partitions that call them.
+    -- The owner of a partitioned table creates partitions whose triggers call these functions.
     select 'grant', format('EXECUTE on function audit_private.capture_%s_%s() to %s', a.id, op,
         c.relowner::regrole), '-', null
     from audit_private.attachment as a
@@ -72,9 +72,9 @@ as $$
     where a.kind <> 'admin';
 $$;
 comment on function audit_private.wanted is
-    'What the log is to be made of, by the release and by what is attached';
+    'What the log must consist of, by the release and by the attached tables';
 
--- Those of a dropped table are reported with it.
+-- Functions of a dropped table are reported with that table.
 create or replace function audit_private.compare_release() returns setof audit_private.fact
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -90,9 +90,9 @@ as $$
             select case when a.id is null then 'audit.event'::regclass else a.target end, n.name
         ) as v (scope, name)
     where w.sha256 is distinct from s.sha256
-        -- Else everything would be foreign: reported as such.
+        -- Without a stored release everything would be foreign: this is a finding of its own.
         and exists (select from audit_private.release)
         and (a.id is null or audit_private.is_there(a.target, a.row_type));
 $$;
 comment on function audit_private.compare_release is
-    'What the log is made of that is foreign, missing or altered';
+    'What of the log is foreign, missing or altered';

@@ -1,4 +1,4 @@
--- Access: a signed, short-lived token says who reads for which organisation; whether they may is
+-- Access: a signed, short-lived token says who reads for which organisation. Whether they may is
 -- looked up live. Every failure looks the same: no rows.
 
 create or replace function audit_private.hmac_sha256(key bytea, message bytea) returns bytea
@@ -33,9 +33,9 @@ return convert_from(decode(
 comment on function audit_private.from_base64url is
     'Text from unpadded base64url';
 
--- A rule names its table. Whoever may create a table in that schema could give another the name
--- once it is free: it is believed if it is the attached one, or belongs to whom that belonged. In
--- a database that was restored no oid says which is.
+-- A rule names its table. If the name becomes free, whoever may create a table in that schema can
+-- take it. A table is therefore trusted only if it is the attached one, or has the same owner as
+-- that one had. In a restored database, no oid tells which table is the attached one.
 create or replace function audit_private.admin_rules() returns setof int
 language plpgsql stable rows 1 set search_path = pg_catalog, pg_temp
 as $$
@@ -57,7 +57,7 @@ begin
 end
 $$;
 comment on function audit_private.admin_rules is
-    'The attachments by which somebody may be an admin, but for those whose table is a stranger''s';
+    'The attachments that make admins, without those whose table belongs to another owner now';
 
 create or replace function audit_private.is_admin(organization_id text, user_id text)
 returns boolean
@@ -66,13 +66,14 @@ as $$
 declare
     _id int;
     _admin boolean;
-    -- Always: what runs no code when it is attached may do so later, by a cast or a policy.
+    -- Always, even if nothing foreign ran when it was attached: casts and policies may come later.
     _locks text[] := audit_private.held_locks();
 begin
     for _id in select * from audit_private.admin_rules() loop
         _admin := false;
-        -- Always rolled back, so that nothing which a mapping's code sets or does outlives the
-        -- answer; one mapping gone stale leaves the others in force. The token is no mapping's.
+        -- Always rolled back, so that nothing that code of a mapping sets or does remains. A
+        -- mapping that fails does not affect the others.
+        -- The token was read before, so no mapping can change it.
         begin
             perform set_config('auditdb.viewer', '', true);
             execute format('select audit_private.admin_%s($1, $2)', _id)
@@ -96,7 +97,7 @@ $$;
 comment on function audit_private.is_admin is
     'Whether a user is an admin or owner of an organisation now, by the attached memberships';
 
--- v1.key_id.user.organization.expires.mac. Who holds no key learns nothing but that it is no token.
+-- v1.key_id.user.organization.expires.mac. Without a key, a caller learns only that it is no token.
 create or replace function audit_private.examine_token(out viewer text[], out problem text)
 language plpgsql stable set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -115,7 +116,7 @@ begin
     end if;
     _parts := string_to_array(_token, '.');
     select * into _key from audit_private.signing_key as k where k.id = _parts[2];
-    -- Hashes are compared, so that the time taken tells nothing about the right one.
+    -- Compares hashes, so that the time of the comparison tells nothing about the right code.
     if not found or sha256(decode(_parts[6], 'hex')) <> sha256(audit_private.hmac_sha256(
         convert_to(_key.secret, 'UTF8'),
         convert_to(array_to_string(_parts[1:5], '.'), 'UTF8')))
@@ -135,8 +136,8 @@ begin
 end
 $$;
 comment on function audit_private.examine_token is
-    'Who reads, and for which organisation, by the viewer token of this transaction; or why it is '
-    'void: token, key retired, clock';
+    'Who reads, and for which organisation, by the viewer token of this transaction; or why the '
+    'token is void: token, key retired, clock';
 
 create or replace function audit_private.read_token() returns text[]
 language sql stable set search_path = pg_catalog, pg_temp
@@ -145,7 +146,7 @@ comment on function audit_private.read_token is
     'Who reads, and for which organisation, by the viewer token of this transaction; null if void';
 
 create or replace function audit.viewer_organization() returns text
--- Unsafe: before PostgreSQL 17 its guarded blocks cannot start while a parallel plan runs.
+-- Parallel unsafe: before PostgreSQL 17, a guarded block cannot start during a parallel plan.
 language plpgsql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -165,7 +166,7 @@ end
 $$;
 -- Definer: reads the signing keys, which no login role can.
 comment on function audit.viewer_organization is
-    'The organisation that the viewer token of this transaction may read, or null';
+    'The organisation that the viewer token of this transaction may read; null if there is none';
 
 create or replace function audit_private.viewer_start() returns bigint[]
 language plpgsql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp
@@ -185,15 +186,16 @@ exception when assert_failure or others then
     return null;
 end
 $$;
--- Definer: reads the signing keys, and the starts of organisations. Whether the viewer is an admin
--- is viewer_organization's to say; without a good token there is no answer.
+-- Definer: reads the signing keys, and the starts of organisations. viewer_organization decides
+-- whether the viewer is an admin; without a valid token, the result is null.
 comment on function audit_private.viewer_start is
-    'Id of the first event of the organisation that the viewer token is for, as it is now; events '
-    'of lower id are of an organisation that had the same identifier before. An array of that one, '
-    'as the planner takes "at least any of" for true of most events, and "at least" of a third';
+    'Id of the first event of the organisation in the viewer token, in its present life: events '
+    'with a lower id belong to a former organisation of the same identifier. The result is an '
+    'array of one element: for "at least any of", the planner expects most events, '
+    'for a plain "at least", a third';
 
--- Moving a row between partitions deletes it and inserts it: the same organisation, as is one whose
--- identifier is used again in the transaction that deleted it.
+-- Moving a row between partitions deletes and inserts it: the organisation stays the same. So it
+-- does if a transaction deletes it and uses the identifier again.
 create or replace function audit_private.start_organization(
     attachment int, op text, organization_id text, former_id text, target_id text
 ) returns void
@@ -204,7 +206,7 @@ begin
     if start_organization.target_id is distinct from start_organization.organization_id
         or op = 'UPDATE' and start_organization.former_id = start_organization.target_id
         or op = 'DELETE'
-        -- Or whoever attaches another table could hide a log from its admins.
+        -- Otherwise the owner of another attached table could hide a log from its admins.
         or attachment > (
             select min(a.id) from audit_private.attachment as a
             where a.mapping ->> 'target_type' = 'organization')
@@ -222,9 +224,9 @@ begin
 end
 $$;
 comment on function audit_private.start_organization is
-    'Says that an organisation came to be, by an INSERT or by taking another identifier: '
-    'called by capture before it writes the event. From then on nobody views what bears its '
-    'identifier from before. Not called where a row that was marked as deleted is restored';
+    'Records that an organisation began, by an INSERT or by a change of its identifier. Capture '
+    'calls it before it writes the event. From then on, viewers do not see earlier events of that '
+    'identifier. Not called if a soft-deleted row is restored';
 
 create or replace function audit.create_key(retire_others_after interval default null) returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -237,14 +239,14 @@ declare
 begin
     if create_key.retire_others_after < interval '0' then
         raise exception 'keys cannot retire % ago', - create_key.retire_others_after
-            using errcode = 'invalid_parameter_value', hint = 'Give zero or a time to come.';
+            using errcode = 'invalid_parameter_value', hint = 'Give zero or a positive interval.';
     end if;
-    -- Or two at once would each leave the other's key in force.
+    -- Without this lock, of two concurrent calls each would leave the other's key in force.
     perform pg_advisory_xact_lock(hashtextextended('auditdb keys', 0));
     if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
         raise exception 'keys cannot be made under %', current_setting('transaction_isolation')
             using errcode = 'invalid_transaction_state',
-                hint = 'Those made meanwhile would not be seen. Use read committed.';
+                hint = 'Keys made meanwhile would not be seen. Use read committed.';
     end if;
     if create_key.retire_others_after is not null then
         perform audit_private.record_own('key_retired', id, null, null)
@@ -261,8 +263,8 @@ end
 $$;
 -- Definer: operators hold no privilege on the keys themselves.
 comment on function audit.create_key is
-    'Makes a signing key and returns it, once, as key_id.secret; may retire all others '
-    'after a while';
+    'Makes a signing key, and returns it as key_id.secret, which cannot be read again; can retire '
+    'all other keys after an interval';
 
 create or replace function audit.list_keys()
 returns table (id text, created_at timestamptz, created_by text, retires_at timestamptz)
@@ -271,7 +273,7 @@ as $$
     select id, created_at, created_by, retires_at
     from audit_private.signing_key order by created_at, id;
 $$;
--- Definer: shows all of the table but the secrets.
+-- Definer: it shows all columns of the table except the secrets.
 comment on function audit.list_keys is
     'The signing keys, without their secrets';
 
@@ -291,9 +293,9 @@ begin
 end
 $$;
 comment on function audit_private.set_policy is
-    'Creates a policy of the log, in the place of one of the same name';
+    'Creates a policy of the log, or replaces the one of the same name';
 
--- pg_dump reads each month by itself, where the policies of audit.event do not count.
+-- pg_dump reads each month by itself, so the policies of audit.event do not apply.
 create or replace function audit_private.furnish_backups() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -315,11 +317,12 @@ begin
 end
 $$;
 comment on function audit_private.furnish_backups is
-    'Opens to backups what is guarded by row-level security, where it is not; part of install';
+    'Lets backups read the tables that row-level security protects, if they cannot; '
+    'part of install';
 
--- A column and a parameter would be compared where a row is found, after any cheaper condition of
--- the reader's, and EXPLAIN ANALYZE tells whether they were. "true = (parameter)" needs no row: it
--- is asked before any is read, and none is read where nobody views.
+-- A comparison of a column with a parameter is evaluated when a row is found, after cheaper
+-- conditions of the reader, and EXPLAIN ANALYZE shows whether it was. "true = (parameter)" needs no
+-- row: it is evaluated first, and without a viewer no row is read.
 create or replace function audit_private.wanted_policies()
 returns table (relation regclass, name text, command text, to_role text, qualification text)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -337,7 +340,7 @@ as $$
         ('audit_private.organization_start', 'auditors_read_everything', 'select',
             'audit_auditor', 'using (true)'),
         ('audit_private.attachment', 'the_owner_maps', 'all', 'audit_owner', 'using (true)'),
-        -- For audit_owner itself the planner drops these: true or ... is true.
+        -- For audit_owner itself the planner removes these, since "true or ..." is true.
         ('audit.event', 'whoever_owns_the_log_writes', 'insert', 'public',
             'with check (audit_private.owns_log())'),
         ('audit_private.organization_start', 'whoever_owns_the_log_writes', 'insert', 'public',
@@ -379,8 +382,8 @@ begin
         where not exists (
             select from pg_policy as o
             where o.polrelid = p.relation and o.polname = p.name
-                -- Those of former releases knew nothing of former organisations or of what is
-                -- visible, or asked who reads only where a row was found.
+                -- Policies of former releases ignored former organisations and visible retention,
+                -- or checked the viewer only when a row was found.
                 and (p.name <> 'viewers_read_their_organization'
                     or pg_get_expr(o.polqual, o.polrelid)
                         like '%IS NOT NULL%viewer_start%visible_since%')
@@ -396,4 +399,4 @@ begin
 end
 $$;
 comment on function audit_private.furnish_policies is
-    'Makes the policies of the log where they are absent; part of install';
+    'Creates the missing policies of the log; part of install';

@@ -1,4 +1,4 @@
--- What a page says beside the events: who took the log along, why nothing is shown, what is logged.
+-- For a page beside the events: who exported the log, why nothing is shown, what is logged.
 
 create or replace function audit_private.who_reads(
     organization_id text, actor_id text,
@@ -14,7 +14,8 @@ declare
 begin
     reader_type := 'user';
     source := case when _context is null then 'web' else _acting.source end;
-    -- Who sets a token is judged by it, and be it void: no auditor's word stands in for it.
+    -- If a token is set, only the token counts, even a void one:
+    -- the membership of an auditor does not.
     if coalesce(current_setting('auditdb.viewer', true), '') <> '' then
         if audit.viewer_organization() = _viewer[2] then
             reader := _viewer[1];
@@ -24,13 +25,13 @@ begin
         raise exception 'the viewer may not read this log'
             using errcode = 'insufficient_privilege';
     elsif not pg_has_role(session_user, 'audit_auditor', 'member') then
-        raise exception 'who reads is not known'
+        raise exception 'the viewer is unknown'
             using errcode = 'insufficient_privilege',
                 hint = 'Set auditdb.viewer to a token, or be a member of audit_auditor.';
     elsif who_reads.actor_id = '' then
         raise exception 'actor_id is empty'
             using errcode = 'invalid_parameter_value',
-                hint = 'Say who reads the log, or leave it out: then it is the context, or you.';
+                hint = 'Name the reader, or leave it out: then the context or your login counts.';
     end if;
     reader := who_reads.actor_id;
     log_of := who_reads.organization_id;
@@ -45,17 +46,17 @@ begin
 end
 $$;
 comment on function audit_private.who_reads is
-    'Who reads which organisation''s log: as the token says; for an auditor the arguments, or the '
-    'context in force, else the login';
+    'Who reads the log of which organisation: by the token; for an auditor by the arguments, '
+    'otherwise by the context, otherwise by the login';
 
--- By conditions that event_sign_in_key_idx answers: what others write is not looked at.
+-- Uses conditions that event_sign_in_key_idx can answer, so that it reads no other events.
 create or replace function audit_private.has_viewed(
     organization_id text, actor_id text, impersonator_id text
 ) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-    -- Of this moment: a transaction may stay open for hours.
+    -- The time of this moment: a transaction may stay open for hours.
     _since timestamptz := clock_timestamp() - interval '15 minutes';
 begin
     return case when has_viewed.organization_id is null then exists (
@@ -75,7 +76,7 @@ begin
 end
 $$;
 comment on function audit_private.has_viewed is
-    'Whether it is recorded that somebody, through this login, viewed a log in the last 15 minutes';
+    'Whether a view of a log by this reader and login was recorded in the last 15 minutes';
 
 create or replace function audit.record_reading(
     verb text, details jsonb default null, organization_id text default null,
@@ -90,7 +91,7 @@ declare
     _id bigint;
 begin
     perform audit_private.check_reading(record_reading.verb);
-    -- A page that is looked at again and again is one reading.
+    -- Repeated views of a page count as one reading.
     if record_reading.verb = 'viewed'
         and audit_private.has_viewed(_who.log_of, _who.reader, _who.impersonator)
     then
@@ -112,11 +113,12 @@ begin
     return _id;
 end
 $$;
--- Definer: readers hold no privilege to write. What is written of a viewer is their token's word.
+-- Definer: readers may not write. For a viewer, the token says what is recorded.
 comment on function audit.record_reading is
     'Records that the log of an organisation, or of all, was viewed, exported, verified, bundled, '
-    'or searched for a person: by the viewer of the token or, for an auditor, by whom the '
-    'arguments name, else the context, else the login. Viewed once in 15 minutes. Returns its id';
+    'or searched for a person. The reader is the viewer of the token; for an auditor, the one that '
+    'the arguments name, otherwise the context, otherwise the login. Views are recorded at most '
+    'once in 15 minutes. Returns the id of the event';
 
 create or replace function audit_private.check_reading(verb text) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -128,9 +130,9 @@ begin
         _verbs := _verbs || '{verified,bundled,accessed}'::text[];
     end if;
     if check_reading.verb is null or check_reading.verb <> all (_verbs) then
-        raise exception 'a reading is "%"', check_reading.verb
+        raise exception '"%" is an invalid reading', check_reading.verb
             using errcode = 'invalid_parameter_value',
-                hint = 'It is one of ' || array_to_string(_verbs, ', ') || '.';
+                hint = 'It must be one of ' || array_to_string(_verbs, ', ') || '.';
     elsif current_setting('transaction_read_only')::boolean then
         raise exception 'no reading can be recorded here, so nothing is read: read on the '
                 'primary, in a transaction that may write'
@@ -139,7 +141,7 @@ begin
 end
 $$;
 comment on function audit_private.check_reading is
-    'Raises if a verb is none of a reading, or nothing can be recorded here';
+    'Raises if the verb of a reading is invalid, or if nothing can be recorded here';
 
 create or replace function audit.viewer_problem() returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -158,9 +160,9 @@ end
 $$;
 -- Definer: reads the signing keys, which no login role can.
 comment on function audit.viewer_problem is
-    'Why the viewer token of this transaction shows nothing: "token" (no good one), "key retired", '
-    '"clock" (it is over, or of another time), "no rule" (nothing attached says who is an admin), '
-    '"no admin"; null where it is good. Only who holds the key learns more than "token"';
+    'Why the viewer token of this transaction shows nothing: "token" (invalid), "key retired", '
+    '"clock" (expired, or not yet valid), "no rule" (nothing attached says who is an admin), "no '
+    'admin"; null if it is valid. Without a signing key, a caller learns only "token"';
 
 create or replace function audit.list_logged()
 returns table (kind text, tables bigint, since timestamptz)
@@ -176,5 +178,5 @@ as $$
 $$;
 -- Definer: readers hold no privilege on the mappings, which name tables and columns.
 comment on function audit.list_logged is
-    'For a viewer: the kinds of objects whose changes are captured, from how many tables, and '
-    'since when; nothing without a good token, unless for an auditor';
+    'For a viewer: the kinds of objects whose changes are captured, the number of tables of each, '
+    'and since when. No rows without a valid token, except for an auditor';

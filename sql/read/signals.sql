@@ -1,7 +1,7 @@
--- Signals: what an admin should look at, one row a finding, as the event that it points to.
--- Each runs with the rights of the one who asks, as the views of views.sql do.
+-- Signals: what an admin should look at; each row is a finding, and shows the event it points to.
+-- Each view runs with the rights of its caller, like the views of views.sql.
 
--- Results are excluded rather than asked for, as in views.sql; and as in event_failure_idx.
+-- Excludes results instead of asking for one, as in views.sql and event_failure_idx.
 create or replace view audit.failed_login with (security_invoker = true) as
 select
     e.occurred_at,
@@ -38,7 +38,7 @@ from audit.event as e
 where e.result = 'denied' and e.result <> 'success'
     and e.occurred_at > now() - interval '7 days';
 comment on view audit.denied_attempt is
-    'What somebody tried in the last 7 days and was not allowed';
+    'Attempts of the last 7 days that were denied';
 
 create or replace view audit.login_burst with (security_invoker = true) as
 with mark as (
@@ -72,8 +72,8 @@ from run as e
 group by e.organization_id, e.user_id, e.ip, e.number
 having bool_or(e.is_fifth);
 comment on view audit.login_burst is
-    'Sign-ins of one user, or from one ip, that failed in the last 7 days, five or more within 10 '
-    'minutes; no two of a burst are further apart. It points to the last';
+    'Sign-ins of one user, or from one ip, that failed in the last 7 days, five or more of them '
+    'within 10 minutes; a burst lasts at most that long. The row shows the last one';
 
 create or replace view audit.new_owner with (security_invoker = true) as
 select
@@ -92,16 +92,16 @@ from audit.event as e
 where e.action in ('membership.added', 'membership.role_changed')
     and e.result not in ('failure', 'denied')
     and e.occurred_at > now() - interval '7 days'
-    -- Not of a team.
+    -- Not owners of a team.
     and (e.details ? 'group') is not true
-    -- Cheap, and true of few.
+    -- Cheap, and true for few events.
     and concat(e.details ->> 'new_role', e.new_values) ~* 'owner'
     and (audit_private.names_owner(e.details ->> 'new_role')
         or audit_private.gives_owner(e.new_values))
     and audit_private.names_owner(e.details ->> 'previous_role') is not true
     and (e.old_values is null or not audit_private.gives_owner(e.old_values));
 comment on view audit.new_owner is
-    'Members who became an owner in the last 7 days: added as one, or given that role';
+    'Members who became an owner in the last 7 days: added as an owner, or given that role';
 
 create or replace view audit.open_impersonation with (security_invoker = true) as
 select
@@ -118,12 +118,13 @@ from audit.impersonation as e
 where e.started_at > now() - interval '7 days'
     and (e.is_open or coalesce(e.reason, '') = '');
 comment on view audit.open_impersonation is
-    'Impersonations that began in the last 7 days and are open, or were given no reason';
+    'Impersonations of the last 7 days that have not ended, or that have no reason';
 
 
--- One pass finds the first sign-in of the week from each ip, and by each user agent. Only then is
--- looked for one before it, at first in a month, where most are found. A condition on details is
--- not leakproof, so no index may answer it: that of sign-ins finds the user's, newest first.
+-- One pass finds the first sign-in of the week from each ip, and by each user agent. Only for these
+-- it looks for an earlier one, first within a month, where most are found. A condition on details
+-- is not leakproof, so no index can answer it;
+-- the index of sign-ins finds those of the user, newest first.
 create or replace view audit.unusual_login with (security_invoker = true) as
 with first as (
     select
@@ -183,11 +184,11 @@ where exists (
 )
 group by e.occurred_at, e.id, e.organization_id, e.target_id, e.details, e.source;
 comment on view audit.unusual_login is
-    'Sign-ins of the last 7 days from an ip, or by a user agent, that the user had never signed in '
-    'from to the organisation; the very first sign-in of a user is none';
+    'Sign-ins of the last 7 days from an ip, or by a user agent, that was new for the user in this '
+    'organisation; the very first sign-in of a user does not count';
 
--- To who sees one organisation that has many such events, the keys are found one after the other,
--- and whether each was revoked: a page ends that early.
+-- For a viewer of one organisation with many such events, keys are fetched one by one, each with
+-- its revocation, so that a page can stop early.
 create or replace view audit.old_api_key with (security_invoker = true) as
 with recursive organization (is_large) as (
     select count(*) = 20000 and not exists (
@@ -258,4 +259,4 @@ from (
 ) as e (organization_id, target_id, created_at, id)
 where e.created_at < now() - interval '1 year';
 comment on view audit.old_api_key is
-    'API keys created more than a year ago and not revoked, as far as events say';
+    'API keys that were created more than a year ago and, by the events, were not revoked';

@@ -1,5 +1,5 @@
--- Views for psql and BI tools. Each runs with the rights of the one who asks, so row-level security
--- shows an admin their organisation, an auditor everything, and anyone else nothing.
+-- Views for psql and BI tools. Each runs with the rights of its caller: row-level security shows an
+-- admin their organisation, an auditor everything, and everybody else nothing.
 
 do $$ begin perform audit_private.add_db_role(); end $$;
 
@@ -24,7 +24,8 @@ select
             from jsonb_each_text(e.new_values) as n
         )
         else nullif(concat_ws(', ',
-            -- Of a part: the action is that of the whole. In the collation that change always had.
+            -- For a part, since the action is that of the whole.
+            -- In the collation that change always had.
             case when e.details ? 'row_id' is not true then null
                 when e.new_values is not null then e.captured_from collate "default" || ' added'
                 when e.old_values is not null
@@ -32,7 +33,7 @@ select
             audit_private.called(coalesce(e.new_values, e.old_values)),
             case when coalesce(e.new_values, e.old_values) is not null
                 and e.captured_from is not null then
-                -- Of a team: it is no membership of the organisation.
+                -- For a team: this is no membership of the organisation.
                 'in ' || (e.details #>> '{group,type}') || ' ' || (e.details #>> '{group,id}') end,
             e.details ->> 'reason'), '')
     end as change,
@@ -50,7 +51,7 @@ select
     e.transaction_id,
     e.id,
     e.db_role,
-    -- Nearly every event is of the last series: which that is, is looked up once.
+    -- Nearly every event belongs to the last series, so that one is looked up only once.
     case
         when e.id > (select max(s.after_id) from audit.series as s where s.began <> 'continued')
             then (select max(s.id) from audit.series as s where s.began <> 'continued')
@@ -60,39 +61,41 @@ select
         )
     end as series_id
 from audit.event as e
--- Nobody did these: the rows were there already.
+-- Nobody did these: the rows existed already.
 where (e.captured_from is null or e.action not like '%.baseline');
 comment on view audit.log is
-    'Every event, with its change in words, but what was there already: <kind>.baseline. '
-    'transaction_id is unique within series_id, which is null for what was there before the first '
+    'Every event, with its change in words; without baseline events (<kind>.baseline). '
+    'transaction_id is unique within series_id, which is null for events from before the first '
     'series';
 
--- A prefix as a range, "/" following upon ".". As "at least any of": without statistics the planner
--- takes a plain range for rare, and would fetch all of an organisation to sort it.
+-- The prefix "auth." is a range, because "/" comes after "."; written as "at least any of". Without
+-- statistics the planner takes a plain range for rare, and would sort all of an organisation.
 create or replace view audit.auth_log with (security_invoker = true) as
 select * from audit.log
 where action >= any (array['auth.']) and action < any (array['auth/']);
 comment on view audit.auth_log is
-    'Sign-ins, passwords, two-factor, impersonation, e-mail addresses';
+    'Events of sign-ins, passwords, two-factor, impersonation and e-mail addresses';
 
 create or replace view audit.membership_log with (security_invoker = true) as
 select * from audit.log
 where action >= any (array['membership.']) and action < any (array['membership/']);
-comment on view audit.membership_log is 'Who was added, removed, or given another role';
+comment on view audit.membership_log is
+    'Events of members who were added, removed, or given another role';
 
 create or replace view audit.api_key_log with (security_invoker = true) as
 select * from audit.log
 where action >= any (array['api_key.']) and action < any (array['api_key/']);
-comment on view audit.api_key_log is 'API keys created, changed and revoked';
+comment on view audit.api_key_log is
+    'Events of API keys that were created, changed and revoked';
 
 create or replace view audit.workflow_log with (security_invoker = true) as
 select * from audit.log
 where action >= any (array['workflow.']) and action < any (array['workflow/']);
 comment on view audit.workflow_log is
-    'Workflows created, modified and deleted, their steps included';
+    'Events of workflows that were created, changed and deleted, including their steps';
 
--- Results are excluded rather than asked for: without statistics the planner takes any value for
--- rare, and would fetch all of an organisation to sort them.
+-- Excludes results instead of asking for one: without statistics the planner takes any value for
+-- rare, and would sort all events of an organisation.
 create or replace view audit.role_change with (security_invoker = true) as
 select
     e.occurred_at,
@@ -111,7 +114,7 @@ from audit.event as e
 where e.action = 'membership.role_changed' and e.result not in ('failure', 'denied')
     and e.captured_from is not null;
 comment on view audit.role_change is
-    'Role changes that happened: whose, from what, to what, by whom, in which table of memberships';
+    'Role changes that succeeded: of whom, from which role to which, by whom, in which table';
 
 create or replace view audit.impersonation with (security_invoker = true) as
 select
@@ -128,7 +131,7 @@ select
     e.id as stop_id
 from audit.event as s
 left join lateral (
-    -- The first stop of the same pair, unless another start of that pair comes before it.
+    -- The first stop of the same pair, unless another start of the pair comes before it.
     select n.occurred_at, n.id, n.action
     from audit.event as n
     where n.action in ('auth.impersonation_started', 'auth.impersonation_stopped')
@@ -142,7 +145,7 @@ left join lateral (
 ) as e on e.action = 'auth.impersonation_stopped'
 where s.action = 'auth.impersonation_started' and s.result not in ('failure', 'denied');
 comment on view audit.impersonation is
-    'Impersonations, start paired with stop; is_open where none came yet';
+    'Impersonations, with the start and the stop of each; is_open if it has not ended';
 
 create or replace view audit.api_key_lifecycle with (security_invoker = true) as
 select
@@ -163,7 +166,7 @@ where e.action in ('api_key.created', 'api_key.updated', 'api_key.revoked')
     and e.captured_from is not null
 group by e.organization_id, e.target_id;
 comment on view audit.api_key_lifecycle is
-    'Each API key: created, revoked, by whom, and how old it is or was';
+    'Each API key: when and by whom it was created and revoked, and its age';
 
 create or replace view audit.login_activity with (security_invoker = true) as
 select
@@ -180,4 +183,4 @@ from audit.event as e
 where e.action = 'auth.login'
 group by e.organization_id, e.subject_id;
 comment on view audit.login_activity is
-    'Sign-ins by user: how many succeeded and failed, when last, from where';
+    'Sign-ins by user: how many succeeded and failed, the last one, and from where';

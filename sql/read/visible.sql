@@ -1,17 +1,17 @@
 -- Visible retention: how far back the viewers of an organisation see. Older events stay in the log,
--- for auditors and for what is exported; the policy of viewers leaves them out.
+-- for auditors and exports; the policy for viewers hides them.
 
 create or replace function audit_private.visible_since() returns timestamptz[]
--- Unsafe: before PostgreSQL 17 its guarded block cannot start while a parallel plan runs.
+-- Parallel unsafe: before PostgreSQL 17, a guarded block cannot start during a parallel plan.
 language plpgsql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp
--- Else the session says how long a month is.
+-- Otherwise the time zone of the session would change the length of a month.
 set timezone = 'UTC'
 as $$
 declare
     _organization_id text;
     _keep interval;
 begin
-    -- Every read asks: where nothing is hidden from anybody, no token is looked at once more.
+    -- Every read calls this: if nothing is hidden from anybody, the token need not be read again.
     if not exists (select from audit.visible_retention) then
         return '{-infinity}';
     end if;
@@ -21,17 +21,18 @@ begin
     end if;
     select v.keep into _keep from audit.visible_retention as v
     where v.organization_id = _organization_id;
-    -- Of this moment: a transaction may stay open.
+    -- The time of this moment: a transaction may stay open.
     return array[coalesce(clock_timestamp() - _keep, '-infinity')];
 exception when assert_failure or others then
     return null;
 end
 $$;
--- Definer: reads the signing keys, and what is said of all organisations. Without a good token
--- there is no answer.
+-- Definer: reads the signing keys, and the visible retention of all organisations. Without a valid
+-- token, the result is null.
 comment on function audit_private.visible_since is
-    'Since when the viewer token of this transaction shows events, -infinity where nothing is '
-    'hidden. An array of that one, as audit_private.viewer_start() returns one';
+    'The time from which on the viewer token of this transaction shows events; -infinity if '
+    'nothing is hidden. An array of one element, for the same reason as in '
+    'audit_private.viewer_start()';
 
 create or replace function audit.limit_visibility(organization_id text, keep interval)
 returns void
@@ -42,12 +43,12 @@ declare
     _before interval;
 begin
     if coalesce(limit_visibility.organization_id, '') = '' then
-        raise exception 'whose viewers are meant is not said'
+        raise exception 'the organisation is missing'
             using errcode = 'invalid_parameter_value', hint = 'Name an organisation.';
     elsif limit_visibility.keep not between interval '1 hour' and interval '1000 years' then
-        raise exception 'viewers cannot see %', limit_visibility.keep
+        raise exception 'visible retention cannot be %', limit_visibility.keep
             using errcode = 'invalid_parameter_value',
-                hint = 'Give 1 hour to 1000 years, or null for all that there is.';
+                hint = 'Give 1 hour to 1000 years, or null to show all.';
     end if;
     select v.keep into _before from audit.visible_retention as v
     where v.organization_id = limit_visibility.organization_id for update;
@@ -65,7 +66,7 @@ begin
         jsonb_build_object('keep', _before), jsonb_build_object('keep', limit_visibility.keep));
 end
 $$;
--- Definer: nobody holds a privilege to write on the table itself.
+-- Definer: no role may write to the table itself.
 comment on function audit.limit_visibility is
-    'Hides events older than an interval from the viewers of an organisation, or, with null, none; '
-    'it is an event. Nothing is dropped, and auditors see all';
+    'Hides events older than an interval from the viewers of an organisation; null hides none. '
+    'Records an event. Nothing is dropped, and auditors see everything';

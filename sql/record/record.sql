@@ -1,9 +1,8 @@
--- Recorded events: what no table shows, such as a sign-in, a refusal or an impersonation.
--- Marked by captured_from being null; time, id, transaction and db_user are never the caller's to
--- give.
+-- Recorded events: events that no table shows, such as a sign-in, a refusal or an impersonation.
+-- Their captured_from is null. A caller cannot set the time, id, transaction or db_user.
 
--- A sequence for each limited login counts its calls: a number that was drawn stays drawn when the
--- transaction rolls back, and nobody waits for who drew one. Its values begin with the minute. Two
+-- Each limited login has a sequence that counts its calls: a rollback does not undo a drawn number,
+-- and no session waits for another. The numbers of a minute begin at a value made from it. Two
 -- calls that both find a new minute may count as one.
 create or replace function audit_private.count_recording() returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -34,7 +33,7 @@ begin
 end
 $$;
 comment on function audit_private.count_recording is
-    'Counts a call of audit.record_event, and refuses it if its login is limited to fewer a minute';
+    'Counts a call of audit.record_event, and raises if its login has reached its limit per minute';
 
 create or replace function audit.limit_recording(login text, per_minute int) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -46,7 +45,7 @@ declare
 begin
     if not exists (select from pg_roles where rolname = limit_recording.login) then
         raise exception 'there is no login "%"', limit_recording.login
-            using errcode = 'undefined_object', hint = 'Name it as db_user of its events does.';
+            using errcode = 'undefined_object', hint = 'Use the name in db_user of its events.';
     elsif limit_recording.per_minute not between 0 and 1000000 then
         raise exception 'the limit is %', limit_recording.per_minute
             using errcode = 'invalid_parameter_value',
@@ -57,7 +56,7 @@ begin
     if limit_recording.per_minute is not distinct from _before.per_minute then
         return;
     end if;
-    -- The row and its sequence stay when the limit goes: a DROP would keep writers waiting.
+    -- The row and its sequence stay when the limit ends, because a DROP would make writers wait.
     insert into audit_private.recording_limit (login, per_minute)
     values (limit_recording.login, limit_recording.per_minute)
     on conflict (login) do update set per_minute = excluded.per_minute, set_at = now(),
@@ -71,8 +70,8 @@ end
 $$;
 -- Definer: operators hold no privilege on the table itself.
 comment on function audit.limit_recording is
-    'Limits how many events a login may record by audit.record_event in a minute; null for no '
-    'limit. Events that triggers capture are never limited. It is an event';
+    'Limits how many events a login may record by audit.record_event per minute; null ends the '
+    'limit. Events that triggers capture are never limited. Records an event';
 
 create or replace function audit_private.prepare_counter(id int) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -88,9 +87,9 @@ begin
 end
 $$;
 comment on function audit_private.prepare_counter is
-    'Makes the sequence that counts what a login records';
+    'Creates the sequence that counts what a login records';
 
--- Ticks rely on it (audit_private.tick_floor). What captures a change has the change's.
+-- Ticks rely on this (audit_private.tick_floor). A captured change has its transaction id already.
 create or replace function audit_private.take_transaction_id() returns xid8
 language sql volatile
 return pg_current_xact_id();
@@ -125,7 +124,7 @@ begin
         raise exception 'action is "%"', record_event.action
             using errcode = 'invalid_parameter_value',
                 hint = 'An action is category.verb in lower case, such as auth.login. '
-                    'Category audit is kept for the log itself.';
+                    'Category audit is reserved for the log itself.';
     end if;
     if coalesce(record_event.result, '') not in ('success', 'failure', 'denied') then
         raise exception 'result is "%"', record_event.result
@@ -158,8 +157,8 @@ end
 $$;
 -- Definer: writers hold no privilege on the table itself.
 comment on function audit.record_event is
-    'Records an event that no table shows and returns its id. What is not given comes '
-    'from the context. Secrets in old_values, new_values and details are redacted';
+    'Records an event that no table shows, and returns its id. The context supplies values that '
+    'are not given. Secrets in old_values, new_values and details are redacted';
 
 create or replace function audit_private.record_own(
     verb text, target_id text, old_values jsonb, new_values jsonb, details jsonb default null
@@ -177,7 +176,8 @@ as $$
     from audit_private.acting(audit_private.context_in_force()) as a;
 $$;
 comment on function audit_private.record_own is
-    'Records what happened to the log itself: attached, detached, key created, month dropped';
+    'Records what happened to the log itself, such as attached, detached, '
+    'key created, month dropped';
 
 create or replace function audit.define_action(name text, description text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -188,9 +188,9 @@ declare
 begin
     select * into _before from audit.action as a where a.name = define_action.name for update;
     if _before.is_built_in or split_part(define_action.name, '.', 1) = 'audit' then
-        raise exception 'action "%" is auditdb''s own', define_action.name
+        raise exception 'action "%" belongs to auditdb', define_action.name
             using errcode = 'invalid_parameter_value',
-                hint = 'What it means stays: define an action of another name.';
+                hint = 'Its meaning cannot change: define an action of another name.';
     end if;
     if _before.description is not distinct from define_action.description then
         return;
@@ -206,8 +206,8 @@ end
 $$;
 -- Definer: operators hold no privilege on the table itself.
 comment on function audit.define_action is
-    'Adds an action of the application to the catalogue, or describes it anew; '
-    'never one of auditdb''s own. It is an event';
+    'Adds an action of the application to audit.action, or changes its description; actions of '
+    'auditdb cannot be changed. Records an event';
 
 insert into audit.action (name, description, is_built_in)
 select name, description, true

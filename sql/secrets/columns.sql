@@ -1,5 +1,5 @@
--- Secrets: which columns of a table are redacted unless the mapping says otherwise.
--- By their names alone; in a table of credentials, all that are not known to be harmless.
+-- Secrets: which columns of a table are redacted unless the mapping says otherwise. The name
+-- decides; in a table of credentials, every column is redacted that is not known to be harmless.
 
 create or replace function audit_private.base_type(type oid) returns oid
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -17,7 +17,7 @@ begin
 end
 $$;
 comment on function audit_private.base_type is
-    'The type that a domain is made of, else the type';
+    'The base type of a domain; any other type itself';
 
 create or replace function audit_private.is_store(target regclass, kind text) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -36,7 +36,7 @@ return (
     where c.oid = is_store.target
 );
 comment on function audit_private.is_store is
-    'Whether a table holds credentials: by the kind, else by its name and its columns';
+    'Whether a table holds credentials: by its kind, otherwise by its name and its columns';
 
 create or replace function audit_private.is_harmless_type(type oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -50,9 +50,9 @@ return (
     where b.oid = audit_private.base_type(is_harmless_type.type)
 );
 comment on function audit_private.is_harmless_type is
-    'Whether values of a type are too plain for a credential: flags, times, numbers, enums, uuids';
+    'Whether a type is too simple for a credential: flags, times, numbers, enums, uuids';
 
--- An id that is made of a prefix and the hash of a key has room for the hash.
+-- An id built from the prefix and the hash of a key is long enough for the hash.
 create or replace function audit_private.holds_hash(target regclass, attnum int2) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 return exists (
@@ -66,7 +66,7 @@ return exists (
         and audit_private.normal_name(p.attname) ~ '-prefix-$'
 );
 comment on function audit_private.holds_hash is
-    'Whether an identifier looks made of the prefix and the hash that stand beside it';
+    'Whether an identifier looks built from the prefix and the hash in neighbouring columns';
 
 create or replace function audit_private.is_secret_column(
     target regclass,
@@ -92,11 +92,11 @@ begin
     end if;
     return case
         when _category in ('B', 'D', 'T') then false
-        -- A number or a uuid that is called an id points at a row, and opens nothing.
+        -- A number or a uuid that is named as an id points to a row, and opens nothing.
         when (_category = 'N' or _type = 'uuid'::regtype) and _normal ~ '[a-z-]ids?-$'
             then false
         when audit_private.is_secret(_name) then true
-        -- Whoever has what is sent with an invitation may join.
+        -- Whoever has the code or link of an invitation may join.
         when _normal ~ '^-(code|key|link|url)-$' and _category <> 'E' and exists (
             select from pg_class
             where oid = target and audit_private.normal_name(relname) ~ '-invit(e|ation)s?-')
@@ -111,10 +111,10 @@ begin
 end
 $$;
 comment on function audit_private.is_secret_column is
-    'Whether a column is redacted by default, by its name and type and by what its table holds';
+    'Whether a column is redacted by default: by its name and type, and by what its table holds';
 
--- A foreign key holds what the column holds that it leads to. Each table and foreign key
--- is looked up by itself: the planner would read all there are.
+-- A foreign key holds the same values as the column that it refers to. Each table and foreign key
+-- is looked up by itself: otherwise the planner would read all of them.
 create or replace function audit_private.secret_columns(target regclass, kind text) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp
 return (
@@ -148,7 +148,7 @@ return (
             ) as t
             join way using (relid)
         where audit_private.is_secret_column(way.relid::regclass, attnum, store, connector)
-            -- Of a foreign key, what it leads to decides.
+            -- The column that a foreign key refers to decides.
             and (
                 select count(*) = 0 from pg_constraint as c
                 where c.conrelid = way.relid and c.contype = 'f' and way.attnum = any (c.conkey)
@@ -157,5 +157,5 @@ return (
     ) as found
 );
 comment on function audit_private.secret_columns is
-    'Columns of a table that are redacted by default: secrets by their names, and in a table '
-    'of credentials whatever is not known to be harmless';
+    'Columns of a table that are redacted by default: secrets by their names and, in a table of '
+    'credentials, every column that is not known to be harmless';

@@ -1,20 +1,20 @@
--- Redaction: how secrets are taken out of texts, documents and bytes. audit_private.redact_text,
--- redact_bytes and redact_json raise for nothing that they are given. Where a value cannot be
--- taken apart and may hold a secret, all of it is redacted: the detail is lost, never the event.
--- Queries over a document keep their generic plan: to plan one anew costs more than to run it.
+-- Redaction: removes secrets from texts, documents and bytes. audit_private.redact_text,
+-- redact_bytes and redact_json never raise. If a value cannot be parsed and may hold a secret, all
+-- of it is redacted: the detail is lost, but not the event.
+-- Queries over a document keep their generic plan: planning costs more than running them.
 
--- What keys that are known by their shape have in them, and tokens behind "Bearer".
+-- Matches parts of keys of known shape, and the word "Bearer" before tokens.
 create or replace function audit_private.may_hold_key(value text) returns boolean
 language sql immutable parallel safe
 return value collate "C" like any
     ('{%earer %,%eyJ%,"%\\_%",%A_IA%,%AIza%,%xox%,%glpat-%}');
 comment on function audit_private.may_hold_key is
-    'Whether a text may hold a key that is known by its shape, without a name';
+    'Whether a text may hold a key of a known shape, without a name';
 
--- The first look at a text, short so that it is inlined: a connection keeps it for each column.
--- It asks for what sets off a secret from the text around it: a colon, an equals sign, a tag,
--- an option of a command, bytes in hex, a list of pairs; in a text that has room for one,
--- for a key too. A long text may be compressed, which each question would undo anew:
+-- The first check of a text, short so that it is inlined: a session keeps it for each column. It
+-- looks for characters between a name and a secret: a colon, an equals sign, a tag, an option of a
+-- command, bytes in hex, a list of pairs; and, in a text that is long enough, for a key. A long
+-- text may be compressed, and each condition would decompress it again:
 -- audit_private.redact_text() does it once.
 create or replace function audit_private.may_hold_secret(value text) returns boolean
 language sql immutable parallel safe
@@ -22,30 +22,30 @@ return octet_length(value) > 7 and (octet_length(value) > 2000
     or value collate "C" like any ('{%:%,%=%,%<%,%--%,"\\\\x%",[%[%}')
     or octet_length(value) > 17 and audit_private.may_hold_key(value));
 comment on function audit_private.may_hold_secret is
-    'Whether audit_private.redact_text has anything to look for: false for most short texts, '
-    'at hardly any cost';
+    'Whether audit_private.redact_text may find a secret; '
+    'false for most short texts, at hardly any cost';
 
--- The second look: whatever is redacted has one of these words, whatever the case. Words alone: of
--- a pattern with more in it, the states cost more than the text.
+-- The second check: every secret that is redacted comes with one of these words, in any case. Only
+-- words: the states of a larger pattern cost more than the text.
 create or replace function audit_private.secret_signs() returns text
 language sql immutable parallel safe
 return audit_private.secret_words()
     || '|begin|basic|-user|-u[ =]|@|\\u00|%[3-7]|sig|sid|ticket|state|nonce|sas|hmac|header'
     '|\\x|eyj|_live_|_test_|_prod_|ghp_|gho_|ghu_|ghs_|ghr_|glpat|npm_|whsec|xox|akia|asia|aiza';
 comment on function audit_private.secret_signs is
-    'Pattern, whatever the case, for texts and documents that have to be taken apart';
+    'Pattern, to match in any case, for texts and documents that must be searched for secrets';
 
--- Keys that are known by their shape, wherever they stand.
+-- Keys of known shapes, wherever they are.
 create or replace function audit_private.key_shapes() returns text
 language sql immutable parallel safe
 return '\m(?:sk|rk|sbp|key|pat|api)_(?:live|test|prod)_[A-Za-z0-9]{10,}'
     '|\m(?:gh[pousr]|github_pat|glpat|npm|whsec)[_-][A-Za-z0-9_-]{16,}'
     '|\mxox[abeoprs]-[A-Za-z0-9-]{10,}|\m(?:AKIA|ASIA)[A-Z0-9]{16}|\mAIza[A-Za-z0-9_-]{30,}';
 comment on function audit_private.key_shapes is
-    'Pattern for keys that are known by their shape';
+    'Pattern for keys of known shapes';
 
--- A value as it may follow a name: in quotes, in quotes that are escaped, or in brackets, whose end
--- no pattern tells, so that all that follows belongs to it.
+-- A value after a name: in quotes, in escaped quotes, or in brackets. No pattern finds the end of
+-- brackets, so all the rest belongs to the value.
 create or replace function audit_private.quoted_value() returns text
 language sql immutable parallel safe
 return '[bru]?"(?:[^"\\]|\\.|"")*(?:"|\\?$)|[bru]?''(?:[^''\\]|\\.|'''')*(?:''|\\?$)'
@@ -54,8 +54,8 @@ return '[bru]?"(?:[^"\\]|\\.|"")*(?:"|\\?$)|[bru]?''(?:[^''\\]|\\.|'''')*(?:''|\
 comment on function audit_private.quoted_value is
     'Pattern for a value in quotes or brackets';
 
--- What is between a name and its value, and the value: of JSON, Python and hstore, of YAML and
--- headers, of settings and code, of XML.
+-- The separator between a name and its value, and the value: in JSON, Python and hstore, in YAML
+-- and headers, in settings and code, in XML.
 create or replace function audit_private.assigned_value(tags boolean) returns text
 language sql immutable parallel safe
 return '(?:(\\*["'']\s*(?:=>|[:=])\s*)(' || audit_private.quoted_value() || '|[^\s,}\]"''\[{(]+)'
@@ -67,7 +67,7 @@ return '(?:(\\*["'']\s*(?:=>|[:=])\s*)(' || audit_private.quoted_value() || '|[^
         then '|((?:\s[^<>]*)?>)((?:<!\[CDATA\[(?:[^\]]|\](?!\]>))*\]\]>|[^<])+|\s*<(?![/!]).*)'
         else '' end || ')';
 comment on function audit_private.assigned_value is
-    'Pattern for a separator and a value behind a name';
+    'Pattern for a separator and the value after a name';
 
 create or replace function audit_private.find_names(value text, pattern text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
@@ -83,16 +83,16 @@ declare
         where audit_private.is_secret(name));
 begin
     if cardinality(_names) > 100 then
-        -- A pattern of so many takes longer than the text is worth.
+        -- A pattern of so many names would take too long.
         raise exception using errcode = 'program_limit_exceeded';
     end if;
     return nullif(array_to_string(_names, '|'), '');
 end
 $$;
 comment on function audit_private.find_names is
-    'Names of secrets that a pattern finds in a text, as a pattern: '
-    'they consist of letters, digits, "_" and "-"; raises if there are more than 100, '
-    'so that audit_private.redact_text redacts all';
+    'The names of secrets that a pattern finds in a text, as a pattern; they consist of letters, '
+    'digits, "_" and "-". Raises if there are more than 100, '
+    'so that audit_private.redact_text redacts the whole text';
 
 create or replace function audit_private.percent_decode(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
@@ -111,7 +111,7 @@ begin
 end
 $$;
 comment on function audit_private.percent_decode is
-    'An address with its escapes of ASCII undone';
+    'An address with its percent escapes of ASCII decoded';
 
 create or replace function audit_private.redact_value(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
@@ -128,7 +128,7 @@ begin
 end
 $$;
 comment on function audit_private.redact_value is
-    'A value in a text, redacted, in the quotes that it had; not of null, true and false';
+    'A redacted value in a text, in the quotes that it had; null, true and false stay';
 
 create or replace function audit_private.redact_parameter(parts text[]) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
@@ -148,9 +148,10 @@ begin
 end
 $$;
 comment on function audit_private.redact_parameter is
-    'A parameter of an address (what is before it, its name, its value) without a secret';
+    'A parameter of an address (the text before it, its name, its value), '
+    'redacted if it is a secret';
 
--- In these two, pieces between what a pattern finds, and what it finds, one after the other.
+-- The texts between the matches, and the matches, alternate; both are counted from 1.
 create or replace function audit_private.redact_addresses(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -169,9 +170,9 @@ begin
 end
 $$;
 comment on function audit_private.redact_addresses is
-    'A text without the parameters of addresses that are secrets, also where they are escaped';
+    'A text with the secret parameters of its addresses redacted, also if they are escaped';
 
--- user[password]=x is a parameter also where nothing stands before it.
+-- user[password]=x is a parameter even if nothing precedes it.
 create or replace function audit_private.redact_brackets(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -185,7 +186,7 @@ begin
 end
 $$;
 comment on function audit_private.redact_brackets is
-    'A text without the values of names in brackets that are secrets, as forms send them';
+    'A text with the secrets under names in brackets redacted, as forms send them';
 
 create or replace function audit_private.assignment_names(value text) returns text
 language sql immutable parallel safe set search_path = pg_catalog, pg_temp
@@ -193,7 +194,7 @@ return audit_private.find_names(assignment_names.value, '\m((?:\w+-){0,4}\w+)(?:
     || case when assignment_names.value like '%<%>%'
         then '|\s[^<>\s]*=["''][^<>]*>)' else ')' end);
 comment on function audit_private.assignment_names is
-    'Names of secrets that a text assigns a value to, as a pattern';
+    'Names of secrets to which a text assigns a value, as a pattern';
 
 create or replace function audit_private.redact_assignments(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
@@ -205,8 +206,8 @@ declare
     _tags constant boolean := redact_assignments.value like '%<%>%';
     _pattern constant text :=
         '\m((?:' || _names || '))(?![\w-])' || audit_private.assigned_value(_tags);
-    -- The name of a closing tag begins no value. So marked it is no word by itself: to look behind
-    -- each name would take as long as all of the text before it.
+    -- The name in a closing tag has no value. With this mark before it, it does not match as a
+    -- word. A look-behind at each name would take as long as reading all of the text before it.
     _mark constant text := E'<\x02z';
     _text constant text := replace(redact_assignments.value, '</', _mark) collate "C";
 begin
@@ -225,15 +226,15 @@ begin
 end
 $$;
 comment on function audit_private.redact_assignments is
-    'A text without the values of names that are secrets';
+    'A text with the values of secret names redacted';
 
 create or replace function audit_private.before_pair() returns text
 language sql immutable parallel safe
 return '\m(?:name|key|header|field|k|parameter|id)\\*["'']?\s*(?:=>|[:=])\s*\\*["'']?';
 comment on function audit_private.before_pair is
-    'Pattern for what is before a name that stands beside its value';
+    'Pattern for the text before a name whose value has a name of its own';
 
--- A name and its value beside each other under names of their own: {name: password, value: x}.
+-- A name and its value, each under a name of its own: {name: password, value: x}.
 create or replace function audit_private.redact_pairs(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -259,13 +260,13 @@ begin
 end
 $$;
 comment on function audit_private.redact_pairs is
-    'A text without the values that stand beside names of secrets';
+    'A text with the secrets redacted whose name and value stand side by side';
 
 create or replace function audit_private.before_option() returns text
 language sql immutable parallel safe
 return '(?:^|[\s"''`=,;|&(\[{])--?';
 comment on function audit_private.before_option is
-    'Pattern for what an option of a command begins with: it stands apart';
+    'Pattern for the beginning of an option of a command: a separator, then - or --';
 
 -- Two numbers are a user and a group, and //host is an address.
 create or replace function audit_private.user_option() returns text
@@ -292,9 +293,9 @@ begin
 end
 $$;
 comment on function audit_private.redact_options is
-    'A command without the values of options that are secrets';
+    'A command with the values of secret options redacted';
 
--- Where a setting stands on a line of its own, all of the line is its value.
+-- If a setting is on a line of its own, the rest of the line is its value.
 create or replace function audit_private.redact_lines(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -310,7 +311,7 @@ begin
 end
 $$;
 comment on function audit_private.redact_lines is
-    'A text without the values of settings that are secrets, where each stands on its line';
+    'A text with the values of secret settings redacted that are on lines of their own';
 
 create or replace function audit_private.redact_url(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
@@ -330,9 +331,10 @@ begin
 end
 $$;
 comment on function audit_private.redact_url is
-    'An address from its :// on, without the password or the token before its host';
+    'An address from its :// on, with the password or the token before its host redacted';
 
--- Each to its end at once: to look for "@" from each "://" of a long text may take hours.
+-- Each address is matched to its end at once:
+-- searching "@" from each "://" of a long text may take hours.
 create or replace function audit_private.redact_urls(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -351,9 +353,9 @@ begin
 end
 $$;
 comment on function audit_private.redact_urls is
-    'A text without passwords and tokens before the hosts of its addresses';
+    'A text with the passwords and tokens before the hosts of its addresses redacted';
 
--- The same questions, without an answer to where the secret ends.
+-- The same conditions, without finding where a secret ends.
 create or replace function audit_private.has_secret(value text) returns boolean
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -376,7 +378,7 @@ begin
 end
 $$;
 comment on function audit_private.has_secret is
-    'Whether a text that is too long to be taken apart may hold a secret';
+    'Whether a text that is too long to be redacted in parts may hold a secret';
 
 create or replace function audit_private.redact_steps(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
@@ -396,7 +398,7 @@ begin
         '\1\2[redacted]', 'gi');
     _text := regexp_replace(_text, audit_private.key_shapes(), '[redacted]', 'g');
     if _text like '%eyJ%' then
-        -- From where its characters begin: else each piece of a long text is tried to its end.
+        -- Starts where a word starts: otherwise it would try each position of a long text.
         _text := regexp_replace(_text,
             '(^|[^A-Za-z0-9_-])(?:[A-Za-z0-9_-]*[_-])?eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+'
             '(?:\.[A-Za-z0-9_-]*)*', '\1[redacted]', 'g');
@@ -415,10 +417,10 @@ begin
 end
 $$;
 comment on function audit_private.redact_steps is
-    'A text that is no document, without the secrets in it';
+    'A text that is no JSON document, with its secrets redacted';
 
--- A text is left as it is spelt if nothing was redacted and if nothing was lost in parsing it: of
--- two values under one name a document keeps the last.
+-- The text stays as it is if nothing was redacted, and if parsing lost nothing: of two values under
+-- one name, a document keeps only the last.
 create or replace function audit_private.redact_document(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -433,13 +435,13 @@ begin
             = length(regexp_replace(redact_document.value, '\s', '', 'g'))
         then redact_document.value else _node::text end;
 exception when assert_failure or others then
-    -- Names may be spelt with escapes, which only a parser reads.
+    -- Names may contain escapes, which only a parser decodes.
     return case when redact_document.value collate "C"
             ~ '\\u00(?:3[0-9]|[46][1-9a-fA-F]|[57][0-9aA])' then '[redacted]' end;
 end
 $$;
 comment on function audit_private.redact_document is
-    'A text in JSON without the secrets in it; null if it is no JSON after all';
+    'A JSON text with its secrets redacted; null if it is no valid JSON';
 
 create or replace function audit_private.redact_text(value text) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
@@ -450,7 +452,7 @@ declare
     _last text;
 begin
     if octet_length(value) > 2000 then
-        -- Out of its compression, once.
+        -- Decompresses the value, once.
         value := value || '';
     elsif value is null or not audit_private.may_hold_secret(value) then
         return value;
@@ -472,7 +474,7 @@ begin
             return case when audit_private.has_secret(value) then '[redacted]' else value end;
         end if;
         _text := value;
-        -- What one step leaves another may find.
+        -- What one step leaves, another may redact.
         for _n in 1 .. 5 loop
             _last := _text;
             _text := audit_private.redact_steps(_text);
@@ -487,17 +489,19 @@ begin
 end
 $$;
 comment on function audit_private.redact_text is
-    'A text without the secrets in it: JSON, addresses, assignments, headers, keys, bytes in hex';
+    'A text with its secrets redacted: '
+    'in JSON, addresses, assignments, headers, keys, bytes in hex';
 
--- Inlined where it is used: most short texts cost a look.
+-- Inlined into its callers: most short texts cost only a check.
 create or replace function audit_private.safe_text(value text) returns text
 language sql immutable parallel safe
 return case when audit_private.may_hold_secret(value) then audit_private.redact_text(value)
     else value end;
 comment on function audit_private.safe_text is
-    'A text without the secrets in it';
+    'A text with its secrets redacted; the fast path for short texts without any';
 
--- Bytes are read as UTF-8, else with all but ASCII escaped, zeros left out: UTF-16 is read as well.
+-- Bytes are read as UTF-8; if invalid, with all but ASCII escaped and zeros left out,
+-- which reads UTF-16 as well.
 create or replace function audit_private.redact_bytes(value bytea) returns text
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -520,9 +524,9 @@ exception when assert_failure or others then
 end
 $$;
 comment on function audit_private.redact_bytes is
-    'Bytes in hex, or "[redacted]" if they hold text with a secret in it';
+    'Bytes in hex, or "[redacted]" if they contain text with a secret';
 
--- The names of secrets in a document, so that each is judged once, however often it is there.
+-- The names of secrets in a document, so that each is judged only once, however often it occurs.
 create or replace function audit_private.names_in(value jsonb) returns text[]
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set plan_cache_mode = force_generic_plan
@@ -534,7 +538,7 @@ begin
             select distinct k #>> '{}'
             from jsonb_path_query(names_in.value,
                 '$.**{0 to 40} ? (@.type() == "object").keyvalue().key') as k
-            -- Or the planner would judge each before it looks for those that are the same.
+            -- Otherwise the planner would judge each name before it removes duplicates.
             offset 0
         ) as named (name)
         where audit_private.is_secret(name)
@@ -555,7 +559,7 @@ begin
 end
 $$;
 comment on function audit_private.is_option is
-    'Whether a value is an option of a command that a secret follows, such as --password';
+    'Whether a value is an option of a command before a secret, such as --password';
 
 create or replace function audit_private.redact_array(
     value jsonb,
@@ -589,7 +593,7 @@ begin
 end
 $$;
 comment on function audit_private.redact_array is
-    'An array of a document at a depth without the secrets in it';
+    'An array within a document, with its secrets redacted';
 
 create or replace function audit_private.redact_object(
     value jsonb,
@@ -629,10 +633,11 @@ begin
 end
 $$;
 comment on function audit_private.redact_object is
-    'An object of a document at a depth, of headers or not, without the secrets in it';
+    'An object within a document, with its secrets redacted; '
+    'values of headers have rules of their own';
 
--- So that no document exhausts the stack: deeper than 40 levels all is redacted that may hold a
--- secret.
+-- So that no document exhausts the stack:
+-- below 40 levels, everything that may hold a secret is redacted.
 create or replace function audit_private.redact_node(
     value jsonb,
     secrets text[],
@@ -654,10 +659,8 @@ begin
 end
 $$;
 comment on function audit_private.redact_node is
-    'A part of a document at a depth, of headers or not, without the secrets in it';
+    'A part of a document, with its secrets redacted; values of headers have rules of their own';
 
--- What a part of the document has in it that must be taken apart: one of the names; or null, if a
--- text, or a name that is a value, may hold a secret too.
 create or replace function audit_private.needles_in(value jsonb, secrets text[]) returns text[]
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp
     set standard_conforming_strings = on
@@ -672,7 +675,7 @@ begin
             or _text ~* '"(?:value|val|v|content)": '
                 and _text ~* '"(?:name|key|header|field|k|parameter|id)": "'
             or _text like '%["%' and exists (
-                -- A pair in a list of pairs. Or each would be judged as often as it is there.
+                -- A pair in a list of pairs. Distinct, so that each name is judged once.
                 select from (
                     select distinct m[1] from regexp_matches(_text, '\["([^"\\]+)", ', 'g') as m
                     offset 0
@@ -684,8 +687,8 @@ begin
 end
 $$;
 comment on function audit_private.needles_in is
-    'LIKE patterns for the parts of a document that hold a secret, given its names of secrets; '
-    'null if any part may';
+    'LIKE patterns for the parts of a document that hold a secret, for given names of secrets; '
+    'null if any part may hold one';
 
 create or replace function audit_private.redact_json(value jsonb) returns jsonb
 language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp
@@ -709,7 +712,7 @@ begin
 end
 $$;
 comment on function audit_private.redact_json is
-    'A document without the secrets in it: under names that are secrets, and in texts';
+    'A document with its secrets redacted: values of secret names, and secrets within texts';
 
 create or replace function audit_private.redact_details(value jsonb) returns jsonb
 language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp
@@ -722,7 +725,7 @@ begin
 end
 $$;
 comment on function audit_private.redact_details is
-    'Details without the secrets in them; an object also where all of it is redacted';
+    'Details with their secrets redacted; still an object if all of it is redacted';
 
 create or replace function audit_private.redact_byte_array(value bytea[]) returns jsonb
 language plpgsql immutable strict parallel safe set search_path = pg_catalog, pg_temp
@@ -733,4 +736,4 @@ begin
 end
 $$;
 comment on function audit_private.redact_byte_array is
-    'Bytes in hex, as audit_private.redact_bytes returns them, in an array of JSON';
+    'A JSON array of bytes in hex, each as audit_private.redact_bytes() returns it';

@@ -189,7 +189,7 @@ def test_a_month_comes_back_as_it_was(archived: Archived) -> None:
 
 def test_only_what_was_archived_comes_back(archived: Archived) -> None:
     archived.archive(KEEP)
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="was archived"):
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="was not archived"):
         with archived.conn.transaction():
             archived.conn.execute("select audit_private.begin_restore('2019-01-01')")
     with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="not the events"):
@@ -252,7 +252,7 @@ def test_what_is_not_what_its_file_holds_is_not_dropped(archived: Archived) -> N
         conn.execute("update audit.event set result = 'failure' where id = -1000")
         conn.execute("alter table audit.event_2020_03 enable always trigger refuse_change")
     told = archived.archive(KEEP)
-    assert told[0] == "keep 2020-03: it is not what its file holds, and is written again"
+    assert told[0] == "keep 2020-03: its file holds other events, and will be written again"
     assert len(archived.old()) == 60
 
 
@@ -346,7 +346,7 @@ def test_commands(archived: Archived) -> None:
     assert '"month": "2020-03"' in run_("archive", "--status", "--json")
     assert run_("restore", "2020-03", "--archive", root) == "restored 2020-03: 60 events\n"
     result = run(archived.db, "restore", "2020-03", "--archive", root, role="app_archiver")
-    assert "is no month that was archived and then dropped" in error_of(result)
+    assert "was not archived and then dropped" in error_of(result)
     assert "auditdb archive --status" in error_of(result)
     result = run(archived.db, "restore", "x", "--archive", root, role="app_archiver")
     assert "no month of the archive" in error_of(result, 2)
@@ -371,7 +371,8 @@ def test_an_archive_moves_to_an_address_alone(archived: Archived, tmp_path: Path
         ("s3:", "x"),
     ):
         with pytest.raises(
-            psycopg.errors.InvalidParameterValue, match="an archive is at an address"
+            psycopg.errors.InvalidParameterValue,
+            match="the address or the database name of the archive",
         ):
             archived.conn.execute("select audit.move_archive(%s, %s)", [place, database])
     moved = tmp_path / "moved"

@@ -262,7 +262,7 @@ def test_what_is_archived_and_still_here_is_written_again(db: Database, tmp_path
     assert count_archive_erasures(archived.auditor) == 2
     told = maintain(archived.db.connect("app_owner"), keep=KEEP, force=True)
     assert told == [
-        f"keep {month}: its archived file is to be written again: let auditdb archive run"
+        f"keep {month}: its archived file must be written again: let auditdb archive run"
         for month in MONTHS
     ]
     told = archived.archive()

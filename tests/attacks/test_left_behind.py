@@ -543,7 +543,7 @@ def test_a_lock_that_another_got_hold_of_is_named(db: Database) -> None:
     assert held is not None
     with heard(conn) as said:
         conn.execute("select audit_private.release_locks(%s)", (held["v"],))
-    assert [line for line in said if "which somebody else holds now" in line]
+    assert [line for line in said if "which another session holds now" in line]
 
 
 @attack(GROUP, GIVEN_UP, outcome="B", twin=True)

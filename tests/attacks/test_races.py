@@ -139,7 +139,7 @@ def test_a_snapshot_of_before_hides_no_index(db: Database, how: str, level: str)
     if how == "detect":
         assert detect(conn, sample=True).tables
     else:
-        with pytest.raises(pg.Error, match="does not see what"):
+        with pytest.raises(pg.Error, match="does not see the present state of"):
             conn.execute("select audit.baseline('public.thing')")
     assert [line for line in ran if line.startswith("ran as")] == []
 

@@ -133,7 +133,7 @@ def test_the_centre_drops_old_events_and_still_hides_what_is_hidden(
         collection.settle(name)
     drop = "select audit_collected.drop_events(%s, %s)"
     for values in (("shop", "1 month"), ("shop", None), ("none", "1 year"), (None, "1 year")):
-        with pytest.raises(psycopg.Error, match=r"drop the present|nothing is collected"):
+        with pytest.raises(psycopg.Error, match=r"drop the present|no database is collected"):
             query(collection.centre, drop, *values)
     assert query(collection.centre, drop, "shop", "6 months") == [(3,)]
     left = collection.collected("shop")
@@ -384,7 +384,7 @@ def test_what_lost_its_subscription_is_ended(collection: Collection) -> None:
         assert not work.drop_source(conn, "shop")
         assert collection.findings() == []
         assert work.list_sources(conn) == []
-        with pytest.raises(auditdb.errors.Refused, match="nothing is collected as shop"):
+        with pytest.raises(auditdb.errors.Refused, match="no database is collected as shop"):
             work.drop_source(conn, "shop")
     with psycopg.connect(collection.sources["shop"]) as conn:
         assert unpublish_log(conn) == ["auditdb_shop"]
@@ -530,7 +530,7 @@ def test_what_is_wrong_is_said_in_a_line(collection: Collection) -> None:
     with pytest.raises(auditdb.errors.Refused, match="is the centre itself"):
         collection.collect("centre")
     with psycopg.connect(collection.centre, autocommit=True) as conn:
-        with pytest.raises(auditdb.errors.Refused, match="nothing is collected as shop"):
+        with pytest.raises(auditdb.errors.Refused, match="no database is collected as shop"):
             work.drop_source(conn, "shop")
     collection.publish(plain)
     collection.collect("shop")

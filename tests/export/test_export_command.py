@@ -236,7 +236,7 @@ def test_ticks_that_the_database_does_not_know_are_said(empty_db: Database, tmp_
     empty_db.connect().execute("update audit.subscription set tick_id = 999")
     record(empty_db, ("auth.login", "1"))
     result = run(empty_db, "app_auditor", "export", "s")
-    assert result.exit_code == 1 and "tick 999 was delivered, and this database knows" in (
+    assert result.exit_code == 1 and "tick 999 was delivered, but this database knows" in (
         result.stderr
     )
     assert len(result.stderr.strip().splitlines()) == 1

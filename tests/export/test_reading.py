@@ -50,7 +50,7 @@ def test_a_viewer_reads_on_an_asynchronous_connection(db: Database) -> None:
 def test_what_goes_wrong_is_an_error_of_auditdb(db: Database) -> None:
     with pytest.raises(auditdb.AuditError, match=r"is no cursor.*now"):
         read(db.connect("app_auditor"), "nonsense")
-    with pytest.raises(auditdb.AuditError, match="who reads is not known"):
+    with pytest.raises(auditdb.AuditError, match="the viewer is unknown"):
         read(db.connect("app_reader"))
 
 

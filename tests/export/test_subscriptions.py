@@ -106,7 +106,7 @@ def test_what_a_subscription_may_not_be_is_refused_in_a_line(empty_db: Database)
         assert len(result.stderr.strip().splitlines()) == 1
     done(empty_db, "app_auditor", *create, "a", "--to", "-")
     assert (
-        "there is a subscription a"
+        "subscription a exists already"
         in run(empty_db, "app_auditor", *create, "a", "--to", "-").stderr
     )
     assert "--to -" in run(empty_db, "app_auditor", "export", "a", "--to", "https://x/").stderr
