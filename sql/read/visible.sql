@@ -45,9 +45,10 @@ begin
         raise exception 'whose viewers are meant is not said'
             using errcode = 'invalid_parameter_value', hint = 'Name an organisation.';
     elsif limit_visibility.keep not between interval '1 hour' and interval '1000 years' then
-        raise exception 'viewers cannot see %', limit_visibility.keep
+        raise exception 'viewers cannot see %: it is not from 1 hour to 1000 years',
+            limit_visibility.keep
             using errcode = 'invalid_parameter_value',
-                hint = 'Give 1 hour to 1000 years, or null for all that there is.';
+                hint = 'Give an interval such as 30 days.';
     end if;
     select v.keep into _before from audit.visible_retention as v
     where v.organization_id = limit_visibility.organization_id for update;

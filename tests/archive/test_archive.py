@@ -359,7 +359,7 @@ def test_commands(archived: Archived) -> None:
 
 def test_the_status_of_a_log_without_an_archive_is_said(archived: Archived) -> None:
     assert good(archived.db, "archive", "--status", role="app_archiver") == (
-        "nothing is archived yet\n"
+        "no month is archived yet\n"
     )
 
 

@@ -113,7 +113,7 @@ def test_a_store_that_fails_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -
         ("http://example.com/log", "not encrypted"),
         ("/var/log", "is no place"),
         ("file://var/log", "is no place"),
-        ("file:///nowhere/at/all", "make it first"),
+        ("file:///nowhere/at/all", "create it, or correct the path"),
         ("nothing://example.com/log", "needs a package"),
     ],
 )

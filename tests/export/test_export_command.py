@@ -263,7 +263,7 @@ def test_an_exporter_says_that_the_database_went_back(empty_db: Database, tmp_pa
         (["splunk+https://h/"], "splunk wants a token"),
         (["gs://bucket/x"], "pip install gcsfs"),
         (["ftp://h/x"], "sftp:// is"),
-        (["file:///nowhere-at-all"], "there is no directory /nowhere-at-all: make it first"),
+        (["file:///nowhere-at-all"], "there is no directory /nowhere-at-all; create it first"),
         (["https://127.0.0.1:9/"], "127.0.0.1:9 cannot be reached"),
     ],
 )
