@@ -1,4 +1,4 @@
-"""Celery: a task acts as whoever published it, from the system; else as the system."""
+"""Celery: a task acts as the actor who published it, else as the system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BLOCK = "auditdb_block"
 
 
 def claim_tasks() -> None:
-    """Let each task run under a claim, where Celery is installed."""
+    """Run each task under a claim, if Celery is installed."""
     try:
         from celery import signals
     except ImportError:
@@ -44,7 +44,7 @@ def _begin(*, task: Any, **_: Any) -> None:
     if published.actor_id is None and outer.actor_id is None and published.actor_type is None:
         published = Claim(actor_type="system").with_inner(published)
     block = in_scope(published)
-    # Of this run: a broker may hand a task to two threads at a time.
+    # Keyed by run, because a broker may give a task to two threads at once.
     setattr(request, _BLOCK, block)
     block.__enter__()
 
