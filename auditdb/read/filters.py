@@ -1,4 +1,4 @@
-"""What a reader is asked for: filters, turned into conditions of SQL."""
+"""The filters of a reader, and their SQL conditions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Filters(TypedDict, total=False):
 
 _CONDITIONS = {
     "action": SQL("action = %(action)s"),
-    # A prefix as a range, as LIKE is not leakproof: by bytes, "/" follows upon ".".
+    # A prefix as a range, because LIKE is not leakproof. In byte order, "/" follows ".".
     "category": SQL("action > %(category)s and action < %(category_end)s"),
     "person_id": SQL(
         "(actor_id = %(person_id)s or impersonator_id = %(person_id)s"
@@ -54,13 +54,13 @@ _CONDITIONS = {
     "source": SQL("source = %(source)s"),
     "ip": SQL("details ->> 'ip' = %(ip)s"),
     "transaction_id": SQL("transaction_id = %(transaction_id)s::text::xid8"),
-    # A series ends where the next begins that has other transactions.
+    # A series ends where the next one with other transactions begins.
     "series_id": SQL(
         "id > (select after_id from audit.series where id = %(series_id)s) and id <= coalesce("
         "(select min(after_id) from audit.series where id > %(series_id)s and began <> 'continued')"
         ", 9223372036854775807)"
     ),
-    # What is long is no name, and would be slow to look through.
+    # Long values are not names, and would be slow to search.
     "text": SQL(
         "(actor_id = any(%(text_ids)s) or impersonator_id = any(%(text_ids)s)"
         " or subject_id = any(%(text_ids)s) or target_id = any(%(text_ids)s)"
@@ -73,7 +73,7 @@ _CONDITIONS = {
     "until": SQL("occurred_at < %(until)s"),
 }
 OF_TIME = (_CONDITIONS["since"], _CONDITIONS["until"])
-# Nobody did these: the rows were there already.
+# Baseline events are not actions: the rows existed already.
 _APART = SQL("(captured_from is null or action not like '%%.baseline')")
 # The filter of the actor finds what was done by an impersonator as well.
 _ALIASES = {**ALIASES, "impersonator_id": "actor_id"}
@@ -82,10 +82,10 @@ _LONGEST, _MOST = 200, 20
 
 
 def refuse_unknown(filters: Filters) -> None:
-    """Refuse a misspelt filter with the one that was meant.
+    """Refuse a misspelt filter, and suggest the nearest one.
 
     Raises:
-        TypeError: a name is no filter.
+        TypeError: there is no filter of this name.
     """
     for name in filters.keys() - {"baseline", "text_ids", *_CONDITIONS}:
         raise unknown_argument(
@@ -154,10 +154,10 @@ def filter_conditions(
 
 
 def as_number(name: str, value: int | str | None) -> int | None:
-    """Return a number that is no less than zero, and that PostgreSQL can hold.
+    """Return a whole number from 0 to the maximum of bigint.
 
     Raises:
-        InvalidInput: it is none.
+        InvalidInput: it is not such a number.
     """
     if value is None:
         return None
@@ -174,7 +174,7 @@ def as_moment(name: str, value: Moment | None) -> datetime | None:
     """Return a time with its zone.
 
     Raises:
-        InvalidInput: it is none, or in no zone.
+        InvalidInput: it is not a time, or has no zone.
 
     >>> as_moment("since", "2026-01-31").isoformat()
     '2026-01-31T00:00:00+00:00'
