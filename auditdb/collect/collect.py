@@ -102,7 +102,7 @@ def collect_source(conn: psycopg.Connection[Any], database: str, source: str) ->
         _refuse_another(conn, there, database)
         if is_known and has_slot:
             _note(conn, there, database)
-            _again(conn, database, source)
+            _change_address(conn, database, source)
             return "going on"
         if is_known:
             _forget(conn, database)
@@ -238,7 +238,7 @@ def _more(conn: psycopg.Connection[Any], database: str) -> str | None:
     return found
 
 
-def _again(conn: psycopg.Connection[Any], database: str, source: str) -> None:
+def _change_address(conn: psycopg.Connection[Any], database: str, source: str) -> None:
     name = Identifier(f"auditdb_{database}")
     conn.execute(SQL("alter subscription {} connection {}").format(name, Literal(source)))
     _enable(conn, database)

@@ -175,7 +175,7 @@ class Tenancy:
 
     # Whether a row leads to an organisation, by the rules of attach.
 
-    def _own(self, table: Table) -> bool | None:
+    def _by_column(self, table: Table) -> bool | None:
         """Whether a column names the organisation in every row; None without such a column."""
         org = self.organization
         if org is None or org.key is None:
@@ -238,7 +238,7 @@ class Tenancy:
         """Whether every row leads to an organisation without its user; None if no row does."""
         if table is self.organization:
             return True if table.key is not None else None
-        own = self._own(table)
+        own = self._by_column(table)
         if own or table is self.users:
             return own
         through = self._through(table, seen)
@@ -254,7 +254,7 @@ class Tenancy:
         if column is None or self.users is None or self.users.key is None:
             return False
         return self.names_user(table, column[0]) and (
-            bool(self.memberships) or self._own(self.users) is not None
+            bool(self.memberships) or self._by_column(self.users) is not None
         )
 
     def names_user(self, table: Table, column: Column) -> bool:

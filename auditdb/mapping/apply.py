@@ -83,13 +83,13 @@ class _Run:
             for step in busy:
                 self._try(step, _LAST, is_last=True)
         except ConnectionFailed as error:
-            raise ConnectionFailed(self._said(error, len(work))) from error
+            raise ConnectionFailed(self._with_progress(error, len(work))) from error
         except KeyboardInterrupt as error:
             if not work:
                 raise
-            raise KeyboardInterrupt(self._said("interrupted", len(work))) from error
+            raise KeyboardInterrupt(self._with_progress("interrupted", len(work))) from error
         if self._failed:
-            raise Refused(self._said("; ".join(self._failed), len(work)))
+            raise Refused(self._with_progress("; ".join(self._failed), len(work)))
 
     def _try(self, step: Step, attempts: int, *, is_last: bool) -> bool:
         """Carry out one step; return false if it should be retried later."""
@@ -106,7 +106,7 @@ class _Run:
         self._tell(step.change)
         return True
 
-    def _said(self, what: object, work: int) -> str:
+    def _with_progress(self, what: object, work: int) -> str:
         """Return the error with the number of finished changes."""
         if work == 1:
             return str(what)

@@ -66,12 +66,12 @@ def differences(conn: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
         if known == sha256 or (known is None and is_own):
             continue
         problem = "is none of auditdb's" if known is None else "is not as it was installed"
-        yield _said(kind, name, object_, problem)
+        yield _as_doctor_reports(kind, name, object_, problem)
     for kind, name in wanted:
-        yield _said(kind, name, name, "is missing")
+        yield _as_doctor_reports(kind, name, name, "is missing")
 
 
-def _said(kind: str, name: str, object_: str, problem: str) -> tuple[str, str]:
+def _as_doctor_reports(kind: str, name: str, object_: str, problem: str) -> tuple[str, str]:
     """Return object and problem as the checks of audit.doctor() say them."""
     if kind in ("policy", "index"):
         return object_, f"{kind} {name.rsplit(' on ', 1)[0]} {problem}"

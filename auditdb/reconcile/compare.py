@@ -116,7 +116,7 @@ class Comparison:
         last = state.last and state.last.id
         if row is None:
             if state.exists and not (state.is_unborn and state.last is None):
-                self._gone(name, state)
+                self._report_missing(name, state)
         elif state.last is None:
             if self._told.has_births:
                 self.add(Difference(kind="unlogged", row=name))
@@ -131,7 +131,7 @@ class Comparison:
             self.unclear["unborn"] += state.is_unborn
             self._values(name, row, state)
 
-    def _gone(self, name: str, state: State) -> None:
+    def _report_missing(self, name: str, state: State) -> None:
         assert state.last is not None
         difference = Difference(kind="gone", row=name, event=state.last.id)
         if self._told.is_partitioned and (

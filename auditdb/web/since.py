@@ -43,7 +43,7 @@ _SINCE = SQL(
 
 async def since(visited: Visit) -> Response:
     """Return the events after a cursor, in the order of ticks, and the next cursor."""
-    organization, query = _asked(visited)
+    organization, query = _query_of(visited)
     async with visited.opened() as conn:
         await note_staff(visited, conn)
         await _close_tick(visited, conn, organization)
@@ -54,7 +54,7 @@ async def since(visited: Visit) -> Response:
     return _answer([row["line"] for row in found], found[-1] if is_cut else last, is_cut)
 
 
-def _asked(visited: Visit) -> tuple[str, tuple[Composed, dict[str, object]]]:
+def _query_of(visited: Visit) -> tuple[str, tuple[Composed, dict[str, object]]]:
     """Return of which organisation, and the query.
 
     Raises:

@@ -144,7 +144,7 @@ async def create(visited: Visit) -> Response:
         if problem.key not in ("stream_address", "stream_limit"):
             raise
         return _page(visited, await _listed(visited), given, problem)
-    return _seen(visited)
+    return _redirect(visited)
 
 
 async def change(visited: Visit) -> Response:
@@ -152,10 +152,10 @@ async def change(visited: Visit) -> Response:
     _organization(visited)
     await read_form(visited)
     await _change(visited, visited.request.path_params["what"])
-    return _seen(visited)
+    return _redirect(visited)
 
 
-def _seen(visited: Visit) -> Response:
+def _redirect(visited: Visit) -> Response:
     return RedirectResponse(visited.address.only(f"{visited.root}/streams"), 303)
 
 

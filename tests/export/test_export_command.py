@@ -185,7 +185,7 @@ def test_standard_output_gets_lines_and_nothing_else(empty_db: Database) -> None
          "out", "--to", "-"], capture_output=True, check=True, text=True)  # fmt: skip
     lines = [json.loads(line) for line in out.stdout.splitlines()]
     assert [int(line["id"]) for line in lines] == in_ticks(empty_db)
-    assert out.stderr == f"out: {len(lines)} events in 1 batches\n"
+    assert out.stderr == f"out: {len(lines)} events in 1 batch\n"
 
 
 @pytest.mark.parametrize("form", ["csv", "cloudevents"])

@@ -127,7 +127,9 @@ def test_no_file_is_seen_before_it_is_whole(
 
 
 def test_a_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=f"there is no directory {tmp_path}/misspelt: make it"):
+    with pytest.raises(
+        InvalidInput, match=f"there is no directory {tmp_path}/misspelt; create it first"
+    ):
         Directory(tmp_path / "misspelt")
     folder = tmp_path / "unmounted"
     folder.mkdir()
