@@ -90,7 +90,7 @@ def collect_source(conn: psycopg.Connection[Any], database: str, source: str) ->
     """
     if not re.fullmatch("[a-z][a-z0-9_]{0,39}", database):
         raise InvalidInput(
-            f'"{database}" is not a valid name; give a lower-case letter, then at most 39  '
+            f'"{database}" is not a valid name; give a lower-case letter, then at most 39 '
             "letters, digits and underscores"
         )
     with (raises_audit_errors(conn, "audit_owner"), connect(source, autocommit=True) as there,
