@@ -432,6 +432,6 @@ def test_what_is_given_wrongly_is_said_in_a_line(setting: Setting) -> None:
     assert "is not a progress file" in said("--key", vkey, "--resume", str(path / "other"))
     assert "no directory" in said("--key", vkey, "--published", (path / "none").as_uri())
     assert "has no checkpoint" in said("--key", vkey, "--published", path.as_uri())
-    assert "is no place" in said("--key", vkey, "--published", "nowhere")
+    assert "is invalid" in said("--key", vkey, "--published", "nowhere")
     found = run(setting.db, "verify", "--key", str(path / "vkey"), role="app_auditor")
     assert (found.exit_code, "0 findings" in found.stdout) == (0, True)
