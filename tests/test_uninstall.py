@@ -158,7 +158,7 @@ def test_what_is_refused_removes_nothing(
     assert state(db, bare) == told
     file.write_text("mine")
     refused = run(db, None, "--yes", "--export", str(file))
-    assert refused.exit_code == 2 and "exists already" in refused.stderr
+    assert refused.exit_code == 2 and "already exists" in refused.stderr
     assert file.read_text() == "mine" and state(db, bare) == told
 
 
