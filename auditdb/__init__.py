@@ -48,8 +48,8 @@ __all__ = [
     "update_context",
 ]
 
-# Loaded when they are used. They need psycopg, which an application on another driver may lack, and
-# take time that one which only writes need not wait for.
+# Loaded on first use. They need psycopg, which an application on another driver may lack,
+# and they take time to import, which an application that only writes should not spend.
 __getattr__ = door(
     __name__,
     {

@@ -1,3 +1,3 @@
-"""The version of the package; what `audit.version()` says is held equal by a test."""
+"""The version of the package. A test checks that `audit.version()` returns the same."""
 
 __version__ = "0.2.0"

@@ -14,6 +14,7 @@ import auditdb
 from auditdb import embedded
 from auditdb.cli import render
 from auditdb.read.summary import change
+from auditdb.values.plain import counted
 
 SCHEMA = """
 create role shop_owner login;
@@ -69,7 +70,7 @@ insert into users (id, organization_id, email) values
 insert into membership values ('acme', 'ann', 'OWNER'), ('globex', 'cat', 'OWNER');
 """
 
-# The common case needs no options: columns and keys say the rest.
+# These tables need no options: their columns and keys are enough.
 ATTACH = """
 select audit.attach('membership', 'membership');
 select audit.attach('api_key', 'api_key');
@@ -97,12 +98,12 @@ def run(
     console: Console | None = None,
     look: Callable[..., object] | None = None,
 ) -> bool:
-    """Run the demo and print it; return whether everything was as it must be.
+    """Run the demo and print it; return whether every result was as expected.
 
     Args:
         keep: leave the server running and print its address.
-        look: called in the end with what `auditdb.web` needs to show the log: `access`, `connect`,
-            `key`, `names`; the server is there until it returns.
+        look: called at the end with the arguments of `auditdb.web` to show the log: `access`,
+            `connect`, `key`, `names`. The server runs until it returns.
         console: where to print. Default: standard output.
 
     Raises:
@@ -127,7 +128,7 @@ def run(
 
 
 def _day(app: psycopg.Connection[Any]) -> None:
-    """Play a day: plain SQL on the application's tables, helpers for what no table shows."""
+    """Play a day: plain SQL on the tables, and functions for events without a table."""
     phone = {"ip": "203.0.113.9", "user_agent": "Firefox"}
     auditdb.record(
         app, auditdb.auth.login("ann", organization_id="acme", source="web", details=phone)
@@ -208,9 +209,15 @@ def _show_reading(out: Console, dsn: str, key: str) -> bool:
             other = auditdb.reader(conn, key=key, viewer_id=viewer, organization_id=organization)
             seen[viewer, organization] = sum(1 for _ in other.events())
     out.print()
-    out.print(f"Acme's log, read by fay, a plain member:     {seen['fay', 'acme']} events")
-    out.print(f"Acme's log, read by cat, who owns Globex:    {seen['cat', 'acme']} events")
-    out.print(f"Globex's log, read by cat:                   {seen['cat', 'globex']} events\n")
+    out.print(
+        f"Acme's log, read by fay, a plain member:     {counted(seen['fay', 'acme'], 'event')}"
+    )
+    out.print(
+        f"Acme's log, read by cat, who owns Globex:    {counted(seen['cat', 'acme'], 'event')}"
+    )
+    out.print(
+        f"Globex's log, read by cat:                   {counted(seen['cat', 'globex'], 'event')}\n"
+    )
     changes = {change(e) for e in events if e.action == "membership.role_changed"}
     return (
         "MEMBER → ADMIN" in changes
@@ -271,7 +278,7 @@ def _show_count(out: Console, dsn: str, keep: bool) -> bool:
 
 
 def _names(kind: str, ids: Sequence[str]) -> dict[str, str]:
-    """Return how people of the demo are called, as an application would look it up."""
+    """Return the names of the people of the demo, as an application would look them up."""
     return {found: PEOPLE[found] for found in ids if kind == "user" and found in PEOPLE}
 
 

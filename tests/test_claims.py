@@ -151,7 +151,7 @@ def test_what_cannot_be_read_never_fails_the_action(read: Database, value: str) 
 
 
 def test_status_lists_the_settings_that_are_read(read: Database) -> None:
-    runner, line = CliRunner(), "without a context, who acts is read from "
+    runner, line = CliRunner(), "without a context, the actor is read from "
     for role in ("app_owner", "app_auditor"):
         asked = ["--dsn", read.conninfo(role), "status"]
         assert json.loads(runner.invoke(main, [*asked, "--json"]).stdout)["context"] == EVERY

@@ -69,7 +69,9 @@ def test_the_command_line_without_psycopg_says_in_a_line_what_to_install() -> No
     done = python(WITHOUT_PSYCOPG + "import runpy; runpy.run_module('auditdb')")
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
-    assert line.startswith("Error: psycopg 3 cannot be loaded") and "pipx install" in line
+    assert (
+        line.startswith("Error: the commands of auditdb need psycopg 3") and "pipx install" in line
+    )
 
 
 def test_to_load_the_package_loads_no_driver_and_no_tool() -> None:

@@ -687,7 +687,7 @@ async def test_with_on_an_asynchronous_connection_is_told_what_to_write(
     for block in (auditdb.context(conn.conn), auditdb.attempt(conn.conn, "report.exported")):
         with pytest.raises(TypeError, match="write `async with` instead of `with`"), block:
             pytest.fail("the block was entered")
-    with pytest.raises(TypeError, match="without a connection the context is `with`"):
+    with pytest.raises(TypeError, match="without a connection, write `with`"):
         async with auditdb.context(actor_id=7):  # type: ignore[attr-defined]
             pytest.fail("the block was entered")
 

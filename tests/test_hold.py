@@ -184,6 +184,15 @@ def test_a_release_names_the_reason(empty_db: Database) -> None:
     assert [h.reason for h in list_holds(auditor)] == ["case 1"]
 
 
+def test_the_command_says_which_interval_it_takes(db: Database) -> None:
+    done = run(db, "app_owner", "visible", "1", "--keep", "3 minutes")
+    assert (done.exit_code, done.output) == (
+        1,
+        "Error: viewers cannot see 00:03:00: it is not from 1 hour to 1000 years. "
+        "Give an interval such as 30 days\n",
+    )
+
+
 def test_the_command_holds_lists_and_releases(db: Database) -> None:
     db.connect("app").execute("select audit.record_event('auth.login', '1')")
     told = "1 is under legal hold: 1 month with events of it\n"

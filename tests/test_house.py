@@ -114,6 +114,24 @@ def test_every_file_and_test_that_the_guide_to_contributing_names_is_there() -> 
         assert any(f"def {name}(" in p.read_text("utf-8") for p in ROOT.glob("tests/**/test_*.py"))
 
 
+def test_a_count_of_one_is_printed_in_the_singular() -> None:
+    """`counted` writes the noun; a constant or a limit in a message may stand before a plural."""
+    nouns = "|".join(
+        "batches bytes changes columns differences events findings leaves members months objects "
+        "organisations partitions rows tables tiles times triggers".split()
+    )
+    fixed = re.compile(r"\{(_[A-Z_]+|limit|within|size|self\.size|older|newer|work)\}")
+    count = re.compile(rf"(\{{[^{{}}]+\}}) (?:more |archived )?({nouns})\b")
+    wrong = [
+        f"{path.name}: {found[0]}"
+        for path in sorted((ROOT / "auditdb").rglob("*.py"))
+        if path.name != "verify.py"
+        for found in count.finditer(path.read_text("utf-8"))
+        if not fixed.fullmatch(found[1])
+    ]
+    assert not wrong
+
+
 def test_the_shares_of_the_suite_leave_nothing_out() -> None:
     names = [
         f"tests/{name}" for name in ("test_capture.py::a", "test_dml.py::b", "page/test_a.py::c")

@@ -224,7 +224,7 @@ def test_a_dry_run_says_what_an_install_does_and_does_nothing(create: Create) ->
     run(dsn, "create table t (id int); select audit.attach('t', 'thing')")
     assert preview(dsn) == [
         f"would install auditdb {auditdb.__version__} again",
-        "would write the functions of 1 attached tables again",
+        "would write the functions of 1 attached table again",
     ]
     run(
         dsn,

@@ -357,7 +357,7 @@ def test_events_written_meanwhile_do_not_shift_the_pages(db: Database) -> None:
     "after", ["", "x", "ü", "!!!!", "MjAyNg", "MjAyNi0wMS0zMSA1", "\x00", "A" * 5000]
 )
 def test_a_malformed_cursor_is_refused(db: Database, after: str) -> None:
-    with pytest.raises(InvalidInput, match="is no cursor"):
+    with pytest.raises(InvalidInput, match="is not a cursor"):
         acme(db).page(after=after)
 
 

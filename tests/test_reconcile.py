@@ -364,7 +364,7 @@ def test_rows_without_a_key_are_compared_by_what_they_are(empty_db: Database) ->
                  "update thing set b = 'z' where a = 2; delete from thing where a = 3")  # fmt: skip
     assert told(empty_db) == []
     unseen(conn, "delete from thing where ctid = (select min(ctid) from thing where a = 7)")
-    assert told(empty_db) == ["1 rows are gone, and no event says so"]
+    assert told(empty_db) == ["1 row gone from the table without an event of the delete"]
     unseen(conn, "insert into thing values (7, 'w', null)")
     assert len(told(empty_db)) == 2
 

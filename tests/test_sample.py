@@ -74,7 +74,7 @@ def test_a_sample_answers_them(app: Application) -> None:
         "Does one of the states frozen end a row?",
     ]
     assert codes(proposal, "public.workflows") == []
-    assert "Each of the 40 rows sampled has a way" in found(proposal, "public.workflows").why
+    assert "Each row of the sample of 40 has a way" in found(proposal, "public.workflows").why
     assert found(proposal, "public.user_passwords").certain
     assert codes(proposal, "public.user_passwords") == []
     text = proposal.to_toml()
@@ -120,7 +120,7 @@ def test_rows_without_an_organization_are_counted(app: Application) -> None:
     app.build(SHOP + "update workflows set folder_id = null where id < 11")
     (question,) = found(detect(app.owner, sample=True), "public.workflows").questions
     assert question.code == "organization-nullable"
-    assert "Of 40 rows sampled, 10 have no way" in str(question)
+    assert "Rows of the sample of 40 without a way to an organisation: 10." in str(question)
 
 
 def test_few_rows_prove_nothing(app: Application) -> None:
@@ -136,7 +136,7 @@ def test_a_user_in_several_organizations_keeps_the_question(app: Application) ->
     assert codes(detect(app.owner, sample=True), "public.api_keys") == []
     app.build("insert into memberships values (1, 1, 'member', 'active')")
     (question,) = found(detect(app.owner, sample=True), "public.api_keys").questions
-    assert "Of 60 members sampled, 1 are in several" in str(question)
+    assert "Members of the sample of 60 that are in several: 1." in str(question)
 
 
 def test_what_is_no_label_is_not_shown(app: Application) -> None:
@@ -219,7 +219,7 @@ def test_a_large_table_is_read_in_part(app: Application) -> None:
         analyze workflows"""
     )
     why = found(detect(app.owner, sample=True), "public.workflows").why
-    (number,) = re.findall(r"Each of the (\d+) rows", why)
+    (number,) = re.findall(r"Each row of the sample of (\d+)", why)
     assert 100 < int(number) <= 10_000
 
 

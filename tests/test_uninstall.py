@@ -103,7 +103,7 @@ def test_the_application_is_as_before_and_so_are_the_roles(
     events = db.connect().execute("select count(*) from audit.event").fetchone()
     out = run(db, who, "--log", "drop").output
     assert "would detach public.membership" in out and "would drop the log: about " in out
-    assert out.endswith("nothing was done: add --yes to do it\n")
+    assert out.endswith("nothing was done; to do it, add --yes\n")
     assert state(db, bare) == told
     file = tmp_path / "log.jsonl"
     done = run(db, who, "--yes", "--log", "drop", "--export", str(file))
@@ -158,7 +158,7 @@ def test_what_is_refused_removes_nothing(
     assert state(db, bare) == told
     file.write_text("mine")
     refused = run(db, None, "--yes", "--export", str(file))
-    assert refused.exit_code == 2 and "exists already" in refused.stderr
+    assert refused.exit_code == 2 and "already exists" in refused.stderr
     assert file.read_text() == "mine" and state(db, bare) == told
 
 

@@ -1,7 +1,8 @@
-"""Archive: whole months as Parquet files, which outlast the database and need nobody's word.
+"""The archive: whole months as Parquet files. They outlast the database and prove themselves.
 
 `Archiver`, `restore` and `list_months` do what `auditdb archive` and `auditdb restore` do. Readers
-and the page go on in an `Archive`; `opened` asks one with DuckDB. They need the extra `archive`.
+and the page continue into an `Archive`; `opened` queries one with DuckDB. They need the extra
+`archive`.
 """
 
 from __future__ import annotations

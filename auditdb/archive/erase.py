@@ -1,4 +1,4 @@
-"""Erasure in archived months: takes out of their events what audit.erase takes of others."""
+"""Erasure in archived months: removes the same columns that audit.erase removes elsewhere."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from auditdb.connection.checks import raises_audit_errors
 from auditdb.errors import Refused
 from auditdb.evidence.leaf import SALT, commit
 from auditdb.evidence.lines import groups_of, names_person
+from auditdb.values.plain import counted
 
 if TYPE_CHECKING:
     import duckdb
 
 _BATCH = 5000
-# As audit_private.is_of_person and is_erased.
+# The same conditions as audit_private.is_of_person and is_erased.
 _FOUND = f"""
 from event
 where ($subject is null or coalesce(subject_id = $subject or impersonator_id = $subject
@@ -36,7 +37,7 @@ where ($subject is null or coalesce(subject_id = $subject or impersonator_id = $
 
 @dataclass(slots=True)
 class Kept:
-    """What an erasure did to a month, before it is written: how many events, and what to say."""
+    """The result of an erasure in a month, before it is written: event count and messages."""
 
     events: int = 0
     lines: list[str] = field(default_factory=list)
@@ -45,13 +46,13 @@ class Kept:
 def erase_month(
     conn: psycopg.Connection[Any], duck: duckdb.DuckDBPyConnection, path: Path, month: Month
 ) -> Kept:
-    """Load a month into the table `event` of DuckDB, without what is to be erased.
+    """Load a month into the table `event` of DuckDB, without the data to erase.
 
     Args:
         conn: a connection of a member of `audit_auditor`.
         duck: where the table is made.
         path: the file of the month.
-        month: which waits for erasures.
+        month: the month, for which erasures are pending.
     """
     kept = Kept()
     duck.execute(f"create table event as select * from {format.file(path)}")
@@ -83,11 +84,11 @@ def _take(
     conn: psycopg.Connection[Any], duck: duckdb.DuckDBPyConnection, month: str, erasure: int,
     given: dict[str, Any],
 ) -> int:  # fmt: skip
-    """Take the personal part out of events; return of how many."""
+    """Remove the personal part of events; return the number of events."""
     ids = {row[0] for row in duck.execute(f"select id {_FOUND}", given).fetchall()}
     sealed = dict(_seals(conn, month, ids))
     duck.execute("delete from gone")
-    # Another cursor: one that writes forgets what it was reading.
+    # A second cursor: a cursor that writes loses the result that it was reading.
     reader = duck.cursor()
     reader.execute(f"select {format.LEAF} {_FOUND}", given)
     while rows := reader.fetchmany(_BATCH):
@@ -115,7 +116,7 @@ def _take(
 def _seals(
     conn: psycopg.Connection[Any], month: str, ids: set[int]
 ) -> Iterator[tuple[int, tuple[str, bytes]]]:
-    """Yield the series and the salt of each of some events, where it is sealed."""
+    """Yield the series and the salt of each of these events that is sealed."""
     query = """select s.id, s.ids, s.salts, r.key::text from audit.seal as s
             join audit.tick as t on t.id = s.tick_id join audit.series as r on r.id = t.series_id
         where s.month = %s and s.id > %s order by s.id limit 1"""
@@ -130,7 +131,7 @@ def _seals(
 def finish_erasures(
     conn: psycopg.Connection[Any], duck: duckdb.DuckDBPyConnection, path: Path, month: Month
 ) -> Iterator[str]:
-    """Note that erasures are done, by what the file of a month holds now; yield a line each."""
+    """Mark erasures as done if the file of the month shows them; yield a line for each."""
     query = """select r.id, r.erasure_id from audit.archive_erasure as r
         where r.month = %s and r.erasure_id is not null order by r.id"""
     for number, erasure in conn.execute(query, [month.month]).fetchall():
@@ -141,7 +142,7 @@ def finish_erasures(
         ).fetchall()
         if rows:
             _finish(conn, number, [row[0] for row in rows], [row[1] for row in rows])
-            yield f"erased {len(rows)} events of {month.name} in the archive"
+            yield f"erased {counted(len(rows), 'event')} of {month.name} in the archive"
 
 
 def _finish(

@@ -1,6 +1,6 @@
 """The Parquet file of a month: its columns, how it is written, and the digest of its events.
 
-docs/archive.md says what a stranger reads of it.
+docs/archive.md describes the file for readers without auditdb.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import psycopg
 
 from auditdb.archive.scratch import scratch
 from auditdb.errors import AuditError, InvalidInput
+from auditdb.values.plain import counted
 
 if TYPE_CHECKING:
     import duckdb
 
-# Those of audit.event in its order, and what DuckDB calls the type of each.
+# The columns of audit.event in their order, with the DuckDB type of each.
 COLUMNS = {
     "id": "BIGINT",
     "occurred_at": "TIMESTAMP WITH TIME ZONE",
@@ -44,23 +45,23 @@ COLUMNS = {
     "details": "VARCHAR",
     "db_role": "VARCHAR",
 }
-# As auditdb/evidence/lines.py has them, and docs/evidence.md.
+# The same as in auditdb/evidence/lines.py and docs/evidence.md.
 LEAF = """id::varchar, strftime(make_timestamp(epoch_us(occurred_at)), '%Y-%m-%dT%H:%M:%S.%fZ'),
     transaction_id::varchar, action, result, actor_type, db_user, db_role, organization_id,
     target_type, target_id, source, captured_from, actor_id, impersonator_id, subject_id,
     old_values, new_values, details"""
-# As audit_private.erased_details leaves an event; the id of the erasure.
+# Matches the details that audit_private.erased_details writes; gives the id of the erasure.
 ERASURE = r"""regexp_extract(details,
     '^\{"erased": \{"erasure": ([0-9]{1,19})(, "commitment": "[0-9a-f]{64}")?\}\}$', 1)"""
 ORDER = "organization_id nulls last, occurred_at, id"
-# A page of an organisation is in one group or two, which are read whole; each costs the end of the
-# file two kilobytes.
+# A row group is read whole, and a page of an organisation lies in one or two of them.
+# Each group adds two kilobytes to the footer of the file.
 GROUP = 20_480
 MEMORY = "512MB"
-# Where that is too little: the values of 2,048 events are in memory at once, whatever they take.
+# For a second try with more memory: DuckDB holds the values of 2,048 events in memory at once.
 ROOMY = "80%"
 _PART = 64 * 1024 * 1024
-# Years before Christ are spelt in two ways.
+# PostgreSQL and DuckDB write years BC differently.
 _TIME = """case when e.occurred_at < '0001-01-01 00:00+00' and isfinite(e.occurred_at)
     then to_char(e.occurred_at at time zone 'UTC', 'YYYY-MM-DD "(BC)" HH24:MI:SS.US"+00"')
     else e.occurred_at::text end"""
@@ -73,7 +74,7 @@ class TooLarge(AuditError, MemoryError):
 
 
 class Digest(NamedTuple):
-    """How many events, and the hash of them in the order of time and id.
+    """The number of events, and their hash in the order of time and id.
 
     audit_private.digest_of computes the same of the events in the database.
     """
@@ -97,14 +98,14 @@ def need_duckdb() -> ModuleType:
 
 @contextmanager
 def engine(memory: str = MEMORY) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """Open DuckDB on a temporary directory, which is gone afterwards; gives both.
+    """Open DuckDB on a temporary directory, and yield both; delete the directory at the end.
 
     Args:
-        memory: what DuckDB may take; beyond that it writes to the directory.
+        memory: the memory limit of DuckDB. Above it, DuckDB writes to the directory.
 
     Raises:
         InvalidInput: DuckDB is not installed.
-        AuditError: it refuses something, as where the disk of that directory is full.
+        AuditError: DuckDB fails, for instance because the disk is full.
     """
     duckdb = need_duckdb()
     with raises_audit_errors(), scratch() as folder:
@@ -118,7 +119,7 @@ def engine(memory: str = MEMORY) -> Iterator[tuple[duckdb.DuckDBPyConnection, Pa
             conn.execute("set preserve_insertion_order = false")
             yield conn, folder
         except RuntimeError as error:
-            if str(error) == "Query interrupted":  # What DuckDB makes of Ctrl+C.
+            if str(error) == "Query interrupted":  # DuckDB raises this error on Ctrl+C.
                 raise KeyboardInterrupt from error
             raise
         finally:
@@ -127,7 +128,7 @@ def engine(memory: str = MEMORY) -> Iterator[tuple[duckdb.DuckDBPyConnection, Pa
 
 @contextmanager
 def raises_audit_errors() -> Iterator[None]:
-    """Say in a line what DuckDB refuses, such as a file that is none, and that a disk is full."""
+    """Translate errors of DuckDB and of a full disk into one line."""
     duckdb = need_duckdb()
     try:
         yield
@@ -143,7 +144,7 @@ def raises_audit_errors() -> Iterator[None]:
 
 
 def literal(value: object) -> str:
-    """Return a text of SQL."""
+    """Return a text as an SQL literal."""
     return "'" + str(value).replace("'", "''") + "'"
 
 
@@ -153,14 +154,14 @@ def load(
 ) -> int:  # fmt: skip
     """Copy events out of PostgreSQL into a new table `event` of DuckDB; return how many.
 
-    No more than a part of them is ever in memory.
+    Memory never holds more than a part of them.
 
     Args:
         source: a connection of an auditor, under the pin.
-        condition: of events e, as SQL.
+        condition: which events `e`, as SQL.
         duck: where the table is made.
-        folder: where parts are written on the way.
-        progress: is told how many more were read.
+        folder: for temporary files.
+        progress: called with the number of events read since the last call.
     """
     columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
     duck.execute(f"create table event ({columns})")
@@ -190,7 +191,7 @@ def load(
     part.unlink()
     found = duck.execute("select count(*) from event").fetchone()
     if found != (events,):
-        raise AuditError(f"read {events} events, and DuckDB took {found and found[0]} of them")
+        raise AuditError(f"read {counted(events, 'event')}, and DuckDB took {found and found[0]}")
     return events
 
 
@@ -208,7 +209,7 @@ def write(duck: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Write the table `event` of DuckDB to a Parquet file, sorted.
 
     Raises:
-        duckdb.Error: it could not, as where the disk is full.
+        duckdb.Error: writing failed, for instance because the disk is full.
     """
     names = ", ".join(COLUMNS)
     duck.execute(
@@ -240,12 +241,12 @@ def digest(duck: duckdb.DuckDBPyConnection, path: Path) -> Digest:
 
 
 def file(path: Path) -> str:
-    """Return what DuckDB reads of a Parquet file."""
+    """Return the SQL expression by which DuckDB reads a Parquet file."""
     return f"read_parquet({literal(path)}, hive_partitioning = false)"
 
 
 def erasures(duck: duckdb.DuckDBPyConnection, path: Path) -> list[int]:
-    """Return the ids of the erasures that took something of events in a Parquet file."""
+    """Return the ids of the erasures that removed data from events in a Parquet file."""
     with raises_audit_errors():
         rows = duck.execute(
             f"select distinct {ERASURE}::bigint as erasure from {file(path)} where {ERASURE} <> '' "

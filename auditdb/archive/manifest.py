@@ -1,4 +1,4 @@
-"""What stands beside the Parquet file of a month: docs/archive.md says what each word means."""
+"""The manifest beside the Parquet file of a month; docs/archive.md explains each key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from auditdb.errors import AuditError
 from auditdb.evidence.tree import HASH, Edge
 
 VERSION = 1
-# Those whose events a month may hold.
+# The ticks whose events a month may hold.
 _TICKS = """
 select t.series_id, m.tick_id, m.events, m.first_id, m.last_id
 from audit.tick_month as m join audit.tick as t on t.id = m.tick_id
@@ -26,12 +26,12 @@ select audit.version(), to_char(now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:
 def root_of(
     conn: psycopg.Connection[Any], month: str, most: int | None = None
 ) -> tuple[str, int, int]:
-    """Return the root of the sealed leaves of a month, how many, and the place behind the last.
+    """Return the root of the sealed leaves of a month, their number, and the last leaf + 1.
 
     Args:
         conn: a connection of an auditor.
         month: its first day.
-        most: only so many, the first.
+        most: only the first so many leaves.
     """
     edge, end, last = Edge(), 0, 0
     query = """select s.id, s.first_leaf, cardinality(s.ids), s.leaves from audit.seal as s
@@ -98,7 +98,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Read a manifest from a file.
 
     Raises:
-        AuditError: it is none, or of a later release.
+        AuditError: the file is not a manifest, or is from a later release.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -113,7 +113,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def differences(
     conn: psycopg.Connection[Any], found: dict[str, Any], row: dict[str, Any], erasures: list[int]
 ) -> list[str]:
-    """Return the words of a manifest that say something else than the database and its file.
+    """Return the keys of a manifest that differ from the database or from the Parquet file.
 
     Args:
         conn: a connection of an auditor.
@@ -123,7 +123,7 @@ def differences(
     """
     made = manifest_of(conn, row["month"], row, erasures)
     made["sealed"] = bool(row["is_sealed"])
-    # What came late was sealed, and signed, after it.
+    # Events that arrived late were sealed and signed after the manifest.
     made["root"] = root_of(conn, row["month"], row["events"])[0] if made["sealed"] else None
     notes = conn.execute("select note from audit.checkpoint").fetchall() if made["sealed"] else []
     made["checkpoint"] = next((note for (note,) in notes if note == found.get("checkpoint")), None)
@@ -138,7 +138,7 @@ def differences(
 
 
 def _is_part(found: Any, series: list[dict[str, Any]], events: int | None) -> bool:
-    """Return whether the database knows series and ticks, of so many events; more came later."""
+    """Return whether the database has these series and ticks, with at least as many events."""
     try:
         known = {one["key"]: (one["began"], one["after_id"]) for one in series}
         ticks = {(one["key"], *tick) for one in series for tick in one["ticks"]}

@@ -23,16 +23,16 @@ class Month:
         state: pending, written, verified or dropped.
         place: address of the archive.
         database: what this database is called there.
-        events: how many its file holds.
-        bytes: how long its file is.
+        events: number of events in its file.
+        bytes: size of its file.
         digest: hash of its events.
-        sha256: of its file.
-        former_sha256: of the file that it replaces.
+        sha256: SHA-256 of its file.
+        former_sha256: SHA-256 of the file that this one replaces.
         is_sealed: whether all of its events are sealed.
         verified_at: when the file was last read back and compared.
-        dropped_at: when the month left the database.
-        restored_at: when it came back.
-        erasures: how many it waits for.
+        dropped_at: when the month was dropped from the database.
+        restored_at: when it was restored.
+        erasures: number of pending erasures.
     """
 
     month: str
@@ -79,7 +79,7 @@ def list_months(conn: psycopg.Connection[Any], month: str | None = None) -> list
 
     Args:
         conn: a connection of a member of `audit_auditor`.
-        month: the first day of one alone.
+        month: the first day of a month, to return only that one.
 
     Raises:
         Refused: no privilege.
@@ -90,10 +90,10 @@ def list_months(conn: psycopg.Connection[Any], month: str | None = None) -> list
 
 
 def check_roles(conn: psycopg.Connection[Any]) -> None:
-    """Refuse a login that may not read all events, or drop no month.
+    """Refuse a login that may not read all events or may not drop a month.
 
     Raises:
-        Refused: which role is missing.
+        Refused: a role is missing; the message names it.
     """
     row = conn.execute(
         "select session_user::text, array(select r from unnest('{audit_auditor,audit_operator}'"

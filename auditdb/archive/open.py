@@ -1,4 +1,4 @@
-"""Asking an archive: DuckDB over its Parquet files, alone or together with the live log."""
+"""Queries of an archive: DuckDB over its Parquet files, alone or with the live log."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Stored(NamedTuple):
     """A month of an archive.
 
     Attributes:
-        database: whose events they are.
-        month: which, as `YYYY-MM`.
+        database: the database of the events.
+        month: the month, as `YYYY-MM`.
     """
 
     database: str
@@ -36,11 +36,11 @@ class Stored(NamedTuple):
 
 
 def months_of(place: Place, database: str | None = None) -> list[Stored]:
-    """Return the months that are there, the oldest first.
+    """Return the months of the archive, the oldest first.
 
     Args:
         place: where the archive is.
-        database: only those of this one.
+        database: only the months of this database.
     """
     databases = place.databases() if database is None else [database]
     return sorted(
@@ -56,21 +56,21 @@ def opened(
 ) -> Iterator[duckdb.DuckDBPyConnection]:  # fmt: skip
     """Open an archive with DuckDB, as tables and views of a schema `audit`.
 
-    `audit.event` and the views of docs/views.md have the columns that they have in PostgreSQL, JSON
-    as text, and behind them `database`. `event` is `audit.event`.
+    `audit.event` and the views of docs/views.md have the same columns as in PostgreSQL, with JSON
+    as text. A last column is `database`. `event` is short for `audit.event`.
 
     Args:
         url: the root of the archive.
-        database: only the months of this one. Default: of all that are there.
-        conn: a connection of an auditor, in autocommit mode: the live log of that database is part
-            of the relation, too. It is copied to this machine first.
-        progress: is told how many events more were copied.
-        locked: what is asked reaches no other files, databases, extensions or settings; for SQL
-            that somebody else wrote. `rows_of` then sees that it only reads.
+        database: only the months of this database. Default: all databases of the archive.
+        conn: a connection of an auditor, in autocommit mode. With it, the live log of that database
+            is included. It is copied to this machine first.
+        progress: called with the number of events copied since the last call.
+        locked: for SQL that somebody else wrote. A query cannot reach other files, databases,
+            extensions or settings. `rows_of` then allows only queries.
 
     Raises:
-        InvalidInput: it is no archive, or lacks months, or DuckDB is not installed.
-        AuditError: it cannot be read.
+        InvalidInput: the address is not an archive, months are missing, or DuckDB is missing.
+        AuditError: the archive cannot be read.
     """
     place = Place(url)
     months = months_of(place, database)
@@ -89,7 +89,7 @@ def opened(
                 if database not in (None, own):
                     raise InvalidInput(f"the live log is that of {own}, not of {database}")
                 _refuse_gaps(place, months, own, away, put)
-                # A month that is in both places is read from the database.
+                # A month in both places is read from the database.
                 months = [m for m in months if m.database != own or m.month in away]
                 load(conn, "true", duck, directory, progress)
             duck.execute("alter table event rename to live_event")
@@ -126,7 +126,7 @@ def scan(place: Place, months: Sequence[Stored]) -> str:
 
 
 def _live(conn: Connection[Any]) -> tuple[str, set[str], str]:
-    """Return what the archive calls a database, the months that are there alone, and where."""
+    """Return the name of the database in the archive, its months only there, and their place."""
     rows = conn.execute(
         "select database, to_char(month, 'YYYY-MM'), dropped_at is not null and "
         "restored_at is null, place from audit.list_archive()"
@@ -139,7 +139,7 @@ def _live(conn: Connection[Any]) -> tuple[str, set[str], str]:
 def _refuse_gaps(
     place: Place, months: Sequence[Stored], own: str, away: set[str], put: str
 ) -> None:
-    """Refuse an archive that lacks months which left the database."""
+    """Refuse an archive that lacks months that were dropped from the database."""
     gaps = sorted(away - {stored.month for stored in months if stored.database == own})
     if gaps:
         named = " and ".join([", ".join(gaps[:-1]), gaps[-1]] if gaps[1:] else gaps)
@@ -170,10 +170,10 @@ def _define(duck: duckdb.DuckDBPyConnection, parts: Sequence[str]) -> None:
 def rows_of(
     duck: duckdb.DuckDBPyConnection, sql: str
 ) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
-    """Run a query; return the names of its columns, and its rows, of which some are in memory.
+    """Run a query; return the names of its columns, and an iterator over its rows.
 
     Raises:
-        InvalidInput: DuckDB refuses it, or it is no query: it would write, or set something.
+        InvalidInput: DuckDB refuses the SQL, or it is not a query but writes or sets something.
     """
     import duckdb
 
@@ -185,7 +185,7 @@ def rows_of(
             raise refused(error) from error
 
     try:
-        # An allowed path may be written, too.
+        # DuckDB may also write to an allowed path, so only queries may run.
         statements = duck.extract_statements(sql)
         if not statements or any(s.type != duckdb.StatementType.SELECT for s in statements):
             raise InvalidInput("give a query, such as 'select count(*) from event'; nothing else "
@@ -198,7 +198,7 @@ def rows_of(
 
 
 def _interruptible(duck: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
-    """Have a thread do it: DuckDB looks for Ctrl+C itself only between large parts of its work."""
+    """Run it in a thread, because DuckDB itself reacts to Ctrl+C too late."""
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(work)
         try:
@@ -209,10 +209,10 @@ def _interruptible(duck: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
 
 
 def refused(error: Exception) -> InvalidInput:
-    """Return what DuckDB refuses, in a line."""
+    """Return the error of DuckDB in one line."""
     return InvalidInput(" ".join(str(error).split())[:500])
 
 
 def unreadable(error: Exception) -> AuditError:
-    """Return what DuckDB says of files that are gone or are none of Parquet, in a line."""
+    """Return the error of DuckDB about a missing or invalid file, in one line."""
     return AuditError(f"cannot read the archive: {str(error).partition(chr(10))[0][:500]}")

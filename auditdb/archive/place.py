@@ -15,15 +15,15 @@ from auditdb.export.sinks.objects import WHOLE, open_objects
 
 EVENTS, MANIFEST = "events.parquet", "manifest.json"
 _GIVE = "give a directory, or s3://bucket/prefix"
-# Of fsspec: what nobody can write to, what is gone with the process, and what a directory is for.
+# Protocols of fsspec that are read-only, in memory, or the same as a directory.
 _NONE = {"", "http", "https", "file", "local", "memory", "data"}
 
 
 class Place:
-    """Files below an address, each there as a whole or not at all.
+    """Files below an address. A reader sees a file whole or not at all.
 
     Args:
-        url: a directory, file:///directory, or s3://bucket/prefix and whatever else fsspec knows.
+        url: a directory, file:///directory, s3://bucket/prefix, or another address of fsspec.
 
     Raises:
         InvalidInput: it is none, or a package is missing.
@@ -64,7 +64,7 @@ class Place:
             self._is_store = parts.scheme in WHOLE
 
     def write(self, path: str, source: Path) -> None:
-        """Put a file there; when it returns, the place has it as a whole.
+        """Store a file. When this returns, the whole file is stored.
 
         Raises:
             AuditError: it could not.
@@ -74,7 +74,7 @@ class Place:
             if self._fs is None:
                 _copy(source, Path(target), Path(self._root))
             else:
-                # Stores show an object when it is whole; elsewhere it is renamed.
+                # Object stores show only whole objects. Elsewhere, write and then rename.
                 apart = target if self._is_store else f"{target}.tmp"
                 if not self._is_store:
                     self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
@@ -83,7 +83,7 @@ class Place:
                     self._fs.mv(apart, target)
 
     def read(self, path: str, target: Path) -> str | None:
-        """Copy a file from there, and return its SHA-256; nothing where there is none.
+        """Copy a file from there and return its SHA-256, or None if there is no such file.
 
         Raises:
             AuditError: it could not.
@@ -101,10 +101,10 @@ class Place:
         return hash_of(target)
 
     def has(self, path: str) -> bool:
-        """Return whether a file is there.
+        """Return whether a file exists.
 
         Raises:
-            AuditError: it cannot be said.
+            AuditError: the store did not answer.
         """
         source = f"{self._root}/{path}"
         with _telling("find", source):
@@ -118,7 +118,7 @@ class Place:
             return True
 
     def databases(self) -> list[str]:
-        """Return the names of the databases whose months are there."""
+        """Return the names of the databases in the archive."""
         with _telling("list", self._root):
             if self._fs is None:
                 found = [str(path) for path in Path(self._root).iterdir()]
@@ -129,7 +129,7 @@ class Place:
         return sorted(unquote(n.partition("=")[2]) for n in names if n.startswith("database="))
 
     def months(self, database: str) -> list[str]:
-        """Return the months of a database that are there, such as 2026-01."""
+        """Return the archived months of a database, such as 2026-01."""
         folder = f"{self._root}/database={quote(database, safe='')}"
         with _telling("list", folder):
             try:
@@ -144,7 +144,7 @@ class Place:
         return sorted(name.partition("=")[2] for name in names if name.startswith("month="))
 
     def address(self, path: str) -> str:
-        """Return what DuckDB calls a file, once `register` was called."""
+        """Return the path by which DuckDB reads a file, after `register` was called."""
         target = f"{self._root}/{path}"
         if self._fs is None:
             return target
@@ -152,7 +152,7 @@ class Place:
         return f"{protocol if isinstance(protocol, str) else protocol[0]}://{target}"
 
     def register(self, duck: Any) -> None:
-        """Let DuckDB read by the same way: nothing of it has to be installed for a store."""
+        """Let DuckDB read through fsspec, so that it needs no extension for a store."""
         if self._fs is not None:
             self._fs.invalidate_cache()
             duck.register_filesystem(self._fs)
@@ -167,7 +167,7 @@ def _may_be_store(scheme: str) -> bool:
 
 
 def folder(database: str, month: str) -> str:
-    """Return where a month of a database is, below the address of an archive."""
+    """Return the directory of a month of a database, relative to the archive."""
     return f"database={quote(database, safe='')}/month={month}"
 
 
@@ -181,7 +181,7 @@ def hash_of(path: Path) -> str:
 
 
 def _copy(source: Path, target: Path, root: Path) -> None:
-    """Copy a file apart, bring it to the disk, and rename it."""
+    """Copy to a temporary file, flush it to the disk, and rename it."""
     if not root.is_dir():
         raise FileNotFoundError(f"the directory {root} is gone")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +205,7 @@ def _copy(source: Path, target: Path, root: Path) -> None:
 
 
 class _telling:
-    """Says in one line what a store or a disk refused; each store has errors of its own."""
+    """Translates errors of a store or a disk into one line; each store has its own error types."""
 
     def __init__(self, verb: str, target: str) -> None:
         self._verb, self._target = verb, target

@@ -1,4 +1,4 @@
-"""A page of archived events, with the rights that its reader has now."""
+"""Pages of archived events, with the rights that the reader has now."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from auditdb.values.convert import from_json
 if TYPE_CHECKING:
     import duckdb
 
-# In the transaction of a viewer or an auditor: which events they may read, and which months are in
-# the archive alone. A token that is no longer good reads nothing.
+# Runs in the transaction of a viewer or an auditor: which events they may read, and which months
+# exist only in the archive. An expired token reads nothing.
 _SCOPE: LiteralString = """
 select a.database, a.months, v.organization_id, v.first_id, nullif(v.since, '-infinity') as since,
     array(select s.id from audit.series as s where s.began <> 'continued' order by s.id) as series,
@@ -33,7 +33,7 @@ select a.database, a.months, v.organization_id, v.first_id, nullif(v.since, '-in
         as after_ids
 from audit_private.archived_months() as a cross join (select {} offset 0) as v
 """
-# Each is asked once, and null where it cannot be said: then nothing is read.
+# Each value is computed once. If one is null, nothing is read.
 _VIEWER = _SCOPE.replace("{}", """audit.viewer_organization() as organization_id,
     (audit_private.viewer_start())[1] as first_id,
     (audit_private.visible_since())[1] as since""") + (
@@ -41,7 +41,7 @@ _VIEWER = _SCOPE.replace("{}", """audit.viewer_organization() as organization_id
 )  # fmt: skip
 _AUDITOR = _SCOPE.replace("{}", """%(organization_id)s::text as organization_id,
     null::bigint as first_id, null::timestamptz as since""")  # fmt: skip
-# Of filters.py, in the words of DuckDB.
+# The conditions of filters.py in the SQL of DuckDB.
 _CONDITIONS = {
     **{name: f"{name} = ${name}" for name in EQUAL},
     "category": "action > $category and action < $category_end",
@@ -60,7 +60,7 @@ _CONDITIONS = {
     "until": "occurred_at < $until",
 }
 _APART = "(captured_from is null or action not like '%.baseline')"
-# Months that are asked at once, until the page is full.
+# Number of months per query, until the page is full.
 _STEPS = (1, 2, 9, 36)
 _JSON = ("old_values", "new_values", "details")
 
@@ -70,15 +70,15 @@ class TooSlow(AuditError, TimeoutError):
 
 
 class Archive:
-    """The archived months of a log, which readers read with those of the database.
+    """The archived months of a log, for readers to read together with the database.
 
-    Make one and keep it: it is safe to use from several threads.
+    Create one and keep it. It is safe to use from several threads.
 
     Args:
         url: where the archive is.
 
     Raises:
-        InvalidInput: it is no place, or a package is missing.
+        InvalidInput: the address is invalid, or a package is missing.
 
     Example:
         >>> archive = Archive("s3://audit/archive")  # doctest: +SKIP
@@ -91,44 +91,44 @@ class Archive:
         self._duck: duckdb.DuckDBPyConnection = need_duckdb().connect(
             config={
                 "memory_limit": "512MB", "threads": 2, "autoinstall_known_extensions": "false",
-                # Or events of organisations would be written to where the process was started.
+                # Otherwise DuckDB would write events to the current directory.
                 "autoload_known_extensions": "false", "temp_directory": "",
             }
         )  # fmt: skip
         self._duck.execute("set timezone = 'UTC'")
         self._place.register(self._duck)
         self._lock = threading.Lock()
-        # Not the host's: a store that hangs holds these alone.
+        # Its own threads: a store that hangs must not block those of the application.
         self.threads = ThreadPoolExecutor(4, "auditdb-archive")
 
     @staticmethod
     def scope_query(principal: Viewer | Auditor) -> tuple[LiteralString, dict[str, Any]]:
-        """Return the query of `scope`, which returns one row, or none."""
+        """Return the query of `scope`, which returns at most one row."""
         if isinstance(principal, Auditor):
             return _AUDITOR, {"organization_id": principal.organization_id}
         return _VIEWER, {}
 
     def scope(self, conn: Connection[Any], principal: Viewer | Auditor) -> Row | None:
-        """Return what a reader may read of it, asked in the transaction of the reader."""
+        """Return what the reader may read of the archive; runs in the transaction of the reader."""
         return Cursor(conn, row_factory=dict_row).execute(*self.scope_query(principal)).fetchone()
 
     async def scope_async(
         self, conn: AsyncConnection[Any], principal: Viewer | Auditor
     ) -> Row | None:
-        """Return what `scope` does."""
+        """Return the same as `scope`, asynchronously."""
         cursor = AsyncCursor(conn, row_factory=dict_row)
         return await (await cursor.execute(*self.scope_query(principal))).fetchone()
 
     @staticmethod
     def since(scope: Row, older_than: tuple[datetime, int] | None) -> tuple[bool, datetime | None]:
-        """Return whether the events before a place are in archived months, and since when.
+        """Return whether the events before a position are in archived months, and back to when.
 
         Args:
             scope: what `scope` returned.
-            older_than: time and id of an event; none: all events are before it.
+            older_than: time and id of an event. None means all events.
 
         Returns:
-            Whether they are, and where that ends, going back; none: nowhere.
+            Whether they are, and the time at which the archived months begin; None: no bound.
         """
         is_archived, since = False, None
         for start in map(_start, reversed(scope["months"])):
@@ -145,7 +145,7 @@ class Archive:
         self, live: Page, scope: Row | None, filters: Filters, limit: int, *,
         after: str | None = None, before: str | None = None, seconds: float | None = None,
     ) -> Page:  # fmt: skip
-        """Return a page of the database together with what the archive has of its range.
+        """Return a page of the database, completed with the archived events of its range.
 
         Args:
             live: the page of the database.
@@ -154,7 +154,7 @@ class Archive:
             limit: the most events that it may hold.
             after: its cursor, if it is after one.
             before: its cursor, if it is before one.
-            seconds: how long a query of the archive may take. Default: as long as it takes.
+            seconds: time limit of a query of the archive. Default: none.
 
         Raises:
             AuditError: the archive cannot be read.
@@ -163,7 +163,7 @@ class Archive:
             return live
         older = read_cursor(after) if after else None
         newer = read_cursor(before) if before else None
-        # What is beyond the end of the page of the database is of the next page.
+        # Events beyond the end of the page of the database belong to the next page.
         if before and live.previous:
             older = read_cursor(live.previous)
         elif not before and live.next:
@@ -191,7 +191,7 @@ class Archive:
     def one(
         self, scope: Row, at: datetime, event_id: int, *, seconds: float | None = None
     ) -> list[Row]:
-        """Return the event of a time and an id, if it is there."""
+        """Return the event of a time and an id, or None."""
         moment = timedelta(microseconds=1)
         return self.rows(
             scope, {"baseline": True, "since": at, "until": at + moment}, 1, older_than=None,
@@ -203,7 +203,7 @@ class Archive:
         newer_than: tuple[datetime, int] | None, oldest_first: bool = False,
         event_id: int | None = None, seconds: float | None = None,
     ) -> list[Row]:  # fmt: skip
-        """Return events, newest first unless said otherwise, as rows of `Event`.
+        """Return events as rows of `Event`, by default newest first.
 
         Args:
             scope: what `scope` returned: what the reader may read.
@@ -211,7 +211,7 @@ class Archive:
             limit: the most.
             older_than: time and id of an event before which they are.
             newer_than: time and id of an event after which they are.
-            oldest_first: the oldest ones, in that order.
+            oldest_first: return the oldest events, oldest first.
             event_id: only this one.
             seconds: as of `fill`.
 
@@ -231,7 +231,7 @@ class Archive:
         Args:
             scope: what `scope` returned: what the reader may read.
             filters: see `Reader`.
-            limit: the most; a lower one is returned if these do not fit into memory.
+            limit: the most. If they do not fit into memory, a lower limit is used and returned.
             older_than: time and id of an event before which they are.
             since: the time from which they are.
             seconds: as of `fill`.
@@ -292,7 +292,7 @@ class Archive:
         try:
             cursor.execute(query, given)
             rows = cursor.fetchall()
-        except Exception as error:  # Each store has errors of its own.
+        except Exception as error:  # Each store has its own error types.
             if isinstance(error, need_duckdb().OutOfMemoryException):
                 raise TooLarge("the archive's events do not fit into its memory") from error
             if timer.is_alive() or seconds is None:
@@ -321,7 +321,7 @@ def _bounds(
     scope: Row, values: dict[str, Any], older_than: tuple[datetime, int] | None,
     newer_than: tuple[datetime, int] | None, conditions: list[str],
 ) -> tuple[datetime, datetime]:  # fmt: skip
-    """Add what the reader may read and where the page is; return the times that are left."""
+    """Add the conditions of the right and of the page; return the remaining time range."""
     first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
     if scope["organization_id"] is not None:
         conditions.append("organization_id = $organization_id")
@@ -375,7 +375,7 @@ def _json(row: Row) -> str:
 
 
 def _event(row: Row, scope: Row) -> Row:
-    """Return a row as `Event` has it."""
+    """Convert a row to the types of `Event`."""
     for name in _JSON:
         row[name] = None if row[name] is None else from_json(row[name])
     before = [s for s, after in zip(scope["series"], scope["after_ids"], strict=True)

@@ -26,21 +26,21 @@ def restore(
     conn: psycopg.Connection[Any], month: str, place: Place,
     progress: Callable[[int], None] = lambda n: None,
 ) -> int:  # fmt: skip
-    """Bring a month back, and return how many events it has.
+    """Restore a month to the database, and return its number of events.
 
-    The server compares them with what was archived. Retention and archiving leave it where it is
-    until they are asked to drop it.
+    The server compares the events with what was archived. Retention and archiving keep a restored
+    month until they are told to drop it.
 
     Args:
         conn: a connection of a member of both `audit_auditor` and `audit_operator`, in autocommit
             mode.
         month: such as 2026-01.
         place: the archive.
-        progress: is told how many more events were laid apart.
+        progress: called with the number of events copied since the last call.
 
     Raises:
         Refused: no privilege, or the month was not archived and dropped.
-        AuditError: its file is not there, or was changed.
+        AuditError: the file of the month is missing or was changed.
     """
     try:
         found = [m for m in list_months(conn) if m.name == month]
@@ -82,7 +82,7 @@ def _restore(
 
 
 def _batches(rows: duckdb.DuckDBPyConnection) -> Iterator[list[str]]:
-    """Yield events as JSON, a thousand at once, or fewer where they are long."""
+    """Yield events as JSON, in batches of a thousand, or fewer if they are long."""
     columns = [column[0] for column in rows.description or []]
     events: list[str] = []
     size = 0

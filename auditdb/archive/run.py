@@ -1,7 +1,7 @@
-"""Archives months: writes them, reads them back, drops them; goes on wherever it was killed.
+"""Archives months: writes them, reads them back, drops them. After a kill, a new run continues.
 
-What the file of a month is to be is committed before it is put there. So its hash says what was
-done: the former file is written anew, the new one is compared and noted.
+The hash of the new file of a month is committed before the file is stored. So the hash of the
+stored file shows what is left to do: a former file is replaced, a new file is verified.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from auditdb.archive.scratch import scratch
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned_session
 from auditdb.errors import AuditError, InvalidInput, Refused, from_psycopg
+from auditdb.values.plain import counted
 
 _ATTEMPTS = 3
-# Of the session: two that write the same month would each take the other's file for a stranger's.
+# A lock of the session: two runs on the same month would each reject the file of the other.
 _LOCK = "hashtextextended('auditdb archive', 0)"
 
 
@@ -35,8 +36,8 @@ class Archiver:
         conn: a connection of a member of both `audit_auditor` and `audit_operator`, in autocommit
             mode.
         place: where the files go.
-        database: what this database is called there; by default its name.
-        progress: is told how many more events were read.
+        database: the name of this database in the archive. Default: its own name.
+        progress: called with the number of events read since the last call.
     """
 
     def __init__(
@@ -49,11 +50,11 @@ class Archiver:
         self.problems = 0
 
     def run(self, keep: str | None = None, restored: bool = False) -> Iterator[str]:
-        """Archive what is over, erase what is to be erased there, and yield what was done.
+        """Archive complete months, do the pending erasures, and yield what was done.
 
         Args:
-            keep: months older than this interval leave the database; by default none does.
-            restored: those that were brought back, too.
+            keep: drop months older than this interval from the database. Default: none.
+            restored: with `keep`, also drop restored months.
 
         Raises:
             Refused: a role is missing, or the log is archived elsewhere.
@@ -75,7 +76,7 @@ class Archiver:
                 self._conn.execute(f"select pg_advisory_unlock({_LOCK})")
 
     def _lock(self) -> None:
-        # The server takes a moment to see that one was killed.
+        # The server needs a moment to notice that another run was killed.
         for _ in range(100):
             if self._conn.execute(f"select pg_try_advisory_lock({_LOCK})").fetchone() == (True,):
                 return
@@ -97,7 +98,7 @@ class Archiver:
                 yield f"{month.name}: {' '.join(str(said).split())}"
 
     def _do(self, month: str, keep: str | None, restored: bool) -> Iterator[str]:
-        """Archive a month, and drop it where it may go."""
+        """Archive a month, and drop it if allowed."""
         for self._memory in (format.MEMORY, format.ROOMY):
             try:
                 (known,) = list_months(self._conn, month)
@@ -138,7 +139,7 @@ class Archiver:
             raise AuditError("events come or go while it is written; run it again")
 
     def _bring(self, month: Month, work: Path) -> Iterator[str]:
-        """Write a month, or go on with what was begun."""
+        """Write a month, or continue an interrupted run."""
         found = self._place.read(self._path(month, EVENTS), work / EVENTS)
         known = {month.sha256, month.former_sha256}
         if found is not None and found not in known:
@@ -172,11 +173,11 @@ class Archiver:
         yield from self._finish(month)
 
     def _erase(self, month: Month) -> Iterator[str]:
-        """Rewrite a month that is in the archive alone."""
+        """Rewrite a month that exists only in the archive."""
         with format.engine(self._memory) as (duck, work):
             old = work / "former.parquet"
             found = self._read(month, old, {month.sha256, month.former_sha256})
-            if month.state == "dropped":  # What was rewritten, and not noted before it was killed.
+            if month.state == "dropped":  # A killed run may have rewritten the file already.
                 yield from finish_erasures(self._conn, duck, old, month)
             kept = erase_month(self._conn, duck, old, month)
             yield from kept.lines
@@ -192,7 +193,7 @@ class Archiver:
             yield from self._finish(month)
 
     def _finish(self, month: Month) -> Iterator[str]:
-        """Put the manifest beside the file, read both back, and note that they are right."""
+        """Store the manifest, read both files back, and mark the month as verified."""
         with format.engine(self._memory) as (duck, work):
             path = work / EVENTS
             self._read(month, path, {month.sha256})
@@ -211,7 +212,8 @@ class Archiver:
             if not month.is_here:
                 yield from finish_erasures(self._conn, duck, path, month)
         size = (month.bytes or 0) / max(month.events or 0, 1)
-        yield (f"archived {month.name}: {month.events} events, {month.bytes} bytes "
+        yield (f"archived {month.name}: {counted(month.events or 0, 'event')}, "
+               f"{counted(month.bytes or 0, 'byte')} "
                f"({size:.0f} an event){'' if month.is_sealed else ', not sealed'}")  # fmt: skip
 
     def _drop(self, month: str, keep: str | None, restored: bool) -> Iterator[str]:
@@ -233,7 +235,7 @@ class Archiver:
             yield str(line)
 
     def _read(self, month: Month, path: Path, known: set[str | None]) -> str:
-        """Copy the file of a month here, if it is one of those that it may be."""
+        """Copy the file of a month here, if its hash is one of the expected ones."""
         found = self._place.read(self._path(month, EVENTS), path)
         if found is None:
             raise AuditError(f"{self._path(month, EVENTS)} is not at {self._place.url}")

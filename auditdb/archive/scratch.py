@@ -1,4 +1,4 @@
-"""A directory for copies of events, of which nothing stays, even of one that was killed."""
+"""A temporary directory for copies of events. It is removed even after a kill."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
 _PREFIX = "auditdb-archive-"
-# Younger ones may be of somebody who has not locked it yet.
+# A younger directory may be one whose owner has not locked it yet.
 _SECONDS = 3600
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Make a directory that is gone afterwards, and remove those that killed ones left."""
+    """Create a temporary directory; first remove those that killed processes left."""
     with suppress(OSError):
         for path in Path(gettempdir()).glob(f"{_PREFIX}*"):
             with suppress(OSError):
@@ -37,7 +37,7 @@ def _remove(path: Path) -> None:
         return
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        _lock(handle)  # Whoever works in it holds it.
+        _lock(handle)  # A lock shows that its owner still uses it.
         shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(handle)

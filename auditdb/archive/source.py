@@ -1,4 +1,4 @@
-"""Archived events for a verification: those that the database has no more, by their ids."""
+"""Archived events for a verification: events by id that the database has no more."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from auditdb.archive.manifest import differences, read_manifest
 from auditdb.archive.months import Month, list_months
 from auditdb.archive.place import EVENTS, MANIFEST, Place, folder
 from auditdb.errors import AuditError
+from auditdb.values.plain import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import duckdb
 
-# Seals come in the order of time, and some hold events of the month before.
+# Seals come in the order of time, but some hold events of the month before.
 _OPEN = 3
 _ARCHIVED = "action = 'audit.month_archived' and details is not null"
-# How many events of a month are named.
+# Number of events that are named for each month.
 _NAMED = 20
 
 
 class Archive:
-    """The archived months of a log, each copied here once and looked at by time.
+    """The archived months of a log. Each file is copied to this machine once.
 
     Args:
         conn: a connection of a member of `audit_auditor`.
@@ -41,24 +42,24 @@ class Archive:
         self._months = {month.month: month for month in list_months(conn)}
         self._open: dict[str, str | None] = {}
         self._stack = ExitStack()
-        # Whoever does not close it: at the end of the process.
+        # If nobody calls close(), the end of the process does.
         weakref.finalize(self, self._stack.close)
         self._duck: duckdb.DuckDBPyConnection | None = None
         self._work: Path | None = None
-        # Of each month that was looked at: events that no seal has.
+        # For each checked month: events that no seal has.
         self._more: dict[str, list[str]] = {}
-        # What audit.month_archived said last of a month, by its id.
+        # For each month, the details of its last event audit.month_archived.
         self._told: dict[str, tuple[int, dict[str, Any]]] = {}
-        # Months whose file and manifest were looked at.
+        # Months whose file and manifest were checked.
         self._checked: set[str] = set()
         self.problems: list[str] = []
 
     def close(self) -> None:
-        """Remove what was copied here."""
+        """Delete the copies."""
         self._stack.close()
 
     def settle(self) -> None:
-        """Look at the files of all months, and for what was added to those that left."""
+        """Check the files of all months; find events that were added to dropped months."""
         for number, name, details in self._conn.execute(
             f"select id, target_id, details::text from audit.event where {_ARCHIVED}"
         ):
@@ -79,15 +80,15 @@ class Archive:
             if more and told.get("sealed") is not False:
                 self.problems += more[:_NAMED]
                 if len(more) > _NAMED:
-                    self.problems.append(f"{len(more) - _NAMED} events more of {month.name} are "
-                                         "the same")  # fmt: skip
+                    rest = counted(len(more) - _NAMED, "more event")
+                    self.problems.append(f"{rest} of {month.name} with the same problem")
 
     def _tell(self, number: int, name: str, details: str) -> None:
         if number > self._told.get(name, (-(2**63), {}))[0]:
             self._told[name] = number, json.loads(details)
 
     def _added(self, month: Month, table: str) -> list[str]:
-        """Return what of a month is in its file and not in the seals, or twice."""
+        """Return the events in the file of a month that are in no seal, or twice in the file."""
         duck = self._duck
         assert duck is not None
         duck.execute("create or replace table sealed (id bigint)")
@@ -110,7 +111,7 @@ class Archive:
 
         Args:
             month: its first day.
-            ids: of events that the database does not have.
+            ids: ids of events that are missing in the database.
         """
         table = self._table(month)
         if table is None:
@@ -123,7 +124,7 @@ class Archive:
         ).fetchall()
 
     def _table(self, name: str) -> str | None:
-        """Return the table of a month, by id; nothing where it is not in the archive."""
+        """Return the table of a month ordered by id, or None if it is not in the archive."""
         if name not in self._open:
             known = self._months.get(name)
             while len(self._open) >= _OPEN:
@@ -164,7 +165,7 @@ class Archive:
         return self._duck
 
     def _copy(self, month: Month) -> Path | None:
-        """Copy the file of a month here, and say what is wrong with it and with its manifest."""
+        """Copy the file of a month here; add problems of the file and of its manifest."""
         duck = self._engine()
         assert self._work is not None
         path, problem = self._work / EVENTS, None
@@ -187,7 +188,7 @@ class Archive:
         return None if found is None else path
 
     def _compare(self, month: Month, erasures: list[int]) -> None:
-        """Say what the manifest of a month says otherwise than the database."""
+        """Add a problem if the manifest of a month differs from the database."""
         assert self._work is not None
         path, its = self._work / MANIFEST, f"the manifest of {month.name}"
         if self._place.read(f"{folder(month.database, month.name)}/{MANIFEST}", path) is None:

@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints."""
+"""The command line: parses arguments, calls functions, prints results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ try:
     import psycopg  # noqa: F401
 except ImportError as error:
     raise SystemExit(
-        "Error: psycopg 3 cannot be loaded, which auditdb's commands need. Install the commands "
+        "Error: the commands of auditdb need psycopg 3, which cannot be loaded. Install them "
         "apart from the application: pipx install 'auditdb[binary]'; or install the system's libpq "
         f"({' '.join(str(error).split())})"
     ) from None
@@ -52,11 +52,11 @@ __all__ = ["main"]
 def main(ctx: click.Context, dsn: str) -> None:
     """Keep an audit log of who did what in a multi-tenant product on PostgreSQL."""
     ctx.obj = dsn
-    if sys.stdout is None:  # Closed: no file or socket may get its number.
+    if sys.stdout is None:  # Closed: a file or socket must not get its number.
         sys.stdout = open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal of another encoding shows codes of what it lacks.
+            # Characters that the terminal cannot encode are shown as escapes.
             stream.reconfigure(errors="backslashreplace")
 
 

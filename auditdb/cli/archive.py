@@ -8,6 +8,7 @@ import click
 
 from auditdb.cli.common import connection, print_json, print_lines
 from auditdb.cli.progress import progress
+from auditdb.values.plain import counted
 
 
 @click.command()
@@ -16,21 +17,21 @@ from auditdb.cli.progress import progress
 @click.option("--keep", metavar="INTERVAL",
               help="Drop archived months older than this, such as 6months.")  # fmt: skip
 @click.option("--database", metavar="NAME",
-              help="What this database is called there. Default: its name.")  # fmt: skip
-@click.option("--restored", is_flag=True, help="With --keep: those that were restored, too.")
-@click.option("--status", is_flag=True, help="Only say how far each month is.")
+              help="Name of this database in the archive. Default: its own name.")  # fmt: skip
+@click.option("--restored", is_flag=True, help="With --keep: also drop restored months.")
+@click.option("--status", is_flag=True, help="Only show the state of each month.")
 @click.option("--json", "json_", is_flag=True, help="With --status: print JSON.")
 @click.pass_context
 def archive(
     ctx: click.Context, url: str | None, keep: str | None, database: str | None, restored: bool,
     status: bool, json_: bool,
 ) -> None:  # fmt: skip
-    """Write whole months that are over to Parquet files, one a month, and verify them.
+    """Write complete past months to Parquet files, one file a month, and verify them.
 
-    With --keep, months older than that leave the database, each only after its file was read back
-    and holds the same events. Erasures that the archive waits for are done, too. Safe twice, safe
-    to kill; exits with 1 if a month could not be done. Needs a login that holds audit_auditor and
-    audit_operator.
+    With --keep, older months are dropped from the database. A month is dropped only after its file
+    was read back and holds the same events. Pending erasures in the archive are done too. The
+    command may be repeated, and killed at any time. It exits with 1 if a month failed. Needs a
+    login that holds audit_auditor and audit_operator.
     """
     from auditdb.archive.months import list_months
     from auditdb.archive.place import Place
@@ -48,16 +49,17 @@ def archive(
             return
         for month in months:
             print_lines("  ".join((
-                month.name, f"{month.state:8}", f"{month.events or 0:>10} events",
-                f"{month.bytes or 0:>12} bytes", "sealed" if month.is_sealed else "not sealed",
+                month.name, f"{month.state:8}", f"{counted(month.events or 0, 'event'):>17}",
+                f"{counted(month.bytes or 0, 'byte'):>19}",
+                "sealed" if month.is_sealed else "not sealed",
                 *([f"restored {month.restored_at:%Y-%m-%d}"] if month.restored_at else []),
                 *([f"erasures that wait: {month.erasures}"] if month.erasures else []),
             )))  # fmt: skip
         print_lines(f"at {months[0].place}, as database={months[0].database}" if months
-                    else "nothing is archived yet")  # fmt: skip
+                    else "no month is archived yet")  # fmt: skip
         return
     if url is None:
-        raise click.UsageError("say where: --to")
+        raise click.UsageError("give the place of the archive: --to")
     with connection(ctx) as conn:
         conn.autocommit = True
         with progress("events") as advance:
@@ -70,13 +72,13 @@ def archive(
 
 @click.command()
 @click.argument("month")
-@click.option("--archive", "url", metavar="URL", required=True, help="Where its file is.")
+@click.option("--archive", "url", metavar="URL", required=True, help="Where the archive is.")
 @click.pass_context
 def restore(ctx: click.Context, month: str, url: str) -> None:
     """Bring an archived month, such as 2026-01, back into the database.
 
-    It holds the same events as before, under the same ids. It stays until auditdb archive
-    --restored lets it go. Needs a login that holds audit_auditor and audit_operator.
+    The month holds the same events as before, under the same ids. It stays until auditdb archive
+    --keep TIME --restored drops it. Needs a login that holds audit_auditor and audit_operator.
     """
     from auditdb.archive.place import Place
     from auditdb.archive.restoring import restore as bring_back
@@ -85,4 +87,4 @@ def restore(ctx: click.Context, month: str, url: str) -> None:
         conn.autocommit = True
         with progress("events") as advance:
             events = bring_back(conn, month, Place(url), advance)
-    print_lines(f"restored {month}: {events} events")
+    print_lines(f"restored {month}: {counted(events, 'event')}")

@@ -1,4 +1,4 @@
-"""What commands share: a connection to the database, and ways to print."""
+"""Shared by all commands: the connection to the database, and printing."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from auditdb.values.plain import plain, plain_json
 
 @contextmanager
 def connection(ctx: click.Context) -> Iterator[psycopg.Connection[Any]]:
-    """Connect to the database of the command line; commit at the end, or else just leave."""
-    # What psycopg logs of a connection that is lost or interrupted, our own line says.
+    """Connect to the database of the command line; commit at the end, or close on an error."""
+    # psycopg logs lost and interrupted connections, but our own error line says the same.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
     with connect(ctx.obj, application_name="auditdb") as conn:
-        # What arrives meanwhile has to be seen, whatever the database or the role sets.
+        # Commands must see what others commit meanwhile, whatever default the database or role has.
         conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         try:
             yield conn
         except BaseException:
-            conn.close()  # Or psycopg would send a ROLLBACK to a server that may be gone.
+            conn.close()  # Otherwise psycopg would send a ROLLBACK to a server that may be gone.
             raise
 
 
@@ -35,11 +35,11 @@ def print_json(value: object) -> None:
 
 
 def print_lines(*lines: object) -> None:
-    """Print lines that may hold names and values of the database, safe on a terminal."""
+    """Print lines with names and values from the database; escape what could drive a terminal."""
     for line in lines:
         click.echo(plain(line))
 
 
 def print_note(text: str) -> None:
-    """Print on standard error what may be a mistake, and is none for certain."""
+    """Print a possible mistake of the user on standard error."""
     click.echo(plain(f"note: {text}"), err=True)

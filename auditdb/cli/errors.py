@@ -43,14 +43,14 @@ def errors_in_one_line() -> Iterator[None]:
     except psycopg.Error as error:
         raise _failure(from_psycopg(error), 1) from None
     except KeyboardInterrupt as error:
-        if str(error):  # How far it came.
+        if str(error):  # Says how far the work came.
             click.echo(plain(str(error)), err=True)
         raise click.exceptions.Exit(130) from None
     except OSError as error:
-        # What is left in the buffer would fail once more at the end of the process.
+        # Otherwise Python flushes the buffer once more at exit, and fails again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
-            # The reader of a pipe left, as head does: there is nobody to tell.
+            # The reader of the pipe ended first, as head does. That is not an error.
             raise click.exceptions.Exit(0) from None
         raise Failure(f"cannot write the output: {error.strerror or error}", 1) from None
 
@@ -60,7 +60,7 @@ def _failure(error: AuditError, code: int) -> Failure:
 
 
 def _about_usage(error: click.ClickException) -> str:
-    """Return what is wrong with what was typed, safe on a terminal, without a password."""
+    """Return the message of a usage error, safe on a terminal and without a password."""
     message = plain(without_password(" ".join(error.format_message().split())))
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is None or "auditdb " in message or "Did you mean" in message:
@@ -69,10 +69,10 @@ def _about_usage(error: click.ClickException) -> str:
 
 
 class Cli(click.Group):
-    """Turns every error into one line, and suggests the command that was meant."""
+    """Turns every error into one line, and suggests a command for a misspelt one."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Read the command line; what its errors quote may be an address with a password."""
+        """Parse the command line; its errors may quote an address with a password."""
         with errors_in_one_line():
             return super().make_context(*args, **kwargs)
 
@@ -84,7 +84,7 @@ class Cli(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or say which one may have been meant."""
+        """Find the command, or suggest the nearest one."""
         near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
         if args[0] not in self.commands and near:
             ctx.fail(f"No such command '{args[0]}'. Did you mean '{near[0]}'?")

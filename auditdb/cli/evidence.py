@@ -16,6 +16,7 @@ from auditdb.cli.common import connection, print_json, print_lines, print_note
 from auditdb.cli.progress import progress
 from auditdb.connection.checks import raises_audit_errors
 from auditdb.errors import ConnectionFailed, InvalidInput, Refused
+from auditdb.values.plain import counted
 
 if TYPE_CHECKING:
     import psycopg
@@ -29,7 +30,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def needs_seal() -> None:
-    """Refuse where the package that signs and verifies is not there."""
+    """Refuse if the package for signatures is not installed."""
     try:
         import cryptography  # noqa: F401
     except ImportError as error:
@@ -49,36 +50,37 @@ class Every(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             return value
         found = re.fullmatch(r"([1-9][0-9]*)([smh])", value)
         if found is None:
-            self.fail(f"{value!r} is no time such as 30s, 5m or 1h", param, ctx)
+            self.fail(f"{value!r} is not a valid time; give one such as 30s, 5m or 1h", param, ctx)
         return int(found[1]) * _UNITS[found[2]]
 
 
 @click.group(invoke_without_command=True)
 @click.option("--key-file", type=_FILE, help="The sealing key. Default: AUDITDB_SEAL_KEY.")
 @click.option("--sign-command", metavar="COMMAND",
-              help="Signs instead of a key, as an HSM or a KMS: text in, base64 out.")  # fmt: skip
-@click.option("--key", metavar="VKEY", help="Of --sign-command: its verification key.")
+              help="Signs instead of a key, for an HSM or KMS: text in, base64 out.")  # fmt: skip
+@click.option("--key", metavar="VKEY", help="Verification key of --sign-command.")
 @click.option("--to", "places", metavar="URL", multiple=True,
               help="Publish there: file:///directory, s3://bucket/prefix, https://host/prefix, or "
               "- to print the checkpoint.")  # fmt: skip
 @click.option("--state", type=_FILE, metavar="FILE",
-              help="Remembers what was signed last. Default: the key file and .state.")  # fmt: skip
+              help="Keeps the last signature. Default: the key file with .state.")  # fmt: skip
 @click.option("--trust", type=_FILE, metavar="FILE",
-              help="Where the state was lost: a checkpoint to go on from.")  # fmt: skip
+              help="If the state was lost: a checkpoint to continue from.")  # fmt: skip
 @click.option("--new-log", is_flag=True,
-              help="Begin a log of another name, after an older backup was restored.")  # fmt: skip
-@click.option("--every", type=Every(), metavar="TIME", help="Go on, every 30s, 5m or 1h.")
+              help="Begin a log with a new name, after an older backup was restored.")  # fmt: skip
+@click.option("--every", type=Every(), metavar="TIME", help="Repeat every 30s, 5m or 1h.")
 @click.pass_context
 def seal(
     ctx: click.Context, key_file: Path | None, sign_command: str | None, key: str | None,
     places: tuple[str, ...], state: Path | None, trust: Path | None, new_log: bool,
     every: float | None,
 ) -> None:  # fmt: skip
-    """Seal what was committed: hash it into a Merkle tree, sign its root, publish it.
+    """Seal committed events: hash them into a Merkle tree, sign its root, publish it.
 
-    What was sealed cannot be changed unnoticed any more, not by a superuser either, as long as
-    somebody else keeps a checkpoint. Needs a login that holds audit_auditor. Safe twice; exits with
-    1 if the database holds another history than that which was signed, or a place was not written.
+    After that, every change to a sealed event is detected, even one by a superuser, if somebody
+    else keeps a checkpoint. Needs a login that holds audit_auditor. It may be repeated at any time.
+    Exits with 1 if the history of the database is not the one that was signed, or if publishing
+    failed.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -88,7 +90,7 @@ def seal(
     signer = _signer(key_file, sign_command, key)
     if state is None:
         if key_file is None:
-            raise click.UsageError("say with --state where to remember what was signed last")
+            raise click.UsageError("give --state, a file to keep the last signature in")
         state = key_file.with_name(f"{key_file.name}.state")
     while True:
         try:
@@ -110,7 +112,7 @@ def _seal(
     ctx: click.Context, signer: PrivateKey | Command, state: Path, urls: tuple[str, ...],
     trust: Path | None, new_log: bool,
 ) -> bool:  # fmt: skip
-    """Seal once; return whether every place was written."""
+    """Seal once; return whether publishing to every place succeeded."""
     from auditdb.evidence.places import open_place
     from auditdb.evidence.seal import Sealer
     from auditdb.evidence.state import State
@@ -128,7 +130,7 @@ def _seal(
     if "-" in urls and done.size:
         click.echo(_read(state), nl=False)
     else:
-        print_lines(f"sealed {done.added} leaves, {done.size} in all")
+        print_lines(f"sealed {counted(done.added, 'leaf', 'leaves')}, {done.size:,} in all")
     for problem in done.problems:
         click.echo(f"Error: {problem}", err=True)
     return not done.problems
@@ -137,12 +139,12 @@ def _seal(
 @seal.command()
 @click.option("--key-file", type=_FILE, required=True, help="The new file; it is a secret.")
 @click.option("--name", metavar="NAME",
-              help="Of the log, such as example.com/audit. Default: one at random.")  # fmt: skip
+              help="Name of the log, such as example.com/audit. Default: random.")  # fmt: skip
 def init(key_file: Path, name: str | None) -> None:
-    """Make a sealing key, and print the key with which others verify.
+    """Create a sealing key, and print its verification key.
 
-    Keep the file away from the database and those who administer it. Hand the verification key to
-    whoever verifies, on another way than the log itself.
+    Keep the key file away from the database and its administrators. Give the verification key to
+    auditors, but not through the database.
     """
     needs_seal()
     from auditdb.evidence.keys import write_key
@@ -151,16 +153,16 @@ def init(key_file: Path, name: str | None) -> None:
 
 
 @seal.command()
-@click.option("--key-file", type=_FILE, required=True, help="The key so far.")
+@click.option("--key-file", type=_FILE, required=True, help="The current key.")
 @click.option("--new-key-file", type=_FILE, required=True, help="The new file; it is a secret.")
 @click.option("--state", type=_FILE, metavar="FILE",
-              help="As of auditdb seal. Default: the key file and .state.")  # fmt: skip
+              help="As in auditdb seal. Default: the key file with .state.")  # fmt: skip
 @click.pass_context
 def rotate(ctx: click.Context, key_file: Path, new_key_file: Path, state: Path | None) -> None:
-    """Make another key, to which the present one hands over, and print its verification key.
+    """Create a new sealing key, signed by the current one, and print its verification key.
 
-    Seal with the new one from then on. Whoever has the verification key of the first goes on to
-    verify with it.
+    Seal with the new key from then on. Auditors can continue to verify with the first verification
+    key.
     """
     needs_seal()
     from auditdb.evidence.keys import read_private, write_key
@@ -179,10 +181,10 @@ def rotate(ctx: click.Context, key_file: Path, new_key_file: Path, state: Path |
             with raises_audit_errors(conn, "audit_auditor"):
                 conn.execute("select audit_private.keep_rotation(%s)", [hand_over(old, made)])
         except Refused:
-            new_key_file.unlink()  # Nothing handed over to it.
+            new_key_file.unlink()  # The rotation was not stored, so the new key is useless.
             raise
     if found is not None:
-        # Both sign what was signed last: whoever has one of the keys goes on from there.
+        # Both keys sign the last checkpoint, so that holders of either key can continue from it.
         both = State(new_key_file.with_name(f"{new_key_file.name}.state"))
         both.write(sign(found[0].text, [old, new]), [new.key])
     print_lines(made)
@@ -190,28 +192,28 @@ def rotate(ctx: click.Context, key_file: Path, new_key_file: Path, state: Path |
 
 @click.command()
 @click.option("--key", "keys", metavar="VKEY", multiple=True, required=True,
-              help="A verification key that you believe, or a file with it.")  # fmt: skip
+              help="A trusted verification key, or a file with it.")  # fmt: skip
 @click.option("--checkpoint", "checkpoints", metavar="FILE", multiple=True, type=_FILE,
-              help="A checkpoint that was kept elsewhere.")  # fmt: skip
+              help="A checkpoint that was kept outside of the database.")  # fmt: skip
 @click.option("--published", metavar="URL",
-              help="The log as it was published: its checkpoint, and its hashes.")  # fmt: skip
+              help="Where the log is published: checkpoint and hashes.")  # fmt: skip
 @click.option("--since", metavar="TIME",
-              help="Hash again only events of ticks since then.")  # fmt: skip
+              help="Hash only events since this time.")  # fmt: skip
 @click.option("--resume", type=_FILE, metavar="FILE",
-              help="Remembers there how far it came, and goes on from there.")  # fmt: skip
+              help="File for the progress, to continue after an interruption.")  # fmt: skip
 @click.option("--archive", "archived", metavar="URL",
-              help="Verify archived months, too: where auditdb archive put them.")  # fmt: skip
+              help="Where the archive is, to verify archived months too.")  # fmt: skip
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @click.pass_context
 def verify(
     ctx: click.Context, keys: tuple[str, ...], checkpoints: tuple[Path, ...], published: str | None,
     since: str | None, resume: Path | None, archived: str | None, json_: bool,
 ) -> None:  # fmt: skip
-    """Compare the log with what was signed; exit 1 if an event was changed, removed or added.
+    """Compare the log with its seals; exit 1 if an event was changed, removed or added.
 
-    A checkpoint that was kept outside of the database, with --checkpoint or --published, is what a
-    superuser cannot forge. Without one, only what does not hold the key is found out. Needs a login
-    that holds audit_auditor.
+    Give a checkpoint that was kept outside of the database (--checkpoint or --published): a
+    superuser cannot forge it. Without one, changes by somebody who holds the sealing key are not
+    detected. Needs a login that holds audit_auditor.
     """
     needs_seal()
 
@@ -246,8 +248,8 @@ def verify(
         said = {"events": report.events, "findings": len(report.findings)}
         try:
             record_reading(conn, Auditor(None), "verified", said)
-        except Refused as error:  # A copy that was restored to be verified may be read only.
-            print_note(f"that it was verified is not recorded: {error}")
+        except Refused as error:  # A restored copy may be read-only.
+            print_note(f"this verification is not recorded as an event: {error}")
     if json_:
         print_json(asdict(report))
     else:
@@ -255,10 +257,11 @@ def verify(
         if not given:
             print_lines("note: no checkpoint from outside of the database was given")
         print_lines(
-            f"{report.events} events hashed again, {report.signed} of {report.size} leaves signed, "
-            f"{report.dropped} events dropped by retention, {report.erased} erased, "
-            f"{f'{report.archived} read from the archive, ' if archived else ''}"
-            f"{len(report.findings)} findings"
+            f"{counted(report.events, 'event')} hashed again, "
+            f"{report.signed:,} of {counted(report.size, 'leaf', 'leaves')} signed, "
+            f"{counted(report.dropped, 'event')} dropped by retention, {report.erased:,} erased, "
+            f"{f'{report.archived:,} read from the archive, ' if archived else ''}"
+            f"{counted(len(report.findings), 'finding')}"
         )
     if report.findings:
         raise click.exceptions.Exit(1)
@@ -275,7 +278,7 @@ def _signer(key_file: Path | None, command: str | None, key: str | None) -> Priv
 
 
 def archive_of(conn: psycopg.Connection[Any], url: str | None) -> Archive | None:
-    """Return the archived months of a log, where it was said where they are."""
+    """Return the archived months of a log, or None without an address."""
     from auditdb.archive.place import Place
     from auditdb.archive.source import Archive
 
@@ -292,5 +295,5 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not a text file"
         raise InvalidInput(f"cannot read {path}: {reason}") from error

@@ -1,4 +1,4 @@
-"""The commands that send events away: export, and subscription with what becomes of one."""
+"""Commands of the export: export, subscription."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from auditdb.cli.common import connection, print_json, print_lines
 from auditdb.cli.errors import Failure
 from auditdb.export.sinks.frames import PRESETS
 from auditdb.values.arguments import RESULTS
-from auditdb.values.plain import plain
+from auditdb.values.plain import counted, plain
 
 FORMATS = ["jsonl", "ocsf", "cloudevents", "csv"]
 SINK_HELP = ("Where: - (standard output), file:///directory, s3://bucket/prefix, gs://, az://, "
@@ -26,11 +26,11 @@ SINK_HELP = ("Where: - (standard output), file:///directory, s3://bucket/prefix,
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--all", "all_", is_flag=True, help="Serve every subscription, in one process.")
+@click.option("--all", "all_", is_flag=True, help="Serve all subscriptions, in one process.")
 @click.option("--to", "sink", metavar="SINK",
-              help=f"Makes the subscription if there is none. {SINK_HELP}")  # fmt: skip
+              help=f"Creates the subscription if it does not exist. {SINK_HELP}")  # fmt: skip
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Default: jsonl.")
-@click.option("--follow", is_flag=True, help="Go on with what comes, until it is ended.")
+@click.option("--follow", is_flag=True, help="Keep running, and send new events.")
 @click.option("--secrets", type=click.Path(path_type=Path), metavar="FILE",
               envvar="AUDITDB_SINK_SECRETS",
               help="TOML: stream_secret =, then [NAME], token = and secret =. Default: "
@@ -42,16 +42,15 @@ def export(
     ctx: click.Context, name: str | None, all_: bool, sink: str | None, form: str | None,
     follow: bool, secrets: Path | None, json_: bool,
 ) -> None:  # fmt: skip
-    """Send every committed event, once and in order, to a sink; goes on where it ended.
+    """Send every committed event, once and in order, to a sink; continue after the last one sent.
 
-    Run it as a member of audit_auditor: from cron, or as a service with --follow. It exits with 1
-    where something was in the way, after trying for a while; nothing is lost, and the next run goes
-    on from there.
+    Run it as a member of audit_auditor: from cron, or as a service with --follow. If delivery
+    fails, it retries for a while and then exits with 1. No event is lost: the next run continues.
     """
     if all_ == (name is not None):
         raise click.UsageError("give the NAME of one subscription, or --all")
     if name is None and (sink is not None or form is not None):
-        raise click.UsageError("--to and --format are of one subscription: give its NAME")
+        raise click.UsageError("--to and --format need the NAME of one subscription")
     open_ = _opener(name, secrets)
     if name is not None:
         stored = _ensure(ctx, name, sink, form, open_)
@@ -66,7 +65,10 @@ def export(
     else:
         for n in sorted(served.delivered):
             events, batches = served.delivered[n], served.batches[n]
-            click.echo(plain(f"{n}: {events} events in {batches} batches"), err=True)
+            click.echo(
+                plain(f"{n}: {counted(events, 'event')} in {counted(batches, 'batch', 'batches')}"),
+                err=True,
+            )
     if served.problems and not follow:
         raise click.exceptions.Exit(1)
 
@@ -74,7 +76,7 @@ def export(
 def _ensure(
     ctx: click.Context, name: str, sink: str | None, form: str | None, open_: Callable[..., Any]
 ) -> str:
-    """Return the sink of a subscription, which is made if it is not there; see that it fits."""
+    """Return the sink of a subscription; create it if it does not exist; check its options."""
     from auditdb.export.subscription import create_subscription, list_subscriptions
 
     with connection(ctx) as conn:
@@ -90,13 +92,13 @@ def _ensure(
         if sink is None:
             raise Failure(plain(f"there is no subscription {name}: give --to SINK to make it, or "
                                 "see: auditdb subscription list"), 1)  # fmt: skip
-        open_(name, sink, form or "jsonl", {})  # What cannot be opened is not stored.
+        open_(name, sink, form or "jsonl", {})  # An invalid address is not stored.
         create_subscription(conn, name, sink=sink, format=form or "jsonl")
         return sink
 
 
 def _opener(name: str | None, file: Path | None) -> Callable[..., Any]:
-    """Return what opens the sink of a subscription with its secrets."""
+    """Return a function that opens the sink of a subscription with its secrets."""
     from auditdb.export.formats import FORMATS
     from auditdb.export.sinks.base import Sink
     from auditdb.export.sinks.open import open_sink, open_stream, options_of
@@ -108,7 +110,7 @@ def _opener(name: str | None, file: Path | None) -> Callable[..., Any]:
     )
 
     known = read_secrets(file) if file is not None else {}
-    # Variables are of one subscription: a token must not go to the sinks of others.
+    # Variables hold secrets of one subscription: a token must not go to other sinks.
     alone = secrets_of_variables(os.environ) if name is not None else Secrets()
     masters = read_masters(file, os.environ)
 
@@ -135,7 +137,7 @@ def _serve(dsn: str, names: list[str] | None, follow: bool, open_: Callable[...,
         ending = iter([exporter.end])
 
         def end() -> None:
-            # At once when asked again: what is on its way is sent again by the next run.
+            # A second signal ends at once: the next run repeats the unfinished deliveries.
             next(ending, lambda: os._exit(130))()
 
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -147,43 +149,43 @@ def _serve(dsn: str, names: list[str] | None, follow: bool, open_: Callable[...,
 
 @click.group()
 def subscription() -> None:
-    """Make, list, pause, resume, reset and drop subscriptions of the export."""
+    """Create, list, pause, resume, reset and drop subscriptions of the export."""
 
 
 @subscription.command()
 @click.argument("name")
 @click.option("--to", "sink", metavar="SINK", required=True, help=SINK_HELP)
 @click.option("--format", "form", type=click.Choice(FORMATS), default="jsonl", show_default=True)
-@click.option("--organization-id", help="Events of this organisation alone.")
-@click.option("--action", "actions", multiple=True, help="Events of this action; also several.")
+@click.option("--organization-id", help="Only events of this organisation.")
+@click.option("--action", "actions", multiple=True, help="Only this action; may be repeated.")
 @click.option("--category", "categories", multiple=True,
-              help="Events of this category; also several.")  # fmt: skip
+              help="Only events of this category; may be repeated.")  # fmt: skip
 @click.option("--result", "results", multiple=True, type=click.Choice(RESULTS),
-              help="Events of this result; also several.")  # fmt: skip
+              help="Only events of this result; may be repeated.")  # fmt: skip
 @click.option("--where", multiple=True, metavar="CONDITION",
               help="Events for which COLUMN=VALUE or COLUMN!=VALUE holds; all of several. Columns "
               "are those of the event, and new_values.NAME and the like.")  # fmt: skip
 @click.option("--at-least", type=click.IntRange(2, 1000), metavar="NUMBER",
-              help="The event alone with which there are so many.")  # fmt: skip
-@click.option("--within", metavar="INTERVAL", help="The time in which they occur.")
-@click.option("--per", metavar="COLUMN", help="They are counted for each value of it.")
+              help="Send only the event that reaches this count; needs --within.")  # fmt: skip
+@click.option("--within", metavar="INTERVAL", help="The time window of --at-least.")
+@click.option("--per", metavar="COLUMN", help="Count separately for each value of this column.")
 @click.option("--from", "begin", type=click.Choice(["start", "now"]), default="start",
-              show_default=True, help="The first event, or those to come.")  # fmt: skip
+              show_default=True, help="Begin with the first event, or with new ones.")  # fmt: skip
 @click.option("--lapses-after", metavar="INTERVAL", default="30 days", show_default=True,
-              help="Retention waits so long for what nobody serves.")  # fmt: skip
+              help="How long retention waits for a subscription that is not served.")  # fmt: skip
 @click.option("--compression", type=click.Choice(["gzip", "zstd", "none"]),
-              help="Of files, objects and requests. Default: gzip.")  # fmt: skip
+              help="Compression of files, objects and requests. Default: gzip.")  # fmt: skip
 @click.option("--every", type=click.FloatRange(0, 86_400), metavar="SECONDS",
               help="Between deliveries. Default: 60 for files and objects, else 0.")  # fmt: skip
 @click.option("--timeout", type=click.FloatRange(1, 3600), metavar="SECONDS",
-              help="Of a request. Default: 30.")  # fmt: skip
-@click.option("--array", is_flag=True, help="HTTPS: an array of JSON instead of lines.")
+              help="Time limit of a request. Default: 30.")  # fmt: skip
+@click.option("--array", is_flag=True, help="HTTPS: send a JSON array instead of lines.")
 @click.pass_context
 def create(
     ctx: click.Context, /, name: str, sink: str, form: str, begin: Any, compression: str | None,
     every: float | None, timeout: float | None, array: bool, **given: Any,
 ) -> None:  # fmt: skip
-    """Make a subscription, as a member of audit_auditor; auditdb export serves it."""
+    """Create a subscription, as a member of audit_auditor; auditdb export serves it."""
     from auditdb.export.subscription import create_subscription
 
     options = {"compression": compression, "every": every, "timeout": timeout,
@@ -193,14 +195,14 @@ def create(
             conn, name, sink=sink, format=form, begin=begin,
             options={n: value for n, value in options.items() if value is not None},
             **given)  # fmt: skip
-    print_lines(f"{name} is made; auditdb export {name} serves it")
+    print_lines(f"{name} is created; to serve it, run: auditdb export {name}")
 
 
 @subscription.command("list")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @click.pass_context
 def list_(ctx: click.Context, json_: bool) -> None:
-    """List the subscriptions, how far each came, and what is in its way."""
+    """List the subscriptions with progress and problems."""
     from auditdb.export.subscription import list_subscriptions
 
     with connection(ctx) as conn:
@@ -228,7 +230,7 @@ def _change(ctx: click.Context, name: str, what: Any, done: str) -> None:
 @click.argument("name")
 @click.pass_context
 def pause(ctx: click.Context, name: str) -> None:
-    """Send nothing more until it is resumed; retention waits for it until it lapses."""
+    """Stop sending until it is resumed; retention waits for it until it lapses."""
     _change(ctx, name, "pause", "is paused")
 
 
@@ -236,27 +238,27 @@ def pause(ctx: click.Context, name: str) -> None:
 @click.argument("name")
 @click.pass_context
 def resume(ctx: click.Context, name: str) -> None:
-    """Go on where it was: after a pause, once what it failed of is mended, or after it lapsed."""
-    _change(ctx, name, "resume", "goes on")
+    """Continue a subscription that is paused, failed (after you fixed the cause) or lapsed."""
+    _change(ctx, name, "resume", "is resumed")
 
 
 @subscription.command()
 @click.argument("name")
 @click.option("--to", "begin", type=click.Choice(["start", "now"]), required=True,
-              help="The first event, which sends all again; or those to come.")  # fmt: skip
+              help="The first event, which sends all again; or new events only.")  # fmt: skip
 @click.pass_context
 def reset(ctx: click.Context, name: str, begin: Any) -> None:
-    """Begin anew."""
+    """Set a subscription back to the first event, or forward to new ones."""
     from auditdb.export.subscription import reset_subscription
 
     with connection(ctx) as conn:
         reset_subscription(conn, name, begin)
-    print_lines(f"{name} begins anew")
+    print_lines(f"{name} is reset")
 
 
 @subscription.command()
 @click.argument("name")
 @click.pass_context
 def drop(ctx: click.Context, name: str) -> None:
-    """End it; what it had yet to take keeps retention from nothing."""
+    """Drop a subscription; retention no longer waits for it."""
     _change(ctx, name, "drop", "is dropped")

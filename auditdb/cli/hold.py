@@ -1,4 +1,4 @@
-"""Commands of organisations: legal hold, and how far back their viewers see."""
+"""Commands for organisations: legal hold, and how far back viewers see."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from auditdb.cli.common import connection, print_json, print_lines
-from auditdb.values.plain import plain
+from auditdb.values.plain import counted, plain
 
 if TYPE_CHECKING:
     from auditdb.operate.hold import LegalHold, VisibleRetention
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("organization", required=False)
-@click.option("--reason", help="Why, such as the number of a case; it may be held for several.")
-@click.option("--release", is_flag=True, help="End the hold that was placed for this reason.")
-@click.option("--json", "json_", is_flag=True, help="Of a list: print JSON.")
+@click.option("--reason", help="The reason, such as a case number. Several reasons are possible.")
+@click.option("--release", is_flag=True, help="End the legal hold with this reason.")
+@click.option("--json", "json_", is_flag=True, help="Print the list as JSON.")
 @click.pass_context
 def hold(
     ctx: click.Context, organization: str | None, reason: str | None, release: bool, json_: bool
 ) -> None:
-    """Put ORGANIZATION under legal hold, or release it; without, list those that are.
+    """Put ORGANIZATION under legal hold, or release it. Without ORGANIZATION, list the holds.
 
-    Retention drops no month that holds events of an organisation under legal hold, whatever is
-    forced. It takes a login that holds audit_auditor. Each hold and release is an event.
+    Retention drops no month with events of an organisation under legal hold, not even with --force.
+    Needs a login that holds audit_auditor. Each hold and release is recorded as an event.
     """
     from auditdb.operate import hold as work
 
     if organization is None and (reason is not None or release):
-        raise click.UsageError("--reason and --release are of an ORGANIZATION")
+        raise click.UsageError("--reason and --release need an ORGANIZATION")
     if organization is not None and reason is None:
-        raise click.UsageError("a legal hold takes a --reason")
+        raise click.UsageError("a legal hold needs a --reason")
     with connection(ctx) as conn:
         if organization is None or reason is None:
             holds = work.list_holds(conn)
@@ -47,29 +47,29 @@ def hold(
             print_lines(f"{organization} is released", *map(describe_hold, left))
         else:
             months = work.hold_organization(conn, organization, reason=reason)
-            told = f"{months:,} month{'s' * (months != 1)} with events of it" if months else \
-                   "the log has no event of it: is that its identifier?"  # fmt: skip
+            told = f"{counted(months, 'month')} with events of it" if months else \
+                   "the log has no event of it; check the identifier"  # fmt: skip
             print_lines(f"{organization} is under legal hold: {told}")
 
 
 @click.command()
 @click.argument("organization", required=False)
 @click.option("--keep", metavar="INTERVAL", help="Hide older events from its viewers: '30 days'.")
-@click.option("--all", "all_", is_flag=True, help="Show its viewers all that there is.")
-@click.option("--json", "json_", is_flag=True, help="Of a list: print JSON.")
+@click.option("--all", "all_", is_flag=True, help="Show all events to its viewers.")
+@click.option("--json", "json_", is_flag=True, help="Print the list as JSON.")
 @click.pass_context
 def visible(
     ctx: click.Context, organization: str | None, keep: str | None, all_: bool, json_: bool
 ) -> None:
-    """Say how far back the viewers of ORGANIZATION see; without, list what was said.
+    """Limit how far back the viewers of ORGANIZATION see. Without ORGANIZATION, list the limits.
 
-    Older events stay in the log, for auditors and exports. It takes a login that holds
-    audit_operator. Each change is an event.
+    Older events stay in the log, for auditors and exports. Needs a login that holds audit_operator.
+    Each change is recorded as an event.
     """
     from auditdb.operate import hold as work
 
     if (organization is None) != (keep is None and not all_) or (keep is not None and all_):
-        raise click.UsageError("give an ORGANIZATION with --keep or --all, or none of them")
+        raise click.UsageError("give an ORGANIZATION with --keep or --all, or no arguments")
     with connection(ctx) as conn:
         if organization is None:
             limits = work.list_visibility(conn)
@@ -77,7 +77,7 @@ def visible(
                 print_json([asdict(v) for v in limits])
             else:
                 print_lines(*(map(describe_visible, limits) if limits else
-                              ["every organisation's viewers see all of it"]))  # fmt: skip
+                              ["no limit: all viewers see all events"]))  # fmt: skip
             return
         work.limit_visibility(conn, organization, keep=keep)
     print_lines(f"viewers of {organization} see {keep or 'all of it'}")

@@ -17,18 +17,19 @@ from auditdb.cli.common import connection, print_lines, print_note
 from auditdb.cli.progress import progress
 from auditdb.errors import Refused
 from auditdb.mapping.kinds import KINDS
+from auditdb.values.plain import counted
 
 if TYPE_CHECKING:
     from auditdb.mapping.file import Mappings
 
 
 @click.command()
-@click.option("--schema", "schemas", multiple=True, help="Look only there; may be repeated.")
+@click.option("--schema", "schemas", multiple=True, help="Only this schema; may be repeated.")
 @click.option(
-    "--update", metavar="FILE", help="Add to FILE what is new, and leave what stands there."
+    "--update", metavar="FILE", help="Add what is new to FILE; change nothing else in it."
 )
-@click.option("--sample", is_flag=True, help="Answer questions by rows, at most 10,000 a table.")
-@click.option("--read-roles", is_flag=True, help="Of rows read the names of roles, no others.")
+@click.option("--sample", is_flag=True, help="Read up to 10,000 rows a table.")
+@click.option("--read-roles", is_flag=True, help="Read only the names of roles from rows.")
 @click.pass_context
 def detect(
     ctx: click.Context,
@@ -37,10 +38,10 @@ def detect(
     sample: bool,
     read_roles: bool,
 ) -> None:
-    """Propose an auditdb.toml for an existing database, without writing to it.
+    """Propose an auditdb.toml for an existing database. Writes nothing to the database.
 
-    With --update the proposal goes into FILE: tables that it neither has, nor has commented out,
-    nor names in skip of [detect]. What was added, and what is no table any more, is printed.
+    With --update, add the proposal to FILE, without the tables that FILE has already, has commented
+    out, or names in skip of [detect]. Prints what was added, and tables that no longer exist.
     """
     from auditdb.detect import document
     from auditdb.detect.propose import detect as propose
@@ -60,7 +61,7 @@ def detect(
 
 
 def _read_if_there(name: str) -> str | None:
-    """Return a file with its ends of lines as they are."""
+    """Return a file with its line ends unchanged, or None if it does not exist."""
     try:
         return Path(name).read_bytes().decode()
     except FileNotFoundError:
@@ -72,16 +73,16 @@ def _read_if_there(name: str) -> str | None:
 
 
 def _replace(name: str, before: str | None, text: str) -> None:
-    """Write a file as a whole or not at all, with the mode that it had."""
+    """Write a file atomically, and keep its mode."""
     path = Path(name).resolve()
     if _read_if_there(name) != before:
-        raise click.UsageError(f"{name} was changed meanwhile: nothing is written, try again")
+        raise click.UsageError(f"{name} was changed meanwhile, so nothing was written; try again")
     umask = os.umask(0)
     os.umask(umask)
     temporary = None
     try:
         if before is not None:
-            path.open("ab").close()  # Who may not write it, may not replace it.
+            path.open("ab").close()  # Fails for a file that the user may not write.
         with NamedTemporaryFile("wb", dir=path.parent, prefix=path.name, delete=False) as out:
             temporary = Path(out.name)
             out.write(text.encode())
@@ -109,15 +110,15 @@ def _replace(name: str, before: str | None, text: str) -> None:
 @click.option("--subject", metavar="SQL", help="The user a row is about.")
 @click.option("--role", metavar="SQL", help="The role that a membership gives.")
 @click.option("--alive", metavar="SQL", help="A row counts as existing only while this is true.")
-@click.option("--admin", metavar="SQL", help="Memberships whose user may read the log.")
-@click.option("--parent", metavar="SQL", help="Rows are changes of the row with this identifier.")
+@click.option("--admin", metavar="SQL", help="True for memberships whose user may read the log.")
+@click.option("--parent", metavar="SQL", help="Identifier of the row that this row is a part of.")
 @click.option("--email", metavar="COLUMN", help="Of users: the e-mail address.")
 @click.option("--password", metavar="COLUMN", help="Of users: the password hash.")
 @click.option("--two-factor", metavar="COLUMN", help="Of users: the two-factor flag.")
-@click.option("--ignore", multiple=True, metavar="COLUMN", help="Its change alone is no event.")
-@click.option("--redact", multiple=True, metavar="COLUMN", help="Recorded without its values.")
-@click.option("--baseline", is_flag=True, help="Record the rows that are there, once a table.")
-@click.option("--prune", is_flag=True, help="Detach what is attached and not in the file.")
+@click.option("--ignore", multiple=True, metavar="COLUMN", help="Its change alone makes no event.")
+@click.option("--redact", multiple=True, metavar="COLUMN", help="Record it without its values.")
+@click.option("--baseline", is_flag=True, help="Record the existing rows, once for each table.")
+@click.option("--prune", is_flag=True, help="Detach attached tables that are not in the file.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.pass_context
 def attach(
@@ -140,7 +141,7 @@ def attach(
     mappings: Mappings
     if kind is not None:
         if prune:
-            raise click.UsageError("--prune goes with a file, which says what there is to capture")
+            raise click.UsageError("--prune needs a FILE: it detaches tables that are not in it")
         mappings = [TableMapping(name=target, kind=kind, options=given)]
     elif given:
         raise click.UsageError("options describe one table: auditdb attach TABLE KIND [OPTIONS]")
@@ -148,12 +149,12 @@ def attach(
         mappings = load(_read(target), source=target)
 
     def show(change: Change) -> None:
-        # One table was meant: that others are attached is no news of it.
+        # Only one table was given, so do not list the others.
         if kind is None or change.verb != "unlisted":
             print_lines(*str(change).splitlines())
 
     def ask(kinds: Iterable[str]) -> None:
-        """Ask about kinds that nobody defined and that nearly are known ones."""
+        """Print a note about unknown kinds that are nearly known ones."""
         known = known_kinds(conn) | {m.name for m in mappings if isinstance(m, KindMapping)}
         for kind in dict.fromkeys(kinds):
             if kind not in known and (suggestion := nearest(kind, KINDS)):
@@ -175,7 +176,7 @@ def attach(
 
                     changes = apply(conn, mappings, prune=prune, done=done)
         except Refused:
-            # A kind that is misspelt has not the options of the one that was meant.
+            # A misspelt kind lacks options, which causes the error.
             ask(m.kind for m in mappings if isinstance(m, TableMapping))
             raise
         if baseline and not dry_run:
@@ -184,7 +185,7 @@ def attach(
 
 
 def _record_baselines(conn: Connection[Any], mappings: Mappings) -> None:
-    """Record what the tables hold that were attached, each unless that was done."""
+    """Record the existing rows of the attached tables, unless that was done before."""
     from auditdb.mapping.file import TableMapping
 
     with progress("rows") as advance:
@@ -192,7 +193,7 @@ def _record_baselines(conn: Connection[Any], mappings: Mappings) -> None:
             if isinstance(mapping, TableMapping) and mapping.kind != "admin":
                 rows = auditdb.baseline(conn, mapping.name, progress=advance)
                 if rows:
-                    print_lines(f"baseline  {mapping.name}: {rows:,} row{'s' * (rows != 1)}")
+                    print_lines(f"baseline  {mapping.name}: {counted(rows, 'row')}")
 
 
 def _read(name: str) -> str:
@@ -210,7 +211,7 @@ def _read(name: str) -> str:
 @click.argument("table")
 @click.pass_context
 def detach(ctx: click.Context, table: str) -> None:
-    """End the capture of TABLE; what was captured stays."""
+    """Stop capturing TABLE; its events stay in the log."""
     with connection(ctx) as conn:
         auditdb.detach(conn, table)
     print_lines(f"{table} is no longer captured")

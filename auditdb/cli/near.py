@@ -1,4 +1,4 @@
-"""Names that nearly are known ones: a note asks whether those were meant."""
+"""Misspelt names: a note suggests the known name that is nearest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACTIONS = frozenset(
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.8) -> str | None:
-    """Return the known name that a name is nearly, but not quite.
+    """Return the known name that is similar to a name, but not equal.
 
     >>> nearest("usr", ["user"]), nearest("user", ["user"]), nearest("invoice", ["user"])
     ('user', None, None)
@@ -33,7 +33,7 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.8) -> str | None:
 
 
 def nearest_action(action: str, known: Collection[str]) -> str | None:
-    """Return the known action whose category and verb an action's nearly are.
+    """Return the known action whose category and verb are similar to those of an action.
 
     >>> nearest_action("auth.loggin", ["auth.login"]), nearest_action("a.login", ["auth.login"])
     ('auth.login', None)
@@ -49,7 +49,7 @@ def nearest_action(action: str, known: Collection[str]) -> str | None:
 
 
 def known_kinds(conn: psycopg.Connection[Any]) -> frozenset[str]:
-    """Return the kinds that auditdb brings, and those that were defined, where one may read them.
+    """Return the built-in kinds and, if the login may read them, the defined ones.
 
     >>> known_kinds(conn)  # doctest: +SKIP
     frozenset({'membership', 'user', ...})
@@ -58,7 +58,7 @@ def known_kinds(conn: psycopg.Connection[Any]) -> frozenset[str]:
 
 
 def known_actions(conn: psycopg.Connection[Any]) -> frozenset[str]:
-    """Return the actions that auditdb brings, and those of audit.action, where one may read it.
+    """Return the built-in actions and, if the login may read it, those of audit.action.
 
     >>> known_actions(conn)  # doctest: +SKIP
     frozenset({'auth.login', ...})
@@ -67,12 +67,12 @@ def known_actions(conn: psycopg.Connection[Any]) -> frozenset[str]:
 
 
 def _names(conn: psycopg.Connection[Any], table: str) -> frozenset[str]:
-    """Return the names in a table of auditdb, none where the login may not read it."""
+    """Return the names in a table of auditdb; none if the login may not read it."""
     name = f"audit.{table}"
     try:
         with pinned(conn):
             cursor = psycopg.Cursor(conn, row_factory=scalar_row)
-            # Asked first: a refusal would be an error in the server's log.
+            # Check the privilege first: a refusal would be an error in the log of the server.
             if not cursor.execute("select has_table_privilege(%s, 'select')", [name]).fetchone():
                 return frozenset()
             return frozenset(cursor.execute(f"select name from {name}".encode()).fetchall())

@@ -38,19 +38,19 @@ def install(ctx: click.Context, dry_run: bool) -> None:
 
 
 @click.command()
-@click.option("--yes", is_flag=True, help="Do it; without, only show what would be done.")
+@click.option("--yes", is_flag=True, help="Do it. Without it, only show what would be done.")
 @click.option("--log", type=click.Choice(["keep", "drop"]), default="keep", show_default=True,
-              help="What becomes of the events.")  # fmt: skip
+              help="Keep or drop the events.")  # fmt: skip
 @click.option("--export", type=click.Path(path_type=Path), metavar="FILE",
               help="Write every event to a new file first, as JSON lines.")  # fmt: skip
 @click.pass_context
 def uninstall(ctx: click.Context, yes: bool, log: Literal["keep", "drop"], export: Path) -> None:
-    """Detach every table, and keep or drop the log; all of it or nothing."""
+    """Detach all tables, and keep or drop the log, in one transaction."""
     from auditdb.operate import uninstall as work
 
     if not yes:
         print_lines(*work.describe(ctx.obj, log=log))
-        print_lines("nothing was done: add --yes to do it")
+        print_lines("nothing was done; to do it, add --yes")
         return
     print_lines(*work.uninstall(ctx.obj, log=log, export=export))
     kept = "the log was dropped" if log == "drop" else "the log is kept"
@@ -64,19 +64,19 @@ def print_sql() -> None:
 
 
 @click.command()
-@click.option("--keep", is_flag=True, help="Leave the server running and print its address.")
+@click.option("--keep", is_flag=True, help="Leave the server running, and print its address.")
 @click.option("--web", is_flag=True, help="Then show the log in a browser, until Ctrl+C.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True,
-              help="Of --web; 0 for one that is free.")  # fmt: skip
+              help="Port of --web; 0 for any free port.")  # fmt: skip
 def demo(keep: bool, web: bool, port: int) -> None:
-    """Run the main job once, on an embedded PostgreSQL that is gone afterwards."""
+    """Show auditdb at work on an embedded PostgreSQL, which is deleted afterwards."""
     from auditdb.demo import run
 
     if keep and web:
         raise click.UsageError("--keep and --web exclude each other")
     page: Any = needs_web() if web else None
 
-    # Before the day is played: what is wrong with the port is said at once.
+    # Before the demo runs, so that a port in use is reported at once.
     with page.listen(port) if web else nullcontext() as listening:
 
         def look(access: Any, **given: Any) -> None:
@@ -92,14 +92,14 @@ def demo(keep: bool, web: bool, port: int) -> None:
               default="table", show_default=True)  # fmt: skip
 @click.option("--json", "json_", is_flag=True, help="The same as --format json.")
 @click.option("--organizations", type=click.IntRange(0), default=20, show_default=True,
-              help="Of openmetrics: so many, those with the most events.")  # fmt: skip
-@click.option("--findings", is_flag=True, help="Of openmetrics: those of the doctor, too.")
+              help="With openmetrics: list so many organisations at most.")  # fmt: skip
+@click.option("--findings", is_flag=True, help="With openmetrics: count findings of doctor.")
 @click.pass_context
 def status(ctx: click.Context, form: str, json_: bool, organizations: int, findings: bool) -> None:
     """Show version, attached tables, partitions with event counts, and members of the roles.
 
-    As openmetrics, it prints numbers for Prometheus and other monitoring systems: events of the
-    last 24 hours, months ahead, the last maintenance, sizes. SQL has the same: audit.metrics().
+    With --format openmetrics, print metrics for Prometheus and other monitoring systems: events of
+    the last 24 hours, months ahead, last maintenance, sizes. In SQL: audit.metrics().
     """
     if form == "openmetrics" and not json_:
         from auditdb.operate import doctor as examine
@@ -131,19 +131,19 @@ def key() -> None:
 @key.command()
 @click.pass_context
 def create(ctx: click.Context) -> None:
-    """Make a key and print it, once; give it to readers as AUDITDB_KEY."""
+    """Create a key, and print it. It is shown only once: give it to readers as AUDITDB_KEY."""
     with connection(ctx) as conn:
         click.echo(create_key(conn))
 
 
 @key.command()
 @click.option("--grace", default="1 hour", show_default=True,
-              help="Others stay valid this long; 0 if one was stolen.")  # fmt: skip
+              help="How long the other keys stay valid; 0 after a theft.")  # fmt: skip
 @click.pass_context
 def rotate(ctx: click.Context, grace: str) -> None:
-    """Make a key, print it, and retire all others after a while.
+    """Create a key, print it, and retire all other keys after a grace period.
 
-    Was a key stolen? Then --grace 0, which retires it at once.
+    If a key was stolen, give --grace 0, which retires the others at once.
     """
     with connection(ctx) as conn:
         click.echo(create_key(conn, retire_others_after=grace))
@@ -168,15 +168,15 @@ def list_(ctx: click.Context, json_: bool) -> None:
 @click.command()
 @click.option("--keep", metavar="INTERVAL", help="Drop months older than this, such as 24months.")
 @click.option("--ahead", type=click.IntRange(1, 120), default=3, show_default=True,
-              help="Months to come that have partitions.")  # fmt: skip
-@click.option("--force", is_flag=True, help="Drop months although the clock may be wrong.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+              help="Number of future months with partitions.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Drop months even if the clock seems wrong.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.pass_context
 def maintain(ctx: click.Context, keep: str | None, ahead: int, force: bool, dry_run: bool) -> None:
-    """Create partitions, empty DEFAULT, apply retention; for cron, and safe twice at once.
+    """Create partitions, empty the DEFAULT partition, apply retention. Run it from cron.
 
-    Exits with 0 if all was done or there was nothing to do, and with 1 if something was refused,
-    or if nothing was done because of an install, attach or maintenance that was running.
+    Two runs at the same time are safe. Exits with 0 if all is done. Exits with 1 if something was
+    refused, or if another install, attach or maintenance was running and nothing was done.
     """
     from auditdb.operate.maintain import BUSY, steps
 
@@ -195,10 +195,10 @@ def maintain(ctx: click.Context, keep: str | None, ahead: int, force: bool, dry_
 
 @click.command()
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
-@click.option("--fix", is_flag=True, help="Mend what is safe to mend.")
+@click.option("--fix", is_flag=True, help="Fix the findings that are safe to fix.")
 @click.pass_context
 def doctor(ctx: click.Context, json_: bool, fix: bool) -> None:
-    """Find what would let events be lost, forged or read by others; exit 1 for findings."""
+    """Check for ways to lose, forge or leak events; exit 1 if something is found."""
     from auditdb.operate import doctor as examine
 
     with connection(ctx) as conn:

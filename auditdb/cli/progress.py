@@ -1,4 +1,4 @@
-"""Progress of long work, on standard error while that is a terminal; nothing otherwise."""
+"""Progress of long work, on standard error if that is a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from auditdb.values.plain import plain
 
 
 class Advance(Protocol):
-    """Says that so many more are done, and what is being done now."""
+    """Called with the number of things done since the last call, and the current one."""
 
     def __call__(self, n: int = 1, text: str = "", /) -> None:
         """Advance."""
@@ -21,11 +21,11 @@ class Advance(Protocol):
 
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Advance]:
-    """Show how far the work of the block is, and leave nothing of it on the terminal.
+    """Show the progress of the work in the block, and remove it from the terminal at the end.
 
     Args:
         what: what is counted, such as `events`.
-        total: how many there are, if that is known.
+        total: the number of things, if known.
 
     Example:
         >>> with progress("tables", 300) as advance:  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""The command that asks an archive: query."""
+"""The command that queries an archive: query."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _SHOWN = 1_000
               help="Root of the archive: a directory, s3://bucket/prefix, ...")  # fmt: skip
 @click.option("--database", metavar="NAME", help="Only the archive of this database.")
 @click.option("--live", is_flag=True,
-              help="With the live log of the database of --dsn; takes an auditor.")  # fmt: skip
+              help="Include the live log of --dsn; needs the login of an auditor.")  # fmt: skip
 @click.option("--format", "format_", type=click.Choice(["table", "jsonl", "csv"]), default="table")
 @click.pass_context
 def query(
     ctx: click.Context, sql: str, url: str, database: str | None, live: bool, format_: str
 ) -> None:
-    """Ask an archive with SQL of DuckDB.
+    """Query an archive with SQL of DuckDB.
 
-    `event` has the columns of audit.event, JSON as text, and `database`; the views of docs/views.md
-    are there by their names, such as audit.role_change. With --live the log that is still in the
-    database is part of them: it is copied to this machine first, and that is an event. SQL reads
-    these alone: no other files, and it writes none.
+    The table `event` has the columns of audit.event, with JSON as text, and `database`. The views
+    of docs/views.md exist too, such as audit.role_change. With --live, they include the log that is
+    still in the database: it is first copied to this machine, which is recorded as an event. SQL
+    can read no other files, and can write none.
     """
     from auditdb.archive.open import opened, rows_of
     from auditdb.read.recorded import record_reading
@@ -71,7 +71,7 @@ def _print_lines(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
 
 
 def _print_table(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    """Print a table of the first rows; the rest is for the other formats."""
+    """Print a table of the first rows only."""
     first = list(islice(rows, _SHOWN + 1))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
@@ -80,4 +80,4 @@ def _print_table(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
         table.add_row(*("-" if value is None else plain(value) for value in row))
     Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
     if len(first) > _SHOWN:
-        print_note(f"these are the first {_SHOWN} rows; --format csv or jsonl prints all")
+        print_note(f"only the first {_SHOWN} rows are shown; --format csv or jsonl prints all")

@@ -18,9 +18,7 @@ from auditdb.cli.progress import progress
 from auditdb.read.filters import as_moment
 from auditdb.values.arguments import ACTOR_TYPES, RESULTS
 
-NO_EVENTS = (
-    "no events that this viewer may read; or the key, the viewer or the organisation is not valid"
-)
+NO_EVENTS = "no events that this viewer may read, or an invalid key, viewer or organisation"
 KEY_HELP = "File that holds the signing key. Default: the variable AUDITDB_KEY."
 
 
@@ -30,8 +28,8 @@ def read_key(file: str | None) -> str:
         key = os.environ.get("AUDITDB_KEY", "")
         if not key:
             raise click.UsageError(
-                "no signing key: set AUDITDB_KEY, or name a file with --key-file; "
-                "an operator makes one with: auditdb key create"
+                "no signing key: set AUDITDB_KEY, or give a file with --key-file; "
+                "an operator creates a key with: auditdb key create"
             )
         return key.strip()
     try:
@@ -50,19 +48,19 @@ def read_key(file: str | None) -> str:
 @click.option("--key-file", metavar="FILE", help=KEY_HELP)
 @click.option("--action", help="Only this action, such as membership.role_changed.")
 @click.option("--category", help="Only this category, such as auth.")
-@click.option("--actor-id", help="Only what this actor, or impersonator, did.")
+@click.option("--actor-id", help="Only what this actor or impersonator did.")
 @click.option("--actor-type", type=click.Choice(ACTOR_TYPES))
 @click.option("--target-type", help="Only what was done to this kind of object.")
 @click.option("--target-id", help="Only what was done to this object.")
 @click.option("--subject-id", help="Only what is about this user.")
 @click.option("--result", type=click.Choice(RESULTS))
-@click.option("--source", help="Only what came this way: web, api, saml, ...")
+@click.option("--source", help="Only from this source: web, api, saml, ...")
 @click.option("--since", metavar="TIME", help="From then on: 2026-01-31 or 2026-01-31T12:00Z.")
 @click.option("--until", metavar="TIME", help="Before then.")
-@click.option("--baseline", is_flag=True, help="Also what the tables held already.")
-@click.option("--archive", "archive_url", metavar="URL", help="Go on in the archive there.")
+@click.option("--baseline", is_flag=True, help="Include rows from before the attach.")
+@click.option("--archive", "archive_url", metavar="URL", help="Continue into the archive at URL.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
-@click.option("--all", "all_", is_flag=True, help="Every event, however many; no limit.")
+@click.option("--all", "all_", is_flag=True, help="All events, without a limit.")
 @click.option("--format", "format_", type=click.Choice(["table", "jsonl", "csv"]), default="table")
 @click.option("--csv-formulas", type=click.Choice(["escape", "keep"]), default="escape",
               show_default=True, help="Cells of CSV that a spreadsheet would run: after an ' or as "
@@ -84,11 +82,11 @@ def log(
 ) -> None:
     """Read an organisation's log as one of its admins or owners, newest first.
 
-    An auditor reads without a key: the log of one organisation, also of one that is deleted, or of
-    all. That an auditor reads is an event of the log, and so is what anybody takes along as JSON
-    lines or CSV; on a standby, where it cannot be recorded, it is refused. JSON lines hold every
-    event exactly; a table shortens and leaves out what a narrow terminal has no room for. In it
-    "how" tells events that a trigger captured from those that a call recorded.
+    An auditor reads without a key: the log of one organisation, even a deleted one, or of all.
+    Reads by an auditor are recorded as events, and so is every export as JSON lines or CSV. On a
+    standby they are refused, because nothing can be recorded there. JSON lines hold every event
+    exactly. A table shortens values and omits columns on a narrow terminal. Its column "how" says
+    whether a trigger captured the event or a call recorded it.
     """
     if all_ and ctx.get_parameter_source("limit") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--all and --limit exclude each other")
@@ -103,7 +101,7 @@ def log(
             and (months := _unread_months(conn, **filters))
         ):
             left = ", ".join(months)
-            print_note(f"not read: {left} of the archive; --archive URL reads them")
+            print_note(f"not read, because only in the archive: {left}; give --archive URL")
         if not printed:
             if format_ == "table":
                 click.echo("no events" if auditor else NO_EVENTS, err=True)
@@ -120,7 +118,7 @@ def _check_times(since: str | None, until: str | None, **_: Any) -> None:
 def _unread_months(
     conn: Connection[Any], since: str | None, until: str | None, **_: Any
 ) -> list[str]:
-    """Return the months of a time that left the database."""
+    """Return the months of a time range that exist only in the archive."""
     if conn.execute("select to_regprocedure('audit_private.archived_months()')").fetchone() == (
         None,
     ):
@@ -138,7 +136,7 @@ def _unread_months(
 def _near_filters(
     conn: Connection[Any], action: str | None, category: str | None, source: str | None, **_: Any
 ) -> Iterator[str]:
-    """Say which filter that left nothing may be misspelt."""
+    """Suggest corrections for filters that matched nothing and may be misspelt."""
     from auditdb.cli.near import SOURCES, known_actions, nearest
 
     actions = known_actions(conn) if action or category else frozenset()
@@ -158,7 +156,7 @@ def _reading(
     key_file: str | None,
     archive_url: str | None,
 ) -> Callable[[Connection[Any]], auditdb.Reader]:
-    """Return what makes the reader, or say which option is missing or one too many."""
+    """Return a function that makes the reader; refuse missing and conflicting options."""
     if auditor and (viewer_id is not None or key_file is not None):
         raise click.UsageError("--auditor reads without --viewer-id and --key-file")
     archive = None
@@ -196,7 +194,7 @@ def _print(
 
 @contextmanager
 def _counting() -> Iterator[Callable[[int], object] | None]:
-    """Show how many events are written, where that does not go among them."""
+    """Show the number of written events, unless the events go to the same terminal."""
     if sys.stdout.isatty():
         yield None
         return

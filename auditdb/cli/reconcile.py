@@ -11,6 +11,7 @@ import click
 
 from auditdb.cli.common import connection, print_json, print_lines
 from auditdb.cli.progress import progress
+from auditdb.values.plain import counted
 
 if TYPE_CHECKING:
     from auditdb.reconcile.found import Difference, Reconciled
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
 @click.argument("table", required=False)
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @click.option("--limit", type=click.IntRange(0), default=100, show_default=True,
-              help="Show so many differences of a table; all are counted.")  # fmt: skip
+              help="Show at most this many differences a table; all are counted.")  # fmt: skip
 @click.pass_context
 def reconcile(ctx: click.Context, table: str | None, json_: bool, limit: int) -> None:
-    """Compare TABLE, or all that are attached, with the log; exit 1 for a difference.
+    """Compare TABLE, or all attached tables, with the log; exit 1 for a difference.
 
-    It replays the events of each row and names what was changed without an event, and events whose
-    change is not there. It only reads. It takes a login that holds audit_auditor and may read the
-    tables; a table that it may not read is a finding, too.
+    Replays the events of each row. Reports changes without an event, and events without their
+    change. Writes nothing. Needs a login that holds audit_auditor and may read the tables. A table
+    that it may not read is reported as a difference.
     """
     from auditdb.reconcile import reconcile as compare
 
@@ -46,12 +47,13 @@ def reconcile(ctx: click.Context, table: str | None, json_: bool, limit: int) ->
 
 
 def lines(made: Reconciled) -> list[str]:
-    """Return what was found of a table, a line each."""
+    """Return the result for a table as lines."""
     if made.skipped:
         return [f"{made.table}: not compared: {made.skipped}"]
-    head = f"{made.table}: {made.rows:,} row{'s' * (made.rows != 1)} and {made.events:,} " \
-           f"event{'s' * (made.events != 1)}, {made.found:,} difference" \
-           f"{'s' * (made.found != 1)}"  # fmt: skip
+    head = (
+        f"{made.table}: {counted(made.rows, 'row')} and {counted(made.events, 'event')}, "
+        f"{counted(made.found, 'difference')}"
+    )
     rest = made.found - len(made.differences)
     return [
         head,
@@ -78,11 +80,11 @@ def describe(d: Difference) -> str:
             return f"{row}: {d.column} was {_show(d.stored)} to {where} where the log has " \
                    f"{_show(d.logged)}"  # fmt: skip
         case "unlogged" if d.row is None:
-            return f"{d.stored:,} rows of which no event says that they came"
+            return f"{counted(d.stored, 'row')} in the table without an event of the insert"
         case "unlogged":
             return f"{row}: no event says that it came"
         case "gone" if d.row is None:
-            return f"{d.logged:,} rows are gone, and no event says so"
+            return f"{counted(d.logged, 'row')} gone from the table without an event of the delete"
         case "gone":
             return f"{row}: it is gone, and no event after {d.event} says so"
         case "back":
@@ -101,7 +103,7 @@ def _columns(left_out: dict[str, str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON can hold: numbers as they are, as far as a float holds them."""
+    """Return a value that JSON can hold; a number that a float cannot hold becomes text."""
     if isinstance(value, Decimal):
         return float(value) if Decimal(str(float(value))) == value else str(value)
     if isinstance(value, dict):

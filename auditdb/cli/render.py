@@ -1,4 +1,4 @@
-"""Prints for people: events as a table, and the status."""
+"""Output for people: events as a table, and the status."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from auditdb.export.subscription import SubscriptionStatus
 from auditdb.operate.status import Status
 from auditdb.read.event import Event
 from auditdb.read.summary import actor_of, change, origin_of
-from auditdb.values.plain import plain
+from auditdb.values.plain import counted, plain
 
-# Events that are laid out together.
+# Number of events that determine the width of the columns.
 _CHUNK = 500
 RESULT_STYLE = {"success": "green", "failure": "yellow", "denied": "red"}
 
@@ -26,8 +26,8 @@ RESULT_STYLE = {"success": "green", "failure": "yellow", "denied": "red"}
 def print_table(console: Console, events: Iterable[Event], *, title: str | None = None) -> int:
     """Print events as a table and return how many there were.
 
-    Where there is little room, what matters least is left out or shortened. Columns are as wide as
-    the first events need, so that these are printed before more are read.
+    On a narrow terminal, less important columns are shortened or omitted. The first events
+    determine the width of the columns, so that they are printed before more events are read.
     """
     is_medium = console.width < 120
     headings = ["time", "action", "result", "actor", "about", "change"]
@@ -60,7 +60,7 @@ def _print_rows(
 def _print_more(
     console: Console, headings: list[str], widths: list[int], rows: list[list[Text]]
 ) -> None:
-    """Print rows below those of the first table: whole lines as they are, which is much faster."""
+    """Print more rows with the same widths, as plain lines, which is much faster."""
     for row in rows:
         sized = list(zip(row, widths, strict=True))
         if not console.is_terminal and all(cell.cell_len <= width for cell, width in sized):
@@ -91,7 +91,7 @@ def _row(width: int, event: Event) -> list[Text]:
 
 
 def _widths(table: Table, rows: list[list[Text]], room: int) -> list[int]:
-    """Return the width of each column: of those that may be folded the widest gives way."""
+    """Return the width of each column; shrink the widest column that may be folded."""
     widths = [
         max(cell_len(str(column.header)), *(cell.cell_len for cell in cells))
         for column, cells in zip(table.columns, zip(*rows, strict=True), strict=True)
@@ -105,7 +105,7 @@ def _widths(table: Table, rows: list[list[Text]], room: int) -> list[int]:
 
 
 def _middle_out(name: str) -> str:
-    """Return a name without its middle if it is long: of a UUID the end may be what differs."""
+    """Return a long name without its middle, because UUIDs may differ only at the end."""
     return name if len(name) <= 17 else f"{name[:8]}…{name[-8:]}"
 
 
@@ -119,14 +119,14 @@ def _table(*headings: str) -> Table:
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to the caller: rich would end the process with exit code 1."""
+        """Leave a closed pipe to the caller; rich would exit with 1."""
         raise
 
 
 def console() -> Console:
-    """Return the console; where output is no terminal, lines are not folded to its width.
+    """Return the console. If output is not a terminal, lines are not folded.
 
-    What it prints is never taken for markup.
+    Its text is never interpreted as markup.
     """
     width = None if Console().is_terminal else 200
     return _Console(width=width, markup=False, emoji=False, highlight=False)
@@ -139,7 +139,7 @@ def print_status(status: Status) -> None:
     if status.tables:
         out.print(_attached(status))
     else:
-        out.print("no table is attached: auditdb detect proposes some")
+        out.print("no table is attached; auditdb detect proposes tables")
     out.print()
     months = Table(box=None, pad_edge=False, header_style="bold")
     months.add_column("partition")
@@ -157,14 +157,16 @@ def print_status(status: Status) -> None:
         out.print(Text(f"{plain(role.role_name)}: {', '.join(map(plain, role.members)) or '-'}"))
     for limit in status.limits:
         login = plain(limit.login)
-        out.print(Text(f"{login} records at most {limit.per_minute:,} events a minute by calls"))
+        out.print(
+            Text(f"{login} records at most {counted(limit.per_minute, 'event')} a minute by calls")
+        )
     for line in [*map(describe_hold, status.holds), *map(describe_visible, status.visible[:20])]:
         out.print(Text(line))
     if (more := len(status.visible) - 20) > 0:
-        out.print(Text(f"and {more:,} organisations more: auditdb visible"))
+        out.print(Text(f"and {counted(more, 'more organisation')}: auditdb visible"))
     if status.context:
         settings = ", ".join(map(plain, status.context))
-        out.print(Text(f"without a context, who acts is read from {settings}"))
+        out.print(Text(f"without a context, the actor is read from {settings}"))
 
 
 def _attached(status: Status) -> Table:
@@ -188,14 +190,18 @@ def _attached(status: Status) -> Table:
 
 
 def subscriptions_table(found: Iterable[SubscriptionStatus]) -> Table:
-    """Return the subscriptions, how far each came, and what is in its way."""
+    """Return the subscriptions with progress and problems."""
     table = _table("subscription", "sink", "state", "delivered", "behind", "problem")
     for one in found:
-        behind = f"{one.lag_events:,} events, {one.lag_seconds:,.0f} s" if one.lag_events else "-"
+        behind = (
+            f"{counted(one.lag_events, 'event')}, {one.lag_seconds:,.0f} s"
+            if one.lag_events
+            else "-"
+        )
         problems = [
             one.problem or "",
-            f"{one.set_aside:,} events set aside" if one.set_aside else "",
-            f"up to {one.missed:,} events missed" if one.missed else "",
+            f"{counted(one.set_aside, 'event')} set aside" if one.set_aside else "",
+            f"up to {counted(one.missed, 'event')} missed" if one.missed else "",
         ]
         cells = (one.state, f"{one.delivered:,}", behind, "; ".join(filter(None, problems)))
         table.add_row(
@@ -217,7 +223,7 @@ def _one_line(value: Any) -> str:
     return plain(" ".join(text.split()))
 
 
-# What a mapping says of a row, in the order in which people ask.
+# Options of a mapping that are shown, the most important ones first.
 MAPPED = (
     "organization", "target_id", "subject", "role", "alive", "admin", "parent", "ignore", "redact",
 )  # fmt: skip

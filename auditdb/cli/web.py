@@ -20,20 +20,20 @@ from auditdb.values.plain import plain
 @click.option("--organization-id", required=True, help="The organisation whose log is read.")
 @click.option("--key-file", metavar="FILE", help=KEY_HELP)
 @click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True,
-              help="Of 127.0.0.1; 0 for one that is free.")  # fmt: skip
+              help="Port on 127.0.0.1; 0 for any free port.")  # fmt: skip
 @click.pass_context
 def serve(
     ctx: click.Context, viewer_id: str, organization_id: str, key_file: str | None, port: int
 ) -> None:
-    """Show an organisation's log in a browser of this machine, as one of its admins or owners.
+    """Show an organisation's log in a browser on this machine, as one of its admins or owners.
 
-    To look at it before it is mounted in an application, which needs a login that is a member of
+    Use it to try the page before you mount it in an application. Needs a login that is a member of
     audit_reader, as the command log does. Ctrl+C ends it.
     """
     web = needs_web()
     key = read_key(key_file)
     with connection(ctx):
-        pass  # Whatever is wrong with the address is said now, and not in a page.
+        pass  # Report an invalid database address now, and not on a page.
     access = web.Access(viewer_id=viewer_id, organizations=[organization_id])
     page = web.app(connect=ctx.obj, key=key, viewer=lambda request: access)
     with web.listen(port) as listening:
@@ -41,13 +41,13 @@ def serve(
 
 
 def show(web: Any, page: Any, listening: Any, what: str) -> None:
-    """Serve a page on a port that was taken, until Ctrl+C, which is how it ends well."""
+    """Serve the page on an open port until Ctrl+C."""
     with suppress(KeyboardInterrupt):
         web.serve(page, listening, lambda at: click.echo(f"{what}: {at} (Ctrl+C ends it)"))
 
 
 def needs_web() -> Any:
-    """Return auditdb.web, or say which extra brings what it needs."""
+    """Import auditdb.web, or say which extra to install."""
     try:
         from auditdb import web
     except ImportError as error:

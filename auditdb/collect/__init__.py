@@ -1,1 +1,1 @@
-"""Many databases into one: what each publishes, and the centre that collects it."""
+"""Collects the logs of many databases in one: publication at the sources, and the centre."""

@@ -1,4 +1,4 @@
-"""The centre: collects the events of other databases, each by a subscription of its own."""
+"""The centre: collects events of other databases, each through its own subscription."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from auditdb.errors import InvalidInput, Refused
 from auditdb.operate.source import centre
 
 _OWNER = SQL("set local role audit_owner")
-# A first copy holds the tables until its end; who waits for them keeps other writers waiting.
+# A first copy locks the tables until its end. A waiting lock request would block other writers.
 _WAIT = SQL("set local lock_timeout = '5s'")
-# What a subscription may write to: the source says what it publishes, and a superuser applies it.
-# Slots of another server are not seen here, and nothing there waits for this one.
+# The only tables that a subscription may write to. A source chooses what it publishes, and a
+# superuser applies it.
+# Slots on other servers are not visible here, and nothing there waits for this server.
 _WORKING = """
 select 1 from pg_subscription as s join pg_database as d on d.oid = s.subdbid
 where d.datname = current_database() and s.subname = %s and (
@@ -40,19 +41,19 @@ _TABLES = "audit.event", "audit.series", "audit.tick", "audit_private.organizati
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A database whose events are collected here, and how its subscription does."""
+    """A database whose events are collected here, with the state of its subscription."""
 
     database: str
     events: int | None
-    """As PostgreSQL estimates it; nothing before it has looked at them."""
+    """An estimate by PostgreSQL; None before its first ANALYZE."""
     state: str
     """`gone`, `disabled`, `failing`, `copying` or `working`."""
     lag: timedelta | None
-    """Since when the last word of it came."""
+    """Time since its last message."""
 
 
 def furnish(conn: psycopg.Connection[Any]) -> None:
-    """Make a database a centre, or bring its centre up to date: schema `audit_collected`.
+    """Create or update the schema `audit_collected`, which makes a database a centre.
 
     Args:
         conn: a connection of a superuser to a database in which auditdb is installed. Nothing needs
@@ -68,28 +69,28 @@ def furnish(conn: psycopg.Connection[Any]) -> None:
 
 
 def collect_source(conn: psycopg.Connection[Any], database: str, source: str) -> str:
-    """Collect the events of a database from now on, those that there are first.
+    """Collect the events of a database: first the existing ones, then all new ones.
 
-    Said again, it takes another address, or, where the slot is gone (a restore, a failover, a limit
-    of the write-ahead log), copies anew: what is here already stays as it is.
+    Called again, it changes the address. If the slot is lost (after a restore, a failover, or a
+    limit of the write-ahead log), it copies again; events that are already here stay unchanged.
 
     Args:
         conn: an autocommit connection of a superuser to the centre.
-        database: how the database is named here, in lower-case letters, digits and underscores.
+        database: its name here, in lower-case letters, digits and underscores.
         source: its address, as this server reaches it, with the role that it is published to.
 
     Returns:
         `collecting`, `going on` or `copying anew`.
 
     Raises:
-        InvalidInput: the name, or the address.
+        InvalidInput: the name or the address is invalid.
         ConnectionFailed: the database could not be reached from here.
-        Refused: it does not publish its log, or is another than the one of that name, or the
-            centre's server does not reach it.
+        Refused: the database does not publish its log, is not the one that was collected under this
+            name, or cannot be reached by the server of the centre.
     """
     if not re.fullmatch("[a-z][a-z0-9_]{0,39}", database):
         raise InvalidInput(
-            f'"{database}" is no name of a source: give a lower-case letter, then at most 39 '
+            f'"{database}" is not a valid name; give a lower-case letter, then at most 39 '
             "letters, digits and underscores"
         )
     with (raises_audit_errors(conn, "audit_owner"), connect(source, autocommit=True) as there,
@@ -101,7 +102,7 @@ def collect_source(conn: psycopg.Connection[Any], database: str, source: str) ->
         _refuse_another(conn, there, database)
         if is_known and has_slot:
             _note(conn, there, database)
-            _again(conn, database, source)
+            _change_address(conn, database, source)
             return "going on"
         if is_known:
             _forget(conn, database)
@@ -114,7 +115,7 @@ def collect_source(conn: psycopg.Connection[Any], database: str, source: str) ->
             "select pg_create_logical_replication_slot(%s, 'pgoutput')", [f"auditdb_{database}"]
         )
         try:
-            # After the slot: a series that begins later comes by it.
+            # Read after the slot exists: a series that begins later arrives through the slot.
             _note(conn, there, database)
             _subscribe(conn, database, source)
         except BaseException:
@@ -162,7 +163,7 @@ def _identity(conn: psycopg.Connection[Any]) -> str:
 def _refuse_another(
     conn: psycopg.Connection[Any], there: psycopg.Connection[Any], database: str
 ) -> None:
-    """Refuse a database that shares no series with the one of its name, or is one of another."""
+    """Refuse a database that is not the one collected under its name, or is under another name."""
     keys = {row[0] for row in there.execute("select key from audit.series").fetchall()}
     known = set(_one(
         conn, "select array_agg(key) from audit_collected.series where database = %s", database
@@ -196,12 +197,13 @@ def _note(conn: psycopg.Connection[Any], there: psycopg.Connection[Any], databas
 
 def _subscribe(conn: psycopg.Connection[Any], database: str, source: str) -> None:
     name = Identifier(f"auditdb_{database}")
-    # Enabled only when it is seen what would be written.
+    # Enabled only after the check of the tables that it writes to.
     options = SQL("create_slot = false, enabled = false, slot_name = {}").format(
         Literal(f"auditdb_{database}")
     )
     if conn.info.server_version >= 160000:
-        # As the superuser: the tables' owner is kept out by forced row-level security.
+        # Runs as the superuser, because forced row-level security applies to the owner of the
+        # tables.
         options += SQL(", run_as_owner = true")
     conn.execute(
         SQL("create subscription {} connection {} publication {} with ({})").format(
@@ -220,12 +222,12 @@ def _enable(conn: psycopg.Connection[Any], database: str) -> None:
             "auditdb publish --drop, and publish again"
         )
     name = Identifier(f"auditdb_{database}")
-    # Never refreshed: a table that a source adds meanwhile would be written to here.
+    # Without a refresh: it would add tables that the source published meanwhile.
     conn.execute(SQL("alter subscription {} enable").format(name))
 
 
 def _more(conn: psycopg.Connection[Any], database: str) -> str | None:
-    """Return the tables to which a subscription writes and that are not of the log."""
+    """Return the tables that a subscription writes to and that are not part of the log."""
     found: str | None = _one(
         conn,
         "select string_agg(r.srrelid::regclass::text, ', ' order by 1)"
@@ -236,21 +238,21 @@ def _more(conn: psycopg.Connection[Any], database: str) -> str | None:
     return found
 
 
-def _again(conn: psycopg.Connection[Any], database: str, source: str) -> None:
+def _change_address(conn: psycopg.Connection[Any], database: str, source: str) -> None:
     name = Identifier(f"auditdb_{database}")
     conn.execute(SQL("alter subscription {} connection {}").format(name, Literal(source)))
     _enable(conn, database)
 
 
 def drop_source(conn: psycopg.Connection[Any], database: str) -> bool:
-    """End the collection of a database, and keep what was collected.
+    """End the collection of a database, and keep its collected events.
 
     Args:
         conn: an autocommit connection of a superuser to the centre.
         database: its name here.
 
     Returns:
-        Whether its slot was dropped as well: else it has to be dropped there.
+        Whether its slot was dropped too. If not, drop it at the source.
 
     Raises:
         Refused: nothing of that name is collected.
@@ -271,7 +273,7 @@ def drop_source(conn: psycopg.Connection[Any], database: str) -> bool:
 
 
 def _unsubscribe(conn: psycopg.Connection[Any], database: str) -> bool:
-    """Drop a subscription, and return whether its slot was dropped as well."""
+    """Drop a subscription, and return whether its slot was dropped too."""
     _stop(conn, database)
     try:
         conn.execute(SQL("drop subscription {}").format(Identifier(f"auditdb_{database}")))
@@ -283,7 +285,7 @@ def _unsubscribe(conn: psycopg.Connection[Any], database: str) -> bool:
 
 
 def _forget(conn: psycopg.Connection[Any], database: str) -> None:
-    """Drop a subscription whose slot is gone, or out of reach."""
+    """Drop a subscription whose slot is lost or cannot be reached."""
     name = Identifier(f"auditdb_{database}")
     _stop(conn, database)
     conn.execute(SQL("alter subscription {} set (slot_name = none)").format(name))
@@ -291,10 +293,10 @@ def _forget(conn: psycopg.Connection[Any], database: str) -> None:
 
 
 def _stop(conn: psycopg.Connection[Any], database: str) -> None:
-    """Disable a subscription, and wait until nothing works for it.
+    """Disable a subscription, and wait until its workers end.
 
-    Where source and centre share a server, a slot that is being made for a copy waits for the
-    transaction that drops the subscription, and this for the slot.
+    This avoids a deadlock if source and centre share a server: the slot for a copy waits for the
+    transaction that drops the subscription, and that transaction waits for the slot.
     """
     name = f"auditdb_{database}"
     conn.execute(SQL("alter subscription {} disable").format(Identifier(name)))
@@ -302,18 +304,18 @@ def _stop(conn: psycopg.Connection[Any], database: str) -> None:
         if not _one(conn, _WORKING, name):
             return
         time.sleep(0.1)
-    raise Refused(f"the copy of {database} is not stopped yet, but is about to; run it again")
+    raise Refused(f"the copy of {database} is still stopping; run the command again")
 
 
 def list_sources(conn: psycopg.Connection[Any]) -> list[Source]:
-    """Return what is collected here, by name.
+    """Return the sources that are collected here, by name.
 
     Args:
         conn: a connection of a superuser to the centre.
     """
     with raises_audit_errors(conn, "audit_owner"), pinned(conn):
         if not _one(conn, "select rolsuper from pg_roles where rolname = current_user"):
-            raise Refused("listing what is collected takes a superuser")
+            raise Refused("listing the sources needs a superuser")
         if _one(conn, "select to_regclass('audit.event')") is None:
             raise Refused("auditdb is not installed in this database; run: auditdb install")
         if _one(conn, "select to_regclass('audit_collected.source')") is None:
@@ -337,7 +339,7 @@ def _is_subscribed(conn: psycopg.Connection[Any], database: str) -> bool:
 
 
 def _has_slot(there: psycopg.Connection[Any], database: str) -> bool:
-    """Return whether the database keeps what a centre has not read yet; drop one that lost it."""
+    """Return whether the slot still has all unread changes; drop a slot that lost some."""
     name = f"auditdb_{database}"
     status = _one(
         there,

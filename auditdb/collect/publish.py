@@ -1,4 +1,4 @@
-"""A database whose events are collected elsewhere: its publication, and who may read by it."""
+"""A source: a database whose events a centre collects. Its publication, and who may read it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from auditdb.connection.pin import pinned
 from auditdb.errors import Refused
 
 PUBLICATION = "auditdb"
-# Inserts alone: nothing of these is changed but by an erasure, of which an event tells, and what
-# retention drops here stays at the centre.
+# Only inserts. Rows change only by an erasure, which an event reports to the centre. Rows that
+# retention drops here stay at the centre.
 _PUBLISH = SQL(
     "create publication {} for table audit.event, audit.series, audit.tick,"
     " audit_private.organization_start"
@@ -23,16 +23,17 @@ _PUBLISH = SQL(
 
 
 def publish_log(conn: psycopg.Connection[Any], role: str) -> None:
-    """Publish the log to a role, by which a centre may read it; to say it again changes nothing.
+    """Publish the log to a role, as which a centre reads it. A second call changes nothing.
 
     Args:
         conn: a connection of a superuser, since the tables belong to `audit_owner`.
-        role: a login with the attribute REPLICATION. It becomes a member of `audit_auditor`, as
-            whom it copies the events that there are.
+        role: a login with the attribute REPLICATION. It becomes a member of `audit_auditor`, to
+            copy the existing events.
 
     Raises:
-        Refused: it is no superuser, auditdb is not installed, wal_level is not logical, or the role
-            is none, or may not replicate.
+        Refused: the login is not a superuser, auditdb is not installed, wal_level is not logical,
+        or
+            the role does not exist or may not replicate.
     """
     with raises_audit_errors(conn, "audit_owner"), pinned(conn, writes=True):
         cursor = psycopg.Cursor(conn, row_factory=tuple_row)
@@ -49,7 +50,7 @@ def _refuse_login(cursor: psycopg.Cursor[Any]) -> None:
         " from pg_roles where rolname = current_user"
     ).fetchone() or (False, False)
     if not is_super:
-        raise Refused("publishing takes a superuser, since the tables belong to audit_owner")
+        raise Refused("publishing needs a superuser, because the tables belong to audit_owner")
     if not is_installed:
         raise Refused("auditdb is not installed in this database; run: auditdb install")
 
@@ -78,13 +79,13 @@ def _refuse(cursor: psycopg.Cursor[Any], role: str) -> None:
 
 
 def unpublish_log(conn: psycopg.Connection[Any]) -> list[str]:
-    """Drop the publication, and the slots that nobody reads, and return the names of these.
+    """Drop the publication and the slots that nobody reads; return the names of these slots.
 
     Args:
         conn: a connection of a superuser.
 
     Raises:
-        Refused: it is no superuser, auditdb is not installed, or a centre reads by a slot.
+        Refused: the login is not a superuser, auditdb is not installed, or a centre reads a slot.
     """
     with raises_audit_errors(conn, "audit_owner"), pinned(conn, writes=True):
         cursor = psycopg.Cursor(conn, row_factory=tuple_row)
@@ -97,7 +98,7 @@ def unpublish_log(conn: psycopg.Connection[Any]) -> list[str]:
         if read:
             source = read[0].removeprefix("auditdb_")
             raise Refused(
-                f"a centre reads by slot {read[0]}; there run: auditdb collect {source} --drop"
+                f"a centre reads slot {read[0]}; there run: auditdb collect {source} --drop"
             )
         for name, _ in slots:
             cursor.execute("select pg_drop_replication_slot(%s)", [name])

@@ -1,1 +1,1 @@
-"""Connections: addresses, transaction blocks, the pin of names, errors translated."""
+"""Connections: addresses, transaction blocks, pinned settings, error translation."""

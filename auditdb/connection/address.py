@@ -1,7 +1,7 @@
-"""Opens connections by an address that a person wrote, and never shows the password in it.
+"""Opens connections by an address from a user, and never shows its password.
 
-What libpq says of an address that it cannot read quotes from it, and where a password holds an
-unescaped "@" or "/", libpq takes a piece of it for a host, a port or a database, and quotes that.
+Errors of libpq about an invalid address quote parts of it. If a password holds an unescaped "@" or
+"/", libpq takes a part of it as a host, port or database, and quotes that part.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from auditdb.errors import ConnectionFailed, InvalidInput
 
-# By how libpq's message begins, which goes on with what it quotes.
+# Keys are the beginnings of messages of libpq; the rest of a message quotes the address.
 _PROBLEMS = {
     'missing "="': 'there is a word without "="',
     "unterminated quoted string": "a quoted value does not end",
@@ -34,7 +34,7 @@ _INTEGERS = (
     "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count",
     "tcp_user_timeout",
 )  # fmt: skip
-# Variables that say where the database is, and what is said where none of them is set.
+# Variables that name the database, and the hint if none of them is set.
 _NAMED = {"PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGSERVICE"}
 _NOWHERE = " Where is the database? Set AUDITDB_DSN, or PGHOST, PGUSER and PGDATABASE"
 _SCHEME = re.compile(r"(?!postgres(?:ql)?://)[a-z][\w.+-]*://", re.IGNORECASE)
@@ -47,14 +47,14 @@ _ODD = (
     "the connection failed, and its address may be malformed: a name in it holds @ or ://, as if "
     f"part of a password were taken for it {_ADVICE}"
 )
-# Whatever the database sets: names and values may be of any script.
+# Overrides the default of the database: names and values may use any script.
 _OPTIONS: dict[str, Any] = {"client_encoding": "utf8", "prepare_threshold": None}
 
 
 def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
-    """Connect as `psycopg.connect` does, with errors that hold nothing of a password.
+    """Connect as `psycopg.connect` does, but never show a password in an error.
 
-    Statements are not prepared: a pooler would hand them on, or not know them any more.
+    Statements are not prepared, because prepared statements do not work behind every pooler.
 
     Raises:
         InvalidInput: the address cannot be read, or a password in it is not escaped.
@@ -67,7 +67,7 @@ def connect(conninfo: str, **options: Any) -> psycopg.Connection[Any]:
         if not is_odd:
             advice = "" if conninfo or _NAMED & os.environ.keys() else _NOWHERE
             raise ConnectionFailed(" ".join(str(error).split()) + advice) from error
-    # Outside of the except clause: a traceback would show the error that is the context.
+    # Raised outside of the except clause, because a traceback shows the context of an error.
     raise ConnectionFailed(_ODD)
 
 
@@ -95,13 +95,13 @@ def check(conninfo: str) -> bool:
 
 
 def _problem(conninfo: str) -> str | None:
-    """Return what is wrong with an address, in words that quote nothing of it."""
+    """Return what is wrong with an address, without a quote from it."""
     if _SCHEME.match(conninfo):
         return "a URI begins with postgresql://, without the name of a driver"
     try:
         given = _named(conninfo)
     except UnicodeError:
-        return "it is no text"
+        return "it is not text"
     except psycopg.Error as error:
         message = str(error).strip()
         known = (what for begin, what in _PROBLEMS.items() if message.startswith(begin))
@@ -110,18 +110,18 @@ def _problem(conninfo: str) -> str | None:
         # A socket in the abstract namespace begins with an @.
         parts = given.get(name, "").split(",")
         if any("@" in part[1:] or "://" in part or re.search(r"\s", part) for part in parts):
-            return f"its {name} is none"
+            return f"its {name} is invalid"
     if not re.fullmatch(r"[0-9, ]*", given.get("port", "")):
-        return "its port is no number"
+        return "its port is not a number"
     for name in _INTEGERS:
         if not re.fullmatch(r"\s*-?[0-9]*\s*", given.get(name, "")):
-            return f"its {name} is no number"
+            return f"its {name} is not a number"
     path = re.match(r"postgres(?:ql)?://[^/?]*([^?]*)", conninfo)
     return 'there is an "@" behind the host' if path and "@" in path[1] else None
 
 
 def _named(conninfo: str) -> dict[str, str]:
-    """Return what an address and the PG* variables name, without passwords and free text."""
+    """Return the names in an address and in the PG* variables, without passwords and free text."""
     found = {
         option.keyword.decode(): option.val.decode(errors="replace")
         for option in psycopg.pq.Conninfo.get_defaults()
@@ -134,7 +134,7 @@ def _named(conninfo: str) -> dict[str, str]:
 
 _URI = re.compile(r"\w+://\S*?:.*@\S*", re.DOTALL)
 _PASSWORD = re.compile(r"\S*(?://|:\S.*@|pas\w*\s*=|pwd\s*=).*", re.DOTALL | re.IGNORECASE)
-# What click says of an address for which --dsn was forgotten.
+# The error of click if a user gives an address without --dsn.
 _FORGOTTEN = re.compile(r"(No such command|Got unexpected extra arguments?) .*[=/:@].*", re.DOTALL)
 
 
@@ -148,7 +148,7 @@ def without_uri(text: str) -> str:
 
 
 def without_password(text: str) -> str:
-    """Return a message about what was typed, up to what may be an address, however misspelt.
+    """Return a usage error, cut before anything that may be an address, even a misspelt one.
 
     >>> without_password("No such command 'postgres//ann:secret@host'.")
     'No such command …'

@@ -33,11 +33,12 @@ def begin_with(
     """Open a transaction block whose BEGIN and first statements travel in one round trip.
 
     Args:
-        conn: the caller's connection; a pipeline that it is in is left as it is.
-        role: what a login needs for the statements.
-        statements: what to run, with parameters.
-        leave: run with the first row as parameters when a block inside of another ends well.
-        undo: when a block inside of another ends, take back what the statements set.
+        conn: the caller's connection. If it is in a pipeline, it stays in it.
+        role: the role that a login needs for the statements.
+        statements: the statements, with parameters.
+        leave: for a nested block that succeeds: a statement to run at its end, with the first row
+            as parameters.
+        undo: for a nested block: undo at its end what the statements set.
 
     Yields:
         The transaction, and the rows of the last statement.
@@ -47,11 +48,12 @@ def begin_with(
     with ExitStack() as stack:
         with raises_audit_errors(conn, role):
             if outermost and not conn.autocommit:
-                # Or psycopg, unaware of the BEGIN that waits in the pipeline, would send another
-                # and wait for it. Inside of a transaction autocommit means nothing.
+                # Otherwise psycopg, which does not know of the BEGIN in the pipeline, would send
+                # another one and wait for it. Inside a transaction, autocommit has no effect.
                 conn.autocommit = True
                 stack.callback(_end_autocommit, conn)
-            # conn.transaction() serves pipelines of the caller; in one of ours it waits for BEGIN.
+            # conn.transaction() works in a pipeline of the caller. In our own it would wait for
+            # BEGIN.
             begin = conn.transaction if in_pipeline(conn) else partial(psycopg.Transaction, conn)
             with _pipeline(conn):
                 transaction = stack.enter_context(begin(force_rollback=undo and not outermost))
@@ -106,8 +108,8 @@ async def begin_with_async(
 def _pipeline(conn: Connection[Any]) -> Iterator[None]:
     """Open a pipeline.
 
-    Where an error is known before the end, leaving the pipeline fails of the same, which psycopg
-    would log.
+    After an error in the block, leaving the pipeline raises the same error again, and psycopg would
+    log it.
     """
     if not psycopg.Pipeline.is_supported():
         yield
@@ -147,7 +149,7 @@ async def _pipeline_async(conn: AsyncConnection[Any]) -> AsyncIterator[None]:
 
 
 def _interrupt(error: psycopg.Error) -> BaseException | None:
-    """Return the interrupt, such as Ctrl-C, during which leaving a pipeline failed."""
+    """Return the interrupt, such as Ctrl+C, that was raised when a pipeline failed to end."""
     during = error.__context__
     return None if isinstance(during, Exception) else during
 

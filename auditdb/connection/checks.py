@@ -1,4 +1,4 @@
-"""Checks that a connection is one, and says in errors of auditdb which role it lacks."""
+"""Checks of connections, and errors that name the missing role."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from auditdb.errors import Refused, describe, from_psycopg, lacks_character
 def raises_audit_errors(
     conn: Connection[Any] | AsyncConnection[Any], role: str, *others: str
 ) -> Iterator[None]:
-    """Turn what PostgreSQL refuses into an AuditError that names the role which may be missing.
+    """Translate errors of PostgreSQL into an AuditError that names the role that may be missing.
 
     Args:
         conn: the connection on which the block works.
-        role: what the block needs.
-        others: roles that would do as well.
+        role: the role that the block needs.
+        others: roles that are enough too.
     """
     check_connection(conn)
     try:
@@ -44,10 +44,10 @@ def raises_audit_errors(
 
 
 def check_connection(conn: object, *, is_async: bool | None = None) -> None:
-    """Refuse what is no connection, or one of the other kind.
+    """Refuse an object that is not a connection, or not of the right kind.
 
     Raises:
-        TypeError: with what to give.
+        TypeError: the message says what to give.
     """
     if not hasattr(conn, "pgconn"):
         raise TypeError(
@@ -61,7 +61,7 @@ def check_connection(conn: object, *, is_async: bool | None = None) -> None:
 
 
 def _holds_any(conn: Connection[Any] | AsyncConnection[Any], roles: list[str]) -> bool:
-    """Return whether the login is known to hold one of some roles, so that none is missing."""
+    """Return whether the login is known to hold one of these roles."""
     is_usable = conn.pgconn.transaction_status in (
         TransactionStatus.IDLE,
         TransactionStatus.INTRANS,

@@ -1,4 +1,4 @@
-"""A transaction block whose BEGIN and first statement are one simple query."""
+"""Transaction blocks whose BEGIN and first statement are one simple query: the fast path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from psycopg.pq import ExecStatus
 from auditdb.connection.state import in_pipeline, is_idle, is_stuck
 from auditdb.errors import from_psycopg
 
-# What `OneQueryTransaction` uses is not public; a psycopg without it is served by `begin_with`.
+# `OneQueryTransaction` uses private names of psycopg. Without them, `begin_with` is the fallback.
 _KNOWS_PSYCOPG = hasattr(generators, "execute") and all(
     hasattr(psycopg.Transaction, name) for name in ("_enter_gen", "_get_enter_commands")
 )
@@ -24,7 +24,7 @@ _SUCCESS = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 class OneQueryTransaction(psycopg.Transaction):
     """An outermost transaction block whose BEGIN and first statement travel as one simple query.
 
-    Costs the client less than `begin_with`, which needs the rows of its statements.
+    It is faster than `begin_with`, but does not return the rows of the statement.
     """
 
     def __init__(self, conn: Connection[Any], statement: bytes) -> None:
@@ -52,7 +52,7 @@ class OneQueryTransaction(psycopg.Transaction):
 
 
 class AsyncOneQueryTransaction(psycopg.AsyncTransaction):
-    """A block as `OneQueryTransaction`."""
+    """The asynchronous form of `OneQueryTransaction`."""
 
     def __init__(self, conn: AsyncConnection[Any], statement: bytes) -> None:
         super().__init__(conn)
@@ -86,7 +86,7 @@ def _check_unused(transaction: OneQueryTransaction | AsyncOneQueryTransaction) -
 def _begin_gen(
     transaction: OneQueryTransaction | AsyncOneQueryTransaction, query: bytes
 ) -> PQGen[None]:
-    """Send the query of a block, and let psycopg enter it when the server has begun it."""
+    """Send the query of a block; psycopg enters the block after the server has begun it."""
     pgconn = transaction.pgconn
     pgconn.send_query(query)
     for result in (yield from generators.execute(pgconn)):
@@ -96,18 +96,18 @@ def _begin_gen(
 
 
 def _has_begun(transaction: OneQueryTransaction | AsyncOneQueryTransaction) -> Iterator[bytes]:
-    """Make a block that psycopg enters that of a transaction which has begun already."""
+    """Let psycopg enter a block whose transaction has already begun."""
     transaction._outer_transaction, transaction._savepoint_name = True, ""
     return iter(())
 
 
 def can_use_one_query(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    """Return whether `OneQueryTransaction` serves: a pipeline takes no simple query."""
+    """Return whether `OneQueryTransaction` works here: a pipeline takes no simple query."""
     return _KNOWS_PSYCOPG and is_idle(conn) and not in_pipeline(conn)
 
 
 def _begin(conn: Connection[Any] | AsyncConnection[Any]) -> bytes:
-    """Return BEGIN with the characteristics that the connection asks for."""
+    """Return BEGIN with the transaction characteristics of the connection."""
     begin = "begin"
     if conn.isolation_level is not None:
         begin += f" isolation level {IsolationLevel(conn.isolation_level).name.replace('_', ' ')}"

@@ -1,7 +1,7 @@
-"""The pin: in queries of auditdb a name means PostgreSQL's own object, whatever the session says.
+"""The pin: fixed settings for queries of auditdb, above all the search_path.
 
-Whoever may create a function in a schema of the session's search_path could otherwise have it run
-with the rights of whoever runs auditdb.
+Without the pin, anybody who may create a function in a schema of the session's search_path could
+run it with the rights of the user of auditdb.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from psycopg.rows import tuple_row
 
 from auditdb.errors import InvalidInput
 
-# Every name here says its schema: these run before the pin.
+# These run before the pin, so every name has its schema.
 _READ: LiteralString = """
 select pg_catalog.current_setting('search_path'), pg_catalog.current_setting('DateStyle'),
     pg_catalog.current_setting('IntervalStyle'),
@@ -29,47 +29,47 @@ select pg_catalog.set_config('search_path', %s, true), pg_catalog.set_config('Da
     pg_catalog.set_config('standard_conforming_strings', %s, true),
     pg_catalog.set_config('row_security', %s, true)
 """
-# psycopg reads times in the styles of ISO alone. Expressions mean what they mean to their capture.
-# Without row-level security PostgreSQL would refuse what it filters.
+# psycopg reads times only in ISO style. The settings are those of the capture functions, so that
+# expressions mean the same. With row_security off, PostgreSQL would raise an error instead of
+# filtering rows.
 _PINNED = ("pg_catalog, pg_temp", "ISO", "postgres", "on", "on")
 
 
 @contextmanager
 def pinned(conn: Connection[Any], *, writes: bool = False) -> Iterator[None]:
-    """Open a transaction block with the pin, which leaves the session's settings as they were.
+    """Open a transaction block with the pin.
 
-    Nothing is set for the session, only for the block: a pooler that hands the server connection
-    to another client after the block hands on nothing of it. Cursors and rows are plain in it,
-    whatever the caller's factories make.
+    The settings end with the block, so that a pooler cannot pass them to another client. In the
+    block, cursors and rows are those of psycopg, not of the caller's factories.
 
     Args:
-        conn: the caller's connection; inside of a transaction the block is a savepoint.
-        writes: keep what the block wrote. By default it is rolled back, and with it every setting
-            that code of the application may have changed in it.
+        conn: the caller's connection. Inside a transaction the block is a savepoint.
+        writes: keep the writes of the block. By default the block is rolled back, with every
+            setting that code of the application changed in it.
     """
     with _plain(conn), conn.transaction(force_rollback=not writes):
         before = conn.execute(_READ).fetchone()
         conn.execute(_SET, _PINNED)
         yield
         if writes:
-            # A savepoint that is kept would keep them until the caller's transaction ends.
+            # A released savepoint would keep the settings until the transaction of the caller ends.
             conn.execute(_SET, before)
 
 
 @contextmanager
 def pinned_session(conn: Connection[Any]) -> Iterator[None]:
-    """Pin a whole session for work of many transactions, and leave its settings as they were.
+    """Pin a whole session for many transactions, and restore its settings at the end.
 
-    Cursors and rows are plain meanwhile, whatever the caller's factories make.
+    Meanwhile cursors and rows are those of psycopg, not of the caller's factories.
 
     Args:
         conn: a connection to the server itself, in autocommit mode.
 
     Raises:
-        InvalidInput: it is not in autocommit mode: then nothing would be committed on the way.
+        InvalidInput: the connection is not in autocommit mode.
     """
     if not conn.autocommit:
-        raise InvalidInput("this takes many transactions: give a connection in autocommit mode")
+        raise InvalidInput("this needs several transactions; give a connection in autocommit mode")
     with _plain(conn):
         before = conn.execute(_READ).fetchone()
         conn.execute(_SET.replace("true", "false"), _PINNED)
@@ -82,7 +82,7 @@ def pinned_session(conn: Connection[Any]) -> Iterator[None]:
 
 @contextmanager
 def _plain(conn: Connection[Any]) -> Iterator[None]:
-    """Let a connection make psycopg's own cursors and tuples, whatever its caller chose."""
+    """Let a connection use psycopg's own cursors and tuples instead of the caller's factories."""
     cursors, rows = conn.cursor_factory, conn.row_factory
     conn.cursor_factory, conn.row_factory = psycopg.Cursor, tuple_row
     try:
@@ -93,20 +93,20 @@ def _plain(conn: Connection[Any]) -> Iterator[None]:
 
 @asynccontextmanager
 async def pinned_async(conn: AsyncConnection[Any]) -> AsyncIterator[None]:
-    """Open a transaction with the pin on a connection of auditdb's own, and commit it."""
+    """Open a transaction with the pin on auditdb's own connection, and commit it."""
     async with conn.transaction():
         await conn.execute(_SET, _PINNED)
         yield
 
 
 class Pinned:
-    """A connection of which each query is pinned: in autocommit mode each is a transaction.
+    """A connection in autocommit mode that runs each query in a pinned transaction.
 
     Args:
         conn: the connection.
 
     Attributes:
-        info: what the connection says of itself.
+        info: the `info` of the connection.
         transaction: opens a transaction block, as the connection does.
     """
 
@@ -114,6 +114,6 @@ class Pinned:
         self._conn, self.info, self.transaction = conn, conn.info, conn.transaction
 
     def execute(self, query: Any, params: Any = None) -> psycopg.Cursor[Any]:
-        """Run a query; what it gave is there, and the session is as it was."""
+        """Run a query and return its cursor, with all rows fetched."""
         with pinned(self._conn, writes=True):
             return self._conn.execute(query, params)

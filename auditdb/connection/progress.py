@@ -16,11 +16,13 @@ Progress = Callable[[int, str], object]
 def reports_progress(conn: psycopg.Connection[Any], progress: Progress | None) -> Iterator[None]:
     """Ask the server to report how far it is, and call `progress` with each report.
 
-    The server is asked for the rest of the transaction: `audit_private.report_progress` reports.
+    The request lasts until the end of the transaction; `audit_private.report_progress` sends
+    reports.
 
     Args:
         conn: the connection on which the block works, in a transaction.
-        progress: called with how many more are done, and with what. Without it nothing is asked.
+        progress: called with the number of things done since the last report, and a text. If None,
+            no report is requested.
     """
     if progress is None:
         yield

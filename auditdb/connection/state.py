@@ -1,4 +1,4 @@
-"""What a connection is in the middle of."""
+"""The state of a connection."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ AnyConnection: TypeAlias = Connection[Any] | AsyncConnection[Any]
 
 
 def is_idle(conn: AnyConnection) -> bool:
-    """Return whether a block on the connection would be the outermost, with none around it."""
+    """Return whether a new block on the connection would be the outermost one."""
     return conn.pgconn.transaction_status == TransactionStatus.IDLE
 
 
 def is_failed(conn: AnyConnection) -> bool:
-    """Return whether a statement failed, so that nothing but a rollback is possible."""
+    """Return whether a statement failed, so that only a rollback is possible."""
     return conn.pgconn.transaction_status == TransactionStatus.INERROR
 
 
@@ -26,5 +26,5 @@ def in_pipeline(conn: AnyConnection) -> bool:
 
 
 def is_stuck(conn: AnyConnection) -> bool:
-    """Return whether an interrupt left a statement under way, so that nobody can use the rest."""
+    """Return whether an interrupt left a statement running, so that the connection is unusable."""
     return conn.pgconn.transaction_status == TransactionStatus.ACTIVE

@@ -1,1 +1,1 @@
-"""Detection: proposes a mapping for a database that nobody here has seen."""
+"""Detection: proposes a mapping file for an unknown database."""

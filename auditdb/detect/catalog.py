@@ -18,22 +18,22 @@ from auditdb.detect.naming import labels, words
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its type, and whether it must be there."""
+    """A column of a table."""
 
     name: str
-    sql: str  # quoted where it has to be
+    sql: str  # quoted if necessary
     type: str
     category: str  # pg_type.typcategory: B boolean, D time, E enum, S string, N number, A array
     not_null: bool
 
     def is_like(self, other: Column) -> bool:
-        """Whether the two could hold the same identifiers."""
+        """Whether two columns could hold the same identifiers."""
         return self.type == other.type or self.category == other.category != "U"
 
 
 @dataclass(frozen=True)
 class Link:
-    """A foreign key, or columns that are one in all but declaration."""
+    """A foreign key, or columns that look like an undeclared one."""
 
     source: int
     columns: tuple[Column, ...]
@@ -44,7 +44,7 @@ class Link:
 
     @property
     def not_null(self) -> bool:
-        """Whether every row has one."""
+        """Whether no row has a null in these columns."""
         return all(column.not_null for column in self.columns)
 
 
@@ -52,7 +52,7 @@ class Link:
 class Table:
     """A table with its columns in order and its unique keys, the primary key first.
 
-    A label is the first word of its name, where that is the name of an application or a module.
+    `label` is the first word of its name if that names an application or a module.
     """
 
     oid: int
@@ -69,7 +69,7 @@ class Table:
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """The words of its name, but for a label that many tables share."""
+        """The words of its name, without a label that many tables share."""
         return words(self.name.removeprefix(self.label))
 
     @property
@@ -91,13 +91,13 @@ class Table:
         return None
 
     def is_unique(self, *names: str) -> bool:
-        """Return whether some unique key consists of exactly these columns."""
+        """Return whether a unique key consists of exactly these columns."""
         return any(set(key) == set(names) for key in self.keys + self.partial_keys)
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """The application's tables and the links between them; what they say, as attach reads it."""
+    """The tables of the application, the links between them, and how attach interprets them."""
 
     tables: dict[int, Table]
     links: dict[int, tuple[Link, ...]]
@@ -105,19 +105,19 @@ class Catalog:
     cursor: psycopg.Cursor[Any]
 
     def context_settings(self) -> tuple[str, ...]:
-        """The settings of other tools that say who acts, as the catalog shows them."""
+        """The settings of other tools that name the actor, as far as the catalog shows them."""
         return tuple(row[0] for row in self.cursor.execute(_CONTEXT))
 
     def has_role(self, table: Table) -> bool:
-        """Whether a column says the role of a row."""
+        """Whether a column holds a role."""
         return bool(self._ask("(audit_private.role_of(%s::oid)).value is not null", table.oid))
 
     def has_acceptance(self, table: Table) -> bool:
-        """Whether a column says that a row is more than an invitation."""
+        """Whether a column says that an invitation was accepted."""
         return bool(self._ask("audit_private.accepted(%s::oid) is not null", table.oid))
 
     def has_fact(self, users: Table, fact: str) -> bool:
-        """Whether a column of the users holds their password, or says that two-factor is on."""
+        """Whether a column of the users holds a password or a two-factor flag."""
         return bool(
             self._ask("audit_private.fact_column(%s::oid, %s) is not null", users.oid, fact)
         )
@@ -128,7 +128,7 @@ class Catalog:
         return None if found is None else str(found)
 
     def admin(self, table: Table) -> str:
-        """Return the condition under which attach takes a member for an admin."""
+        """Return the condition under which attach regards a member as an admin."""
         parts = "audit_private.with_role(%s::oid, 'membership', '{}', '{}') ->> 'admin'"
         return str(self._ask(parts, table.oid))
 
@@ -208,7 +208,7 @@ order by c.conrelid, c.conkey, c.oid
 
 
 def _undeclared(table: Table, tables: dict[int, Table], taken: set[str]) -> list[Link]:
-    """Return the links that column names and types show where no foreign key is declared."""
+    """Return links without a foreign key, found by the names and types of columns."""
     links = []
     for column in table.columns:
         said = words(column.name)
@@ -230,7 +230,7 @@ def _undeclared(table: Table, tables: dict[int, Table], taken: set[str]) -> list
     return links
 
 
-# Or a policy, or a function of the application, names the setting.
+# A policy or a function of the application may name the setting.
 _CONTEXT = """
 select c.setting
 from (values
@@ -260,11 +260,11 @@ where c.is_there
 
 @contextmanager
 def read(conn: psycopg.Connection[Any], *, rows: bool = False) -> Iterator[Catalog]:
-    """Give the application's part of the catalog, within a transaction; read-only but for rows."""
+    """Yield the catalog of the application, in a read-only transaction."""
     with pinned(conn), psycopg.Cursor(conn, row_factory=tuple_row) as cursor:
         if not rows:
             cursor.execute("set transaction read only")
-        cursor.execute("select audit.version()")  # Says so where auditdb is not installed.
+        cursor.execute("select audit.version()")  # Raises an error if auditdb is not installed.
         yield _read(cursor)
 
 

@@ -18,7 +18,7 @@ def passwords(draft: Draft) -> None:
         if not any(_is_password(table, column) for column in table.columns):
             continue
         named = has_any(table.name, said("password.name"))
-        # Accounts of sign-ins by a provider: a row without a password is none, says `alive`.
+        # Accounts for sign-in through a provider: `alive` leaves out rows without a password.
         shared = any(has(c.name, "provider") for c in table.columns)
         only = draft.tenancy.catalog.alive(table, "password") is not None if shared else (
             named
@@ -29,7 +29,7 @@ def passwords(draft: Draft) -> None:
         draft.take(
             table,
             "password",
-            "Password hashes, apart from the users.",
+            "Password hashes in a table beside the users.",
             questions=[
                 whose or draft.asks_organization(table),
                 None
@@ -54,13 +54,13 @@ def passwords(draft: Draft) -> None:
 
 
 def _beside_password(table: Table, user: Column) -> list[str]:
-    """Return what changes without the password: tokens of a provider, too."""
+    """Return columns to ignore: they change without the password, such as tokens of a provider."""
     keys = {*(table.keys[0] if table.has_primary_key else ()), user.name}
     return [c.name for c in table.columns if c.name not in keys and not _is_password(table, c)]
 
 
 def _is_password(table: Table, column: Column) -> bool:
-    """Whether a column holds a password, by its own name or that of its table."""
+    """Whether a column holds a password, judged by its name and that of its table."""
     if column.category not in "SU":
         return False
     if has_any(column.name, said("password.name")):
@@ -71,7 +71,7 @@ def _is_password(table: Table, column: Column) -> bool:
 
 
 def factors(draft: Draft) -> None:
-    """Second factors in a table of their own; one certain where a flag tells the same."""
+    """Second factors in a table of their own."""
     users = draft.tenancy.users
     flag = users is not None and draft.tenancy.catalog.has_fact(users, "two_factor")
     for table in draft.free():
@@ -111,7 +111,7 @@ def factors(draft: Draft) -> None:
 
 
 def _holds_public_keys(table: Table) -> bool:
-    """Whether a table of credentials holds what passkeys are made of."""
+    """Whether a table of credentials has the columns of passkeys."""
     return (
         "credential" in table.words
         and any(has(c.name, "public") for c in table.columns)

@@ -1,7 +1,7 @@
-"""The file that detect proposes: written, and what is new of it added to one that people edited.
+"""The mapping file that detect writes, and the update of a file that people edited.
 
-Prose begins with "# # " and a table that is a guess with "# ": an editor that uncomments lines,
-many or all at once, leaves TOML.
+Comments begin with "# # ", and a guessed table with "# ". So the file stays valid TOML if an editor
+uncomments some or all lines.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Proposal:
     tables: tuple[Suggestion, ...]
     notes: tuple[str, ...]
     unrecognised: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()  # about all of it
-    context: tuple[str, ...] = ()  # settings that say who acts
+    remarks: tuple[str, ...] = ()  # about the whole database
+    context: tuple[str, ...] = ()  # settings that name the actor
 
     def to_toml(self) -> str:
-        """Return the mapping file: each choice under a comment that says why."""
+        """Return the mapping file, with a reason as a comment above each choice."""
         parts = ["\n".join(_comment(line) for line in _HEADER)]
         if self.context:
             parts.append(f"{_comment(_CONTEXT)}\n{_context_line(self.context)}")
@@ -64,7 +64,7 @@ class Proposal:
         return "\n\n".join([*parts, *self._parts()]) + "\n"
 
     def _parts(self) -> Iterator[str]:
-        """Give the tables and what was left out, without a header."""
+        """Yield the tables and the list of left-out tables, without a header."""
         yield from map(_block, self.tables)
         if self.notes:
             lines = [_comment("Left out:"), *(_comment(note, "- ") for note in self.notes)]
@@ -76,7 +76,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Update:
-    """A file with what is new in it, and a line for each thing that a person should look at."""
+    """An updated file, and lines about what a person should look at."""
 
     text: str
     lines: tuple[str, ...]
@@ -85,9 +85,10 @@ class Update:
 def update(
     conn: psycopg.Connection[Any], proposal: Proposal, text: str, source: str = "auditdb.toml"
 ) -> Update:
-    """Add what a proposal has and a file does not know; what stands in the file stays as it is.
+    """Add to a file the tables of a proposal that it does not know; change nothing else.
 
-    A file knows a table that it has in force or commented out, or names in `skip` of `[detect]`.
+    A file knows a table if it contains it, active or commented out, or names it in `skip` of
+    `[detect]`.
 
     Args:
         conn: the connection that the proposal was made on.
@@ -96,7 +97,7 @@ def update(
         source: its name, for error messages.
 
     Raises:
-        InvalidInput: the file is no mapping file.
+        InvalidInput: the file is not a mapping file.
         Refused: auditdb is not installed there, or no privilege.
     """
     if not text.strip():
@@ -138,7 +139,7 @@ def update(
 def _known(
     conn: psycopg.Connection[Any], names: Iterable[str], text: str
 ) -> tuple[set[int | None], list[str]]:
-    """Return the tables that a file names, and of each name that is none any more what to edit."""
+    """Return the tables that a file names, and what to edit for names that no longer exist."""
     oids = {name: _oid(conn, name) for name in names}
     lines = []
     for name in [name for name, oid in oids.items() if oid is None]:
@@ -154,12 +155,12 @@ def _known(
 
 
 def _literal(name: str) -> str:
-    """Return a name as the file has it, with its quotes."""
+    """Return a name as it is written in the file, with its quotes."""
     return written(TableMapping(name, "")).splitlines()[1].removeprefix("name = ")
 
 
 def _where(text: str, name: str) -> str:
-    """Return in which line a file names a table, as words; one where it is only spoken of last."""
+    """Return the line in which a file names a table, as text; prefer lines that define it."""
     named = rf"(?<![\w.]){re.escape(name)}(?![\w.])"
     found = [
         (not re.match(r"[#\s]*(name|skip)\b|[\s\[]*[\"']", line), number)
@@ -176,13 +177,13 @@ def _new_line(table: Suggestion) -> str:
 
 
 def _context_lines(proposal: Proposal, text: str) -> Iterator[str]:
-    """Give what a person is to write above the tables of a file that does not say it."""
+    """Yield the line about the context that is missing in the file."""
     if proposal.context and "context" not in tomllib.loads(text):
         yield f"to write  {_context_line(proposal.context)}, above the first [[table]]"
 
 
 def _commented(text: str) -> Iterator[str]:
-    """Give the names of the tables that are commented out."""
+    """Yield the names of the tables that are commented out."""
     within = ""
     for line in text.splitlines():
         bare = line.lstrip("# \t")
@@ -198,7 +199,7 @@ def _commented(text: str) -> Iterator[str]:
 
 
 def _oid(conn: psycopg.Connection[Any], name: str) -> int | None:
-    """Return the oid of a table, found in the session's search_path; of no name that is none."""
+    """Return the oid of a table in the session's search_path, or None."""
     cursor = psycopg.Cursor(conn, row_factory=scalar_row)
     query = "select pg_catalog.to_regclass(%s)::pg_catalog.oid::pg_catalog.int8"
     try:

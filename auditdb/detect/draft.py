@@ -1,4 +1,4 @@
-"""What is being proposed: suggestions, their questions, and what is left out for which reason."""
+"""The draft of a proposal: suggestions, open questions, and left-out tables with reasons."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from dataclasses import dataclass, field
 from auditdb.detect.catalog import Column, Link, Table
 from auditdb.detect.tenancy import Tenancy
 
-# The organisation of an application that has only one.
+# The organisation of an application with only one.
 INSTANCE = "'instance'"
 
 
 @dataclass(frozen=True)
 class Question:
-    """What the catalog does not tell; the code says which question it is, whatever the table."""
+    """A question that the catalog does not answer; `code` is the same for all tables."""
 
     code: str
     text: str
 
     def __str__(self) -> str:
-        """Return what a person reads."""
+        """Return the text of the question."""
         return self.text
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """One table to attach; a guess where it is not certain. Attach finds all other options."""
+    """A table to attach, perhaps a guess. Attach finds all other options."""
 
     name: str
     kind: str
@@ -40,7 +40,7 @@ class Suggestion:
 
 @dataclass
 class Draft:
-    """What has been suggested so far; each table is taken once, by the first rule to want it."""
+    """The suggestions so far. The first rule that matches takes a table."""
 
     tenancy: Tenancy
     schemas: frozenset[str] | None
@@ -57,7 +57,7 @@ class Draft:
         ]
 
     def links(self, table: Table) -> tuple[Link, ...]:
-        """Return what a row refers to."""
+        """Return the links of a table."""
         return self.tenancy.catalog.links[table.oid]
 
     def target(self, link: Link) -> Table:
@@ -69,7 +69,7 @@ class Draft:
         return self.tenancy.catalog.tables[link.source]
 
     def is_taken(self, table: Table, kind: str) -> bool:
-        """Whether a table is attached for certain as a kind."""
+        """Whether a table is suggested as this kind, and is not a guess."""
         taken = self.found.get(table.oid)
         return taken is not None and taken.kind == kind and taken.certain
 
@@ -84,7 +84,7 @@ class Draft:
         options: Mapping[str, str | list[str]] | None = None,
         is_part: bool = False,
     ) -> None:
-        """Take a table. A part has the organisation of its whole, and needs no other."""
+        """Take a table. A part needs no organisation, because it has that of its whole."""
         if self.schemas is not None and table.schema not in self.schemas:
             return
         asked = [question for question in questions if question]
@@ -109,11 +109,11 @@ class Draft:
         self.found[table.oid] = Suggestion(table.sql, kind, why, tuple(asked), certain, given)
 
     def leave(self, table: Table, why: str) -> None:
-        """Say why a table is left out; the first reason stays."""
+        """Leave a table out, with a reason; the first reason stays."""
         self.reasons.setdefault(table.oid, why)
 
     def asks_organization(self, table: Table, kind: str = "") -> Question | None:
-        """Return what to ask about the way to the organisation, if there is anything to ask."""
+        """Return the question about the way to the organisation, if there is one."""
         way = self.tenancy.reaches(table)
         if way or self.tenancy.is_single:
             return None
@@ -139,7 +139,7 @@ class Draft:
         )
 
     def asks_subject(self, table: Table, column: Column) -> Question | None:
-        """Return what to ask where attach does not see that a column names the user of a row."""
+        """Return the question about a column that may name the user of a row."""
         if self.tenancy.users is None or self.tenancy.names_user(table, column):
             return None
         return Question(
@@ -149,7 +149,7 @@ class Draft:
         )
 
     def notes(self) -> tuple[str, ...]:
-        """Return what is left out with the reason, a sentence each."""
+        """Return the left-out tables with reasons, one sentence for each."""
         tables = self.tenancy.catalog.tables
         return tuple(
             f"{tables[oid].sql}: {why}."

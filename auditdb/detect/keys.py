@@ -46,9 +46,9 @@ def api_keys(draft: Draft) -> None:
         draft.take(
             table,
             "api_key",
-            "Keys or tokens for programs, by its name and what it holds.",
+            "Keys or tokens for programs, judged by name and columns.",
             questions=[draft.asks_organization(table), whose, None if certain else _UNSURE],
-            # Nobody is named wrongly; but which organisation it is may hang on whose it is.
+            # No wrong user is named, but the organisation may depend on the owner.
             certain=certain and (whose is None or draft.asks_organization(table) is None),
         )
     for root in roots:
@@ -57,7 +57,7 @@ def api_keys(draft: Draft) -> None:
 
 
 def machines(draft: Draft) -> None:
-    """Devices, bots and the like that sign in by a token of their own row."""
+    """Devices, bots and similar that sign in with a token in their own row."""
     for table in draft.free():
         tokens = [c for c in table.columns if flat(c.name) in said("column.token")]
         if table.head in said("key.machine") and tokens:
@@ -76,7 +76,7 @@ def machines(draft: Draft) -> None:
 
 
 def _asks_owner(draft: Draft, table: Table) -> Question | None:
-    """Return what to ask where a type beside an identifier says whose a key is."""
+    """Return the question about a type column that says to what kind of owner a key belongs."""
     if draft.tenancy.user_column(table) is not None or draft.tenancy.users is None:
         return None
     for column in table.columns:
@@ -93,7 +93,7 @@ def _asks_owner(draft: Draft, table: Table) -> Question | None:
 
 
 def _strength(table: Table) -> int:
-    """Return 2 for a table named as API keys are, 1 for one that may be, else 0."""
+    """Return 2 if a table is named like API keys, 1 if it may be, else 0."""
     told = list(dict.fromkeys(w for w in table.words if w not in _NEUTRAL))
     if not told or set(told) & said("key.other"):
         return 0
@@ -110,7 +110,7 @@ def _strength(table: Table) -> int:
 
 
 def _is_shown(table: Table) -> bool:
-    """Whether a person gives a row a name, or sees what it may do."""
+    """Whether rows have a name or permissions, as keys made by people have."""
     return any(
         words(c.name)[-1] in said("column.label") or has_any(c.name, said("column.scope"))
         for c in table.columns
@@ -118,7 +118,7 @@ def _is_shown(table: Table) -> bool:
 
 
 def _is_borrowed(table: Table) -> bool:
-    """Whether its tokens are those of another sign-in, or of another service."""
+    """Whether its tokens belong to another sign-in or another service."""
     return any(
         has_any(c.name, said("column.borrowed")) or flat(c.name) == "clientid"
         for c in table.columns
@@ -131,7 +131,7 @@ def _has_purpose(table: Table) -> bool:
 
 
 def _is_static(draft: Draft, table: Table) -> bool:
-    """Whether each user has one, that does not end."""
+    """Whether each user has exactly one token, which does not expire."""
     user = draft.tenancy.user_column(table)
     told = set(table.words)
     return (
@@ -171,5 +171,5 @@ def _parts(draft: Draft, root: Table) -> None:
 
 
 def _guess(root: Table) -> Question:
-    """Return what to ask where only names say that rows belong to another."""
+    """Return the question about a part that only names, and no foreign key, connect."""
     return Question("part-unsure", f"Is it a part of {root.name}? No foreign key says so.")

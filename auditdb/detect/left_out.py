@@ -1,4 +1,4 @@
-"""Says why tables are left out that have to do with people, roles, keys or workflows."""
+"""Gives reasons for left-out tables that relate to people, roles, keys or workflows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PEOPLE = MEMBERS | {"user", "person", "owner", "group", "organization", "tenant
 
 
 def left_out(draft: Draft) -> None:
-    """Give each related table that no rule took a reason, so that its absence is seen."""
+    """Give a reason for each related table that no rule took, so that people notice it."""
     for table in draft.free():
         why = (
             _by_words(table)
@@ -25,7 +25,7 @@ def left_out(draft: Draft) -> None:
 
 
 def _by_words(table: Table) -> str | None:
-    """Return the reason that the words of a name say."""
+    """Return the reason that follows from the words of a name."""
     told = set(words(table.name))
     for entry in VOCABULARY["left_out"]:
         found = told & set(entry["words"])
@@ -37,17 +37,17 @@ def _by_words(table: Table) -> str | None:
 
 
 def _of_a_workflow(draft: Draft, table: Table) -> str | None:
-    """Return the reason of a table that refers to a workflow, or is named as one."""
+    """Return the reason for a table that refers to a workflow or is named like one."""
     link = references(draft, table)
     if link is not None:
         return f"it references {draft.target(link).name}, but is no part of it"
     if set(table.words) & {"workflow", "automation"}:
-        return "named as what has to do with workflows, but no column leads to one"
+        return "its name is about workflows, but no column refers to one"
     return None
 
 
 def _of_people(draft: Draft, table: Table) -> str | None:
-    """Return the reason of a table that is about users, members, groups or roles."""
+    """Return the reason for a table about users, members, groups or roles."""
     told = set(table.words)
     tenancy = draft.tenancy
     user = tenancy.user_column(table)
@@ -63,24 +63,24 @@ def _of_people(draft: Draft, table: Table) -> str | None:
     if tenancy.is_permission_set(table):
         return "sets of permissions that users get: no organisation"
     if table.head in GROUPS and any(m.group is table for m in tenancy.memberships):
-        return "groups of people; their members are told, they themselves are not"
+        return "groups of people: only their members are attached"
     if table.head in GROUPS and tenancy.reaches(table) is not None:
-        return "groups inside of organisations, whose members no table tells"
+        return "groups inside organisations, without a table of members"
     if told & _PEOPLE or table.head in USERS:
-        return "named as what has to do with people, but no rule knows it"
+        return "its name is about people, but no rule matches it"
     return None
 
 
 def _by_columns(draft: Draft, table: Table) -> str | None:
-    """Return the reason that the columns of a table say: secrets, roles, users."""
+    """Return the reason that follows from columns about secrets, roles or users."""
     secrets = draft.tenancy.catalog.secrets(table, "")
     if secrets:
-        return f"it holds secrets ({', '.join(sorted(secrets)[:3])}), but no keys that people make"
+        return f"it holds secrets ({', '.join(sorted(secrets)[:3])}), but no API keys"
     for column in table.columns:
         told = words(column.name)
         if set(told) & (ROLES - {"right", "policy"}) and column.category in "ESAUN":
-            return f"a column of it is about roles ({column.name}), but no user is in its rows"
-    # Not the many that only say who made a row.
+            return f"it has a column about roles ({column.name}), but none that names a user"
+    # Columns that only name the creator of a row do not count.
     user = draft.tenancy.user_column(table)
     if user is not None and user[1] < 3:
         return f"it refers to users ({user[0].name}), but is none of the kinds of auditdb"

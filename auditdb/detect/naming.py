@@ -1,4 +1,4 @@
-"""The words of an identifier, whatever its spelling, and the vocabulary of what they say."""
+"""Splits identifiers of any spelling into words, and looks words up in the vocabulary."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def said(entry: str) -> frozenset[str]:
 
 
 def weights(entry: str) -> dict[str, int]:
-    """Return how much each word of an entry says."""
+    """Return the weight of each word of an entry."""
     room, _, name = entry.partition(".")
     return dict(VOCABULARY[room][name])
 
@@ -46,7 +46,7 @@ def _all_words(part: Any) -> Iterator[str]:
         yield part
 
 
-# Words that are written together without a sign of where one ends: apikey, organizationuser.
+# Words written together without a separator: apikey, organizationuser.
 _KNOWN = frozenset(
     word
     for word in (*_all_words(VOCABULARY), *_SPELLING["joined"], *_SYNONYMS)
@@ -72,7 +72,7 @@ def singular(word: str) -> str:
 
 
 def _split(word: str) -> tuple[str, ...]:
-    """Take apart what is written together, if all of it is known."""
+    """Split joined words, if all of them are known."""
     if word in _KNOWN or singular(word) in _KNOWN:
         return (word,)
     for end in range(len(word) - 2, 1, -1):
@@ -86,7 +86,7 @@ def _split(word: str) -> tuple[str, ...]:
 
 @cache
 def words(name: str) -> tuple[str, ...]:
-    """Return the words of an identifier: lower case, singular, spellings made one.
+    """Return the words of an identifier in lower case and singular, with unified spelling.
 
     >>> words("OrganisationGroupMembers"), words("user_apikeys"), words("twoFactorEnabled")
     (('organization', 'group', 'member'), ('user', 'api', 'key'), ('twofactor', 'enabled'))
@@ -117,7 +117,7 @@ def flat(name: str) -> str:
 
 
 def labels(names: Iterable[str]) -> frozenset[str]:
-    """Return the first words that many tables share, and that name none of them.
+    """Return first words that many tables share and that are not the name of a table.
 
     >>> sorted(labels(["event_team", "event_order", "event_item", "user_key", "flow_a", "flows"]))
     ['event']

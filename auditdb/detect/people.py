@@ -12,7 +12,7 @@ from auditdb.detect.tenancy import Membership
 
 
 def organizations(draft: Draft) -> None:
-    """The organisations themselves: where each one's log begins."""
+    """The organisations themselves."""
     table = draft.tenancy.organization
     if table is not None and table.key is not None:
         draft.take(
@@ -23,7 +23,7 @@ def organizations(draft: Draft) -> None:
 
 
 def memberships(draft: Draft) -> None:
-    """Memberships of organisations, of teams inside them, and where else their roles live."""
+    """Memberships of organisations and of teams in them, and other tables with their roles."""
     primary = draft.tenancy.primary
     for m in sorted(
         draft.tenancy.memberships,
@@ -41,7 +41,7 @@ def memberships(draft: Draft) -> None:
 
 
 def _membership(draft: Draft, m: Membership) -> None:
-    """Rows that put a user into a group, or into the organisation that a column names."""
+    """Rows that put a user into a group, or into an organisation that a column names."""
     tenancy, table, group = draft.tenancy, m.table, m.group
     way = tenancy.reaches(table)
     if not tenancy.has_subject(table) or (
@@ -84,7 +84,7 @@ def _membership(draft: Draft, m: Membership) -> None:
 
 
 def _carriers(draft: Draft, members: Table) -> None:
-    """Tables whose rows give roles to members; a guess where no foreign key leads to these."""
+    """Tables whose rows give roles to members; a guess without a foreign key to the members."""
     known = draft.tenancy.catalog.carriers(members)
     named = [
         draft.source(link)
@@ -98,7 +98,7 @@ def _carriers(draft: Draft, members: Table) -> None:
         draft.take(
             carrier,
             "membership",
-            f"Gives roles to {members.name}: a row that comes or goes is a change of role.",
+            f"Gives roles to {members.name}: a new or deleted row is a change of role.",
             questions=[
                 None
                 if carrier in known
@@ -114,7 +114,7 @@ def _carriers(draft: Draft, members: Table) -> None:
 
 
 def _role_of_user(draft: Draft, m: Membership) -> None:
-    """Rows that give a user a role, in no group: of an application with one organisation."""
+    """Rows that give a user a role without a group: an application with one organisation."""
     tenancy, table = draft.tenancy, m.table
     if tenancy.is_single or (tenancy.users is not None and tenancy.reaches(tenancy.users)):
         draft.take(
@@ -129,16 +129,14 @@ def _role_of_user(draft: Draft, m: Membership) -> None:
             table,
             "membership",
             "A row gives a user a role in the whole application, and in no organisation.",
-            questions=[
-                Question("role-of-nobody", "Whose log should tell it? As it stands, nobody's.")
-            ],
+            questions=[Question("role-of-nobody", "Whose log should show it? As it is, nobody's.")],
             certain=False,
             options={"organization": "null::text", "admin": "false"},
         )
 
 
 def _asks_admin(draft: Draft, table: Table) -> Question | None:
-    """Return what to ask about who may read the log."""
+    """Return the question about who may read the log."""
     catalog = draft.tenancy.catalog
     if draft.tenancy.is_single:
         has_role = catalog.has_role(table) or any(
@@ -175,7 +173,7 @@ def _asks_admin(draft: Draft, table: Table) -> Question | None:
 
 
 def _number(table: Table) -> Column | None:
-    """Return the column that says the role of a row by a number."""
+    """Return the column that holds the role as a number."""
     return next(
         (
             column
@@ -187,7 +185,7 @@ def _number(table: Table) -> Column | None:
 
 
 def _asks_token(draft: Draft, table: Table) -> Question | None:
-    """Return what to ask about a token in a user's row whose name does not say what it opens."""
+    """Return the question about a token of a user with an unclear purpose."""
     taken = draft.tenancy.catalog.has_fact(table, "token")
     for column in table.columns:
         name = flat(column.name)
@@ -209,7 +207,7 @@ def _asks_token(draft: Draft, table: Table) -> Question | None:
 
 
 def users(draft: Draft) -> None:
-    """The users; where their own row says organisation and role, it is the membership too."""
+    """The users. If their row holds organisation and role, it is the membership too."""
     tenancy = draft.tenancy
     table = tenancy.users
     if table is None:
@@ -218,7 +216,7 @@ def users(draft: Draft) -> None:
     why = "Users sign in with it: e-mail, password, two-factor."
     questions = [draft.asks_organization(table), _asks_token(draft, table)]
     if tenancy.is_single and not tenancy.memberships:
-        why += " Their row says their role as well."
+        why += " Their row holds their role as well."
         questions.append(_asks_admin(draft, table))
     elif tenancy.primary is None and not tenancy.memberships:
         if tenancy.reaches(table) is not None and tenancy.catalog.has_role(table):
@@ -234,7 +232,7 @@ def users(draft: Draft) -> None:
 
 
 def _no_users(draft: Draft) -> str:
-    """Return the remark that there are no users, with the tables that are named most like them."""
+    """Return the note that no users were found, with the tables named most like users."""
     said_by = weights("people.user")
     near = [t.sql for t in sorted(draft.free(), key=lambda t: -said_by.get(t.head, 0))
             if t.head in said_by][:3]  # fmt: skip
@@ -245,7 +243,7 @@ def _no_users(draft: Draft) -> str:
 
 
 def invitations(draft: Draft) -> None:
-    """Invitations that are rows of their own, before there is a membership."""
+    """Invitations in a table of their own, before there is a membership."""
     noise = said("workflow.run") | said("workflow.result")
     for table in draft.free():
         told = set(table.words)
@@ -267,7 +265,7 @@ def invitations(draft: Draft) -> None:
                 draft.take(
                     table,
                     "invitation",
-                    "Links to sign up with a role, by what it holds.",
+                    "Links to sign up with a role, judged by the columns.",
                     questions=[Question("invite-unsure", "Do people invite others by these?")],
                     certain=False,
                 )
@@ -284,7 +282,7 @@ def invitations(draft: Draft) -> None:
 
 
 def _signs_of_invitation(table: Table) -> set[str]:
-    """Return what columns say of an invitation: whom, by whom, its secret, role and end."""
+    """Return the columns of an invitation: invited person, inviter, secret, role and expiry."""
     signs = set()
     for column in table.columns:
         told = set(words(column.name))

@@ -1,4 +1,4 @@
-"""Proposes a mapping file for a database that nobody here has seen, from its catalog."""
+"""Proposes a mapping file for an unknown database, from its catalog."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def detect(
     """Propose a mapping file from the catalog of an existing database. Writes nothing.
 
     Args:
-        conn: a connection that holds `audit_operator`: what columns say, auditdb's functions tell.
+        conn: a connection that holds `audit_operator`, because functions of auditdb are called.
         schemas: propose only tables of these schemas; lookups may lead to others.
-        sample: answer questions by up to 10,000 rows of each table that the role owns: how often
-            columns are null, which roles and states there are.
-        read_roles: of that only the names in small tables of roles.
+        sample: answer questions with up to 10,000 rows of each table that the role owns: how often
+            columns are null, which roles and states exist.
+        read_roles: read only the names in small tables of roles.
 
     Raises:
         InvalidInput: no such schema.
@@ -64,8 +64,8 @@ def detect(
         )
 
 
-# In the order in which attach finds the way from each to the others: organisations and members
-# first. A table is taken by the first rule to want it.
+# In the order in which attach needs the tables: organisations and members first. The first rule
+# that matches takes a table.
 _RULES = (
     organizations,
     memberships,
@@ -86,7 +86,7 @@ _SINGLE = (
 
 
 def _draft(catalog: catalogs.Catalog, within: frozenset[str] | None) -> Draft:
-    """Apply each rule to the tables that are still free."""
+    """Apply each rule to the tables that no rule has taken yet."""
     draft = Draft(recognise(catalog), within)
     if draft.tenancy.is_single:
         draft.remarks.append(_SINGLE)

@@ -8,7 +8,7 @@ from auditdb.detect.tenancy import GROUPS, MEMBERS, NO_MEMBERS, ROLES, USERS, Me
 
 
 def recognise(catalog: Catalog) -> Tenancy:
-    """Return who signs in, what organisations are, and which rows put the ones into the others."""
+    """Return the users, the organisations, and the memberships that connect them."""
     tenancy = Tenancy(catalog)
     tables = catalog.tables.values()
     scored = [(_user_score(tenancy, t), len(t.words), t.sql, t) for t in tables]
@@ -49,7 +49,7 @@ def _user_score(tenancy: Tenancy, table: Table) -> int:
 
 
 def _shapes(tenancy: Tenancy, table: Table) -> list[Membership]:
-    """Return the groups that a table might put users into, and how much speaks for it."""
+    """Return the groups that a table may put users into, each with a score."""
     user = tenancy.user_column(table)
     if table is tenancy.users or set(table.words) & NO_MEMBERS:
         return []
@@ -91,7 +91,7 @@ def _membership_score(
 
 
 def _shapes_without_group(tenancy: Tenancy, table: Table) -> list[Membership]:
-    """Return a membership whose organisation is a column, or that gives a user a role."""
+    """Return a membership whose organisation is a column, or that only gives a user a role."""
     told = set(table.words)
     user = tenancy.user_column(table)
     if table is tenancy.users or told & NO_MEMBERS or user is None or user[1] > 1:
@@ -108,7 +108,7 @@ def _shapes_without_group(tenancy: Tenancy, table: Table) -> list[Membership]:
         score += 2 * any(table.is_unique(user[0].name, column.name) for column in named)
         score += 3 * bool(roles) - 3 * (len(table.columns) > 15)
         return [Membership(table, None, score)]
-    # A user and a role, and hardly anything else.
+    # Only a user, a role, and few other columns.
     if (roles or "role" in told) and len(table.columns) <= 8:
         keyed = any(user[0].name in key and len(key) > 1 for key in table.keys)
         return [Membership(table, None, 3 * bool(roles) + 2 * keyed + score)]
@@ -142,7 +142,7 @@ def _choose_organization(tenancy: Tenancy, shaped: list[Membership]) -> Table | 
         found -= 3 * bool(inside)
         if inside & above and any(k.not_null for k in tenancy.catalog.links[table.oid]):
             found -= 3
-        # An OAuth account, a billing customer: somebody's, and nobody is in it.
+        # An OAuth account or a billing customer belongs to a user, but has no members.
         owner = tenancy.user_column(table)
         if table.oid not in peopled and owner is not None and owner[1] == 0:
             found -= 4
@@ -153,7 +153,7 @@ def _choose_organization(tenancy: Tenancy, shaped: list[Membership]) -> Table | 
         (
             tables[oid]
             for oid in candidates | above
-            # A word that says little, and nobody in it, is no organisation.
+            # A vague name and no members: not an organisation.
             if GROUPS.get(tables[oid].head, 0) > 2 or oid in known
         ),
         key=lambda t: (points(t), len(tenancy.catalog.links_to(t)), t.sql),
@@ -162,7 +162,7 @@ def _choose_organization(tenancy: Tenancy, shaped: list[Membership]) -> Table | 
 
 
 def _above(tenancy: Tenancy, candidates: set[int], peopled: set[int]) -> set[int]:
-    """Return what groups of people belong to, whatever it is called: much else leads there."""
+    """Return the table that groups belong to and that many other tables refer to."""
     tables = tenancy.catalog.tables
     return {
         link.target
@@ -182,7 +182,7 @@ def _above(tenancy: Tenancy, candidates: set[int], peopled: set[int]) -> set[int
 
 
 def _settle(tenancy: Tenancy, shaped: list[Membership]) -> list[Membership]:
-    """Keep one group for each table: the smallest, if it is part of what makes a row unique."""
+    """Keep one group for each table: the smallest, if it is part of a unique key."""
     best: dict[int, Membership] = {}
     for m in shaped:
         if m.score < 3 and not (m.group is tenancy.organization and _is_pair(tenancy, m)):
@@ -194,7 +194,7 @@ def _settle(tenancy: Tenancy, shaped: list[Membership]) -> list[Membership]:
 
 
 def _is_pair(tenancy: Tenancy, m: Membership) -> bool:
-    """Whether a row is one user in one group, and refers to nothing else: a guess at least."""
+    """Whether a row is one user in one group and refers to nothing else."""
     user = tenancy.user_column(m.table)
     links = tenancy.catalog.links[m.table.oid]
     return (

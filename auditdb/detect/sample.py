@@ -1,8 +1,8 @@
-"""Answers what the catalog leaves open from a bounded sample of rows, where that is allowed.
+"""Answers open questions of the catalog from a bounded sample of rows, if that is allowed.
 
-Of a column is read whether it is null; of a column of roles or states, its labels. No cast,
-operator or policy of the application runs: who samples may hold more rights than its author. What
-the planner would run of an index or of statistics runs only as the owner of the table.
+It reads whether a column is null and, for roles and states, the labels. No cast, operator or policy
+of the application runs, because its author may have fewer rights than the user who samples. Index
+and statistics expressions, which the planner may run, run only as the owner of the table.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from auditdb.detect.tenancy import ROLES, Tenancy, names_organization
 from auditdb.mapping.vocabulary import is_secret
 
 ROWS = 10_000
-_FEW = 20  # rows that prove nothing
-_SMALL = 200  # rows of a table of roles
-_LABELS = 20  # different values, beyond which they are none
+_FEW = 20  # too few rows to prove anything
+_SMALL = 200  # most rows of a table of roles
+_LABELS = 20  # with more different values, they are not labels
 _LABEL = re.compile(r"\w[\w:. -]{0,39}")
 _PREPARE: LiteralString = """
 select set_config('row_security', 'off', true), set_config('statement_timeout', '5s', true)
 """
-# Of a large table pages are taken by chance; a small one is read whole.
+# Random pages of a large table; all of a small one.
 _SHARE: LiteralString = """
 select case when reltuples > 2 * %s then 100 * %s / reltuples end from pg_class where oid = %s
 """
@@ -52,7 +52,7 @@ where category in ('E', 'S') and flat ~ ('^' || audit_private.words('status') ||
 order by attnum limit 1
 """
 _ADMINS: LiteralString = "select audit_private.admin_labels(%s::text[])"
-# Those that have a word of the vocabulary.
+# The labels with a word of the vocabulary.
 _KNOWN: LiteralString = """
 select array(
     select label from unnest(%s::text[]) as label
@@ -60,7 +60,7 @@ select array(
         where audit_private.normal_name(label)
             ~ format('-%%ss?-$', audit_private.words(entry))))
 """
-# Whether attach takes them for admins without being told.
+# Whether attach regards them as admins by default.
 _COVERED: LiteralString = """
 select audit_private.admin_names()
     @> array(select lower(l) from unnest(%s::text[]) as l)
@@ -75,7 +75,7 @@ _FACT: LiteralString = "select audit_private.fact_column(%s::oid, %s)"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a sample says of a question: what was seen, and what is left to ask, if anything."""
+    """The answer of a sample: what was seen, and the remaining question, if any."""
 
     seen: str = ""
     question: Question | None = None
@@ -85,20 +85,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of the application's tables, as few as there have to be."""
+    """Samples of rows of the application's tables."""
 
     tenancy: Tenancy
-    only_roles: bool  # names in small tables of roles, and nothing else
+    only_roles: bool  # only the names in small tables of roles
 
     def ask(self, query: LiteralString, *args: object) -> Any:
-        """Return what a function of auditdb says of the catalog or of labels."""
+        """Return the result of a function of auditdb about the catalog or labels."""
         row = self.tenancy.catalog.cursor.execute(query, args).fetchone()
         return row[0] if row else None
 
     def read(
         self, table: Table, what: sql.Composable, tail: LiteralString = ""
     ) -> list[dict[str, Any]] | None:
-        """Return what the sampled rows `r` of a table say, or none if they may not be asked."""
+        """Return a query result over the sampled rows `r`, or None if they may not be read."""
         cursor = self.tenancy.catalog.cursor
         try:
             with cursor.connection.transaction(force_rollback=True):
@@ -116,7 +116,7 @@ class Sample:
                 cursor.execute(_READ, (table.oid, source.as_string(cursor)))
                 return [row[0] for row in cursor.fetchall()]
         except psycopg.Error:
-            # Row-level security, a privilege, the time that it takes: the question stays.
+            # Row-level security, a missing privilege or a timeout: the question stays open.
             return None
 
     def count(self, table: Table, condition: sql.Composable) -> tuple[int, int]:
@@ -126,13 +126,13 @@ class Sample:
         return (found[0]["rows"], found[0]["those"]) if found else (0, 0)
 
     def labels(self, table: Table, name: str) -> Counter[str] | None:
-        """Return how often each label stands in a column, or none if these are no labels."""
+        """Return the count of each label in a column, or None if they are not labels."""
         if is_secret(name):
             return None
         what = sql.SQL("concat({}) as text, count(*) as rows").format(sql.Identifier("r", name))
         counted: Counter[str] = Counter()
         for said in self.read(table, what, "group by 1") or ():
-            # Of an array, or with commas between them.
+            # Labels of an array, or separated by commas.
             for label in said["text"].strip("{}").split(","):
                 counted[label.strip(' "')] += said["rows"]
         del counted[""]
@@ -140,7 +140,7 @@ class Sample:
         return counted if counted and known else None
 
     def role_labels(self, table: Table) -> tuple[str, Counter[str]] | None:
-        """Return the labels of the roles of a table's rows, and the expression that says them."""
+        """Return the expression for the role of a row, and the labels of the roles."""
         name = self.ask(_ROLE, table.oid)
         if name is not None:
             found = None if self.only_roles else self.labels(table, name)
@@ -150,7 +150,7 @@ class Sample:
             if roles.head not in ROLES or len(link.columns) != 1:
                 continue
             name = self.ask(_NAME, roles.oid, link.referenced[0], roles.oid)
-            # Read whole: what is larger is no table of roles.
+            # Read whole: a larger table is not a table of roles.
             if name is None or self.count(roles, sql.SQL("true"))[0] > _SMALL:
                 continue
             found = self.labels(roles, name)
@@ -161,11 +161,11 @@ class Sample:
 
 
 def answer(draft: Draft, *, only_roles: bool = False) -> None:
-    """Answer the questions of a draft that rows can answer.
+    """Answer those questions of a draft that rows can answer.
 
     Args:
-        draft: what was suggested; the suggestions change.
-        only_roles: read the names in small tables of roles, and nothing else.
+        draft: the suggestions, which are changed.
+        only_roles: read only the names in small tables of roles.
     """
     sample = Sample(draft.tenancy, only_roles)
     for oid, table in list(draft.found.items()):
@@ -210,12 +210,12 @@ def _organization(sample: Sample, table: Table, told: Suggestion) -> Answer | No
     if rows < _FEW:
         return None
     if not without:
-        return Answer(f"Each of the {rows} rows sampled has a way to its organisation.")
+        return Answer(f"Each row of the sample of {rows} has a way to its organisation.")
     return Answer(
         question=Question(
             "organization-nullable",
-            f"Of {rows} rows sampled, {without} have no way to an organisation: whose are they? "
-            "Their events take organization_id of the context.",
+            f"Rows of the sample of {rows} without a way to an organisation: {without}. Whose are "
+            "they? Their events take organization_id of the context.",
         )
     )
 
@@ -237,25 +237,27 @@ def _several(sample: Sample, table: Table, told: Suggestion) -> Answer | None:
     what = sql.SQL("count(*) as rows, count(distinct concat({})) as groups").format(
         sql.Identifier("r", groups[0].name)
     )
-    # TABLESAMPLE takes pages: whoever is seen twice is in several, and nobody seen twice is a hint.
+    # TABLESAMPLE takes pages. A user seen twice is in several organisations. If no user is seen
+    # twice, that is only a hint.
     by = sql.SQL("{}, concat({}) as member").format(what, sql.Identifier("r", user[0].name))
     found = sample.read(member.table, by, "group by member") or []
     rows, several = sum(said["rows"] for said in found), sum(said["groups"] > 1 for said in found)
     if rows < _FEW:
         return None
     if not several:
-        return Answer(f"None of the {len(found)} members sampled is in two organisations.")
+        return Answer(f"No member in a sample of {len(found)} is in two organisations.")
     (question,) = (q for q in told.questions if q.code == "user-in-several")
     return Answer(
         question=replace(
             question,
-            text=f"{question.text} (Of {len(found)} members sampled, {several} are in several.)",
+            text=f"{question.text} (Members of the sample of {len(found)} that are in several: "
+            f"{several}.)",
         )
     )
 
 
 def _admins(sample: Sample, table: Table, told: Suggestion) -> Answer | None:
-    """Which roles there are, which of them make an admin, and whether anybody has one."""
+    """Which roles exist, and which of them make an admin."""
     found = sample.role_labels(table)
     if found is None:
         return None
@@ -287,7 +289,7 @@ def _admins(sample: Sample, table: Table, told: Suggestion) -> Answer | None:
 
 
 def _status(sample: Sample, table: Table, told: Suggestion) -> Answer | None:
-    """Which states there are, and whether it is known of each that it ends a row or does not."""
+    """Which states exist, and whether each is known to end a row or not."""
     name = sample.ask(_STATUS, table.oid)
     counted = sample.labels(table, name) if name is not None else None
     if counted is None:
@@ -304,7 +306,7 @@ def _status(sample: Sample, table: Table, told: Suggestion) -> Answer | None:
 
 
 def _twice(fact: str) -> Callable[[Sample, Table, Suggestion], Answer | None]:
-    """Return what says where a password or second factor is kept: beside the user, or here."""
+    """Return whether a password or second factor is kept with the user or in this table."""
 
     def where(sample: Sample, table: Table, told: Suggestion) -> Answer | None:
         users = sample.tenancy.users
@@ -340,7 +342,7 @@ _ANSWERS: dict[str, Callable[[Sample, Table, Suggestion], Answer | None]] = {
 
 
 def _list(labels: Iterable[str]) -> str:
-    """Return labels in order, with their numbers where they are counted."""
+    """Return the labels in order, with counts if known."""
     if isinstance(labels, Counter):
         return ", ".join(f"{label} ({n})" for label, n in sorted(labels.items()))
     return ", ".join(sorted(labels))

@@ -1,4 +1,4 @@
-"""Whose a row is: which column tells its user, and whether a way leads to its organisation."""
+"""Finds the owner of a row: the column of its user, and the way to its organisation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KEY_WORDS = said("column.key")
 class Membership:
     """A table whose rows put a user (or a member) into a group, or give a user a role.
 
-    Without a group, a column of the row names the organisation, or there is one for all.
+    Without a group, a column names the organisation, or there is only one organisation.
     """
 
     table: Table
@@ -31,7 +31,7 @@ class Membership:
 
 
 def _rank_user_column(column: Column, users: Table | None, linked: bool) -> int | None:
-    """Return how well a column names the user that a row is about: 0 best, 3 its maker."""
+    """Return how well a column names the user of a row: 0 is best, 3 is only its creator."""
     told = tuple(w for w in words(column.name) if w not in _KEY_WORDS)
     if (users is not None and told in {users.words, users.words[-1:]}) or told == ("user",):
         return 0
@@ -49,7 +49,7 @@ def _rank_user_column(column: Column, users: Table | None, linked: bool) -> int 
 
 
 def type_beside(table: Table, column: Column) -> Column | None:
-    """Return the owner_type beside an owner_id, which says of what table that one is."""
+    """Return the column such as owner_type that says which table an owner_id refers to."""
     name = flat(column.name)
     end = next((end for end in ("uuid", "id") if name.endswith(end)), "")
     said_by = name.removesuffix(end) + "type"
@@ -60,7 +60,7 @@ def type_beside(table: Table, column: Column) -> Column | None:
 
 @dataclass
 class Tenancy:
-    """What was found out about users, organisations and memberships."""
+    """The recognised users, organisations and memberships."""
 
     catalog: Catalog
     users: Table | None = None
@@ -68,7 +68,7 @@ class Tenancy:
     memberships: list[Membership] = field(default_factory=list)
 
     def user_column(self, table: Table) -> tuple[Column, int] | None:
-        """Return the column that tells the user of a row, and how well: 0 best, 3 its maker."""
+        """Return the column for the user of a row, and how well it fits: 0 best, 3 its creator."""
         ranked: list[tuple[int, bool, int, Column]] = []
         linked: dict[str, bool] = {}
         for link in self.catalog.links[table.oid]:
@@ -91,7 +91,7 @@ class Tenancy:
         return (best[3], best[0]) if best[0] < 9 else None
 
     def _is_user(self, link: Link, name: str) -> bool:
-        """Whether a link's column holds a user's key: of users, or of what is one to one."""
+        """Whether a link leads to the users, or to a table that is one to one with them."""
         if self.users is None or self.users.key is None:
             return False
         if link.target == self.users.oid:
@@ -103,7 +103,7 @@ class Tenancy:
         )
 
     def has_subject(self, table: Table) -> bool:
-        """Whether a row says its user, by its own column or by its member or profile."""
+        """Whether a row leads to its user, directly or through a member or profile."""
         if self.user_column(table) is not None:
             return True
         for link in self.catalog.links[table.oid]:
@@ -116,7 +116,7 @@ class Tenancy:
         return False
 
     def is_permission_set(self, table: Table) -> bool:
-        """Whether rows of a table are sets of permissions, and no groups that own anything."""
+        """Whether rows of a table are sets of permissions, not groups that own something."""
         if not set(table.words) & said("people.set"):
             return False
         if table.head in ROLES or any(
@@ -139,9 +139,9 @@ class Tenancy:
         return False
 
     def organization_columns(self, table: Table) -> list[Column]:
-        """Return the columns that name an organisation which no table of them is known for.
+        """Return the columns that name an organisation without a known table of organisations.
 
-        One may lead to the users, where people and organisations are in one table.
+        A column may lead to the users, if people and organisations are in one table.
         """
         linked = {
             c.name: self.catalog.tables[link.target]
@@ -160,23 +160,23 @@ class Tenancy:
 
     @cached_property
     def primary(self) -> Membership | None:
-        """The memberships of organisations, as against those of teams inside them."""
+        """The memberships of organisations, without those of teams in them."""
         found = [m for m in self.memberships if m.group is self.organization]
         return max(found, key=lambda m: (m.score, m.table.sql), default=None)
 
     @cached_property
     def is_single(self) -> bool:
-        """Whether there are users and no organisations: one application, one organisation."""
+        """Whether there are users but no organisations: an application with one organisation."""
         if self.users is None or self.organization is not None:
             return False
         naming = {t.oid for t in self.catalog.tables.values() if any(self.organization_columns(t))}
         people = {self.users.oid, *(m.table.oid for m in self.memberships)}
         return not naming & people and len(naming) < 2
 
-    # Whether a row leads to an organisation, as attach finds the way.
+    # Whether a row leads to an organisation, by the rules of attach.
 
-    def _own(self, table: Table) -> bool | None:
-        """Whether a column of the row says the organisation, in every row; none if no column."""
+    def _by_column(self, table: Table) -> bool | None:
+        """Whether a column names the organisation in every row; None without such a column."""
         org = self.organization
         if org is None or org.key is None:
             named = [c for c in table.columns if names_organization(c)]
@@ -191,7 +191,7 @@ class Tenancy:
         return any(link.not_null for link in links) if links else None
 
     def _through(self, table: Table, seen: frozenset[int]) -> bool | None:
-        """Whether rows that it is part of say the organisation of a row, and of every row."""
+        """Whether the whole that a row is part of leads to the organisation, in every row."""
         found = None
         for link in self.catalog.links[table.oid]:
             target = self.catalog.tables[link.target]
@@ -204,7 +204,7 @@ class Tenancy:
         return found
 
     def owners(self, table: Table) -> list[Table]:
-        """Return the tables beside a table that say whose its rows are, or with whom shared."""
+        """Return the tables that say who owns the rows of a table or shares them."""
         names = said("people.sharing") | GROUPS.keys()
         found = []
         for link in self.catalog.links_to(table):
@@ -235,10 +235,10 @@ class Tenancy:
         )
 
     def reaches(self, table: Table, seen: frozenset[int] = frozenset()) -> bool | None:
-        """Whether a row leads to an organisation without its user, in every row; none if never."""
+        """Whether every row leads to an organisation without its user; None if no row does."""
         if table is self.organization:
             return True if table.key is not None else None
-        own = self._own(table)
+        own = self._by_column(table)
         if own or table is self.users:
             return own
         through = self._through(table, seen)
@@ -254,14 +254,14 @@ class Tenancy:
         if column is None or self.users is None or self.users.key is None:
             return False
         return self.names_user(table, column[0]) and (
-            bool(self.memberships) or self._own(self.users) is not None
+            bool(self.memberships) or self._by_column(self.users) is not None
         )
 
     def names_user(self, table: Table, column: Column) -> bool:
-        """Whether attach takes a column for the user of a row: an owner or member may be anybody.
+        """Whether attach takes a column for the user of a row.
 
-        Without a foreign key by its name; with one by its name as well, or where it is never null
-        and the only one to the users.
+        It decides by the name. With a foreign key, it also takes a column that is never null and
+        the only one to the users.
         """
         links = [
             (link.columns, link.declared)
@@ -279,6 +279,6 @@ class Tenancy:
 
 
 def names_organization(column: Column) -> bool:
-    """Whether a column is named as one that holds an organisation."""
+    """Whether a column is named like one that holds an organisation."""
     told = words(column.name)
     return told[0] in _ORGANIZATION_COLUMNS and told[1:] in {("id",), ("uuid",)}

@@ -35,7 +35,7 @@ def workflows(draft: Draft) -> None:
         draft.take(
             table,
             "workflow",
-            "Workflows, by its name and what it holds.",
+            "Workflows, judged by name and columns.",
             questions=[
                 draft.asks_organization(table),
                 None
@@ -53,7 +53,7 @@ def workflows(draft: Draft) -> None:
 
 
 def _score(draft: Draft, table: Table) -> int:
-    """Return how much says that rows are workflows: 3 for certain, 0 for nothing."""
+    """Return how likely rows are workflows: 3 is certain, 0 is not at all."""
     told = [w for w in table.words if w not in _NEUTRAL]
     if (
         not told
@@ -73,7 +73,7 @@ def _score(draft: Draft, table: Table) -> int:
         return 2 + (evidence > 0)
     if name == 1:
         return int(evidence > 1)
-    # Steps or actions in an order, of what can be switched on.
+    # Ordered steps or actions of something that can be switched on.
     in_order = any(
         draft.source(k).head in {"step", "action", "operation", "node"}
         and k.on_delete == "c"
@@ -84,14 +84,14 @@ def _score(draft: Draft, table: Table) -> int:
 
 
 def _parts(draft: Draft, root: Table, within: tuple[Table, ...]) -> None:
-    """Tables whose rows are part of a row of the root, and what is part of those."""
+    """Tables whose rows are part of a row of the root, and parts of these parts."""
     whole = within[-1]
     for link in draft.tenancy.catalog.links_to(whole):
         child = draft.source(link)
         if child.oid in draft.found or child in (draft.tenancy.users, draft.tenancy.organization):
             continue
         if not (link.on_delete == "c" or link.not_null):
-            draft.leave(child, f"it references {whole.name}, and need not")
+            draft.leave(child, f"its reference to {whole.name} is optional")
             continue
         why = _is_no_part(draft, child, within)
         if why:
@@ -124,7 +124,7 @@ def _parts(draft: Draft, root: Table, within: tuple[Table, ...]) -> None:
 
 
 def _refers_to(draft: Draft, root: Table) -> None:
-    """Tables that a workflow refers to, such as its trigger and its action: guesses."""
+    """Guesses: tables that a workflow refers to, such as its trigger and its action."""
     for link in draft.links(root):
         table = draft.target(link)
         if table.oid not in draft.found and link.not_null and table.head in _PARTS:
@@ -141,9 +141,9 @@ def _refers_to(draft: Draft, root: Table) -> None:
 
 
 def _is_no_part(draft: Draft, child: Table, within: tuple[Table, ...]) -> str:
-    """Return why a table that refers to a workflow holds no part of it; nothing if it does."""
+    """Return why a table that refers to a workflow is not a part of it, or None."""
     told = set(child.words) - {w for table in within for w in table.words}
-    # An event type, and a trigger by an event, is no event.
+    # Event types and event triggers are not events.
     beside = {w for link in draft.links(child) for w in draft.target(link).words}
     if told & {"trigger", "condition", "filter"} or within[-1].head == "trigger":
         beside.add("event")
@@ -161,7 +161,7 @@ def _is_no_part(draft: Draft, child: Table, within: tuple[Table, ...]) -> str:
 
 
 def _is_named_part(draft: Draft, child: Table, root: Table) -> bool:
-    """Whether a part is one by its very name, in a schema that declares no foreign keys at all."""
+    """Whether the name alone makes a part, in a schema without any foreign keys."""
     return (
         not any(k.declared for links in draft.tenancy.catalog.links.values() for k in links)
         and child.head in _PARTS
@@ -170,7 +170,7 @@ def _is_named_part(draft: Draft, child: Table, root: Table) -> bool:
 
 
 def references(draft: Draft, table: Table) -> Link | None:
-    """Return the link of a table to a workflow, if it has one."""
+    """Return the link of a table to a workflow, or None."""
     for link in draft.links(table):
         taken = draft.found.get(link.target)
         if taken is not None and taken.kind == "workflow":

@@ -12,7 +12,7 @@ from auditdb.write.event import NewEvent
 from auditdb.write.failure import Attempt
 
 Block: TypeAlias = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
-# By the package of a connection's class or of a class that it is derived from.
+# Keys are packages of a connection's class or of its base classes.
 _MODULES = {
     "psycopg": "auditdb.drivers.psycopg",
     "psycopg2": "auditdb.drivers.psycopg2",
@@ -34,7 +34,7 @@ class Psycopg2Connection(Protocol):
         """Return a cursor."""
 
     def set_session(self, *args: Any, **kwargs: Any) -> None:
-        """Set characteristics, as no connection of another driver does."""
+        """Set transaction characteristics; only psycopg2 has this method."""
 
 
 class AsyncpgConnection(Protocol):
@@ -48,10 +48,10 @@ class AsyncpgConnection(Protocol):
 
 
 class Driver(Protocol):
-    """What the module of a driver has; the results are awaited where connections are async."""
+    """What the module of a driver provides. With async connections, results are awaited."""
 
     def check_connection(self, conn: object) -> None:
-        """Refuse what is no connection."""
+        """Refuse an object that is not a connection."""
 
     def open_context(self, conn: Any, claim: Claim) -> Block:
         """Return a transaction block under a claim."""
@@ -67,7 +67,7 @@ def driver_of(conn: object) -> Driver:
     """Return the driver of a connection.
 
     Raises:
-        TypeError: it is none that auditdb knows, with what to give.
+        TypeError: auditdb does not know this driver; the message says what to give.
     """
     kind: type = type(conn)
     driver = _driver_of(kind)

@@ -1,4 +1,4 @@
-"""asyncpg: the same blocks, by its own transactions."""
+"""asyncpg: the same blocks, with asyncpg's own transactions."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
 def check_connection(conn: object) -> None:
-    """Refuse what is no connection.
+    """Refuse an object that is not a connection.
 
     Raises:
-        TypeError: with what to give.
+        TypeError: the message says what to give.
     """
     if not isinstance(conn, asyncpg.Connection | asyncpg.pool.PoolConnectionProxy):
         raise TypeError(
@@ -53,7 +53,7 @@ async def record(conn: Any, event: NewEvent, claim: Claim | None) -> int:
     parameters = event.parameters(claim)
     with _raises_audit_errors(conn):
         is_inside = conn.is_in_transaction()
-    # Outside of a transaction, a pooler may part a statement from its parameters.
+    # Outside a transaction, a pooler may send Parse and Bind to different servers.
     async with nullcontext() if is_inside else _block(conn):
         return int(await _value(conn, RECORD, parameters) or 0)
 
@@ -88,7 +88,7 @@ async def open_attempt(conn: Any, attempt: Attempt) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _block(conn: Any) -> AsyncIterator[bool]:
-    """Open a transaction block, inside of another a savepoint; say whether it is the outermost."""
+    """Open a transaction block or a savepoint; yield whether it is the outermost block."""
     with _raises_audit_errors(conn):
         is_outermost = not conn.is_in_transaction()
         transaction = conn.transaction()
@@ -96,7 +96,7 @@ async def _block(conn: Any) -> AsyncIterator[bool]:
     try:
         yield is_outermost
     except BaseException:
-        # What was raised counts, not that a lost connection cannot roll back.
+        # Raise the first error, not that of a rollback on a lost connection.
         with suppress(*_ERRORS):
             await transaction.rollback()
         raise
@@ -105,7 +105,7 @@ async def _block(conn: Any) -> AsyncIterator[bool]:
 
 @asynccontextmanager
 async def _second(conn: Any, attempt: Attempt) -> AsyncIterator[Any]:
-    """Yield the connection that records: the same, where its own transaction has ended."""
+    """Yield the connection that records: the same one, if its own transaction has ended."""
     if attempt.connect is None:
         yield conn
     else:
@@ -120,7 +120,7 @@ async def _run(conn: Any, query: str, parameters: Any = None) -> Any:
 
 
 async def _value(conn: Any, query: str, parameters: Any = None) -> Any:
-    """Return the value of a statement of auditdb, whose errors are its own."""
+    """Return the value of a statement of auditdb, and translate its errors."""
     with _raises_audit_errors(conn):
         return await _run(conn, query, parameters)
 
@@ -133,7 +133,7 @@ def _raises_audit_errors(conn: Any) -> Iterator[None]:
         if isinstance(error.__cause__, UnicodeEncodeError):
             raise lacks_character(error.__cause__) from error
         if not isinstance(error, asyncpg.PostgresError):
-            # No server said it: the connection is closed, given back to its pool, or busy.
+            # Not from the server: the connection is closed, released to its pool, or busy.
             raise from_message(str(error), None, None, None) from error
         is_denied = isinstance(error, asyncpg.InsufficientPrivilegeError)
         user = conn.get_settings().session_authorization if is_denied else None

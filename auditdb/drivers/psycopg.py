@@ -35,7 +35,7 @@ from auditdb.write.failure import Attempt
 from auditdb.write.scope import claim_within, current_claim, in_scope
 from auditdb.write.setting import ENTER, ENTER_INNER, READ, RESTORE
 
-# Those whose login has proved that it may set a context, which later ones do at less cost.
+# Connections whose login may set a context. Later calls use the fast path, without that check.
 _writers: WeakSet[AnyConnection] = WeakSet()
 
 
@@ -142,20 +142,20 @@ async def _through_set_context_async(
 
 
 def _set_statement(conn: AnyConnection, claim: Claim) -> bytes:
-    """Return the statement that does as `audit.set_context` does, at less cost.
+    """Return a faster statement with the same effect as `audit.set_context`.
 
     Raises:
         InvalidInput: the connection's encoding lacks a character.
     """
-    # As psycopg: SQL_ASCII takes any bytes.
+    # The same as in psycopg: SQL_ASCII takes any bytes.
     encoding = conn.info.encoding.replace("ascii", "utf-8")
     try:
         literal = Escaping(conn.pgconn).escape_literal(claim.setting.encode(encoding))
     except UnicodeEncodeError as error:
         raise lacks_character(error) from error
     if conn.info.server_version >= 180000:
-        # Takes no plan and returns no row; but older servers' pg_stat_statements would keep a line
-        # for each value.
+        # SET needs no plan and returns no row. On older servers, pg_stat_statements would keep an
+        # entry for each value.
         return b"set local auditdb.context = " + bytes(literal)
     return b"select pg_catalog.set_config('auditdb.context', " + bytes(literal) + b", true)"
 

@@ -1,4 +1,4 @@
-"""psycopg2: the same blocks, by SQL alone."""
+"""psycopg2: the same blocks, with plain SQL."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from auditdb.write.failure import Attempt
 from auditdb.write.scope import claim_within, current_claim, in_scope
 from auditdb.write.setting import ENTER_INNER, READ, RESTORE, SET
 
-# Inside of a block of its own name PostgreSQL takes the innermost.
+# Nested savepoints may share a name: PostgreSQL uses the innermost one.
 _SAVEPOINT = "auditdb"
 
 
 def check_connection(conn: object) -> None:
-    """Refuse what is no connection.
+    """Refuse an object that is not a connection.
 
     Raises:
-        TypeError: with what to give.
+        TypeError: the message says what to give.
     """
     if not isinstance(conn, connection):
         raise TypeError(
@@ -65,7 +65,7 @@ def open_attempt(conn: Any, attempt: Attempt) -> Iterator[None]:
     """Open the block of `auditdb.attempt`."""
     claim = current_claim(conn)
     before = None
-    # Now, for a connection that is lost tells its address to nobody.
+    # Read now, because a lost connection no longer has its address.
     connect = attempt.connect or _connect_like(conn)
     try:
         with _block(conn):
@@ -85,9 +85,9 @@ def open_attempt(conn: Any, attempt: Attempt) -> Iterator[None]:
 
 @contextmanager
 def _block(conn: Any) -> Iterator[bool]:
-    """Open a transaction block, inside of another a savepoint; say whether it is the outermost."""
+    """Open a transaction block or a savepoint; yield whether it is the outermost block."""
     is_outermost = conn.info.transaction_status == TRANSACTION_STATUS_IDLE
-    # Without autocommit the driver sends BEGIN itself, and its own methods end what it began.
+    # Without autocommit the driver sends BEGIN itself, and its methods end the transaction.
     commit: Callable[[], object] = conn.commit
     rollback: Callable[[], object] = conn.rollback
     if not is_outermost:
@@ -101,7 +101,7 @@ def _block(conn: Any) -> Iterator[bool]:
     try:
         yield is_outermost
     except BaseException:
-        # What was raised counts, not that a lost connection cannot roll back.
+        # Raise the first error, not that of a rollback on a lost connection.
         with suppress(psycopg2.Error):
             rollback()
         raise
@@ -110,7 +110,7 @@ def _block(conn: Any) -> Iterator[bool]:
 
 def _run(conn: Any, statement: str, parameters: Any = None) -> Any:
     """Run a statement, and return the first value of its first row."""
-    # A cursor of the connection's own class may make something else of a row.
+    # A cursor_factory of the connection may return another type of row.
     with cursor(conn) as plain:
         plain.execute(statement, parameters)
         row = plain.fetchone() if plain.description else None
@@ -118,13 +118,13 @@ def _run(conn: Any, statement: str, parameters: Any = None) -> Any:
 
 
 def _value(conn: Any, statement: str, parameters: Any = None) -> Any:
-    """Return the value of a statement of auditdb, whose errors are its own."""
+    """Return the value of a statement of auditdb, and translate its errors."""
     if conn.closed:
         raise from_message("the connection is closed", None, None, None)
     try:
         return _run(conn, statement, parameters)
     except psycopg2.Error as error:
-        # It may be closed by now, and tells its user to nobody.
+        # A closed connection no longer has its user.
         user = None if conn.closed else conn.info.user
         message = error.diag.message_primary or str(error) or type(error).__name__
         hint, detail = error.diag.message_hint, error.diag.message_detail

@@ -1,4 +1,4 @@
-"""Evidence: what was sealed cannot be changed unnoticed, and strangers can check it.
+"""Evidence: changes of sealed events are detected, and third parties can check it.
 
 `Sealer`, `Verifier` and `Bundler` do what `auditdb seal`, `verify`, `prove` and `bundle` do, and
 need the extra `seal`. `erase` and `personal_lines` are those of `auditdb erase` and `access`.

@@ -1,6 +1,6 @@
-"""Bundles for an auditor: events as the bytes that were hashed, and what proves them, in a zip.
+"""Bundles for an auditor: a zip with the hashed bytes of events, and their proofs.
 
-A bundle of an organisation proves that nothing of it is missing, and shows nothing of another one.
+A bundle of an organisation proves that none of its events is missing. It shows nothing of others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _Progress = Callable[[int], None]
 
 
 class Head(NamedTuple):
-    """The newest checkpoint with which a tick ends: as it was signed, its leaves, that tick."""
+    """The newest checkpoint at the end of a tick: its note, its number of leaves, its tick."""
 
     note: str
     size: int
@@ -42,7 +42,7 @@ class Head(NamedTuple):
 
 
 class Window(NamedTuple):
-    """The ticks of a bundle: the one before, the first, the last, the one after; 0 for none."""
+    """The ticks of a bundle: the one before, first, last, the one after; 0 means none."""
 
     before: int
     first: int
@@ -55,17 +55,17 @@ class Bundler:
 
     Args:
         conn: a connection of an auditor, in autocommit mode.
-        archive: has the events of months that were dropped; by default they are gone.
+        archive: the archive of dropped months. Default: their events are missing.
     """
 
     def __init__(self, conn: psycopg.Connection[Any], archive: Archive | None = None) -> None:
         self._conn, self._stored, self._archive = conn, Stored(conn), archive
 
     def prove(self, events: list[int], output: Path) -> int:
-        """Write a bundle of some events; each has a proof in a file of its own, too.
+        """Write a bundle of some events; each also has its proof in a separate file.
 
         Raises:
-            Refused: one is not there, not sealed yet, or not as it was sealed.
+            Refused: an event is missing, not sealed yet, or was changed.
         """
         record_reading(self._conn, Auditor(None), "bundled", {"event_ids": [*map(str, events)]})
         with _snapshot(self._conn), _Zip(output) as out:
@@ -75,7 +75,7 @@ class Bundler:
             for number in events:
                 lines += list(self._lines(tree, [self._seal_of(number, head)], "id", number))
                 if not lines or json.loads(lines[-1]["skeleton"])["id"] != str(number):
-                    raise Refused(f"event {number} is not in the log any more")
+                    raise Refused(f"event {number} is no longer in the log")
             lines = sorted({line["index"]: line for line in lines}.values(), key=_index)
             for line in lines:
                 proof = Proof(line["index"], tree.include(line["index"]), head.note)
@@ -87,18 +87,18 @@ class Bundler:
         self, organization: str, output: Path, *, since: str | None = None,
         until: str | None = None, progress: _Progress = lambda n: None,
     ) -> int:  # fmt: skip
-        """Write a bundle of all events of an organisation in the ticks of a time.
+        """Write a bundle of all events of an organisation in a range of ticks.
 
         Args:
             organization: whose events.
             output: the zip to write.
-            since: only of ticks that were made then or later.
-            until: only of ticks that were made before then.
-            progress: is told how many events more were written.
+            since: only events of ticks from this time on.
+            until: only events of ticks before this time.
+            progress: called with the number of events written since the last call.
 
         Raises:
-            InvalidInput: since or until is no time.
-            Refused: it cannot be complete.
+            InvalidInput: since or until is not a valid time.
+            Refused: the bundle cannot be complete.
         """
         said = {"since": since, "until": until}
         record_reading(self._conn, Auditor(organization), "bundled", said)
@@ -125,8 +125,9 @@ class Bundler:
             expected = chain.total(window.last) - chain.total(window.before)
             if count != expected:
                 raise Refused(
-                    f"{expected - count} of {expected} events of {organization} are gone: give a "
-                    f"--since after those that retention dropped. If it dropped none: {_VERIFY}"
+                    f"events of {organization} in that time: {expected}; missing: "
+                    f"{expected - count}. If retention dropped them, give a later --since. If not: "
+                    f"{_VERIFY}"
                 )
         return count
 
@@ -140,9 +141,9 @@ class Bundler:
                         'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""", [at],
                 ).fetchone()  # fmt: skip
         except psycopg.DataError as error:
-            raise InvalidInput(f"{at!r} is no time such as 2026-11-28T09:00Z") from error
+            raise InvalidInput(f"{at!r} is not a time such as 2026-11-28T09:00Z") from error
         if row is None or row[0] is None or len(row[0]) != len("2026-11-28T09:00:00.000000Z"):
-            raise InvalidInput(f"{at!r} is no time of which there are ticks")
+            raise InvalidInput(f"{at!r} is out of range; give one such as 2026-11-28T09:00Z")
         return str(row[0])
 
     def _head(self) -> Head:
@@ -171,7 +172,7 @@ class Bundler:
         assert row is not None
         first, last = row
         if not first or last < first:
-            raise Refused("no tick was made and sealed in that time: nothing is to be shown")
+            raise Refused("no events were sealed in that time; give another --since or --until")
         return Window(first - 1, first, last, last + 1 if last < head.tick else 0)
 
     def _map(self, tree: Tree, tick: int) -> dict[str, Any]:
@@ -200,7 +201,7 @@ class Bundler:
             {"id": number, "tick": head.tick},
         ).fetchone()
         if row is None:
-            raise Refused(f"event {number} is not sealed, or is none")
+            raise Refused(f"event {number} does not exist, or is not sealed yet")
         return int(row[0])
 
     def _seals(self, ticks: list[int]) -> Iterator[int]:
@@ -212,7 +213,7 @@ class Bundler:
     def _lines(
         self, tree: Tree, seals: Iterator[int] | list[int], name: str, value: object
     ) -> Iterator[dict[str, Any]]:
-        """Yield the lines of some events of rows of audit.seal, in the order of their leaves."""
+        """Yield the lines of events of some rows of audit.seal, in the order of their leaves."""
         for number in seals:
             row = self._conn.execute(
                 """select s.first_leaf, s.first_at::text, s.last_at::text, s.ids, s.salts,
@@ -255,7 +256,7 @@ class Bundler:
     def _archived(
         self, month: str, ids: list[int], name: str, value: object
     ) -> list[tuple[Any, ...]]:
-        """Return those events of a row of audit.seal that are in the archive alone."""
+        """Return the events of a row of audit.seal that are only in the archive."""
         assert self._archive is not None
         there = self._conn.execute(
             "select e.id from audit.event as e where e.id = any (%s)", [ids]
@@ -295,7 +296,7 @@ class Bundler:
 
 @contextmanager
 def _snapshot(conn: psycopg.Connection[Any]) -> Iterator[None]:
-    """See one moment, and write nothing."""
+    """Open a read-only transaction with one snapshot."""
     try:
         with conn.transaction():
             conn.execute("set transaction isolation level repeatable read, read only")
@@ -306,7 +307,7 @@ def _snapshot(conn: psycopg.Connection[Any]) -> Iterator[None]:
 
 
 class _Zip:
-    """A zip that is there as a whole, or not at all."""
+    """A zip file that is written atomically."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._apart = path, path.with_name(f".{path.name}.tmp")

@@ -11,7 +11,7 @@ from auditdb.errors import Refused
 from auditdb.evidence.organizations import Link, Map, first_link
 from auditdb.evidence.tree import node_hash
 
-# From the last entry back, up to the first one of a tick or before, and the one before that.
+# Walks back from the last entry to the first entry at or before a tick, and one more.
 _WALK = """
 with recursive walk as (
     select o.tick_id, o.totals[p.at] as total, o.former[p.at] as former,
@@ -33,18 +33,18 @@ select tick_id, total, entry, past from walk order by tick_id
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Entries of an organisation, tick and total each, and the hash of the one before them."""
+    """Entries of an organisation (tick and total), and the hash of the entry before them."""
 
     before: bytes
     entries: list[tuple[int, int]]
 
     def total(self, tick: int) -> int:
-        """Return how many events it has up to a tick."""
+        """Return its number of events up to a tick."""
         return max((total for at, total in self.entries if at <= tick), default=0)
 
 
 class Chains:
-    """What proves how many events an organisation has.
+    """The proof of the number of events of an organisation.
 
     Args:
         conn: a connection of an auditor, in one snapshot.
@@ -52,12 +52,12 @@ class Chains:
         tick: the newest tick that is signed.
 
     Attributes:
-        salt: what blinds the organisation.
-        bucket: keys and entries of its bucket of the map of that tick.
-        path: the hashes beside the way from the bucket to the root of the map.
+        salt: the salt that blinds the organisation.
+        bucket: keys and entries of its bucket in the map of that tick.
+        path: the sibling hashes from the bucket to the root of the map.
 
     Raises:
-        Refused: it has no sealed event, or what is kept is not what was sealed.
+        Refused: it has no sealed event, or the stored data is not what was sealed.
     """
 
     def __init__(self, conn: psycopg.Connection[Any], organization: str, tick: int) -> None:
@@ -75,7 +75,7 @@ class Chains:
         ).fetchall():
             end = Link(*link)
             if end.tick > tick:
-                # It was sealed and is not signed yet: the entry before.
+                # The last entry is sealed but not signed yet: use the entry before.
                 former = [row for row in self._walk(number, end.tick, tick) if row[3] == 1]
                 if not former:
                     continue
@@ -95,7 +95,7 @@ class Chains:
                           "verify")  # fmt: skip
 
     def links(self, before: int) -> Chain:
-        """Return its entries, from the last one up to a tick on; from the first one for 0."""
+        """Return its entries from the last one at or before a tick on; all for 0."""
         rows = self._walk(self._id, self._last, before) if self._last else []
         hashes = [row[2] for row in rows if row[3] == 2]
         entries = [(row[0], row[1]) for row in rows if row[3] < 2 and row[0] <= self._tick]

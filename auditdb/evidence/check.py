@@ -1,7 +1,7 @@
-"""Verification: hashes again what is stored, and compares it with what was signed.
+"""Verification: hashes the stored events again, and compares the result with the signatures.
 
-Nothing that the database says of itself is believed but what a signature covers: leaves, tiles and
-salts are looked at because they say *which* event was changed, and checked by the root.
+Only data that a signature covers is trusted. Leaves, tiles and salts of the database are used to
+find out *which* event was changed, and are themselves checked by the root.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from auditdb.evidence.report import Findings, Report
 from auditdb.evidence.resume import Resume
 from auditdb.evidence.stored import Stored
 from auditdb.evidence.tree import HASH, WIDTH, Edge, Problem, Tile, Tiles, leaf_hash
+from auditdb.values.plain import counted
 
 
 @dataclass(slots=True)
@@ -53,13 +54,13 @@ class _Seal:
 
 
 class Archive(Protocol):
-    """Has events that left the database; `auditdb.archive.source` is one."""
+    """A source of events that were dropped from the database, such as `auditdb.archive.source`."""
 
     problems: list[str]
-    """What is wrong with its files, a line each."""
+    """Problems of its files, one line for each."""
 
     def settle(self) -> None:
-        """Look for what was added to its files."""
+        """Look for events that were added to its files."""
 
     def rows(self, month: str, ids: list[int]) -> Iterator[tuple[Any, ...]]:
         """Yield some events of a month as COLUMNS reads them."""
@@ -70,11 +71,11 @@ class Verifier:
 
     Args:
         conn: a connection of an auditor, in autocommit mode.
-        keys: the keys that are believed, with those that they handed over to.
-        checkpoints: signed checkpoints that were kept elsewhere, and where each is from.
-        published: the leaves as they were published, with how many there are; by default those
-            of the database name what was changed.
-        archive: has the events of months that were dropped; by default they are counted as gone.
+        keys: the trusted keys, with the keys that followed by rotation.
+        checkpoints: signed checkpoints that were kept elsewhere, each with its origin.
+        published: the published leaves and their number. Default: leaves of the database tell which
+            events were changed.
+        archive: the archive of dropped months. Default: their events count as dropped.
     """
 
     def __init__(
@@ -102,13 +103,12 @@ class Verifier:
         """Verify the log.
 
         Args:
-            since: events of ticks before this time are not hashed again, but their leaves are part
-                of the tree.
-            progress: is told how many leaves more were compared.
-            resume: a file that remembers how far it came; it is gone at the end.
+            since: do not hash events of ticks before this time; their leaves are still checked.
+            progress: called with the number of leaves compared since the last call.
+            resume: a file for the progress, which is deleted at the end.
 
         Raises:
-            InvalidInput: since is no time, or the file is none of a verification.
+            InvalidInput: since is not a valid time, or the file is not from a verification.
         """
         info = self._conn.info
         about = [info.host, str(info.port), info.dbname, str(since),
@@ -133,11 +133,11 @@ class Verifier:
         try:
             self._conn.execute("select %s::timestamptz", [since])
         except psycopg.DataError as error:
-            raise InvalidInput(f"{since!r} is no time such as 2026-11-28T09:00Z") from error
+            raise InvalidInput(f"{since!r} is not a time such as 2026-11-28T09:00Z") from error
         return since
 
     def _read_marks(self, checkpoints: Sequence[tuple[str, str]]) -> list[tuple[str, Checkpoint]]:
-        """Return the checkpoints that are believed, by size; what was given comes first."""
+        """Return the trusted checkpoints by size; given ones come first."""
         marks = []
         for name, note in checkpoints:
             try:
@@ -171,10 +171,10 @@ class Verifier:
 
     def _walk(self, since: str | None, progress: Callable[[int], None], kept: Resume) -> None:
         by_leaves, by_events = Edge(), Edge()
-        differs = False  # Whether an event was not as its leaf says since the last good root.
+        differs = False  # Whether an event differed from its leaf since the last good root.
         good, broken, last = 0, False, 0
         known = kept.read()
-        # A checkpoint that was signed meanwhile, of what was looked at, is looked at too.
+        # Also check a checkpoint that was signed meanwhile, of leaves already compared.
         if known and not any(known.good < mark.size <= known.size for _, mark in self._marks):
             by_leaves = Edge.load(known.size, known.levels)
             good, last = known.good, known.seal
@@ -185,7 +185,7 @@ class Verifier:
         marks = [m for m in self._marks if m[1].size > good]
         for seal in self._seals(last):
             if seal.first != by_leaves.size:
-                self._find("tree", f"leaves {by_leaves.size} to {seal.first} are not there")
+                self._find("tree", f"leaves {by_leaves.size} to {seal.first} are missing")
                 broken = True
             leaves = self._reference(seal)
             found = leaves
@@ -198,7 +198,7 @@ class Verifier:
             size = seal.first + len(leaves) // HASH
             start = seal.first
             while not broken and start < size:
-                # Up to the next checkpoint in this row, or its end.
+                # Up to the next checkpoint in this row, or to the end of the row.
                 end = min([mark.size for _, mark in marks if mark.size > start] + [size])
                 part = slice((start - seal.first) * HASH, (end - seal.first) * HASH)
                 if not differs and found[part] != leaves[part]:
@@ -241,11 +241,11 @@ class Verifier:
                            f"{mark.size}: {mark.size - self.report.size} are gone")  # fmt: skip
         if not broken and self.report.size > good:
             self.report.notices.append(
-                f"{self.report.size - good} leaves are not signed yet by a checkpoint at hand"
+                f"leaves that no known checkpoint signs yet: {self.report.size - good:,}"
             )
 
     def _compare(self, tile: Tile, data: bytes, complete: bool = True) -> None:
-        """Compare a tile above the leaves with the stored one: proofs are made of these."""
+        """Compare a computed tile with the stored one, which proofs are made from."""
         if tile.level == 0:
             return
         row = self._conn.execute(
@@ -268,7 +268,7 @@ class Verifier:
             last = seal.id
 
     def _reference(self, seal: _Seal) -> bytes:
-        """Return the leaves that events are compared with."""
+        """Return the leaves to compare the events with."""
         count = len(seal.ids) + 2 * seal.is_last
         if len(seal.leaves) != count * HASH or len(seal.salts) != len(seal.ids) * SALT:
             self._find("tree", f"seal {seal.id} (tick {seal.tick}) does not hold a salt and a leaf "
@@ -292,10 +292,10 @@ class Verifier:
         return row is None or bool(row[0])
 
     def _hash(self, seal: _Seal, leaves: bytes) -> bytes:
-        """Return the leaves that the events have now; for those that are gone, the former ones."""
+        """Return the leaves computed from the events; for missing events, the stored leaves."""
         rows: dict[int, list[tuple[Any, ...]]] = {}
         if seal.ids:
-            # The array is hashed: what lies between is not read twice.
+            # PostgreSQL hashes the array, so events in between are not compared with each id.
             for row in self._conn.execute(
                 f"""select {COLUMNS} from audit.event as e
                 where e.occurred_at >= %s and e.occurred_at <= %s and e.id = any (%s)
@@ -346,7 +346,7 @@ class Verifier:
         return b"".join(found)
 
     def _note_erased(self, number: int, erased: Erased) -> None:
-        """See that an event says of another that it was erased, and by which erasure."""
+        """Check that an event audit.erased confirms each erased event."""
         self.report.erased += 1
         if self._erasures is None:
             self._erasures = set(self._conn.execute(
@@ -356,7 +356,7 @@ class Verifier:
                     and jsonb_typeof(e.details -> 'event_ids') = 'array'"""
             ).fetchall())  # fmt: skip
         if (erased.erasure, number) not in self._erasures:
-            self._find("changed", f"event {number} is without its personal part, and no event "
+            self._find("changed", f"event {number} lacks its personal part, but no event "
                        "audit.erased says so")  # fmt: skip
 
     def _hash_tick(self, seal: _Seal, known: bytes) -> bytes:
@@ -391,16 +391,17 @@ class Verifier:
         return leaf
 
     def _between(self, seal: _Seal, at: int) -> str:
-        """Say between which checkpoints a leaf was sealed."""
+        """Return as text between which checkpoints a leaf was sealed."""
         place = bisect_left(self._sizes, seal.first + at + 1)
         after = self._sizes[place - 1] if place else 0
         if place == len(self._sizes):
-            return f"in tick {seal.tick}, after the last checkpoint ({after} leaves)"
+            last = counted(after, "leaf", "leaves")
+            return f"in tick {seal.tick}, after the last checkpoint ({last})"
         return f"in tick {seal.tick}, between the checkpoints of {after} and {self._sizes[place]}"
 
 
 def leaves_of(tiles: Tiles, size: int, start: int, end: int) -> bytes:
-    """Return the hashes of leaves out of the tiles of a tree of a size."""
+    """Return the hashes of leaves from the tiles of a tree."""
     found = []
     for number in range(start // WIDTH, (end + WIDTH - 1) // WIDTH):
         data = tiles.read(Tile(0, number, min(WIDTH, size - number * WIDTH)))

@@ -1,6 +1,6 @@
-"""Counts the events of a log, by month, against those that were sealed: what was added, or is gone.
+"""Compares the number of events in each month with the number of sealed ones.
 
-What retention dropped, as an event of the log says, is no finding.
+Months that retention dropped, as an event of the log says, are not findings.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from typing import Any
 import psycopg
 
 from auditdb.evidence.report import Findings
+from auditdb.values.plain import counted
 
 
 class Counts:
-    """What a verification counts.
+    """The counts of a verification.
 
     Args:
         conn: a connection of an auditor.
-        findings: takes what does not hold.
+        findings: receives the findings.
     """
 
     def __init__(self, conn: psycopg.Connection[Any], findings: Findings) -> None:
@@ -28,31 +29,31 @@ class Counts:
         self._gone: Counter[str] = Counter()
 
     def gone(self, month: str, tick: int, events: int, *, whole: bool) -> None:
-        """Note how many of the events of a seal are gone, and whether none is left of it."""
+        """Note the missing events of a seal, and whether all of them are missing."""
         self._gone[month] += events
         if events and whole:
             self._lost.setdefault(month, Counter())[tick] += events
 
     def archived(self, month: str, events: int) -> None:
-        """Note how many of the events of a seal are in the archive alone."""
+        """Note how many events of a seal are only in the archive."""
         self._gone[month] += events
 
     def unsealed(self, month: str, tick: int) -> None:
-        """Note a tick of which events of a month were gone before it was sealed."""
+        """Note a tick whose events of a month were dropped before it was sealed."""
         self._unsealed.setdefault(month, []).append(tick)
 
     def dump(self) -> list[Any]:
-        """Return what was noted, for `load`."""
+        """Return the state, for `load`."""
         return [self._lost, self._unsealed, self._gone]
 
     def load(self, noted: list[Any]) -> None:
-        """Take what `dump` returned, as JSON has it."""
+        """Restore the state from the result of `dump`, read from JSON."""
         self._lost = {month: Counter({int(tick): n for tick, n in ticks.items()})
                       for month, ticks in noted[0].items()}  # fmt: skip
         self._unsealed, self._gone = noted[1], Counter(noted[2])
 
     def compare(self) -> None:
-        """Compare how many events each month has with how many were sealed."""
+        """Compare the number of events of each month with the number of sealed ones."""
         pending = self._pending()
         if pending is None:
             return
@@ -81,8 +82,8 @@ class Counts:
                 self._findings.report.dropped += ticks.total()
                 continue
             for tick, events in ticks.items():
-                self._find("missing", f"{events} events of tick {tick}, all of {month[:7]}, are "
-                           "gone")  # fmt: skip
+                self._find("missing", f"tick {tick} lacks all of {month[:7]}: "
+                           f"{counted(events, 'event')}")  # fmt: skip
         for month, unsealed in self._unsealed.items():
             for tick in unsealed if month not in dropped else ():
                 self._find("missing", f"events of tick {tick}, of {month[:7]}, were gone before it "
@@ -107,13 +108,13 @@ class Counts:
             self._find("added", f"event {number} of {at} was never sealed, and claims a time that "
                        "was")  # fmt: skip
         if more > len(rows):
-            self._find("added", f"{month[:7]} has {more - len(rows)} events twice")
+            self._find("added", f"{month[:7]} has {counted(more - len(rows), 'event')} twice")
         elif more < len(rows):
-            self._find("missing", f"{month[:7]} has {len(rows) - more} events fewer than were "
-                       "sealed, of those that the sealed ticks hold")  # fmt: skip
+            self._find("missing", f"{month[:7]} lacks {counted(len(rows) - more, 'event')} "
+                       "of the sealed ticks")  # fmt: skip
 
     def _pending(self) -> str | None:
-        """Return what an event fulfils that no sealed tick holds yet; nothing before the first."""
+        """Return the condition for events that no sealed tick holds yet; None before the first."""
         row = self._conn.execute(
             """select s.after_id, t.snapshot::text, t.upper_id, t.since::text,
                 w.snapshot::text, (
@@ -129,7 +130,7 @@ class Counts:
         after, snapshot, upper, since, whole, renewed = row
         ended = f"'{snapshot}'::pg_snapshot"
         if since != "-infinity":
-            # What claims an earlier time may come late: the next whole tick takes it.
+            # An event with an earlier time may arrive late: the next whole tick takes it.
             ended = (
                 f"case when e.occurred_at >= '{since}' then {ended} "
                 f"else '{whole or snapshot}'::pg_snapshot end"
@@ -147,7 +148,7 @@ class Counts:
             with self._conn.transaction():
                 self._conn.execute("select audit_private.refuse_restored()")
         except psycopg.errors.ObjectNotInPrerequisiteState:
-            return  # Its transaction ids are those of another server.
+            return  # A restored database has transaction ids of another server.
         rows = self._conn.execute(
             f"""select e.id from audit.event as e where ({pending})
             and e.transaction_id >= pg_snapshot_xmax(pg_current_snapshot())

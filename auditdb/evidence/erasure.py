@@ -1,4 +1,4 @@
-"""What is kept about a person or an organisation: all of it for a person, and its erasure."""
+"""Personal data of a person or an organisation: access to it, and its erasure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from auditdb.read.viewer import Auditor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Personal:
-    """How many events of an organisation an erasure takes; a row of `audit.list_personal`."""
+    """The events of an organisation that an erasure concerns; a row of `audit.list_personal`."""
 
     organization: str | None
     events: int
@@ -29,7 +29,7 @@ class Personal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mention:
-    """An event of somebody else that holds a text; a row of `audit.list_mentions`."""
+    """An event of somebody else that contains a text; a row of `audit.list_mentions`."""
 
     event_id: int
     occurred_at: datetime
@@ -42,12 +42,12 @@ def list_personal(
     conn: psycopg.Connection[Any], *, subject_id: str | None = None,
     organization_id: str | None = None,
 ) -> list[Personal]:  # fmt: skip
-    """Return how many events `erase` would take, by organisation.
+    """Return the number of events that `erase` would change, by organisation.
 
     Args:
         conn: a connection of a member of `audit_auditor`.
-        subject_id: the user; by default whoever is in the organisation.
-        organization_id: the organisation; by default all.
+        subject_id: the user. Default: all users of the organisation.
+        organization_id: the organisation. Default: all.
 
     Raises:
         InvalidInput: neither is given.
@@ -64,16 +64,16 @@ def erase(
     conn: psycopg.Connection[Any], *, reason: str, subject_id: str | None = None,
     organization_id: str | None = None,
 ) -> int:  # fmt: skip
-    """Take what is personal out of events, for ever, and return of how many.
+    """Erase the personal data of events, for ever, and return the number of events.
 
-    Who acted, whom it is about, values and details go. What was done, when, in which organisation
-    and with which result stays, and so does every proof of it. The erasure is an event.
+    Actor, subject, values and details are erased. Action, time, organisation and result stay, and
+    every proof stays valid. The erasure is recorded as an event.
 
     Args:
         conn: a connection of a member of `audit_auditor`.
-        reason: why; it stays in the log, and so names nobody.
-        subject_id: a user: every event that this user did or is concerned by.
-        organization_id: an organisation: every event of it, or those of the user within it.
+        reason: the reason. It stays in the log, so do not name a person.
+        subject_id: a user: every event that this user did or that concerns them.
+        organization_id: an organisation: all its events, or only those of the user in it.
 
     Raises:
         InvalidInput: neither user nor organisation is given, or no reason.
@@ -91,7 +91,7 @@ def erase(
 
 
 def count_archive_erasures(conn: psycopg.Connection[Any]) -> int:
-    """Return how many archived months are to be rewritten, since events in them are to be erased.
+    """Return the number of archived months that must be rewritten to erase events in them.
 
     Args:
         conn: a connection of a member of `audit_auditor`.
@@ -109,13 +109,13 @@ def list_mentions(
     conn: psycopg.Connection[Any], names: Sequence[str], *, subject_id: str | None = None,
     organization_id: str | None = None,
 ) -> list[Mention]:  # fmt: skip
-    """Return the events of others whose values or details hold one of some texts.
+    """Return events of others with one of these texts in their values or details.
 
     Args:
         conn: a connection of a member of `audit_auditor`.
-        names: texts that name a person, such as a mail address; case does not count.
-        subject_id: whose own events are left out.
-        organization_id: of this organisation alone; by default of all.
+        names: texts that name a person, such as a mail address; case is ignored.
+        subject_id: the user whose own events are left out.
+        organization_id: only events of this organisation. Default: all.
 
     Raises:
         Refused: no privilege.
@@ -129,9 +129,9 @@ def list_mentions(
 def personal_lines(
     conn: psycopg.Connection[Any], subject_id: str, organization_id: str | None = None
 ) -> Iterator[str]:
-    """Yield every event that a user did or is concerned by, as the bytes of docs/export.md.
+    """Yield every event that a user did or that concerns them, as the bytes of docs/export.md.
 
-    It is an event before the first line, which is not among them.
+    This access is recorded as an event before the first line; that event is not in the result.
 
     Args:
         conn: a connection of a member of `audit_auditor`, outside of a transaction.
@@ -155,4 +155,4 @@ def personal_lines(
 
 def _check(subject_id: str | None, organization_id: str | None) -> None:
     if not (subject_id or organization_id):
-        raise InvalidInput("say whose events: give a subject_id, an organization_id, or both")
+        raise InvalidInput("give a subject_id, an organization_id, or both")

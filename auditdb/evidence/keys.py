@@ -1,4 +1,4 @@
-"""Where the sealing key comes from: a file, the environment, or a command that signs."""
+"""The sealing key: from a file, the environment, or a command that signs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from auditdb.evidence.note import (
 from auditdb.evidence.tree import Problem
 
 VARIABLE = "AUDITDB_SEAL_KEY"
-# As Go's golang.org/x/mod/sumdb/note writes them.
+# The format of Go's golang.org/x/mod/sumdb/note.
 _PRIVATE = "PRIVATE+KEY+"
 _ROTATION = "auditdb key rotation v1"
 
@@ -49,27 +49,27 @@ class PrivateKey:
 
     @classmethod
     def read(cls, text: str) -> PrivateKey:
-        """Return the key that a text says, `PRIVATE+KEY+name+id+key`.
+        """Parse a key, `PRIVATE+KEY+name+id+key`.
 
         Raises:
-            Problem: it is none; the message does not show it.
+            Problem: the text is not a key. The message does not quote it.
         """
         name, _, rest = text.strip().removeprefix(_PRIVATE).partition("+")
         try:
             data = decode(rest.partition("+")[2], "the key")
             if not text.startswith(_PRIVATE) or data[:1] != ED25519:
-                raise Problem("it does not begin as one")
+                raise Problem("it does not begin like a key")
             found = cls(name, Ed25519PrivateKey.from_private_bytes(data[1:]))
         except ValueError as error:
             raise Problem(
-                "it is no sealing key: make one with auditdb seal init (PRIVATE+KEY+name+id+key)"
+                "not a sealing key (PRIVATE+KEY+name+id+key); create one with auditdb seal init"
             ) from error
         if found.text() != text.strip():
-            raise Problem("the sealing key was changed: its id is not that of the key")
+            raise Problem("the sealing key was changed: its id does not match the key")
         return found
 
     def text(self) -> str:
-        """Return the key as it is kept. It is the secret itself."""
+        """Return the key as text. It is a secret."""
         data = ED25519 + self._private.private_bytes_raw()
         return f"{_PRIVATE}{self.key.name}+{self.key.id.hex()}+{encode(data)}"
 
@@ -82,7 +82,7 @@ class Command:
     """A command that signs, for a key that never leaves an HSM or a KMS.
 
     It gets the text on standard input, and prints the 64 bytes of the Ed25519 signature (RFC 8032,
-    not prehashed) in base64. What it prints is checked.
+    not prehashed) in base64. The signature is checked.
     """
 
     def __init__(self, command: str, key: VerificationKey, *, timeout: float = 30) -> None:
@@ -94,7 +94,7 @@ class Command:
         """Return the signature of a text.
 
         Raises:
-            Problem: the command failed, or printed no signature of this key.
+            Problem: the command failed, or did not print a signature of this key.
         """
         name = self._command[0]
         try:
@@ -108,19 +108,23 @@ class Command:
         try:
             Ed25519PublicKey.from_public_bytes(self.key.public).verify(signature, text)
         except InvalidSignature as error:
-            raise Problem(f"what {name!r} printed is no signature of {self.key}") from error
+            raise Problem(f"the output of {name!r} is not a signature of {self.key}") from error
         return signature
 
 
 def write_key(path: Path, name: str) -> VerificationKey:
-    """Make a key in a new file, which its owner alone may read.
+    """Create a key in a new file that only its owner may read.
 
     Raises:
-        InvalidInput: the file is there already, or cannot be written.
+        InvalidInput: the file exists already, or cannot be written.
     """
     made = PrivateKey.make(name)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise InvalidInput(
+            f"{path} already exists; a key file is never overwritten: choose another path"
+        ) from error
     except OSError as error:
         raise InvalidInput(f"cannot make {path}: {error.strerror}") from error
     try:
@@ -139,29 +143,29 @@ def read_private(path: Path | None) -> PrivateKey:
     """Return the key of a file, or of the environment variable AUDITDB_SEAL_KEY.
 
     Raises:
-        InvalidInput: there is none, or others may read the file.
+        InvalidInput: there is no key, or others may read the file.
     """
     if path is None:
         text = os.environ.get(VARIABLE, "")
         if not text:
             raise InvalidInput(
-                f"there is no sealing key: give --key-file, {VARIABLE}, or --sign-command with "
-                "--key; auditdb seal init makes one"
+                f"no sealing key: give --key-file, {VARIABLE}, or --sign-command with --key; "
+                "auditdb seal init creates a key"
             )
         return PrivateKey.read(text)
     try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not a text file"
         raise InvalidInput(f"cannot read the sealing key {path}: {reason}") from error
     if os.name == "posix" and stat.S_ISREG(mode) and mode & 0o077:
-        raise InvalidInput(f"others may read the sealing key: chmod 600 {path}")
+        raise InvalidInput(f"others may read the sealing key; run: chmod 600 {path}")
     return PrivateKey.read(text)
 
 
 def rotate(old: PrivateKey | Command, new: VerificationKey) -> str:
-    """Return the note in which the old key of a log hands over to a new one.
+    """Return the note with which the old key of a log confirms a new one.
 
     Raises:
         InvalidInput: the new key is of another log.
@@ -172,14 +176,14 @@ def rotate(old: PrivateKey | Command, new: VerificationKey) -> str:
 
 
 def follow(first: VerificationKey, rotations: list[str]) -> list[VerificationKey]:
-    """Return a key, and each to which it handed over, directly or through others.
+    """Return a key and all keys that follow it by rotation.
 
     Args:
-        first: the key that is believed.
-        rotations: notes of `rotate`, the oldest first. Those of other keys are left out.
+        first: the trusted key.
+        rotations: notes of `rotate`, the oldest first. Notes of other keys are ignored.
 
     Raises:
-        Problem: a note of a believed key was changed.
+        Problem: a note of a trusted key was changed.
     """
     keys = [first]
     for note in rotations:
@@ -189,9 +193,9 @@ def follow(first: VerificationKey, rotations: list[str]) -> list[VerificationKey
             continue
         lines = text.split("\n")
         if lines[0] != _ROTATION or len(lines) != 4 or lines[1] != first.name:
-            raise Problem(f"{lines[0][:80]!r} is no key rotation of {first.name}")
+            raise Problem(f"{lines[0][:80]!r} is not a key rotation of {first.name}")
         key = read_key(lines[2])
         if key.name != first.name:
-            raise Problem(f"a key of {key.name} cannot follow upon one of {first.name}")
+            raise Problem(f"a key of {key.name} cannot follow a key of {first.name}")
         keys.append(key)
     return keys

@@ -1,7 +1,7 @@
 """What a leaf of the tree commits to: an event, in two groups, or a tick.
 
-The personal group is blinded by a salt of its event. Where it is erased, the commitment to it is
-kept in place of values and salt, and the leaf stays what it was.
+The personal group is blinded by a salt of its event. After an erasure, the commitment replaces
+values and salt, and the leaf stays the same.
 """
 
 from __future__ import annotations

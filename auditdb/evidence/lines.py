@@ -1,6 +1,6 @@
 """The bytes of an event that are sealed: its skeleton and its personal part.
 
-They are made here of what a query reads, without a function of the log: it could be altered.
+They are made here from plain columns, not by a function of the log, which could be altered.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
-# What a query reads, in this order.
+# The columns that a query reads, in this order.
 COLUMNS = """e.id::text,
     coalesce(to_char(e.occurred_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
         || case when e.occurred_at < '0001-01-01 00:00:00+00' then ' BC' else '' end,
@@ -28,7 +28,7 @@ _ERASED = re.compile(
 
 
 class Erased(NamedTuple):
-    """By which erasure an event lost its personal part, and the hash of that."""
+    """The erasure that removed the personal part of an event, and the commitment to that part."""
 
     erasure: str
     commitment: bytes
@@ -64,13 +64,14 @@ def names_person(row: tuple[Any, ...]) -> bool:
 
 
 def erased_of(row: tuple[Any, ...], salt: bytes) -> Erased | None:
-    """Return what an erased event keeps of its personal part; nothing of one that has it.
+    """Return what an erased event keeps of its personal part; None for an event that is not erased.
 
-    No hash covers what else stands there: an event in which there is more is not an erased one.
+    Other content of these columns is not hashed, so an event with more content is not an erased
+    event.
 
     Args:
         row: what COLUMNS read.
-        salt: that the seal has for it; zero where it was erased.
+        salt: its salt in the seal; zero after an erasure.
     """
     is_person = row[_TARGET_TYPE] == "user" and row[_TARGET] is not None
     if any(salt) or is_person or any(value is not None for value in row[13:18]):

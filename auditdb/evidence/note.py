@@ -24,7 +24,7 @@ _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """What tells whether a note was signed by somebody: a name and an Ed25519 public key."""
+    """A verification key: a name and an Ed25519 public key."""
 
     name: str
     public: bytes
@@ -39,7 +39,7 @@ class VerificationKey:
 
 
 class Unsigned(Problem):
-    """A note that none of the keys signed, which are believed."""
+    """A note that no trusted key signed."""
 
 
 class Signer(Protocol):
@@ -61,7 +61,7 @@ class Checkpoint:
 
     @property
     def text(self) -> str:
-        """What is signed."""
+        """The text that is signed."""
         return f"{self.origin}\n{self.size}\n{encode(self.root)}\n"
 
 
@@ -71,44 +71,44 @@ def encode(data: bytes) -> str:
 
 
 def decode(text: str, what: str) -> bytes:
-    """Return the bytes that a text says in base64, of which each text has one form alone."""
+    """Decode base64; accept only the canonical form."""
     try:
         data = b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Problem(f"{what} is no base64") from error
+        raise Problem(f"{what} is not valid base64") from error
     if encode(data) != text:
-        raise Problem(f"{what} is no base64 in its one form")
+        raise Problem(f"{what} is not canonical base64")
     return data
 
 
 def check_name(name: str) -> str:
-    """Return the name of a log or key, if it may be one."""
+    """Return the name of a log or key, if it is valid."""
     if not name or "+" in name or any(c.isspace() or not c.isprintable() for c in name):
         raise InvalidInput(
-            f"{name!r} is no name of a log: take one without spaces and +, such as "
+            f"{name!r} is not a valid name of a log; give one without spaces and +, such as "
             "example.com/audit"
         )
     return name
 
 
 def read_key(text: str) -> VerificationKey:
-    """Return the verification key that a text says, such as `example.com/audit+530d903a+AekyeR…`.
+    """Parse a verification key, such as `example.com/audit+530d903a+AekyeR…`.
 
     Raises:
-        Problem: it is none, of another kind, or was typed wrongly.
+        Problem: the text is not a key, is of another kind, or has a typing error.
     """
     if text.strip().startswith("PRIVATE+KEY+"):
         raise Problem("this is the sealing key: give the verification key, which auditdb seal init "
                       "printed, and let nobody who verifies read this one")  # fmt: skip
     parts = text.strip().split("+", 2)
     if len(parts) != 3:
-        raise Problem(f"{text[:80]!r} is no verification key (name+id+key)")
+        raise Problem(f"{text[:80]!r} is not a verification key (name+id+key)")
     data = decode(parts[2], "the verification key")
     if data[:1] != ED25519 or len(data) != 33:
-        raise Problem("the verification key is none of Ed25519")
+        raise Problem("the verification key is not an Ed25519 key")
     key = VerificationKey(check_name(parts[0]), data[1:])
     if str(key) != text.strip():
-        raise Problem("the verification key was changed: its id is not that of the key")
+        raise Problem("the verification key was changed: its id does not match the key")
     return key
 
 
@@ -126,7 +126,7 @@ def open_note(note: str, keys: Iterable[VerificationKey]) -> tuple[str, list[Ver
 
     Raises:
         Unsigned: none of the keys signed it.
-        Problem: it is no note, or a signature of one of the keys is wrong.
+        Problem: it is not a note, or a signature of one of the keys is wrong.
     """
     text, signatures = _cut(note)
     known = {(key.name, key.id): key for key in keys}
@@ -138,7 +138,7 @@ def open_note(note: str, keys: Iterable[VerificationKey]) -> tuple[str, list[Ver
         try:
             Ed25519PublicKey.from_public_bytes(key.public).verify(data[4:], text.encode())
         except InvalidSignature as error:
-            raise Problem(f"the signature of {name} is not of this text") from error
+            raise Problem(f"the signature of {name} does not match the text") from error
         signed.append(key)
     if not signed:
         raise Unsigned(
@@ -150,15 +150,15 @@ def open_note(note: str, keys: Iterable[VerificationKey]) -> tuple[str, list[Ver
 
 def _cut(note: str) -> tuple[str, list[tuple[str, bytes]]]:
     if len(note) > _LARGEST or any(c < " " and c != "\n" for c in note):
-        raise Problem("it is no signed note: it is too large or has control characters")
+        raise Problem("not a signed note: it is too large or has control characters")
     text, blank, block = note.rpartition("\n\n")
     if not blank or not block.endswith("\n"):
-        raise Problem("it is no signed note: a text, an empty line, and signatures")
+        raise Problem("not a signed note, which is a text, an empty line, and signatures")
     signatures = []
     for line in block[:-1].split("\n"):
         name, _, data = line.removeprefix(_DASH).partition(" ")
         if not line.startswith(_DASH) or not name or not data:
-            raise Problem(f"{line[:80]!r} is no signature of a note")
+            raise Problem(f"{line[:80]!r} is not a signature of a note")
         raw = decode(data, "a signature")
         if len(raw) < 5:
             raise Problem("a signature is too short")
@@ -169,15 +169,15 @@ def _cut(note: str) -> tuple[str, list[tuple[str, bytes]]]:
 def open_checkpoint(
     note: str, keys: Iterable[VerificationKey], origin: str | None = None
 ) -> Checkpoint:
-    """Return what a signed checkpoint says.
+    """Check and parse a signed checkpoint.
 
     Args:
         note: the checkpoint, with its signatures.
-        keys: those that are believed.
-        origin: the name of the log; by default that of the keys.
+        keys: the trusted keys.
+        origin: the name of the log. Default: that of the keys.
 
     Raises:
-        Problem: it is none, not signed by one of the keys, or of another log.
+        Problem: it is not a checkpoint, no trusted key signed it, or it is of another log.
     """
     text, signed = open_note(note, keys)
     checkpoint = parse_checkpoint(text)
@@ -188,16 +188,16 @@ def open_checkpoint(
 
 
 def origin_of(note: str) -> str:
-    """Return the name of the log that a checkpoint says, without looking at signatures."""
+    """Return the log name of a checkpoint, without a check of signatures."""
     return note.partition("\n")[0]
 
 
 def parse_checkpoint(text: str) -> Checkpoint:
-    """Return what the text of a checkpoint says, without looking at signatures."""
+    """Parse the text of a checkpoint, without a check of signatures."""
     lines = text.split("\n")
     if len(lines) < 4 or not all(lines[:-1]) or lines[-1] or not _DECIMAL.fullmatch(lines[1]):
-        raise Problem("it is no checkpoint: name, size and root, a line each")
+        raise Problem("not a checkpoint, which has name, size and root, one line for each")
     root = decode(lines[2], "the root")
     if len(root) != 32:
-        raise Problem("the root is none of SHA-256")
+        raise Problem("the root is not a SHA-256 hash")
     return Checkpoint(lines[0], int(lines[1]), root)

@@ -1,8 +1,8 @@
-"""What of the log is of which organisation: chains, and the map that holds the end of each.
+"""The events of each organisation: chains of entries, and the map with the end of each chain.
 
-An organisation has an entry for each tick with an event of it, which says how many events it has
-by then, and hashes the entry before. The map of a tick holds the last entry of every organisation
-under its key, which is blinded, in one of 256 buckets.
+An organisation has an entry for each tick with events of it. The entry holds its number of events
+so far, and the hash of the entry before. The map of a tick holds the last entry of every
+organisation, in one of 256 buckets, under a blinded key.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Link(NamedTuple):
 
 
 def blind(salt: bytes, organization: str) -> bytes:
-    """Return the key of an organisation, which tells nobody who lacks the salt which one it is."""
+    """Return the key of an organisation. Without the salt, it does not reveal the organisation."""
     return sha256(salt + organization.encode()).digest()
 
 
 def first_link(key: bytes, salt: bytes) -> Link:
-    """Return the begin of a chain."""
+    """Return the start of a chain."""
     return Link(key, 0, 0, sha256(key + salt).digest())
 
 
@@ -48,12 +48,12 @@ def next_link(link: Link, tick: int, total: int) -> Link:
 
 
 def map_entry(tick: int, made_at: str, root: bytes) -> bytes:
-    """Return the entry of the leaf of a map, the last one of its tick."""
+    """Return the entry of a map, whose leaf is the last one of its tick."""
     return MAP + map_text(tick, made_at, root).encode()
 
 
 def map_text(tick: int, made_at: str, root: bytes) -> str:
-    """Return what the leaf of a map says."""
+    """Return the text of a map."""
     return f'{{"version":1,"tick":"{tick}","made_at":"{made_at}","root":"{root.hex()}"}}'
 
 
@@ -66,7 +66,7 @@ class Map:
         self._changed: set[int] = set()
 
     def put(self, link: Link) -> None:
-        """Put the last entry of an organisation in place of the one before."""
+        """Replace the last entry of an organisation."""
         bucket = self._buckets[link.key[0]]
         at = bisect_left(bucket, (link.key,))
         if at < len(bucket) and bucket[at][0] == link.key:
@@ -76,7 +76,7 @@ class Map:
         self._changed.add(link.key[0])
 
     def bucket(self, number: int) -> list[tuple[bytes, bytes]]:
-        """Return the keys and entries of a bucket, by key."""
+        """Return the keys and entries of a bucket, sorted by key."""
         return self._buckets[number]
 
     def leaves(self) -> list[bytes]:
@@ -97,11 +97,11 @@ class Map:
 
 
 class Organizations:
-    """Compares what is kept of organisations with the events of each, and with the leaf of a tick.
+    """Compares the stored chains and maps with the events, and with the leaves of ticks.
 
     Args:
         conn: a connection of an auditor.
-        findings: takes what does not hold.
+        findings: receives the findings.
     """
 
     def __init__(self, conn: psycopg.Connection[Any], findings: Findings) -> None:
@@ -114,16 +114,16 @@ class Organizations:
         self._is_whole, self._was_good = True, True
 
     def count(self, organization: str | None) -> None:
-        """Count an event that is as it was sealed."""
+        """Count an event that matches its seal."""
         if organization is not None:
             self._counted[organization] += 1
 
     def miss(self) -> None:
-        """Note that an event of the tick was not counted: it is gone, or was not looked at."""
+        """Note that an event of the tick was not counted: it is missing, or was not checked."""
         self._is_whole = False
 
     def end(self, tick: int, known: bytes) -> bytes:
-        """Return the hash of the last leaf of a tick, as what is kept makes it."""
+        """Return the hash of the last leaf of a tick, computed from the stored rows."""
         row = self._conn.execute(
             """select o.organizations, o.totals, o.former, o.entries, o.root,
                 to_char(t.made_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
@@ -148,7 +148,7 @@ class Organizations:
         self, tick: int, organizations: list[int], totals: list[int], former: list[int],
         entries: bytes,
     ) -> bool:  # fmt: skip
-        """Take the entries of a tick as they are kept; return whether they are right."""
+        """Read the stored entries of a tick; return whether they are correct."""
         self._know([number for number in organizations if number not in self._links])
         hashes, found, good = cut(entries), Counter[str | None](), True
         if not len(organizations) == len(totals) == len(former) == len(hashes):
@@ -171,28 +171,28 @@ class Organizations:
             "where id = any (%s)", [numbers],
         ).fetchall() if numbers else []  # fmt: skip
         for number, name, salt, key in rows:
-            # Or what is of one could be counted in two chains, and a bundle show either.
+            # Otherwise events could be counted in two chains, and a bundle could show either one.
             if name is None or self._numbers.setdefault(name, number) != number:
-                self._find("tree", f"organisation {name or number} is not there once, by its name")
+                self._find("tree", f"organisation {name or number} is missing, or exists twice")
             elif salt is not None and blind(salt, name) != key:
-                self._find("tree", f"organisation {name} has another key than it is to have")
+                self._find("tree", f"organisation {name} has a wrong key")
             self._names[number] = name
             if len(key) == HASH:
                 self._links[number] = first_link(key, salt or b"")
 
     def compare(self) -> None:
-        """Compare the end of each chain with the one that is kept to go on from."""
+        """Compare the end of each chain with the stored end."""
         rows = self._conn.execute(
             "select id, key, total, tick_id, hash, counted from audit.sealed_organization"
         ).fetchall()
         kept = {row[0]: Link(*row[1:5]) for row in rows if row[2]}
         wrong = [n for n in kept.keys() | self._links.keys() if kept.get(n) != self._links.get(n)]
         if wrong and self._was_good:
-            self._find("tree", f"the chains of {len(wrong)} organisations do not end as they are "
-                       "kept")  # fmt: skip
+            self._find("tree", "chains of organisations whose end is not the one that is kept: "
+                       f"{len(wrong)}")  # fmt: skip
 
     def dump(self) -> list[Any]:
-        """Return what was seen so far, for `load`."""
+        """Return the state, for `load`."""
         links = [
             [number, self._names[number], link.key.hex(), link.total, link.tick, link.hash.hex()]
             for number, link in self._links.items()
@@ -200,7 +200,7 @@ class Organizations:
         return [links, self._counted, self._is_whole, self._was_good]
 
     def load(self, noted: list[Any]) -> None:
-        """Take what `dump` returned, as JSON has it."""
+        """Restore the state from the result of `dump`, read from JSON."""
         for number, name, key, total, tick, entry in noted[0]:
             self._names[number] = name
             self._numbers[name] = number

@@ -1,4 +1,4 @@
-"""Where a log is published, as C2SP tlog-tiles lays it out: directories, object stores, HTTPS."""
+"""Places where a log is published (C2SP tlog-tiles): directories, object stores, HTTPS."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class Unpublished(AuditError):
-    """A place could not be written or read; it is worth trying again."""
+    """A place could not be written or read. A retry may succeed."""
 
 
 class Place(Protocol):
-    """Takes files of a published log, and has them."""
+    """Stores the files of a published log."""
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a file; when it returns, the place has it as a whole.
+        """Write a file. When this returns, the whole file is stored.
 
         Raises:
-            Unpublished: it could not.
+            Unpublished: the file could not be written.
         """
 
     def read(self, path: str) -> bytes | None:
-        """Return a file, or nothing where there is none.
+        """Return a file, or None if it does not exist.
 
         Raises:
-            Unpublished: it could not be read.
+            Unpublished: the file could not be read.
         """
 
 
 class Directory:
-    """A directory, which must be there."""
+    """An existing directory."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         if not path.is_dir():
-            raise InvalidInput(f"there is no directory {path}: make it first, or mend its name")
+            raise InvalidInput(f"there is no directory {path}; create it, or correct the path")
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a file apart, and rename it."""
+        """Write a temporary file, and rename it."""
         target = self._path / path
         if not self._path.is_dir():
-            raise Unpublished(f"there is no directory {self._path} any more")
+            raise Unpublished(f"the directory {self._path} no longer exists")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_durably(target, data)
@@ -83,7 +83,7 @@ class Objects:
         self._root = str(root).rstrip("/")
 
     def write(self, path: str, data: bytes) -> None:
-        """Write an object: stores show it when it is whole."""
+        """Write an object; stores show only whole objects."""
         self._try("write", path, lambda target: self._fs.pipe_file(target, data))
 
     def read(self, path: str) -> bytes | None:
@@ -101,13 +101,13 @@ class Objects:
             if verb == "read":
                 raise
             raise Unpublished(f"there is no bucket or container for {target}") from None
-        except Exception as error:  # Each store has errors of its own.
+        except Exception as error:  # Each store has its own error types.
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise Unpublished(f"cannot {verb} {target}: {reason}") from error
 
 
 class Web:
-    """A web server that takes files by PUT and gives them by GET."""
+    """A web server with PUT and GET."""
 
     def __init__(self, url: str, token: str | None, *, timeout: float = 30) -> None:
         self._url, self._token, self._timeout = url.rstrip("/"), token, timeout
@@ -141,14 +141,14 @@ class Web:
 
 
 def open_place(url: str, token: str | None = None) -> Place:
-    """Open a place by its address, without a word to the other side yet.
+    """Open a place by its address, without a connection yet.
 
     Args:
         url: file:///directory, s3://bucket/prefix, https://host/prefix, or what fsspec knows.
         token: sent to a web server as a bearer token.
 
     Raises:
-        InvalidInput: it is none, or a package is missing.
+        InvalidInput: the address is invalid, or a package is missing.
     """
     parts = urlsplit(url)
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
@@ -164,7 +164,7 @@ def open_place(url: str, token: str | None = None) -> Place:
         raise InvalidInput("http:// to another machine is not encrypted: https:// is")
     if not parts.scheme or "://" not in url or parts.scheme == "file":
         raise InvalidInput(
-            f"{url!r} is no place: give file:///directory, s3://bucket/prefix, https://host/prefix"
+            f"{url!r} is invalid; give file:///directory, s3://bucket/prefix, https://host/prefix"
         )
     return Objects(url)
 
@@ -176,7 +176,7 @@ class Published:
         self._place = place
 
     def read(self, tile: Tile) -> bytes:
-        """Return the hashes of a tile: of the partial one, or of the one that became full."""
+        """Return the hashes of a tile, partial or meanwhile full."""
         full = Tile(tile.level, tile.number)
         data = self._place.read(tile.path)
         if data is None and tile != full:

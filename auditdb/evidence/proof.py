@@ -21,7 +21,7 @@ _INDEX = re.compile(r"index (0|[1-9][0-9]{0,18})")
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A leaf's index, its way to the root, and the checkpoint as it was signed."""
+    """The index of a leaf, its path to the root, and the signed checkpoint."""
 
     index: int
     hashes: list[bytes]
@@ -34,10 +34,10 @@ class Proof:
         return "\n".join(lines) + f"\n\n{self.checkpoint}"
 
     def check(self, entry: bytes, keys: Iterable[VerificationKey]) -> Checkpoint:
-        """Check that an entry is part of the log, and return the head of it.
+        """Check that an entry is part of the log, and return the head of the log.
 
         Raises:
-            Problem: it is not, or the checkpoint is none of the keys.
+            Problem: it is not, or none of the keys signed the checkpoint.
         """
         head = open_checkpoint(self.checkpoint, keys)
         check_inclusion(leaf_hash(entry), self.index, head.size, self.hashes, head.root)
@@ -45,22 +45,22 @@ class Proof:
 
 
 def read_proof(text: str) -> Proof:
-    """Return the proof that a file holds.
+    """Parse the text of a proof file.
 
     Raises:
-        Problem: it holds none.
+        Problem: the text is not a proof.
     """
     head, blank, checkpoint = text.partition("\n\n")
     lines = head.split("\n")
     if lines.pop(0) != _FIRST or not blank:
-        raise Problem(f"it is no proof: it does not begin with {_FIRST}")
+        raise Problem(f"not a proof: it does not begin with {_FIRST}")
     extra = b""
     if lines and lines[0].startswith("extra "):
         extra = decode(lines.pop(0)[6:], "what is extra")
     found = _INDEX.fullmatch(lines.pop(0)) if lines else None
     if found is None:
-        raise Problem("it is no proof: it does not say the index")
+        raise Problem("not a proof: it has no index")
     hashes = [decode(line, "a hash") for line in lines]
     if any(len(data) != HASH for data in hashes):
-        raise Problem("a hash of the proof is none of SHA-256")
+        raise Problem("a hash of the proof is not a SHA-256 hash")
     return Proof(int(found[1]), hashes, checkpoint, extra)

@@ -1,4 +1,4 @@
-"""What a verification says."""
+"""The report of a verification."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# Ids that a finding names; it counts the others.
+# Number of findings of a kind that are named; the rest are counted.
 _NAMED = 20
 
 
 @dataclass(slots=True)
 class Report:
-    """What a verification found.
+    """The result of a verification.
 
     Attributes:
-        events: that were hashed again.
-        size: leaves of the tree.
-        signed: leaves that a checkpoint covers.
-        dropped: events of months that retention dropped, as an event says.
-        archived: events that were read from the archive.
-        erased: events whose personal part was erased, as an event says.
-        findings: what does not hold, a line each.
-        notices: what is as it may be, and worth knowing.
+        events: number of events that were hashed again.
+        size: number of leaves of the tree.
+        signed: number of leaves that a checkpoint covers.
+        dropped: number of events that retention dropped, as an event says.
+        archived: number of events that were read from the archive.
+        erased: number of events whose personal part was erased, as an event says.
+        findings: problems, one line for each.
+        notices: remarks that are not problems, one line for each.
     """
 
     events: int = 0
@@ -36,7 +36,7 @@ class Report:
 
 
 class Findings:
-    """Takes findings, and names the first of each kind alone."""
+    """Collects findings; only the first ones of each kind are named."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -49,17 +49,17 @@ class Findings:
             self.report.findings.append(f"{kind}: {text}")
 
     def dump(self) -> list[Any]:
-        """Return what was found so far, for `load`."""
+        """Return the state, for `load`."""
         return [asdict(self.report), self.named]
 
     def load(self, noted: list[Any]) -> None:
-        """Take what `dump` returned, as JSON has it."""
+        """Restore the state from the result of `dump`, read from JSON."""
         for name, value in noted[0].items():
             setattr(self.report, name, value)
         self.named = Counter(noted[1])
 
     def end(self) -> None:
-        """Say how many were not named."""
+        """Add the number of findings that were not named."""
         for kind, many in self.named.items():
             if many > _NAMED:
                 self.report.findings.append(f"{kind}: {many - _NAMED} more")

@@ -1,4 +1,4 @@
-"""What a verification remembers in a file, so that it may be interrupted."""
+"""The progress file of a verification, so that it can continue after an interruption."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _EVERY = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """How far a verification came: all up to a seal was looked at.
+    """The progress of a verification: everything up to a seal was checked.
 
     Attributes:
-        about: what was verified: keys, checkpoints and options.
-        seal: the last seal that was looked at.
-        good: leaves up to the last checkpoint that they agreed with.
-        size: leaves that were looked at.
+        about: keys, checkpoints and options of the verification.
+        seal: the last seal that was checked.
+        good: number of leaves up to the last matching checkpoint.
+        size: number of leaves that were checked.
         levels: the right edge of their tree.
-        findings: what was found.
-        counts: what was counted.
-        organizations: what was seen of organisations.
+        findings: the state of the findings.
+        counts: the state of the counts.
+        organizations: the state of the organisations.
     """
 
     about: str
@@ -45,11 +45,11 @@ _NAMES = [field.name for field in fields(Known)]
 
 
 class Resume:
-    """A file that a verification goes on from; none where no path is given.
+    """The progress file of a verification; without a path, nothing is saved.
 
     Args:
         path: the file.
-        about: what is verified. Where it is not the same, the verification begins anew.
+        about: what is verified. If the file is about something else, verification starts again.
     """
 
     def __init__(self, path: Path | None, about: list[str]) -> None:
@@ -57,33 +57,33 @@ class Resume:
         self._about = sha256(json.dumps(about).encode()).hexdigest()
 
     def read(self) -> Known | None:
-        """Return how far it came; nothing where it begins.
+        """Return the progress, or None at the start.
 
         Raises:
-            InvalidInput: the file cannot be read or written, or is none of a verification.
+            InvalidInput: the file cannot be read or written, or is not a progress file.
         """
         if self._path is None:
             return None
         try:
             known = Known(**json.loads(self._path.read_text("utf-8")))
         except FileNotFoundError:
-            # Whether it can be written is seen before the hours of work that it is to keep.
+            # Check that the file is writable before hours of work depend on it.
             write_durably(self._path, b"")
             self._path.unlink()
             return None
         except (OSError, ValueError, TypeError) as error:
-            raise InvalidInput(f"{self._path} is none of an interrupted verification") from error
+            raise InvalidInput(f"{self._path} is not a progress file") from error
         return known if known.about == self._about else None
 
     def is_due(self) -> bool:
-        """Return whether it is time to remember."""
+        """Return whether it is time to save."""
         return self._path is not None and time.monotonic() - self._last >= _EVERY
 
     def write(
         self, seal: int, good: int, edge: Edge, findings: list[Any], counts: list[Any],
         organizations: list[Any],
     ) -> None:  # fmt: skip
-        """Remember how far it came."""
+        """Save the progress."""
         assert self._path is not None
         known = Known(self._about, seal, good, edge.size, edge.dump(), findings, counts,
                       organizations)  # fmt: skip
@@ -92,6 +92,6 @@ class Resume:
         self._last = time.monotonic()
 
     def end(self) -> None:
-        """Forget it: the verification is through."""
+        """Delete the file: the verification is complete."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Sealing: makes a tick, has it hashed to leaves, extends the tree, signs it and publishes it.
+"""Sealing: makes a tick, hashes it to leaves, extends the tree, signs its root, publishes it.
 
-What was signed is remembered outside of the database (`state`): the tree of the database must have
-grown out of that one, or nothing is signed any more.
+The last signed tree is kept outside of the database (`state`). If the tree in the database is not
+an extension of it, nothing more is signed.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ _PART = 65_536
 
 
 class Fork(Refused):
-    """The database holds another history than that which was signed."""
+    """The history in the database is not the one that was signed."""
 
 
 class Busy(Refused):
-    """Another sealer is at work, or makes a tick just now."""
+    """Another sealer or maker of ticks is at work."""
 
 
 @dataclass(slots=True)
 class Sealed:
-    """What a run of the sealer did.
+    """The result of a run of the sealer.
 
     Attributes:
-        size: leaves that the log has now, as it is signed.
-        added: how many of these are new.
-        problems: places that could not be written, a line each.
+        size: number of leaves of the signed log.
+        added: number of new leaves.
+        problems: places that could not be written, one line for each.
     """
 
     size: int = 0
@@ -61,15 +61,15 @@ class Sealed:
 
 
 class Sealer:
-    """Seals the log of a database; one at a time, and safe to run twice.
+    """Seals the log of a database. Only one sealer works at a time; a second run is safe.
 
     Args:
         conn: a connection of an auditor, in autocommit mode.
-        signer: who holds the key.
-        state: what was signed last.
+        signer: signs with the key.
+        state: the state file with the last signed checkpoint.
         places: where the log is published.
-        new_log: begin a log of another name on what was sealed under a former one, as after the
-            restore of an older backup.
+        new_log: begin a log with a new name over the sealed leaves of a former one, for instance
+            after an older backup was restored.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class Sealer:
         self._keys: list[VerificationKey] = [signer.key]
 
     def run(self, progress: Callable[[int], None] = lambda added: None) -> Sealed:
-        """Seal everything that was committed by now.
+        """Seal everything that is committed now.
 
         Raises:
-            Fork: the database does not hold what was signed before.
+            Fork: the database does not hold the tree that was signed before.
             Refused: another sealer is at work, or the server refuses.
         """
         with self._state.lock() as held:
@@ -114,12 +114,12 @@ class Sealer:
             self._keep(tiles)
             note = sign(Checkpoint(self._signer.key.name, edge.size, edge.root()).text,
                         [self._signer])  # fmt: skip
-            # Remembered before anybody else has it: whatever happens now, no other is signed.
+            # Saved before it is published, so that no other tree of this size is ever signed.
             self._state.write(note, self._keys)
         found = self._state.read(self._keys)
         assert found is not None
         head, note = found
-        # Again after a crash: each of these is done once.
+        # Repeated after a crash: each step is idempotent.
         self._conn.execute("select audit_private.keep_checkpoint(%s, %s)", [note, head.size])
         for name, place in self._places:
             try:
@@ -129,9 +129,9 @@ class Sealer:
         return done
 
     def _take_up(self) -> Checkpoint | None:
-        """Return the checkpoint that was signed last, once the database is seen to go on from it.
+        """Return the last signed checkpoint, after a check that the database continues it.
 
-        Without one nothing may have been signed before.
+        Without a checkpoint, the log must never have been signed before.
         """
         found = self._state.read(self._keys)
         if found is None:
@@ -153,13 +153,13 @@ class Sealer:
             ) from error
         if root != head.root:
             raise Fork(
-                f"the first {head.size} leaves are not those that were signed: nothing is signed "
+                f"the leaves up to {head.size} are not those that were signed: nothing is signed "
                 f"any more. Run auditdb verify. After a restore, {_GO_ON}"
             )
         return head
 
     def _extend(self, last: Checkpoint | None) -> tuple[Edge, dict[tuple[int, int], bytes]]:
-        """Return the edge of the whole tree, and the tiles above its leaves that are new."""
+        """Return the right edge of the tree, and the new tiles above its leaves."""
         at = last.size if last else 0
         edge = Edge.read(self._stored, at)
         tiles: dict[tuple[int, int], bytes] = {}
@@ -181,12 +181,12 @@ class Sealer:
                            [levels, numbers, list(tiles.values())])  # fmt: skip
 
     def _publish(self, place: Place, head: Checkpoint, note: str) -> None:
-        """Bring a place up to a checkpoint: its tiles first, so that whoever sees it has them."""
+        """Publish a checkpoint in a place: first its tiles, so that readers of it find them."""
         tree = Tree(self._stored, head.size)
         published = place.read("checkpoint")
         at = 0
         if published is not None:
-            # Whoever signed it: what counts is that this log grew out of it.
+            # Any signer is accepted: it is enough that this log extends the published one.
             text, _, _ = published.decode(errors="replace").rpartition("\n\n")
             there = parse_checkpoint(f"{text}\n")
             if (
@@ -205,7 +205,7 @@ class Sealer:
         place.write("checkpoint", note.encode())
 
     def trust(self, note: str) -> Checkpoint:
-        """Take a checkpoint that this key signed for the last one, where the state was lost.
+        """Use a checkpoint signed by this key as the last one, if the state was lost.
 
         Raises:
             Problem: this key did not sign it.
@@ -216,7 +216,7 @@ class Sealer:
 
 
 def tiles_between(older: int, newer: int) -> list[Tile]:
-    """Return the tiles that a tree has, and did not have when it was smaller."""
+    """Return the tiles that a tree gained since it was smaller."""
     found = []
     level = 0
     while newer:

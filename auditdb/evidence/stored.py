@@ -1,4 +1,4 @@
-"""What the database holds of a log: leaves, tiles, checkpoints, key rotations."""
+"""The stored parts of a log: leaves, tiles, checkpoints, key rotations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from auditdb.evidence.tree import HASH, WIDTH, Problem, Tile
 
 
 class Stored:
-    """The tree as the database has it; nothing of it is believed before its root is checked."""
+    """The tree in the database. It is not trusted before its root is checked."""
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self._conn = conn
@@ -26,7 +26,7 @@ class Stored:
         """Return the hashes of leaves from start up to end.
 
         Raises:
-            Problem: some of them are not there.
+            Problem: some of them are missing.
         """
         rows = self._conn.execute(
             """select s.first_leaf + f.skip, substr(s.leaves, (f.skip * 32 + 1)::int,
@@ -47,14 +47,14 @@ class Stored:
             found.append(bytes(data))
             at += len(data) // HASH
         if at != end:
-            raise Problem(f"the database has no leaf {at}: {end} are to be there")
+            raise Problem(f"the database has no leaf {at} of {end}")
         return b"".join(found)
 
     def read(self, tile: Tile) -> bytes:
         """Return the hashes of a tile.
 
         Raises:
-            Problem: the database does not have it.
+            Problem: the tile is missing.
         """
         if tile.level == 0:
             start = tile.number * WIDTH
@@ -75,6 +75,6 @@ class Stored:
         ).fetchall()
 
     def rotations(self) -> list[str]:
-        """Return the notes in which keys handed over."""
+        """Return the notes of key rotations."""
         return [row[0] for row in self._conn.execute(
             "select note from audit.key_rotation order by id")]  # fmt: skip

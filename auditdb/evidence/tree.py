@@ -1,7 +1,7 @@
 """The Merkle tree of RFC 9162, by tiles of 256 hashes: root, appending, proofs.
 
-It is kept as C2SP tlog-tiles says: a tile of level L holds roots of perfect trees of 256**L leaves.
-Only the tiles at the right edge ever grow, so appending takes these alone.
+The format is C2SP tlog-tiles: a tile of level L holds roots of perfect trees of 256**L leaves.
+Only the tiles at the right edge grow, so appending needs only these.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EMPTY = sha256(b"").digest()
 
 
 class Problem(InvalidInput):
-    """What does not prove what it is said to prove."""
+    """A proof, signature or stored value that is invalid."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,7 +37,7 @@ class Tile:
 
     @property
     def path(self) -> str:
-        """Where C2SP tlog-tiles has it, below the prefix of the log."""
+        """The path in C2SP tlog-tiles, below the prefix of the log."""
         parts = [f"{self.number % 1000:03}"]
         rest = self.number // 1000
         while rest:
@@ -48,10 +48,10 @@ class Tile:
 
 
 class Tiles(Protocol):
-    """Whoever has the tiles of a tree."""
+    """A source of the tiles of a tree."""
 
     def read(self, tile: Tile) -> bytes:
-        """Return the hashes of a tile, or the first of them where it has become wider since."""
+        """Return the hashes of a tile; of a tile that has grown since, only the first ones."""
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -60,17 +60,17 @@ def leaf_hash(entry: bytes) -> bytes:
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """Return the hash of two trees."""
+    """Return the hash of two subtrees."""
     return sha256(b"\1" + left + right).digest()
 
 
 def cut(hashes: bytes) -> list[bytes]:
-    """Return hashes that follow upon each other, one by one."""
+    """Split joined hashes."""
     return [hashes[at : at + HASH] for at in range(0, len(hashes), HASH)]
 
 
 def parents(hashes: bytes) -> bytes:
-    """Return the hashes of each two of an even number."""
+    """Return the hashes of pairs of hashes."""
     step = 2 * HASH
     return b"".join(
         [sha256(b"\1" + hashes[at : at + step]).digest() for at in range(0, len(hashes), step)]
@@ -78,7 +78,7 @@ def parents(hashes: bytes) -> bytes:
 
 
 def peaks(hashes: bytes) -> list[bytes]:
-    """Return the roots of the perfect trees that some hashes make, the largest first."""
+    """Return the roots of the perfect trees over some hashes, the largest first."""
     found: list[bytes] = []
     while hashes:
         if len(hashes) // HASH % 2:
@@ -89,13 +89,13 @@ def peaks(hashes: bytes) -> list[bytes]:
 
 
 def fold(roots: Iterable[bytes]) -> bytes:
-    """Return the root of perfect trees that stand side by side, the largest first."""
+    """Return the root over adjacent perfect trees, the largest first."""
     found = list(roots)
     return reduce(lambda right, left: node_hash(left, right), reversed(found)) if found else EMPTY
 
 
 class Edge:
-    """The right edge of a tree: takes leaves, gives the tiles that are full, knows the root.
+    """The right edge of a tree: accepts leaves, yields full tiles, computes the root.
 
     >>> edge = Edge()
     >>> list(edge.append(leaf_hash(b"")))
@@ -110,7 +110,7 @@ class Edge:
 
     @classmethod
     def read(cls, tiles: Tiles, size: int) -> Edge:
-        """Take up a tree of a size again, by one tile of each of its levels."""
+        """Restore a tree of a size from one tile of each level."""
         edge = cls()
         edge.size = size
         edge._levels = [
@@ -120,18 +120,18 @@ class Edge:
         return edge
 
     def dump(self) -> list[str]:
-        """Return its levels, for `load`."""
+        """Return the state, for `load`."""
         return [level.hex() for level in self._levels]
 
     @classmethod
     def load(cls, size: int, levels: list[str]) -> Edge:
-        """Take up a tree of a size again, by what `dump` returned."""
+        """Restore a tree of a size from the result of `dump`."""
         edge = cls()
         edge.size, edge._levels = size, [bytes.fromhex(level) for level in levels]
         return edge
 
     def append(self, hashes: bytes) -> Iterator[tuple[Tile, bytes]]:
-        """Add the hashes of leaves; give each tile that is full with them."""
+        """Add the hashes of leaves; yield each tile that becomes full."""
         full = WIDTH * HASH
         level = 0
         number = self.size // WIDTH
@@ -172,7 +172,7 @@ def _edge(size: int) -> Iterator[tuple[int, int, int]]:
 
 
 class Tree:
-    """A tree of a size that never changes, which proves what it holds."""
+    """A tree of a fixed size, which makes proofs."""
 
     def __init__(self, tiles: Tiles, size: int, *, cached: int = 64) -> None:
         self.size = size
@@ -185,13 +185,13 @@ class Tree:
     def leaf(self, index: int) -> bytes:
         """Return the hash of a leaf."""
         if not 0 <= index < self.size:
-            raise Problem(f"leaf {index} is none of a tree of {self.size}")
+            raise Problem(f"leaf {index} is not in a tree of {self.size}")
         return self._hash(index, index + 1)
 
     def include(self, index: int) -> list[bytes]:
-        """Return the proof that a leaf is part of it (RFC 9162, 2.1.3.1), the sibling first."""
+        """Return the inclusion proof of a leaf (RFC 9162, 2.1.3.1), the sibling first."""
         if not 0 <= index < self.size:
-            raise Problem(f"leaf {index} is none of a tree of {self.size}")
+            raise Problem(f"leaf {index} is not in a tree of {self.size}")
         proof = []
         start, end = 0, self.size
         while end - start > 1:
@@ -208,7 +208,7 @@ class Tree:
         """Return the root of the leaves from start up to end, as RFC 9162 divides the tree."""
         found = []
         while start < end:
-            # The largest perfect tree that begins here: a proof asks for whole branches alone.
+            # The largest perfect tree that begins here: a proof needs only whole branches.
             height = (end - start).bit_length() - 1
             found.append(self._perfect(height, start >> height))
             start += 1 << height
@@ -238,7 +238,7 @@ def check_inclusion(leaf: bytes, index: int, size: int, proof: list[bytes], root
         Problem: the proof does not show it.
     """
     if not 0 <= index < size:
-        raise Problem(f"leaf {index} is none of a tree of {size}")
+        raise Problem(f"leaf {index} is not in a tree of {size}")
     found, at, last = leaf, index, size - 1
     for other in proof:
         if last == 0:

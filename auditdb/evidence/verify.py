@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Checks what a bundle of auditdb shows; knows nothing of auditdb, which wrote it.
+"""Checks the proofs in a bundle of auditdb. It does not need auditdb.
 
     pip install cryptography
     python verify.py VERIFICATION-KEY [DIRECTORY]
 
-README.txt says what it checks, docs/evidence.md of auditdb what each byte means. Exits with 1 if
-anything does not hold.
+README.txt says what it checks. docs/evidence.md of auditdb describes each byte. It exits with 1 if
+any check fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def hash_of(*data: bytes) -> bytes:
 
 
 def check(holds: bool, problem: str) -> None:
-    """Stop where something does not hold."""
+    """Stop if a check fails."""
     if not holds:
         raise ValueError(problem)
 
@@ -57,17 +57,33 @@ def lines_of(note: str, keys: list[tuple[str, bytes]]) -> list[str]:
     raise ValueError("it is not signed by the verification key")
 
 
+def read(place: Path, name: str) -> str:
+    """The text of a file of the bundle."""
+    try:
+        return (place / name).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not valid UTF-8") from error
+
+
+def json_of(text: str, where: str) -> Any:
+    """What a text says as JSON; the error names the file."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where} is not valid JSON: {error}") from error
+
+
 def follow(keys: list[tuple[str, bytes]], notes: list[str]) -> None:
-    """Add the keys to which a key handed over, each in a note that the former one signed."""
+    """Add the keys that follow by rotation, each in a note signed by a key before."""
     for note in notes:
         first, name, key = lines_of(note, keys)
         right = first == "auditdb key rotation v1" and name == keys[0][0] == key_of(key)[0]
-        check(right, "it is no key rotation of this log")
+        check(right, "it is not a key rotation of this log")
         keys.append(key_of(key))
 
 
 def root_of(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
-    """Root of a tree of so many leaves, by a leaf and the hashes beside its way up (RFC 9162)."""
+    """Root of a tree of that size, from a leaf and its inclusion proof (RFC 9162)."""
     check(0 <= index < size, "the tree has no such leaf")
     last = size - 1
     for other in path:
@@ -84,7 +100,7 @@ def root_of(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
 
 
 def event_of(line: dict[str, Any]) -> bytes:
-    """The bytes of the leaf of an event: its own, with what they commit to its personal part."""
+    """The bytes of the leaf of an event: its skeleton, and the commitment to its personal part."""
     if "personal" in line:
         commitment = hash_of(bytes_of(line["salt"], 16), line["personal"].encode())
     else:
@@ -93,14 +109,14 @@ def event_of(line: dict[str, Any]) -> bytes:
 
 
 def bytes_of(text: str, length: int) -> bytes:
-    """So many bytes, in hexadecimal: of another length they could be taken for something else."""
+    """Bytes from hexadecimal, with a check of their number: other lengths could be ambiguous."""
     data = bytes.fromhex(text)
-    check(len(data) == length, f"{length} bytes are to be there")
+    check(len(data) == length, f"a value has {len(data)} bytes instead of {length}")
     return data
 
 
 def place_of(line: dict[str, Any], entry: bytes, size: int, root: bytes) -> int:
-    """The index of a leaf, if the log has it there."""
+    """The index of a leaf, if its proof is valid."""
     index, path = int(line["index"]), [b64decode(part, validate=True) for part in line["proof"]]
     leaf = hash_of(b"\0", entry)
     check(root_of(leaf, index, size, path) == root, "the log does not hold it")
@@ -123,7 +139,7 @@ def check_complete(
     tick = {name: int(said["tick"]) for name, said in maps.items()}
     made = {name: said["made_at"] for name, said in maps.items()}
 
-    # The chain of the organisation ends as the map of the newest tick says, which is the last leaf.
+    # The map of the newest tick holds the end of the chain. That map is the last leaf.
     is_whole, chain = link == hash_of(key, salt), [(0, 0)]
     for number, total in shown["chain"]:
         check(number > chain[-1][0] and total > chain[-1][1], "the chain goes back")
@@ -161,7 +177,8 @@ def check_complete(
     by_then = [max(total for number, total in chain if number <= t)
                for t in (tick.get("before", 0), tick["last"])]  # fmt: skip
     check(by_then[1] - by_then[0] == len(events),
-          f"it has {by_then[1] - by_then[0]} events there, {len(events)} are shown")  # fmt: skip
+          f"events in these ticks: {by_then[1] - by_then[0]}, in the bundle: {len(events)}"
+          )  # fmt: skip
     return (f"they are all events of {claim['organization']} in the ticks "
             f"{tick.get('before', 0) + 1} to {tick['last']}, of {made['first']} to {made['last']}"
             )  # fmt: skip
@@ -170,31 +187,36 @@ def check_complete(
 def verify(key: str, place: Path) -> str:
     """Check a bundle; say what it shows."""
     keys = [key_of(key)]
-    check((place / "manifest.json").is_file(), f"{place.absolute()} is no unpacked bundle")
+    check((place / "manifest.json").is_file(), f"{place.absolute()} is not an unpacked bundle")
     follow(keys, [note.read_text("utf-8") for note in sorted(place.glob("keys/*"))])
-    origin, number, text = lines_of((place / "checkpoint").read_text("utf-8"), keys)[:3]
+    origin, number, text = lines_of(read(place, "checkpoint"), keys)[:3]
     size, root, events = int(number), b64decode(text, validate=True), {}
-    claim = json.loads((place / "manifest.json").read_text("utf-8"))
+    claim = json_of(read(place, "manifest.json"), "manifest.json")
     check(claim["version"] == 1 and claim["log"] == origin == keys[0][0], "it is of another log")
-    # Texts may hold what splitlines() takes for the end of a line.
-    for row in filter(None, (place / "events.jsonl").read_text("utf-8").split("\n")):
-        line = json.loads(row)
+    # Not splitlines(): it also splits at characters that texts may contain.
+    for number_of_line, row in enumerate(read(place, "events.jsonl").split("\n"), 1):
+        if not row:
+            continue
+        line = json_of(row, f"line {number_of_line} of events.jsonl")
         try:
             events[place_of(line, event_of(line), size, root)] = line
         except (ValueError, KeyError) as error:
             raise ValueError(f"leaf {line.get('index')}: {error}") from error
-    check(len(events) == claim["events"], f"{claim['events']} events are to be there")
-    said = f"{len(events)} events are as they were sealed in {origin}"
+    check(len(events) == claim["events"],
+          f"manifest.json says events: {claim['events']}, but events.jsonl has {len(events)}"
+          )  # fmt: skip
+    said = (f"1 event is as it was sealed in {origin}" if len(events) == 1 else
+            f"{len(events)} events are as they were sealed in {origin}")  # fmt: skip
     if hidden := sum("personal" not in line for line in events.values()):
         said += f", {hidden} of them without their personal part"
     if claim["organization"] is None:
         return f"{said}; whether there are others is not shown"
-    shown = json.loads((place / "complete.json").read_text("utf-8"))
+    shown = json_of(read(place, "complete.json"), "complete.json")
     return f"{said}; {check_complete(claim, shown, events, size, root)}"
 
 
 def main(key: str, directory: str = ".") -> int:
-    """Check a bundle, and print what it shows, or what does not hold."""
+    """Check a bundle, and print what it proves, or which check failed."""
     try:
         print(verify(key, Path(directory)))
     except (ValueError, LookupError, TypeError, AttributeError, OSError, OverflowError,

@@ -1,4 +1,4 @@
-"""Every committed event, once and in order: read by cursor, or sent away by subscription.
+"""Export of every committed event, once and in order: by cursor or by subscription.
 
 `read` needs psycopg alone. Sinks of subscriptions need the extra `export`; `Exporter` serves them
 as `auditdb export` does.

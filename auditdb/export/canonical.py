@@ -1,7 +1,7 @@
 """The canonical bytes of an event, as `audit.canonical` makes them in SQL; docs/export.md says how.
 
-They are what is exported, sealed and archived. The encoding has a version, with which a line
-begins; another set of columns is another version.
+Export, seal and archive use these bytes. A line begins with the version of the encoding. Another
+set of columns would be another version.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from auditdb.errors import InvalidInput
 from auditdb.read.event import Event
 
 VERSION = 1
-# What follows upon version and series, in the order of the bytes; last those that hold jsonb.
+# The columns after version and series, in the order of the bytes; jsonb columns are last.
 TEXTS = (
     "id", "occurred_at", "transaction_id", "action", "result", "actor_id", "actor_type",
     "impersonator_id", "db_user", "db_role", "organization_id", "target_type", "target_id",
@@ -25,8 +25,8 @@ TEXTS = (
 )  # fmt: skip
 VALUES = ("old_values", "new_values", "details")
 COLUMNS = ("version", "series", *TEXTS, *VALUES)
-# No value holds these bytes: in a text each quote follows a backslash, and after the end of one
-# jsonb prints no comma without a space.
+# No value contains these bytes: in a text each quote follows a backslash, and jsonb prints a space
+# after each comma.
 _MARKS = [f',"{name}":'.encode() for name in VALUES]
 _BEGIN = re.compile(
     rb'{"version":1,"series":(?:null|"([0-9a-f-]{36})"),"id":"(-?[0-9]+)","occurred_at":"([^"]+)"'
@@ -40,11 +40,11 @@ def line_of(event: Event, series: str | None) -> bytes:
     The numbers in its values must be as `loads` reads them: a float cannot hold each of them.
 
     Args:
-        event: its `occurred_at` may be text, as the bytes have it, of a time that is no datetime.
+        event: its `occurred_at` may be text, for a time that datetime cannot hold.
         series: the key of the series of its transaction.
 
     Raises:
-        InvalidInput: a value is none of JSON, or holds half a surrogate pair.
+        InvalidInput: a value is not JSON, or contains half a surrogate pair.
     """
     parts = [f'{{"version":{VERSION},"series":{_text(series)}']
     for name in TEXTS:
@@ -58,15 +58,15 @@ def line_of(event: Event, series: str | None) -> bytes:
     try:
         return f"{','.join(parts)}}}".encode()
     except UnicodeEncodeError as error:
-        raise InvalidInput(f"event {event.id} holds half a surrogate pair, which is no text"
+        raise InvalidInput(f"event {event.id} contains half a surrogate pair: not valid text"
                            ) from error  # fmt: skip
 
 
 def fields_of(line: bytes) -> dict[str, Any]:
-    """Return what the bytes say: each column as a text or null, those of jsonb as text of JSON.
+    """Parse the bytes: each column as text or null, jsonb columns as JSON text.
 
     Raises:
-        InvalidInput: they are no bytes of an event, or of another version.
+        InvalidInput: they are not the bytes of an event, or of another version.
     """
     if _BEGIN.match(line) is None:
         raise InvalidInput(f"{line[:40]!r} begins no event of version {VERSION}")
@@ -80,13 +80,13 @@ def fields_of(line: bytes) -> dict[str, Any]:
 
 
 def place_of(line: bytes) -> tuple[str, str | None]:
-    """Return what tells an event from every other one, and when it occurred.
+    """Return the unique key of an event, and its time.
 
     Returns:
-        Its key; its time in RFC 3339, or nothing where that has no way to write it.
+        The key, and the time in RFC 3339, or None for a time that RFC 3339 cannot write.
 
     Raises:
-        InvalidInput: they are no bytes of an event, or of another version.
+        InvalidInput: they are not the bytes of an event, or of another version.
     """
     found = _BEGIN.match(line)
     if found is None:
@@ -96,19 +96,19 @@ def place_of(line: bytes) -> tuple[str, str | None]:
 
 
 def key_of(series: str | None, number: object) -> str:
-    """Return what tells an event from every other one, of all databases: series and id."""
+    """Return the key of an event that is unique across databases: series and id."""
     return f"{series or '-'}:{number}"
 
 
 def time_of(at: datetime | str) -> str:
-    """Return a time as the bytes have it: UTC, six digits; text is taken to be so already."""
+    """Return a time in UTC with six digits, as in the bytes; text is returned unchanged."""
     if isinstance(at, str):
         return at
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def loads(text: str | bytes) -> Any:
-    """Read JSON of PostgreSQL without loss: what is no whole number becomes a Decimal.
+    """Read JSON of PostgreSQL without loss: numbers with a fraction become Decimals.
 
     >>> loads('[1, 1.10]')
     [1, Decimal('1.10')]
@@ -118,7 +118,7 @@ def loads(text: str | bytes) -> Any:
     except json.JSONDecodeError:
         raise
     except ValueError:
-        # Python reads no number of more than some thousand digits as an int.
+        # By default, int() refuses numbers with thousands of digits.
         return json.loads(text, parse_float=Decimal, parse_int=Decimal)
 
 
@@ -129,7 +129,7 @@ def dumps(value: Any) -> str:
     '{"a": [1.10, null], "bb": 1}'
 
     Raises:
-        InvalidInput: it is none of JSON.
+        InvalidInput: the value is not JSON.
     """
     if isinstance(value, str):
         return encode_basestring(value)
@@ -145,14 +145,14 @@ def dumps(value: Any) -> str:
         return f"[{', '.join(map(dumps, value))}]"
     if isinstance(value, int | float | Decimal):
         return _number(value)
-    raise InvalidInput(f"{type(value).__name__} is no type of JSON")
+    raise InvalidInput(f"{type(value).__name__} is not a type of JSON")
 
 
 def _number(value: int | float | Decimal) -> str:
     """Return a number as PostgreSQL prints it: all its digits, no exponent, no sign of zero."""
     exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     if not exact.is_finite():
-        raise InvalidInput(f"{value} is no number of JSON")
+        raise InvalidInput(f"{value} is not a number of JSON")
     return format(exact if exact else abs(exact), "f")
 
 

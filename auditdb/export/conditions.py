@@ -1,6 +1,6 @@
-"""Conditions of a subscription, `COLUMN=VALUE` and `COLUMN!=VALUE`: whether they hold of an event.
+"""Conditions of a subscription, `COLUMN=VALUE` and `COLUMN!=VALUE`.
 
-Which there may be is checked when it is made: sql/export/conditions.sql. The rule is in
+The database checks them when a subscription is created: sql/export/conditions.sql. The rules are in
 docs/export.md, Alerts.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from auditdb.export.canonical import VALUES, dumps, fields_of, loads
 from auditdb.export.place import Row
 
-# Known without a look at the bytes.
+# Columns that are known without parsing the bytes.
 _OF_ROW = ("action", "result", "organization_id")
 _PIECES = re.compile(r"\\([\\,])|(,)|(.)", re.DOTALL)
 
@@ -22,7 +22,7 @@ Path = tuple[str, ...]
 
 
 class Values:
-    """What an event says, read when it is first asked for."""
+    """The values of an event, parsed on first use."""
 
     __slots__ = ("_fields", "_read", "row")
 
@@ -32,9 +32,9 @@ class Values:
         self._read: dict[str, Any] | None = None
 
     def texts(self, path: Path) -> frozenset[str] | None:
-        """Return a value as a text: several of an array, the empty one where there is none.
+        """Return a value as texts: several for an array, the empty text for a missing value.
 
-        Nothing where nobody knows: the values are longer, or nested more deeply, than can be read.
+        None if the value is unknown, because the values are too long or too deeply nested.
         """
         column, *names = path
         if column in _OF_ROW:
@@ -71,7 +71,7 @@ def _texts(value: Any, names: list[str]) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition: that a value is one of some texts, or none of them."""
+    """A condition: a value is one of some texts, or is none of them."""
 
     path: Path
     values: frozenset[str]
@@ -79,7 +79,7 @@ class Condition:
 
     @classmethod
     def of(cls, text: str) -> Condition:
-        r"""Return the condition of a text that the database took.
+        r"""Parse a condition that the database accepted.
 
         >>> Condition.of(r"details.tag!=a,b\\,c") == Condition(
         ...     ("details", "tag"), frozenset({"a", "b,c"}), True)
@@ -96,15 +96,15 @@ class Condition:
 
     @property
     def cost(self) -> int:
-        """How much has to be read for it."""
+        """The cost of reading its value."""
         return 0 if self.path[0] in _OF_ROW else 2 if self.path[0] in VALUES else 1
 
     def holds(self, event: Values) -> bool:
-        """Return whether it holds of an event; it does where that cannot be read."""
+        """Return whether an event fulfils it; true if the value is unknown."""
         texts = event.texts(self.path)
         return texts is None or self.values.isdisjoint(texts) == self.is_negated
 
 
 def path_of(column: str) -> Path:
-    """Return a column, or the way to a value within it."""
+    """Return the name of a column, or the path to a value in it."""
     return tuple(column.split("."))

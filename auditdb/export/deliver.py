@@ -1,4 +1,4 @@
-"""Gives a delivery to a sink: halves what it refuses, and says how long to wait after a failure."""
+"""Delivers to a sink: halves refused deliveries, and computes the wait after a failure."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 
 from auditdb.export.sinks.base import Delivery, Line, Poison, Progress, Rejected, Sink
 
-# So many events that are refused, and none taken, are no poison: the sink is set up wrongly.
+# If a sink refuses so many events and accepts none, its configuration is wrong, not the events.
 _TOO_MANY = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long to wait after failures: doubled each time, with jitter.
+    """The waits after failures: exponential backoff with jitter.
 
     Attributes:
         first: seconds after the first failure.
-        most: seconds at the most, unless the sink itself asks for more.
-        attempts: how often a run that does not follow tries.
+        most: the maximum in seconds, unless the sink asks for more.
+        attempts: number of attempts of a run without `follow`.
     """
 
     first: float = 1.0
@@ -26,29 +26,29 @@ class Patience:
     attempts: int = 5
 
     def wait(self, failures: int, asked: float | None = None) -> float:
-        """Return for how many seconds to leave a sink alone after so many failures in a row."""
+        """Return the seconds to wait after so many failures in a row."""
         usual = min(self.first * 2.0 ** min(failures - 1, 30), self.most)
-        # Spread, or all subscriptions of one receiver would come back at once.
+        # Jitter: otherwise all subscriptions of a receiver would retry at the same time.
         usual *= random.uniform(0.5, 1.0)
         return max(usual, asked or 0.0)
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the events of a delivery."""
+    """The outcome of a delivery."""
 
     taken: int = 0
     refused: list[tuple[Line, str]] = field(default_factory=list)
 
 
 async def deliver(sink: Sink, delivery: Delivery, *, has_taken: bool) -> Outcome:
-    """Give a delivery to a sink, without those events that it refuses whatever is tried.
+    """Deliver to a sink, without the events that it refuses permanently.
 
     Args:
-        sink: where it goes.
-        delivery: what goes.
-        has_taken: whether the sink took events before; if not, an event that is refused alone
-            is no sign of what is wrong with it.
+        sink: the sink.
+        delivery: the delivery.
+        has_taken: whether the sink accepted events before. If not, a refused event may be the fault
+            of the configuration.
 
     Raises:
         Retry: as `Sink.put`.

@@ -1,7 +1,7 @@
 """The engine: one pass over the ticks for any number of subscriptions, each at its own pace.
 
-Subscriptions that stand at the same place are read for together: the cost grows with the events,
-not with subscriptions times events. One whose sink is slow or down falls behind alone.
+Subscriptions at the same position share a read, so the cost grows with the events, not with
+subscriptions times events. A subscription with a slow sink falls behind alone.
 """
 
 from __future__ import annotations
@@ -20,42 +20,43 @@ from auditdb.export.place import Chunk, Place
 from auditdb.export.sinks.base import Progress, Rejected, Retry, Sink, SinkError
 from auditdb.export.state import Claim, Subscription
 from auditdb.export.stream import Batch, Stream, distribute
+from auditdb.values.plain import counted
 
-# Seconds between two notes of how far those came for whom there was nothing.
+# Seconds between two saves of the position of subscriptions without matching events.
 _NOTE = 30.0
-# Deliveries that are under way at once; and apart, to sinks that failed last: as many as hang.
+# Concurrent deliveries, and a separate limit for sinks that failed last, because they may hang.
 _AT_ONCE = 64
 _DOUBTFUL = 16
 
 
 class Source(Protocol):
-    """Where events come from."""
+    """The source of events."""
 
     async def head(self) -> int:
-        """Close what there is into a tick, and return the number of the last."""
+        """Close the existing events into a tick, and return the number of the last tick."""
 
     def due(self) -> float:
-        """Return for how many seconds `head` gives nothing new."""
+        """Return the seconds until `head` can return a new tick."""
 
     async def last(self) -> int:
-        """Return the number of the last tick that is known."""
+        """Return the number of the last known tick."""
 
     async def read(
         self, after: Place, until: Place, organizations: Sequence[str] | None, *,
         whole: bool = False,
     ) -> Chunk | None:  # fmt: skip
-        """Return the events between two places, or the first of them; nothing where none are.
+        """Return the events between two places, or the first part of them; None if there are none.
 
         Args:
-            after: behind what was taken.
-            until: how far to go.
-            organizations: of these alone; by default all.
-            whole: to there, however much that is.
+            after: the place after the last events taken.
+            until: the last tick to read.
+            organizations: only events of these. Default: all.
+            whole: read to this place in any case, without a size limit.
         """
 
 
 class Keeper(Protocol):
-    """Where it is kept how far each subscription came; see `State`."""
+    """The store of the progress of each subscription; see `State`."""
 
     async def read(self, names: Sequence[str] | None) -> list[Subscription]:
         """Read."""
@@ -77,17 +78,17 @@ class Keeper(Protocol):
 
 
 class Engine:
-    """Serves subscriptions until they have all there is, or, while it follows, until it is ended.
+    """Serves subscriptions until all events are sent or, with `follow`, until it is stopped.
 
     Args:
-        source: where events come from.
-        keeper: where it is kept how far each came.
-        open_sink: makes the sink of a subscription.
-        names: of the subscriptions; none for all.
-        follow: whether to go on when they have all there is.
-        patience: how long to wait after failures.
-        poll: seconds between two looks for new events.
-        tell: called with a line that a person should see.
+        source: the source of events.
+        keeper: the store of progress.
+        open_sink: opens the sink of a subscription.
+        names: names of subscriptions; None for all.
+        follow: whether to continue after all events are sent.
+        patience: the waits after failures.
+        poll: seconds between two checks for new events.
+        tell: called with a line for the operator.
     """
 
     def __init__(
@@ -105,8 +106,8 @@ class Engine:
         self._source, self._keeper, self._open_sink = source, keeper, open_sink
         self._names, self._follow, self._poll, self._tell = names, follow, poll, tell
         self._patience = patience or Patience()
-        # By whether it is a stream: receivers of customers, which may hang, keep no other waiting.
-        # And by whether it failed last: as many as hang.
+        # Separate limits for streams, because receivers of customers may hang and must not block
+        # others, and for sinks that failed last, because they may hang again.
         self._at_once = {
             (is_stream, has_failed): asyncio.Semaphore(_DOUBTFUL if has_failed else _AT_ONCE)
             for is_stream in (False, True)
@@ -120,16 +121,16 @@ class Engine:
         self.problems: dict[str, str] = {}
 
     def end(self) -> None:
-        """Let what is on its way arrive, and end."""
+        """Finish the deliveries in progress, and stop."""
         self._ended.set()
         self._woken.set()
 
     async def run(self) -> None:
-        """Serve.
+        """Serve the subscriptions.
 
         Raises:
             AuditError: there is no such subscription, or its sink cannot be opened.
-            psycopg.Error: the database cannot be reached any more.
+            psycopg.Error: the connection to the database is lost.
         """
         goal = None if self._follow else await self._source.head()
         try:
@@ -152,7 +153,7 @@ class Engine:
         await self._note()
 
     async def _settle(self) -> None:
-        """Wait for what is on its way, and close the sinks."""
+        """Wait for the deliveries in progress, and close the sinks."""
         tasks = [stream.task for stream in self.streams.values() if stream.task]
         if tasks:
             await asyncio.wait(tasks)
@@ -160,10 +161,10 @@ class Engine:
             await stream.sink.close()
 
     async def _rest(self) -> None:
-        """Wait for new events, or for a delivery to come to its end."""
+        """Wait for new events, or for the end of a delivery."""
         self._woken.clear()
         with suppress(TimeoutError):
-            # Not until the next look alone: an event waits for its tick already.
+            # Do not wait longer than until the next tick can be made.
             due = self._source.due() if self._follow else self._poll
             async with asyncio.timeout(max(0.01, min(self._poll, due))):
                 await self._woken.wait()
@@ -175,7 +176,7 @@ class Engine:
         )
 
     async def _refresh(self) -> None:
-        """Take on new subscriptions, and leave those that were dropped, paused or failed."""
+        """Start new subscriptions; stop dropped, paused and failed ones."""
         idle = {name for name, stream in self.streams.items() if stream.task is None}
         is_needed = any(self.streams[name].is_stale for name in idle)
         if not is_needed and time.monotonic() - self._refreshed < self._poll:
@@ -206,7 +207,7 @@ class Engine:
                     self._begin(subscription)
 
     def _renew(self, stream: Stream, subscription: Subscription) -> None:
-        """Take what the database says, which somebody else may have moved."""
+        """Update a stream from the database; somebody else may have moved its position."""
         has_moved = subscription.place != stream.subscription.place
         stream.subscription = subscription
         if stream.is_stale or subscription.pending or has_moved:
@@ -222,7 +223,7 @@ class Engine:
         self._report(name, f"{name} {state}{reason}; auditdb subscription resume {name}")
 
     async def _refuse(self, subscription: Subscription, last: int) -> None:
-        """Stop where ticks were lost: nobody knows which of what comes was delivered already."""
+        """Stop a subscription if ticks were lost: some events may be delivered already."""
         name = subscription.name
         problem = (
             f"tick {subscription.place.tick_id} was delivered, but this database knows ticks only "
@@ -259,7 +260,7 @@ class Engine:
         ]  # fmt: skip
 
     async def _resend(self) -> bool:
-        """Send again what was on its way when its exporter died, or when it failed."""
+        """Repeat the delivery that was in progress when its exporter died or failed."""
         worked = False
         for stream in self._ready():
             pending = stream.subscription.pending
@@ -281,11 +282,11 @@ class Engine:
         return stream.batch(pending, rows, is_full=True)
 
     def _look_later(self, stream: Stream) -> None:
-        """Leave a subscription that another exporter serves, for now."""
+        """Skip a subscription for now, because another exporter serves it."""
         stream.is_stale, stream.ready_at = True, time.monotonic() + self._poll
 
     async def _pass(self, head: Place) -> bool:
-        """Read a chunk for each place where subscriptions stand, and send what it holds."""
+        """Read a chunk for each position of subscriptions, and deliver its events."""
         cohorts: defaultdict[Place, list[Stream]] = defaultdict(list)
         for stream in self._ready():
             if stream.subscription.pending is None and stream.place.tick_id < head.tick_id:
@@ -323,7 +324,7 @@ class Engine:
                 self._look_later(stream)
 
     async def _carry(self, stream: Stream, batch: Batch) -> None:
-        """Deliver a batch, and note what became of it."""
+        """Deliver a batch, and save the outcome."""
         try:
             try:
                 outcome = await self._deliver(stream, batch)
@@ -336,7 +337,7 @@ class Engine:
             else:
                 await self._finish(stream, batch, outcome)
         except Exception as error:
-            # The database is gone, most likely: whoever comes next sends the batch again.
+            # Probably the database is gone. The next exporter repeats the batch.
             self._broken, stream.is_stale = error, True
         finally:
             stream.task = None
@@ -351,12 +352,12 @@ class Engine:
                 return await deliver(stream.sink, batch.delivery, has_taken=has_taken)
         except SinkError:
             raise
-        except Exception as error:  # A sink that fails in a way of its own stops no other.
+        except Exception as error:  # It must not stop other subscriptions.
             reason = " ".join(str(error).split())[:300]
             raise Retry(f"{type(error).__name__}: {reason}") from error
 
     async def _finish(self, stream: Stream, batch: Batch, outcome: Outcome) -> None:
-        """Note that a batch was taken, where it is still this exporter's."""
+        """Save that a batch was delivered, if it still belongs to this exporter."""
         await self._set_aside(stream, batch, outcome)
         if await self._keeper.finish(stream.name, batch.pending, outcome.taken):
             self._went_on(stream, batch, outcome)
@@ -381,7 +382,7 @@ class Engine:
             stream.ready_at = time.monotonic() + stream.every
 
     async def _failed(self, stream: Stream, problem: str, after: float | None) -> None:
-        """Wait longer after each failure; a run that does not follow gives up in the end."""
+        """Wait longer after each failure; without `follow`, give up in the end."""
         stream.failures += 1
         stream.is_stale = True
         wait = self._patience.wait(stream.failures, after)
@@ -391,10 +392,10 @@ class Engine:
         if not self._follow and (
             stream.failures >= self._patience.attempts or wait > self._patience.most
         ):
-            stream.given_up = f"{stream.name}: {problem}; tried {stream.failures} times"
+            stream.given_up = f"{stream.name}: {problem}; {counted(stream.failures, 'attempt')}"
 
     async def _note(self) -> None:
-        """Note how far those came for whom there was nothing, from time to time."""
+        """From time to time, save the position of subscriptions without matching events."""
         if time.monotonic() - self._noted < _NOTE:
             return
         self._noted = time.monotonic()
@@ -412,5 +413,5 @@ class Engine:
             for stream in streams:
                 if stream.name in noted:
                     stream.subscription = replace(stream.subscription, place=Place(tick_id))
-                else:  # Somebody else moved it, or has it.
+                else:  # Somebody else changed its position, or serves it.
                     stream.is_stale = True

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """How far a tick was taken: its number, time and id of the last event, and how many parts."""
+    """A position inside a tick: its number, time and id of the last event, number of parts."""
 
     tick_id: int
     at: str
@@ -17,29 +17,29 @@ class Part:
     n: int
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as the database keeps it."""
+        """Return it in the form for the database."""
         return {"tick": self.tick_id, "at": self.at, "id": self.id, "n": self.n}
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """After a tick that was taken as a whole, and maybe a part of the one that follows."""
+    """A position after a whole tick, and perhaps after a part of the next one."""
 
     tick_id: int
     part: Part | None = None
 
     @classmethod
     def of(cls, tick_id: int, part: dict[str, Any] | None) -> Place:
-        """Return the place that the database keeps."""
+        """Return the place from its form in the database."""
         if part is None:
             return cls(tick_id)
         return cls(tick_id, Part(part["tick"], part["at"], part["id"], part["n"]))
 
 
 class Row(NamedTuple):
-    """An event as it was read: what filters look at, and its canonical bytes.
+    """An event: the columns for filters, and its canonical bytes.
 
-    These are empty where they are too many to be read.
+    The bytes are empty if they are too long to be read.
     """
 
     tick_id: int
@@ -53,15 +53,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """What lies between two places, of one series.
+    """The events between two places of one series.
 
     Attributes:
         series_id: the series of its ticks.
-        series_key: what tells that series from those of other databases.
-        first_tick: the first tick that it reaches into.
-        end: the place behind it.
-        rows: the events, in their order.
-        is_full: whether there was more than it may hold.
+        series_key: the key of that series, unique across databases.
+        first_tick: the first tick that it contains events of.
+        end: the place after it.
+        rows: the events, in order.
+        is_full: whether it reached its size limit.
     """
 
     series_id: int
@@ -73,7 +73,7 @@ class Chunk:
 
     @property
     def name(self) -> str:
-        """What a batch of it is called; names sort as the batches come."""
+        """The name of a batch of it. Names sort in the order of the batches."""
         last = self.end.part.tick_id if self.end.part else self.end.tick_id
         ticks = f"{self.first_tick:012d}-{last:012d}"
         part = f"-{self.end.part.n:06d}" if self.end.part else ""

@@ -29,11 +29,11 @@ _QUERY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Events in the order of their ticks, then of time and id, and where to go on.
+    """Events in the order of ticks, time and id, and the cursor to continue from.
 
     `places` holds series and tick of each event: a `transaction_id` is unique within a series.
-    `cursor` is to be kept once the events are safe; it is null while the log has no tick. `is_more`
-    says whether to read again at once.
+    Save `cursor` after the events are safe; it is None while the log has no tick. `is_more` says
+    whether to read again at once.
     """
 
     events: list[Event]
@@ -52,19 +52,19 @@ def read(
 ) -> Batch:
     """Return the events after a cursor, as an auditor, or as a viewer whose token is set.
 
-    What was just committed is in the next batch but one, a second later at the latest: ticks are
-    made by who reads, and read once they are committed. So the connection commits in between.
+    A committed event is in the second next batch, at most a second later: a read makes a tick, and
+    the next read returns its events. So the connection must commit in between.
 
     Args:
         conn: a connection of a role with audit_auditor or audit_reader, in autocommit.
-        cursor: that of the batch before; null is the beginning of the log, "now" its end.
-        at_most: so many events, 1 to 100,000.
-        organization_id: only events of it.
-        actions: only these; a word without a dot is a category.
+        cursor: the cursor of the batch before. None is the beginning of the log, "now" its end.
+        at_most: the maximum number of events, 1 to 100,000.
+        organization_id: only events of this organisation.
+        actions: only these actions. A word without a dot is a category.
 
     Raises:
-        AuditError: the cursor is none, or of a tick that this database does not know.
-        InvalidInput: `actions` is a string, and no list.
+        AuditError: the cursor is invalid, or of a tick that this database does not have.
+        InvalidInput: `actions` is a string instead of a list.
     """
     with _audit_errors(), conn.cursor(row_factory=tuple_row) as opened:
         opened.execute(_QUERY.encode(), _arguments(cursor, at_most, organization_id, actions))

@@ -1,4 +1,4 @@
-"""Serves subscriptions: three connections, an engine, and the way back when the server is gone."""
+"""Serves subscriptions: three connections, an engine, and reconnects after a lost server."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from auditdb.export.sinks.base import Sink
 from auditdb.export.source import Ticks
 from auditdb.export.state import State, Subscription
 
-# Seconds between two looks whether the exporter's lock is still held.
+# Seconds between two checks that the exporter still holds its lock.
 _LOOK = 5.0
 
 
 @dataclass(slots=True)
 class Served:
-    """What was delivered, and what is in the way of whom."""
+    """The delivered events, and the problems of subscriptions."""
 
     delivered: dict[str, int] = field(default_factory=dict)
     batches: dict[str, int] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Served:
     places: dict[str, int] = field(default_factory=dict)
 
     def add(self, engine: Engine) -> None:
-        """Take over what an engine did."""
+        """Add the results of an engine."""
         for name, stream in engine.streams.items():
             self.delivered[name] = self.delivered.get(name, 0) + stream.delivered
             self.batches[name] = self.batches.get(name, 0) + stream.batches
@@ -74,16 +74,16 @@ class Exporter:
         self.served = Served()
 
     def end(self) -> None:
-        """Let what is on its way arrive, and end."""
+        """Finish the deliveries in progress, and stop."""
         self._ended.set()
         if self._engine is not None:
             self._engine.end()
 
     async def run(self) -> Served:
-        """Serve, and connect again where the server goes away while it follows.
+        """Serve; with `follow`, reconnect if the server is lost.
 
         Raises:
-            AuditError: the server refuses; or it cannot be reached, and this does not follow.
+            AuditError: the server refuses, or cannot be reached without `follow`.
         """
         failures = 0
         while not self._ended.is_set():
@@ -96,7 +96,7 @@ class Exporter:
                     raise
                 failures = 1 if sum(self.served.batches.values()) > before else failures + 1
                 wait = min(self._patience.wait(failures), 30.0)
-                self._tell(f"the database cannot be reached, tried again: {error}")
+                self._tell(f"the database cannot be reached; will retry: {error}")
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._ended.wait(), wait)
         return self.served
@@ -122,14 +122,14 @@ class Exporter:
     async def _connect(self, stack: AsyncExitStack) -> AsyncConnection[Any]:
         conn = await connect_async(
             self._conninfo, application_name="auditdb export", autocommit=True)  # fmt: skip
-        # What arrives meanwhile has to be seen, whatever the database or the role sets.
+        # It must see what others commit meanwhile, whatever default the database or role has.
         await conn.set_isolation_level(IsolationLevel.READ_COMMITTED)
-        # Not by its own end, which would wait for a server that may be gone.
+        # Not with the context manager, which would wait for a server that may be gone.
         stack.push_async_callback(conn.close)
         return conn
 
     async def _look_back(self, keeper: State) -> None:
-        """Say where the database has forgotten what was delivered."""
+        """Report subscriptions whose delivered ticks the database has lost."""
         if not self.served.places:
             return
         for subscription in await keeper.read(list(self.served.places)):
@@ -143,9 +143,9 @@ class Exporter:
 
 
 async def _take_lock(conn: AsyncConnection[Any]) -> int:
-    """Take the lock by which others see that this exporter lives, in a transaction that stays.
+    """Take a lock that shows that this exporter is alive, in a transaction that stays open.
 
-    It has no snapshot while it waits, and holds back no vacuum.
+    The transaction has no snapshot while idle, so it does not hold back vacuum.
     """
     await conn.set_autocommit(False)
     async with conn.cursor(row_factory=tuple_row) as cursor:
@@ -162,7 +162,7 @@ async def _take_lock(conn: AsyncConnection[Any]) -> int:
 
 
 async def _both(engine: Engine, lock: AsyncConnection[Any], served: Served) -> None:
-    """Run the engine as long as the lock is held."""
+    """Run the engine while the lock is held."""
     serving = asyncio.create_task(engine.run())
     watching = asyncio.create_task(_watch(lock))
     try:

@@ -1,4 +1,4 @@
-"""Where an exporter's events come from: the ticks of a database."""
+"""The source of an exporter: the ticks of a database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from auditdb.connection.pin import pinned_async
 from auditdb.export.place import Chunk, Part, Place, Row
 
-# Events of a chunk; the database ends it at 16 MB.
+# Maximum number of events in a chunk; the database also limits it to 16 MB.
 _MOST = 5000
 # Seconds between two ticks that one exporter makes.
 _EVERY = 1.0
@@ -28,9 +28,9 @@ from audit_private.read_batch(%s, %s, %s, %s, %s, %s)
 
 
 class Ticks:
-    """Reads ticks over one connection, and makes them over the same.
+    """Reads and makes ticks over one connection.
 
-    What follows a full chunk is read while that is on its way.
+    After a full chunk, the next one is read ahead during its delivery.
     """
 
     def __init__(self, conn: AsyncConnection[Any], *, most: int | None = None) -> None:
@@ -41,7 +41,7 @@ class Ticks:
         self._ahead: tuple[Place, list[str] | None, asyncio.Task[Chunk | None]] | None = None
 
     async def close(self) -> None:
-        """Leave what is being read ahead."""
+        """Cancel the read-ahead."""
         if self._ahead is not None:
             task = self._ahead[2]
             self._ahead = None
@@ -49,15 +49,15 @@ class Ticks:
             await asyncio.wait([task])
 
     async def head(self) -> int:
-        """Make a tick of what there is, and return the number of the last.
+        """Make a tick, and return the number of the last tick.
 
         Raises:
-            psycopg.Error: no tick can be made: a standby, a database that was restored.
+            psycopg.Error: no tick can be made, for instance on a standby or after a restore.
         """
         if self.due() > 0:
             return self._head
         self._made_at = time.monotonic()
-        # Somebody else may be making one.
+        # Another session may be making one.
         with suppress(LockNotAvailable):
             async with self._turn, pinned_async(self._conn):
                 await self._conn.execute("select audit.make_tick()")
@@ -65,11 +65,11 @@ class Ticks:
         return self._head
 
     def due(self) -> float:
-        """Return for how many seconds `head` makes no tick."""
+        """Return the seconds until `head` makes a tick again."""
         return self._made_at + _EVERY - time.monotonic()
 
     async def last(self) -> int:
-        """Return the number of the last tick that is known."""
+        """Return the number of the last known tick."""
         async with (
             self._turn, pinned_async(self._conn),
             AsyncCursor(self._conn, row_factory=tuple_row) as cursor,
@@ -82,7 +82,7 @@ class Ticks:
         self, after: Place, until: Place, organizations: Sequence[str] | None, *,
         whole: bool = False,
     ) -> Chunk | None:  # fmt: skip
-        """Return the events between two places, or the first of them; nothing where none are."""
+        """Return the events between two places, or a first part of them; None without events."""
         wanted = None if organizations is None else list(organizations)
         if whole:
             return await self._read(after, until, wanted, None)
@@ -131,7 +131,7 @@ def _arguments(place: Place) -> tuple[int, Jsonb | None]:
 
 
 def _end(after: Place, tick_id: int, at: str, id: int, is_end: bool) -> Place:
-    """Return the place behind a tick, or within it."""
+    """Return the place after a tick, or inside it."""
     if is_end:
         return Place(tick_id)
     is_same = after.part is not None and after.part.tick_id == tick_id

@@ -1,4 +1,4 @@
-"""How far each subscription came, as the database keeps it: read, claimed, finished, left."""
+"""The progress of subscriptions in the database."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from auditdb.export.threshold import Threshold
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which events a subscription gets; what is null lets all pass."""
+    """The filter of a subscription; a condition that is None lets all events pass."""
 
     organization_id: str | None = None
     actions: frozenset[str] | None = None
@@ -29,7 +29,7 @@ class Filter:
     threshold: Threshold | None = None
 
     def passes(self, event: Values) -> bool:
-        """Return whether an event passes; a threshold is counted apart."""
+        """Return whether an event passes, without the threshold."""
         row = event.row
         return (
             (self.organization_id is None or row.organization_id == self.organization_id)
@@ -44,7 +44,7 @@ class Filter:
 class Subscription:
     """A subscription as an exporter sees it; a stream is one that a customer made.
 
-    Another of its name has another `created_at`.
+    A new subscription with a reused name has another `created_at`.
     """
 
     name: str
@@ -64,14 +64,14 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A batch that is about to go out, or what was counted where nothing is to go."""
+    """A batch to deliver, or only new counts of a threshold."""
 
     of: Subscription
     pending: dict[str, Any] | None = None
     counts: list[Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for the database, with the place where the subscription is taken to stand."""
+        """Return it for the database, with the expected position of the subscription."""
         place = self.of.place
         return {
             "name": self.of.name, "created_at": self.of.created_at, "tick_id": place.tick_id,
@@ -93,15 +93,15 @@ order by name
 
 
 class State:
-    """The subscriptions in the database, over a connection that each call commits on."""
+    """The subscriptions in the database. Each call commits."""
 
     def __init__(self, conn: AsyncConnection[Any], exporter: int) -> None:
         self._conn, self._exporter = conn, exporter
-        # One transaction at a time: deliveries end whenever they end.
+        # Only one transaction at a time, because deliveries may end at any time.
         self._turn = asyncio.Lock()
 
     async def read(self, names: Sequence[str] | None) -> list[Subscription]:
-        """Return the subscriptions of some names, or all; no stream waits with what is hidden."""
+        """Return the subscriptions of some names, or all; streams skip hidden events."""
         given = {"names": None if names is None else list(names)}
         async with (
             self._turn, pinned_async(self._conn),
@@ -112,24 +112,24 @@ class State:
             return [_subscription(row) for row in await cursor.fetchall()]
 
     async def claim(self, claims: Iterable[Claim]) -> set[str]:
-        """Note batches before they go, and return the names of those that may."""
+        """Claim batches before delivery, and return the names of those that may be delivered."""
         given = [claim.as_json() for claim in claims]
         query: LiteralString = "select * from audit_private.claim_batches(%s, %s)"
         return {name for (name,) in await self._rows(query, self._exporter, Jsonb(given))}
 
     async def finish(self, name: str, pending: dict[str, Any], delivered: int) -> bool:
-        """Note that a batch was taken; false where it is another exporter's by now."""
+        """Save that a batch was delivered; return false if another exporter has it now."""
         query: LiteralString = "select audit_private.finish_batch(%s, %s, %s, %s)"
         rows = await self._rows(query, self._exporter, name, Jsonb(pending), delivered)
         return bool(rows[0][0])
 
     async def leave(self, name: str, problem: str, *, failed: bool) -> None:
-        """Note what came in the way of a batch."""
+        """Save the problem of a batch."""
         query: LiteralString = "select audit_private.leave_batch(%s, %s, %s, %s)"
         await self._rows(query, self._exporter, name, problem.replace("\0", ""), failed)
 
     async def set_aside(self, name: str, tick_id: int, id: int, at: str, problem: str) -> None:
-        """Note an event that the sink refuses."""
+        """Save an event that the sink refuses."""
         query: LiteralString = (
             "select audit_private.set_event_aside(%s, %s, %s, %s, %s::timestamptz, %s)"
         )
@@ -137,7 +137,7 @@ class State:
         await self._rows(query, self._exporter, name, tick_id, id, at, problem)
 
     async def advance(self, claims: Iterable[Claim], tick_id: int) -> set[str]:
-        """Note that some subscriptions have all up to a tick, and return the names of those."""
+        """Save that subscriptions are complete up to a tick, and return their names."""
         given = [claim.as_json() for claim in claims]
         query: LiteralString = "select * from audit_private.advance_subscriptions(%s, %s)"
         return {name for (name,) in await self._rows(query, Jsonb(given), tick_id)}

@@ -1,4 +1,4 @@
-"""A subscription while an exporter serves it: where it stands, and what is on its way."""
+"""The state of a subscription while an exporter serves it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from auditdb.export.threshold import Counts
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """Events of one subscription on their way."""
+    """A delivery in progress."""
 
     pending: dict[str, Any]
     delivery: Delivery
@@ -30,7 +30,7 @@ class Batch:
 
     @property
     def end(self) -> Place:
-        """The place behind it."""
+        """The place after it."""
         return Place.of(self.pending["tick_id"], self.pending["part"])
 
 
@@ -39,16 +39,17 @@ class Stream:
     """One subscription while an exporter serves it.
 
     Attributes:
-        subscription: as the database had it last; its place is what the database knows.
-        place: what was looked at; at or behind that, for what held nothing for it is not noted.
-        sink: where it goes.
-        failures: in a row.
-        ready_at: not to be served before, by the monotonic clock.
-        task: what is on its way.
-        is_stale: whether the database may know it otherwise.
-        given_up: why it is served no more.
-        counts: what its threshold counted up to its place, if it has one.
-        progress: what the sink took of the batch that is on its way.
+        subscription: its last row in the database, with the saved place.
+        place: the current place; it may be later than the saved one, because places without
+            matching events are not saved each time.
+        sink: its sink.
+        failures: number of failures in a row.
+        ready_at: the monotonic time before which it is not served.
+        task: the delivery in progress.
+        is_stale: whether its row in the database may have changed.
+        given_up: why it is no longer served.
+        counts: the counts of its threshold up to its place, if it has one.
+        progress: the parts of the current batch that the sink has accepted.
     """
 
     subscription: Subscription
@@ -66,7 +67,7 @@ class Stream:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        """Count on from what is kept."""
+        """Continue from the saved counts."""
         self.count_from(self.subscription.counts)
 
     @property
@@ -76,22 +77,22 @@ class Stream:
 
     @property
     def every(self) -> float:
-        """Seconds between two deliveries, while there is no more than one to make."""
+        """Seconds between two deliveries, unless it is behind."""
         return pause_of(self.subscription.sink, options_of(self.subscription.options))
 
     def count_from(self, kept: list[Any] | None) -> None:
-        """Take what was counted up to its place."""
+        """Accept the counts up to its place."""
         threshold = self.subscription.filter.threshold
         self.counts = Counts(threshold, kept) if threshold else None
 
     def wants(self, event: Values) -> bool:
-        """Return whether an event is for it; each is asked for once, in their order."""
+        """Return whether an event is for it; must be called once for each event, in order."""
         return self.subscription.filter.passes(event) and (
             self.counts is None or self.counts.reaches(event)
         )
 
     def claim(self, chunk: Chunk) -> Claim:
-        """Return the batch that the rows of a chunk are for it, to be noted before it goes."""
+        """Return the batch for it from the rows of a chunk; it is claimed before delivery."""
         self.progress = Progress()
         pending = {
             "after": _place(self.place), "tick_id": chunk.end.tick_id,
@@ -104,7 +105,7 @@ class Stream:
         return Claim(self.subscription, pending)
 
     def batch(self, pending: dict[str, Any], rows: Iterable[Row], *, is_full: bool) -> Batch:
-        """Return what goes out for a batch that was noted: the same again when it is repeated."""
+        """Return the delivery for a claimed batch; a repetition gives the same bytes."""
         form = FORMATS[self.subscription.format]
         lines, of_line, unencoded = [], {}, []
         series = pending["series"]
@@ -115,7 +116,7 @@ class Stream:
             try:
                 key = key_of(series, row.id)
                 line = Line(key, row.at, form.convert(row.line))
-            except Exception as error:  # Whatever an event holds, the others go on.
+            except Exception as error:  # A bad event must not stop the others.
                 problem = f"cannot be written as {self.subscription.format}: {error}"
                 unencoded.append((row, " ".join(problem.split())))
                 continue
@@ -128,7 +129,7 @@ class Stream:
                      is_full=is_full)  # fmt: skip
 
     def again(self, pending: dict[str, Any], rows: Iterable[Row]) -> list[Row]:
-        """Return those of some rows that are of a batch that was noted."""
+        """Return the rows that belong to a claimed batch."""
         if "chosen" in pending:
             chosen = set(pending["chosen"])
             return [row for row in rows if row.id in chosen]
@@ -141,7 +142,7 @@ def _place(place: Place) -> dict[str, Any]:
 
 
 def distribute(rows: Iterable[Row], streams: Sequence[Stream]) -> None:
-    """Give each event to the streams that want it."""
+    """Assign each event to the streams that want it."""
     of_all: list[Stream] = []
     of_one: defaultdict[str | None, list[Stream]] = defaultdict(list)
     for stream in streams:

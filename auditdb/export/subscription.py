@@ -1,4 +1,4 @@
-"""Subscriptions, as those who make and look after them see them."""
+"""Subscriptions for operators: create, change, list."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from auditdb.values.arguments import as_list
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionStatus:
-    """A subscription, and how far it came; the columns of `audit.list_subscriptions()`."""
+    """A subscription with its progress; the columns of `audit.list_subscriptions()`."""
 
     name: str
     sink: str
@@ -69,29 +69,28 @@ def create_subscription(
     lapses_after: str = "30 days",
     begin: Literal["start", "now"] = "start",
 ) -> None:
-    """Make a subscription.
+    """Create a subscription.
 
     Args:
         conn: a connection of a member of `audit_auditor`.
-        name: what the commands call it.
-        sink: where events go, without a secret; see docs/export.md.
+        name: its name.
+        sink: the address of the sink, without a secret; see docs/export.md.
         format: jsonl, ocsf, cloudevents or csv.
-        organization_id: events of this organisation alone.
-        actions: of these alone.
-        categories: of these alone.
-        results: of these alone.
-        where: events for which all of these hold: `COLUMN=VALUE`, `COLUMN!=VALUE`.
-        at_least: the event alone with which there are so many.
-        within: the interval in which they occur.
-        per: they are counted for each value of this column.
-        options: of the sink: compression, timeout, array, every.
-        lapses_after: as an interval; retention waits so long for what nobody serves.
-        begin: with the first event that there is, or with those to come.
+        organization_id: only events of this organisation.
+        actions: only these actions.
+        categories: only these categories.
+        results: only these results.
+        where: only events that fulfil all of these: `COLUMN=VALUE`, `COLUMN!=VALUE`.
+        at_least: send only the event that reaches this count.
+        within: the interval for this count.
+        per: count separately for each value of this column.
+        options: options of the sink: compression, timeout, array, every.
+        lapses_after: an interval: how long retention waits for it while it is not served.
+        begin: with the first event, or with new events.
 
     Raises:
-        InvalidInput: an address that is no sink, an option or a condition that is none, a string
-            where a list is to be.
-        Refused: no privilege, or there is one of that name.
+        InvalidInput: an invalid address, option or condition, or a string instead of a list.
+        Refused: no privilege, or the name exists already.
 
     Example:
         >>> create_subscription(conn, "siem", sink="s3://logs/audit")  # doctest: +SKIP
@@ -118,8 +117,8 @@ def change_subscription(
 
     Args:
         conn: a connection of a member of `audit_auditor` or `audit_operator`.
-        name: of the subscription.
-        what: what becomes of it.
+        name: its name.
+        what: `pause`, `resume` or `drop`.
 
     Raises:
         Refused: no privilege, or there is no such subscription.
@@ -135,7 +134,7 @@ def change_subscription(
 def reset_subscription(
     conn: psycopg.Connection[Any], name: str, begin: Literal["start", "now"]
 ) -> None:
-    """Let a subscription begin anew: with the first event that there is, or with those to come.
+    """Reset a subscription: to the first event, or to new events.
 
     Args:
         conn: a connection of a member of `audit_auditor`.
@@ -150,7 +149,7 @@ def reset_subscription(
 
 
 def list_subscriptions(conn: psycopg.Connection[Any]) -> list[SubscriptionStatus]:
-    """Return the subscriptions, and how far each came.
+    """Return the subscriptions with their progress.
 
     Args:
         conn: a connection of a member of `audit_auditor` or `audit_operator`.

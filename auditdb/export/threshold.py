@@ -1,7 +1,7 @@
-"""A threshold: of many events the one with which there are so many within a time.
+"""A threshold: selects the event that reaches a count within a time window.
 
-What it counted is kept with the place up to where it was taken, and is the same whoever counts:
-it depends on the events and their order alone. Its size has a bound, whatever the events are.
+The counts are saved with the place. They depend only on the events and their order, not on the
+exporter. Their size is bounded.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 from auditdb.export.canonical import place_of
 from auditdb.export.conditions import Path, Values
 
-# Times that are remembered at the most, of all keys together.
+# Maximum number of stored times, for all keys together.
 _MOST = 20_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """How many events within how many microseconds, and for each value of what."""
+    """The count, the window in microseconds, and the column to count by."""
 
     at_least: int
     within: int
@@ -32,7 +32,7 @@ class Threshold:
 
 @dataclass(slots=True)
 class _Counted:
-    """Of one key: the last times, twice as many as it takes, as they came and in order."""
+    """The last times of one key, twice as many as the count, by arrival and sorted."""
 
     arrived: deque[int] = field(default_factory=deque)
     ordered: list[int] = field(default_factory=list)
@@ -40,23 +40,23 @@ class _Counted:
 
 
 class Counts:
-    """What was counted so far.
+    """The counts so far.
 
     Args:
         threshold: what is counted.
-        kept: as `as_json` returned it; by default nothing was.
+        kept: the saved result of `as_json`. Default: no counts.
     """
 
     def __init__(self, threshold: Threshold, kept: list[Any] | None = None) -> None:
         self._threshold = threshold
-        # The key that was counted last is the last.
+        # Keys are in the order of their last event.
         self._keys = OrderedDict(
             (key, _Counted(deque(times), sorted(times), sent)) for key, sent, times in kept or ()
         )
         self._size = sum(len(counted.arrived) for counted in self._keys.values())
 
     def as_json(self) -> list[Any]:
-        """Return it as the database keeps it."""
+        """Return the counts in the form for the database."""
         return [[key, c.sent, list(c.arrived)] for key, c in self._keys.items()]
 
     def reaches(self, event: Values) -> bool:
@@ -74,7 +74,7 @@ class Counts:
         return True
 
     def _key(self, event: Values) -> str:
-        """Return what is counted apart: a digest, for values are long, or to be erased."""
+        """Return the digest of a value to count by: values may be long, or need erasure."""
         if self._threshold.per is None:
             return ""
         texts = sorted(event.texts(self._threshold.per) or ())
@@ -86,7 +86,7 @@ class Counts:
         counted.arrived.append(at)
         insort(counted.ordered, at)
         self._size += 1
-        # More than it takes: an event that comes late must not hide the others.
+        # Keep more times than needed: a late event must not push out the others.
         if len(counted.arrived) > 2 * self._threshold.at_least:
             oldest = counted.arrived.popleft()
             del counted.ordered[bisect_left(counted.ordered, oldest)]
@@ -94,9 +94,9 @@ class Counts:
         return counted
 
     def _forget(self, at: int) -> None:
-        """Forget keys that count no more, and those that were quiet longest where there are many.
+        """Delete keys whose times expired and, if there are too many, the longest inactive ones.
 
-        The last one stays, which was counted just now.
+        The key that was just counted stays.
         """
         while len(self._keys) > 1:
             key = next(iter(self._keys))
@@ -107,7 +107,7 @@ class Counts:
             self._size -= len(self._keys.pop(key).arrived)
 
     def _is_reached(self, ordered: list[int], at: int) -> bool:
-        """Return whether enough times, this one among them, lie within the time."""
+        """Return whether enough times, including this one, lie in the window."""
         more = self._threshold.at_least - 1
         here = bisect_left(ordered, at)
         return any(
@@ -117,7 +117,7 @@ class Counts:
 
 
 def _microseconds(event: Values) -> int | None:
-    """Return when an event occurred; nothing of a time that is in no calendar."""
+    """Return the time of an event, or None for an infinite time."""
     _, at = place_of(event.row.line) if event.row.line else (None, None)
     if at is None:
         return None

@@ -25,7 +25,7 @@ def install(op: Any) -> None:
         op: `alembic.op`.
 
     Raises:
-        TypeError: the migration is on no PostgreSQL.
+        TypeError: the database of the migration is not PostgreSQL.
         AuditError: as `auditdb.operator.install`.
 
     Example:
@@ -36,11 +36,11 @@ def install(op: Any) -> None:
     if context.dialect.name != "postgresql":
         raise TypeError(f"this migration is for {context.dialect.name}; auditdb is for PostgreSQL")
     if context.as_sql:
-        # As it is: what goes through op.execute() is taken for SQL with parameters.
+        # Not through op.execute(), which would look for parameters in the SQL.
         context.impl.static_output(script())
         return
     conn = op.get_bind()
-    # Begins what the driver begins late.
+    # Starts the transaction, which the driver delays.
     conn.exec_driver_sql("select 1")
     try:
         _run(conn, script())
@@ -51,9 +51,9 @@ def install(op: Any) -> None:
 
 
 def _run(conn: Connection, statements: str) -> None:
-    """Run a script by the driver: SQLAlchemy's errors would print all of it."""
+    """Run a script with the driver, because an error of SQLAlchemy would print the whole script."""
     if conn.dialect.driver == "asyncpg":
-        # As a simple query: a prepared statement holds one command alone.
+        # As a simple query: a prepared statement can hold only one command.
         driver: Any = conn.connection.driver_connection
         await_only(driver.execute(statements))
         return
@@ -69,22 +69,22 @@ def attach_after_upgrade(
 ) -> list[str]:
     """Attach the tables of a mapping file, once the migrations are committed.
 
-    At the end of `run_migrations_online()` in `env.py`, of the asynchronous template that of
-    `run_async_migrations()`, so that what a migration made is captured
-    from then on, and what it changed is mapped anew.
+    Call it at the end of `run_migrations_online()` in `env.py`, or of `run_async_migrations()` in
+    the asynchronous template. New tables are captured from then on; changed tables are mapped
+    again.
 
     Args:
         where: the engine of the migrations, whatever its driver, or its address. Its login owns the
-            tables and holds `audit_operator`. Of the address's parameters those count that libpq
-            knows, and `ssl` of asyncpg.
+            tables and holds `audit_operator`. Of the parameters of the address, those of libpq and
+                `ssl` of asyncpg are used.
         mapping: the mapping file.
 
     Returns:
         A line for each change.
 
     Raises:
-        TypeError: `where` is neither engine nor address of PostgreSQL.
-        AuditError: as `auditdb.operator.load` and `apply`: then nothing was attached.
+        TypeError: `where` is neither an engine nor an address of PostgreSQL.
+        AuditError: as `auditdb.operator.load` and `apply`; then nothing was attached.
         OSError: the file cannot be read.
 
     Example:
@@ -103,7 +103,7 @@ def attach_after_upgrade(
 
 
 def _url(where: object) -> URL:
-    """Return the address as libpq takes it."""
+    """Return the address in the form for libpq."""
     if isinstance(where, URL | str):
         url = make_url(where)
     elif isinstance(where, Engine | AsyncEngine):

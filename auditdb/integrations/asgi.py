@@ -1,7 +1,7 @@
-"""ASGI: a middleware that says of each request from where it comes, as for FastAPI and Starlette.
+"""ASGI: a middleware that sets the context of each request, for FastAPI, Starlette and others.
 
-What writes during the request is under its context: `auditdb.context(conn)`, `auditdb.record`, an
-instrumented engine. Who acts is said by `get_context`, or later by `auditdb.update_context`.
+The context applies to all writes during the request: `auditdb.context(conn)`, `auditdb.record`, an
+instrumented engine. `get_context` names the actor, or later `auditdb.update_context`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class AuditMiddleware:
             if message["type"] != "http.response.body" or message.get("more_body"):
                 await send(message)
                 return
-            # A server may begin the next request of the connection now, in a copy of the context.
+            # A server may now begin the next request of the connection, in a copy of the context.
             with outside:
                 await send(message)
 

@@ -1,7 +1,7 @@
-"""Celery: a task acts as whoever published it, from the system; else as the system.
+"""Celery: a task acts as the actor who published it, else as the system.
 
-What a task writes is under its context: `auditdb.context(conn)`, `auditdb.record`, an instrumented
-engine. Who acts travels in the message, as its header `auditdb`.
+A task writes under its context: `auditdb.context(conn)`, `auditdb.record`, an instrumented engine.
+The message carries the actor in its header `auditdb`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _BLOCK = "auditdb_block"
 
 
 def instrument() -> None:
-    """Let each task run under a context, in every Celery app of this process.
+    """Run each task under a context, in every Celery app of this process.
 
-    Call it where the app is made, so that both who publishes and the worker do. Again does no harm.
-    `source` is `system`, and `details.task` the name of the task. Under Django the app
-    `auditdb.integrations.django` calls it.
+    Call it where the app is created, so that publishers and workers both run it. A second call
+    changes nothing. `source` is `system`, and `details.task` the name of the task. Under Django,
+    the app `auditdb.integrations.django` calls it.
 
     Example:
         >>> app = Celery("shop", broker="redis://")  # doctest: +SKIP
@@ -55,7 +55,7 @@ def _begin(*, task: Any, **_: Any) -> None:
     if published.actor_id is None and outer.actor_id is None and published.actor_type is None:
         published = Claim(actor_type="system").with_inner(published)
     block = in_scope(published)
-    # Of this run: a broker may hand a task to two threads at a time.
+    # Keyed by run, because a broker may give a task to two threads at once.
     setattr(request, _BLOCK, block)
     block.__enter__()
 

@@ -1,4 +1,4 @@
-"""SQLAlchemy 2: engines whose transactions say who acts, events and attempts on sessions.
+"""SQLAlchemy 2: engines that send the actor in transactions; events and attempts on sessions.
 
 `instrument(engine)` once, where the engine is made; then `with auditdb.context(actor_id=7):` around
 the work of a request, whatever sessions and connections it uses. Engines of psycopg, psycopg2 and
@@ -48,7 +48,7 @@ AsyncWork: TypeAlias = AsyncSession | async_scoped_session[Any] | AsyncConnectio
 _WORK = (Session, scoped_session, Connection)
 _ASYNC_WORK = (AsyncSession, async_scoped_session, AsyncConnection)
 _RECORD = text(re.sub(r"%\((\w+)\)s", r":\1", RECORD))
-# In the info of a DBAPI connection: what its transaction has been sent, None where that is unknown.
+# Key in the info of a DBAPI connection: the setting sent in its transaction; None if unknown.
 _SENT = "auditdb.context"
 _BEGUN = "auditdb.begun"
 _SET = "select pg_catalog.set_config('auditdb.context', "
@@ -59,14 +59,14 @@ _HARMLESS = re.compile(
     r"vacuum|listen|unlisten|discard|close|lock|checkpoint)\b",
     re.I | re.S,
 )
-# What may be put into a transaction of its own, as a procedure that commits may not.
+# Statements that may run in their own transaction; procedures that commit may not.
 _FITS = re.compile(
     _START + r"(select|values|table|insert|update|delete|merge|with|copy)\b", re.I | re.S
 )
-# Of text, and of SQLAlchemy's own clauses for savepoints: after it the server may hold another
-# setting than was sent.
+# In text and in SQLAlchemy's clauses for savepoints: afterwards the setting on the server may
+# differ from the one that was sent.
 _UNDOES = re.compile(r"\b(rollback|abort|commit|end|reset|discard)\b", re.I)
-# Functions of PostgreSQL that write nothing, by the names that SQLAlchemy's users give most often.
+# Common functions of PostgreSQL that write nothing.
 _PURE = frozenset({
     "array_agg", "avg", "coalesce", "concat", "count", "current_date", "current_timestamp", "max",
     "min", "now", "row_number", "sum",
@@ -75,19 +75,19 @@ _reads: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 def instrument(engine: Engine | AsyncEngine) -> None:
-    """Let every transaction of an engine say who acts, as `auditdb.context` has it.
+    """Let every transaction of an engine send the actor, from `auditdb.context`.
 
-    What the context says is sent before the first statement that may write, once a transaction;
-    again after the rollback of a savepoint, or when the context has changed. Transactions that only
-    read by SELECTs of the ORM or of Core without functions of your own are sent nothing. Where the
-    isolation level is AUTOCOMMIT, a statement that may write is put into a transaction of its own,
-    but for CALL and DO, which may commit. Nothing stays on a connection that goes back to its pool.
+    The context is sent once in a transaction, before the first statement that may write. It is sent
+    again after a rollback to a savepoint, or after the context changed. It is not sent in
+    transactions that only read with SELECTs of the ORM or of Core, without your own functions. With
+    isolation level AUTOCOMMIT, a statement that may write runs in its own transaction, except CALL
+    and DO, which may commit. Nothing stays on a connection that goes back to its pool.
 
     Args:
-        engine: of psycopg, psycopg2 or asyncpg; to do it twice changes nothing.
+        engine: an engine of psycopg, psycopg2 or asyncpg. A second call changes nothing.
 
     Raises:
-        TypeError: it is no engine, or none of PostgreSQL.
+        TypeError: it is not an engine of PostgreSQL.
 
     Example:
         >>> engine = create_engine("postgresql+psycopg://app@db/shop")  # doctest: +SKIP
@@ -129,7 +129,7 @@ def _before(
             _send(conn, wanted)
             info[_SENT] = wanted
         elif _is_in_transaction(conn):
-            # Begun by the application's own SQL: nobody says when it ends.
+            # The application began it with its own SQL, so its end is unknown.
             _send(conn, wanted)
             info[_SENT] = None
         elif claim is not None and _FITS.match(statement) and not _is_streamed(context):
@@ -161,7 +161,7 @@ _LISTENERS: dict[str, Any] = {
 
 
 def _may_write(statement: str, context: Any, is_unsure: bool) -> bool:
-    """Whether a statement may change a row, also through a function that it calls.
+    """Whether a statement may change a row, directly or through a function.
 
     Args:
         statement: the SQL.
@@ -170,7 +170,7 @@ def _may_write(statement: str, context: Any, is_unsure: bool) -> bool:
     """
     if _WRITES.match(statement):
         return True
-    # What is harmless may be the first of several statements.
+    # A harmless word may be the first of several statements.
     if _HARMLESS.match(statement) and ";" not in statement.rstrip("; \n"):
         return False
     compiled = getattr(context, "compiled", None)
@@ -183,7 +183,7 @@ def _may_write(statement: str, context: Any, is_unsure: bool) -> bool:
 
 
 def _only_reads(asked: Any) -> bool:
-    """Whether it is a SELECT without text and functions that SQLAlchemy cannot look into."""
+    """Whether it is a SELECT without raw text and without unknown functions."""
     return isinstance(asked, SelectBase) and not any(
         isinstance(part, TextClause | TextualSelect)
         or (isinstance(part, ColumnClause) and part.is_literal and part.name != "*")
@@ -229,7 +229,7 @@ def _begin_with(conn: Connection, setting: str) -> None:
 
 
 def _send(conn: Connection, setting: str) -> None:
-    # By SQLAlchemy, which wraps the driver's errors and gives up a connection that is lost.
+    # Through SQLAlchemy, which wraps errors of the driver and discards a lost connection.
     place = "$1" if "numeric" in conn.dialect.paramstyle else "%s"
     conn.exec_driver_sql(
         f"{_SET}{place}, true)", (setting,), execution_options={"stream_results": False}
@@ -282,7 +282,7 @@ def record(
 
 
 def _record(work: Any, draft: NewEvent) -> int:
-    # The events of what a session still holds come first.
+    # Flush first: the events of pending changes must come before this one.
     if getattr(work, "autoflush", False):
         work.flush()
     try:

@@ -1,7 +1,7 @@
-"""WSGI: a middleware that says of each request from where it comes, for Flask and others.
+"""WSGI: a middleware that sets the context of each request, for Flask and others.
 
-What writes during the request is under its context: `auditdb.context(conn)`, `auditdb.record`, an
-instrumented engine. Who acts is said by `get_context`, or later by `auditdb.update_context`.
+The context applies to all writes during the request: `auditdb.context(conn)`, `auditdb.record`, an
+instrumented engine. `get_context` names the actor, or later `auditdb.update_context`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class AuditMiddleware:
         scope = RequestScope(claim, lambda: _route(environ))
         with in_force(scope):
             body = self.app(environ, start_response)
-        # A server counts the parts of a list and sends a file by its class; neither runs more code.
+        # Servers treat lists and files in special ways, and neither runs more code of the
+        # application.
         file = environ.get("wsgi.file_wrapper")
         if isinstance(body, list | tuple) or (isinstance(file, type) and isinstance(body, file)):
             return body
@@ -65,7 +66,7 @@ class AuditMiddleware:
 
 
 class _Body:
-    """A response whose parts are made, and which is closed, under the context of its request."""
+    """A response that is made and closed under the context of its request."""
 
     def __init__(self, body: Iterable[bytes], scope: Scope) -> None:
         self._body = body
@@ -75,7 +76,7 @@ class _Body:
         with self._in_force:
             parts = iter(self._body)
         while True:
-            # Not while the server sends: a thread may serve another request in between.
+            # Not while the server sends: its thread may serve another request meanwhile.
             with self._in_force:
                 try:
                     part = next(parts)

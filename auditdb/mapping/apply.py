@@ -16,8 +16,7 @@ from auditdb.mapping.attach import busy, define_kind, read_context_from
 from auditdb.mapping.file import ContextMapping, KindMapping, Mappings
 from auditdb.mapping.plan import Change, Step, name_table, steps
 
-# Of a table that another transaction uses: how often a lock is tried before the other tables have
-# been done, and after.
+# Attempts to lock a busy table: before the other tables are done, and after.
 _FIRST, _LAST = 2, 20
 _LEFT_ALONE = ("unchanged", "unlisted")
 
@@ -29,22 +28,22 @@ def apply(
     prune: bool = False,
     done: Callable[[Change], object] | None = None,
 ) -> list[Change]:
-    """Define every kind of a mapping file and attach its tables; if one is refused, none.
+    """Define the kinds of a mapping file and attach its tables; if one is invalid, none.
 
-    All are checked first, by what each would be once it is attached; that locks no table. Then each
-    is attached in a transaction of its own, so that writers wait for their own table alone, and for
-    that only while its triggers are created. What is unchanged is not touched. Interrupted,
-    it leaves tables that are attached and tables that are not, each whole; doing it again goes on.
-    Inside of the caller's transaction it is all or nothing, and locks last to its end.
+    First all tables are checked, without locks. Then each table is attached in its own transaction,
+    so that writers wait only for their own table, and only while its triggers are created.
+    Unchanged tables are not touched. After an interruption, each table is either attached or not;
+    run it again to continue. Inside the caller's transaction it is all or nothing, and locks last
+    until its end.
 
     Args:
         conn: a connection of the tables' owner, who holds `audit_operator`.
         mappings: what `load` returned.
-        prune: detach what is attached and not in the file. By default that stays attached.
+        prune: detach tables that are attached and not in the file. By default they stay attached.
         done: called with each change as soon as it is in force.
 
     Returns:
-        What was done, as `plan` would have said before.
+        The changes, in the form of `plan`.
 
     Raises:
         Refused: no such table, kind, option or column; an expression that fails; no privilege:
@@ -67,7 +66,7 @@ def apply(
 
 
 class _Run:
-    """Carries out steps, each in a transaction of its own, and counts what came of them."""
+    """Carries out steps, each in its own transaction, and counts them."""
 
     def __init__(self, conn: psycopg.Connection[Any], tell: Callable[[Change], object]) -> None:
         self._conn, self._tell = conn, tell
@@ -84,16 +83,16 @@ class _Run:
             for step in busy:
                 self._try(step, _LAST, is_last=True)
         except ConnectionFailed as error:
-            raise ConnectionFailed(self._said(error, len(work))) from error
+            raise ConnectionFailed(self._with_progress(error, len(work))) from error
         except KeyboardInterrupt as error:
             if not work:
                 raise
-            raise KeyboardInterrupt(self._said("interrupted", len(work))) from error
+            raise KeyboardInterrupt(self._with_progress("interrupted", len(work))) from error
         if self._failed:
-            raise Refused(self._said("; ".join(self._failed), len(work)))
+            raise Refused(self._with_progress("; ".join(self._failed), len(work)))
 
     def _try(self, step: Step, attempts: int, *, is_last: bool) -> bool:
-        """Carry out one step; return whether that is settled, for good or ill."""
+        """Carry out one step; return false if it should be retried later."""
         try:
             _carry_out(self._conn, step, attempts)
         except ConnectionFailed:
@@ -107,15 +106,15 @@ class _Run:
         self._tell(step.change)
         return True
 
-    def _said(self, what: object, work: int) -> str:
-        """Return what happened, and how far it came."""
+    def _with_progress(self, what: object, work: int) -> str:
+        """Return the error with the number of finished changes."""
         if work == 1:
             return str(what)
-        return f"{what}. {self._done} of {work} changes are done; run it again to go on"
+        return f"{what}. {self._done} of {work} changes are done; run it again to continue"
 
 
 def _carry_out(conn: psycopg.Connection[Any], step: Step, attempts: int) -> None:
-    """Do what one change says, in a transaction or savepoint of its own."""
+    """Carry out one change, in its own transaction or savepoint."""
     change, mapping = step.change, step.mapping
     if change.verb in _LEFT_ALONE:
         return
@@ -137,7 +136,7 @@ def _carry_out(conn: psycopg.Connection[Any], step: Step, attempts: int) -> None
     _call(conn, change.name, _ATTACH, (step.oid, mapping.kind, given, attempts))
 
 
-# Every name says its schema: these run outside of the pin.
+# These run outside of the pin, so every name has its schema.
 _DETACH = "select audit.detach(%s::pg_catalog.oid::pg_catalog.regclass)"
 _FORGET = "select audit_private.forget_gone()"
 _OPEN = "select audit_private.open_rows(%s::pg_catalog.oid::pg_catalog.regclass)"

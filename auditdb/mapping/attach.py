@@ -49,7 +49,7 @@ def attach(
         for name, value in options.items()
         if value is not None
     )
-    # A savepoint, so that a table that is refused does not end the caller's transaction.
+    # A savepoint, so that a refused table does not end the caller's transaction.
     query = sql.SQL("select audit.attach({}::pg_catalog.regclass, {}{})").format(
         sql.Placeholder("table"), sql.Placeholder("kind"), named
     )
@@ -68,7 +68,7 @@ def define_kind(
     subject: str | None = None,
     options: Sequence[str] | None = None,
 ) -> None:
-    """Define a kind of your own: what the rows of a table are called in events.
+    """Define your own kind: the names of rows and actions in events.
 
     Args:
         conn: a connection that holds `audit_operator`; its transaction.
@@ -103,14 +103,14 @@ def define_kind(
 
 
 def read_context_from(conn: psycopg.Connection[Any], settings: Sequence[str]) -> list[str]:
-    """Say which settings of other tools say who acts where no context is set.
+    """Set which settings of other tools name the actor if no context is set.
 
     Args:
         conn: a connection that holds `audit_operator`; its transaction.
-        settings: their names, the first that says something counts; none ends it.
+        settings: their names; the first one with a value counts. An empty list ends it.
 
     Returns:
-        The settings that were read before.
+        The former list of settings.
 
     Raises:
         Refused: a setting that is not known; no privilege.
@@ -125,7 +125,7 @@ def read_context_from(conn: psycopg.Connection[Any], settings: Sequence[str]) ->
 
 
 def detach(conn: psycopg.Connection[Any], table: str) -> None:
-    """End the capture of a table; what was captured stays.
+    """Stop capturing a table; its events stay in the log.
 
     Args:
         conn: a connection of the table's owner, who holds `audit_operator`; its transaction.
@@ -162,7 +162,7 @@ def _run(
 
 
 def busy(table: str, error: BaseException | None) -> Refused | None:
-    """Return the error of a lock that was not to be had, with what to do; nothing of another."""
+    """Return the error for a lock timeout, with a hint; None for other errors."""
     if not isinstance(error, LockNotAvailable):
         return None
     if "pg_advisory_xact_lock" in (error.diag.context or ""):
@@ -171,10 +171,10 @@ def busy(table: str, error: BaseException | None) -> Refused | None:
 
 
 def raise_if_missing(conn: psycopg.Connection[Any], name: str, error: Refused) -> None:
-    """Raise the error that there is no table of a name, with the one that may have been meant."""
+    """Raise an error if there is no table of this name, with the nearest name."""
     if not isinstance(error.__cause__, UndefinedTable | InvalidSchemaName):
         return
-    # Every name says its schema but the user's.
+    # Every name except the user's has its schema.
     query = "select pg_catalog.to_regclass(%s) is null"
     with conn.transaction():
         row = psycopg.Cursor(conn, row_factory=tuple_row).execute(query, (name,)).fetchone()
@@ -189,7 +189,7 @@ where table_schema not in ('pg_catalog', 'information_schema', 'audit', 'audit_p
 
 
 def no_table(conn: psycopg.Connection[Any], wanted: str) -> Refused:
-    """Return the error that there is no table, and whether one of a near name was meant."""
+    """Return the error that there is no such table, with the nearest name."""
     with pinned(conn):
         names = psycopg.Cursor(conn, row_factory=scalar_row).execute(_NAMES).fetchall()
     whole = {name.replace('"', "").lower(): name for name in names}
@@ -198,6 +198,6 @@ def no_table(conn: psycopg.Connection[Any], wanted: str) -> Refused:
     text = f"there is no table {wanted}"
     if name in bare:
         return Refused(f"{text} in the search_path; did you mean {bare[name]}?")
-    # By the name alone: what stands before the dot is alike in all of them.
+    # Compare names without the schema, which is similar in all of them.
     close = difflib.get_close_matches(name.rpartition(".")[2], bare, 1, 0.8)
     return Refused(f"{text}; did you mean {bare[close[0]]}?" if close else text)

@@ -1,4 +1,4 @@
-"""The baseline of an attached table: the rows that were there before, an event each."""
+"""The baseline of an attached table: an event for each row that existed before."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from auditdb.connection.checks import check_connection, raises_audit_errors
 from auditdb.connection.progress import Progress
 from auditdb.errors import Refused
 from auditdb.mapping.attach import raise_if_missing
+from auditdb.values.plain import counted
 
-# How long a row that somebody is changing is waited for, and how often it is looked at.
+# How long to wait for a row that another transaction changes, and the pause between attempts.
 _PATIENCE, _PAUSE = 60.0, 0.2
-# Every name says its schema but the user's.
+# Every name except the user's has its schema.
 _NEXT = "select audit.baseline(%s::pg_catalog.regclass, %s)"
 
 
@@ -29,21 +30,21 @@ def baseline(
     patience: float = _PATIENCE,
     progress: Progress | None = None,
 ) -> int:
-    """Record what the rows of an attached table are now, as events `<kind>.baseline`.
+    """Record the existing rows of an attached table, as events `<kind>.baseline`.
 
-    A batch at a time, each in a transaction of its own, while writers go on. Interrupted, it goes
-    on where it was when it is called again; once all rows are recorded it does nothing. Inside of
-    the caller's transaction all is one.
+    It works in batches, each in its own transaction, while writers continue. After an interruption,
+    call it again to continue. After all rows are recorded, it does nothing. Inside the caller's
+    transaction, all batches are one.
 
     Args:
         conn: a connection of the table's owner, who holds `audit_operator`.
         table: its name as PostgreSQL writes it.
-        batch: so many rows at a time. Who changes one of them waits until they are recorded.
+        batch: number of rows in a batch. A writer of one of them waits until they are recorded.
         patience: seconds to wait for a row that another transaction is changing.
-        progress: called with how many more rows are recorded, and the name of the table.
+        progress: called with the number of rows recorded since the last call, and the table.
 
     Returns:
-        How many rows it recorded.
+        The number of recorded rows.
 
     Raises:
         Refused: no such table, not attached, no privilege; or a row is being changed for longer
@@ -65,8 +66,8 @@ def baseline(
                 raise
             if time.monotonic() > until:
                 raise Refused(
-                    f"{table} is busy: another transaction is changing a row. {done} rows are "
-                    "recorded; run it again to go on"
+                    f"{table} is busy: another transaction is changing a row. "
+                    f"Recorded so far: {counted(done, 'row')}; run it again to continue"
                 ) from error
             time.sleep(_PAUSE)
             continue
@@ -79,7 +80,7 @@ def baseline(
 
 
 def _next(conn: psycopg.Connection[Any], table: str, batch: int) -> int | None:
-    """Record the next batch; return how many rows it had, nothing if there is none."""
+    """Record the next batch; return its number of rows, or None if nothing is left."""
     is_own = conn.info.transaction_status == TransactionStatus.IDLE
     with raises_audit_errors(conn, "audit_operator"), conn.transaction():
         if is_own:

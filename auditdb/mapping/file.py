@@ -44,7 +44,7 @@ class KindMapping:
 
 @dataclass(frozen=True)
 class ContextMapping:
-    """The settings of other tools that a file names: they say who acts where no context is set."""
+    """The settings of other tools in a file, which name the actor if no context is set."""
 
     settings: tuple[str, ...]
     name: str = "context"
@@ -63,8 +63,9 @@ def load(
         source: its name, for error messages.
 
     Raises:
-        InvalidInput: not TOML; no table; a key that is not known, absent or of the wrong type; a
-            table or kind twice.
+        InvalidInput: not TOML; no table; an unknown or missing key, or one of the wrong type; a
+        table or
+            kind twice.
 
     Example:
         >>> load("[[table]]\nname = 'public.invoice'\nkind = 'invoice'\nignore = ['seen_at']")
@@ -73,7 +74,7 @@ def load(
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        # Of a key that is there twice, the parser says that it cannot overwrite a value.
+        # For a duplicate key, the parser says that it cannot overwrite a value.
         problem = str(error).replace("Cannot overwrite a value", "a key is there twice")
         raise InvalidInput(f"{source} is not TOML: {problem}") from error
     for key in document:
@@ -115,7 +116,7 @@ def _check_skip(detect: Any, source: str) -> None:
 
 
 def skipped(text: str) -> list[str]:
-    r"""Return the tables of a file that detect is not to propose.
+    r"""Return the tables in a file that detect must not propose.
 
     >>> skipped("[detect]\nskip = ['public.note']")
     ['public.note']
@@ -133,7 +134,7 @@ def _parts(document: dict[str, Any], name: str, source: str) -> list[dict[str, A
 
 
 def _kind(part: dict[str, Any], source: str, number: int) -> KindMapping:
-    """Return one [[kind]], checked; what only the server knows, it checks."""
+    """Return one [[kind]], checked as far as possible without the server."""
     named = part.get("name")
     where = f"{source}, kind {named if isinstance(named, str) and named else number}"
     for key, value in part.items():
@@ -181,7 +182,7 @@ def _mapping(table: dict[str, Any], source: str, number: int) -> TableMapping:
 
 
 def written(mapping: TableMapping) -> str:
-    r"""Return a [[table]], as readable as SQL in it can be.
+    r"""Return a [[table]] as TOML, with readable quotes around SQL.
 
     >>> print(written(TableMapping('public."Note"', "note", {"ignore": ["seen_at"]})), end="")
     [[table]]
@@ -193,12 +194,12 @@ def written(mapping: TableMapping) -> str:
     for key, value in {"name": mapping.name, "kind": mapping.kind, **mapping.options}.items():
         table.add(key, _item(value))
     text = tomlkit.dumps({"table": [table]})
-    # Where one of these may stand, _item has chosen a string that takes codes.
+    # Strings with such characters are basic strings, which allow escapes; see _item.
     return "".join(c if is_plain(c) or c in "\n\t" else f"\\U{ord(c):08X}" for c in text)
 
 
 def _item(given: str | Sequence[str]) -> Item:
-    """Return a text, or a list of texts: 'literal' where that saves escapes."""
+    """Return a text or a list of texts as TOML; 'literal' if that avoids escapes."""
     if not isinstance(given, str):
         return tomlkit.item(list(given))
     if "'''" in given or any(not (is_plain(c) or c in "\n\t") for c in given):

@@ -1,4 +1,4 @@
-"""The kinds that auditdb brings, kinds.toml: what attach, documents and help say of them."""
+"""The built-in kinds, from kinds.toml."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VERBS = ("created", "updated", "deleted", "prepared", "purged")
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What the rows of a table are, as in the table audit.kind."""
+    """A kind, as a row of the table audit.kind."""
 
     name: str
     description: str

@@ -28,7 +28,7 @@ _NOTES = {
 
 @dataclass(frozen=True)
 class Change:
-    """What applying a mapping does, or would do, to one table or kind.
+    """A change that a mapping file makes, or would make, to a table or kind.
 
     `verb` is `attach`, `remap`, `mend` (a trigger is absent or switched off, or the table is not as
     it was attested), or `unchanged`. A table that is attached but not in the file is `unlisted` and
@@ -45,7 +45,7 @@ class Change:
     options: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return a line for people, and one for each option that differs."""
+        """Return a line of text, and one for each option that differs."""
         note = _NOTES.get(self.verb, "")
         if self.kind == "kind":
             return f"{self.verb:9} kind {plain(self.name)}"
@@ -60,7 +60,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Step:
-    """A change, and what carries it out: the table, its mapping, and the tables it has to see."""
+    """A change with its table, its mapping, and the tables that it depends on."""
 
     change: Change
     oid: int = 0
@@ -98,7 +98,7 @@ def plan(
     Args:
         conn: a connection that holds `audit_operator`.
         mappings: what `load` returned.
-        prune: whether attached tables that the file does not name are to be detached.
+        prune: whether to detach attached tables that the file does not name.
 
     Returns:
         In the order in which `apply` takes them, a change for each attached table that is gone or
@@ -130,10 +130,10 @@ def steps(
     is_own = conn.info.transaction_status == TransactionStatus.IDLE
     with raises_audit_errors(conn, "audit_operator"), conn.transaction(force_rollback=True):
         cursor = psycopg.Cursor(conn, row_factory=tuple_row)
-        cursor.execute("select audit.version()")  # Says so where auditdb is not installed.
+        cursor.execute("select audit.version()")  # Raises an error if auditdb is not installed.
         if is_own:
             cursor.execute("select audit_private.end_with_client()")
-        # Names without a schema are found as the session would find them: before the pin.
+        # Before the pin, so that names without a schema use the search_path of the session.
         named = [(_oid(conn, mapping), mapping) for mapping in _in_order(mappings)]
         with pinned(conn):
             rows = cursor.execute(_ATTACHED).fetchall()
@@ -144,7 +144,7 @@ def steps(
                     raise InvalidInput(f"{seen[oid]} and {mapping.name} are the same table")
                 seen[oid] = mapping.name
             others = [_other(oid, row, prune) for oid, row in attached.items() if oid not in seen]
-            # What goes, goes first: what the others mean must not depend on it.
+            # Detach first, so that the other mappings do not depend on these tables.
             found += [
                 Step(Change(name, kind, "forget"))
                 for name, kind in gone
@@ -152,7 +152,7 @@ def steps(
             ]
             found += [step for step in others if step.change.verb == "detach"]
             _without(cursor, found)
-            # What tables mean depends on kinds: rolled back.
+            # Mappings depend on kinds, so define them here; this is rolled back.
             found += [step for step in map(partial(_define, conn), kinds) if step]
             found += [step for step in map(partial(_context, conn), mappings) if step]
             for oid, mapping in named:
@@ -161,7 +161,7 @@ def steps(
 
 
 def _other(oid: int, row: tuple[Any, ...], prune: bool) -> Step:
-    """Return what becomes of an attached table that the file does not name."""
+    """Return the change for an attached table that the file does not name."""
     return Step(Change(row[0], row[1], "detach" if prune else "unlisted"), oid)
 
 
@@ -172,7 +172,7 @@ def present_names(cursor: psycopg.Cursor[Any], oids: Iterable[int]) -> list[str]
 
 
 def _without(cursor: psycopg.Cursor[Any], others: Iterable[Step]) -> None:
-    """See the database as it will be without what is going to be detached."""
+    """Show the database as it will be after the detachments."""
     for step in others:
         if step.change.verb == "detach":
             cursor.execute(
@@ -185,7 +185,7 @@ _KIND = "select to_jsonb(k) from audit.kind as k where k.name = %s"
 
 
 def _define(conn: psycopg.Connection[Any], kind: KindMapping) -> Step | None:
-    """Define a kind; return the change if it was none before, or another."""
+    """Define a kind; return the change, if it is new or different."""
     cursor = psycopg.Cursor(conn, row_factory=tuple_row)
     before = cursor.execute(_KIND, (kind.name,)).fetchone()
     define_kind(conn, kind.name, **kind.arguments)
@@ -209,11 +209,11 @@ def _context(
 def _compare(
     cursor: psycopg.Cursor[Any], mapping: TableMapping, oid: int, row: tuple[Any, ...] | None
 ) -> Step:
-    """Return what one mapping changes, given the attachment of its table, if any."""
+    """Return the change by one mapping, given the attachment of its table, if any."""
     given = dict(mapping.options)
     try:
-        # What is refused, is refused here. Also what was not given is told: a column added since
-        # may be one that the defaults redact.
+        # Invalid mappings are refused here. Options that were not given are compared too, because
+        # the defaults may redact a column that was added since.
         cursor.execute(
             "select * from audit_private.check_attach(%s::oid::regclass, %s, %s)",
             (oid, mapping.kind, Jsonb(given)),
@@ -223,7 +223,7 @@ def _compare(
     checked = cursor.fetchone()
     assert checked is not None
     if row is None:
-        # What is in force, by what was given or by what the table says.
+        # The options in force, given or by default.
         in_force = given | checked[0]
         wanted: dict[str, tuple[Any, Any]] = {
             name: (None, in_force[name]) for name in OPTIONS if name in in_force
@@ -237,7 +237,7 @@ def _compare(
         if before.get(name) != given.get(name)
     }
     for name in LISTS:
-        # What is in force says more: of a new column, the table's own default decides.
+        # Compare the options in force, because defaults decide about new columns.
         was, now = stored.get(name) or [], checked[0].get(name) or []
         if was != now:
             options[name] = (was, now)
@@ -279,13 +279,13 @@ select exists (
 
 
 def present_name(conn: psycopg.Connection[Any], name: str) -> str | None:
-    """Return what a table is called now that was attached by a name, if that is another."""
+    """Return the present name of a table that was attached under another name."""
     now: str | None = _of_former(conn, _RENAMED, name)
     return now
 
 
 def _of_former(conn: psycopg.Connection[Any], query: LiteralString, name: str) -> Any:
-    """Return what a query says of a name that is no table any more."""
+    """Return the result of a query about a name that is no longer a table."""
     cursor = psycopg.Cursor(conn, row_factory=scalar_row)
     path = cursor.execute("select pg_catalog.current_schemas(false)::pg_catalog.text[]").fetchone()
     with pinned(conn):
@@ -296,7 +296,7 @@ def _former(conn: psycopg.Connection[Any], name: str) -> Refused | None:
     """Return the error of a name by which a table was attached, if there was one."""
     now = present_name(conn, name)
     if now is not None:
-        return Refused(f"{name} is no table; what was attached by that name is {now} now")
+        return Refused(f"there is no table {name}; the table attached by that name is now {now}")
     if _of_former(conn, _DROPPED, name):
         return Refused(f"{name} was attached and is gone: take it out of the mapping file")
     return None
@@ -312,7 +312,7 @@ _FIRST = ("organization", "membership", "user")
 
 
 def _in_order(mappings: Mappings) -> list[TableMapping]:
-    """Return what others are found by first: organisations, members, users; children last."""
+    """Return the sort key: organisations, members, users first, because others refer to them."""
     tables = [mapping for mapping in mappings if isinstance(mapping, TableMapping)]
     ranks = {kind: rank for rank, kind in enumerate(_FIRST)}
     return sorted(tables, key=lambda m: ("parent" in m.options, ranks.get(m.kind, len(_FIRST))))

@@ -1,4 +1,4 @@
-"""What names say, as vocabulary.toml has it: of secrets in a context, and what a row is called."""
+"""The vocabulary of names, vocabulary.toml: secrets, and columns with the name of a row."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ VOCABULARY: dict[str, Any] = tomllib.loads(
 _PUNCTUATION = str.maketrans(" _./:$@#+[]~", "-" * 12)
 
 
-# Names come from requests as well: these must not fill the memory.
+# Bounded, because names may come from requests.
 @lru_cache(maxsize=65536)
 def normal_name(name: str) -> str:
-    """Return a name in lower case, its words apart by "-", and between two of these.
+    """Return a name in lower case, with "-" between, before and after its words.
 
     >>> normal_name("clientSecret"), normal_name("X-API-Key"), normal_name("APIKey")
     ('-client-secret-', '-x-api-key-', '-api-key-')
@@ -41,7 +41,7 @@ def regex(entry: str) -> str:
 
 
 def joined(entries: Iterable[str]) -> str:
-    """Return one pattern for several entries: those that begin and end alike together.
+    """Return one pattern for several entries; entries with the same anchors share a group.
 
     >>> joined(["(^|_)ssn$", "(^|_)pem$", "secret"])
     '-(ssn|pem)-$|secret'
@@ -68,12 +68,12 @@ def pattern(entry: str) -> str:
 
 @cache
 def _compiled(entry: str) -> re.Pattern[str]:
-    # A "$" of PostgreSQL is the end, and never before a newline; its "." is any character.
+    # In PostgreSQL, "$" matches only at the very end, and "." matches any character.
     return re.compile(pattern(entry).replace("$", r"\Z"), re.DOTALL)
 
 
 def says(entry: str, name: str) -> bool:
-    """Return whether a name, in whatever spelling, is among an entry of the vocabulary."""
+    """Return whether a name, in any spelling, matches an entry of the vocabulary."""
     return _compiled(entry).search(normal_name(name)) is not None
 
 
@@ -85,7 +85,7 @@ _CALLED = {
 
 
 def called(image: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return what a person knows a row by, of its values: audit_private.called in Python.
+    """Return the values that identify a row to a person: audit_private.called in Python.
 
     >>> called({"id": 7, "role": "OWNER", "slug": "nightly", "displayName": "Nightly export"})
     [('displayName', 'Nightly export'), ('role', 'OWNER')]
@@ -94,7 +94,7 @@ def called(image: Mapping[str, Any]) -> list[tuple[str, Any]]:
     for name, value in image.items():
         part, rank = _CALLED.get(name.lower().replace("_", ""), (-1, 0))
         if part >= 0 and value not in (None, "", "[redacted]"):
-            # Among equals the first in jsonb's order of keys.
+            # On a tie, the first one in the key order of jsonb.
             found[part] = min(found.get(part, (99, 0, "")), (rank, len(name), name))
     return [(name, image[name]) for _, (_, _, name) in sorted(found.items())]
 

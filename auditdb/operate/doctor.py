@@ -1,4 +1,4 @@
-"""Finds what lets events be lost, forged or read by others, and mends what is safe to mend."""
+"""Finds ways to lose, forge or leak events, and fixes those that are safe to fix."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from auditdb.values.plain import plain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that is not as it should be.
+    """A problem of the log.
 
     Attributes:
-        check_name: what was looked at: triggers, grants, partitions, …
+        check_name: the name of the check: triggers, grants, partitions, …
         severity: `critical` (events are lost, or may have been), `warning` (weaker than designed)
             or `notice` (worth knowing).
         object: the table, function, role or key that it is about.
         problem: what is wrong with it, to be read after the object.
         why: why that matters.
-        mend: the SQL or the shell command that mends it; after `--` what a person has to do.
+        mend: the SQL or shell command that fixes it; after `--`, instructions for a person.
         fixable: whether `fix` runs that command.
     """
 
@@ -43,15 +43,15 @@ class Finding:
 
 
 def diagnose(conn: psycopg.Connection[Any]) -> list[Finding]:
-    """Return what is wrong, the worst first; an empty list for a healthy log.
+    """Return the findings, the worst first; an empty list for a healthy log.
 
-    What `audit.doctor()` says, and what of the log is not as this package installs it, of which
-    that says nothing: then somebody altered what it compares with as well. After a restore, that
-    one finding alone.
+    It runs `audit.doctor()`, and also compares the log with the contents of this package. A
+    difference that `audit.doctor()` does not report means that somebody also changed its reference
+    data. After an incomplete restore, only that finding is returned.
 
     Args:
-        conn: a connection of a member of `audit_operator` or `audit_auditor`. Nothing is written,
-            so that it may be one to a standby.
+        conn: a connection of a member of `audit_operator` or `audit_auditor`, perhaps to a standby,
+            because nothing is written.
 
     Raises:
         Refused: auditdb is not installed, or the role holds neither.
@@ -74,13 +74,13 @@ def diagnose(conn: psycopg.Connection[Any]) -> list[Finding]:
 def _restored(severity: str, problem: str) -> Finding:
     return Finding(
         check_name="restore", severity=severity, object="schema audit", problem=problem,
-        why="Nothing else can be said of it before that is mended.",
+        why="Nothing else can be checked before this is fixed.",
         mend="auditdb install", fixable=False,
     )  # fmt: skip
 
 
 def _from_outside(conn: psycopg.Connection[Any], found: list[Finding]) -> list[Finding]:
-    """Return findings of the package alone, beside those that the database makes itself."""
+    """Return the findings of the comparison with the package."""
     version = installed_version(conn)
     if version is not None or not is_this_build(conn):
         return [
@@ -99,8 +99,8 @@ def _from_outside(conn: psycopg.Connection[Any], found: list[Finding]) -> list[F
         Finding(
             check_name="release", severity="critical", object=name,
             problem=f"{problem}, and audit.doctor() does not say so",
-            why="Who altered it also altered what the database compares with: "
-                "believe nothing that it says of itself.",
+            why="Somebody changed it, and also the reference data in the database: "
+            "do not trust any other check of this database.",
             mend="auditdb install", fixable=False,
         )
         for name, problem in differences(conn)
@@ -109,11 +109,11 @@ def _from_outside(conn: psycopg.Connection[Any], found: list[Finding]) -> list[F
 
 
 def fix(conn: psycopg.Connection[Any], findings: Iterable[Finding]) -> list[str]:
-    """Run the commands of those findings that are safe to mend, and return what became of each.
+    """Run the commands of the findings that are safe to fix, and return the result of each.
 
-    Triggers are created and enabled again, mappings are resolved anew from what was given, guards
-    are put back, partitions made. Each is an event of the log. One that is refused, for instance
-    because only the table's owner may create its triggers, stops none of the others.
+    They recreate and enable triggers, resolve mappings again from the given options, restore
+    guards, and create partitions. Each is recorded as an event. A refused command does not stop the
+    others; for instance, only the owner of a table may create its triggers.
 
     Args:
         conn: a connection of a member of `audit_operator` who owns the attached tables.

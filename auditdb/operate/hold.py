@@ -37,10 +37,10 @@ class VisibleRetention:
 
 def hold_organization(conn: psycopg.Connection[Any], organization_id: Id, *, reason: str
                       ) -> int:  # fmt: skip
-    """Put an organisation under legal hold, for a reason; it is an event.
+    """Put an organisation under legal hold, for a reason. This is recorded as an event.
 
-    Retention drops no month that holds events of it, whatever is forced, until each of its holds
-    is released. To say it again changes nothing.
+    Retention drops no month with events of it, not even with `force`, until all its holds are
+    released. A second call with the same reason changes nothing.
 
     Args:
         conn: a connection of a member of `audit_auditor`.
@@ -48,7 +48,7 @@ def hold_organization(conn: psycopg.Connection[Any], organization_id: Id, *, rea
         reason: why, in 1 to 200 characters, such as the number of a case.
 
     Returns:
-        How many months hold events of it now.
+        The number of months with events of it.
 
     Raises:
         Refused: no privilege, or no reason.
@@ -70,15 +70,15 @@ def hold_organization(conn: psycopg.Connection[Any], organization_id: Id, *, rea
 
 def release_organization(conn: psycopg.Connection[Any], organization_id: Id, *, reason: str
                          ) -> None:  # fmt: skip
-    """End the legal hold of an organisation that was placed for a reason; it is an event.
+    """Release the legal hold of an organisation for a reason. This is recorded as an event.
 
     Args:
         conn: a connection of a member of `audit_auditor`.
-        organization_id: who is held.
-        reason: as it was given when the hold was placed.
+        organization_id: the organisation.
+        reason: the reason of the hold.
 
     Raises:
-        Refused: no privilege, or it is not held for that reason.
+        Refused: no privilege, or there is no hold for this reason.
 
     Example:
         >>> release_organization(conn, 7, reason="case 4711")  # doctest: +SKIP
@@ -109,9 +109,9 @@ def list_holds(conn: psycopg.Connection[Any]) -> list[LegalHold]:
 def limit_visibility(
     conn: psycopg.Connection[Any], organization_id: Id, *, keep: str | None
 ) -> None:
-    """Hide events older than an interval from the viewers of an organisation; it is an event.
+    """Hide events older than an interval from the viewers of an organisation.
 
-    They stay in the log, for auditors and for what is exported.
+    The events stay in the log, for auditors and exports. The change is recorded as an event.
 
     Args:
         conn: a connection of a member of `audit_operator`.
@@ -119,8 +119,8 @@ def limit_visibility(
         keep: an interval such as `30 days`, from an hour to 1000 years; None shows all.
 
     Raises:
-        InvalidInput: `keep` is no interval.
-        Refused: no privilege, or an interval beyond those.
+        InvalidInput: `keep` is not an interval.
+        Refused: no privilege, or the interval is out of range.
 
     Example:
         >>> limit_visibility(conn, 7, keep="30 days")  # doctest: +SKIP
@@ -133,7 +133,7 @@ def limit_visibility(
 
 
 def list_visibility(conn: psycopg.Connection[Any]) -> list[VisibleRetention]:
-    """Return the organisations whose viewers do not see all.
+    """Return the organisations with a limit of visibility.
 
     Args:
         conn: a connection of a member of `audit_auditor` or `audit_operator`.

@@ -1,4 +1,4 @@
-"""Installs the schema: one transaction on one connection, which leaves nothing on it."""
+"""Installs the schema: one transaction on one connection."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from auditdb.errors import from_psycopg
 from auditdb.operate.migrate import migrate
 from auditdb.operate.source import centre, migrations, read, routines
 
-# Held by install, attach and maintenance alike, so that none sees the others' work half done.
+# Install, attach and maintenance hold this lock, so that none sees unfinished work of another.
 LOCK = "hashtextextended('auditdb', 0)"
-# Names are looked up when a view or a policy is made: not where others may have put their own. The
-# other settings choose how names and texts are read and printed, what the owner sees, and that
-# nobody is told of what is there already.
+# Views and policies resolve names when they are created, so the search_path must not contain
+# schemas of others. The other settings fix how names and texts are read and printed and what the
+# owner sees, and suppress notices.
 PINS = {
     "search_path": "pg_catalog, pg_temp",
     "quote_all_identifiers": "off",
@@ -31,8 +31,8 @@ PINS = {
 }
 PIN = "; ".join(f"set local {name} = {value}" for name, value in PINS.items())
 
-# Everything is set for the transaction alone: a pooler hands the server connection on, and a
-# migration tool may go on in the same transaction. The first statement runs before the pin.
+# All settings last only for the transaction, because of poolers. A migration tool may continue in
+# the same transaction, so the former values are saved. The first statement runs before the pin.
 BEGIN = "\n".join((
     "do $$\nbegin\n    perform pg_catalog.set_config('auditdb.before',"
     " pg_catalog.jsonb_build_object(",
@@ -58,8 +58,8 @@ _FINISH = "do $$ begin perform audit_private.finish_install(); end $$;"
 def script() -> str:
     """Return all of auditdb as one SQL script, for psql and for other migration tools.
 
-    Run it in one transaction, as a superuser or a role with CREATEROLE. It may be run again, over
-    an older version too, and ends in the same schema as `install`. Where the database sets
+    Run it in one transaction, as a superuser or a role with CREATEROLE. It may be repeated, also
+    over an older version, with the same result as `install`. If the database sets
     standard_conforming_strings to off, send it statement by statement, as psql does.
 
     >>> script().startswith("-- auditdb")
@@ -113,7 +113,7 @@ def install(conninfo: str = "", *, progress: Progress | None = None) -> str:
     """
     try:
         with connect(conninfo, autocommit=True, application_name="auditdb install") as conn:
-            # A later level would not see what an install did for which this one waited.
+            # At a higher level, it would not see the work of an install that it waited for.
             conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             for attempt in range(1, 20):
                 try:
@@ -150,7 +150,7 @@ def is_centre(conn: psycopg.Connection[Any]) -> bool:
 
 
 def _is_of_the_cluster(error: psycopg.Error) -> bool:
-    """Return whether another database of the cluster changed the same roles at the same moment."""
+    """Return whether the error is a concurrent change of the same roles in another database."""
     if isinstance(error, pg.UniqueViolation):
         return (error.diag.table_name or "").startswith("pg_")
     return isinstance(error, pg.DeadlockDetected) or "concurrently" in str(error)

@@ -13,7 +13,7 @@ from auditdb.connection.checks import raises_audit_errors
 from auditdb.connection.pin import pinned
 from auditdb.connection.progress import Progress, reports_progress
 
-# How a line begins that says that another install, attach or maintenance was at work.
+# The beginning of the line that reports another running install, attach or maintenance.
 BUSY = "nothing done"
 
 
@@ -25,7 +25,7 @@ def maintain(
     force: bool = False,
     dry_run: bool = False,
 ) -> list[str]:
-    """Do the log's maintenance and return what was done, a line each; safe from cron.
+    """Maintain the log, and return what was done, one line for each action; safe from cron.
 
     Args:
         conn: a connection of a member of `audit_operator`, outside of a transaction.
@@ -37,9 +37,9 @@ def maintain(
         dry_run: return what would be done, and do nothing.
 
     Raises:
-        Refused: no privilege, a retention under two months, a clock that seems to have jumped, or
-            no lock was to be had.
-        InvalidInput: `keep` is no interval.
+        Refused: no privilege, a retention under two months, a clock that seems to have jumped, or a
+            lock timeout.
+        InvalidInput: `keep` is not an interval.
 
     Example:
         >>> maintain(conn, keep="24 months")  # doctest: +SKIP
@@ -57,7 +57,7 @@ def steps(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[str]:
-    """Do what `maintain` does, and yield each line when what it says is committed.
+    """Do the same as `maintain`, and yield each line after its action is committed.
 
     Args:
         conn: as for `maintain`, as are the others.
@@ -70,8 +70,8 @@ def steps(
     if dry_run:
         yield from _call(conn, [keep, ahead, force, True], None)
         return
-    # Each call does one kind of work, so that no lock outlasts what it is for. What retention
-    # refuses undoes nothing else: it comes last, and alone.
+    # Each call does one kind of work, so that locks are short. Retention comes last, in its own
+    # call, so that its refusal undoes nothing else.
     for _ in range(3):
         lines = _call(conn, [None, ahead, force, False], progress)
         yield from lines
@@ -95,7 +95,7 @@ def _call(
     ):
         cursor = psycopg.Cursor(conn, row_factory=tuple_row)
         if is_own:
-            # Else what is drained for a client that is gone is rolled back in the end.
+            # Otherwise the server would continue for a lost client, and roll back at the end.
             cursor.execute("select audit_private.end_with_client()")
         query = "select * from audit.maintain(%s::interval, %s, %s, %s)"
         return [line for (line,) in cursor.execute(query, arguments)]

@@ -1,4 +1,4 @@
-"""Says what an install would do, without doing any of it."""
+"""Describes what an install would do, without doing it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from auditdb.connection.pin import pinned
 from auditdb.errors import from_psycopg
 from auditdb.operate.release import differences, is_newer
 from auditdb.operate.source import ROLES, migrations
+from auditdb.values.plain import counted
 
 SCHEMAS = ("audit", "audit_private")
 REFUSED = "would be refused: "
-# As bootstrap.sql asks: who may make the roles, become their owner for the while, and use schemas.
+# The same checks as in bootstrap.sql: the right to create roles, to be their owner, and to create
+# schemas.
 _MAY = """
     select case
         when r.rolsuper then null
@@ -76,7 +78,7 @@ def _refusals(conn: psycopg.Connection[Any]) -> Iterator[str]:
     why = cursor.execute(_MAY, {"roles": list(ROLES), "schemas": list(SCHEMAS)}).fetchone()
     if why is not None:
         yield REFUSED + why
-        return  # It may not even look.
+        return  # The role may not use the schema.
     others = [(schema, owner) for schema, owner, user in _owners(conn) if owner != user]
     yield from (f"{REFUSED}schema {schema} belongs to {owner}" for schema, owner in others)
     if others:
@@ -118,7 +120,7 @@ def _preview(conn: psycopg.Connection[Any]) -> Iterator[str]:
         return
     if _value(conn, "select to_regclass('audit_private.attachment')") is not None:
         count = _value(conn, "select count(*) from audit_private.attachment")
-        yield f"would write the functions of {count} attached tables again"
+        yield f"would write the functions of {counted(count, 'attached table')} again"
     if not set(ROLES) - set(_values(conn, "select rolname::text from pg_roles")):
         yield from (f"would mend {name}: {problem}" for name, problem in differences(conn))
 

@@ -1,7 +1,7 @@
-"""What the release makes the log of, compared from outside of the database.
+"""Compares the objects of the log with the release, from outside of the database.
 
-Whoever can alter the log can alter what audit.doctor() says of it, and the list that it compares
-with. What is sent here is the package's own text, and speaks of the catalogs alone.
+Somebody who can change the log can also change audit.doctor() and the list that it compares with.
+So this sends queries from the package, which read only the catalogs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from auditdb.operate.source import build, read, release
 
 # A month that was detached, or that a partition stands for, is no part of any release.
 _MONTH = re.compile(r"audit\.event_\d{4,}_\d\d")
-# What attaching writes, all of it: a name that only holds such a one is somebody's own.
+# Full signatures of functions that attach generates. A name that only contains one is foreign.
 _GENERATED = re.compile(
     r"audit_private\.(?:"
     r"capture_\d+(?:_(?:insert|update|delete|truncate))?\(\) returns trigger"
@@ -36,15 +36,15 @@ _GENERATED = re.compile(
 
 
 def standing_query() -> str:
-    """Return the bodies of the functions of standing.sql, but for the last, which calls them."""
+    """Return the bodies of the functions of standing.sql, without the last, which calls them."""
     bodies = read("operate/standing.sql").split("$$")[1::2]
     return "\nunion all\n".join(body.strip().removesuffix(";") for body in bodies[:-1])
 
 
 def differences(conn: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
-    """Yield the objects of the log that are not as in this release, and what audit.doctor() says.
+    """Yield the objects of the log that differ from this release, each with its problem.
 
-    Generated functions are left to audit.doctor(), which is compared here itself.
+    Generated functions are left to audit.doctor(), which is itself compared here.
 
     Args:
         conn: a connection with the pin, in a block that is rolled back.
@@ -66,12 +66,12 @@ def differences(conn: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
         if known == sha256 or (known is None and is_own):
             continue
         problem = "is none of auditdb's" if known is None else "is not as it was installed"
-        yield _said(kind, name, object_, problem)
+        yield _as_doctor_reports(kind, name, object_, problem)
     for kind, name in wanted:
-        yield _said(kind, name, name, "is missing")
+        yield _as_doctor_reports(kind, name, name, "is missing")
 
 
-def _said(kind: str, name: str, object_: str, problem: str) -> tuple[str, str]:
+def _as_doctor_reports(kind: str, name: str, object_: str, problem: str) -> tuple[str, str]:
     """Return object and problem as the checks of audit.doctor() say them."""
     if kind in ("policy", "index"):
         return object_, f"{kind} {name.rsplit(' on ', 1)[0]} {problem}"
@@ -84,7 +84,7 @@ def _said(kind: str, name: str, object_: str, problem: str) -> tuple[str, str]:
 
 
 def installed_version(conn: psycopg.Connection[Any]) -> str | None:
-    """Return the version that the database says, if it is another than that of the package."""
+    """Return the version in the database, if it differs from that of the package."""
     row = psycopg.Cursor(conn).execute(
         "select audit.version() || case when to_regnamespace('audit_private') is null"
         " then ' of before there was a schema audit_private' else '' end"
@@ -102,12 +102,12 @@ select exists (
 
 
 def is_this_build(conn: psycopg.Connection[Any]) -> bool:
-    """Return whether the database says that what this package holds was installed last."""
+    """Return whether the last install in the database was this build of the package."""
     return psycopg.Cursor(conn).execute(_BUILD, (build(),)).fetchone() == (True,)
 
 
 def is_newer(version: str) -> bool:
-    """Return whether a version that a database says is a later one than the package.
+    """Return whether the version of a database is later than that of the package.
 
     >>> is_newer("99.0"), is_newer("0.0.1 of before there was a schema audit_private")
     (True, False)

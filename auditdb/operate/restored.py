@@ -1,6 +1,6 @@
-"""Whether a database was restored without owners, roles or privileges, asked from outside.
+"""Detects a restore without owners, roles or privileges, from outside of the database.
 
-audit.doctor() cannot say so then: it runs as somebody else, or nobody may call it.
+After such a restore audit.doctor() cannot report it: it has another owner, or nobody may call it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from psycopg.rows import tuple_row
 
 from auditdb.operate.source import ROLES
 
-# Of the catalogs alone, which everybody may read.
+# Reads only the catalogs, which everybody may read.
 _QUERY = """
 select pg_get_userbyid(n.nspowner)::text,
     array(
@@ -27,7 +27,7 @@ where n.nspname = 'audit'
 
 
 def restored_without(conn: psycopg.Connection[Any]) -> tuple[str, str] | None:
-    """Return severity and problem if owners, roles or privileges of the log are not there.
+    """Return severity and problem if owners, roles or privileges of the log are missing.
 
     Args:
         conn: a connection with the pin.

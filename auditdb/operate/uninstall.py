@@ -1,4 +1,4 @@
-"""Uninstalls: the tables as they were before, the log kept, or exported, or dropped."""
+"""Uninstalls auditdb: detaches all tables, and keeps, exports or drops the log."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from auditdb.operate.source import read
 from auditdb.read.export import write_block
 from auditdb.read.lines import COPY, SELECT, event_of
 from auditdb.values.blocks import json_lines
+from auditdb.values.plain import counted
 
 _END = """do $$
 declare
@@ -30,7 +31,7 @@ begin
     perform set_config(key, value, true) from jsonb_each_text(_before);
 end
 $$;"""
-# Read as the log's owner, whose grant the transaction undoes.
+# Read as the owner of the log; the same transaction revokes this grant.
 _OWN = """do $$
 begin
     perform set_config('auditdb.is_owner', pg_has_role('audit_owner', 'usage')::text, true);
@@ -50,7 +51,7 @@ begin
     end if;
 end
 $$;"""
-# Mappings that are left have no table that could be detached.
+# The remaining mappings have no table to detach.
 _FORGET = """do $$
 declare
     _id int;
@@ -69,11 +70,11 @@ _EVENTS = (
 
 
 def describe(conninfo: str = "", *, log: Literal["keep", "drop"] = "keep") -> list[str]:
-    """Return what `uninstall` would do, a line each, and do nothing.
+    """Return what `uninstall` would do, as lines, and do nothing.
 
     Args:
         conninfo: as `uninstall` takes it.
-        log: what would become of the log.
+        log: `keep` or `drop`, as in `uninstall`.
     """
     try:
         with connect(conninfo, application_name="auditdb uninstall") as conn:
@@ -84,12 +85,13 @@ def describe(conninfo: str = "", *, log: Literal["keep", "drop"] = "keep") -> li
                 ((events,),) = _rows(conn, "select sum(events) from audit.list_partitions()")
     except psycopg.Error as error:
         raise from_psycopg(error) from error
+    size = f"about {counted(int(events or 0), 'event')}"
     lines = [f"would detach {name}, and drop its triggers and functions" for name in tables]
     lines.append("would take from audit_mapper what attaching has granted")
     if log == "keep":
-        lines.append(f"would keep the log: about {events} events, for auditors to read")
+        lines.append(f"would keep the log: {size}, for auditors to read")
     else:
-        lines.append(f"would drop the log: about {events} events, schemas audit and audit_private")
+        lines.append(f"would drop the log: {size}, schemas audit and audit_private")
         lines.append("would drop the roles audit_* that no other database of the cluster uses")
     return lines
 
@@ -97,7 +99,7 @@ def describe(conninfo: str = "", *, log: Literal["keep", "drop"] = "keep") -> li
 def uninstall(
     conninfo: str = "", *, log: Literal["keep", "drop"] = "keep", export: Path | None = None
 ) -> list[str]:
-    """Detach every table, and drop the log if that is asked for; all of it or nothing.
+    """Detach all tables, and keep or drop the log, in one transaction.
 
     Args:
         conninfo: anything libpq accepts; the role is a superuser, or the one that installed.
@@ -106,7 +108,7 @@ def uninstall(
         export: a file that is written first, a JSON object a line for each event.
 
     Returns:
-        What is left and why, a line each.
+        What is left over and why, as lines.
 
     Raises:
         InvalidInput: the file exists already, or cannot be written.
@@ -130,7 +132,7 @@ def uninstall(
             for statement in (_OWN, _FORGET, _DISOWN):
                 conn.execute(statement.encode())
             if log == "drop":
-                # Nobody writes any more: what came meanwhile is exported too.
+                # Writers are locked out now, so export the events that came meanwhile.
                 if file and written is not None:
                     _export(conn, file, written)
                 conn.execute(read("operate/drop_log.sql").encode())
@@ -157,15 +159,15 @@ def _check(conn: psycopg.Connection[Any]) -> None:
 
 @contextlib.contextmanager
 def _new_file(path: Path | None) -> Iterator[IO[str] | None]:
-    """Create a file that goes again if the block fails."""
+    """Create a file, and delete it if the block fails."""
     if path is None:
         yield None
         return
     try:
-        # For nobody else to read, as the log is.
+        # Readable only by its owner, like the log.
         file = open(path, "x", encoding="utf-8", opener=partial(os.open, mode=0o600))
     except FileExistsError:
-        raise InvalidInput(f"{path} exists already: name another file") from None
+        raise InvalidInput(f"{path} already exists; give another file") from None
     except OSError as error:
         raise InvalidInput(f"{path} cannot be written: {error.strerror}") from None
     with file:
@@ -179,7 +181,7 @@ def _new_file(path: Path | None) -> Iterator[IO[str] | None]:
 def _export(
     conn: psycopg.Connection[Any], file: IO[str], before: tuple[int, set[int]] | None = None
 ) -> tuple[int, set[int]]:
-    """Write the events, or those that a former call did not see; return what it takes to tell.
+    """Write the events, or those since a former call; return the state for a later call.
 
     Args:
         conn: the connection, in the transaction.

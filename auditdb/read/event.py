@@ -1,4 +1,4 @@
-"""What a reader gives: events, pages, and the cursor of the next page."""
+"""The results of a reader: events, pages, cursors."""
 
 from __future__ import annotations
 
@@ -53,9 +53,10 @@ class Event:
 class Page:
     """Events, newest first, and the cursors of those before and after them.
 
-    `next` leads to older events and is null where there are none; `previous` to newer ones, and is
-    null on the first page. Where the page looked at as many events as it may and is not full,
-    `looked_back_to` says when the last of these happened, and `next` goes on from there.
+    `next` leads to older events; it is None if there are none. `previous` leads to newer events; it
+    is None on the first page. If the page reached its limit `within` before it was full,
+    `looked_back_to` is the time of the last event that was looked at, and `next` continues from
+    there.
     """
 
     events: list[Event]
@@ -71,10 +72,10 @@ def cursor_of(at: datetime, event_id: int) -> str:
 
 
 def read_cursor(text: str) -> tuple[datetime, int]:
-    """Return time and id of the event whose place a cursor is.
+    """Return time and id of the event of a cursor.
 
     Raises:
-        InvalidInput: it is no cursor.
+        InvalidInput: it is not a cursor.
     """
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
@@ -85,5 +86,5 @@ def read_cursor(text: str) -> tuple[datetime, int]:
         return at.astimezone(UTC), event_id
     except (ValueError, OverflowError, binascii.Error):
         raise InvalidInput(
-            f"{text[:40]!r} is no cursor; give `next` or `previous` of a page"
+            f"{text[:40]!r} is not a cursor; give `next` or `previous` of a page"
         ) from None

@@ -1,8 +1,8 @@
-"""Export: many events at once, as lines that the server makes and that are passed on.
+"""Export of many events, as lines that the server makes.
 
-Each chunk is a read of its own, one COPY, as each page is: no snapshot is held while the caller
-works, no token has to outlive its minute, and an admin who is demoted reads no further. Events of
-archived months go to the server, which makes the lines of them as of its own.
+Each chunk is a separate read, one COPY. So no snapshot is held while the caller works, no token has
+to live longer than a minute, and a demoted admin cannot continue to read. Events of archived months
+are sent to the server, which makes their lines in the same way.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ Format: TypeAlias = Literal["jsonl", "csv"]
 Formulas: TypeAlias = Literal["escape", "keep"]
 Output: TypeAlias = BinaryIO | TextIO
 
-# Events of the first chunk, so that output begins at once, and of those that follow.
+# Number of events of the first chunk, small so that output begins at once, and of later ones.
 _FIRST, _MOST = 500, 20_000
-# Events of a chunk that come of the archive, and seconds that it may take.
+# Number of archived events in a chunk, and its time limit in seconds.
 _ARCHIVED, _WAITED = 2_000, 60.0
 # No month leaves the database until the chunk is read.
 _STAY: LiteralString = "select 1 from audit.event where false"
 _LIVE: LiteralString = """copy (
     select {select} from audit.event {where} order by occurred_at desc, id desc limit %(limit)s
 ) to stdout with ({copy})"""
-# What came late for an archived month is in the database.
+# Late events of an archived month are in the database.
 _WITH_ARCHIVED: LiteralString = """copy (
     select {select} from (
         select * from json_populate_recordset(null::audit.event, %(archived)s)
@@ -52,12 +52,12 @@ _WITH_ARCHIVED: LiteralString = """copy (
         )
     ) as event order by occurred_at desc, id desc limit %(limit)s
 ) to stdout with ({copy})"""
-# Bytes that are made safe together, and that a chunk may hold back until it is read.
+# Bytes that are escaped together, and bytes that may be held back until the chunk is read.
 _BLOCK, _HELD = 2**19, 2**25
 
 
 class Export:
-    """What is still to be read, and what was read and is not passed on yet."""
+    """The state of an export: what is left to read, and rows that are not yet passed on."""
 
     def __init__(
         self,
@@ -96,14 +96,14 @@ class Export:
         self.is_over = False
 
     def leave_out(self, event_id: int | None) -> None:
-        """Leave out the event that says that this is read."""
+        """Leave out the event that records this read."""
         if event_id is not None:
             self._conditions.append(SQL("id <> %(own_id)s"))
             self._values["own_id"] = event_id
 
     @property
     def outcome(self) -> dict[str, Any]:
-        """How many events were read, and whether they are all that was asked for."""
+        """The number of events read, and whether the export is complete."""
         return {"events": self.count, "is_complete": self.is_over}
 
     def _heading(self) -> bytes:
@@ -124,7 +124,7 @@ class Export:
         if self._last is not None:
             self._place, self._last = self._place_of(self._last), None
         if self._place is not None:
-            # The first comparison is implied by the second, and prunes partitions, as it cannot.
+            # Redundant, but only the first comparison prunes partitions.
             conditions.append(SQL("occurred_at <= %(at)s and (occurred_at, id) < (%(at)s, %(id)s)"))
             values["at"], values["id"] = self._place
         form, limit, self._floor = _LIVE, self._size, None
@@ -270,10 +270,10 @@ def _moment(text: str) -> datetime:
 
 
 def refuse_pipeline(conn: Connection[Any] | AsyncConnection[Any]) -> None:
-    """Refuse a connection in a pipeline, in which no COPY can run.
+    """Refuse a connection in a pipeline, where COPY cannot run.
 
     Raises:
-        InvalidInput: it is in one.
+        InvalidInput: it is in a pipeline.
     """
     if in_pipeline(conn):
         raise InvalidInput("an export cannot run in a pipeline; end the pipeline before it")

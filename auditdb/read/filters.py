@@ -1,4 +1,4 @@
-"""What a reader is asked for: filters, turned into conditions of SQL."""
+"""The filters of a reader, and their SQL conditions."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Filters(TypedDict, total=False):
     baseline: bool
 
 
-# Filters that a column of the same name equals, here and in the archive.
+# Filters that compare the column of the same name, here and in the archive.
 EQUAL = ("action", "actor_type", "target_type", "target_id", "subject_id", "result", "source")
 _CONDITIONS: dict[str, Composable] = {
     **{name: SQL("{} = {}").format(Identifier(name), Placeholder(name)) for name in EQUAL},
-    # A prefix as a range, as LIKE is not leakproof: by bytes, "/" follows upon ".".
+    # A prefix as a range, because LIKE is not leakproof. In byte order, "/" follows ".".
     "category": SQL("action > %(category)s and action < %(category_end)s"),
     "person_id": SQL(
         "(actor_id = %(person_id)s or impersonator_id = %(person_id)s"
@@ -52,13 +52,13 @@ _CONDITIONS: dict[str, Composable] = {
     "actor_id": SQL("(actor_id = %(actor_id)s or impersonator_id = %(actor_id)s)"),
     "ip": SQL("details ->> 'ip' = %(ip)s"),
     "transaction_id": SQL("transaction_id = %(transaction_id)s::text::xid8"),
-    # A series ends where the next begins that has other transactions.
+    # A series ends where the next one with other transactions begins.
     "series_id": SQL(
         "id > (select after_id from audit.series where id = %(series_id)s) and id <= coalesce("
         "(select min(after_id) from audit.series where id > %(series_id)s and began <> 'continued')"
         ", 9223372036854775807)"
     ),
-    # What is long is no name, and would be slow to look through.
+    # Long values are not names, and would be slow to search.
     "text": SQL(
         "(actor_id = any(%(text_ids)s) or impersonator_id = any(%(text_ids)s)"
         " or subject_id = any(%(text_ids)s) or target_id = any(%(text_ids)s)"
@@ -71,7 +71,7 @@ _CONDITIONS: dict[str, Composable] = {
     "until": SQL("occurred_at < %(until)s"),
 }
 OF_TIME = (_CONDITIONS["since"], _CONDITIONS["until"])
-# Nobody did these: the rows were there already.
+# Baseline events are not actions: the rows existed already.
 _APART = SQL("(captured_from is null or action not like '%%.baseline')")
 # The filter of the actor finds what was done by an impersonator as well.
 _ALIASES = {**ALIASES, "impersonator_id": "actor_id"}
@@ -80,10 +80,10 @@ _LONGEST, _MOST = 200, 20
 
 
 def refuse_unknown(filters: Filters) -> None:
-    """Refuse a misspelt filter with the one that was meant.
+    """Refuse a misspelt filter, and suggest the nearest one.
 
     Raises:
-        TypeError: a name is no filter.
+        TypeError: there is no filter of this name.
     """
     for name in filters.keys() - {"baseline", "text_ids", *_CONDITIONS}:
         raise unknown_argument(
@@ -122,10 +122,10 @@ def filter_conditions(**filters: Unpack[Filters]) -> tuple[list[Composable], dic
 
 
 def as_number(name: str, value: int | str | None) -> int | None:
-    """Return a number that is no less than zero, and that PostgreSQL can hold.
+    """Return a whole number from 0 to the maximum of bigint.
 
     Raises:
-        InvalidInput: it is none.
+        InvalidInput: it is not such a number.
     """
     if value is None:
         return None
@@ -142,7 +142,7 @@ def as_moment(name: str, value: Moment | None) -> datetime | None:
     """Return a time with its zone.
 
     Raises:
-        InvalidInput: it is none, or in no zone.
+        InvalidInput: it is not a time, or has no zone.
 
     >>> as_moment("since", "2026-01-31").isoformat()
     '2026-01-31T00:00:00+00:00'

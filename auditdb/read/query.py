@@ -1,4 +1,4 @@
-"""The queries of a page: one reads the newest months first, one looks at so many events."""
+"""The queries of a page: one reads the newest months first, one looks at a limited number."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from auditdb.read.event import Event, Page, cursor_of, read_cursor
 from auditdb.read.filters import OF_TIME, Filters, filter_conditions, refuse_unknown
 
 _LONGEST_PAGE = 10_000
-# Months before the newest that a page may begin with, in which its events are looked for first.
+# Number of months, back from the newest possible one, in which events are searched first.
 _WINDOWS = (1, 7, 31)
 _MOST_LOOKED_AT = 10_000_000
-# Nearly every event is of the last series: which that is, is looked up once.
+# Fast path: nearly every event is of the last series, which is looked up once.
 SERIES: LiteralString = (
     "case when event.id > (select max(series.after_id) from audit.series as series "
     "where series.began <> 'continued') then (select max(series.id) from audit.series as series "
@@ -41,7 +41,7 @@ _COLUMNS = SQL(", ").join(column(field.name) for field in fields(Event))
 
 
 class PageQuery:
-    """What a page asks for: so many events, newest first, from a place on, of an organisation.
+    """The query of a page: a number of events of an organisation, newest first, from a position.
 
     Args:
         limit: the most events that the page may hold, 1 to 10,000.
@@ -84,7 +84,7 @@ class PageQuery:
             self._values["organization_id"] = organization_id
         now = datetime.now(UTC)
         self._latest = min(self._values["until"] or now, now)
-        # The first comparison is implied by the second, and prunes partitions, as it cannot.
+        # Redundant, but only the first comparison prunes partitions.
         if after is not None:
             self._latest, _ = self._at(after)
             self._range.append(
@@ -97,7 +97,7 @@ class PageQuery:
             )
 
     def leave_out(self, event_id: int | None) -> None:
-        """Leave out the event that says that this is read."""
+        """Leave out the event that records this read."""
         if event_id is not None:
             self._range.append(SQL("id <> %(own_id)s"))
             self._values["own_id"] = event_id
@@ -111,8 +111,8 @@ class PageQuery:
     def statement(self) -> Statement:
         """The query, which asks for one event more than the page holds, and its values.
 
-        Conditions compare text with text and time with time: other operators are not leakproof, and
-        row-level security would keep them away from any index.
+        Conditions compare only text with text and time with time: other operators are not
+        leakproof, so row-level security would prevent the use of an index.
         """
         self._values["limit"] = self._limit + 1
         if self._within is not None and self._conditions:
@@ -135,10 +135,11 @@ class PageQuery:
         return query, self._values
 
     def _bounded(self, within: int) -> Composed:
-        """Return the query that looks at so many events, of which it fetches those that pass.
+        """Return the query that looks at a limited number of events, and fetches those that pass.
 
-        An event that is only looked at is read in the index where the filters need nothing else.
-        The place where the looking ended is the last row, where it ended before the page was full.
+        If the filters need only columns of an index, other events are read only in the index. If
+        the limit ends the search before the page is full, the last row is the position where it
+        ended.
         """
         self._values["within"] = within
         order = SQL("occurred_at, id" if self._before else "occurred_at desc, id desc")
@@ -225,7 +226,7 @@ def _window(
         columns, _where(conditions), _NEWEST_FIRST
     )
     if number > 0:
-        # The planner reckons with the limit within; at 0, that without reads nothing at all.
+        # The inner limit is for the planner. The outer limit may be 0; then nothing is read at all.
         counts = SQL(" - ").join(SQL(f"(select count(*) from window_{n})") for n in range(number))
         events = SQL("select * from ({}) as e limit %(limit)s - {}").format(events, counts)
     return SQL("{} as materialized ({})").format(Identifier(f"window_{number}"), events)

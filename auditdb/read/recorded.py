@@ -1,4 +1,4 @@
-"""Reading leaves an event: who read the log, or took it along, and by which filters."""
+"""Records reads and exports of the log as events, with reader and filters."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ select pg_catalog.set_config('role', %(role)s, true),
     pg_catalog.set_config('auditdb.context', coalesce(
         %(context)s, pg_catalog.current_setting('auditdb.context', true), ''), true)
 """
-# A viewer who may not read is told nothing, and nothing is told of them. The rest is for _RESTORE.
+# For a viewer who may not read, no event is recorded. The other columns are for _RESTORE.
 _RECORD: LiteralString = """
 select case when %(token)s = '' or audit.viewer_organization() is not null then
         audit.record_reading(%(verb)s,
@@ -64,9 +64,9 @@ def record_reading(
     Args:
         conn: the caller's connection, whose settings are left as they were.
         principal: who reads, and which organisation's log.
-        verb: `viewed`, of which one in 15 minutes is recorded, `export_started`, `exported`; for an
-            auditor also `verified`, `bundled`, `accessed`.
-        details: what else to say, such as the filters.
+        verb: `viewed`, recorded once in 15 minutes, `export_started`, `exported`; for an auditor
+            also `verified`, `bundled`, `accessed`.
+        details: more details, such as the filters.
         subject_id: the user whom the reading is about.
 
     Raises:
@@ -129,7 +129,7 @@ def recorded_blocks(
     export: Export,
     archive: Archive | None = None,
 ) -> Generator[bytes, None, None]:
-    """Read the blocks of an export: that it begins is recorded before the first, then its end."""
+    """Read the blocks of an export; record its start before the first block, then its end."""
     refuse_pipeline(conn)
     export.leave_out(record_reading(conn, principal, "export_started", export.details))
     try:
@@ -167,6 +167,6 @@ async def recorded_blocks_async(
 
 
 def _can_record(conn: AnyConnection) -> bool:
-    """Return whether the connection is in no failed transaction, and in the middle of nothing."""
+    """Return whether the connection is usable: no failed transaction, no running statement."""
     usable = (TransactionStatus.IDLE, TransactionStatus.INTRANS)
     return conn.pgconn.transaction_status in usable and not in_pipeline(conn)

@@ -1,4 +1,4 @@
-"""An event in a line: what it changed, who acted, and how it came into the log."""
+"""One-line texts for an event: its changes, its actor, and its origin."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from auditdb.values.plain import plain_json
 def change(event: Event) -> str:
     """Return what an event changed, in words.
 
-    A role change that was captured reads `MEMBER → ADMIN`, an update `name: old → new`, and what
-    came or went says what it is called: `name "Nightly export"`. Details that the application gave
-    never stand for what changed.
+    A captured role change is `MEMBER → ADMIN`, an update `name: old → new`, a new or deleted row
+    its name: `name "Nightly export"`. Details from the application are never shown as changes.
     """
     details = event.details or {}
     is_captured = event.captured_from is not None
@@ -37,7 +36,7 @@ def change(event: Event) -> str:
 
 
 def reason(event: Event) -> str:
-    """Return why something happened, or failed, as the application said it."""
+    """Return the reason that the application gave for an action or a failure."""
     details = event.details or {}
     error = details.get("error")
     found = details.get("reason") or (error.get("message") if isinstance(error, dict) else None)

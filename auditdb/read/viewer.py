@@ -1,4 +1,4 @@
-"""As whom the log is read: a viewer with a token, or an auditor."""
+"""Who reads the log: a viewer with a token, or an auditor."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from auditdb.connection.begin import Statement
 from auditdb.read.token import mint
 from auditdb.values.convert import Id, as_text
 
-# As audit_reader, no right of the login counts, not even that of a superuser to pass by row-level
-# security. The planner, which takes each organisation for an average one, would for a small one
-# rather fetch all and sort than read in order until the page is full. All end with the transaction.
+# With the role audit_reader, rights of the login do not count, not even that of a superuser to
+# bypass row-level security. Sorts and bitmap scans are off because the planner assumes that all
+# organisations have the same size, and would fetch and sort all events instead of reading them in
+# order. All settings end with the transaction.
 _BECOME: LiteralString = """
 select pg_catalog.set_config('transaction_read_only', 'on', true),
     pg_catalog.set_config('role', %s, true),

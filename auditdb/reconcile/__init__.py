@@ -52,15 +52,15 @@ def reconcile(
 ) -> Iterator[Reconciled]:
     """Compare attached tables with what the log says of them, a table at a time.
 
-    Reads alone. Of each table all is read in one snapshot, so that writers go on and are no
-    difference; it is held as long as that takes, as by pg_dump. Rows and events come in pages, in
-    an order that the server makes: memory does not grow with them.
+    It only reads. Each table is read in one snapshot, so that writers can continue and cause no
+    differences. The snapshot is held until the table is compared, as by pg_dump. Rows and events
+    come sorted and in pages, so memory use is constant.
 
     Args:
         conn: a connection of a member of `audit_auditor` who may also read the tables.
-        table: the name of one, as PostgreSQL writes it. Default: all that are attached.
-        limit: the most differences of a table that are kept; all are counted.
-        progress: called with how many more rows are compared, and the name of the table.
+        table: the name of a table, as PostgreSQL writes it. Default: all attached tables.
+        limit: the maximum number of differences to keep for each table; all are counted.
+        progress: called with the number of rows compared since the last call, and the table.
 
     Raises:
         Refused: no such table, not attached, no privilege, or the connection is within a
@@ -72,18 +72,18 @@ def reconcile(
     """
     check_connection(conn, is_async=False)
     if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-        raise Refused("reconcile reads in snapshots of its own: call it outside of a transaction")
+        raise Refused("reconcile needs its own snapshots; call it outside of a transaction")
     for entry in _entries(conn, table):
         yield _reconcile(conn, entry, limit, progress, is_asked=table is not None)
 
 
 def _entries(conn: psycopg.Connection[Any], table: str | None) -> list[dict[str, Any]]:
-    """Return the tables that are asked for."""
+    """Return the tables to compare."""
     with raises_audit_errors(conn, "audit_auditor"), conn.transaction(force_rollback=True):
         cursor = psycopg.Cursor(conn, row_factory=dict_row)
         target = None
         if table is not None:
-            # By the search_path of who asks.
+            # By the search_path of the caller.
             row = cursor.execute("select pg_catalog.to_regclass(%s)::oid as oid", (table,))
             target = (row.fetchone() or {})["oid"]
             if target is None:
@@ -96,7 +96,7 @@ def _entries(conn: psycopg.Connection[Any], table: str | None) -> list[dict[str,
 
 
 def _hindrance(conn: psycopg.Connection[Any], entry: dict[str, Any]) -> str | None:
-    """Return why a table cannot be read, with what would help."""
+    """Return why a table cannot be read, with a remedy."""
     name, user = entry["name"], psycopg.sql.Identifier(conn.info.user).as_string(None)
     if entry["present"] is None or entry["relkind"] is None:
         return f"{name} is gone, or another table has its name: auditdb doctor says what to do"
@@ -147,7 +147,7 @@ def _compare(
     with conn.transaction(force_rollback=True):
         cursor = psycopg.Cursor(conn)
         cursor.execute("set transaction isolation level repeatable read, read only")
-        # Before the snapshot: what moves events between partitions is not part of one.
+        # Before the snapshot, because a move of events between partitions does not fit a snapshot.
         cursor.execute("lock table audit.event in access share mode")
         cursor.execute(SQL("lock table {} in access share mode").format(SQL(entry["present"])))
         cursor.execute(_SET)
@@ -175,7 +175,7 @@ def _compare_unkeyed(
     *,
     has_parts: bool,
 ) -> None:
-    """Compare a table whose rows cannot be told apart: images, or how many there are."""
+    """Compare a table without a key: by row images, or only by the number of rows."""
 
     def rows() -> Iterator[Any]:
         with open_rows(conn, told, made.table, has_parts=has_parts) as cursor:

@@ -1,4 +1,4 @@
-"""Compares rows that nothing tells apart: how many there are of each, in bounded memory."""
+"""Compares rows without a key: counts equal rows, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from auditdb.reconcile.replay import Event
 from auditdb.reconcile.told import Told
 from auditdb.reconcile.values import canonical, is_withheld
 
-# Rows that are kept at a time: about 100 MB.
+# Number of rows in memory at a time: about 100 MB.
 MOST = 500_000
 
 
 class Vague(Exception):
-    """The images of events cannot be compared with rows: the columns are others."""
+    """The images of events cannot be compared with rows, because the columns differ."""
 
 
 def compare_counts(
     comparison: Comparison, rows: Iterable[Row], events: Iterable[Event], told: Told
 ) -> tuple[int, int]:
-    """Compare only how many rows there are; return how many, and how many events."""
+    """Compare only the number of rows; return the numbers of rows and events."""
     tally, n, seen = Tally(), 0, 0
     ends = {id_ for id_, source in told.truncated if not told.is_partitioned or source == told.name}
     after = max(ends, default=0)
@@ -43,10 +43,10 @@ def compare_images(
     events: Callable[[], Iterable[Event]],
     told: Told,
 ) -> tuple[int, int]:
-    """Compare how many rows there are of each image; return how many, and how many events.
+    """Compare the number of rows of each image; return the numbers of rows and events.
 
     Raises:
-        Vague: an event shows other columns than the table has.
+        Vague: an event has other columns than the table.
     """
     columns = [c for c in told.columns.values() if c.left_out is None]
     after = max((id_ for id_, _ in told.truncated), default=0)

@@ -31,10 +31,10 @@ _UNCLEAR = {
 
 
 class Comparison:
-    """Compares one table, and keeps what it finds."""
+    """Compares one table, and keeps its differences."""
 
     def __init__(self, told: Told, spelling: Spelling, made: Reconciled, limit: int) -> None:
-        """Compare a table, and keep that many differences."""
+        """Prepare the comparison of a table; keep at most so many differences."""
         self._told = told
         self._spelling = spelling
         self._made = made
@@ -53,7 +53,7 @@ class Comparison:
         events: Iterable[tuple[str | None, Event]],
         progress: Callable[[int, str], object] | None = None,
     ) -> None:
-        """Compare streams that are ordered by the identifier alike."""
+        """Compare two streams that are sorted by identifier."""
 
         def tell(stream: Iterable[Row]) -> Iterator[Row]:
             for row in stream:
@@ -86,14 +86,14 @@ class Comparison:
         self._finish()
 
     def _finish(self) -> None:
-        """Leave what identifiers that are not told may explain."""
+        """Drop differences that unknown identifiers may explain."""
         self.unclear["unnamed"] += sum(self._nameless)
         self.unclear["unread"] += self._spelling.unread
         for difference in self._gone_digests:
             if len(self._gone_digests) > self._nameless[0]:
                 self.add(difference)
         if 0 < self._differing <= self._nameless[1]:
-            # What those did is not known, and may be all that differs.
+            # Their changes are unknown, and may explain all differences.
             self.unclear["explained"] = self._differing
             self._made.found, self._made.differences = 0, []
         self._made.notes += [
@@ -116,7 +116,7 @@ class Comparison:
         last = state.last and state.last.id
         if row is None:
             if state.exists and not (state.is_unborn and state.last is None):
-                self._gone(name, state)
+                self._report_missing(name, state)
         elif state.last is None:
             if self._told.has_births:
                 self.add(Difference(kind="unlogged", row=name))
@@ -131,7 +131,7 @@ class Comparison:
             self.unclear["unborn"] += state.is_unborn
             self._values(name, row, state)
 
-    def _gone(self, name: str, state: State) -> None:
+    def _report_missing(self, name: str, state: State) -> None:
         assert state.last is not None
         difference = Difference(kind="gone", row=name, event=state.last.id)
         if self._told.is_partitioned and (
@@ -179,7 +179,7 @@ class Comparison:
         )  # fmt: skip
 
     def _several(self, name: str, rows: list[Row], events: Iterator[Event]) -> None:
-        """Compare rows that share an identifier: how many, and values that none of them had."""
+        """Compare rows that share an identifier: their number, and unknown values."""
         said: dict[str, set[Hashable]] = {}
         tally = Tally()
         last = None
@@ -207,14 +207,14 @@ class Comparison:
                                         event=last and last.id))  # fmt: skip
 
     def _standing(self, events: Iterator[Event]) -> Iterator[Event]:
-        """Yield events that no TRUNCATE came after."""
+        """Yield events without a later TRUNCATE."""
         ends = [id_ for id_, source in self._told.truncated
                 if not self._told.is_partitioned or source == self._told.name]  # fmt: skip
         after = max(ends, default=0)
         return (event for event in events if event.id > after)
 
     def counted(self, tally: Tally, n: int, name: str | None, event: int | None) -> None:
-        """Compare how many rows there are with how many the log has."""
+        """Compare the number of rows with that in the log."""
         if tally.is_vague or self._told.may_begin_untold or self._told.may_end_untold:
             return
         most = tally.rows + tally.slack if self._told.has_births else float("inf")
@@ -223,7 +223,7 @@ class Comparison:
 
 
 class Tally:
-    """How many rows there are by their events."""
+    """The number of rows according to events."""
 
     def __init__(self) -> None:
         """Begin with none."""

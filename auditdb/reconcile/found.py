@@ -1,4 +1,4 @@
-"""What reconciling found."""
+"""The results of reconciling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Kind = Literal["changed", "undone", "between", "unlogged", "gone", "back", "coun
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Where a table and its log do not say the same.
+    """A difference between a table and its log.
 
     Attributes:
         kind: `changed` (the row has another value than its last event), `undone` (it has the value
@@ -18,12 +18,12 @@ class Difference:
             events before it left), `unlogged` (a row of which no event says that it came), `gone`
             (a row is gone, and no event says so), `back` (a row is there of which an event says
             that it went), `count` (of rows that cannot be told apart: there are more or fewer).
-        row: the identifier that events have of the row; nothing where none tells it.
-        column: the column, of a value.
-        logged: what the events say: a value, or how many rows.
-        stored: what the table says, or the event that does not fit.
-        event: the last event that says what is logged; of `between`, the one that does not fit.
-        since: of `between`, the event before.
+        row: the identifier of the row in events; None if there is none.
+        column: the column of a value.
+        logged: the value or number of rows according to the events.
+        stored: the value in the table, or in the event that does not fit.
+        event: the last event with the logged value; for `between`, the one that does not fit.
+        since: for `between`, the event before it.
     """
 
     kind: Kind
@@ -37,17 +37,17 @@ class Difference:
 
 @dataclass(kw_only=True)
 class Reconciled:
-    """A table beside its log.
+    """The comparison of a table with its log.
 
     Attributes:
         table: its name, as PostgreSQL writes it.
-        rows: how many it has.
-        events: how many events tell of them.
-        differences: the first of those that were found, at most as many as were asked for.
-        found: how many there are.
-        left_out: columns that are not compared, and why: redacted, ignored, generated.
+        rows: its number of rows.
+        events: the number of events of them.
+        differences: the first differences, up to the limit.
+        found: the number of differences.
+        left_out: columns that are not compared, with the reason: redacted, ignored, generated.
         notes: what could not be compared, and how often.
-        skipped: why the table was not compared at all; nothing if it was.
+        skipped: why the table was not compared at all; None if it was.
     """
 
     table: str

@@ -15,7 +15,7 @@ from auditdb.reconcile.told import Told
 
 _PAGE = 1000
 
-# An update that changes the key is of two identifiers: it ends the one and begins the other.
+# An update of the key belongs to two identifiers: it ends one and begins the other.
 _EVENTS: LiteralString = """
 select x.id, e.id, e.transaction_id::text, extract(epoch from e.occurred_at)::float8,
     e.captured_from, e.action like '%.baseline', e.old_values::text, e.new_values::text,
@@ -49,7 +49,7 @@ from (
 
 
 def open_events(conn: psycopg.Connection[Any], told: Told) -> Generator[tuple[str | None, Event]]:
-    """Yield the events of a table with the identifier of their row, in its order, then theirs."""
+    """Yield the events of a table with the identifier of their row, sorted by it, then by id."""
     names = [name for name, until in told.names.items() if until is None]
     query = SQL(_EVENTS).format(
         identifier=SQL("e.details ->> 'row_id'" if told.part == "row_id" else "e.target_id"
@@ -79,7 +79,7 @@ def _former(told: Told) -> Composable:
 
 
 def _spelt(told: Told, name: str) -> Composable:
-    """Return a value of the key as an identifier has it."""
+    """Return the SQL of a key value in the form of identifiers."""
     value = SQL("(e.old_values ->> {})").format(Literal(name))
     base = told.columns[name].base if name in told.columns else ""
     if base == "timestamp with time zone":
@@ -93,7 +93,7 @@ def open_rows(
     """Return a cursor of the rows of a table as capture sees them, in the order of the events.
 
     Raises:
-        Refused: row-level security hides rows from who reads.
+        Refused: row-level security hides rows from the reader.
     """
     query = SQL(_ROWS).format(
         image=Identifier(f"image_{told.id}"), table=SQL(table),
@@ -103,7 +103,7 @@ def open_rows(
     cursor = psycopg.ServerCursor(conn, "auditdb_rows", row_factory=tuple_row)
     cursor.itersize = _PAGE
     try:
-        # A policy that hides rows is an error: what is hidden would seem to be gone.
+        # Raise an error for a policy that hides rows: they would look deleted.
         with conn.transaction():
             psycopg.Cursor(conn).execute("set local row_security = off")
             cursor.execute(query)
@@ -120,7 +120,7 @@ def open_rows(
 
 
 def _order(conn: psycopg.Connection[Any]) -> Composable:
-    """Return an order that is Python's own."""
+    """Return an order that is the same as in Python."""
     if conn.info.parameter_status("server_encoding") in ("UTF8", "SQL_ASCII"):
         return SQL('x.id collate "C"')
     return SQL("convert_to(x.id, 'UTF8')")

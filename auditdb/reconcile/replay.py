@@ -1,8 +1,8 @@
 """Replays the events of one row, transaction by transaction.
 
-Within a transaction the order of events is not that of the changes: a trigger of the application
-that changes the row which it fires for has its event first. So what a transaction made of a column
-is what its events say came and not went.
+Inside a transaction, events may be in another order than the changes: if a trigger of the
+application changes the row it fires for, its event comes first. So the result of a transaction for
+a column is the value that its events set and that no other of its events replaced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from auditdb.reconcile.values import Spelling, canonical, is_withheld, parse
 
 
 class Event(NamedTuple):
-    """What an event says of a row."""
+    """An event of a row."""
 
     id: int
     transaction: str
@@ -43,19 +43,19 @@ class Event(NamedTuple):
 
     @property
     def says_nothing(self) -> bool:
-        """Whether no value of it is left."""
+        """Whether all its values are lost."""
         return self.is_erased or "row" in self.lost or self.old is self.new is None
 
     @property
     def lost(self) -> list[str]:
-        """Columns of which it does not say the value, or says it otherwise."""
+        """Columns without their exact value in the event."""
         told = self.degraded or {}
         return [*(told.get("lost") or ()), *(told.get("as_text") or ())]
 
 
 @dataclass(slots=True)
 class Known:
-    """What the log says of a column: one of some values, and since which event."""
+    """The possible values of a column according to the log, and the event that set them."""
 
     values: dict[Hashable, Any]
     event: Event
@@ -74,22 +74,22 @@ class Broken(NamedTuple):
 
 @dataclass(slots=True)
 class State:
-    """A row as its events have it."""
+    """A row according to its events."""
 
     exists: bool | None = None
     columns: dict[str, Known] = field(default_factory=dict)
     last: Event | None = None
     source: str = ""
-    #: Nothing said how it came.
+    #: No event tells of its insert.
     is_unborn: bool = False
     is_degraded: bool = False
-    #: A partition was emptied that may be its own.
+    #: A partition that may contain it was truncated.
     may_be_gone: bool = False
     broken: list[Broken] = field(default_factory=list)
 
 
 class Replay:
-    """Makes rows of events."""
+    """Rebuilds rows from events."""
 
     def __init__(self, told: Told, spelling: Spelling) -> None:
         """Replay the events of a table."""
@@ -97,7 +97,7 @@ class Replay:
         self._spelling = spelling
 
     def replay(self, events: Iterable[Event]) -> State:
-        """Return the row that events of one identifier, by their ids, tell of."""
+        """Return the row that results from the events of one identifier."""
         state = State()
         group: list[Event] = []
         for event in events:
@@ -111,7 +111,7 @@ class Replay:
         return state
 
     def _truncate(self, state: State, before: int | None) -> None:
-        """Take away what a TRUNCATE took between the last event and another."""
+        """Apply a TRUNCATE between the last event and the next one."""
         if state.last is None:
             return
         for id_, source in self._told.truncated:
@@ -132,7 +132,7 @@ class Replay:
             state.columns, state.is_degraded = {}, True
             return
         if any(e.moved for e in group):
-            # What it was before is under another identifier, or may be another row's.
+            # Its former state has another identifier, or may be that of another row.
             state.columns = {}
             if any(e.op == "death" for e in group):
                 return
@@ -147,7 +147,7 @@ class Replay:
             state.columns = {}
 
     def _begin(self, state: State, event: Event) -> None:
-        """Take a row as one event has it, which is what most rows have."""
+        """Fast path: most rows have only one event."""
         for name, value in (event.new or {}).items():
             column = self._told.columns.get(name)
             if column is not None and column.left_out not in ("ignored", "generated"):
@@ -155,7 +155,7 @@ class Replay:
                 state.columns[name] = Known({key: value}, event, {})
 
     def _exist(self, state: State, group: list[Event]) -> None:
-        """Say whether the row is there, and whether that fits what was known."""
+        """Update whether the row exists; report an event that does not fit."""
         ops = Counter(e.op for e in group if not e.is_baseline)
         first = group[0]
         before = state.exists
@@ -182,7 +182,7 @@ class Replay:
         return state.last.id if state.last else None
 
     def _flow(self, state: State, group: list[Event], name: str) -> None:
-        """Say what a transaction made of a column, and whether it found what was known."""
+        """Update a column after a transaction; report an event that does not fit."""
         column = self._told.columns[name]
         came, went = dict[Hashable, Any](), dict[Hashable, Any]()
         balance = Counter[Hashable]()

@@ -1,4 +1,4 @@
-"""What there is to know of an attached table before its rows are compared with its events."""
+"""Facts about an attached table that the comparison needs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ where e.captured_from <> all (%s) and e.target_type = %s
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column of the table, and since when the log's values of it can be compared."""
+    """A column, and since when its logged values can be compared."""
 
     name: str
     base: str
@@ -50,7 +50,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """An attached table as the log knows it."""
+    """An attached table according to the log."""
 
     id: int
     name: str
@@ -59,7 +59,7 @@ class Told:
     is_secret: bool
     is_unique: bool
     is_partitioned: bool
-    #: Whether every row has an event that says that it came.
+    #: Whether every row has an event of its insert.
     has_births: bool
     #: Events from that id on find no row that has none.
     births_until: int
@@ -75,12 +75,12 @@ class Told:
 
     @property
     def is_keyed(self) -> bool:
-        """Whether an identifier tells rows apart, or few of them from the others."""
+        """Whether an identifier is unique, or nearly so."""
         return self.part is not None and self.key is not None and not self.is_secret
 
 
 def describe(conn: psycopg.Connection[Any], target: int) -> Told | None:
-    """Return what the log knows of a table; nothing if it is not captured.
+    """Return the facts about a table, or None if it is not captured.
 
     Args:
         conn: a connection in a transaction, of a member of `audit_auditor`.
@@ -93,7 +93,7 @@ def describe(conn: psycopg.Connection[Any], target: int) -> Told | None:
         return None
     names: dict[str, int | None] = dict.fromkeys(told["names"])
     if told["is_partitioned"] or len(names) > 1:
-        # Partitions that are gone, and names that it had in passing.
+        # Dropped partitions, and temporary names of the table.
         found = cursor.execute(_SOURCES, (list(names), told["target_type"])).fetchall()
         names.update(dict.fromkeys(r["captured_from"] for r in found))
     own = cursor.execute(_OWN, (list(names),)).fetchall()

@@ -1,7 +1,7 @@
-"""Values as the log has them, in a form that is equal for equal values.
+"""Canonical forms of logged values, equal for equal values.
 
-What a session sets decides how a value is spelt in an event: its time zone, its styles of dates and
-intervals, how many digits of a float it sees. The log keeps what it was given.
+Settings of a session decide how a value is written in an event: time zone, styles of dates and
+intervals, digits of floats. The log keeps the written form.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TIME = re.compile(
     r"(\d{4,})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?"
     r"([+-])(\d\d)(?::?(\d\d))?(?::?(\d\d))?( BC)?"
 )
-# What only the server reads in every style.
+# Types that only the server can parse in every style.
 _SPELT = ("interval", "tsrange", "tstzrange", "daterange", "tsmultirange", "tstzmultirange",
           "datemultirange")  # fmt: skip
 _ABBREVIATION = re.compile(r"\d ([A-Z]{2,5})\b(?<!BC)")
@@ -72,7 +72,7 @@ def canonical(value: Any, base: str) -> Hashable:
 def _rounded(number: Decimal, digits: int | None) -> Decimal:
     if digits is None:
         return number
-    # As the server rounds: by what the bits say, and not by the digits that tell them apart.
+    # Round like the server: the exact binary value, not its shortest digits.
     bits = float(number)
     if digits == _DIGITS["real"]:
         with suppress(OverflowError):
@@ -96,7 +96,7 @@ def _instant(match: re.Match[str]) -> str:
 
 
 def is_withheld(value: Any) -> bool:
-    """Return whether a value is not shown, or not in full."""
+    """Return whether a value is redacted, at least in part."""
     if isinstance(value, str):
         return any(mark in value for mark in WITHHELD)
     if isinstance(value, dict):
@@ -105,17 +105,17 @@ def is_withheld(value: Any) -> bool:
 
 
 class Spelling:
-    """Asks the server whether two spellings are one value; each pair once in a while."""
+    """Asks the server whether two texts are the same value; results are cached."""
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         """Ask on a connection, in its transaction."""
         self._conn = conn
         self._known: dict[tuple[str, str, str], bool] = {}
-        #: Values that nobody can read again: IST is the time of India, of Israel and of Ireland.
+        #: Ambiguous values: IST is the time of India, of Israel and of Ireland.
         self.unread = 0
 
     def same(self, logged: Any, stored: Any, base: str) -> bool:
-        """Return whether what an event says is what a row says, in another spelling or type."""
+        """Return whether the values of event and row are equal, in another form or type."""
         if isinstance(logged, list) and isinstance(stored, list):
             element = base.removesuffix("[]")
             return len(logged) == len(stored) and all(
@@ -142,7 +142,7 @@ class Spelling:
 
     def _ask(self, logged: str, stored: str, base: str) -> bool:
         type_ = SQL(base)  # One of _SPELT.
-        # As texts: a month "=" 30 days, which it is not.
+        # As texts, because "=" treats a month as 30 days.
         query = SQL(
             "select %s::pg_catalog.{0}::pg_catalog.text"
             " operator(pg_catalog.=) %s::pg_catalog.{0}::pg_catalog.text"

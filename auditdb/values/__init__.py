@@ -1,1 +1,1 @@
-"""Values: what callers give, checked and without secrets; what is shown, safe to show."""
+"""Values: input is checked and secrets removed; output is escaped."""

@@ -13,7 +13,7 @@ from auditdb.errors import InvalidInput
 # Values of columns, as audit.record_event takes them.
 RESULTS = ("success", "failure", "denied")
 ACTOR_TYPES = ("user", "api_key", "system", "database")
-# What people write for columns.
+# Common wrong names of arguments, with the right ones.
 ALIASES = {
     "actor": "actor_id",
     "user": "actor_id",
@@ -32,7 +32,7 @@ ALIASES = {
 
 
 def as_list(name: str, given: Sequence[str] | None) -> list[str] | None:
-    """Return texts as a list; a single text would be taken apart into its letters."""
+    """Return texts as a list; refuse a single string, which would become a list of letters."""
     if isinstance(given, str):
         raise InvalidInput(f"{name} is a string; give a list: [{given!r}]")
     return None if given is None else list(given)
@@ -68,7 +68,7 @@ def names_nearest(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     parameters = inspect.signature(function).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return function  # It says itself what it takes.
+        return function  # It accepts any names, and checks them itself.
 
     @wraps(function)
     def checked(*args: Any, **named: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Many rows at once, as COPY sends them, made safe to show by the rules of `plain`.
+"""Escapes many rows of COPY output at once, by the rules of `plain`.
 
-What is plain passes as it is. Only a row that holds what is rare is taken apart.
+Fast path: plain blocks pass unchanged. Only rows with special characters are split.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 
 from auditdb.values.plain import as_cell, as_json_cell, is_plain
 
-# What COPY is told to put between parts and around them: JSON holds no control character.
+# Delimiter and quote for COPY: JSON contains no control characters.
 PART, AROUND = b"\x02", b"\x01"
 # What lasts while bytes of UTF-8 and the ends of rows are taken out.
 _ALL_BUT_CONTROLS = bytes({*range(256)} - {*range(32), 127} | {10})
@@ -55,11 +55,11 @@ def csv_lines(
 
 
 def _plain_rows(block: bytes, count: int, keep_formulas: bool) -> bytes | None:
-    """Return rows of CSV made safe; nothing if one holds what has to be looked at in its cell."""
+    """Return escaped rows of CSV, or None if a row must be handled cell by cell."""
     if block.count(b"\n") != count or block.translate(None, _ALL_BUT_CONTROLS):
         return None
     unsafe = _unsafe(block)
-    # Others have another code in JSON than in text.
+    # Other characters have different escapes in JSON and in text.
     if not all("\u0100" <= char <= "\uffff" for char in unsafe):
         return None
     if not keep_formulas:
@@ -74,7 +74,7 @@ def _plain_rows(block: bytes, count: int, keep_formulas: bool) -> bytes | None:
 
 
 def _any_row(row: bytes, json_columns: Collection[int], keep_formulas: bool) -> bytes:
-    """Return a row of CSV, each cell by itself."""
+    """Return a row of CSV, escaped cell by cell."""
     found = _CELL.findall(row.decode("utf-8", "surrogateescape").removesuffix("\n"))
     cells = [quoted.replace('""', '"') or bare for quoted, bare in found]
     out = io.StringIO(newline="")
@@ -88,7 +88,7 @@ def _any_row(row: bytes, json_columns: Collection[int], keep_formulas: bool) -> 
 
 
 def _unsafe(block: bytes) -> list[str]:
-    """Return the characters that are not plain: those above ASCII, and DEL."""
+    """Return the characters that are not plain, of those above ASCII and DEL."""
     chars = {"\x7f"} if b"\x7f" in block else set()
     if not block.isascii():
         chars.update(block.translate(None, _ASCII).decode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""What callers give, turned into what PostgreSQL can hold: identifiers as text, details as JSON."""
+"""Converts input to values that PostgreSQL can hold: identifiers to text, details to JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def as_text(name: str, value: Id | None) -> str | None:
     """Return an identifier as text.
 
     Raises:
-        InvalidInput: it is no string, integer or UUID, or not text that PostgreSQL can store.
+        InvalidInput: it is not a string, integer or UUID, or PostgreSQL cannot store the text.
 
     >>> as_text("target_id", 42)
     '42'
@@ -53,10 +53,10 @@ def as_text(name: str, value: Id | None) -> str | None:
 
 
 def from_json(data: bytes | str) -> Any:
-    """Return the value of JSON that PostgreSQL sent, or its text where Python cannot hold it.
+    """Parse JSON from PostgreSQL; return the text itself if Python cannot hold it.
 
-    One event must not keep a page from being read: a number of 5,000 digits becomes a Decimal, and
-    JSON nested deeper than Python recurses stays text.
+    One event must not make a page fail: a number of 5,000 digits becomes a Decimal, and too deeply
+    nested JSON stays text.
 
     >>> from_json('{"n": 1}')
     {'n': 1}
@@ -73,14 +73,14 @@ def _number(digits: str) -> int | Decimal:
 
 
 def json_value(value: Any, around: tuple[int, ...] = ()) -> Any:
-    r"""Return a value as JSON holds it, whatever it is: what comes from a request may be anything.
+    r"""Convert any value to one that JSON can hold; values of a request may be anything.
 
-    What JSON has no word for becomes its `str()`; a NUL or half a surrogate pair becomes U+FFFD.
-    What is deeper than 100 levels, or within itself, becomes `[too deep]`.
+    Other types become their `str()`. A NUL or half a surrogate pair becomes U+FFFD. Values deeper
+    than 100 levels, or inside themselves, become `[too deep]`.
 
     Args:
-        value: it.
-        around: the ids of what it is within.
+        value: the value.
+        around: the ids of the objects around it.
 
     >>> json_value({"path": "/a\x00b", "took": float("nan")})
     {'path': '/a�b', 'took': 'nan'}

@@ -1,4 +1,4 @@
-"""Details without their secrets, by the names alone: what a context costs is not to be felt."""
+"""Removes secrets from details, only by name, so that a context stays cheap."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from auditdb.values.convert import is_text, json_value
 
-# What each name of a secret, or of headers, has a part of. A constant, since the vocabulary takes
-# longer to load than a whole request may take; the tests compare it.
+# Each name of a secret, or of headers, contains one of these. A constant, because loading the
+# vocabulary takes longer than a whole request; tests compare it with the vocabulary.
 WORDS = re.compile(
     "passw|passphrase|pass|pwd|pswd|secret|token|hash|salt|encrypt|cipher|credential|"
     "mnemonic|phrase|recovery|seed|otp|pin|cvv|cvc|ssn|pem|p12|pfx|pkcs|keystore|"
@@ -27,7 +27,7 @@ _VALUES = frozenset(("value", "val", "v", "content"))
 
 
 def details_without_secrets(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Return details as JSON without secrets; the usual ones, a few texts, at little cost.
+    """Return details as JSON without secrets, with a fast path for a few texts.
 
     >>> details_without_secrets({"ip": "192.0.2.1", "token": "hunter2", "at": {1}})
     {'ip': '192.0.2.1', 'token': '[redacted]', 'at': [1]}
@@ -41,9 +41,9 @@ def details_without_secrets(details: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_secrets(value: Any) -> Any:
-    """Return JSON as audit_private.redact_json does, but do not look into texts.
+    """Redact JSON like audit_private.redact_json, but do not search texts.
 
-    Flags and nulls stay; where headers are told apart, those that hold no credential stay too.
+    Booleans and nulls stay. Headers without credentials stay, if headers are separate.
 
     >>> without_secrets({"ip": "192.0.2.1", "proxy": {"password": "hunter2"}})
     {'ip': '192.0.2.1', 'proxy': {'password': '[redacted]'}}

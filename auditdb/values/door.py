@@ -1,6 +1,6 @@
-"""A door: a public module whose names are loaded from others when they are first used.
+"""Lazy public modules: their names are loaded from other modules on first use.
 
-Functions refuse a misspelt argument with the one that was meant.
+Their functions refuse a misspelt argument, and suggest the nearest one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def door(module: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any
 
     Args:
         module: its name.
-        names: of other modules, those that it shows.
+        names: for each other module, the public names.
     """
     homes = {name: home for home, its in names.items() for name in its}
 

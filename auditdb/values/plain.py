@@ -11,20 +11,20 @@ import re
 from datetime import datetime
 from typing import Any
 
-# Not shown by anything although Python calls them printable: fillers, joiners, variation selectors.
+# Invisible, although str.isprintable() is true: fillers, joiners, variation selectors.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"
 )
 # What a spreadsheet takes for a formula at the start of a cell, also in full width.
 _FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-# Where a semicolon separates cells, as in much of Europe, it does so within quotes too: those of a
-# line that is separated by commas do not stand at the start of a cell.
+# Spreadsheets in much of Europe split cells at semicolons. They do so even inside quotes of a
+# comma-separated line, because these quotes are not at the start of a cell.
 _NEXT_FORMULA = re.compile(f";(?=[\\s\"']*{_FORMULA.pattern})")
 
 
 def is_plain(text: str) -> bool:
-    r"""Return whether all of a text shows as what it is, in one line.
+    r"""Return whether a text is visible as it is, in one line.
 
     >>> is_plain("naïve"), is_plain("a\x1b[2J"), is_plain("a\u202eb"), is_plain("a\u3164")
     (True, False, False, False)
@@ -44,6 +44,15 @@ def plain(value: object) -> str:
     return "".join(c if is_plain(c) else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun, in the singular or the plural.
+
+    >>> counted(1, "event"), counted(0, "event"), counted(2_000, "leaf", "leaves")
+    ('1 event', '0 events', '2,000 leaves')
+    """
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def plain_json(value: object, *, indent: int | None = None) -> str:
     r"""Return JSON that is safe on a terminal and says the same; times as ISO 8601.
 
@@ -56,7 +65,7 @@ def plain_json(value: object, *, indent: int | None = None) -> str:
 def _plain_in_json(text: str) -> str:
     if is_plain(text.replace("\n", "")):
         return text
-    # Within strings JSON has escaped its own newlines: those that are left are the indentation's.
+    # JSON escapes newlines inside strings, so the remaining ones are from the indentation.
     return "".join(c if c == "\n" or is_plain(c) else json.dumps(c)[1:-1] for c in text)
 
 
@@ -87,5 +96,5 @@ def as_cell(value: object, *, keep_formulas: bool = False) -> str:
 def as_json_cell(text: str, *, keep_formulas: bool = False) -> str:
     """Return a cell of CSV that holds an object or a list, of its JSON."""
     text = _plain_in_json(text)
-    # Within a string its code says the same.
+    # Inside a string, the escape has the same meaning.
     return text if keep_formulas else _NEXT_FORMULA.sub(r"\\u003b", text)

@@ -1,4 +1,4 @@
-"""The page on which an organisation's admin reads the log: an ASGI application to mount.
+"""The page where an admin of an organisation reads the log: an ASGI application to mount.
 
 Needs the extra `web`.
 """

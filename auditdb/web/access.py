@@ -1,4 +1,4 @@
-"""Who looks at the page: what the host's callback answers."""
+"""The viewer of the page, as returned by the callback of the host."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from auditdb.values.convert import Id, as_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Who looks at the page, and at whose log.
+    """The viewer of the page, and the organisations that they may ask for.
 
-    Whether they may is looked up by the database at each read, by the memberships: an organisation
-    that is named here and of which the viewer is no admin shows nothing.
+    The database checks the right by the memberships at each read. An organisation whose admin the
+    viewer is not shows nothing.
 
     Args:
         viewer_id: the user who reads, as the memberships have it. Authenticate them first.
-        organizations: those whose log they may ask for: ids, or ids and how each is called.
-        is_staff: whether this is somebody of the vendor, who is no member. They are read for as an
-            auditor (the login is to be a member of `audit_auditor`), and the customer sees
-            `audit.viewed` in the log, with `viewer_id` as the actor.
-        zone: in which times are shown first, such as "Europe/Berlin". Default: UTC.
-        language: such as "de" or "de-AT". Default: that of the application, also for one that the
-            page does not speak.
-        scheme: "light" or "dark". Default: as the browser is set.
+        organizations: the organisations they may ask for: ids, or ids with names.
+        is_staff: whether this is staff of the vendor, who are not members. They read as an auditor
+            (the login must be a member of `audit_auditor`), and the customer sees `audit.viewed` in
+            the log, with `viewer_id` as the actor.
+        zone: the initial time zone, such as "Europe/Berlin". Default: UTC.
+        language: such as "de" or "de-AT". Default: that of the application, also for an unsupported
+            language.
+        scheme: "light" or "dark". Default: the setting of the browser.
 
     Raises:
         InvalidInput: an id is no string, integer or UUID; the zone or scheme is not known.
@@ -45,7 +45,7 @@ class Access:
             raise InvalidInput("viewer_id is empty; for nobody answer None")
         if isinstance(self.organizations, str):
             raise InvalidInput("organizations is a string; give a list of ids, or ids and names")
-        # Of an auditor, none would be all of them.
+        # For an auditor, an empty id would mean all organisations.
         if not all(as_text("organizations", own) for own in self.organizations):
             raise InvalidInput("organizations holds an id that is empty; give [] for none")
         if self.zone is not None:

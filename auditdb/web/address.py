@@ -1,4 +1,4 @@
-"""The address of a page: filters as people give them, so that a link is a saved search."""
+"""The address of a page: its parameters are the filters, so a link is a saved search."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from auditdb.errors import InvalidInput
 from auditdb.read.filters import Filters, as_moment
 from auditdb.web.access import Access, read_zone
 
-# Filters whose name and value stand in the address as they are.
+# Filters that are in the address unchanged.
 PLAIN = (
     "action", "result", "person_id", "actor_id", "actor_type", "subject_id", "target_type",
     "target_id", "source", "ip", "transaction_id", "series_id",
 )  # fmt: skip
 PRESETS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30),
            "90d": timedelta(days=90)}  # fmt: skip
-# How a page looks, and where it is: what a saved search has beside filters.
+# Look and position of a page: the parameters that are not filters.
 LOOKS = ("zone", "language", "scheme")
-# All that is looked for, in the order in which the page says it.
+# All filters, in the order of the page.
 CHOSEN = (*PLAIN, "text", "last", "from", "to", "signal")
 PLACES = ("after", "before", "within", "cursor", "limit")
 _KNOWN = frozenset((*CHOSEN, *LOOKS, *PLACES, "organization", "formulas"))
-# Characters of a value: an export writes what was looked for into the log.
+# Maximum length of a value, because an export records its filters in the log.
 _LONGEST = 1000
 
 
@@ -56,9 +56,9 @@ class Address:
         return self.given.get(name, "")
 
     def link(self, path: str = "", **changes: Any) -> str:
-        """Return the address with other values; those that are None are left out.
+        """Return the address with other values, without those that are None.
 
-        Where the filters change, a place in the old list means nothing.
+        A change of filters removes the cursors, which belong to the old list.
         """
         new = {k: v for k, v in self.given.items() if k not in PLACES}
         new |= {name: str(value) for name, value in changes.items() if value}
@@ -66,17 +66,17 @@ class Address:
         return f"{path}?{urlencode(new)}" if new else path or "?"
 
     def without(self, name: str) -> str:
-        """Return the address with one filter less."""
+        """Return the address without one filter."""
         return self.link(**{name: ""})
 
     def only(self, path: str = "", **filters: Any) -> str:
-        """Return the address of other filters in the same organisation, looking the same."""
+        """Return the address with other filters, but the same organisation and look."""
         kept = {k: v for k, v in self.given.items() if k in (*LOOKS, "organization")}
         return Address(kept).link(path, **filters)
 
     @property
     def is_filtered(self) -> bool:
-        """Whether anything is looked for."""
+        """Whether there is any filter."""
         return any(name in self.given for name in CHOSEN)
 
     def zone(self, access: Access) -> ZoneInfo:
@@ -84,10 +84,10 @@ class Address:
         return read_zone(self["zone"] or access.zone or "UTC")
 
     def filters(self, zone: ZoneInfo, now: datetime | None = None) -> Filters:
-        """Return what is looked for.
+        """Return the filters.
 
         Raises:
-            InvalidInput: a value is none.
+            InvalidInput: a value is invalid.
         """
         found: dict[str, Any] = {name: self[name] for name in PLAIN if self[name]}
         action = found.pop("action", None)
@@ -111,7 +111,7 @@ class Address:
 
 
 def _moment(name: str, text: str, zone: ZoneInfo, *, is_end: bool = False) -> datetime | None:
-    """Return a time; a day is one of the zone, and as an end it is part of what is shown."""
+    """Return a time; a day is in the zone, and as an end it is included."""
     if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
         try:
             day = date.fromisoformat(text)

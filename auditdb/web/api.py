@@ -32,7 +32,7 @@ class _Json(JSONResponse):
         return plain_json(content).encode("utf-8", "replace")
 
 
-def _told(visited: Visit, event: Event, known: Known) -> dict[str, Any]:
+def _as_json(visited: Visit, event: Event, known: Known) -> dict[str, Any]:
     tell = Teller(visited.words, known)
     values = {field.name: getattr(event, field.name) for field in fields(Event)}
     people = [("user", event.subject_id), ("user", event.impersonator_id),
@@ -59,7 +59,7 @@ async def events(visited: Visit) -> Response:
     known = {organization: names | hosts for organization, names in known.items()}
     return _Json(
         {
-            "events": [_told(visited, event, known[homes[event.id]]) for event in page.events],
+            "events": [_as_json(visited, event, known[homes[event.id]]) for event in page.events],
             "next": page.next,
             "previous": page.previous,
             "looked_back_to": page.looked_back_to,
@@ -72,7 +72,7 @@ async def event(visited: Visit) -> Response:
     async with event_of(visited) as (found, _, read):
         known = await names_of(read, [found])
     known |= await hosts_names(visited, [found])
-    return _Json(_told(visited, found, known))
+    return _Json(_as_json(visited, found, known))
 
 
 async def logged(visited: Visit) -> Response:

@@ -1,6 +1,6 @@
-"""What the first page says beside the list: what is worth a look, and events a day.
+"""Parts of the first page beside the list: signals, and events a day.
 
-Of a large organisation that takes longer than the list. What took long is kept for a minute.
+For a large organisation they take longer than the list. Slow results are cached for a minute.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from auditdb.web.render import time_of
 from auditdb.web.site import Visit
 
 HISTOGRAM = 48
-# Seconds from which on an answer is kept, and for which; and how many are.
+# The cache: minimum duration of a query in seconds, lifetime in seconds, number of entries.
 LONG, KEPT, MOST = 0.05, 60, 1_000
 
 
 async def summary(visited: Visit, conn: AsyncConnection[Any]) -> dict[str, Any]:
-    """Return what the page says beside the list."""
+    """Return the parts beside the list."""
     is_first = not visited.address["after"] and not visited.address["before"]
     actions: list[str] = []
     logged_rows: list[Row] = []
@@ -40,7 +40,7 @@ async def summary(visited: Visit, conn: AsyncConnection[Any]) -> dict[str, Any]:
             if len(visited.organizations) == 1:
                 [shown] = await read.rows(queries.SHOWN_SINCE)
                 shown_since = shown["since"]
-            # What is kept was somebody else's to read.
+            # A cached result was read by another viewer, so check the right again.
             may_read = await why_nothing(read) is None
         if is_first and may_read and not visited.address.is_filtered and not is_slow:
             own = visited.principal(organization).organization_id
@@ -77,7 +77,7 @@ async def summary(visited: Visit, conn: AsyncConnection[Any]) -> dict[str, Any]:
 async def _rows(
     visited: Visit, conn: AsyncConnection[Any], organization: str, statement: Statement
 ) -> list[Row] | None:
-    """Return the rows of a query, or None if it takes too long: the list is worth more."""
+    """Return the rows of a query, or None if it takes too long."""
     kept = visited.site.kept
     key = (organization, str(statement))
     began = time.monotonic()
@@ -90,7 +90,7 @@ async def _rows(
     except AuditError as error:
         if problem_of(error).key != "slow":
             raise
-        # Not kept: this page may have had less time left than the next has.
+        # Not cached: the next page may have more time left.
         return None
     if time.monotonic() - began > LONG:
         if len(kept) >= MOST:

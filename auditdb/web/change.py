@@ -23,7 +23,7 @@ class Shown:
     text: str
     is_null: bool = False
     is_redacted: bool = False
-    more: int = 0  # Characters that are left out.
+    more: int = 0  # Number of characters that are left out.
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ class Change:
 
     @property
     def is_changed(self) -> bool:
-        """Whether it was one before and is another after."""
+        """Whether there are different values before and after."""
         return self.old is not None and self.new is not None and self.old != self.new
 
 
 def show(value: Any) -> Shown:
-    """Return a value without what would drive or hide, and no longer than a screen."""
+    """Return a value, escaped and cut to the length of a screen."""
     if value is None:
         return Shown("", is_null=True)
     if value == "[redacted]":
         return Shown("", is_redacted=True)
     text = value if isinstance(value, str) else plain_json(value)
-    # A newline within a value is shown as one, and nothing else that is not plain.
+    # Newlines in a value are kept; other special characters are escaped.
     cut = text[:_LONGEST]
     safe = "\n".join(plain(line) for line in cut.replace("\r\n", "\n").split("\n"))
     return Shown(safe, more=len(text) - len(cut))
@@ -74,7 +74,7 @@ def cut_of(event: Event) -> int:
 
 
 def degraded(event: Event) -> str:
-    """Return what of an event could not be read, in one line; nothing if all could be."""
+    """Return in one line what could not be read of an event, or None."""
     found = (event.details or {}).get("degraded")
     if found is None:
         return ""
@@ -87,7 +87,7 @@ _APART = frozenset({"ip", "user_agent", "request_id", "degraded", "previous_role
 
 
 def context(event: Event) -> list[tuple[str, Shown]]:
-    """Return what is known of how an event came about: the details that are not apart."""
+    """Return the details that the page does not show elsewhere."""
     details = event.details or {}
     if CUT in details:
         return []

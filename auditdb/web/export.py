@@ -1,4 +1,4 @@
-"""Taking the log along: the events of the same filters as CSV or JSON lines, without a cap."""
+"""Export: all events of the filters as CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from auditdb.web.problem import Problem
 from auditdb.web.reading import record_reading
 from auditdb.web.site import Visit
 
-# Exports of one viewer that run at once, and seconds in which a client takes a block: each holds a
-# connection.
+# Concurrent exports of one viewer, and seconds for a client to read a block. Both are limited
+# because each export holds a connection.
 AT_ONCE, STALLED = 2, 60.0
 _MEDIA = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 
@@ -43,7 +43,7 @@ async def _taken(visited: Visit, format: Literal["csv", "jsonl"]) -> Response:
     if visited.request.method == "HEAD":
         return Response(media_type=_MEDIA[format])
     if visited.address["signal"]:
-        raise InvalidInput("what is worth a look is not taken along; filter by action or result")
+        raise InvalidInput("signals cannot be exported; filter by action or result")
     formulas: Any = visited.address["formulas"] or "escape"
     filters = await filters_of(visited)
     async with visited.opened() as conn:
@@ -61,7 +61,7 @@ async def _taken(visited: Visit, format: Literal["csv", "jsonl"]) -> Response:
 
 
 class _Taken(StreamingResponse):
-    """A stream that is closed, and said to be, however it ends."""
+    """A stream that always runs its cleanup."""
 
     def __init__(self, first: bytes, stream: AsyncGenerator[bytes, None], format: str) -> None:
         self._first, self._stream = first, stream
@@ -89,10 +89,10 @@ class _Taken(StreamingResponse):
 async def _stream(
     visited: Visit, exports: dict[str, Export], format: str
 ) -> AsyncGenerator[bytes, None]:
-    """Read the organisations one after the other; the heading of CSV stands once.
+    """Read the organisations one after the other; the CSV header is written once.
 
-    Each is recorded before anything leaves, and again when it ends: whatever the client does,
-    nothing is taken along unseen.
+    Each export is recorded before its first byte is sent, and again at its end, so no export is
+    unseen.
     """
     own = str(visited.access.viewer_id)
     running = visited.site.exporting
@@ -115,7 +115,7 @@ async def _stream(
 async def _one(
     visited: Visit, organization: str, export: Export, format: str
 ) -> AsyncGenerator[bytes, None]:
-    """Read one organisation; of two connections, one is given back before the other is taken."""
+    """Read one organisation; never hold two connections at once."""
     has_begun = False
     try:
         async with visited.opened() as conn:

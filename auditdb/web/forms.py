@@ -1,7 +1,7 @@
-"""Requests that change something: of the page itself, and not of another site in its viewer's name.
+"""Requests that change something, protected against cross-site request forgery.
 
-A form holds a token that is signed for its viewer. A browser says by Sec-Fetch-Site, an older one
-by Origin, whose page sent a request. What is no form is JSON, which no form of another site sends.
+A form holds a token that is signed for its viewer. Browsers send Sec-Fetch-Site, older ones Origin,
+which show the site of the sender. Requests without a form must be JSON, which forms cannot send.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from auditdb.errors import InvalidInput
 from auditdb.web.problem import Problem
 from auditdb.web.site import Visit
 
-# Seconds after which a form is to be opened again, and bytes of a request.
+# Lifetime of a form in seconds, and maximum size of a request in bytes.
 _LIFETIME, _LONGEST = 12 * 3600, 10_000
 
 
 def form_token(visited: Visit, now: float | None = None) -> str:
-    """Return what a form of this viewer holds, and no other site can know."""
+    """Return the token of a form for this viewer."""
     expires = str(int(time.time() if now is None else now) + _LIFETIME)
     return f"{expires}.{_mac(visited, expires)}"
 
@@ -35,17 +35,17 @@ def _mac(visited: Visit, expires: str) -> str:
 
 
 async def read_form(visited: Visit) -> dict[str, str]:
-    """Return the fields of a form that this viewer was given.
+    """Return the fields of a form of this viewer.
 
     Raises:
-        Problem: it is of another site, of another viewer, or old.
-        InvalidInput: it is none.
+        Problem: it is from another site, of another viewer, or expired.
+        InvalidInput: it is not a form.
     """
     _refuse_other_sites(visited.request, "application/x-www-form-urlencoded", {"null"})
     try:
         fields = parse_qs((await _body(visited.request)).decode(), keep_blank_values=True)
     except ValueError as error:
-        raise InvalidInput("the request is no form") from error
+        raise InvalidInput("the request is not a form") from error
     given = {name: values[0].strip() for name, values in fields.items()}
     expires, _, mac = given.pop("token", "").partition(".")
     is_ours = hmac.compare_digest(mac.encode(), _mac(visited, expires).encode())
@@ -55,11 +55,11 @@ async def read_form(visited: Visit) -> dict[str, str]:
 
 
 async def read_json(visited: Visit) -> dict[str, Any]:
-    """Return the object of JSON that a request holds; none is an empty one.
+    """Return the JSON object of a request; an empty body is an empty object.
 
     Raises:
-        Problem: it is of another site.
-        InvalidInput: it is none.
+        Problem: it is from another site.
+        InvalidInput: it is not a JSON object.
     """
     request = visited.request
     _refuse_other_sites(request, None if request.method == "DELETE" else "application/json", set())
@@ -69,12 +69,12 @@ async def read_json(visited: Visit) -> dict[str, Any]:
     except ValueError:
         given = None
     if not isinstance(given, dict):
-        raise InvalidInput("the request is no object of JSON")
+        raise InvalidInput("the request is not a JSON object")
     return given
 
 
 def _refuse_other_sites(request: Request, media_type: str | None, origins: set[str]) -> None:
-    """Refuse what another site sends, or sends in another form.
+    """Refuse requests from another site, or with another media type.
 
     Args:
         request: what came.
@@ -89,7 +89,7 @@ def _refuse_other_sites(request: Request, media_type: str | None, origins: set[s
         raise Problem("form")
     sent = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type is not None and sent != media_type:
-        raise InvalidInput(f"the request is to be {media_type}")
+        raise InvalidInput(f"the media type of the request must be {media_type}")
 
 
 async def _body(request: Request) -> bytes:

@@ -1,4 +1,4 @@
-"""Lets in whom the host names, and makes pages of errors."""
+"""Admits the viewers that the host names, and turns errors into pages."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Endpoint: TypeAlias = Callable[[Visit], Awaitable[Response]]
 
 
 def guarded(site: Site, endpoint: Endpoint, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    """Return an endpoint that lets in whom the host names, and whose errors are pages."""
+    """Return an endpoint that admits viewers of the host and turns errors into pages."""
 
     async def answer(request: Request) -> Response:
         visited: Visit | None = None
-        # What the host's function raises, also an Access that is none, is an error of the host.
+        # Errors in the function of the host, also an invalid Access, are errors of the host.
         access = await admit(site, request)
         try:
             if isinstance(access, Response):
@@ -54,7 +54,7 @@ def guarded(site: Site, endpoint: Endpoint, kind: str) -> Callable[[Request], Aw
 
 
 class Headers:
-    """Says to the browser of every answer what it may do with it, those of Starlette included."""
+    """Adds security headers to every response, including those of Starlette."""
 
     def __init__(self, app: ASGIApp, headers: dict[str, str]) -> None:
         self.app, self.headers = app, headers
@@ -73,7 +73,7 @@ class Headers:
 
 
 def not_found(site: Site) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return the page for a path that there is not."""
+    """Return the page for an unknown path."""
 
     async def answer(request: Request, error: Exception) -> Response:
         del error
@@ -83,13 +83,13 @@ def not_found(site: Site) -> Callable[[Request, Exception], Awaitable[Response]]
 
 
 def failed(site: Site) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return the page for an error of the host, which goes on to its server, and into its log."""
+    """Return the page for an error of the host; the error continues to its server and log."""
 
     async def answer(request: Request, error: Exception) -> Response:
         del error
         try:
             response = page(site, request, None, Problem("host"), _kind(request))
-        except Exception:  # It may be the header that fails.
+        except Exception:  # The header of the host may be the cause.
             bare = replace(site, header="", footer="")
             response = page(bare, request, None, Problem("host"), _kind(request))
         # This answer passes by `Headers`.

@@ -1,4 +1,4 @@
-"""What pages and JSON show alike: a list of events, one event, what is logged."""
+"""Shared by pages and JSON: a list of events, one event, what is logged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LISTED = 50
-# Events that a page looks at, and one that looks further back.
+# Number of events that a page looks at, and a page that searches further back.
 LOOKED_AT, FURTHER = 20_000, 500_000
 
 
@@ -86,7 +86,7 @@ PROBLEMS = {
 
 
 async def why_nothing(read: Reading) -> Problem | None:
-    """Return why a viewer sees nothing; None for one who may read, and for an auditor."""
+    """Return why a viewer sees nothing; None if they may read, and for an auditor."""
     if isinstance(read.principal, Auditor):
         return None
     (row,) = await read.rows(queries.PROBLEM)
@@ -147,7 +147,7 @@ def together(pages: list[Page], limit: int, *, place: str | None, is_before: boo
         key=lambda event: (event.occurred_at, event.id),
         reverse=True,
     )
-    # Where one was not looked at to the end, what is beyond that place waits.
+    # If one was not searched to its end, leave events beyond that position to the next page.
     ends = [
         read_cursor(cursor)
         for page in pages
@@ -220,7 +220,7 @@ async def _in_time(visited: Visit, archive: Archive, ask: Callable[..., T]) -> T
 
 @asynccontextmanager
 async def event_of(visited: Visit) -> AsyncIterator[tuple[Event, str, Reading]]:
-    """Find the event of a permalink and its organisation, and stay in the transaction that did.
+    """Find the event of a permalink and its organisation; the transaction stays open.
 
     Raises:
         InvalidInput: the path is that of no event.

@@ -28,7 +28,7 @@ Known: TypeAlias = dict[tuple[str, str], str]
 _log = logging.getLogger("auditdb.web")
 _LONGEST_NAME = 120
 _LOOKED_AT = 20_000
-# Ids that a text may stand for.
+# Maximum number of ids for a text.
 _MOST_FOUND = 10_000
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -51,7 +51,7 @@ def names_in(events: Iterable[Event]) -> Known:
     """Return what the values of events say that their objects are called, the newest name."""
     found: Known = {}
     for event in sorted(events, key=lambda event: (event.occurred_at, event.id)):
-        # A part is not what its whole is called.
+        # A part does not have the name of its whole.
         if not event.target_type or not event.target_id or "row_id" in (event.details or {}):
             continue
         for image in (event.old_values, event.new_values):
@@ -62,7 +62,7 @@ def names_in(events: Iterable[Event]) -> Known:
 
 
 def name_of(image: Mapping[str, Any] | None) -> str | None:
-    """Return what a row is called, of its values: the name before the address; never a role.
+    """Return the name of a row from its values: prefer a name to an address; never a role.
 
     >>> name_of({"email": "ann@example.com", "name": "Ann", "role": "OWNER"})
     'Ann'
@@ -115,9 +115,9 @@ async def ask_search(search: Search | None, text: str | None, seconds: float) ->
     ids = [str(one) for one in islice(found, _MOST_FOUND + 1)]
     if len(ids) > _MOST_FOUND:
         raise InvalidInput(
-            f"more than {_MOST_FOUND} people and objects are called so; give more of a name"
+            f"more than {_MOST_FOUND} people and objects match; give a longer part of the name"
         )
-    # What PostgreSQL cannot hold is in no event.
+    # No event contains a text that PostgreSQL cannot store.
     return [one for one in ids if "\0" not in one and not _SURROGATE.search(one)]
 
 

@@ -1,4 +1,4 @@
-"""What a page says instead of what was asked for: what is wrong, and what to do about it."""
+"""Error pages: what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ STATUS = {
 
 
 class Problem(Exception):
-    """Something that a page says instead of what was asked for.
+    """An error that a page shows.
 
     Args:
-        key: of the section `error` of the words.
-        detail: what else is known, for the reader.
+        key: its key in the section `error` of the words.
+        detail: more details for the reader.
     """
 
     def __init__(self, key: str, detail: str = "") -> None:
@@ -31,7 +31,7 @@ class Problem(Exception):
 
 
 def problem_of(error: AuditError) -> Problem:
-    """Return the problem that an error is; what only concerns operators is logged."""
+    """Return the problem for an error; details for operators are only logged."""
     state = getattr(error.__cause__, "sqlstate", None)
     if state == "57014":
         return Problem("slow")

@@ -25,7 +25,7 @@ def listen(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(("127.0.0.1", port))
-        # Another that bound it as well, and does not listen yet, is noticed now.
+        # listen() fails now if another process has bound the port too.
         listening.listen(1)
     except OSError as error:
         listening.close()
@@ -38,8 +38,9 @@ def listen(port: int) -> socket.socket:
 def serve(application: Starlette, listening: socket.socket, say: Callable[[str], object]) -> None:
     """Serve an application on a port that was taken, until it is interrupted.
 
-    Names that a page elsewhere could give to this machine are refused, or it could read the log; as
-    could others who are signed in to this machine, if the address were not a secret.
+    Other host names are refused, because another site could use them to read the log (DNS
+    rebinding). The address contains a secret, so that other users of this machine cannot read the
+    log.
 
     Args:
         application: what `auditdb.web.app` returned.

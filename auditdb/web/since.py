@@ -20,7 +20,7 @@ from auditdb.web.problem import Problem
 from auditdb.web.reading import Reading, bounded
 from auditdb.web.site import Visit
 
-# Events of an answer, by default and at the most; and bytes, after which it ends all the same.
+# Number of events of a response, default and maximum; and its maximum size in bytes.
 FEW, MOST, BYTES = 100, 1000, 8_000_000
 
 # What is committed is in a tick that was committed before: so one is made in a transaction of its
@@ -43,18 +43,18 @@ _SINCE = SQL(
 
 async def since(visited: Visit) -> Response:
     """Return the events after a cursor, in the order of ticks, and the next cursor."""
-    organization, query = _asked(visited)
+    organization, query = _query_of(visited)
     async with visited.opened() as conn:
         await note_staff(visited, conn)
         await _close_tick(visited, conn, organization)
         async with _reading(visited, conn, organization) as read:
             *found, last = await read.rows(query)
-    # Where it ended before its end, it goes on behind the last event that it has.
+    # If the size limit ended it, continue after its last event.
     is_cut = len(found) < last["n"] - 1
     return _answer([row["line"] for row in found], found[-1] if is_cut else last, is_cut)
 
 
-def _asked(visited: Visit) -> tuple[str, tuple[Composed, dict[str, object]]]:
+def _query_of(visited: Visit) -> tuple[str, tuple[Composed, dict[str, object]]]:
     """Return of which organisation, and the query.
 
     Raises:
@@ -82,7 +82,7 @@ def _asked(visited: Visit) -> tuple[str, tuple[Composed, dict[str, object]]]:
 
 
 async def _close_tick(visited: Visit, conn: AsyncConnection[object], organization: str) -> None:
-    """Let what is committed be read, if whoever asks may read."""
+    """Make a tick, so that committed events can be read, if the viewer may read."""
     principal = visited.principal(organization)
     token: Statement = (
         "select pg_catalog.set_config('auditdb.viewer', %s, true)", [principal.token()]

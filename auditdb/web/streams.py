@@ -1,4 +1,4 @@
-"""Streams: an organisation's admins have its events sent to an address of theirs."""
+"""Streams: admins of an organisation let its events be sent to their own address."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _organization(visited: Visit) -> str:
 
 
 async def _listed(visited: Visit) -> list[Row]:
-    """Return the streams, each with the secret by which its receiver knows who sends."""
+    """Return the streams, each with its signing secret."""
     async with (
         visited.opened() as conn,
         visited.reading(conn, _organization(visited)) as read,
@@ -59,7 +59,7 @@ async def _listed(visited: Visit) -> list[Row]:
 
 
 async def _run(visited: Visit, query: LiteralString, *values: str) -> str:
-    """Change something, as the viewer's token says; return what the database answers.
+    """Run a change with the token of the viewer; return the result.
 
     Raises:
         Problem: it may not be, and why.
@@ -144,7 +144,7 @@ async def create(visited: Visit) -> Response:
         if problem.key not in ("stream_address", "stream_limit"):
             raise
         return _page(visited, await _listed(visited), given, problem)
-    return _seen(visited)
+    return _redirect(visited)
 
 
 async def change(visited: Visit) -> Response:
@@ -152,10 +152,10 @@ async def change(visited: Visit) -> Response:
     _organization(visited)
     await read_form(visited)
     await _change(visited, visited.request.path_params["what"])
-    return _seen(visited)
+    return _redirect(visited)
 
 
-def _seen(visited: Visit) -> Response:
+def _redirect(visited: Visit) -> Response:
     return RedirectResponse(visited.address.only(f"{visited.root}/streams"), 303)
 
 

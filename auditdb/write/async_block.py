@@ -1,4 +1,4 @@
-"""Asynchronous blocks, which say so where `with` was written for `async with`."""
+"""Asynchronous blocks, with a clear error for `with` instead of `async with`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A claim: who acts, and from where; checked, without secrets, and as the server takes it."""
+"""A claim: actor and origin, checked, without secrets, in the form for the server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TEXTS = ("actor_id", "actor_type", "impersonator_id", "source", "organization_i
 
 @dataclass(frozen=True)
 class Claim:
-    """Who acts, as text; what is not claimed is None."""
+    """Actor and origin as text; None for values that are not claimed."""
 
     actor_id: str | None = None
     actor_type: str | None = None
@@ -43,7 +43,7 @@ class Claim:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def with_inner(self, inner: Claim) -> Claim:
-        """Return the claim of a context inside of this one, which inherits what it does not say.
+        """Return the claim of a nested context, which inherits missing values.
 
         >>> Claim(actor_id="7", source="api").with_inner(Claim(actor_id="8"))
         Claim(actor_id='8', actor_type=None, ..., source='api', ...)
@@ -71,11 +71,11 @@ class Claim:
 
 
 def make_claim(function: str, given: ContextFields) -> Claim:
-    """Return what was given to a function, checked; without secrets.
+    """Return the checked arguments of a function, without secrets.
 
     Raises:
-        TypeError: an argument is misspelt, with the nearest.
-        InvalidInput: a value is none.
+        TypeError: an argument is misspelt; the message suggests the nearest.
+        InvalidInput: a value is invalid.
     """
     said: dict[str, Any] = {}
     for name, value in given.items():
@@ -86,7 +86,7 @@ def make_claim(function: str, given: ContextFields) -> Claim:
     if "actor_type" in said:
         check_actor_type(said["actor_type"])
     elif "actor_id" in said:
-        # The type of an outer actor says nothing of this one.
+        # Do not inherit the type of another actor.
         said["actor_type"] = "user"
     details = check_mapping("details", given.get("details"))
     if details:
@@ -95,10 +95,10 @@ def make_claim(function: str, given: ContextFields) -> Claim:
 
 
 def check_mapping(name: str, value: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Return a mapping that was given, or None.
+    """Return a given mapping, or None.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is not a mapping.
     """
     if value is None or isinstance(value, Mapping):
         return value
@@ -106,10 +106,10 @@ def check_mapping(name: str, value: Mapping[str, Any] | None) -> Mapping[str, An
 
 
 def check_actor_type(actor_type: str | None) -> None:
-    """Refuse what is no type of an actor.
+    """Refuse an invalid type of an actor.
 
     Raises:
-        InvalidInput: it is none of them.
+        InvalidInput: it is not one of ACTOR_TYPES.
     """
     if actor_type not in (None, *ACTOR_TYPES):
         raise InvalidInput(f"actor_type is {actor_type!r}; it is one of {', '.join(ACTOR_TYPES)}")
@@ -123,7 +123,7 @@ def _identifier(name: str, value: Any) -> str:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Return what jsonb_strip_nulls would."""
+    """Remove None values, like jsonb_strip_nulls."""
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""New events: what no table shows, such as a sign-in, and the call that records it."""
+"""New events without a table, such as a sign-in, and the statement that records them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from audit.current_context() as c
 
 
 class EventFields(TypedDict, total=False):
-    """What an event says besides its action and its result: see `auditdb.record`."""
+    """The fields of an event besides action and result; see `auditdb.record`."""
 
     organization_id: Id | None
     target_type: str | None
@@ -81,9 +81,9 @@ class NewEvent:
     new_values: Mapping[str, Any] | None = None
     details: Mapping[str, Any] | None = None
     default_actor_id: Id | None = None
-    """Who acts where neither the event nor the context names anybody: a user who signs in."""
+    """The actor if neither event nor context names one, such as the user who signs in."""
     default_actor_type: str | None = None
-    """Of which type the actor is there."""
+    """The type of the actor in that case."""
 
     def __post_init__(self) -> None:
         """Check what was given."""

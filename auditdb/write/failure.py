@@ -1,4 +1,4 @@
-"""What an attempt records when it is denied or fails."""
+"""The event of an attempt that is denied or fails."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from auditdb.write.event import NewEvent
 
 Denied: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 _INSUFFICIENT_PRIVILEGE = "42501"
-# What servers quote by, in whatever language: those that end as they begin, and others.
+# Quotation marks in messages of any language: symmetric ones, and pairs.
 _SAME, _PAIRED = "'\"`", "«»‹›„“”‚‘’「」『』"
 _QUOTED = re.compile(f"([{_SAME}]).*\\1|[{_PAIRED}].*[{_PAIRED}]")
 _UNCLOSED = re.compile(f"[{_SAME}{_PAIRED}].*")
@@ -28,7 +28,7 @@ class Attempt:
     success: bool = False
 
     def __post_init__(self) -> None:
-        """Check what was given, before the action: later the event would be lost."""
+        """Check the arguments before the action, because later the event would be lost."""
         try:
             isinstance(None, self.denied)
         except TypeError:
@@ -47,7 +47,7 @@ class Attempt:
         return replace(self.event, result=result).with_details({"error": details})
 
     def note(self, error: Exception, unrecorded: Exception) -> None:
-        """Say on an error that not even its event could be recorded, and why."""
+        """Add a note to an error that its event could not be recorded, and why."""
         error.add_note(
             f"auditdb could not record that {self.event.action} failed: "
             f"{type(unrecorded).__name__}: {unrecorded}"
@@ -91,5 +91,5 @@ def mask_values(message: str) -> str:
     """
     line, newline, _ = message.strip().partition("\n")
     line = _QUOTED.sub("…", line)
-    # What is quoted may go on in the next line.
+    # A quoted value may continue on the next line.
     return (_UNCLOSED.sub("…", line) if newline else line)[:200]

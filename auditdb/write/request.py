@@ -1,4 +1,4 @@
-"""What a context says of a request, whatever framework serves it."""
+"""The context of a request, for any framework."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, cast
 from auditdb.write.claim import Claim, ContextFields, make_claim
 from auditdb.write.scope import Scope, current_claim
 
-# What a client may send without end is cut.
+# Length limits for values from a client.
 _LONGEST = {"ip": 100, "user_agent": 300, "request_id": 200, "method": 50}
 
 
@@ -31,10 +31,10 @@ class RequestScope(Scope):
 
 
 def check_arguments(get_context: object, proxies: object) -> None:
-    """Refuse what a middleware cannot use, before the first request.
+    """Refuse invalid arguments of a middleware, before the first request.
 
     Raises:
-        TypeError: with what to give.
+        TypeError: the message says what to give.
     """
     if get_context is not None and not callable(get_context):
         raise TypeError(f"get_context is {get_context!r}; give a function")

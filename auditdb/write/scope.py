@@ -1,4 +1,4 @@
-"""The context variable: one for every driver and framework, of each task and thread its own."""
+"""The context variable, shared by all drivers and frameworks, with a value for each task."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Scope:
         return self._claim
 
     def update(self, claim: Claim) -> None:
-        """Let it say more, or something else, from now on."""
+        """Add or change values from now on."""
         self._claim = self._claim.with_inner(claim)
 
 
 class _Entry:
-    """A scope that was put in force, and inside of which."""
+    """A scope in force, and the scope around it."""
 
     __slots__ = ("has_ended", "outer", "owner", "scope", "token")
 
@@ -95,8 +95,8 @@ class in_force:
         last = entry = _variable.get()
         while entry is not None and (entry.has_ended or entry.owner is not self):
             entry = entry.outer
-        # A framework may end a block in a copy of the context that knows nothing of it, such as
-        # FastAPI a synchronous dependency. All copies end with the request.
+        # A framework may end a block in another copy of the context, as FastAPI does for
+        # synchronous dependencies. All copies end with the request.
         if entry is None:
             return
         # A pool may lend the connection to a task that was begun inside.
@@ -112,7 +112,7 @@ class in_force:
         entry.has_ended = True
 
     async def __aenter__(self) -> NoReturn:
-        raise TypeError("without a connection the context is `with`, also in asynchronous code")
+        raise TypeError("without a connection, write `with`, also in asynchronous code")
 
     async def __aexit__(self, *error: object) -> None:
         """Never called."""

@@ -46,9 +46,10 @@ begin
         raise exception 'the organisation is missing'
             using errcode = 'invalid_parameter_value', hint = 'Name an organisation.';
     elsif limit_visibility.keep not between interval '1 hour' and interval '1000 years' then
-        raise exception 'visible retention cannot be %', limit_visibility.keep
+        raise exception 'viewers cannot see %: it is not from 1 hour to 1000 years',
+            limit_visibility.keep
             using errcode = 'invalid_parameter_value',
-                hint = 'Give 1 hour to 1000 years, or null to show all.';
+                hint = 'Give an interval such as 30 days.';
     end if;
     select v.keep into _before from audit.visible_retention as v
     where v.organization_id = limit_visibility.organization_id for update;

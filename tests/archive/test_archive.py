@@ -308,7 +308,7 @@ def test_what_is_no_address_of_an_archive_is_refused_before_anything_is_written(
         Place("file")
     with pytest.raises(AuditError, match=r"cannot read .*: File name too long"):
         Place("x" * 5000)
-    with pytest.raises(InvalidInput, match=r"writes to sftp://: .*paramiko"):
+    with pytest.raises(InvalidInput, match=r"no package for sftp:// is installed: .*paramiko"):
         Place("sftp://host/x")
     assert Place("S3://bucket/x").url == "s3://bucket/x"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -359,7 +359,7 @@ def test_commands(archived: Archived) -> None:
 
 def test_the_status_of_a_log_without_an_archive_is_said(archived: Archived) -> None:
     assert good(archived.db, "archive", "--status", role="app_archiver") == (
-        "nothing is archived yet\n"
+        "no month is archived yet\n"
     )
 
 

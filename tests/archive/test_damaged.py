@@ -94,7 +94,7 @@ def test_a_file_that_is_gone_is_written_again_while_its_month_is_here(archived: 
 
 def archived_line(archived: Archived) -> str:
     size = archived.file("2020-03").stat().st_size
-    return f"archived 2020-03: 60 events, {size} bytes ({size / 60:.0f} an event)"
+    return f"archived 2020-03: 60 events, {size:,} bytes ({size / 60:.0f} an event)"
 
 
 EDITS: list[tuple[str, object]] = [

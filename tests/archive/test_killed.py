@@ -137,7 +137,7 @@ def test_an_erasure_of_nobody_there_does_not_hold_up_one_that_was_killed(
     assert set(archived.states().values()) == {"written"}
     erase(archived.auditor, subject_id="nobody", reason="request 2")
     told = archived.archive()
-    assert sum(line.startswith("erased 1 events") for line in told) == 2, told
+    assert sum(line.startswith("erased 1 event ") for line in told) == 2, told
     assert set(archived.states().values()) == {"dropped"}
     assert archived.db.connect().execute("select 1 from audit.archive_erasure").fetchall() == []
 

@@ -156,7 +156,7 @@ def test_text_that_holds_what_python_takes_for_the_end_of_a_line_is_proved(
     details = json.dumps({"note": "a\u2028b\u2029c\u0085d\x1de"})
     sealed.app.execute(EVENT, ["o4", "person\u2028", "doc\u0085", details, 1])
     sealed.seal()
-    assert sealed.bundle("o4").said().startswith("1 events are as they were sealed in ")
+    assert sealed.bundle("o4").said().startswith("1 event is as it was sealed in ")
 
 
 def test_nothing_of_another_organization_is_shown(sealed: Sealed) -> None:
@@ -181,7 +181,7 @@ def test_a_time_holds_what_its_ticks_hold(
     sealed: Sealed, organization: str, since: int | None, until: int | None
 ) -> None:
     if since is not None and until is not None and since >= until:
-        with pytest.raises(Refused, match="no tick was made"):
+        with pytest.raises(Refused, match="no events were sealed"):
             sealed.bundle(organization, since=sealed.made[since], until=sealed.made[until])
         return
     bundle = sealed.bundle(
@@ -211,7 +211,9 @@ def test_an_event_that_is_left_out_is_missed(sealed: Sealed, at: int) -> None:
     bundle = sealed.bundle()
     many = len(bundle.lines())
     leave_out(bundle, at)
-    assert bundle.said() == f"NOT PROVED: it has {many} events there, {many - 1} are shown\n"
+    assert bundle.said() == (
+        f"NOT PROVED: events in these ticks: {many}, in the bundle: {many - 1}\n"
+    )
 
 
 def test_one_that_is_left_out_is_missed_without_a_word_in_the_manifest(sealed: Sealed) -> None:
@@ -219,7 +221,9 @@ def test_one_that_is_left_out_is_missed_without_a_word_in_the_manifest(sealed: S
     many = len(bundle.lines())
     leave_out(bundle, -1)
     bundle.edit("manifest.json", lambda claim: claim.update(events=many))
-    assert bundle.problem() == f"{many} events are to be there"
+    assert bundle.problem() == (
+        f"manifest.json says events: {many}, but events.jsonl has {many - 1}"
+    )
 
 
 @pytest.mark.parametrize("name", ["skeleton", "personal", "salt", "index", "proof"])
@@ -249,7 +253,9 @@ def test_an_event_that_is_added_is_found(sealed: Sealed) -> None:
         bundle.write_lines([*lines, more])
         assert bundle.said().startswith("NOT PROVED: leaf ")
     bundle.write_lines([*lines, lines[0]])
-    assert bundle.problem() == f"{len(lines) + 1} events are to be there"
+    assert bundle.problem() == (
+        f"manifest.json says events: {len(lines) + 1}, but events.jsonl has {len(lines)}"
+    )
 
 
 def test_an_event_of_the_organization_in_place_of_another_is_found(sealed: Sealed) -> None:
@@ -278,7 +284,7 @@ def test_a_key_or_a_directory_that_is_none_is_named(sealed: Sealed, tmp_path: Pa
 
     itself = "NOT PROVED: give the verification key itself, name+id+key\n"
     assert said("vkey.txt", str(place)) == said(sealed.key.text(), str(place)) == itself
-    assert said(key) == f"NOT PROVED: {tmp_path} is no unpacked bundle\n"
+    assert said(key) == f"NOT PROVED: {tmp_path} is not an unpacked bundle\n"
 
 
 def test_the_leaf_of_a_map_is_no_event(sealed: Sealed) -> None:
@@ -299,24 +305,24 @@ def test_what_is_moved_from_one_part_to_the_next_is_found(sealed: Sealed) -> Non
     # Nothing of an organisation 1 was sealed: whose chain is it?
     bundle.edit("manifest.json", lambda claim: claim.update(organization="1"))
     bundle.edit("complete.json", lambda shown: shown.update(salt=shown["salt"] + b"o".hex()))
-    assert bundle.problem() == "16 bytes are to be there"
+    assert bundle.problem() == "a value has 17 bytes instead of 16"
     bundle = sealed.bundle()
     lines = bundle.lines()
     line = lines[0]
-    for change in (
-        {"salt": line["salt"] + line["personal"][:1].encode().hex(),
-         "personal": line["personal"][1:]},
-        {"salt": line["salt"][:-2], "personal": bytes.fromhex(line["salt"][-2:]).decode("latin-1")
-         + line["personal"]},
+    for length, change in (
+        (17, {"salt": line["salt"] + line["personal"][:1].encode().hex(),
+         "personal": line["personal"][1:]}),
+        (15, {"salt": line["salt"][:-2],
+         "personal": bytes.fromhex(line["salt"][-2:]).decode("latin-1") + line["personal"]}),
     ):  # fmt: skip
         bundle.write_lines([{**line, **change}, *lines[1:]])
-        assert bundle.problem() == f"leaf {line['index']}: 16 bytes are to be there"
+        assert bundle.problem() == f"leaf {line['index']}: a value has {length} bytes instead of 16"
     commitment = commit(bytes.fromhex(line["salt"]), line["personal"].encode())
     whole = commitment + line["skeleton"].encode()
     erased = {"index": line["index"], "proof": line["proof"], "commitment": whole[:33].hex(),
               "skeleton": whole[33:].decode()}  # fmt: skip
     bundle.write_lines([erased, *lines[1:]])
-    assert bundle.problem() == f"leaf {line['index']}: 32 bytes are to be there"
+    assert bundle.problem() == f"leaf {line['index']}: a value has 33 bytes instead of 32"
 
 
 def test_a_personal_part_that_is_held_back_is_said(sealed: Sealed) -> None:
@@ -362,7 +368,7 @@ def test_a_bundle_that_is_cut_at_the_end_is_found(sealed: Sealed) -> None:
         bundle.edit("complete.json", lambda value: value.update(more))
         return bundle
 
-    assert "events there" in write().problem()
+    assert "events in these ticks" in write().problem()
     assert "cut off" in write(chain=shown["chain"][:-1]).problem()
     maps = {**shown["maps"], "newest": cut["last"], "last": cut["last"]}
     problems = {
@@ -461,9 +467,9 @@ def test_what_cannot_be_complete_is_refused(sealed: Sealed) -> None:
     bundler, output = Bundler(sealed.auditor), sealed.path / "x.zip"
     with pytest.raises(Refused, match="no event of organisation o9 was ever sealed"):
         bundler.bundle("o9", output)
-    with pytest.raises(InvalidInput, match="is no time such as"):
+    with pytest.raises(InvalidInput, match="is not a time such as"):
         bundler.bundle("o1", output, since="yesteryear")
-    with pytest.raises(Refused, match="no tick was made and sealed"):
+    with pytest.raises(Refused, match="no events were sealed in that time"):
         bundler.bundle("o1", output, until="2001-01-01")
     superuser = sealed.db.connect()
     tampering.disarm(superuser)
@@ -473,7 +479,7 @@ def test_what_cannot_be_complete_is_refused(sealed: Sealed) -> None:
         bundler.bundle("o1", output)
     superuser.execute(write.encode(), ["success", sealed.ids()[0]])
     superuser.execute("delete from audit.event where id = %s", sealed.ids()[:1])
-    with pytest.raises(Refused, match=r"1 of \d+ events of o1 are gone"):
+    with pytest.raises(Refused, match=r"events of o1 in that time: \d+; missing: 1"):
         bundler.bundle("o1", output)
     assert not output.exists()
     assert list(sealed.path.glob(".*")) == []
@@ -500,7 +506,7 @@ def test_single_events_are_proved_to_tools_of_others(sealed: Sealed) -> None:
             proof.checkpoint, [str(sealed.key.key)], line["index"], leaf_hash(entry), proof.hashes
         )
     for wrong in (10**15, -1):
-        with pytest.raises(Refused, match="is not sealed, or is none"):
+        with pytest.raises(Refused, match="does not exist, or is not sealed yet"):
             Bundler(sealed.auditor).prove([first, wrong], output)
 
 
@@ -563,18 +569,41 @@ def test_the_commands_write_what_they_say(sealed: Sealed) -> None:
                 "--output", str(output), role="app_auditor")  # fmt: skip
     assert made.endswith(f"events of o1, with proofs, in {output}\n")
     assert "they are all events of o1" in Bundle(output, sealed.key.key).said()
-    good(sealed.db, "prove", str(sealed.ids()[0]), "--output", str(output), role="app_auditor")
-    assert Bundle(output, sealed.key.key).said().startswith("1 events are as they were sealed")
+    single = sealed.path / "single.zip"
+    made = good(sealed.db, "prove", str(sealed.ids()[0]), "--output", str(single),
+                role="app_auditor")  # fmt: skip
+    assert made == f"1 event, with proofs, in {single}\n"
+    assert Bundle(single, sealed.key.key).said().startswith("1 event is as it was sealed in")
     for role in ("app", "app_reader", "app_owner"):
-        ran = run(
-            sealed.db, "bundle", "--organization-id", "o1", "--output", str(output), role=role
-        )
+        other = str(sealed.path / "other.zip")
+        ran = run(sealed.db, "bundle", "--organization-id", "o1", "--output", other, role=role)
         assert "permission denied" in error_of(ran)
     nowhere = str(sealed.path / "none" / "x.zip")
     for given in (["prove", "1"], ["bundle", "--organization-id", "o1"]):
         ran = run(sealed.db, *given, "--output", nowhere, role="app_auditor")
         assert "cannot write" in error_of(ran, 2)
     assert "is not a valid integer" in run(sealed.db, "prove", "x", "--output", nowhere).stderr
+
+
+@pytest.mark.parametrize("command", ["prove 1", "bundle --organization-id o1"])
+def test_no_command_overwrites_a_file(db: Database, tmp_path: Path, command: str) -> None:
+    output = tmp_path / "out.zip"
+    output.write_text("precious")
+    ran = run(db, *command.split(), "--output", str(output), role="app_auditor")
+    assert error_of(ran, 2) == (
+        f"Error: {output} already exists; remove it, or give --output another path"
+    )
+    assert output.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "complete.json", "events.jsonl"])
+def test_the_file_that_is_no_json_is_named(sealed: Sealed, name: str) -> None:
+    bundle = sealed.bundle()
+    (bundle.place / name).write_text('{"version"')
+    where = "line 1 of events.jsonl" if name == "events.jsonl" else name
+    assert bundle.problem().startswith(f"{where} is not valid JSON: ")
+    (bundle.place / name).write_bytes(b"\xff")
+    assert bundle.problem() == f"{name} is not valid UTF-8"
 
 
 def test_an_empty_log_has_nothing_to_prove(db: Database, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_verification_of_something_else_begins_anew(
     )
     assert len(compared) == 3
     resume.write_text("{}")
-    with pytest.raises(InvalidInput, match="none of an interrupted verification"):
+    with pytest.raises(InvalidInput, match="is not a progress file"):
         Verifier(setting.auditor, [setting.key.key]).run(resume=resume)
 
 
@@ -414,9 +414,9 @@ def test_what_is_given_wrongly_is_said_in_a_line(setting: Setting) -> None:
         assert isinstance(done.exception, SystemExit | None)
         return error_of(done, done.exit_code) if done.exit_code != 1 else error_of(done)
 
-    assert "it is no text" in said("--key", vkey, "--checkpoint", str(path / "garbage"))
+    assert "it is not a text file" in said("--key", vkey, "--checkpoint", str(path / "garbage"))
     for name in ("text", "truncated"):
-        assert f"{path / name}: it is no signed note" in said(
+        assert f"{path / name}: not a signed note" in said(
             "--key", vkey, "--checkpoint", str(path / name)
         )
     assert "no signature of the keys" in said(
@@ -426,12 +426,12 @@ def test_what_is_given_wrongly_is_said_in_a_line(setting: Setting) -> None:
         assert "Error: " in said("--key", key)
     (path / "sealing").write_text(setting.key.text())
     assert "this is the sealing key" in said("--key", str(path / "sealing"))
-    assert "is no time such as" in said("--key", vkey, "--since", "yesteryear")
+    assert "is not a time such as" in said("--key", vkey, "--since", "yesteryear")
     nowhere = path / "none" / "resume"
     assert f"cannot write {nowhere}" in said("--key", vkey, "--resume", str(nowhere))
-    assert "none of an interrupted" in said("--key", vkey, "--resume", str(path / "other"))
+    assert "is not a progress file" in said("--key", vkey, "--resume", str(path / "other"))
     assert "no directory" in said("--key", vkey, "--published", (path / "none").as_uri())
     assert "has no checkpoint" in said("--key", vkey, "--published", path.as_uri())
-    assert "is no place" in said("--key", vkey, "--published", "nowhere")
+    assert "is invalid" in said("--key", vkey, "--published", "nowhere")
     found = run(setting.db, "verify", "--key", str(path / "vkey"), role="app_auditor")
     assert (found.exit_code, "0 findings" in found.stdout) == (0, True)

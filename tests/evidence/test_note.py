@@ -213,8 +213,8 @@ def test_a_command_signs_and_is_not_believed(tmp_path: Path, key: PrivateKey) ->
     note = sign(head.text, [Command(command, key.key)])
     assert note == sign(head.text, [key])
     for wrong, said in [
-        (f"{sys.executable} {script} '{PRIVATE}'", "no signature of example.com"),
-        (f"{sys.executable} -c 'print(1)'", "no base64"),
+        (f"{sys.executable} {script} '{PRIVATE}'", "is not a signature of example.com"),
+        (f"{sys.executable} -c 'print(1)'", "not valid base64"),
         (f"{sys.executable} -c 'raise SystemExit(3)'", "failed"),
         (os.fspath(tmp_path / "nothing"), "failed"),
     ]:
@@ -264,7 +264,7 @@ def test_the_sealer_remembers_and_goes_no_step_back(tmp_path: Path, key: Private
     state.write(note(8, EMPTY), [key.key])
     assert state.read([key.key]) == (Checkpoint("example.com/audit", 8, EMPTY), note(8, EMPTY))
     state.path.write_text(note(6, EMPTY).replace("6", "5"))
-    with pytest.raises(InvalidInput, match="is no checkpoint of this log"):
+    with pytest.raises(InvalidInput, match="is not a checkpoint of this log"):
         state.read([key.key])
 
 

@@ -111,9 +111,9 @@ def test_a_store_that_fails_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -
         ("https://me:secret@example.com/log", "leave out user"),
         ("https://example.com/log?token=secret", "leave out user"),
         ("http://example.com/log", "not encrypted"),
-        ("/var/log", "is no place"),
-        ("file://var/log", "is no place"),
-        ("file:///nowhere/at/all", "make it first"),
+        ("/var/log", "is invalid"),
+        ("file://var/log", "is invalid"),
+        ("file:///nowhere/at/all", "create it, or correct the path"),
         ("nothing://example.com/log", "needs a package"),
     ],
 )

@@ -410,11 +410,15 @@ def test_the_commands_say_what_is_missing(db: Database, tmp_path: Path) -> None:
     key = tmp_path / "key"
     assert "no sealing key" in error_of(run(db, "seal", "--state", str(tmp_path / "s")), 2)
     good(db, "seal", "init", "--key-file", str(key))
-    assert "exists" in error_of(run(db, "seal", "init", "--key-file", str(key)), 2)
+    before = key.read_text()
+    assert error_of(run(db, "seal", "init", "--key-file", str(key)), 2) == (
+        f"Error: {key} already exists; a key file is never overwritten: choose another path"
+    )
+    assert key.read_text() == before
     said = error_of(run(db, "seal", "--key-file", str(key), role="app"))
     assert "permission denied" in said
     assert "--key" in error_of(run(db, "seal", "--sign-command", "x"), 2)
-    assert "no time such as" in error_of(run(db, "seal", "--every", "3"), 2)
+    assert "is not a valid time" in error_of(run(db, "seal", "--every", "3"), 2)
     assert "verification key" in error_of(run(db, "verify", "--key", "a+b"), 2)
 
 

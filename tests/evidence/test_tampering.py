@@ -162,7 +162,7 @@ def test_a_sealer_signs_no_other_history(sealed: Sealed, db: Database) -> None:
         sealed.conn.execute(
             "update audit.seal set leaves = set_byte(leaves, 3, 7) where is_last and id > 5"
         )
-        with pytest.raises(Fork, match=f"the first {size} leaves are not those that were signed"):
+        with pytest.raises(Fork, match=f"the leaves up to {size} are not those that were signed"):
             sealed.sealer.run()
         raise psycopg.Rollback(block)
 

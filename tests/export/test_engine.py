@@ -148,7 +148,7 @@ def test_a_run_gives_up_after_some_attempts_and_loses_nothing() -> None:
     kept.add("all")
     log.add("a")
     made = serve(log, kept, sinks)
-    assert made.streams["all"].given_up == "all: no space left; tried 4 times"
+    assert made.streams["all"].given_up == "all: no space left; 4 attempts"
     assert kept.subscriptions["all"].problem == "no space left"
     assert kept.subscriptions["all"].state == "active"
     serve(log, kept, sinks)

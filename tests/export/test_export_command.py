@@ -185,7 +185,7 @@ def test_standard_output_gets_lines_and_nothing_else(empty_db: Database) -> None
          "out", "--to", "-"], capture_output=True, check=True, text=True)  # fmt: skip
     lines = [json.loads(line) for line in out.stdout.splitlines()]
     assert [int(line["id"]) for line in lines] == in_ticks(empty_db)
-    assert out.stderr == f"out: {len(lines)} events in 1 batches\n"
+    assert out.stderr == f"out: {len(lines)} events in 1 batch\n"
 
 
 @pytest.mark.parametrize("form", ["csv", "cloudevents"])
@@ -263,7 +263,7 @@ def test_an_exporter_says_that_the_database_went_back(empty_db: Database, tmp_pa
         (["splunk+https://h/"], "splunk wants a token"),
         (["gs://bucket/x"], "pip install gcsfs"),
         (["ftp://h/x"], "sftp:// is"),
-        (["file:///nowhere-at-all"], "there is no directory /nowhere-at-all: make it first"),
+        (["file:///nowhere-at-all"], "there is no directory /nowhere-at-all; create it first"),
         (["https://127.0.0.1:9/"], "127.0.0.1:9 cannot be reached"),
     ],
 )

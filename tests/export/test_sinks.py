@@ -90,7 +90,7 @@ def test_a_reader_of_standard_output_that_left_is_said() -> None:
     os.close(read)
     with open(write, "wb", buffering=0) as out:
         sink = StandardOutput(out)
-        assert "reader of standard output is gone" in str(problem(sink, Rejected))
+        assert "reader of standard output ended" in str(problem(sink, Rejected))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,9 @@ def test_no_file_is_seen_before_it_is_whole(
 
 
 def test_a_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=f"there is no directory {tmp_path}/misspelt: make it"):
+    with pytest.raises(
+        InvalidInput, match=f"there is no directory {tmp_path}/misspelt; create it first"
+    ):
         Directory(tmp_path / "misspelt")
     folder = tmp_path / "unmounted"
     folder.mkdir()
@@ -311,8 +313,8 @@ def test_a_repeat_has_the_same_id(web: Receiver) -> None:
         (Answer(400, body=b"bad event"), Poison, "answers 400 Bad Request: bad event"),
         (Answer(413), Poison, "answers 413"),
         (Answer(422), Poison, "answers 422"),
-        (Answer(act="reset"), Retry, "broke off"),
-        (Answer(act="half"), Retry, "broke off"),
+        (Answer(act="reset"), Retry, "closed the connection"),
+        (Answer(act="half"), Retry, "closed the connection"),
     ],
 )  # fmt: skip
 def test_what_a_receiver_answers_is_understood(
@@ -564,8 +566,8 @@ def test_a_collector_that_breaks_off_has_not_taken_it(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("siem.example", "is no sink"),
-        ("/var/log", "is no sink"),
+        ("siem.example", "is not the address of a sink"),
+        ("/var/log", "is not the address of a sink"),
         ("file://var/log", "three slashes"),
         ("https://", "names nothing"),
         ("https://u:secret@host/", "leave out user, password"),
@@ -574,8 +576,8 @@ def test_a_collector_that_breaks_off_has_not_taken_it(
         ("http://siem.example/", "https:// is"),
         ("splunk+http://siem.example/", "splunk+https:// is"),
         ("syslog+tcp://siem.example/", "syslog+tls:// is"),
-        ("sumo+https://host/", "is no sink"),
-        ("sumo+http://localhost/", "is no sink"),
+        ("sumo+https://host/", "is not the address of a sink"),
+        ("sumo+http://localhost/", "is not the address of a sink"),
     ],
 )
 def test_an_address_that_is_no_sink_is_refused_in_a_line(given: str, said: str) -> None:

@@ -96,7 +96,7 @@ def test_what_a_subscription_may_not_be_is_refused_in_a_line(empty_db: Database)
     create = ("subscription", "create")
     for given, said in {
         ("Bad Name", "--to", "-"): "the name of a subscription has a-z",
-        ("a", "--to", "nowhere"): "is no sink",
+        ("a", "--to", "nowhere"): "is not the address of a sink",
         ("a", "--to", "https://u:p@host/"): "leave out user, password",
         ("a", "--to", "-", "--lapses-after", "soon"): "interval",
         ("a", "--to", "-", "--lapses-after", "1 second"): "lapses after an hour or more",

@@ -95,7 +95,7 @@ def test_a_get_context_that_fails_is_seen_before_the_view_and_stops_no_statement
         ({"ATTACH": "False"}, "AUDITDB['ATTACH'] is 'False'; it is True or False"),
         ({"GET_CONTEXT": "shop.no"}, "it is the path of a function, such as 'shop.audit.get_co"),
         ({"GET_CONTEXT": broken}, "it is the path of a function"),
-        ({"GET_CONTEXT": "tests.conftest"}, "which is no function"),
+        ({"GET_CONTEXT": "tests.conftest"}, "which is not a function"),
         ("x", "AUDITDB is a dict"),
     ],
 )
@@ -240,8 +240,8 @@ def test_manage_py_hands_on_to_the_command_line(
     environment = django_setup.environment(database=entry)
     done = subprocess.run([*manage, "auditdb", "--database=other", "status"], env=environment,
                           capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 1 and "'other' is no PostgreSQL" not in done.stdout
-    assert "no PostgreSQL" in done.stderr
+    assert done.returncode == 1 and "'other' is not PostgreSQL" not in done.stdout
+    assert "not PostgreSQL" in done.stderr
     done = subprocess.run([*manage, "auditdb", "doctor", "--json"], env=environment,
                           capture_output=True, text=True)  # fmt: skip
     assert done.stdout.startswith("{"), done.stderr

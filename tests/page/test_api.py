@@ -69,7 +69,7 @@ def test_the_description_is_valid(site: Make) -> None:
         ("last=1y", "it is one of 24h, 7d, 30d, 90d"),
         ("zone=Mars/Olympus", "there is no time zone"),
         ("language=xx", "there is no language"),
-        ("after=nonsense", "is no cursor"),
+        ("after=nonsense", "is not a cursor"),
         ("from=2026-02-31", "no day"),
         ("from=2026-02-02&to=2026-02-01", "not before the other"),
         ("within=many", "whole number"),

@@ -158,7 +158,7 @@ def test_a_filter_that_nothing_passes_says_how_far_it_looked(
 ) -> None:
     monkeypatch.setattr(listing, "LOOKED_AT", 3)
     (page,) = fetch(site(), "/?action=auth.login")
-    assert texts(page.text) == [] and "None of the events until" in page.text
+    assert texts(page.text) == [] and "No matches since" in page.text
     found = re.search(r'rel="next" href="([^"]*)"', page.text)
     assert found and "within=" in found[1]
     (further,) = fetch(site(), "/" + found[1].replace("&amp;", "&"))
@@ -456,7 +456,7 @@ def test_a_permalink_looks_to_a_colleague_as_they_like_it(site: Make) -> None:
 
 def test_what_a_spreadsheet_would_run_is_told_beside_the_links(site: Make) -> None:
     (page,) = fetch(site(), "/")
-    assert "a cell that a spreadsheet would run begins with ', unless" in page.text
+    assert "cells that a spreadsheet would run begin with ', unless" in page.text
 
 
 def test_an_id_stands_beside_a_name_alone(site: Make) -> None:

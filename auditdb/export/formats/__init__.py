@@ -1,4 +1,4 @@
-"""Formats: what an event becomes when it goes out."""
+"""Formats of exported events."""
 
 from __future__ import annotations
 

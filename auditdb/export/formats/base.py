@@ -1,4 +1,4 @@
-"""What every format is."""
+"""The base of all formats."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """Makes of an event the bytes that go out, without an end of line.
+    """Converts an event to its exported bytes, without a line end.
 
     Attributes:
-        name: as in `--format`.
-        convert: makes them of the canonical bytes of the event, which the server makes.
-        media_type: of lines.
-        array_media_type: of an array of JSON that holds the events, where there is one.
-        suffix: of a file.
-        head: what a file begins with, with its end of line.
+        name: the name in `--format`.
+        convert: converts the canonical bytes of an event.
+        media_type: media type of lines.
+        array_media_type: media type of a JSON array of the events, if the format has one.
+        suffix: suffix of a file.
+        head: the first line of a file, with its line end.
     """
 
     name: str

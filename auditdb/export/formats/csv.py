@@ -1,4 +1,4 @@
-"""CSV, a column for each of the canonical bytes, that is safe to open in a spreadsheet."""
+"""CSV with a column for each value of the canonical bytes, safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _row(cells: list[str]) -> bytes:
     return out.getvalue().encode()
 
 
-# Of such a text nothing has to be escaped.
+# A text that needs no escaping.
 _HARMLESS = re.compile(r"[{\w ][ !#-:<-~\"]*", re.ASCII)
 
 

@@ -1,6 +1,6 @@
-"""OCSF: an event of the class and activity that ocsf.toml says of its action.
+"""OCSF: ocsf.toml maps each action to a class and an activity.
 
-What has no place in a class is kept in `unmapped`. Values of jsonb pass as they are.
+Values without a place in the class are kept in `unmapped`. jsonb values are copied unchanged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ocsf.toml says of an action and its result."""
+"""The mapping of actions and results in ocsf.toml."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What all events of one action and result have in common.
+    """The common part of all events of one action and result.
 
     Attributes:
         head: the members that are the same for all of them, without the closing brace.
@@ -25,7 +25,7 @@ class Case:
 
 @cache
 def mapping() -> dict[str, Any]:
-    """Return what ocsf.toml holds."""
+    """Return the content of ocsf.toml."""
     return tomllib.loads(files(__package__).joinpath("ocsf.toml").read_text("utf-8"))
 
 
@@ -44,7 +44,7 @@ def meaning_of(action: str, *, has_target: bool) -> tuple[str, int, str, int]:
 
 @lru_cache(maxsize=4096)
 def case_of(action: str, result: str, has_target: bool) -> Case:
-    """Return what all events of an action and a result have in common."""
+    """Return the common part of all events of an action and a result."""
     data = mapping()
     class_name, activity, activity_name, severity = meaning_of(action, has_target=has_target)
     its = data["class"][class_name]

@@ -1,4 +1,4 @@
-"""What every sink is: it takes a delivery as a whole, or says what came in the way."""
+"""The base of all sinks: a sink accepts a whole delivery or raises an error."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
-# Of PostgreSQL in UTC; infinity, years before Christ and of five digits have no way in RFC 3339.
+# Times of PostgreSQL in UTC. RFC 3339 cannot write infinity, years BC, and years over 9999.
 _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9:]{8}(?:[.][0-9]{1,6})?)(?:[+]00|Z)")
 
 
 class Line(NamedTuple):
-    """One event as it goes out.
+    """An event for delivery.
 
     Attributes:
-        key: tells it from every other event, and a repeat of it: series and id.
-        moment: when it occurred, as PostgreSQL says it in UTC.
-        data: its bytes in the format of the subscription, without an end of line.
+        key: its unique key, series and id; the same in a repetition.
+        moment: its time, as PostgreSQL writes it in UTC.
+        data: its bytes in the format of the subscription, without a line end.
     """
 
     key: str
@@ -26,18 +26,18 @@ class Line(NamedTuple):
 
     @property
     def at(self) -> str | None:
-        """When it occurred, in RFC 3339, if that has a way to say it."""
+        """Its time in RFC 3339, or None if RFC 3339 cannot write it."""
         found = _TIME.fullmatch(self.moment or "")
         return f"{found[1]}T{found[2]}Z" if found else None
 
 
 @dataclass(slots=True)
 class Progress:
-    """What became of the parts of a delivery, while the rest has to be tried again.
+    """The progress of a delivery whose other parts need a retry.
 
     Attributes:
-        taken: names of parts that the sink took.
-        refused: what it said of those that it does not take.
+        taken: names of the parts that the sink accepted.
+        refused: the error of each part that the sink refused.
     """
 
     taken: set[str] = field(default_factory=set)
@@ -46,16 +46,16 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A batch of events as it goes out, the same again whenever it is repeated.
+    """A batch of events for delivery. A repetition has the same bytes.
 
     Attributes:
         subscription: the name of the subscription.
         name: its series and ticks; names sort in the order of the events.
         lines: the events.
-        media_type: of one line.
-        suffix: of a file that holds it, such as "jsonl".
-        head: what a file begins with, such as the heading of CSV.
-        progress: of the tries before; nothing of it is sent twice that a sink takes apart.
+        media_type: media type of a line.
+        suffix: suffix of its file, such as "jsonl".
+        head: the first line of its file, such as the header of CSV.
+        progress: of earlier attempts. A sink that splits deliveries does not repeat accepted parts.
     """
 
     subscription: str
@@ -68,16 +68,16 @@ class Delivery:
 
     @property
     def id(self) -> str:
-        """What tells a receiver that it got the same delivery before."""
+        """The id by which a receiver recognises a repeated delivery."""
         return f"{self.subscription}-{self.name.replace('/', '-')}"
 
     @property
     def body(self) -> bytes:
-        """All lines, each with its end."""
+        """All lines, with line ends."""
         return self.head + b"".join([line.data + b"\n" for line in self.lines])
 
     def halves(self) -> tuple[Delivery, Delivery]:
-        """Return it as two, whose names are the same whenever it is cut."""
+        """Split it into two; the names are the same each time."""
         middle = len(self.lines) // 2
         return (
             replace(self, lines=self.lines[:middle], name=f"{self.name}-a"),
@@ -86,27 +86,27 @@ class Delivery:
 
 
 class Sink(Protocol):
-    """Takes deliveries, one after the other."""
+    """Accepts deliveries, one after the other."""
 
     async def put(self, delivery: Delivery) -> None:
-        """Deliver; when it returns, the other side has all of it.
+        """Deliver. When this returns, the receiver has everything.
 
         Raises:
-            Retry: it is worth trying again.
-            Rejected: it is not, until a person has mended something.
-            Poison: the other side does not take these very bytes.
+            Retry: a retry may succeed.
+            Rejected: a retry fails until an operator fixes something.
+            Poison: the receiver refuses these bytes.
         """
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
 
 
 class SinkError(Exception):
-    """Base of what comes in the way of a delivery; its text is one line, without secrets."""
+    """Base of the errors of a delivery. Its text is one line, without secrets."""
 
 
 class Retry(SinkError):
-    """Something that passes: a timeout, a full disk, a busy server."""
+    """A temporary problem: a timeout, a full disk, a busy server."""
 
     def __init__(self, problem: str, after: float | None = None) -> None:
         super().__init__(problem)
@@ -114,8 +114,8 @@ class Retry(SinkError):
 
 
 class Rejected(SinkError):
-    """Something that a person has to mend: a credential, an address, a right."""
+    """A problem for an operator: a credential, an address, a right."""
 
 
 class Poison(SinkError):
-    """Something in these bytes that the other side refuses."""
+    """The receiver refuses these bytes."""

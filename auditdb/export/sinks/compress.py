@@ -1,4 +1,4 @@
-"""Compression that gives the same bytes for the same bytes: no time, no name."""
+"""Deterministic compression: no time and no name in the output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
 
 
 def compress(data: bytes, how: str) -> bytes:
-    """Return bytes compressed by "gzip" or "zstd", or as they are by "none"."""
+    """Compress bytes with "gzip" or "zstd"; "none" returns them unchanged."""
     if how == "gzip":
         return gzip.compress(data, 3, mtime=0)
     if how == "zstd":
@@ -19,10 +19,10 @@ def compress(data: bytes, how: str) -> bytes:
 
 
 def check_compression(how: str) -> str:
-    """Return how to compress, if it is known and can be done.
+    """Return the name of a compression if it is available.
 
     Raises:
-        InvalidInput: it is not.
+        InvalidInput: it is unknown, or its package is missing.
     """
     if how not in SUFFIXES:
         raise InvalidInput(f"compression is {how!r}; it is one of gzip, zstd, none")

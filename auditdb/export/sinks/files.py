@@ -1,6 +1,6 @@
-"""Files in a directory: each written apart, brought to the disk, and renamed.
+"""Files in a directory: each is written to a temporary file, flushed to the disk, and renamed.
 
-A delivery that is repeated gives the same file again: so every event is there exactly once.
+A repeated delivery writes the same file again, so every event is stored exactly once.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from auditdb.export.sinks.base import Delivery, Rejected, Retry
 from auditdb.export.sinks.compress import SUFFIXES, check_compression, compress
 from auditdb.export.sinks.threads import in_thread
 
-# What a person does not have to mend on the other side's behalf, but which passes: space, load.
+# Errors that may pass without an operator: no space, high load.
 _PASSES = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE,
            errno.ETIMEDOUT, errno.ENFILE, errno.EMFILE}  # fmt: skip
 
 
 def file_name(delivery: Delivery, compression: str) -> str:
-    """Return the name of the file that holds a delivery, below the directory of the sink.
+    """Return the name of the file of a delivery, relative to the directory of the sink.
 
-    It begins with the subscription: others may have the same directory and the same ticks.
+    It begins with the subscription, because others may use the same directory and ticks.
     """
     name = f"{delivery.subscription}/{delivery.name}"
     return f"{name}.{delivery.suffix}{SUFFIXES[compression]}"
 
 
 class Directory:
-    """Writes a file for each delivery below a directory, which must be there.
+    """Writes a file for each delivery below an existing directory.
 
     Raises:
-        InvalidInput: it is not.
+        InvalidInput: the directory does not exist.
     """
 
     def __init__(self, path: Path, *, compression: str = "gzip") -> None:
         self._path, self._compression = path, check_compression(compression)
         if not path.is_dir():
-            raise InvalidInput(f"there is no directory {path}: make it first")
+            raise InvalidInput(f"there is no directory {path}; create it first")
 
     async def put(self, delivery: Delivery) -> None:
-        """Write the file; when it returns, the disk has it."""
+        """Write the file. When this returns, it is on the disk."""
         try:
             await in_thread(self._write, delivery)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Frames: what a receiver wants around each event, where, and how it says that it took them."""
+"""Frames: the request format of each kind of receiver, and the check of its response."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from auditdb.export.sinks.base import Delivery, Line, Poison, Rejected, Retry, SinkError
+from auditdb.values.plain import counted
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """How one kind of receiver takes a delivery over HTTPS.
+    """The request format of one kind of receiver over HTTPS.
 
     Attributes:
-        path: where, below the address of the sink.
-        media_type: of the body; by default that of a line.
-        body: makes it.
-        token_header: what says who sends, with %s for the token.
-        needs_token: whether it takes nothing without one.
-        most: the most events and bytes of a request that the receiver takes.
-        check: looks at an answer of 2xx to so many lines; returns what it says went wrong.
-        is_signed: whether requests are signed as Standard Webhooks are.
+        path: the path below the address of the sink.
+        media_type: of the body. Default: that of a line.
+        body: makes the body.
+        token_header: the header with the token, as %s.
+        needs_token: whether the receiver accepts nothing without a token.
+        most: the maximum number of events and bytes of a request.
+        check: checks a 2xx response for so many lines; returns an error, or None.
+        is_signed: whether requests are signed as in Standard Webhooks.
     """
 
     path: str = ""
@@ -40,12 +41,12 @@ class Frame:
 
 
 def array(delivery: Delivery) -> bytes:
-    """Return the lines as one array of JSON."""
+    """Return the lines as a JSON array."""
     return b"[" + b",".join([line.data for line in delivery.lines]) + b"]"
 
 
 def _with(members: bytes, line: Line) -> bytes:
-    """Return the object of JSON that a line is, with members put before its own."""
+    """Return the JSON object of a line, with more members in front."""
     return b"{" + members + (b"," if line.data[1:2] != b"}" else b"") + line.data[1:]
 
 
@@ -71,12 +72,12 @@ def _splunk_answer(answer: bytes, lines: int) -> SinkError | None:
     said = _object(answer)
     code = said.get("code")
     if type(code) is not int:
-        return Retry("the answer is none of Splunk's collector")
+        return Retry("the response is not from Splunk's collector")
     return Retry(f"Splunk says {str(said.get('text'))[:200]}") if code else None
 
 
 def _elastic_body(delivery: Delivery) -> bytes:
-    """Return actions that create each document once: a repeat is refused, and counts as taken."""
+    """Return actions that create each document once. A refused repetition counts as accepted."""
     lines = []
     for line in delivery.lines:
         lines.append(b'{"create":{"_id":%s}}\n' % json.dumps(line.key).encode())
@@ -94,7 +95,7 @@ def _elastic_answer(answer: bytes, lines: int) -> SinkError | None:
     if len(made) != lines or not all(
         isinstance(one, dict) and type(one.get("status")) is int for one in made
     ):
-        return Retry("the answer is none of Elastic's _bulk to so many events")
+        return Retry("the response is not from Elastic's _bulk for this number of events")
     wrong = [one for one in made if not (200 <= one["status"] < 300 or one["status"] == 409)]
     if not wrong:
         return None
@@ -102,10 +103,10 @@ def _elastic_answer(answer: bytes, lines: int) -> SinkError | None:
     error = wrong[0].get("error") or {}
     reason = f"{error.get('type')}: {error.get('reason')}"[:300] if isinstance(error, dict) else ""
     if codes & {429} or max(codes) >= 500:
-        return Retry(f"Elastic did not take {len(wrong)} events: {reason}")
+        return Retry(f"Elastic did not take {counted(len(wrong), 'event')}: {reason}")
     if codes & {401, 403, 404}:
-        return Rejected(f"Elastic refuses {len(wrong)} events: {reason}")
-    return Poison(f"Elastic refuses {len(wrong)} events: {reason}")
+        return Rejected(f"Elastic refuses {counted(len(wrong), 'event')}: {reason}")
+    return Poison(f"Elastic refuses {counted(len(wrong), 'event')}: {reason}")
 
 
 def _datadog_body(delivery: Delivery) -> bytes:
@@ -199,7 +200,7 @@ PRESETS = [name for name in FRAMES if name != "https"]
 
 
 def pieces(delivery: Delivery, most: tuple[int, int]) -> Sequence[Delivery]:
-    """Return a delivery in as many pieces as a receiver's limits want, halved again and again."""
+    """Split a delivery in halves until each part fits the limits of a receiver."""
     lines = delivery.lines
     if len(lines) <= 1 or (len(lines) <= most[0] and sum(len(x.data) for x in lines) <= most[1]):
         return [delivery]

@@ -1,7 +1,7 @@
 """HTTPS: a request for each delivery, compressed, signed, with a deadline; at least once.
 
-A repeat has the same `webhook-id`. Redirects are not followed: what is secret goes to the address
-that was given and nowhere else.
+A repetition has the same `webhook-id`. Redirects are not followed, so that secrets go only to the
+given address.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from auditdb.export.sinks.webhook import signature_headers, signing_key
 
 _PASSES = {408, 423, 425, 429}
 _POISON = {400, 413, 422}
-# So much of an answer is read; what it says goes into one line.
+# Number of bytes of a response that are read; the text goes into one line.
 _MOST_READ = 2**20
 
 
@@ -47,20 +47,22 @@ class Https:
         self._frame, self._timeout = frame, timeout
         self._compression = check_compression(compression)
         self._keys = [signing_key(secret) for secret in secrets] if frame.is_signed else []
-        # Nothing is unpacked that another machine has packed.
+        # Do not decompress data from another machine.
         self._headers = {"user-agent": f"auditdb/{__version__}", "accept-encoding": "identity"}
         if token:
             if not (token.isascii() and token.isprintable()):
-                raise InvalidInput("the token of the sink (not shown) holds what no header may")
+                raise InvalidInput(
+                    "the token of the sink (not shown) has characters that a header must not have"
+                )
             name, form = frame.token_header
             self._headers[name] = form % token
         self._client = httpx.AsyncClient(
             verify=ssl.create_default_context(), timeout=timeout, follow_redirects=False,
-            trust_env=trust_env,  # A proxy that is set, and netrc.
+            trust_env=trust_env,  # Proxy variables and netrc.
             limits=httpx.Limits(max_connections=4, keepalive_expiry=30))  # fmt: skip
 
     async def put(self, delivery: Delivery) -> None:
-        """Send it, in as many requests as the receiver's limits want."""
+        """Send it, in as many requests as the limits of the receiver require."""
         taken = delivery.progress.taken if delivery.progress else set()
         for piece in pieces(delivery, self._frame.most):
             if piece.name in taken:
@@ -85,7 +87,7 @@ class Https:
             raise problem
 
     async def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[httpx.Response, bytes]:
-        """Send a request, and return the answer and the beginning of what it says."""
+        """Send a request; return the response and the beginning of its body."""
         async with self._client.stream("POST", self._url, content=body, headers=headers) as answer:
             text = b""
             async for part in answer.aiter_raw():
@@ -113,7 +115,7 @@ class Https:
         if "CERTIFICATE_VERIFY_FAILED" in text:
             reason = text.partition("verify failed: ")[2].partition(" (_ssl")[0] or text
             return Retry(f"the certificate of {self._host} is not valid: {reason}")
-        return Retry(f"{self._host} cannot be reached or broke off: {text}")
+        return Retry(f"{self._host} cannot be reached, or closed the connection: {text}")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -131,7 +133,7 @@ def status_problem(answer: httpx.Response, said: str) -> SinkError | None:
 
 
 def _retry_after(text: str | None) -> float | None:
-    """Return for how many seconds a receiver wants to be left alone, at most a day."""
+    """Return the seconds that a receiver asks to wait, at most a day."""
     if text is None:
         return None
     try:

@@ -1,7 +1,7 @@
-"""Objects of a store: s3://, gs://, az:// and whatever else fsspec knows.
+"""Objects of a store: s3://, gs://, az:// and other protocols of fsspec.
 
-Credentials come from where the store's own tools take them. The stores below make an object
-visible when it is whole; elsewhere it is written apart and renamed.
+Credentials come from the same places as for the tools of the store. The stores below show only
+whole objects. In others, an object is written under a temporary name and renamed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from auditdb.export.sinks.threads import in_thread
 WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"}
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs",
              "abfs": "adlfs", "abfss": "adlfs"}  # fmt: skip
-# By the name of the class: botocore and others are there only where the store is.
+# By class name, because botocore and others may not be installed.
 _CREDENTIALS = ("NoCredentials", "PartialCredentials", "TokenRetrieval", "DefaultCredentials",
                 "ClientAuthentication", "CredentialRetrieval", "ProfileNotFound")  # fmt: skip
 _REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken",
@@ -36,7 +36,7 @@ class Objects:
         self._fs, self._root = open_objects(self._url, self._scheme)
 
     async def put(self, delivery: Delivery) -> None:
-        """Write the object; when it returns, the store has it."""
+        """Write the object. When this returns, it is stored."""
         try:
             async with asyncio.timeout(self._timeout):
                 await in_thread(self._write, delivery)
@@ -58,14 +58,14 @@ class Objects:
         self._fs.mv(apart, target)
 
     async def close(self) -> None:
-        """Leave connections to fsspec, which shares them."""
+        """Do nothing: fsspec shares its connections."""
 
 
 def open_objects(url: str, scheme: str) -> tuple[Any, str]:
     """Return the file system of an address, and the path in it.
 
     Raises:
-        InvalidInput: a package is missing, or it cannot be opened.
+        InvalidInput: a package is missing, or the address cannot be opened.
     """
     try:
         import fsspec
@@ -77,15 +77,15 @@ def open_objects(url: str, scheme: str) -> tuple[Any, str]:
         package = _PACKAGES.get(scheme)
         reason = " ".join(str(error).split()) if isinstance(error, ImportError) else ""
         advice = f"pip install {package}" if package else reason or "see docs/export.md"
-        raise InvalidInput(f"there is nothing that writes to {scheme}://: {advice}") from error
-    except Exception as error:  # Some stores are connected to here.
+        raise InvalidInput(f"no package for {scheme}:// is installed: {advice}") from error
+    except Exception as error:  # Some stores connect here.
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:300]
         raise InvalidInput(f"{url} cannot be opened: {reason or type(error).__name__}") from error
     return fs, str(root).rstrip("/")
 
 
 def _explained(url: str, error: Exception) -> SinkError:
-    """Return what a store said, in one line: fsspec hides its code in the cause."""
+    """Return the error of a store in one line; fsspec hides its code in the cause."""
     cause = error.__cause__ or error
     names = {kind.__name__ for e in (error, cause) for kind in type(e).__mro__}
     response = getattr(cause, "response", None)

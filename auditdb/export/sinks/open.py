@@ -24,13 +24,13 @@ STDOUT = "-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What can be said of a sink beside its address.
+    """Options of a sink.
 
     Attributes:
-        compression: gzip, zstd or none; by default gzip.
-        timeout: seconds that a request may take.
-        array: whether HTTPS sends an array of JSON instead of lines.
-        every: seconds between two deliveries, while it follows; by default as the sink likes it.
+        compression: gzip, zstd or none. Default: gzip.
+        timeout: time limit of a request, in seconds.
+        array: whether HTTPS sends a JSON array instead of lines.
+        every: seconds between two deliveries with `follow`. The default depends on the sink.
     """
 
     compression: str = "gzip"
@@ -48,12 +48,14 @@ def options_of(given: dict[str, Any]) -> Options:
     known = {"compression": str, "timeout": float, "array": bool, "every": float}
     for name, value in given.items():
         if name not in known:
-            raise InvalidInput(f"{name} is no option of a sink; these are: {', '.join(known)}")
+            raise InvalidInput(
+                f"{name} is not an option of a sink; the options are {', '.join(known)}"
+            )
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if known[name] is float and not (is_number and 0 <= value <= 86_400):
             raise InvalidInput(f"{name} is {value!r}; give seconds, at most a day")
         if known[name] is not float and not isinstance(value, known[name]):
-            raise InvalidInput(f"{name} is {value!r}, which it cannot be")
+            raise InvalidInput(f"{name} is {value!r}, which is not valid")
     options = Options(**given)
     if options.compression not in SUFFIXES:
         raise InvalidInput(f"compression is {options.compression!r}; it is one of gzip, zstd, none")
@@ -61,7 +63,7 @@ def options_of(given: dict[str, Any]) -> Options:
 
 
 def pause_of(url: str, options: Options) -> float:
-    """Return the seconds between two deliveries: files are made less often, to be fewer."""
+    """Return the seconds between two deliveries; longer for files, so that they are fewer."""
     if options.every is not None:
         return options.every
     is_quick = url == STDOUT or urlsplit(url).scheme.rpartition("+")[2] in {"http", "https", "tls"}
@@ -69,10 +71,10 @@ def pause_of(url: str, options: Options) -> float:
 
 
 def check_sink(url: str) -> str:
-    """Return the address of a sink, if it is one that may be stored.
+    """Return the address of a sink, if it may be stored.
 
     Raises:
-        InvalidInput: it is none, or holds a secret.
+        InvalidInput: it is invalid, or contains a secret.
     """
     if url == STDOUT:
         return url
@@ -88,7 +90,7 @@ def check_sink(url: str) -> str:
         )
     if not parts.scheme or "://" not in url:
         raise InvalidInput(
-            f"{url!r} is no sink: give -, file:///directory, s3://bucket/prefix, "
+            f"{url!r} is not the address of a sink; give -, file:///directory, s3://bucket/prefix, "
             "https://host/path, or another of docs/export.md"
         )
     _check_parts(parts, host, port)
@@ -112,22 +114,22 @@ def _check_parts(parts: SplitResult, host: str | None, port: int | None) -> None
     preset, _, transport = scheme.rpartition("+")
     is_known = preset in PRESETS if transport in {"http", "https"} else scheme in _OTHERS
     if preset and not is_known:
-        raise InvalidInput(f"{scheme}:// is no sink; see docs/export.md")
+        raise InvalidInput(f"{scheme}:// is not the address of a sink; see docs/export.md")
 
 
 def open_sink(
     url: str, *, secrets: Secrets, options: Options, array_media_type: str | None = None
 ) -> Sink:
-    """Open a sink, without a word to the other side yet.
+    """Open a sink, without a connection yet.
 
     Args:
         url: its address.
         secrets: its secrets.
-        options: what else is said of it.
-        array_media_type: of an array of JSON of the events.
+        options: its options.
+        array_media_type: media type of a JSON array of the events.
 
     Raises:
-        InvalidInput: it is none, a package is missing, or a secret is malformed.
+        InvalidInput: the address is invalid, a package is missing, or a secret is malformed.
     """
     check_sink(url)
     if url == STDOUT:
@@ -156,11 +158,10 @@ def open_stream(
     name: str, url: str, *, masters: Sequence[str], options: Options,
     array_media_type: str | None = None,
 ) -> Sink:  # fmt: skip
-    """Open the sink of a stream, whose address is a customer's word.
+    """Open the sink of a stream, whose address is from a customer.
 
     Raises:
-        InvalidInput: the secret is not known from which those of streams are made, or a package is
-            missing.
+        InvalidInput: the secret for the secrets of streams is missing, or a package is missing.
     """
     if not masters:
         raise InvalidInput(
@@ -186,7 +187,7 @@ def _open_https(
     frame = FRAMES[preset or "https"]
     if options.array:
         if preset:
-            raise InvalidInput(f"{preset} has a form of its own, and takes no array")
+            raise InvalidInput(f"{preset} has its own format; the option array does not apply")
         frame = replace(frame, body=array, media_type=array_media_type or "application/json")
     if frame.needs_token and not secrets.token:
         raise InvalidInput(

@@ -1,8 +1,7 @@
-"""HTTPS to an address that a customer gave: it reaches the public internet, and nothing inside.
+"""HTTPS to an address from a customer: only to the public internet, not to internal hosts.
 
-The host is looked up here for each request, and the request goes to the very address that was
-looked at: a name that means another one a moment later leads nowhere else. TLS verifies the name.
-What is said of a failure tells nothing of addresses that are refused.
+Each request resolves the host here and connects to the checked IP address, so that a DNS change in
+between (rebinding) has no effect. TLS verifies the name. Errors do not reveal refused addresses.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from auditdb.export.sinks.base import Rejected, Retry, SinkError
 from auditdb.export.sinks.frames import FRAMES, array
 from auditdb.export.sinks.https import Https, status_problem
 
-# Addresses of a host that are tried, and bytes of an answer that are read.
+# Number of addresses of a host to try, and of bytes of a response to read.
 _TRIED, _MOST_READ = 3, 2**16
 _UNICAST = IPv6Network("2000::/3")
-# These hold an address of IPv4 in their last 32 bits, or after the first 16.
+# Networks with an embedded IPv4 address in their last 32 bits, or after the first 16.
 _NAT64, _6TO4 = IPv6Network("64:ff9b::/96"), IPv6Network("2002::/16")
-# Public by its number, and the inside of each machine at Azure.
+# A public address that at Azure is internal to each machine.
 _WIRE_SERVER = IPv4Address("168.63.129.16")
-# A name server that is slow keeps no other sink from looking names up.
+# Own threads: a slow name server must not block lookups of other sinks.
 _LOOKUPS = ThreadPoolExecutor(8, thread_name_prefix="auditdb lookup")
 
 
 def is_public(text: str) -> bool:
-    """Return whether an address is one of the public internet."""
+    """Return whether an IP address is public."""
     address = ip_address(text)
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped
@@ -47,7 +46,7 @@ def is_public(text: str) -> bool:
 
 
 def look_up(host: str, port: int) -> list[str]:
-    """Return the addresses of a host; none where it is not known."""
+    """Return the addresses of a host; none if it is unknown."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -56,9 +55,9 @@ def look_up(host: str, port: int) -> list[str]:
 
 
 class PublicHttps(Https):
-    """Sends deliveries to one address of the public internet, signed, and goes there directly.
+    """Sends signed deliveries to a public address, without a proxy.
 
-    Each is an array of JSON that is not compressed: what libraries of Standard Webhooks take.
+    Each body is an uncompressed JSON array, as libraries for Standard Webhooks expect.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class PublicHttps(Https):
             "POST", httpx.URL(self._url).copy_with(host=address), content=body,
             headers={**headers, "host": self._host}, extensions={"sni_hostname": self._name},
         ) as answer:  # fmt: skip
-            # As it comes: a small answer may unpack to a large one.
+            # Read raw bytes: a small response may decompress to a large one.
             async for part in answer.aiter_raw():
                 text += part
                 if len(text) > _MOST_READ:

@@ -1,4 +1,4 @@
-"""What a sink needs and the database must not hold: tokens, and secrets that sign."""
+"""Secrets of sinks, which are not stored in the database: tokens and signing secrets."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Secrets:
     """The secrets of one subscription.
 
     Attributes:
-        token: says who sends: a bearer token, a token of Splunk, an API key.
-        signing: sign requests; two while one takes the place of the other.
+        token: authenticates the sender: a bearer token, a Splunk token, an API key.
+        signing: signing secrets of requests; two during a rotation.
     """
 
     token: str | None = None
@@ -32,7 +32,7 @@ class Secrets:
 
 
 def secrets_of_variables(variables: Mapping[str, str] = os.environ) -> Secrets:
-    """Return what AUDITDB_SINK_TOKEN and AUDITDB_SINK_SECRET hold; several parted by spaces."""
+    """Return the secrets in AUDITDB_SINK_TOKEN and AUDITDB_SINK_SECRET, separated by spaces."""
     return Secrets(
         token=variables.get("AUDITDB_SINK_TOKEN", "").strip() or None,
         signing=tuple(variables.get("AUDITDB_SINK_SECRET", "").split()),
@@ -43,7 +43,7 @@ def read_secrets(path: Path) -> dict[str, Secrets]:
     """Return the secrets of a TOML file, by the name of their subscription.
 
     Raises:
-        InvalidInput: it cannot be read, or says something else; nothing of it is quoted.
+        InvalidInput: the file cannot be read or is invalid; the message does not quote it.
     """
     found = _read(path)
     found.pop(STREAM, None)
@@ -51,9 +51,9 @@ def read_secrets(path: Path) -> dict[str, Secrets]:
 
 
 def read_masters(path: Path | None, variables: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Return the secrets from which those of streams are made: `stream_secret` of a TOML file.
+    """Return the master secrets of streams: `stream_secret` of a TOML file.
 
-    Without it they are what AUDITDB_STREAM_SECRET holds; several parted by spaces.
+    Without it, they are those in AUDITDB_STREAM_SECRET, separated by spaces.
 
     Raises:
         InvalidInput: the file cannot be read, or one is too short.
@@ -68,16 +68,16 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InvalidInput(f"cannot read the secrets in {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        # Outside of the context: what they say may quote a secret.
+        # Raised outside of the except clause, because the parser error may quote a secret.
         found = None
     if found is None:
-        raise InvalidInput(f"the secrets in {path} are no TOML")
+        raise InvalidInput(f"the secrets in {path} are not valid TOML")
     return found
 
 
 def _secrets(path: Path, name: str, given: Any) -> Secrets:
     if not isinstance(given, dict) or not given.keys() <= {"token", "secret"}:
-        raise InvalidInput(f"[{name}] in {path} may say token and secret alone")
+        raise InvalidInput(f"[{name}] in {path} may have only the keys token and secret")
     token, secret = given.get("token"), given.get("secret", [])
     signing = [secret] if isinstance(secret, str) else secret
     if not (token is None or isinstance(token, str)) or not (

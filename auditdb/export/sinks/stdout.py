@@ -1,4 +1,4 @@
-"""Standard output: lines, flushed when a delivery is whole."""
+"""Standard output: lines, flushed after each delivery."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from auditdb.export.sinks.threads import in_thread
 
 
 class StandardOutput:
-    """Writes lines to standard output, for a pipe; the heading of CSV once."""
+    """Writes lines to standard output; the CSV header only once."""
 
     def __init__(self, out: BinaryIO | None = None) -> None:
         self._out = out or sys.stdout.buffer
@@ -23,7 +23,7 @@ class StandardOutput:
         try:
             await in_thread(self._write, body)
         except BrokenPipeError as error:
-            raise Rejected("the reader of standard output is gone") from error
+            raise Rejected("the reader of standard output ended") from error
         except OSError as error:
             reason = error.strerror or errno.errorcode.get(error.errno or 0, "")
             raise Rejected(f"cannot write to standard output: {reason}") from error
@@ -34,4 +34,4 @@ class StandardOutput:
         self._out.flush()
 
     async def close(self) -> None:
-        """Leave it open."""
+        """Do nothing: standard output stays open."""

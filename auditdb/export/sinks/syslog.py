@@ -1,7 +1,7 @@
 """Syslog: messages of RFC 5424 in frames of RFC 5425, over TLS; at least once.
 
-The protocol has no answer. So each delivery has a connection of its own, which both sides close:
-the other side has read all of it when it has answered the end.
+The protocol has no response. So each delivery has its own connection, which both sides close: when
+the receiver has closed its side, it has read everything.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Syslog:
         self._from = socket.gethostname()[:255] or "-"
 
     async def put(self, delivery: Delivery) -> None:
-        """Send all messages, and wait until the other side has read to the end."""
+        """Send all messages, and wait until the receiver has read everything."""
         data = b"".join([self._frame(line) for line in delivery.lines])
         place = f"{self._host}:{self._port}"
         try:
@@ -40,7 +40,7 @@ class Syslog:
             raise Retry(f"the certificate of {place} is not valid: {reason}") from error
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
-            raise Retry(f"{place} cannot be reached or broke off: {reason}") from error
+            raise Retry(f"{place} cannot be reached, or closed the connection: {reason}") from error
 
     def _exchange(self, data: bytes) -> None:
         with (
@@ -51,7 +51,7 @@ class Syslog:
             try:
                 conn.unwrap()
             except ssl.SSLError as error:
-                # Who ends without a word has read all: unread bytes would have given a reset.
+                # A normal close means that everything was read: unread bytes would cause a reset.
                 if not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
                     raise
 
@@ -63,4 +63,4 @@ class Syslog:
         return b"%d %s" % (len(message), message)
 
     async def close(self) -> None:
-        """Do nothing: no connection outlives its delivery."""
+        """Do nothing: each connection ends with its delivery."""

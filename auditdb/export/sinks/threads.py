@@ -1,6 +1,6 @@
-"""Threads for what blocks: as many as there are deliveries at once, so that none waits for others.
+"""Threads for blocking work: one for each concurrent delivery, so that none waits for another.
 
-Those of the event loop are few, and belong to the host.
+The threads of the event loop are few, and belong to the application.
 """
 
 from __future__ import annotations
@@ -16,5 +16,5 @@ _THREADS = ThreadPoolExecutor(MOST, thread_name_prefix="auditdb-sink")
 
 
 async def in_thread(work: Callable[..., None], *given: Any) -> None:
-    """Do work that blocks."""
+    """Run blocking work in a thread."""
     await asyncio.get_running_loop().run_in_executor(_THREADS, partial(work, *given))

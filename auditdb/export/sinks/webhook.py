@@ -1,4 +1,4 @@
-"""The signature of Standard Webhooks, by which a receiver knows who sent a delivery."""
+"""The signature of Standard Webhooks, which authenticates the sender of a delivery."""
 
 from __future__ import annotations
 
@@ -13,36 +13,38 @@ _PREFIX = "whsec_"
 
 
 def signing_key(secret: str) -> bytes:
-    """Return the key that a secret such as `whsec_…` stands for.
+    """Return the key of a secret such as `whsec_…`.
 
     Raises:
-        InvalidInput: it is none.
+        InvalidInput: the secret is invalid.
     """
     try:
         key = base64.b64decode(secret.strip().removeprefix(_PREFIX), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidInput("the signing secret is no base64; make one as whsec_…") from error
+        raise InvalidInput(
+            "the signing secret is not valid base64; give one such as whsec_…"
+        ) from error
     if not 24 <= len(key) <= 64:
         raise InvalidInput("the signing secret must be whsec_ and base64 of 24 to 64 bytes")
     return key
 
 
 def stream_secret(master: str, name: str) -> str:
-    """Return the secret that signs what goes to a stream of an organisation.
+    """Return the signing secret of a stream of an organisation.
 
     Args:
-        master: the vendor's, which makes all of them, so that none is stored.
-        name: of the stream, which no other ever has.
+        master: the master secret of the vendor. All others are derived from it, so none is stored.
+        name: the name of the stream, which is never reused.
     """
     key = hmac.digest(master.encode(), f"auditdb stream {name}".encode(), hashlib.sha256)
     return _PREFIX + base64.b64encode(key).decode()
 
 
 def check_masters(given: object) -> tuple[str, ...]:
-    """Return the secrets from which those of streams are made: one, or several while one goes.
+    """Return the master secrets of streams: one, or several during a rotation.
 
     Raises:
-        InvalidInput: one is no text of 32 characters or more.
+        InvalidInput: a secret is not a text of at least 32 characters.
     """
     found = [given] if isinstance(given, str) else given
     if not isinstance(found, list | tuple) or not all(
@@ -56,11 +58,11 @@ def check_masters(given: object) -> tuple[str, ...]:
 
 
 def signature_headers(keys: list[bytes], id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """Return the headers that tell a delivery, and sign it if there are keys.
+    """Return the headers of a delivery, with signatures if there are keys.
 
     Args:
-        keys: of the secrets; two while one takes the place of the other.
-        id: of the delivery, the same when it is repeated.
+        keys: the signing keys; two during a rotation.
+        id: the id of the delivery, the same in a repetition.
         timestamp: of this attempt, in seconds.
         body: what is sent, byte for byte.
     """

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attempt", "get_context", "known_user", "record", "send_context"]
 
-# Loaded when they are used: Django loads this package before its settings may be read.
+# Loaded on first use, because Django imports this package before settings can be read.
 __getattr__ = door(
     __name__,
     {

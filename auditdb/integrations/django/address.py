@@ -6,7 +6,7 @@ from typing import Any
 
 
 def conninfo(connection: Any) -> str:
-    """Return it as libpq writes it; with the password."""
+    """Return it as a conninfo string of libpq, with the password."""
     from psycopg import pq
     from psycopg.conninfo import make_conninfo
 

@@ -25,7 +25,7 @@ class AuditConfig(AppConfig):
     verbose_name = "Audit log"
 
     def ready(self) -> None:
-        """Connect everything; again does no harm."""
+        """Connect everything. A second call has no effect."""
         from auditdb.integrations.django.commands import claim_commands
         from auditdb.integrations.django.mapping import attach_after_migrate
 
@@ -54,7 +54,7 @@ def _claim_tasks() -> None:
 
 def _created(*, connection: Any, **_: Any) -> None:
     if connection.vendor == "postgresql":
-        # Needs the driver of PostgreSQL, which a project on another database lacks.
+        # Needs a driver of PostgreSQL, which a project on another database may lack.
         from auditdb.integrations.django.sender import wrap
 
         wrap(connection)
@@ -71,7 +71,7 @@ def _check(**_: Any) -> list[Any]:
     if not any(_is_audit_middleware(path) for path in settings.MIDDLEWARE):
         return [
             checks.Warning(
-                "MIDDLEWARE has no AuditMiddleware: changes do not say who makes a request",
+                "MIDDLEWARE has no AuditMiddleware, so requests are recorded without an actor",
                 hint=f"Add {_MIDDLEWARE!r} behind AuthenticationMiddleware; silence auditdb.W001 "
                 "where no requests are served",
                 id="auditdb.W001",
@@ -81,11 +81,11 @@ def _check(**_: Any) -> list[Any]:
 
 
 def _is_audit_middleware(path: str) -> bool:
-    """Return whether it is the middleware, or one derived from it."""
+    """Return whether it is the middleware or a subclass."""
     from auditdb.integrations.django.middleware import AuditMiddleware
 
     try:
         found = import_string(path)
-    except ImportError:  # Django says so itself when it serves.
+    except ImportError:  # Django reports an invalid path itself.
         return False
     return isinstance(found, type) and issubclass(found, AuditMiddleware)

@@ -1,4 +1,4 @@
-"""Management commands act as the system, by the command line."""
+"""Management commands act as the system, with source cli."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from django.core.management.base import BaseCommand
 from auditdb.write.claim import Claim
 from auditdb.write.scope import current_claim, in_scope
 
-# They serve others, who say themselves who they are.
+# These commands serve requests or tasks, which have their own context.
 _SERVERS = ("runserver", "test", "testserver")
 
 
 def claim_commands() -> None:
-    """Let each command run under a claim; Django has no signal for it."""
+    """Run each command under a claim, by a patch, because Django has no signal for it."""
     execute = BaseCommand.execute
     if hasattr(execute, "auditdb"):
         return
@@ -26,7 +26,7 @@ def claim_commands() -> None:
         if name in _SERVERS:
             return execute(command, *args, **options)
         details = {"command": name}
-        # One that a request or a task calls is theirs.
+        # A command called in a request or task keeps their context.
         claim = (
             Claim(actor_type="system", source="cli", details=details)
             if current_claim() is None

@@ -14,14 +14,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
-# What EVENTS may hold. Those of the second line a table shows as well, once it is attached.
+# Allowed values of EVENTS. Attached tables also show those in the second line.
 GROUPS = ("login", "logout", "impersonation", "recovery_code")
 SHOWN_BY_TABLES = ("password", "email", "two_factor")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What AUDITDB says, in lower case; docs/django.md says what each means."""
+    """The setting AUDITDB with names in lower case; docs/django.md explains each."""
 
     get_context: str = "auditdb.integrations.django.get_context"
     databases: Collection[str] | None = None
@@ -60,7 +60,7 @@ def current() -> Settings:
 
 
 def _check_names(name: str, given: Any, known: Collection[str]) -> None:
-    """Raise if a list of names is none, or holds one that nobody knows."""
+    """Refuse a value that is not a list, or has an unknown name."""
     if isinstance(given, str):
         raise ImproperlyConfigured(f"AUDITDB[{name!r}] is {given!r}; it is a list: [{given!r}]")
     for item in given or ():
@@ -74,7 +74,7 @@ def get_context() -> Callable[..., Any]:
     """Return the function that `GET_CONTEXT` names.
 
     Raises:
-        ImproperlyConfigured: there is none.
+        ImproperlyConfigured: there is no such function.
     """
     path = current().get_context
     try:
@@ -85,12 +85,12 @@ def get_context() -> Callable[..., Any]:
             f"'shop.audit.get_context' ({error})"
         ) from error
     if not callable(found):
-        raise ImproperlyConfigured(f"AUDITDB['GET_CONTEXT'] is {path!r}, which is no function")
+        raise ImproperlyConfigured(f"AUDITDB['GET_CONTEXT'] is {path!r}, which is not a function")
     return found  # type: ignore[no-any-return]
 
 
 def covers(alias: str, vendor: str) -> bool:
-    """Return whether auditdb serves a database of the project."""
+    """Return whether auditdb applies to a database of the project."""
     chosen = current().databases
     return vendor == "postgresql" and (chosen is None or alias in chosen)
 

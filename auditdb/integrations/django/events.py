@@ -1,6 +1,6 @@
 """Events of authentication, from the signals of Django, django-allauth and django-hijack.
 
-A sign-in goes on whatever becomes of its event: what could not be recorded is logged.
+A sign-in never fails because of its event: an error while recording is only logged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _logger = logging.getLogger("auditdb")
 
 
 def listen() -> None:
-    """Connect what the installed apps tell."""
+    """Connect to the signals of the installed apps."""
     _on(signals.user_logged_in, _logged_in)
     _on(signals.user_login_failed, _login_failed)
     _on(signals.user_logged_out, _logged_out)
@@ -41,7 +41,7 @@ def listen() -> None:
     ):
         if apps.is_installed(app):
             signal = getattr(import_module(f"{app}.signals"), name, None)
-            if signal is not None:  # Other versions have others.
+            if signal is not None:  # Other versions may lack a signal.
                 _on(signal, receiver)
 
 
@@ -50,7 +50,7 @@ def _on(signal: Any, receiver: Any) -> None:
 
 
 def _tell(group: str, event: NewEvent) -> None:
-    """Record an event of a group that the project wants, and fail nothing."""
+    """Record an event if the project enables its group; never raise an error."""
     using = router.db_for_write(get_user_model())
     connection = connections[using]
     if group not in (current().events or ()) or not covers(using, connection.vendor):
@@ -75,7 +75,7 @@ def _login_failed(*, credentials: Any, **_: Any) -> None:
     entered = credentials.get(model.USERNAME_FIELD, credentials.get("username"))
     text = "" if entered is None else str(entered)[:150]
     if not text or "login" not in (current().events or ()):
-        return  # Nobody tried to be anybody.
+        return  # The attempt names no user.
     user_id = None
     if is_text(text):
         try:
@@ -99,12 +99,12 @@ def _logged_out(*, user: Any, **_: Any) -> None:
 
 
 def _is_hijack(request: Any) -> bool:
-    """Return whether a sign-in is that of a user who is impersonated, or of who did so."""
+    """Return whether a sign-in is a part of starting or stopping an impersonation."""
     if not apps.is_installed("hijack"):
         return False
     match = getattr(request, "resolver_match", None)
     view = getattr(getattr(match, "func", None), "view_class", None)
-    # The project's own views are derived from these.
+    # Views of the project may be subclasses of these.
     return any(cls.__module__ == "hijack.views" for cls in getattr(view, "__mro__", ()))
 
 

@@ -13,9 +13,9 @@ from auditdb.integrations.django.conf import covers, current
 
 
 def attach_after_migrate(*, using: str, verbosity: int = 1, plan: Any = None, **_: Any) -> None:
-    """Attach the tables of `AUDITDB["MAPPING"]`; what is attached so stays untouched."""
+    """Attach the tables of `AUDITDB["MAPPING"]`; unchanged tables stay untouched."""
     chosen = current()
-    # A flush sends the signal as well, and has no plan.
+    # A flush also sends the signal, but without a plan.
     if plan is None or chosen.mapping is None or not chosen.attach:
         return
     if not covers(using, connections[using].vendor):

@@ -18,7 +18,7 @@ _SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 
 
 class AuditMiddleware:
-    """Puts the context of a request in force; its place is behind the authentication's."""
+    """Sets the context of a request. Place it after the authentication middleware."""
 
     sync_capable = True
     async_capable = True
@@ -51,7 +51,7 @@ class AuditMiddleware:
 
     @property
     def process_view(self) -> Any:
-        """What Django calls before the view, in the way of the middleware's own."""
+        """The hook that Django calls before the view."""
         return self._ask_async if self._is_async else self._ask
 
     def _ask(self, request: Any, *_: Any) -> None:
@@ -65,18 +65,18 @@ class AuditMiddleware:
 
 
 def _load_user(request: Any) -> None:
-    """Load the user where the view is likely to write: then it is too late."""
+    """Load the user if the view is likely to write, because at the write it is too late."""
     if request.method not in _SAFE:
         try:
             bool(getattr(request, "user", None))
         except Exception:
-            # The view may never ask; else it fails as it would.
+            # Ignore the error: the view may not need the user. If it does, it fails itself.
             _logger.exception("the user of a request could not be loaded; no actor is recorded")
 
 
 def _with_stream(response: Any, scope: RequestScope) -> Any:
-    """Return a response whose body, if it is made later, is made under the same scope."""
-    # A file is read, and servers send it in ways of their own.
+    """Return the response; a streamed body is made under the same scope."""
+    # A file runs no code, and servers send files in special ways.
     if getattr(response, "streaming", False) and getattr(response, "file_to_stream", None) is None:
         stream = _stream_async if getattr(response, "is_async", False) else _stream
         response.streaming_content = stream(response.streaming_content, scope)

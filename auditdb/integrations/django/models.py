@@ -1,1 +1,1 @@
-"""No models: Django tells an app of a migrate only if it has this module."""
+"""No models. Django sends post_migrate only to apps with this module."""

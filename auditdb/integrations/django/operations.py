@@ -27,7 +27,7 @@ class Attach(Operation):
     reduces_to_sql = True
     reversible = True
 
-    # Each by its name: Django writes no others into a migration that it squashes.
+    # Explicit parameters: a squashed migration keeps only these.
     def __init__(
         self,
         model: str,
@@ -59,7 +59,7 @@ class Attach(Operation):
         self.options = {name: value for name, value in given.items() if value is not None}
 
     def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
-        """Return what a migration file says."""
+        """Return the arguments for a migration file."""
         return (type(self).__name__, [self.model, self.kind], dict(self.options))
 
     def state_forwards(self, app_label: str, state: Any) -> None:
@@ -88,7 +88,7 @@ class Attach(Operation):
             schema_editor.execute("select audit.detach(%s::pg_catalog.regclass)", [table])
 
     def describe(self) -> str:
-        """Return what `migrate --plan` says."""
+        """Return the line for `migrate --plan`."""
         return f"Keep an audit log of {self.model} as {self.kind}"
 
     @property
@@ -107,7 +107,7 @@ class Attach(Operation):
         return Refused(f"{table} cannot be attached as {self.kind}: {refused}")
 
     def _table(self, app_label: str, schema_editor: Any, state: Any) -> str | None:
-        """Return the table of the model, quoted; None where no log is kept."""
+        """Return the quoted table of the model; None if no log is kept in this database."""
         label, _, name = self.model.rpartition(".")
         model = state.apps.get_model(label or app_label, name)
         connection = schema_editor.connection

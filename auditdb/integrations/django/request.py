@@ -1,4 +1,4 @@
-"""The context of a request: who is known to act, without asking for it inside of a query."""
+"""The context of a request. It uses the user if that is loaded, but never loads it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ _logger = logging.getLogger("auditdb")
 
 
 def get_context(request: Any) -> dict[str, Any] | None:
-    """Return what a request says of who acts, and from where: arguments of `auditdb.context`.
+    """Return the actor and origin of a request, as arguments of `auditdb.context`.
 
-    The setting `AUDITDB["GET_CONTEXT"]` names another function, which may call this one and add to
-    it, or return None: no context. It is called before the view, and again when the user of the
-    request is another, such as after a sign-in; maybe at a statement, so it should not query.
+    The setting `AUDITDB["GET_CONTEXT"]` can name another function. It may call this one and add to
+    the result, or return None for no context. It is called before the view, and again after the
+    user of the request changed, for instance by a sign-in. That may be in the middle of a
+    statement, so it should not query the database.
 
     Args:
         request: of Django, also under Django REST framework.
@@ -43,7 +44,7 @@ def get_context(request: Any) -> dict[str, Any] | None:
 
 
 def known_user(request: Any) -> Any:
-    """Return the user of a request if it was loaded; None else. It queries nothing.
+    """Return the user of a request if it is loaded, else None. Runs no query.
 
     Example:
         >>> known_user(request).pk  # doctest: +SKIP
@@ -54,13 +55,13 @@ def known_user(request: Any) -> Any:
     if isinstance(user, LazyObject):
         user = user._wrapped
         if user is empty:
-            # Loaded all the same, below a middleware that wraps it, or by auser().
+            # It may be loaded under a middleware that wraps it, or by auser().
             user = given.get("_cached_user", given.get("_acached_user"))
     return user
 
 
 class RequestScope(Scope):
-    """The scope of a request, whose user is known late and may change."""
+    """The scope of a request. Its user is known late and may change."""
 
     def __init__(self, request: Any) -> None:
         super().__init__(Claim())
@@ -76,16 +77,16 @@ class RequestScope(Scope):
             try:
                 self.ask()
             except Exception:
-                # The statement goes on, without an actor.
+                # The statement continues, without an actor.
                 _logger.exception("AUDITDB['GET_CONTEXT'] failed; the actor is not recorded")
         return self._claim if self._said is None else self._claim.with_inner(self._said)
 
     def update(self, claim: Claim) -> None:
-        """Let it say more, whoever is known to act."""
+        """Add values, which stay when the user changes."""
         self._said = claim if self._said is None else self._said.with_inner(claim)
 
     def ask(self) -> None:
-        """Ask the project who acts."""
+        """Call the function of the project."""
         self._is_asking = True
         self._seen = self._look()
         self._claim = Claim()
@@ -105,7 +106,7 @@ class RequestScope(Scope):
 
 
 def _source(request: Any) -> str:
-    """Return `api` where a request brings its own credentials, as Django REST framework sees it."""
+    """Return `api` if Django REST framework authenticated the request by its own credentials."""
     scheme = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")[0].lower()
     is_api = getattr(request, "auth", None) is not None or scheme not in ("", "basic")
     return "api" if is_api else "web"
@@ -119,7 +120,7 @@ def _details(request: Any) -> dict[str, str]:
 
 
 def _hijacker(request: Any, user_id: str) -> str | None:
-    """Return who acts as the user by django-hijack, if the session that says so is loaded."""
+    """Return the impersonator of django-hijack, if the session is loaded."""
     if not apps.is_installed("hijack"):
         return None
     session = vars(request).get("session")

@@ -1,9 +1,9 @@
-"""Sends who acts to PostgreSQL: a wrapper of each statement that may write.
+"""Sends the actor to PostgreSQL: an execute wrapper for each statement that may write.
 
-The setting `auditdb.context` lasts for a transaction. It travels in front of the first statement
-that may write, in the same round trip where parameters are bound on the client, as Django does by
-default. It is sent again when somebody else acts, and after ROLLBACK TO SAVEPOINT, which undoes it.
-In autocommit, statement and setting are one transaction.
+The setting `auditdb.context` lasts for a transaction. It is sent in front of the first statement
+that may write. With client-side binding of parameters, the default of Django, that needs no extra
+round trip. It is sent again after the actor changed, and after ROLLBACK TO SAVEPOINT, which undoes
+it. In autocommit, statement and setting are one transaction.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from auditdb.integrations.django.conf import covers
 from auditdb.write.failure import sqlstate
 from auditdb.write.scope import current_claim
 
-# As both drivers number them.
+# The numbers are the same in both drivers.
 _IDLE, _ACTIVE, _IN_ERROR = 0, 1, 3
 _WORD = re.compile(r"(?>\s+|--[^\n]*|/\*.*?\*/|\()*+([a-z]+)", re.I | re.S)
 _WRITES = {"insert", "update", "delete", "merge", "truncate", "copy", "call", "do", "execute"}
 _READS = {"select", "with", "explain", "values"}
 _ENDS = {"rollback", "abort", "commit", "end"}
-# Of a statement that reads: a part that writes, or a call of a function of a schema.
+# A part of a SELECT that may write: a writing keyword, or a function with a schema.
 _MAY_WRITE = re.compile(
     r"""(?<!for\ )(?<!key\ ) \b(?:insert|update|delete|merge|truncate)\b | \. "? \w+ "? \(""",
     re.I | re.X,
 )
 _CALL = re.compile(r'(\w+)"?\s*\(')
-# What stands before a parenthesis and writes nothing: words of SQL, and functions that are called
-# often. To take one more for a function that may write costs little.
+# Words before a parenthesis that write nothing: SQL keywords and common functions. If one is
+# missing here, the only cost is an extra setting.
 _PURE = frozenset(
     "all and any array as avg between bit by case cast char character coalesce concat count "
     "current_timestamp date_part date_trunc decimal dense_rank distinct else except exists extract "
@@ -44,12 +44,12 @@ _PURE = frozenset(
     "sum then time timestamp to_char trim trunc union upper using values varchar when where with "
     "within".split()
 )
-# A procedure that commits, and what runs in no transaction block.
+# Procedures, which may commit, and statements that cannot run in a transaction block.
 _OUTSIDE = {"2D000", "25001"}
 
 
 def wrap(connection: Any) -> None:
-    """Let a connection send who acts, if auditdb serves its database; once."""
+    """Install the wrapper on a connection, once, if auditdb applies to its database."""
     if not covers(connection.alias, connection.vendor):
         return
     if not any(isinstance(wrapper, Sender) for wrapper in connection.execute_wrappers):
@@ -57,10 +57,10 @@ def wrap(connection: Any) -> None:
 
 
 def send_context(using: str = DEFAULT_DB_ALIAS) -> None:
-    """Send who acts now, inside of `transaction.atomic()`.
+    """Send the actor now, inside `transaction.atomic()`.
 
-    For what Django does not show to auditdb: `cursor.copy()`, `copy_expert()`, `callproc()`, and
-    cursors of the driver's own connection. Every other statement is told by itself.
+    Needed only for calls that Django does not show to auditdb: `cursor.copy()`, `copy_expert()`,
+    `callproc()`, and cursors of the driver's own connection.
 
     Args:
         using: the alias of the database.
@@ -80,18 +80,17 @@ def send_context(using: str = DEFAULT_DB_ALIAS) -> None:
 
 
 class Sender:
-    """The wrapper of one connection, which knows what is in force there."""
+    """The wrapper of one connection. It knows the setting in force there."""
 
     def __init__(self) -> None:
-        # What this transaction was sent; None after a rollback to a savepoint, when it may be
-        # anything that was.
+        # The setting sent in this transaction. None means unknown, after a rollback to a savepoint.
         self._in_force: str | None = ""
         self._has_sent = False
 
     def __call__(
         self, execute: Callable[..., Any], query: Any, params: Any, many: bool, context: Any
     ) -> Any:
-        """Run a statement under who acts."""
+        """Run a statement with the actor set."""
         connection, cursor = context["connection"], context["cursor"].cursor
         raw = connection.connection
         status = self._look(raw)
@@ -133,7 +132,7 @@ class Sender:
         return run(query)
 
     def send(self, connection: Any) -> None:
-        """Send who acts, by a statement of its own, if that is not in force."""
+        """Send the actor in a separate statement, if it is not in force."""
         self._look(connection.connection)
         wanted = _wanted()
         if wanted == self._in_force:
@@ -152,7 +151,7 @@ class Sender:
 
 
 def _alone(connection: Any, wanted: str, query: Any, prefix: Any, run: Callable[[Any], Any]) -> Any:
-    """Run a statement in autocommit: as one transaction with who acts."""
+    """Run a statement in autocommit, in one transaction with the setting."""
     try:
         if prefix:
             return run(prefix)
@@ -161,7 +160,7 @@ def _alone(connection: Any, wanted: str, query: Any, prefix: Any, run: Callable[
             _run(connection, _statement(connection.connection, wanted))
             result = run(query)
         except BaseException:
-            with suppress(Exception):  # Of a connection that is lost.
+            with suppress(Exception):  # The connection is lost.
                 _run(connection, "rollback")
             raise
         _run(connection, "commit")
@@ -172,7 +171,7 @@ def _alone(connection: Any, wanted: str, query: Any, prefix: Any, run: Callable[
     except Exception as error:
         if sqlstate(error) not in _OUTSIDE:
             raise
-    # Nothing was done. Better without who acts than not at all.
+    # Nothing was done yet, so run the statement again without an actor.
     return run(query)
 
 
@@ -189,20 +188,20 @@ def _run(connection: Any, statement: str) -> None:
 def _statement(raw: Any, setting: str) -> str:
     """Return SQL that sets it for the transaction, without a percent sign.
 
-    The comment keeps wrappers of others, which look at the first word, from taking the whole for a
-    statement that reads.
+    The comment in front matters for other wrappers that look at the first word: they must not take
+    the whole for a statement that only reads.
     """
-    # What JSON escapes, no driver takes for a placeholder. The quotes are right whatever
-    # standard_conforming_strings says; the client's encoding is UTF-8, as Django sets it.
+    # Percent signs are escaped in JSON, so that no driver sees a placeholder. The E'' quotes are
+    # right for any standard_conforming_strings. Django sets the client encoding to UTF-8.
     text = setting.replace("%", "\\u0025").replace("\\", "\\\\").replace("'", "''")
     if raw.info.server_version >= 180000:
-        # As auditdb.drivers.psycopg.
+        # The same choice as in auditdb.drivers.psycopg.
         return f"/* auditdb */ set local auditdb.context = E'{text}'"
     return f"/* auditdb */ select pg_catalog.set_config('auditdb.context', E'{text}', true)"
 
 
 def _prefixed(statement: str, query: Any) -> Any:
-    # An error's LINE shows what the application wrote.
+    # On a new line, so that LINE in an error shows the statement of the application.
     if isinstance(query, str):
         return f"{statement};\n{query}"
     if isinstance(query, bytes):
@@ -227,7 +226,7 @@ def _classify(query: Any, raw: Any) -> tuple[str, bool]:
 def _classify_text(text: str) -> tuple[str, bool]:
     found = _WORD.match(text)
     verb = found[1].lower() if found else ""
-    # A word that does nothing may be the first of several statements.
+    # A harmless word may be the first of several statements.
     if verb in _READS or ";" in text.rstrip("; \n"):
         return verb, verb in _WRITES or _may_write(text)
     return verb, verb in _WRITES

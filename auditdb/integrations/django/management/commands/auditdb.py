@@ -12,13 +12,13 @@ from auditdb.integrations.django.address import conninfo
 
 
 class Command(BaseCommand):
-    """Hands on to auditdb's own commands."""
+    """Passes its arguments to the commands of auditdb."""
 
     help = "Runs a command of auditdb, such as install, detect, attach, status or doctor."
     requires_system_checks: ClassVar[list[str]] = []
 
     def add_arguments(self, parser: Any) -> None:
-        """Take what auditdb's own command line takes."""
+        """Accept the arguments of the command line of auditdb."""
         parser.add_argument("--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections))
         parser.add_argument("command", help="such as install; --help lists them")
         parser.add_argument("arguments", nargs=argparse.REMAINDER)
@@ -27,7 +27,7 @@ class Command(BaseCommand):
         """Run it."""
         connection = connections[options["database"]]
         if connection.vendor != "postgresql":
-            raise CommandError(f"{options['database']} is no PostgreSQL; choose with --database")
+            raise CommandError(f"{options['database']} is not PostgreSQL; give --database")
         try:
             import psycopg  # noqa: F401
         except ImportError as error:
