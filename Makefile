@@ -32,6 +32,8 @@ check: $(BIN)/auditdb ## Lint, type-check, and check the SQL
 	$(BIN)/mypy
 	$(BIN)/sqlfluff lint --processes 2 sql
 	$(BIN)/squawk --exclude $(STYLE) sql/*.sql sql/*/*.sql
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github/workflows
 	$(BIN)/python -m pytest -q tests/test_catalog.py tests/test_house.py
 
 format: $(BIN)/auditdb ## Format Python and SQL
@@ -77,6 +79,25 @@ reference: $(BIN)/auditdb ## Write what is made: docs/cli.md, kinds.md, generate
 
 docs: $(BIN)/auditdb ## Build the documentation as a site, in dist/site; a link that leads nowhere fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+lowest: $(BIN)/auditdb ## Run the tests of the library with the lowest versions that it allows
+	$(BIN)/uv venv -q --clear --python $(BIN)/python dist/lowest
+	$(BIN)/uv pip compile -q pyproject.toml --extra alembic --extra archive --extra django --extra embedded \
+		--extra export --extra seal --extra web --resolution lowest-direct -o dist/lowest/lowest.txt
+	$(BIN)/uv pip install -q --python dist/lowest -r dist/lowest/lowest.txt -e . \
+		hypothesis psycopg-pool pytest pytest-postgresql pytest-xdist
+	dist/lowest/bin/python -m pytest -q -n 4 --dist worksteal tests/test_capture.py tests/test_reader.py \
+		tests/test_bulk.py tests/test_install.py tests/archive/test_reading.py tests/evidence/test_seal.py
+
+dist: $(BIN)/auditdb ## Build wheel, source distribution and bill of materials, in dist
+	rm -rf dist/auditdb* dist/installed
+	$(BIN)/python -m hatchling build
+	$(PYTHON) -m venv dist/installed
+	dist/installed/bin/python -m pip install --quiet --disable-pip-version-check dist/auditdb-*.whl
+	dist/installed/bin/auditdb --version
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-file dist/auditdb.cdx.json dist/installed
+	rm -rf dist/installed
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist
