@@ -11,10 +11,13 @@ STYLE := require-lock-timeout,require-statement-timeout,require-concurrent-index
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-$(BIN)/auditdb: pyproject.toml
+# What pip says of newer versions of itself is left out.
+PIP := -m pip install --quiet --disable-pip-version-check
+
+$(BIN)/auditdb: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python $(PIP) --require-hashes -r requirements-dev.txt
+	$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: $(BIN)/auditdb ## Run the main job on an embedded PostgreSQL
@@ -58,7 +61,7 @@ tamper: $(BIN)/auditdb ## Change a sealed log 10,000 times as a superuser: each 
 	AUDITDB_TAMPER=10000 $(BIN)/python -m pytest -q -s tests/evidence/test_tampering.py
 
 bench: $(BIN)/auditdb ## Measure capture against hand-written INSERT and other packages, and operation
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python $(PIP) -e '.[bench]'
 	$(BIN)/python -m benchmarks.former
 	$(BIN)/python -m benchmarks.capture
 	$(BIN)/python -m benchmarks.capture --only compare
@@ -80,27 +83,40 @@ reference: $(BIN)/auditdb ## Write what is made: docs/cli.md, kinds.md, generate
 docs: $(BIN)/auditdb ## Build the documentation as a site, in dist/site; a link that leads nowhere fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-lowest: $(BIN)/auditdb ## Run the tests of the library with the lowest versions that it allows
-	$(BIN)/uv venv -q --clear --python $(BIN)/python dist/lowest
-	$(BIN)/uv pip compile -q pyproject.toml --extra alembic --extra archive --extra django --extra embedded \
-		--extra export --extra seal --extra web --resolution lowest-direct -o dist/lowest/lowest.txt
-	$(BIN)/uv pip install -q --python dist/lowest -r dist/lowest/lowest.txt -e . \
-		hypothesis psycopg-pool pytest pytest-postgresql pytest-xdist
-	dist/lowest/bin/python -m pytest -q -n 4 --dist worksteal tests/test_capture.py tests/test_reader.py \
-		tests/test_bulk.py tests/test_install.py tests/archive/test_reading.py tests/evidence/test_seal.py
+coverage: $(BIN)/auditdb ## Run the test suite and demand that it runs nearly all of the Python
+	rm -f .coverage .coverage.*
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/coverage run -m pytest -q -n 4 --dist worksteal
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered
 
-dist: $(BIN)/auditdb ## Build wheel, source distribution and bill of materials, in dist
+lock: $(BIN)/auditdb ## Write requirements-dev.txt: the newest development tools, each with its hashes
+	$(BIN)/uv pip compile -q pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --upgrade -o requirements-dev.txt
+
+# RESOLUTION=highest takes the newest that pyproject.toml allows, which may be newer than requirements-dev.txt.
+RESOLUTION ?= lowest-direct
+dependencies: $(BIN)/auditdb ## Run the test suite with the lowest versions that the library allows
+	$(BIN)/uv venv -q --clear --python $(BIN)/python dist/dependencies
+	$(BIN)/uv pip compile -q pyproject.toml --extra alembic --extra archive --extra django --extra embedded \
+		--extra export --extra seal --extra web --resolution $(RESOLUTION) -o dist/dependencies/versions.txt
+	$(BIN)/uv pip install -q --python dist/dependencies --overrides dist/dependencies/versions.txt -e '.[dev]'
+	dist/dependencies/bin/python -m pytest -q -n 4 --dist worksteal
+
+dist: $(BIN)/auditdb ## Build wheel, source distribution and bill of materials, in dist, and use them
 	rm -rf dist/auditdb* dist/installed
 	$(BIN)/python -m hatchling build
 	$(PYTHON) -m venv dist/installed
-	dist/installed/bin/python -m pip install --quiet --disable-pip-version-check dist/auditdb-*.whl
-	dist/installed/bin/auditdb --version
+	dist/installed/bin/python $(PIP) dist/auditdb-*.tar.gz
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
 		--output-file dist/auditdb.cdx.json dist/installed
+	dist/installed/bin/python $(PIP) --force-reinstall --no-deps dist/auditdb-*.whl
+	dist/installed/bin/python $(PIP) 'auditdb[embedded]'
+	cd dist && installed/bin/auditdb demo > /dev/null
 	rm -rf dist/installed
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo page test check format attacks fuzz mutants crash tamper bench reference docs clean
+.PHONY: help demo page test check format attacks fuzz mutants crash tamper bench reference docs coverage lock \
+	dependencies dist clean
