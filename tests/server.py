@@ -138,7 +138,8 @@ def running(
         host="127.0.0.1", port=port, user="postgres", password="", bin=bin_dir, data=data
     )
     try:
-        server.run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
+        more = os.environ.get("AUDITDB_TEST_INITDB", "").split()
+        server.run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync", *more)
         with (data / "postgresql.conf").open("a") as conf:
             conf.write(f"{SETTINGS}\nport = {port}\nunix_socket_directories = '{data}'\n")
         server.run("pg_ctl", "-w", "-t", "60", "-l", str(data / "log"), "start", env=env)
