@@ -16,7 +16,9 @@ PIP := -m pip install --quiet --disable-pip-version-check
 
 $(BIN)/auditdb: pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP) --require-hashes -r requirements-dev.txt
+	sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.txt > $(VENV)/uv.txt
+	$(BIN)/python $(PIP) --require-hashes -r $(VENV)/uv.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements-dev.txt
 	$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -504,7 +504,7 @@ def test_a_time_that_opentelemetry_has_no_number_for_is_left_out(
     ("answer", "kind", "said"),
     [
         (Answer(body=b'{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"too old"}}'),
-         Poison, "does not take 2 events: too old"),
+         Poison, "does not accept 2 events: too old"),
         (Answer(body=b'{"partialSuccess":{"rejectedLogRecords":2}}'), Poison, "2 events"),
         (Answer(400, body=b'{"code":3,"message":"no"}'), Poison, "no"),
         (Answer(401), Rejected, "token"),

@@ -165,7 +165,8 @@ def _otlp_answer(answer: bytes, lines: int) -> SinkError | None:
     if not int(rejected):
         return None
     reason = str(partial.get("errorMessage", ""))[:300]
-    return Poison(f"the OTLP receiver does not take {rejected} events: {reason}".rstrip(": "))
+    events = counted(int(rejected), "event")
+    return Poison(f"the OTLP receiver does not accept {events}: {reason}".rstrip(": "))
 
 
 def _json(answer: bytes) -> Any:
