@@ -53,7 +53,7 @@ fuzz: $(BIN)/auditdb ## Run the long fuzz campaigns
 		$(BIN)/python -m pytest -q tests/fuzz tests/test_token_fuzz.py
 
 mutants: $(BIN)/auditdb ## Break important lines one at a time: each time a test must fail
-	$(BIN)/python -m tests.mutants
+	$(BIN)/python -m tests.mutants --part $(or $(PART),1/1)
 
 crash: $(BIN)/auditdb ## Kill server and exporter 100 times under a million transactions
 	AUDITDB_CRASH_KILLS=100 AUDITDB_CRASH_TRANSACTIONS=1000000 AUDITDB_CRASH_EVENTS=1000000 \

@@ -295,10 +295,19 @@ def run_all(mutants: list[Mutant], jobs: int) -> int:
     return noticed
 
 
+def part(text: str) -> slice:
+    """Return which mutants are the Nth of M parts, of "N/M"."""
+    number, _, parts = text.partition("/")
+    if not 1 <= int(number) <= int(parts):
+        raise ValueError(text)
+    return slice(int(number) - 1, None, int(parts))
+
+
 def main() -> int:
     """Try the mutants that are asked for, and return 0 if all were noticed."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--only", action="append", metavar="NAME", help="try this one alone")
+    parser.add_argument("--part", type=part, default="1/1", metavar="N/M", help="only every Mth")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     args = parser.parse_args()
     mutants = read()
@@ -307,6 +316,7 @@ def main() -> int:
         if unknown:
             parser.error(f"no mutant is called {', '.join(sorted(unknown))}")
         mutants = [mutant for mutant in mutants if mutant.name in args.only]
+    mutants = mutants[args.part]
     # As Ctrl-C: the servers are stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     here = [mutant for mutant in mutants if mutant.place.is_here]

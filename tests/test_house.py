@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from tests.conftest import ANY_SERVER, left_out
 
@@ -130,6 +133,25 @@ def test_a_count_of_one_is_printed_in_the_singular() -> None:
         if not fixed.fullmatch(found[1])
     ]
     assert not wrong
+
+
+def test_the_pinned_development_tools_are_those_that_the_project_allows() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    lines = (ROOT / "requirements-dev.txt").read_text("utf-8").replace("\\\n", " ").splitlines()
+    pinned = {line.split("==")[0]: re.split("[ ;]", line.split("==")[1])[0] for line in lines}
+    assert all("--hash=sha256:" in line for line in lines)
+    waiting = [*project["dependencies"], *extras["dev"]]
+    seen: set[str] = set()
+    while waiting:
+        needed = Requirement(waiting.pop())
+        if needed.name == "auditdb":
+            waiting += [other for extra in needed.extras for other in extras[extra]]
+            continue
+        name = re.sub("[-_.]+", "-", needed.name).lower()
+        assert needed.specifier.contains(pinned[name]), f"run make lock: {needed}"
+        seen.add(name)
+    assert len(seen) > 50
 
 
 def test_the_shares_of_the_suite_leave_nothing_out() -> None:

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections import Counter
 
-from tests.mutants import ROOT, Place, Verdict, read
+from tests.mutants import ROOT, Place, Verdict, part, read
 
 MUTANTS = read()
 LEAST = 200
@@ -35,6 +35,12 @@ def test_the_number_of_mutants_never_falls() -> None:
 def test_every_change_can_be_made() -> None:
     problems = {mutant.name: mutant.problem(ROOT) for mutant in MUTANTS}
     assert {name: problem for name, problem in problems.items() if problem} == {}
+
+
+def test_the_parts_of_a_run_are_the_whole() -> None:
+    mutants = read()
+    parts = [mutants[part(f"{n}/8")] for n in range(1, 9)]
+    assert Counter(m.name for some in parts for m in some) == Counter(m.name for m in mutants)
 
 
 def test_no_two_mutants_are_the_same() -> None:
