@@ -28,8 +28,8 @@ demo: $(BIN)/auditdb ## Run the main job on an embedded PostgreSQL
 page: $(BIN)/auditdb ## Run the demo and show its log in a browser
 	$(BIN)/auditdb demo --web
 
-test: $(BIN)/auditdb ## Run the test suite (AUDITDB_TEST_BIN or AUDITDB_TEST_DSN choose the server)
-	$(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest -q $(if $(AUDITDB_TEST_DSN),,-n 4 --dist worksteal)
+test: $(BIN)/auditdb ## Run the quick tests, or with ALL=1 every test (AUDITDB_TEST_BIN or AUDITDB_TEST_DSN: on that server)
+	AUDITDB_TEST_QUICK=$(if $(ALL),,1) $(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest -q $(if $(AUDITDB_TEST_DSN),,-n 4 --dist worksteal)
 
 check: $(BIN)/auditdb ## Lint, type-check, and check the SQL
 	$(BIN)/ruff check .
@@ -79,7 +79,7 @@ reference: $(BIN)/auditdb ## Write what is made: docs/cli.md, kinds.md, generate
 docs: $(BIN)/auditdb ## Build the documentation as a site, in dist/site; a link that leads nowhere fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-coverage: $(BIN)/auditdb ## Demand that the runs of COVERAGE=1 make test ran nearly all of the Python
+coverage: $(BIN)/auditdb ## Demand that the runs of COVERAGE=1 make test ALL=1 ran nearly all of the Python
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered
 

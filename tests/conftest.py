@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -193,11 +194,23 @@ def left_out(tests: list[str], share: str) -> set[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out a part where AUDITDB_TEST_SHARE asks for a share."""
-    if share := os.environ.get("AUDITDB_TEST_SHARE"):
-        left = left_out([item.nodeid for item in items], share)
+    """Run the share of AUDITDB_TEST_SHARE; with AUDITDB_TEST_QUICK a share, without slow tests."""
+    left: set[str] = set()
+    is_quick = bool(os.environ.get("AUDITDB_TEST_QUICK"))
+    if share := os.environ.get("AUDITDB_TEST_SHARE") or ("1/3" if is_quick else ""):
+        left |= left_out([item.nodeid for item in items], share)
+    if is_quick:
+        slow = slow_tests()
+        left |= {item.nodeid for item in items if item.nodeid.partition("[")[0] in slow}
+    if left:
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left])
         items[:] = [item for item in items if item.nodeid not in left]
+
+
+def slow_tests() -> set[str]:
+    """Return the tests of slow.txt."""
+    lines = Path(__file__).with_name("slow.txt").read_text("utf-8").splitlines()
+    return {line for line in lines if not line.startswith("#")}
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

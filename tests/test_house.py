@@ -11,7 +11,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from tests.conftest import ANY_SERVER, left_out
+from tests.conftest import ANY_SERVER, left_out, slow_tests
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = {
@@ -152,6 +152,13 @@ def test_the_pinned_development_tools_are_those_that_the_project_allows() -> Non
         assert needed.specifier.contains(pinned[name]), f"run make lock: {needed}"
         seen.add(name)
     assert len(seen) > 50
+
+
+def test_every_test_that_is_said_to_be_slow_is_there() -> None:
+    for test in slow_tests():
+        file, _, name = test.partition("::")
+        name = name.rpartition("::")[2]
+        assert f"def {name}(" in (ROOT / file).read_text("utf-8"), test
 
 
 def test_the_shares_of_the_suite_leave_nothing_out() -> None:
