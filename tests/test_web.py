@@ -33,13 +33,13 @@ from tests.connections import asyncpg_arguments
 PAGE = (Path(__file__).parent.parent / "docs" / "python.md").read_text("utf-8")
 BLOCKS = dict(
     zip(
-        ["psycopg2", "asyncpg", "FastAPI", "FastAPI in threads", "FastAPI, asyncpg", "Starlette",
-         "Flask", "Flask, psycopg2", "WSGI"],
+        ["psycopg2", "asyncpg", "Celery", "FastAPI", "FastAPI in threads", "FastAPI, asyncpg",
+         "Starlette", "Flask", "Flask, psycopg2", "WSGI"],
         re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE),
         strict=True,
     )
 )  # fmt: skip
-WEB = [name for name in BLOCKS if name not in ("psycopg2", "asyncpg")]
+WEB = [name for name in BLOCKS if name not in ("psycopg2", "asyncpg", "Celery")]
 ROUTES = {
     "Flask": "/members/<int:user_id>",
     "FastAPI": "/members/{user_id}",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
+from psycopg_pool import ConnectionPool
 
 import auditdb
 from auditdb.integrations.celery import instrument
@@ -55,6 +58,21 @@ def test_a_task_that_fails_leaves_no_actor_behind(db: Database, tasks: Any) -> N
         tasks.rename.delay("b").get(timeout=10)
     (event,) = db.events("action = 'workflow.modified'")
     assert event["actor_id"] is None
+
+
+def test_the_recipe_of_the_page_runs(db: Database) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text("utf-8")
+    (block,) = re.findall(r"### Tasks of Celery.*?```python\n(.*?)```", page, re.DOTALL)
+    address = '"shop", broker="redis://"'
+    assert address in block
+    with ConnectionPool(db.conninfo("app"), open=True) as pool:
+        known: dict[str, Any] = {"pool": pool, "__name__": "recipe"}
+        exec(block.replace(address, '"shop", broker="memory://", backend="cache+memory://"'), known)
+        with start_worker(known["tasks"], pool="solo", perform_ping_check=False):
+            with auditdb.context(actor_id=7):
+                known["promote"].delay(2, "ADMIN").get(timeout=10)
+    (event,) = db.events("action = 'membership.role_changed'")
+    assert (event["actor_id"], event["subject_id"], event["source"]) == ("7", "2", "system")
 
 
 def test_it_needs_no_django() -> None:
