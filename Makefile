@@ -77,7 +77,7 @@ reference: $(BIN)/auditdb ## Write what is made: docs/cli.md, kinds.md, generate
 	$(BIN)/python -m tests.release
 
 docs: $(BIN)/auditdb ## Build the documentation as a site, in dist/site; a link that leads nowhere fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 coverage: $(BIN)/auditdb ## Demand that the runs of COVERAGE=1 make test ALL=1 ran nearly all of the Python
 	$(BIN)/coverage combine --quiet
