@@ -211,7 +211,8 @@ grant execute on function
     audit.limit_recording, audit.version
     to audit_operator;
 
--- For roles that redact secrets in values; others need only audit_private.is_secret.
+-- For audit_mapper, which redacts secrets in values, and for operators: attaching finds secret
+-- columns by audit_private.is_secret.
 grant execute on function
     audit_private.expand, audit_private.secret_words, audit_private.secret_names,
     audit_private.open_names, audit_private.is_secret,

@@ -15,7 +15,8 @@ as $$
         or a.state is distinct from 'verified' or a.events <> unarchived.events);
 $$;
 comment on function audit_private.unarchived is
-    'Why retention keeps a month that the archive lacks; null if it is archived, or nothing is';
+    'Why retention keeps a month: the archive lacks events of it, or it was restored; null if '
+    'neither, or if no month is archived';
 
 -- Without this check, the file would keep erased events for ever.
 create or replace function audit_private.outdated(month date) returns text

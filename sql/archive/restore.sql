@@ -116,5 +116,5 @@ end
 $$;
 -- Definer: only audit_owner writes to the log.
 comment on function audit_private.finish_restore is
-    'Ends the restore of a month: checks that its events are those that were archived, and records '
-    'an event; part of auditdb restore. Returns the number of events';
+    'Ends the restore of a month: moves its events into the log if they are those that were '
+    'archived, and records an event; part of auditdb restore. Returns the number of events';

@@ -140,7 +140,8 @@ return case
 comment on function audit_private.inputs_code is
     'Generated condition: an update changed a column that audit_mapper reads';
 
--- A mapping of plain columns is read only if one of them changed: the event shows no others.
+-- If audit_mapper reads only columns, an update reads them only if one of them changed: the event
+-- shows no others.
 create or replace function audit_private.read_call_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return case when mapping -> 'raw' = '[]' then '' else (
@@ -463,8 +464,8 @@ return case
 comment on function audit_private.former_name is
     'Generated expression for the organisation of the old row of an update; null if there is none';
 
--- The new row of an update decides. The old row decides only if the new one names no organisation,
--- or if the row moved: then the former organisation gets an event too.
+-- The new row of an update decides; the old one only if the new one names no organisation. If the
+-- row moved to another organisation, the former one gets an event too.
 create or replace function audit_private.organization_code(id int, mapping jsonb, op text)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -545,7 +546,8 @@ return (
     having count(*) > 0
 );
 comment on function audit_private.several_facts_code is
-    'Generated condition: several facts changed, so there is more than one event; null if never';
+    'Generated condition: a fact changed, and there is more than one event to write; null if the '
+    'mapping has no facts';
 
 create or replace function audit_private.hand_on_code(id int, mapping jsonb, op text) returns text
 language sql stable set search_path = pg_catalog, pg_temp

@@ -208,8 +208,8 @@ language sql immutable set search_path = pg_catalog, pg_temp
 return is_of_mapper.name
     ~ '^((read|organization|admin)_[0-9]+(_(exists|late))?|rescue|examine|try_expression)$';
 comment on function audit_private.is_of_mapper is
-    'Whether a generated function of this name belongs to audit_mapper, because code of the '
-    'application may run in it';
+    'Whether a function of this name belongs to audit_mapper, because code of the application may '
+    'run in it';
 
 create or replace function audit_private.define(
     name text, arguments text, returns text, volatility text, body text, purpose text

@@ -88,8 +88,8 @@ language sql immutable
 return substring(generated_for.name,
     'audit_private[.](?:capture|baseline|image|fall_back|read|organization|admin)_([0-9]+)[_(]');
 comment on function audit_private.generated_for is
-    'The id of the attached table that a generated function belongs to, '
-    'or for which a function holds a grant';
+    'The id of the attached table that a generated function belongs to, by the signature of the '
+    'function or by the text of a grant on it';
 
 -- Finds them by ranges of names, which use the index of pg_proc.
 create or replace function audit_private.functions_of(id int) returns setof regprocedure

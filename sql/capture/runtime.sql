@@ -1,5 +1,5 @@
 -- Capture at run time: what the generated trigger functions share.
--- Each changed row makes one event, in its own transaction; a row that moves to another
+-- Each changed row makes one event, in the transaction of the change; a row that moves to another
 -- organisation makes two. No value of a row makes the user's statement fail.
 
 do $$

@@ -59,7 +59,7 @@ comment on function audit_private.typed is
     'Generated expression for a value that must be of exactly this type; null if reading such a '
     'value may run code of the application';
 
--- An enum is not passed to jsonb or cast to text: both look for casts, which anybody may create.
+-- An enum is not passed to jsonb or cast to text: both look for casts that its owner may create.
 -- Text, json, bytea and their arrays may contain secrets.
 create or replace function audit_private.typed_json(type pg_type, value text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp

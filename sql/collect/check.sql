@@ -68,7 +68,7 @@ begin
 end
 $$;
 comment on function audit_collected.between_ticks is
-    'How many events the last six complete ticks of a database hold, and how many of them are here';
+    'How many events the last six whole ticks of a database hold, and how many of them are here';
 
 create or replace function audit_collected.subscriptions()
 returns table (

@@ -15,7 +15,7 @@ declare
     _dropped bigint;
 begin
     if drop_events.keep < interval '2 months' is not false then
-        raise exception 'keeping % would drop the present month', coalesce(keep::text, 'nothing')
+        raise exception 'keeping % would drop the present', coalesce(keep::text, 'nothing')
             using errcode = 'invalid_parameter_value', hint = 'Keep at least 2 months.';
     elsif _partition is null then
         raise exception 'no database is collected as %', coalesce(drop_events.database, 'null')

@@ -1,6 +1,7 @@
 -- Landing: logical replication writes only into tables of the same names. A trigger there takes
 -- each row, finds which database the subscription of this process belongs to, and puts the row into
--- that database's own tables. The tables of the centre's own log do not change.
+-- the tables of audit_collected, under the name of that database. The tables of the centre's own
+-- log do not change.
 
 create or replace function audit_collected.arriving() returns text
 language sql stable set search_path = pg_catalog, pg_temp

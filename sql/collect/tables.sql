@@ -115,7 +115,7 @@ comment on column audit_collected.tick.transaction_id is 'Transaction of the sou
 comment on column audit_collected.tick.snapshot is
     'Snapshot of the source: which of its transactions had ended';
 comment on column audit_collected.tick.since is
-    'The tick holds events of this time and later; -infinity if it holds all';
+    'The tick holds events of this time and later; -infinity if it holds events of any time';
 comment on column audit_collected.tick.lower_id is
     'Transactions with a higher id than that of the tick write events with higher ids than this';
 comment on column audit_collected.tick.upper_id is 'No event of the tick has a higher id';
@@ -230,7 +230,8 @@ as $$
             = (is_erasure.old ->> 'series')::uuid;
 $$;
 comment on function audit_collected.is_erasure is
-    'Whether a change erases the personal part of an event that an arrived audit.erased names';
+    'Whether a change erases the personal part of an event that an arrived audit.erased names, '
+    'and nothing else';
 
 create or replace function audit_collected.guard(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp

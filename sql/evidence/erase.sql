@@ -129,7 +129,7 @@ begin
     execute format('alter table %s set (autovacuum_vacuum_threshold = 0, '
         'autovacuum_vacuum_scale_factor = 0)', relation);
 exception when lock_not_available then
-    null;  -- another vacuum holds the lock
+    null;  -- something vacuums it now
 end
 $$;
 comment on function audit_private.vacuum_soon is

@@ -2,7 +2,7 @@
 -- docs/evidence.md defines each byte; auditdb/evidence/ builds the tree, signs it, and verifies it.
 
 -- Events of a tick and a month after a given event, in their order. Events in ticks never change.
--- Events that were dropped or erased before are not sealed.
+-- Events that were dropped or deleted before are not sealed; erased ones are, as they are left.
 create or replace function audit_private.seal_events(
     tick_id bigint, month date, after_at timestamptz, after_id bigint, at_most int,
     out ids bigint[], out first_at timestamptz, out last_at timestamptz, out salts bytea,

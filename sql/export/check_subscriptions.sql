@@ -19,7 +19,7 @@ create or replace function audit_private.check_subscriptions() returns setof aud
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
     select 'subscriptions', f.severity, s.name, f.problem, f.why, f.mend, false
-    -- Only customers see what is wrong with their own sinks.
+    -- No finding for the sink of a customer: the customer sees what is wrong with it.
     from (select * from audit.list_subscriptions() where made_by is null) as s
         cross join lateral (
             select 'warning' as severity, concat_ws(': ', 'failed', s.problem) as problem,

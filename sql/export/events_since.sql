@@ -1,5 +1,5 @@
 -- Reading by ticks: every committed event once, in order, after a cursor. An auditor reads all;
--- row- level security shows a viewer with a token the events of their organisation.
+-- row-level security shows a viewer with a token the events of their organisation.
 
 -- A cursor names the series, the tick, and the place of the last returned event in it.
 create or replace function audit_private.tick_cursor(

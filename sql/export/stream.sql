@@ -8,7 +8,8 @@ return (
     select coalesce(max(s.first_id), 0) from audit_private.organization_start as s
     where s.organization_id = first_id_of.organization_id);
 comment on function audit_private.first_id_of is
-    'Id of the first event of an organisation in its present life; see audit_private.viewer_start';
+    'Id of the first event of the organisation that has an identifier now; see '
+    'audit_private.viewer_start';
 
 create or replace function audit_private.is_current(subscription audit.subscription)
 returns boolean

@@ -13,7 +13,8 @@ return case
         then date_trunc('month', month_of.occurred_at at time zone 'UTC')::date
     else 'infinity'::date end;
 comment on function audit_private.month_of is
-    'First day of the month of a time (UTC); -infinity and infinity stay as they are';
+    'First day of the month of a time (UTC); -infinity before the year 1, and infinity for any '
+    'other time that can have no partition';
 
 create or replace function audit_private.last_id() returns bigint
 language sql volatile set search_path = pg_catalog, pg_temp
@@ -56,7 +57,7 @@ begin
 end
 $$;
 comment on function audit_private.renew_series is
-    'Begins a new series if the present transaction ids are not comparable with those of the log';
+    'Begins a series whose transaction ids cannot be compared with those of the events before it';
 
 -- After a promotion, a recovery or a copy of the whole database, transaction ids continue those of
 -- its log. The new series therefore only continues the last one.
@@ -80,7 +81,7 @@ begin
 end
 $$;
 comment on function audit_private.present_series is
-    'The series of new ticks; begins one if the last tick was made on another server or timeline';
+    'The series of new ticks; begins one if the timeline or the oid of the database has changed';
 
 -- The own events of a transaction that makes a tick belong to the next tick,
 -- because it may still write more.
@@ -228,8 +229,8 @@ $$;
 comment on function audit_private.tick_search is
     'A query that finds the events of a new tick';
 
--- Read before the transaction gets an id of its own, unless an earlier tick gave it one: otherwise
--- transactions with higher ids could have drawn lower event ids.
+-- The last id, if the transaction has no id of its own yet. If it has one, transactions with higher
+-- ids could have drawn event ids before: then the lower_id of an earlier tick is taken.
 create or replace function audit_private.lower_id() returns bigint
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -246,7 +247,7 @@ begin
 end
 $$;
 comment on function audit_private.lower_id is
-    'An event id that is lower than those of all transactions with a higher id than this one';
+    'An event id: transactions with a higher id than this one write only events with higher ids';
 
 create or replace function audit_private.add_tick(is_whole boolean default false) returns bigint
 language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off

@@ -70,7 +70,7 @@ return coalesce(is_action.action ~ '^[a-z][a-z0-9_]*[.][a-z][a-z0-9_]*$'
 comment on function audit_private.is_action is
     'Whether a text is a valid action of an application, that is, not one of the log itself';
 
--- The verbs for rows that do not count may be missing: then there is no event.
+-- The verbs for rows that do not count may be empty: then there is no event.
 create or replace function audit_private.verb_problem(verbs jsonb, facts jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 return (
@@ -85,7 +85,7 @@ return (
         or key in ('prepared', 'purged') and value = ''))
 );
 comment on function audit_private.verb_problem is
-    'Why the verbs or facts of a kind are invalid, with a hint; null if they are valid';
+    'Why the verbs or facts of a kind are invalid; null if they are valid';
 
 create or replace function audit_private.check_kind(kind audit.kind) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp

@@ -188,7 +188,7 @@ return coalesce((
     limit 1
 ), (
     -- Users may have another name, such as clerks:
-    -- then the only foreign key, if required, tells it.
+    -- then the only foreign key to them, if required, tells the column.
     select min(h.attname::text)
     from pg_constraint as c
         join pg_attribute as h on h.attrelid = c.conrelid and array[h.attnum] = c.conkey
@@ -244,8 +244,8 @@ return audit_private.name_of(target, audit_private.column_like(
     target, '(organi[sz]ation|org)(id|uuid)', case when not is_known
         then '(tenant|workspace|company|account|customer|team)(id|uuid)' end));
 comment on function audit_private.named_organization is
-    'The column whose name is that of an organisation; '
-    'if their table is known, it must refer to it';
+    'The column named after an organisation; if their table is known, only organization_id and the '
+    'like, not tenant_id, account_id and others';
 
 -- A group of permissions, as in Django, is a role, not a group of people.
 create or replace function audit_private.is_permission_set(relation regclass) returns boolean
@@ -347,7 +347,7 @@ declare
         where a.kind = 'organization'
             and audit_private.have_one_owner(a.target, own_organization.target)));
 begin
-    -- By a reference to the table of organisations, if it names the row's own one, not its parent.
+    -- By a reference to the table of organisations: to the row's own one, not a parent or partner.
     select audit_private.lookup(l.relation, l.here, l.there, a.mapping ->> 'organization'),
         l.is_needed
     into way, is_sure

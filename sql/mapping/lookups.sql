@@ -165,7 +165,7 @@ return (
     where not has_column_privilege(reader, r.key::regclass, c.name, 'select')
 );
 comment on function audit_private.unreadable is
-    'A table or column that an expression reads and a role may not; null if there is none';
+    'A column that an expression reads and a role may not; null if there is none';
 
 -- The message of PostgreSQL only says that r does not exist.
 create or replace function audit_private.missing_column(target regclass, expression text)
@@ -263,7 +263,7 @@ begin
                 hint = format('It reads: %s. It is SQL over the row r, with every table and '
                     'function named with its schema.%s',
                     regexp_replace(expression, '\s+', ' ', 'g'), case when _found.problem is null
-                        then ' It only reads what the owner may, and returns one value.' end);
+                        then ' It may only read what the owner may, and return one value.' end);
     end if;
     return jsonb_build_object(
         'reads', _found.reads, 'functions', to_jsonb(_found.functions),
@@ -388,7 +388,7 @@ begin
 end
 $$;
 comment on function audit_private.open_schemas is
-    'Lets audit_mapper look up names in the schemas that a mapping uses';
+    'Lets audit_mapper look up names in the schema of the table and in those that options name';
 
 create or replace function audit_private.open_lookups(target regclass) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp

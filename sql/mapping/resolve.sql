@@ -84,7 +84,7 @@ begin
     select * into _link from audit_private.parent_link(target, kind) as l
     where case when given ? 'parent'
             then cardinality(l.here) = 1 and _parts ->> 'parent' = format('r.%I', l.here[1])
-            -- A table with a place of its own is no part of another one.
+            -- If one of these was given, the table stands for itself, not for a part.
             else not given ?| '{organization,target_id,subject,role,admin}' end;
     if _link is not null then
         _parts := jsonb_strip_nulls(jsonb_build_object(

@@ -52,7 +52,7 @@ comment on function audit_private.admin_among is
 create or replace function audit_private.in_no_part(target regclass, roles text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 return (
-    -- A role with a scope in a part is no role in the organisation.
+    -- The condition on the scope of the role already excludes roles in a part.
     select case when roles ~ '''root'', ''global''' then null
         when bool_or(is_needed) then 'false'
         else string_agg(format('r.%I is null', attname), ' and ' order by attnum) end
@@ -66,8 +66,8 @@ return (
                 and (a.kind = 'organization' or audit_private.is_permission_set(l.relation)))
 );
 comment on function audit_private.in_no_part is
-    'Condition that the role of a row is not limited to a team, project or the like; '
-    'null if every one is';
+    'Condition that the role of a row is not limited to a team, project or the like; null if none '
+    'can be, false if every one is';
 
 -- A role in a project is no role in the organisation.
 create or replace function audit_private.role_scope(

@@ -228,7 +228,7 @@ begin
             and f.scope <> 'audit.event'::regclass;
 end
 $$;
--- Definer: operators may read all of it.
+-- Definer: reads what the owner of the log may; it only names tables, and only to operators.
 comment on function audit_private.stale_tables is
     'Attached tables that differ from their attestation: renamed, altered, of another owner, or '
     'with other triggers or functions';

@@ -122,7 +122,7 @@ as $$
 $$;
 comment on function audit_private.check_application is
     'Finds logins of the application with more privileges than it needs, '
-    'or without the right to record';
+    'or that no login may record';
 
 create or replace function audit_private.check_ownership() returns setof audit.finding
 language sql stable set search_path = pg_catalog, pg_temp
@@ -154,7 +154,7 @@ as $$
     from pg_proc as p
     where p.prosecdef and p.proowner in ('audit_owner'::regrole, 'audit_mapper'::regrole)
         and p.pronamespace <> all ('{audit,audit_private}'::regnamespace[])
-        -- Exempts the triggers of a centre, where many databases are collected.
+        -- Exempts the functions of a centre, where many databases are collected.
         and not exists (
             select from pg_namespace as n
             where n.oid = p.pronamespace and n.nspname = 'audit_collected'

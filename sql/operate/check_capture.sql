@@ -93,9 +93,9 @@ as $$
     group by t.scope, t.relation, t.state, t.attested, m.mend
     union all
     select 'triggers', 'critical', t.tgrelid::regclass::text,
-        format('%s calls %s, which belongs to another table', quote_ident(t.tgname),
+        format('%s calls %s, which it must not call', quote_ident(t.tgname),
             t.tgfoid::regprocedure),
-        'It records changes of the wrong table. A detached partition keeps such a trigger.',
+        'It records what was not done there. A detached partition keeps such a trigger.',
         format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass), true
     from pg_trigger as t join pg_proc as p on p.oid = t.tgfoid
     where p.pronamespace = any ('{audit,audit_private}'::regnamespace[])
@@ -109,7 +109,7 @@ as $$
 $$;
 comment on function audit_private.check_triggers is
     'Finds capture triggers that are missing, disabled, downgraded, created again, altered and '
-    'restored, or on another table';
+    'restored, or wrongly created on any table';
 
 create or replace function audit_private.check_tables(facts audit_private.fact[])
 returns setof audit.finding
@@ -158,7 +158,7 @@ begin
         return;
     end if;
     return query select 'tables', 'critical', e.target_id,
-        'was attached, by the log, but no mapping is left',
+        'was attached, as the log records, but no mapping is left',
         'Nothing of it is captured. A restore without the schema audit_private loses mappings.',
         audit_private.attach_command(e.target_id, e.new_values ->> 'kind',
             e.new_values #> '{mapping,given}'), false

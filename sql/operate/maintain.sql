@@ -251,7 +251,7 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    -- Only once per function: audit_private.add_db_role() calls it too, before writers wait.
+    -- Only once per table: audit_private.add_db_role() calls it too, before writers wait.
     _written int[] := coalesce(nullif(current_setting('auditdb.written', true), ''), '{}');
     _id int;
 begin

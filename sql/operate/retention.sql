@@ -1,5 +1,5 @@
 -- Retention: months beyond it are dropped as a whole. A clock can be wrong by years, and a dropped
--- month cannot be restored. Retention therefore compares the clock with what the log knows.
+-- month is lost unless it was archived. Retention therefore compares the clock with the log.
 
 create or replace function audit_private.is_clock_sane() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -63,7 +63,7 @@ declare
     _bounds record;
 begin
     if expired_months.keep < interval '2 months' then
-        raise exception 'keeping % would drop the present month', expired_months.keep
+        raise exception 'keeping % would drop the present', expired_months.keep
             using errcode = 'invalid_parameter_value', hint = 'Keep at least 2 months.';
     end if;
     _retained := (

@@ -57,7 +57,7 @@ begin
 end
 $$;
 comment on function audit_private.admin_rules is
-    'The attachments that make admins, without those whose table belongs to another owner now';
+    'The attachments that make admins, without those whose name a table of another owner has taken';
 
 create or replace function audit_private.is_admin(organization_id text, user_id text)
 returns boolean
@@ -73,7 +73,7 @@ begin
         _admin := false;
         -- Always rolled back, so that nothing that code of a mapping sets or does remains. A
         -- mapping that fails does not affect the others.
-        -- The token was read before, so no mapping can change it.
+        -- The token is emptied meanwhile: no code of a mapping may read it.
         begin
             perform set_config('auditdb.viewer', '', true);
             execute format('select audit_private.admin_%s($1, $2)', _id)
@@ -189,8 +189,8 @@ $$;
 -- Definer: reads the signing keys, and the starts of organisations. viewer_organization decides
 -- whether the viewer is an admin; without a valid token, the result is null.
 comment on function audit_private.viewer_start is
-    'Id of the first event of the organisation in the viewer token, in its present life: events '
-    'with a lower id belong to a former organisation of the same identifier. The result is an '
+    'Id of the first event of the organisation in the viewer token that has the identifier now: '
+    'events with a lower id belong to a former organisation of that identifier. The result is an '
     'array of one element: for "at least any of", the planner expects most events, '
     'for a plain "at least", a third';
 

@@ -161,8 +161,8 @@ $$;
 -- Definer: reads the signing keys, which no login role can.
 comment on function audit.viewer_problem is
     'Why the viewer token of this transaction shows nothing: "token" (invalid), "key retired", '
-    '"clock" (expired, or not yet valid), "no rule" (nothing attached says who is an admin), "no '
-    'admin"; null if it is valid. Without a signing key, a caller learns only "token"';
+    '"clock" (expired, or ends in over an hour), "no rule" (nothing attached says who is an '
+    'admin), "no admin"; null if it is valid. Without a signing key, a caller learns only "token"';
 
 create or replace function audit.list_logged()
 returns table (kind text, tables bigint, since timestamptz)

@@ -73,7 +73,7 @@ group by e.organization_id, e.user_id, e.ip, e.number
 having bool_or(e.is_fifth);
 comment on view audit.login_burst is
     'Sign-ins of one user, or from one ip, that failed in the last 7 days, five or more of them '
-    'within 10 minutes; a burst lasts at most that long. The row shows the last one';
+    'within 10 minutes; a burst ends after 10 minutes without one. The row shows the last one';
 
 create or replace view audit.new_owner with (security_invoker = true) as
 select

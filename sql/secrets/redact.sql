@@ -1,6 +1,6 @@
 -- Redaction: removes secrets from texts, documents and bytes. audit_private.redact_text,
--- redact_bytes and redact_json never raise. If a value cannot be parsed and may hold a secret, all
--- of it is redacted: the detail is lost, but not the event.
+-- redact_bytes and redact_json raise for no value. If a value cannot be parsed and may hold a
+-- secret, all of it is redacted: the detail is lost, but not the event.
 -- Queries over a document keep their generic plan: planning costs more than running them.
 
 -- Matches parts of keys of known shape, and the word "Bearer" before tokens.
