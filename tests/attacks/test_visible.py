@@ -397,7 +397,7 @@ def test_a_change_of_a_limit_is_an_event_and_shows(aged: Database) -> None:
 def test_a_limit_that_shows_nothing_or_cannot_be_reckoned_is_refused(
     db: Database, keep: str
 ) -> None:
-    with pytest.raises(AuditError, match="visible retention cannot be"):
+    with pytest.raises(AuditError, match="viewers cannot see"):
         limit_visibility(db.connect("app_owner"), 1, keep=keep)
     with pytest.raises(AuditError, match="the organisation is missing"):
         limit_visibility(db.connect("app_owner"), "", keep="1 day")

@@ -210,7 +210,7 @@ def test_what_is_under_legal_hold_is_not_erased(setting: Setting) -> None:
 
 
 def test_bad_input_is_said_in_a_line(setting: Setting) -> None:
-    with pytest.raises(InvalidInput, match="whose events"):
+    with pytest.raises(InvalidInput, match="give a subject_id, an organization_id"):
         erase(setting.auditor, reason="x")
     for reason in ("", " ", "x" * 1001):
         with pytest.raises((InvalidInput, Refused), match="a reason of at most 1000"):
@@ -239,7 +239,7 @@ def test_the_commands(setting: Setting) -> None:
     said = done("erase", "--subject-id", "ann")
     assert "organisation o1: 2 events" in said and "would erase 3 events" in said
     assert "--reason" in failed("erase", "--subject-id", "ann", "--yes")
-    assert "whose events" in failed("erase", "--yes", "--reason", "x")
+    assert "give a subject_id, an organization_id" in failed("erase", "--yes", "--reason", "x")
     assert done("access", "--subject-id", "ann").count("\n") == 3
     # That somebody asked is about her, too.
     assert "erased 4 events" in done("erase", "--subject-id", "ann", "--yes", "--reason", "r 1")
