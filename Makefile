@@ -30,7 +30,7 @@ page: $(BIN)/auditdb ## Run the demo and show its log in a browser
 
 test: $(BIN)/auditdb ## Run the quick tests, or with ALL=1 every test (AUDITDB_TEST_BIN or AUDITDB_TEST_DSN: on that server)
 	AUDITDB_TEST_QUICK=$(if $(ALL),,1) $(BIN)/python -m pytest -q \
-		$(if $(COVERAGE),--cov=auditdb --cov-report=) $(if $(AUDITDB_TEST_DSN),,-n 4 --dist worksteal)
+		$(if $(COVERAGE),--cov=auditdb --cov-report= --cov-fail-under=0) $(if $(AUDITDB_TEST_DSN),,-n 4 --dist worksteal)
 
 check: $(BIN)/auditdb ## Lint, type-check, and check the SQL
 	$(BIN)/ruff check .
