@@ -208,7 +208,9 @@ def test_a_retired_key_reads_nothing(db: Database) -> None:
     with psycopg.connect(db.conninfo("app")) as conn:
         conn.execute("update membership set role = 'ADMIN' where user_id = 2")
     args = ("log", "--viewer-id", "1", "--organization-id", "1")
-    assert good(db, *args, role="app_reader", AUDITDB_KEY=old) == ""
+    result = run(db, *args, role="app_reader", AUDITDB_KEY=old)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the signing key is retired" in result.stderr
 
 
 def test_a_key_comes_from_a_file(db: Database, tmp_path: Path) -> None:
@@ -491,3 +493,12 @@ def test_a_log_without_events_says_what_else_may_be_wrong(db: Database) -> None:
     result = run(db, *args, role="app_reader", AUDITDB_KEY=db.key)
     assert (result.exit_code, result.stdout) == (0, "")
     assert "or an invalid key, viewer or organisation" in result.stderr
+
+
+def test_a_log_read_with_a_key_of_another_database_is_an_error(db: Database) -> None:
+    args = ("log", "--viewer-id", "1", "--organization-id", "1")
+    for key in (f"{db.key}x", "b7348ad4.zzz"):
+        result = run(db, *args, role="app_reader", AUDITDB_KEY=key)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "the signing key is not one of this database" in result.stderr
+        assert len(result.stderr.splitlines()) == 1

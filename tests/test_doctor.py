@@ -473,6 +473,15 @@ def test_a_superuser_of_the_application_is_found_and_one_at_a_console_is_not(
     assert "superuser" in finding.problem
 
 
+def test_a_baseline_is_no_work_of_the_application(healthy: Database) -> None:
+    for role in ("app_owner", None):
+        auditdb.baseline(healthy.connect(role), "public.membership")
+    rows = healthy.connect().execute("select source, db_user from audit.event"
+        " where action = 'membership.baseline'")  # fmt: skip
+    assert ("sql", "app_owner") not in rows.fetchall() and rows.rowcount > 0
+    assert diagnose(healthy) == []
+
+
 def test_an_application_that_owns_its_tables_is_noticed(healthy: Database) -> None:
     run(healthy.connect("app_owner"), "set local auditdb.context = '{\"source\": \"web\"}';"
         "update membership set role = 'ADMIN' where user_id = 2")  # fmt: skip

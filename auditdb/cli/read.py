@@ -15,10 +15,17 @@ from psycopg import Connection
 import auditdb
 from auditdb.cli.common import connection, print_note
 from auditdb.cli.progress import progress
+from auditdb.connection.begin import Statement, begin_with
+from auditdb.errors import Refused
 from auditdb.read.filters import as_moment
 from auditdb.values.arguments import ACTOR_TYPES, RESULTS
 
 NO_EVENTS = "no events that this viewer may read, or an invalid key, viewer or organisation"
+_KEY_PROBLEMS = {
+    "token": "the signing key is not one of this database: give what `auditdb key create` printed",
+    "key retired": "the signing key is retired: give a newer one, or run `auditdb key create`",
+    "clock": "the clocks of this machine and of the server differ by over an hour",
+}
 KEY_HELP = "File that holds the signing key. Default: the variable AUDITDB_KEY."
 
 
@@ -103,10 +110,21 @@ def log(
             left = ", ".join(months)
             print_note(f"not read, because only in the archive: {left}; give --archive URL")
         if not printed:
+            if not auditor:
+                _refuse_invalid_key(conn, log)
             if format_ == "table":
                 click.echo("no events" if auditor else NO_EVENTS, err=True)
             for note in _near_filters(conn, **filters):
                 print_note(note)
+
+
+def _refuse_invalid_key(conn: Connection[Any], log: auditdb.Reader) -> None:
+    """Raise if nothing was read because of the signing key, which its holder may be told."""
+    problem: Statement = ("select audit.viewer_problem() as problem", [])
+    with begin_with(conn, "audit_reader", log.become(), problem, undo=True) as (_, rows):
+        found = rows[0]["problem"]
+    if found in _KEY_PROBLEMS:
+        raise Refused(_KEY_PROBLEMS[found])
 
 
 def _check_times(since: str | None, until: str | None, **_: Any) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only
 
+from auditdb.errors import InvalidInput
 from auditdb.operate.install import script
 from auditdb.write.failure import from_wrapped, sqlstate
 
@@ -84,8 +85,8 @@ def attach_after_upgrade(
 
     Raises:
         TypeError: `where` is neither an engine nor an address of PostgreSQL.
-        AuditError: as `auditdb.operator.load` and `apply`; then nothing was attached.
-        OSError: the file cannot be read.
+        AuditError: as `auditdb.operator.load` and `apply`, or the file cannot be read; then nothing
+            was attached.
 
     Example:
         >>> attach_after_upgrade(connectable, "auditdb.toml")  # doctest: +SKIP
@@ -96,7 +97,13 @@ def attach_after_upgrade(
 
     url = _url(where)
     path = Path(mapping)
-    mappings = operator.load(path.read_text("utf-8"), source=str(path))
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise InvalidInput(
+            f"{path.absolute()} cannot be read: {error.strerror}; write it with `auditdb detect`"
+        ) from error
+    mappings = operator.load(text, source=str(path))
     with connect(url.render_as_string(hide_password=False), autocommit=True) as conn:
         changes = operator.apply(conn, mappings)
     return [str(change) for change in changes if change.verb not in ("unchanged", "unlisted")]

@@ -104,10 +104,11 @@ as $$
     from pg_roles as r
         cross join lateral (select audit_private.makes_backups(r.oid)) as k (is_backup)
     where r.rolname in (
-            -- An event with a context comes from the application, not from a console.
+            -- An event with a context comes from the application, not from a console. A baseline
+            -- is of whoever attached.
             select db_user from audit.event
             where occurred_at > now() - interval '7 days' and captured_from is not null
-                and source <> 'sql')
+                and source <> 'sql' and action not like '%.baseline')
         and (r.rolsuper or k.is_backup or r.oid in (
             select relowner from pg_class join audit_private.attachment on target = pg_class.oid))
     union all

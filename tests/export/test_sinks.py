@@ -578,6 +578,8 @@ def test_a_collector_that_breaks_off_has_not_taken_it(
         ("syslog+tcp://siem.example/", "syslog+tls:// is"),
         ("sumo+https://host/", "is not the address of a sink"),
         ("sumo+http://localhost/", "is not the address of a sink"),
+        ("splnk://siem.example/", "did you mean splunk"),
+        ("otlp://siem.example/", "did you mean otlp"),
     ],
 )
 def test_an_address_that_is_no_sink_is_refused_in_a_line(given: str, said: str) -> None:

@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL, create_engine
 
 import auditdb
+from auditdb.errors import InvalidInput
 from auditdb.integrations.alembic import attach_after_upgrade, install
 from tests.conftest import Database
 
@@ -193,5 +194,5 @@ def test_another_database_is_refused() -> None:
     context = SimpleNamespace(dialect=SimpleNamespace(name="mysql"))
     with pytest.raises(TypeError, match="for mysql; auditdb is for PostgreSQL"):
         install(SimpleNamespace(get_context=lambda: context))
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(InvalidInput, match="nowhere.toml cannot be read: No such file"):
         attach_after_upgrade(create_engine("postgresql+psycopg://"), "nowhere.toml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -115,6 +116,10 @@ def _check_parts(parts: SplitResult, host: str | None, port: int | None) -> None
     is_known = preset in PRESETS if transport in {"http", "https"} else scheme in _OTHERS
     if preset and not is_known:
         raise InvalidInput(f"{scheme}:// is not the address of a sink; see docs/export.md")
+    if not preset and (near := get_close_matches(scheme, PRESETS, 1, 0.7)):
+        raise InvalidInput(
+            f"{scheme}:// is not the address of a sink; did you mean {near[0]}+https://?"
+        )
 
 
 def open_sink(
