@@ -64,8 +64,7 @@ def load(
 
     Raises:
         InvalidInput: not TOML; no table; an unknown or missing key, or one of the wrong type; a
-        table or
-            kind twice.
+            table or kind twice.
 
     Example:
         >>> load("[[table]]\nname = 'public.invoice'\nkind = 'invoice'\nignore = ['seen_at']")
