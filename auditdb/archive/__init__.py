@@ -1,4 +1,4 @@
-"""The archive: whole months as Parquet files. They outlast the database and prove themselves.
+"""The archive: whole months as Parquet files, which outlast the database; any engine reads them.
 
 `Archiver`, `restore` and `list_months` do what `auditdb archive` and `auditdb restore` do. Readers
 and the page continue into an `Archive`; `opened` queries one with DuckDB. They need the extra

@@ -1,4 +1,4 @@
-"""A temporary directory for copies of events. It is removed even after a kill."""
+"""A temporary directory for copies of events. After a kill, a later run removes it."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ def prove(ctx: click.Context, events: tuple[int, ...], archived: str | None, out
 
 @click.command()
 @click.option("--organization-id", required=True, metavar="ID", help="Whose events to write.")
-@click.option("--since", metavar="TIME", help="Only events written then or later.")
-@click.option("--until", metavar="TIME", help="Only events written before then.")
+@click.option("--since", metavar="TIME", help="Only what the log took in then or later.")
+@click.option("--until", metavar="TIME", help="Only what the log took in before then.")
 @_ARCHIVE
 @_OUTPUT
 @click.pass_context

@@ -63,7 +63,7 @@ class Every(click.ParamType):  # type: ignore[type-arg,unused-ignore]
               help="Publish there: file:///directory, s3://bucket/prefix, https://host/prefix, or "
               "- to print the checkpoint.")  # fmt: skip
 @click.option("--state", type=_FILE, metavar="FILE",
-              help="Keeps the last signature. Default: the key file with .state.")  # fmt: skip
+              help="Keeps the last checkpoint. Default: the key file with .state.")  # fmt: skip
 @click.option("--trust", type=_FILE, metavar="FILE",
               help="If the state was lost: a checkpoint to continue from.")  # fmt: skip
 @click.option("--new-log", is_flag=True,
@@ -90,7 +90,7 @@ def seal(
     signer = _signer(key_file, sign_command, key)
     if state is None:
         if key_file is None:
-            raise click.UsageError("give --state, a file to keep the last signature in")
+            raise click.UsageError("give --state, a file to keep the last signed checkpoint in")
         state = key_file.with_name(f"{key_file.name}.state")
     while True:
         try:
@@ -144,7 +144,7 @@ def init(key_file: Path, name: str | None) -> None:
     """Create a sealing key, and print its verification key.
 
     Keep the key file away from the database and its administrators. Give the verification key to
-    auditors, but not through the database.
+    auditors, by another way than the log itself.
     """
     needs_seal()
     from auditdb.evidence.keys import write_key
@@ -198,7 +198,7 @@ def rotate(ctx: click.Context, key_file: Path, new_key_file: Path, state: Path |
 @click.option("--published", metavar="URL",
               help="Where the log is published: checkpoint and hashes.")  # fmt: skip
 @click.option("--since", metavar="TIME",
-              help="Hash only events since this time.")  # fmt: skip
+              help="Hash again only events of ticks since then.")  # fmt: skip
 @click.option("--resume", type=_FILE, metavar="FILE",
               help="File for the progress, to continue after an interruption.")  # fmt: skip
 @click.option("--archive", "archived", metavar="URL",
@@ -209,11 +209,12 @@ def verify(
     ctx: click.Context, keys: tuple[str, ...], checkpoints: tuple[Path, ...], published: str | None,
     since: str | None, resume: Path | None, archived: str | None, json_: bool,
 ) -> None:  # fmt: skip
-    """Compare the log with its seals; exit 1 if an event was changed, removed or added.
+    """Compare the log with what was signed; exit 1 if an event was changed, removed or added.
 
     Give a checkpoint that was kept outside of the database (--checkpoint or --published): a
-    superuser cannot forge it. Without one, changes by somebody who holds the sealing key are not
-    detected. Needs a login that holds audit_auditor.
+    superuser cannot forge it. Without one, a database that was set back as a whole to an older
+    state looks good, and so do changes by somebody who holds the sealing key. Needs a login that
+    holds audit_auditor.
     """
     needs_seal()
 

@@ -31,8 +31,8 @@ def publish_log(conn: psycopg.Connection[Any], role: str) -> None:
             copy the existing events.
 
     Raises:
-        Refused: the login is not a superuser, auditdb is not installed, wal_level is not
-            logical, or the role does not exist or may not replicate.
+        Refused: the login is not a superuser, auditdb is not installed, wal_level is not logical,
+            or the role does not exist or may not replicate.
     """
     with raises_audit_errors(conn, "audit_owner"), pinned(conn, writes=True):
         cursor = psycopg.Cursor(conn, row_factory=tuple_row)

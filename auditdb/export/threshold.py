@@ -117,7 +117,7 @@ class Counts:
 
 
 def _microseconds(event: Values) -> int | None:
-    """Return the time of an event, or None for an infinite time."""
+    """Return the time of an event, or None for a time that RFC 3339 cannot write."""
     _, at = place_of(event.row.line) if event.row.line else (None, None)
     if at is None:
         return None

@@ -77,7 +77,7 @@ def attach_after_upgrade(
     Args:
         where: the engine of the migrations, whatever its driver, or its address. Its login owns the
             tables and holds `audit_operator`. Of the parameters of the address, those of libpq and
-                `ssl` of asyncpg are used.
+            `ssl` of asyncpg are used.
         mapping: the mapping file.
 
     Returns:

@@ -1,7 +1,7 @@
 """Celery: a task acts as the actor who published it, else as the system.
 
 A task writes under its context: `auditdb.context(conn)`, `auditdb.record`, an instrumented engine.
-The message carries the actor in its header `auditdb`.
+The header `auditdb` of the message carries the actor, the organisation and the details.
 """
 
 from __future__ import annotations

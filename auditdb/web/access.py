@@ -15,8 +15,8 @@ from auditdb.values.convert import Id, as_text
 class Access:
     """The viewer of the page, and the organisations that they may ask for.
 
-    The database checks the right by the memberships at each read. An organisation whose admin the
-    viewer is not shows nothing.
+    The database checks the right by the memberships at each read. An organisation shows nothing
+    if the viewer is not one of its admins.
 
     Args:
         viewer_id: the user who reads, as the memberships have it. Authenticate them first.

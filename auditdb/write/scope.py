@@ -1,4 +1,4 @@
-"""The context variable, shared by all drivers and frameworks, with a value for each task."""
+"""The context variable, shared by all drivers and frameworks, a value for each task or thread."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def test_a_filter_that_nothing_passes_says_how_far_it_looked(
 ) -> None:
     monkeypatch.setattr(listing, "LOOKED_AT", 3)
     (page,) = fetch(site(), "/?action=auth.login")
-    assert texts(page.text) == [] and "No matches since" in page.text
+    assert texts(page.text) == [] and "Nothing found. Searched back to" in page.text
     found = re.search(r'rel="next" href="([^"]*)"', page.text)
     assert found and "within=" in found[1]
     (further,) = fetch(site(), "/" + found[1].replace("&amp;", "&"))

@@ -161,7 +161,7 @@ def _otlp_answer(answer: bytes, lines: int) -> SinkError | None:
     partial: Any = said.get("partialSuccess", {}) if isinstance(said, dict) else None
     rejected: Any = partial.get("rejectedLogRecords", 0) if isinstance(partial, dict) else None
     if type(rejected) not in (int, str) or not re.fullmatch("[0-9]{1,19}", str(rejected)):
-        return Retry("the answer is none of an OTLP receiver")
+        return Retry("the response is not from an OTLP receiver")
     if not int(rejected):
         return None
     reason = str(partial.get("errorMessage", ""))[:300]
