@@ -577,7 +577,10 @@ def test_what_record_event_attests_is_no_parameter(arena: Arena, parameter: str)
         )
 
 
-@attack(GROUP, "record_event for an action of the log itself, or as if a trigger had captured it", outcome="B", twin=True)
+@attack(
+    GROUP, "record_event for an action of the log itself, or as if a trigger had captured it",
+    outcome="B", twin=True,
+)  # fmt: skip
 def test_a_recorded_event_never_passes_for_a_captured_one(arena: Arena) -> None:
     with arena.trial() as conn:
         act(conn, "app")

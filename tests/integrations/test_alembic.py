@@ -194,5 +194,5 @@ def test_another_database_is_refused() -> None:
     context = SimpleNamespace(dialect=SimpleNamespace(name="mysql"))
     with pytest.raises(TypeError, match="for mysql; auditdb is for PostgreSQL"):
         install(SimpleNamespace(get_context=lambda: context))
-    with pytest.raises(InvalidInput, match="nowhere.toml cannot be read: No such file"):
+    with pytest.raises(InvalidInput, match=r"nowhere[.]toml cannot be read: No such file"):
         attach_after_upgrade(create_engine("postgresql+psycopg://"), "nowhere.toml")
