@@ -92,7 +92,7 @@ lock: $(BIN)/auditdb ## Write requirements-dev.txt: the newest development tools
 RESOLUTION ?= lowest-direct
 dependencies: $(BIN)/auditdb ## Run the test suite with the lowest versions that the library allows
 	$(BIN)/uv venv -q --clear --python $(BIN)/python dist/dependencies
-	$(BIN)/uv pip compile -q pyproject.toml --extra alembic --extra archive --extra django --extra embedded \
+	$(BIN)/uv pip compile -q pyproject.toml --extra alembic --extra archive --extra celery --extra django --extra embedded \
 		--extra export --extra seal --extra web --resolution $(RESOLUTION) -o dist/dependencies/versions.txt
 	$(BIN)/uv pip install -q --python dist/dependencies --overrides dist/dependencies/versions.txt -e '.[dev]'
 	dist/dependencies/bin/python -m pytest -q -n 4 --dist worksteal

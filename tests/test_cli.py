@@ -247,7 +247,7 @@ def test_status_names_a_stale_mapping(db: Database) -> None:
 MISTAKES = {
     "a misspelt command": (("instal",), 2, "No such command 'instal'. Did you mean 'install'?"),
     "a misspelt option": (("log", "--vewer", "1"), 2, "No such option"),
-    "an option that there is not": (("log", "--xyzzy"), 2, "'--xyzzy'; see auditdb log --help"),
+    "an option that there is not": (("log", "--xyzzy"), 2, "; see auditdb log --help"),
     "an argument too few": (("record",), 2, "Missing argument 'ACTION'; see auditdb record --help"),
     "an argument too many": (("detach", "a", "b"), 2, "(b); see auditdb detach --help"),
     "a value that is none": (("log", "--limit", "0"), 2, "Invalid value for '--limit': 0 is not"),
