@@ -32,10 +32,11 @@ COMMANDS = [
     "install", "sql", "status", "status --json", "status --format openmetrics --findings",
     "detect", "attach --dry-run FILE", "attach FILE", "attach public.workflow workflow",
     "record auth.login --organization-id 1 --detail price=5€ --actor-id 1", "maintain --dry-run",
-    "maintain", "maintain --keep 24months --force", "key create", "key rotate --grace 0",
-    "key list", "key list --json", "doctor --fix", "doctor --json", "log --auditor --all",
+    "maintain", "maintain --keep 24months --force", "log --viewer-id 1 --organization-id 1",
+    "key create", "key rotate --grace 0", "key list", "key list --json", "doctor --fix",
+    "doctor --json", "log --auditor --all",
     "log --auditor --format jsonl --since 2026-01-01", "log --auditor --format csv --limit 1000",
-    "log --viewer-id 1 --organization-id 1", "detach public.workflow",
+    "detach public.workflow",
 ]  # fmt: skip
 # What the doctor has to say of these very settings, or of a database without a reader.
 MAY_FIND = ("doctor --fix", "doctor --json")
