@@ -193,7 +193,7 @@ def standby(server: Server) -> Iterator[int]:
     """Start a hot standby of the server, and yield its port."""
     assert server.bin is not None and server.data is not None
     copy = Server(
-        host=server.host, port=server.port + 1, user=server.user, password="", bin=server.bin,
+        host=server.host, port=own_port(), user=server.user, password="", bin=server.bin,
         data=Path(f"{server.data}-standby"),
     )  # fmt: skip
     assert copy.data is not None
